@@ -1,0 +1,16 @@
+"""For Django projects: WSGI and ASGI, sync and async views.
+
+::
+
+    INSTALLED_APPS = [..., "mlflow_middleware.django"]
+    MIDDLEWARE = ["mlflow_middleware.django.TraceMiddleware", ...]
+    MLFLOW_MIDDLEWARE = {"SESSION_ID_HEADER": "X-Chat-ID"}
+
+Put it first, so that the trace holds what the other middleware does. ``manage.py check`` tells what is wrong with the
+settings.
+"""
+
+from mlflow_middleware.django.middleware import TraceMiddleware
+from mlflow_middleware.request_trace import annotate, outbound_headers
+
+__all__ = ["TraceMiddleware", "annotate", "outbound_headers"]

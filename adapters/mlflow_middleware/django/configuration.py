@@ -1,0 +1,23 @@
+"""The middleware's options, as a Django project sets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.conf import settings as django_settings
+
+from mlflow_middleware.settings import Settings, SettingsError
+
+NAME = "MLFLOW_MIDDLEWARE"
+
+
+def load() -> Settings:
+    """Build the settings from ``settings.MLFLOW_MIDDLEWARE`` and the environment.
+
+    Raises:
+        SettingsError: An option is unknown or ill-typed, or the setting is no dict.
+    """
+    given = getattr(django_settings, NAME, {})
+    if not isinstance(given, Mapping):
+        raise SettingsError([f"settings.{NAME} must be a dict of options, not {type(given).__name__}"])
+    return Settings.load(given)

@@ -1,0 +1,226 @@
+"""One middleware class for WSGI and ASGI, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import got_request_exception
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from mlflow_middleware import mlflow_seam, request_trace
+from mlflow_middleware.django import configuration
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.guard import guarded
+from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
+from mlflow_middleware.response_headers import EXPOSE, join
+from mlflow_middleware.settings import SettingsError
+from mlflow_middleware.wsgi import environ_headers
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+
+
+class TraceMiddleware:
+    """Make every request of a Django project a trace.
+
+    Args:
+        get_response: The next middleware, or the view.
+
+    Raises:
+        ImproperlyConfigured: An option in ``settings.MLFLOW_MIDDLEWARE`` is unknown or ill-typed.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        try:
+            self.settings = configuration.load()
+        except SettingsError as error:
+            raise ImproperlyConfigured(str(error)) from None
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+        got_request_exception.connect(_failed, dispatch_uid="mlflow_middleware")
+        request_trace.start(self.settings)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        """Serve one request."""
+        if not self.settings.enabled:
+            return self.get_response(request)
+        if self._is_async:
+            return self._serve_async(request)
+        return self._serve(request)
+
+    def _serve(self, request: HttpRequest) -> HttpResponseBase:
+        if around := _around(request):
+            response = cast(HttpResponseBase, self.get_response(request))
+            _tell_route(request, around)
+            return response
+        if self.settings.excludes(request.path):
+            token = mlflow_seam.silence()
+            try:
+                return cast(HttpResponseBase, self.get_response(request))
+            finally:
+                mlflow_seam.detach(token)
+        trace = RequestTrace.open(_exchange(request), self.settings)
+        trace.activate()
+        try:
+            return _answered(request, cast(HttpResponseBase, self.get_response(request)), trace)
+        except BaseException as error:
+            _raised(trace, error)
+            raise
+        finally:
+            trace.deactivate()
+
+    async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
+        if around := _around(request):
+            response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
+            _tell_route(request, around)
+            return response
+        if self.settings.excludes(request.path):
+            token = mlflow_seam.silence()
+            try:
+                return await cast(Awaitable[HttpResponseBase], self.get_response(request))
+            finally:
+                mlflow_seam.detach(token)
+        trace = RequestTrace.open(_exchange(request), self.settings)
+        trace.activate()
+        try:
+            response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
+            if self.settings.identify:  # it may ask the database who is logged in, which Django allows in threads only
+                return await sync_to_async(_answered)(request, response, trace)
+            return _answered(request, response, trace)
+        except BaseException as error:
+            _raised(trace, error)
+            raise
+        finally:
+            trace.deactivate()
+
+
+def _around(request: HttpRequest) -> RequestTrace | None:
+    """The trace that the ASGI or WSGI middleware around the whole project has opened for this request, if any."""
+    known: Mapping[str, Any] = getattr(request, "scope", None) or request.META
+    return known.get(REQUEST_KEY)
+
+
+def _tell_route(request: HttpRequest, trace: RequestTrace) -> None:
+    if request.resolver_match:
+        trace.exchange.route = f"/{request.resolver_match.route.removeprefix('/')}"
+
+
+def _raised(trace: RequestTrace, error: BaseException) -> None:
+    if isinstance(error, asyncio.CancelledError):
+        trace.disconnected()
+    else:
+        trace.failed(error)
+    trace.finish()
+
+
+def _answered(request: HttpRequest, response: HttpResponseBase, trace: RequestTrace) -> HttpResponseBase:
+    """The response, with our headers; its trace ends here, or with the last chunk of a stream."""
+    _tell_route(request, trace)
+    trace.response_started(response.status_code)
+    _add_headers(response, trace)
+    if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None):
+        trace.finish()  # a file goes to the server as it is, which may have a faster way to send it
+    elif response.is_async:
+        response.streaming_content = _async_chunks(response.streaming_content, trace)
+    else:
+        response.streaming_content = _Chunks(response.streaming_content, trace)
+    return response
+
+
+@guarded
+def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
+    ours = trace.response_headers() or ()
+    joined = [(name, value) for name, value in response.items()]
+    before = len(joined)
+    join(joined, ours, cross_origin="origin" in trace.exchange.headers)
+    for name, value in joined[before:]:
+        response.headers[name] = value
+    for name, value in joined[:before]:
+        if name.lower() == EXPOSE:
+            response.headers[name] = value
+
+
+class _Chunks:
+    """A streaming response's content: the request is current again while each chunk is made."""
+
+    def __init__(self, content: Any, trace: RequestTrace) -> None:
+        self._content = iter(content)
+        self._trace = trace
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self._trace.activate()
+        try:
+            return cast(bytes, next(self._content))
+        except StopIteration:
+            self._trace.last_byte()
+            self._trace.finish()
+            raise
+        except BaseException as error:
+            _raised(self._trace, error)
+            raise
+        finally:
+            self._trace.deactivate()
+
+    def close(self) -> None:
+        """Close what makes the chunks, where that is needed; the trace ends here at the latest."""
+        try:
+            if hasattr(self._content, "close"):
+                self._content.close()
+        finally:
+            self._trace.finish()
+
+
+async def _async_chunks(content: Any, trace: RequestTrace) -> AsyncIterator[bytes]:
+    content = aiter(content)
+    try:
+        while True:
+            trace.activate()
+            try:
+                chunk: bytes = await anext(content)
+            except StopAsyncIteration:
+                trace.last_byte()
+                return
+            except BaseException as error:
+                _raised(trace, error)
+                raise
+            finally:
+                trace.deactivate()
+            yield chunk
+    finally:
+        trace.finish()
+
+
+def _failed(sender: object, **_: Any) -> None:
+    """Django has caught an exception that nobody else did, and makes a 500 of it."""
+    trace, error = current(), sys.exc_info()[1]
+    if trace is not None and error is not None:
+        trace.failed(error)
+
+
+def _exchange(request: HttpRequest) -> Exchange:
+    meta = request.META
+    port = str(meta.get("SERVER_PORT", ""))
+    return Exchange(
+        method=request.method or "",
+        path=request.path,
+        headers=environ_headers(meta),
+        query_string=meta.get("QUERY_STRING", ""),
+        scheme=request.scheme or "http",
+        http_version=meta.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
+        server=(meta.get("SERVER_NAME", ""), int(port) if port.isdecimal() else None),
+        client=meta.get("REMOTE_ADDR", "") or "",
+        request=request,
+    )

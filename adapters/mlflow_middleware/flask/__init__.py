@@ -1,0 +1,64 @@
+"""For Flask apps.
+
+::
+
+    from mlflow_middleware.flask import MLflowMiddleware
+
+    MLflowMiddleware(app)  # or MLflowMiddleware().init_app(app) in an application factory
+
+Options are keywords, or ``app.config["MLFLOW_MIDDLEWARE"] = {"SESSION_ID_HEADER": "X-Chat-ID"}``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, got_request_exception, request, request_started
+
+from mlflow_middleware.request_trace import annotate, current, outbound_headers
+from mlflow_middleware.settings import Settings
+from mlflow_middleware.wsgi import TraceMiddleware
+
+__all__ = ["MLflowMiddleware", "annotate", "outbound_headers"]
+
+CONFIG_KEY = "MLFLOW_MIDDLEWARE"
+EXTENSION_KEY = "mlflow_middleware"
+
+
+class MLflowMiddleware:
+    """The extension: wraps ``app.wsgi_app``.
+
+    Args:
+        app: The app; None for `init_app` later.
+        options: What ``Settings`` knows, as keywords; they beat ``app.config``.
+
+    Raises:
+        SettingsError: An option is unknown or ill-typed.
+    """
+
+    def __init__(self, app: Flask | None = None, **options: object) -> None:
+        self._options = options
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Trace an app; a second call for the same app does nothing."""
+        if EXTENSION_KEY in app.extensions:
+            return
+        settings = Settings.load(app.config.get(CONFIG_KEY), **self._options)
+        app.extensions[EXTENSION_KEY] = self
+        app.wsgi_app = TraceMiddleware(app.wsgi_app, settings=settings)  # type: ignore[method-assign]
+        request_started.connect(_routed, app)
+        got_request_exception.connect(_failed, app)
+
+
+def _routed(sender: Flask, **_: Any) -> None:
+    trace = current()
+    if trace is not None and request.url_rule is not None:
+        trace.exchange.route = request.script_root + request.url_rule.rule
+
+
+def _failed(sender: Flask, exception: Exception, **_: Any) -> None:
+    trace = current()
+    if trace is not None:
+        trace.failed(exception)

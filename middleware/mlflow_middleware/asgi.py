@@ -1,0 +1,165 @@
+"""The middleware for ASGI apps.
+
+::
+
+    from mlflow_middleware.asgi import TraceMiddleware
+
+    app = TraceMiddleware(app)
+
+Options are keywords (see ``mlflow_middleware.settings.Settings``). The middleware watches what passes: it never
+consumes, buffers or re-orders a message. Lifespan and websocket scopes pass through; when the server shuts the app
+down, what still waits for delivery is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, overload
+
+from mlflow_middleware import delivery, mlflow_seam, request_trace
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.guard import guarded
+from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace
+from mlflow_middleware.response_headers import join
+from mlflow_middleware.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]  # each framework has types of its own for the three
+
+
+class TraceMiddleware:
+    """Make every HTTP request of an ASGI app a trace.
+
+    Args:
+        app: The app.
+        settings: The settings, where they are built already.
+        options: What ``Settings`` knows, as keywords; instead of ``settings``.
+
+    Raises:
+        SettingsError: An option is unknown or ill-typed.
+    """
+
+    @overload  # add_middleware() passes the app by position (so type checkers think), in older Starlette by name
+    def __init__(self, app: ASGIApp, /, *, settings: Settings | None = None, **options: object) -> None: ...
+    @overload
+    def __init__(self, *, app: ASGIApp, settings: Settings | None = None, **options: object) -> None: ...
+    def __init__(  # type: ignore[misc]
+        self, app: ASGIApp, *, settings: Settings | None = None, **options: object
+    ) -> None:
+        self.app = app
+        self.set_up(settings, options)
+
+    def set_up(self, settings: Settings | None, options: Mapping[str, object]) -> None:
+        """Take the settings; the last part of being built."""
+        self.settings = settings or Settings.load(**options)
+        request_trace.start(self.settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, flushing(send))
+        elif scope["type"] != "http" or not self.settings.enabled or REQUEST_KEY in scope:
+            await self.app(scope, receive, send)
+        elif (trace := _opened(scope, self.settings)) is None:
+            await self._silenced(scope, receive, send)
+        else:
+            await self._traced(trace, scope, receive, send)
+
+    def route(self, scope: Scope) -> str | None:
+        """The template of the route that the app took; plain ASGI knows none."""
+        return None
+
+    async def _silenced(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = mlflow_seam.silence()
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            mlflow_seam.detach(token)
+
+    async def _traced(self, trace: RequestTrace, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[REQUEST_KEY] = trace
+        trace.activate()
+        try:
+            await self.app(scope, receive, _observed(send, trace))
+        except asyncio.CancelledError:
+            trace.disconnected()
+            raise
+        except BaseException as error:
+            trace.failed(error)
+            raise
+        finally:
+            trace.exchange.route = guarded(self.route)(scope) or trace.exchange.route
+            trace.finish()
+            trace.deactivate()
+
+
+@guarded
+def _opened(scope: Scope, settings: Settings) -> RequestTrace | None:
+    """The trace of a request; None where it is excluded."""
+    return None if settings.excludes(scope["path"]) else RequestTrace.open(_exchange(scope), settings)
+
+
+def _observed(send: Send, trace: RequestTrace) -> Send:
+    async def observed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = _with_our_headers(message, trace) or message
+        await send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            trace.last_byte()
+
+    return observed
+
+
+@guarded
+def _with_our_headers(message: Message, trace: RequestTrace) -> Message:
+    """The message that starts the response, with our headers; the app's own message stays as it is."""
+    trace.response_started(message["status"])
+    ours = trace.response_headers()
+    if not ours:
+        return message
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers") or ()]
+    own = len(headers)
+    join(headers, ours, cross_origin="origin" in trace.exchange.headers)
+    headers[own:] = [(name.lower(), value) for name, value in headers[own:]]  # ASGI names are lower-case
+    return {
+        **message,
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+    }
+
+
+def flushing(send: Send) -> Send:
+    """A lifespan's ``send`` that delivers what waits before it confirms the shutdown."""
+
+    async def confirming(message: Message) -> None:
+        if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            try:
+                await asyncio.to_thread(delivery.shutdown)
+            except RuntimeError:  # no asyncio here (trio), or no more threads
+                delivery.shutdown()
+        await send(message)
+
+    return confirming
+
+
+def _exchange(scope: Scope) -> Exchange:
+    """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope"""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    server, client = scope.get("server"), scope.get("client")
+    return Exchange(
+        method=scope["method"],
+        path=scope["path"],
+        headers=headers,
+        query_string=scope.get("query_string", b"").decode("latin-1"),
+        scheme=scope.get("scheme", "http"),
+        http_version=scope.get("http_version", ""),
+        server=(str(server[0]), server[1]) if server else None,
+        client=str(client[0]) if client else "",
+        request=scope,
+    )

@@ -1,0 +1,183 @@
+"""From a finished trace to the server, for the whole process.
+
+``start()`` puts it in the place of MLflow's own export; from then on every trace of the process takes this way,
+those of the middleware and those that the app opens itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from mlflow_middleware import mlflow_seam
+from mlflow_middleware.delivery.connection import serves
+from mlflow_middleware.delivery.queue import TraceQueue
+from mlflow_middleware.delivery.sender import LOG_INTERVAL, Sender
+from mlflow_middleware.delivery.spool import Spool
+from mlflow_middleware.delivery.stats import Stats
+from mlflow_middleware.guard import report
+from mlflow_middleware.settings import Settings
+
+__all__ = ["Stats", "flush", "shutdown", "start", "stats"]
+
+MAX_FLUSH = 60.0
+"""Seconds that ``mlflow.flush_trace_async_logging()``, which has no time limit of its own, waits at most."""
+
+logger = logging.getLogger("mlflow_middleware.delivery")
+
+
+class Delivery:
+    """The queue of this process, its sender, and what became of the traces.
+
+    Args:
+        max_queue_bytes: What may wait for the server.
+        shutdown_timeout: Seconds that an exit may take.
+        spool_dir: Where traces are kept while the server is away; None keeps them in memory.
+        max_spool_bytes: What the spool may take.
+    """
+
+    _sender: Sender
+
+    def __init__(
+        self, max_queue_bytes: int, shutdown_timeout: float, spool_dir: Path | None = None, max_spool_bytes: int = 0
+    ) -> None:
+        self._max_queue_bytes = max_queue_bytes
+        self._shutdown_timeout = shutdown_timeout
+        self._spool = Spool(spool_dir, max_spool_bytes) if spool_dir else None
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin)
+        atexit.register(self.shutdown)
+
+    def _begin(self) -> None:
+        """Fresh locks, an empty queue and no thread: at the start, and in a forked child."""
+        self._queue = TraceQueue(self._max_queue_bytes)
+        self._stats = Stats()
+        if hasattr(self, "_sender"):
+            self._sender.abandon()
+        self._sender = Sender(self._queue, self._stats, self._spool)
+        self._thread: threading.Thread | None = None
+        self._thread_lock = threading.Lock()
+        self._exit_by: float | None = None
+        self._full_logged_at = float("-inf")
+
+    def put(self, trace: mlflow_seam.FinishedTrace) -> None:
+        """Take a finished trace; microseconds, never blocks."""
+        if not self._queue.put(trace):
+            if not trace.supplement:
+                self._full()
+        elif self._thread is None or not self._thread.is_alive():
+            self.start_thread()
+        self._exit_by = None
+
+    def start_thread(self) -> None:
+        """Start the sender, if this process has none yet."""
+        with self._thread_lock:
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._sender.run, name="mlflow-middleware-sender", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is exiting: `flush` does the work
+                    return
+                self._thread = thread
+
+    def flush(self, timeout: float | None = MAX_FLUSH, terminate: bool = False) -> bool:
+        """Wait until all that was put is delivered, spooled or refused.
+
+        Args:
+            timeout: Seconds to wait at most; None waits for ever.
+            terminate: Accepted and ignored; MLflow's own queues take it.
+
+        Returns:
+            Whether nothing waits any more.
+        """
+        if self._queue.unsettled:
+            self.start_thread()
+        if self._queue.unsettled and self._thread is None:
+            self._sender.work_until(time.monotonic() + (MAX_FLUSH if timeout is None else timeout))
+        return self._queue.wait_until_settled(timeout)
+
+    def shutdown(self) -> None:
+        """Within ``shutdown_timeout``, deliver what waits; spool or count the rest, and say so.
+
+        At the end of the process, and at a server's shutdown hook; new traces may come after it.
+        """
+        now = time.monotonic()
+        exit_by = self._exit_by
+        if exit_by is None:
+            self._exit_by = exit_by = now + self._shutdown_timeout
+        elif exit_by < now:
+            return
+        if not self.flush(exit_by - now):
+            try:
+                self._sender.give_up()
+            except Exception as error:
+                report("an exit", error)
+        self._exit_by = float("-inf")
+        stats = self.stats()
+        if stats.waiting:
+            stats.drop("not delivered before the exit", stats.waiting)
+            stats.waiting = 0
+        if stats != Stats():
+            logger.log(logging.WARNING if stats.dropped else logging.INFO, "at exit: %s", stats)
+
+    def stats(self) -> Stats:
+        """The counts as they stand."""
+        return replace(self._stats, waiting=self._queue.unsettled, dropped=dict(self._stats.dropped))
+
+    def _full(self) -> None:
+        self._stats.drop("queue full")
+        now = time.monotonic()
+        if now - self._full_logged_at >= LOG_INTERVAL:
+            self._full_logged_at = now
+            logger.warning(
+                "the queue of traces is full (%d bytes), the newest are dropped: %d so far",
+                self._max_queue_bytes,
+                self._stats.dropped["queue full"],
+            )
+
+
+_delivery: Delivery | None = None
+_start_lock = threading.Lock()
+
+
+def start(settings: Settings) -> None:
+    """Put our delivery in the place of MLflow's export; the first call of a process decides its settings."""
+    global _delivery  # noqa: PLW0603 - one for each process, as MLflow's tracer provider is
+    with _start_lock:
+        if _delivery is None:
+            delivery = Delivery(
+                settings.max_queue_bytes, settings.shutdown_timeout, settings.spool_dir, settings.max_spool_bytes
+            )
+            ours = settings.delivery == "auto"
+            mlflow_seam.install(serves if ours else lambda uri: False, delivery.put, delivery)
+            _delivery = delivery
+            delivery.start_thread()  # which also tells MLflow's own exporter what the environment's experiment is
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Wait until every finished trace is delivered, spooled or refused.
+
+    Args:
+        timeout: Seconds to wait at most; None waits for ever.
+
+    Returns:
+        Whether nothing waits any more.
+    """
+    return _delivery is None or _delivery.flush(timeout)
+
+
+def shutdown() -> None:
+    """Deliver what waits within ``shutdown_timeout``, and spool the rest; for a server's shutdown hook."""
+    if _delivery is not None:
+        _delivery.shutdown()
+
+
+def stats() -> Stats:
+    """What became of the traces of this process."""
+    return _delivery.stats() if _delivery is not None else Stats()

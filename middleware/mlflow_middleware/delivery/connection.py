@@ -1,0 +1,176 @@
+"""Where traces go: MLflow's own environment variables, turned into an experiment id.
+
+``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` (created if missing) and ``MLFLOW_EXPERIMENT_ID`` mean what they
+mean in full MLflow. Nothing here runs on a request's path.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow_middleware import mlflow_seam
+
+REQUEST_TIMEOUT = 10.0
+"""Seconds that one request to the tracking server may take to connect, and then to answer."""
+
+DEFAULT_EXPERIMENT = "0"
+"""The id of the experiment called Default, which every tracking server has."""
+
+_API = "/api/2.0/mlflow/experiments/"
+
+
+class ConnectionProblem(Exception):
+    """Why traces cannot be sent now: one sentence for the log, which names the variable to look at."""
+
+
+def serves(tracking_uri: str) -> bool:
+    """Whether delivery serves this tracking URI; with full MLflow a database or folder keeps MLflow's own way."""
+    return _is_remote(tracking_uri) or mlflow_seam.is_slim()
+
+
+def printable(tracking_uri: str) -> str:
+    """The tracking URI without the password it may carry, however badly it is written."""
+    scheme, separator, rest = tracking_uri.rpartition("://")
+    return scheme.partition("://")[0] + separator + rest.rpartition("@")[2]
+
+
+def resolve_experiment(tracking_uri: str) -> str:
+    """Find (or create) the experiment that the environment names.
+
+    Returns:
+        The experiment's id.
+
+    Raises:
+        ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is away.
+    """
+    _check_address(tracking_uri)
+    if active := mlflow_seam.active_experiment_id():
+        return active
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if name:
+        found = _by_name(tracking_uri, name)
+        if experiment_id and experiment_id != found:
+            raise ConnectionProblem(
+                f"MLFLOW_EXPERIMENT_ID={experiment_id} and MLFLOW_EXPERIMENT_NAME={name!r} contradict each other: "
+                f"that experiment's id is {found}; set only one of them"
+            )
+    elif experiment_id:
+        found = _by_id(tracking_uri, experiment_id)
+    elif tracking_uri.startswith("databricks"):
+        raise ConnectionProblem(
+            "MLFLOW_EXPERIMENT_NAME is not set, and a Databricks workspace has no default experiment; "
+            "set it to a workspace path such as /Shared/my-app"
+        )
+    else:
+        found = _by_id(tracking_uri, DEFAULT_EXPERIMENT)
+    mlflow_seam.set_active_experiment(found)
+    return found
+
+
+def _is_remote(tracking_uri: str) -> bool:
+    return tracking_uri.partition("://")[0].lower() in ("http", "https", "databricks")
+
+
+def _check_address(tracking_uri: str) -> None:
+    shown = printable(tracking_uri)
+    if not mlflow_seam.is_tracking_uri_set():
+        raise ConnectionProblem(
+            "MLFLOW_TRACKING_URI is not set; set it to the address of your MLflow server, "
+            "for example http://localhost:5000"
+        )
+    if tracking_uri == "databricks" or tracking_uri.startswith("databricks://"):
+        return
+    try:
+        parts = urlsplit(tracking_uri)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        why = f": {error}" if shown == tracking_uri else ""  # the reason may quote the password
+        raise ConnectionProblem(
+            f"MLFLOW_TRACKING_URI={shown} cannot be parsed{why}; it must look like http://host:5000"
+        ) from None
+    if parts.scheme in ("http", "https") and host:
+        return
+    if parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "mssql", "file", ""):
+        raise ConnectionProblem(
+            f"MLFLOW_TRACKING_URI={shown} needs the full mlflow package, and only mlflow-tracing is installed; "
+            "install mlflow, or set the address of an MLflow server, for example http://localhost:5000"
+        )
+    raise ConnectionProblem(
+        f"MLFLOW_TRACKING_URI={shown} is not an address that traces can be sent to; "
+        "it must look like http://host:5000, https://host or databricks"
+    )
+
+
+def _by_name(tracking_uri: str, name: str) -> str:
+    status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": name})
+    if status == 404:
+        status, answer = _ask(tracking_uri, "POST", "create", json={"name": name})
+        if status == 200:
+            return str(answer["experiment_id"])
+        if answer.get("error_code") == "RESOURCE_ALREADY_EXISTS":  # another worker was faster
+            status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": name})
+    return _active_id(status, answer, f"MLFLOW_EXPERIMENT_NAME={name!r}")
+
+
+def _by_id(tracking_uri: str, experiment_id: str) -> str:
+    status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment_id})
+    variable = f"MLFLOW_EXPERIMENT_ID={experiment_id!r}"
+    if status in (400, 404):
+        raise ConnectionProblem(
+            f"{variable}: {printable(tracking_uri)} has no experiment with this id; "
+            "correct it, or set MLFLOW_EXPERIMENT_NAME instead, which is created when missing"
+        )
+    return _active_id(status, answer, variable)
+
+
+def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
+    if status != 200:
+        raise ConnectionProblem(
+            f"{variable}: the tracking server answered {status} {answer.get('message', '')}".rstrip()
+        )
+    experiment = answer["experiment"]
+    if experiment.get("lifecycle_stage") == "deleted":
+        raise ConnectionProblem(f"{variable}: this experiment is deleted; restore it or name another one")
+    return str(experiment["experiment_id"])
+
+
+def _ask(tracking_uri: str, method: str, path: str, **kwargs: Any) -> tuple[int, dict[str, Any]]:
+    shown = printable(tracking_uri)
+    try:
+        response = mlflow_seam.request(tracking_uri, method, _API + path, timeout=REQUEST_TIMEOUT, **kwargs)
+    except Exception as error:
+        raise ConnectionProblem(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
+    if response.status_code in (401, 403):
+        raise ConnectionProblem(refused_credentials(shown, response.status_code))
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or (response.status_code != 200 and "error_code" not in answer):
+        raise ConnectionProblem(
+            f"MLFLOW_TRACKING_URI={shown} does not answer like an MLflow server "
+            f"(status {response.status_code}); is the address complete?"
+        )
+    return response.status_code, answer
+
+
+def refused_credentials(shown_uri: str, status: int) -> str:
+    """The sentence for a 401 or 403."""
+    return (
+        f"MLFLOW_TRACKING_URI={shown_uri} refused the credentials ({status}); check MLFLOW_TRACKING_TOKEN, or "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (Databricks: DATABRICKS_TOKEN)"
+    )
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost exception of a chain, in a line, without the password of a URL in it."""
+    seen: set[int] = set()
+    while (inner := error.__cause__ or error.__context__) is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        error = inner
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return re.sub(r"//\S*@", "//", text)[:300]

@@ -1,0 +1,98 @@
+"""A trace as it goes over the wire: small, and all that is needed to send it again."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlflow_middleware.mlflow_seam import FinishedTrace
+
+if TYPE_CHECKING:
+    from mlflow_middleware.delivery.spool import SpoolFile
+
+PENDING_EXPERIMENT = "mlflow-middleware-pending-experiment"
+"""Stands in a trace info for the experiment's id until that is known."""
+
+_OVERHEAD = 600
+"""Bytes that the objects around a waiting trace take, about."""
+
+
+@dataclass(slots=True, eq=False)
+class EncodedTrace:
+    """A trace, encoded.
+
+    Attributes:
+        trace_id: MLflow's trace id.
+        experiment_id: Where it goes; None for the experiment that the environment names.
+        otlp: Its spans as an OTLP request; empty once they are stored.
+        info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
+        prompts: Name and version of each prompt linked to it.
+        attachments: Files taken out of its inputs and outputs, by their ids.
+        supplement: Whether it was delivered before, and now comes again with spans that ended late.
+        source: The spool file that it was read from.
+        held: Bytes that it counts for in the queue.
+        raw: Bytes of spans and info, before `pack`.
+        settled: Whether it has come to its end: delivered, spooled or dropped.
+    """
+
+    trace_id: str
+    experiment_id: str | None
+    otlp: bytes
+    info: bytes
+    prompts: list[tuple[str, str]] = field(default_factory=list)
+    attachments: dict[str, bytes] = field(default_factory=dict)
+    supplement: bool = False
+    source: SpoolFile | None = None
+    held: int = 0
+    raw: int = 0
+    settled: bool = False
+    failures: int = 0
+    stored_at_first_failure: int = 0
+    _packed: bool = False
+
+    @classmethod
+    def encode(cls, trace: FinishedTrace) -> EncodedTrace:
+        """Encode a finished trace."""
+        content = trace.content(trace.experiment_id or PENDING_EXPERIMENT)
+        return cls(
+            trace.trace_id,
+            trace.experiment_id,
+            content.otlp,
+            content.info.encode(),
+            content.prompts,
+            content.attachments,
+            supplement=trace.supplement,
+            held=trace.size,
+        )
+
+    def __post_init__(self) -> None:
+        self.raw = len(self.otlp) + len(self.info)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes now, about."""
+        return len(self.otlp) + len(self.info) + sum(map(len, self.attachments.values())) + _OVERHEAD
+
+    def pack(self) -> None:
+        """Make it small; for one that has to wait."""
+        if not self._packed:
+            self.otlp = zlib.compress(self.otlp, 1) if self.otlp else b""
+            self.info = zlib.compress(self.info, 1)
+            self._packed = True
+
+    def unpack(self) -> None:
+        """Undo `pack`, before it is sent."""
+        if self._packed:
+            self.otlp, self.info = self.plain()
+            self._packed = False
+
+    def plain(self) -> tuple[bytes, bytes]:
+        """Spans and info as they are sent, whether packed or not."""
+        if not self._packed:
+            return self.otlp, self.info
+        return zlib.decompress(self.otlp) if self.otlp else b"", zlib.decompress(self.info)
+
+    def info_for(self, experiment_id: str) -> bytes:
+        """The trace info, with the experiment in place."""
+        return self.info.replace(PENDING_EXPERIMENT.encode(), experiment_id.encode())

@@ -1,0 +1,45 @@
+"""``mlflow-middleware replay DIR``: send what a spool directory still holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mlflow_middleware import mlflow_seam
+from mlflow_middleware.delivery.queue import TraceQueue
+from mlflow_middleware.delivery.sender import Sender
+from mlflow_middleware.delivery.spool import Spool
+from mlflow_middleware.delivery.stats import Stats
+
+_WIDTH = 30
+
+
+def replay(directory: Path) -> int:
+    """Send a spool's traces to the server that ``MLFLOW_TRACKING_URI`` names, with a progress bar on standard error.
+
+    Args:
+        directory: The spool. An app may be using it meanwhile.
+
+    Returns:
+        The exit code: 0 when nothing is left, 1 when the server did not take all, 2 when there is no such directory.
+    """
+    if not directory.is_dir():
+        print(f"mlflow-middleware replay: {directory} is not a directory", file=sys.stderr)
+        return 2
+    spool, stats = Spool(directory, sys.maxsize), Stats()
+    total = spool.count()
+    problem = Sender(TraceQueue(0), stats, spool).send_spool(
+        mlflow_seam.tracking_uri(), lambda done: _show(done, max(total, done))
+    )
+    print(file=sys.stderr)
+    left = spool.count()
+    refused = sum(stats.dropped.values())
+    print(f"{stats.delivered} traces sent, {refused} refused, {left} left in {directory}")
+    if problem:
+        print(f"mlflow-middleware replay: {problem}", file=sys.stderr)
+    return 1 if problem or left or refused else 0
+
+
+def _show(done: int, total: int) -> None:
+    filled = _WIDTH * done // total if total else _WIDTH
+    print(f"\r[{'#' * filled}{'.' * (_WIDTH - filled)}] {done}/{total} traces", end="", file=sys.stderr, flush=True)

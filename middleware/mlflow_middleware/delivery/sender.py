@@ -1,0 +1,494 @@
+"""The one daemon thread that takes finished traces to their servers."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import ParamSpec, TypeVar
+
+from mlflow_middleware import mlflow_seam
+from mlflow_middleware.delivery.connection import ConnectionProblem, printable, resolve_experiment, serves
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.queue import MAX_BATCH, TraceQueue
+from mlflow_middleware.delivery.sinks import Refused, Sink, TryAgain, sink_for
+from mlflow_middleware.delivery.spool import Spool, SpoolProblem
+from mlflow_middleware.delivery.stats import Stats
+from mlflow_middleware.guard import report
+from mlflow_middleware.mlflow_seam import FinishedTrace
+
+MIN_BACKOFF, MAX_BACKOFF = 0.5, 30.0
+"""Seconds between two attempts, after the first failure and at most."""
+
+MAX_RETRY_AFTER = 300.0
+"""Seconds that a server's ``Retry-After`` is honoured at most."""
+
+START_UP = 0.5
+"""Seconds after its start that the sender looks for the server, unless a trace comes first: until then the app may
+still choose another one."""
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes in one request, about, and at least one trace."""
+
+LATE_SPANS = 3.0
+"""Seconds that a trace waits for spans that outlive its root; later ones are added when they end."""
+
+SPOOL_LOOK = 5.0
+"""Seconds between two looks for files of other processes in the spool."""
+
+SPOOL_EVERY = 1.0
+"""Seconds between two files in the spool while the server is away: what a crash can cost."""
+
+MIN_BATCH = 16
+"""Traces in a request to a server that does not get along with more."""
+
+MAX_FROM_SPOOL = 2048
+"""Traces from the spool that are in memory at a time, about."""
+
+PATIENCE = 5
+"""Failures of one trace, while others pass, after which it counts as refused."""
+
+LOG_INTERVAL = 30.0
+"""Seconds between two log lines about the same trouble."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("mlflow_middleware.delivery")
+
+
+@dataclass(slots=True)
+class Destination:
+    """One tracking server, what waits for it, and how it is doing."""
+
+    uri: str
+    sink: Sink
+    spool: Spool | None = None
+    experiment_id: str | None = None
+    to_store: deque[EncodedTrace] = field(default_factory=deque)
+    to_complete: deque[EncodedTrace] = field(default_factory=deque)
+    batch: int = MAX_BATCH
+    stored: int = 0
+    failures: int = 0
+    retry_at: float = 0.0
+    look_at: float = 0.0
+    spool_at: float = 0.0
+    problem: str = ""
+    experiment_failures: int = 0
+    experiment_at: float = 0.0
+    experiment_problem: str = ""
+
+    def due(self) -> float | None:
+        """When it wants something; None for never."""
+        if self.to_store or self.to_complete:
+            return min(self.retry_at, self.spool_at) if self.has_to_spool() else self.retry_at
+        if self.experiment_id is None:
+            return max(self.retry_at, self.experiment_at)
+        return max(self.retry_at, self.look_at) if self.spool else None
+
+    def has_to_spool(self) -> bool:
+        """Whether traces wait in memory that belong into the spool, because the server is away."""
+        if not (self.spool and self.failures):
+            return False
+        return any(trace.source is None and not trace.failures for trace in (*self.to_store, *self.to_complete))
+
+    def needs_experiment(self) -> bool:
+        """Whether the experiment that the environment names has to be known for the next step."""
+        if self.experiment_id is not None:
+            return False
+        head = self.to_store or self.to_complete
+        return not head or head[0].experiment_id is None
+
+    def experiment_of(self, trace: EncodedTrace) -> str:
+        """The experiment that a trace goes to."""
+        return trace.experiment_id or str(self.experiment_id)
+
+
+class Sender:
+    """Empties the queue: spans of all that waits first, in batches, then the trace infos, one by one.
+
+    Args:
+        queue: Where finished traces come from.
+        stats: Where it is counted what became of them.
+        spool: Where they are kept while the server is away; None keeps them in memory.
+    """
+
+    def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
+        self._queue = queue
+        self._stats = stats
+        self._spool = spool
+        self._destinations: dict[str, Destination] = {}
+        self._unfinished: list[tuple[float, FinishedTrace]] = []
+        self._working = threading.RLock()
+        self._hurries = 0
+        self._spool_logged_at = float("-inf")
+        self._spool_again_at = float("-inf")
+
+    def run(self) -> None:
+        """Work for ever; the body of the thread."""
+        mlflow_seam.silence()  # this thread's own spans, if a library opens any
+        pause: float | None = START_UP
+        while True:
+            try:
+                self._round(pause)
+                pause = self._pause()
+                if pause is None and not self._destinations and serves(uri := mlflow_seam.tracking_uri()):
+                    self._destination(uri)  # a wrong address is told at start-up, not with the first request
+                    pause = 0.0
+            except Exception as error:  # the thread must live on: without it nothing is delivered
+                report("delivery", error)
+                time.sleep(MIN_BACKOFF)
+
+    def work_until(self, deadline: float) -> None:
+        """Do the thread's work here, where no thread can be started any more: while the interpreter exits."""
+        while self._queue.unsettled and time.monotonic() < deadline:
+            self._round(min(0.1, self._pause() or 0.1))
+
+    def give_up(self) -> None:
+        """At the end of the process: write to the spool what is left, as far as it takes it."""
+        with self._working:  # free while the thread waits for a server
+            self._spool_again_at = float("-inf")
+            self._take_in(self._queue.take_all(), snapshot_all=True)
+            for destination in self._destinations.values():
+                self._to_spool(destination)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's spool files, whose locks would outlive it here."""
+        for destination in self._destinations.values():
+            for trace in (*destination.to_store, *destination.to_complete):
+                if trace.source:
+                    trace.source.release()
+        if self._spool:
+            self._spool.disown()
+
+    def send_spool(self, uri: str, tell: Callable[[int], None]) -> str:
+        """Send what the spool holds, here and now.
+
+        Args:
+            uri: The tracking server.
+            tell: Called with the number of traces delivered so far.
+
+        Returns:
+            What is wrong when the server does not take it; empty when all was sent that nobody else is sending.
+        """
+        destination = self._destination(uri)
+        while destination.failures + destination.experiment_failures < PATIENCE:
+            self._round(min(0.1, self._pause() or 0.0))
+            tell(self._stats.delivered)
+            if not (destination.to_store or destination.to_complete) and destination.look_at > time.monotonic():
+                return ""
+        return destination.problem or destination.experiment_problem
+
+    def _round(self, pause: float | None) -> None:
+        taken = self._queue.take(pause, self._hurries)
+        with self._working:
+            self._take_in(taken)
+            if self._queue.hurries != self._hurries:  # somebody waits: a pause between attempts ends here, once
+                self._hurries = self._queue.hurries
+                for destination in self._destinations.values():
+                    destination.retry_at = destination.look_at = destination.experiment_at = 0.0
+            for destination in list(self._destinations.values()):
+                self._serve(destination, time.monotonic())
+
+    def _serve(self, destination: Destination, now: float) -> None:
+        if destination.has_to_spool() and now >= destination.spool_at:
+            destination.spool_at = now + SPOOL_EVERY
+            self._to_spool(destination)
+        due = destination.due()
+        if due is not None and due <= now and destination.retry_at <= now:
+            self._step(destination)
+
+    def _unlocked(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a server: whoever exits meanwhile can spool what waits."""
+        self._working.release()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._working.acquire()
+
+    def _pause(self) -> float | None:
+        """Seconds until something is to be done; None when nothing but a new trace matters."""
+        times = [due for each in self._destinations.values() if (due := each.due()) is not None]
+        times += [until for until, _ in self._unfinished]
+        if not times:
+            return None
+        pause = max(0.0, min(times) - time.monotonic())
+        return min(pause, 0.25) if self._unfinished else pause
+
+    # --- what comes in ---
+
+    def _take_in(self, traces: Sequence[FinishedTrace], snapshot_all: bool = False) -> None:
+        now = time.monotonic()
+        pending, self._unfinished = [*self._unfinished, *((now + LATE_SPANS, trace) for trace in traces)], []
+        for until, trace in pending:
+            if snapshot_all or now >= until or self._queue.in_a_hurry or trace.is_complete():
+                self._encode(trace)
+            else:
+                self._unfinished.append((until, trace))
+
+    def _encode(self, trace: FinishedTrace) -> None:
+        try:
+            encoded = EncodedTrace.encode(trace)
+        except Exception as error:
+            logger.warning("trace %s cannot be encoded and is lost", trace.trace_id, exc_info=error)
+            if not trace.supplement:
+                self._stats.drop("not encodable")
+            self._queue.settle(trace.size)
+            return
+        destination = self._destination(trace.tracking_uri)
+        if self._queue.bytes > self._queue.max_bytes // 4 or destination.failures:
+            encoded.pack()
+        self._account(encoded)
+        (destination.to_store if destination.sink.batches else destination.to_complete).append(encoded)
+
+    def _destination(self, uri: str) -> Destination:
+        if uri not in self._destinations:
+            spool = None if self._destinations else self._spool  # its files do not say for which server they are
+            self._destinations[uri] = Destination(uri, sink_for(uri), spool)
+            if spool:
+                spool.tidy()
+        return self._destinations[uri]
+
+    # --- what goes out ---
+
+    def _step(self, destination: Destination) -> None:
+        """Do the one thing that is most needed there."""
+        if destination.experiment_id is None and not (destination.to_store or destination.to_complete):
+            self._look_for_experiment(destination)
+            return
+        try:
+            if destination.needs_experiment():
+                destination.experiment_id = self._unlocked(resolve_experiment, destination.uri)
+            if destination.to_store:
+                self._store(destination)
+            elif destination.spool and self._look_into_spool(destination):
+                pass
+            elif destination.to_complete:
+                self._complete(destination)
+        except (ConnectionProblem, TryAgain) as problem:
+            self._back_off(destination, problem)
+            self._to_spool(destination, keep=getattr(problem, "ill", False))
+        else:
+            self._recovered(destination)
+
+    def _look_for_experiment(self, destination: Destination) -> None:
+        """With nothing to send: see whether there could be."""
+        try:
+            destination.experiment_id = self._unlocked(resolve_experiment, destination.uri)
+        except ConnectionProblem as problem:
+            destination.experiment_failures += 1
+            destination.experiment_at = time.monotonic() + self._pause_after(destination.experiment_failures)
+            if str(problem) not in (destination.experiment_problem, destination.problem):
+                destination.experiment_problem = str(problem)
+                logger.warning("traces will wait: %s. Trying again, with up to %.0f s between.", problem, MAX_BACKOFF)
+
+    def _store(self, destination: Destination) -> None:
+        waiting = destination.to_store
+        target = waiting[0].experiment_id
+        same = (trace for trace in waiting if trace.experiment_id == target and not trace.settled)
+        batch: list[EncodedTrace] = []
+        size = 0
+        for trace in islice(same, destination.batch):
+            size += trace.raw
+            if batch and size > MAX_BATCH_BYTES:
+                break
+            batch.append(trace)
+        try:
+            if batch:
+                self._store_batch(destination, batch)
+        finally:
+            destination.to_store = deque(trace for trace in destination.to_store if trace.otlp and not trace.settled)
+            if not destination.sink.batches:  # it has just turned out that this server takes no batches
+                destination.to_complete.extend(destination.to_store)
+                destination.to_store.clear()
+
+    def _store_batch(self, destination: Destination, batch: list[EncodedTrace]) -> None:
+        """Store a batch; one that is refused is halved until the poisonous trace stands alone."""
+        for trace in batch:
+            trace.unpack()
+        try:
+            self._unlocked(destination.sink.store, destination.experiment_of(batch[0]), batch)
+        except Refused as error:
+            if len(batch) == 1:
+                self._refused(batch[0], error)
+                return
+            half = len(batch) // 2
+            self._store_batch(destination, batch[:half])
+            self._store_batch(destination, batch[half:])
+            return
+        except TryAgain as problem:
+            for trace in batch:
+                trace.pack()
+            destination.batch = max(MIN_BATCH, len(batch) // 2)
+            if problem.ill:
+                self._suspect(destination, destination.to_store, batch, problem)
+            raise
+        destination.batch = min(MAX_BATCH, destination.batch * 2)
+        destination.stored += 1
+        if not destination.sink.batches:
+            return
+        for trace in batch:
+            if not trace.settled:
+                trace.otlp = b""
+                trace.pack()
+                self._account(trace)
+                destination.to_complete.append(trace)
+
+    def _complete(self, destination: Destination) -> None:
+        trace = destination.to_complete[0]  # it stays there, so that an exit meanwhile finds it
+        try:
+            if not trace.settled:
+                trace.unpack()
+                self._unlocked(destination.sink.complete, destination.experiment_of(trace), trace)
+                destination.stored += 1
+                self._delivered(trace)
+        except Refused as error:
+            self._refused(trace, error)
+        except TryAgain as problem:
+            if problem.ill:
+                self._suspect(destination, destination.to_complete, [trace], problem)
+            raise
+        if destination.to_complete and destination.to_complete[0] is trace:
+            destination.to_complete.popleft()
+
+    def _suspect(
+        self, destination: Destination, waiting: deque[EncodedTrace], batch: list[EncodedTrace], problem: TryAgain
+    ) -> None:
+        """The server failed over a batch: try smaller ones, and one trace after the others; refuse it in the end."""
+        if len(batch) > 1:
+            destination.batch = len(batch) // 2
+            return
+        (trace,) = batch
+        if not trace.failures:
+            trace.stored_at_first_failure = destination.stored
+        trace.failures += 1
+        if trace.failures >= PATIENCE and destination.stored > trace.stored_at_first_failure:
+            self._refused(trace, problem)
+        else:
+            waiting.rotate(-1)
+
+    # --- how a trace ends ---
+
+    def _settle(self, trace: EncodedTrace) -> bool:
+        """Take a trace out of the queue; False when that has happened already."""
+        if trace.settled:
+            return False
+        trace.settled = True
+        if trace.source:
+            if trace.source.is_own:
+                self._stats.spooled -= 1
+            trace.source.done(trace)
+        else:
+            self._queue.settle(trace.held)
+        return True
+
+    def _delivered(self, trace: EncodedTrace) -> None:
+        if self._settle(trace) and not trace.supplement:
+            self._stats.delivered += 1
+
+    def _refused(self, trace: EncodedTrace, error: Exception) -> None:
+        logger.warning("trace %s was refused and is lost: %s", trace.trace_id, error)
+        if self._settle(trace) and not trace.supplement:
+            self._stats.drop("refused by the server")
+
+    def _account(self, trace: EncodedTrace) -> None:
+        if trace.source is None and not trace.settled:
+            self._queue.resize(trace.size - trace.held)
+            trace.held = trace.size
+
+    # --- how the server is doing ---
+
+    def _back_off(self, destination: Destination, problem: ConnectionProblem | TryAgain) -> None:
+        destination.failures += 1
+        asked = min(MAX_RETRY_AFTER, getattr(problem, "after", None) or 0.0)
+        destination.retry_at = time.monotonic() + max(asked, self._pause_after(destination.failures))
+        if str(problem) not in (destination.problem, destination.experiment_problem):
+            destination.problem = str(problem)
+            logger.warning("traces wait: %s. Trying again, with up to %.0f s between.", problem, MAX_BACKOFF)
+
+    def _pause_after(self, failures: int) -> float:
+        longest = MIN_BACKOFF if self._queue.in_a_hurry else MAX_BACKOFF
+        return min(longest, MIN_BACKOFF * 2.0 ** min(failures - 1, 10)) * random.uniform(0.75, 1.25)  # noqa: S311
+
+    def _recovered(self, destination: Destination) -> None:
+        if destination.failures:
+            destination.failures, destination.retry_at, destination.look_at = 0, 0.0, 0.0
+            logger.warning("traces are sent to %s again", printable(destination.uri))
+            destination.problem = ""
+
+    # --- the spool ---
+
+    def _look_into_spool(self, destination: Destination) -> bool:
+        """Load the oldest file of the spool, if it is time; whether there was one."""
+        if time.monotonic() < destination.look_at or destination.spool is None:
+            return False
+        if sum(trace.source is not None for trace in destination.to_complete) >= MAX_FROM_SPOOL:
+            return False
+        file = destination.spool.claim()
+        if file is None:
+            destination.look_at = time.monotonic() + SPOOL_LOOK
+            return False
+        for trace in file.traces:
+            batched = trace.otlp and destination.sink.batches
+            (destination.to_store if batched else destination.to_complete).append(trace)
+        if destination.to_store:
+            self._store(destination)
+        return True
+
+    def _to_spool(self, destination: Destination, keep: bool = False) -> None:
+        """Write what waits for a server that is away; what came from the spool goes back by being let go.
+
+        Args:
+            destination: The server.
+            keep: The server is there, but ill, maybe of one of these traces: those under suspicion stay in memory,
+                where it is counted how often each has failed.
+        """
+        if destination.spool is None:
+            return
+        waiting = [trace for trace in (*destination.to_store, *destination.to_complete) if not trace.settled]
+        loaded = [trace for trace in waiting if trace.source]
+        own = [trace for trace in waiting if trace.source is None]
+        kept = [trace for trace in own if trace.failures and keep]
+        if not keep:
+            for file in {id(trace.source): trace.source for trace in loaded if trace.source}.values():
+                file.release()
+            loaded = []
+        own = [trace for trace in own if not (trace.failures and keep)]
+        if time.monotonic() >= self._spool_again_at:
+            own = self._write(destination.spool, own)
+        still = [*loaded, *kept, *own]
+        destination.to_store = deque(trace for trace in still if trace.otlp and destination.sink.batches)
+        destination.to_complete = deque(trace for trace in still if not (trace.otlp and destination.sink.batches))
+
+    def _write(self, spool: Spool, traces: Iterable[EncodedTrace]) -> list[EncodedTrace]:
+        """Write traces to the spool; returns those that it did not take."""
+        kept: list[EncodedTrace] = []
+        for _, group in groupby(sorted(traces, key=_experiment_of), key=_experiment_of):
+            batch = list(group)
+            while batch:
+                part, batch = batch[:MAX_BATCH], batch[MAX_BATCH:]
+                try:
+                    spool.write(part)
+                except SpoolProblem as problem:
+                    self._spool_fails(problem)
+                    kept += part
+                    continue
+                for trace in part:
+                    if self._settle(trace) and not trace.supplement:
+                        self._stats.spooled += 1
+        return kept
+
+    def _spool_fails(self, problem: SpoolProblem) -> None:
+        self._spool_again_at = time.monotonic() + SPOOL_LOOK
+        if time.monotonic() - self._spool_logged_at >= LOG_INTERVAL:
+            self._spool_logged_at = time.monotonic()
+            logger.warning("%s; traces wait in memory instead", problem)
+
+
+def _experiment_of(trace: EncodedTrace) -> str:
+    return trace.experiment_id or ""

@@ -1,0 +1,204 @@
+"""What a server accepts, and how its answers are to be understood."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from requests import HTTPError, RequestException, Response
+
+from mlflow_middleware import mlflow_seam
+from mlflow_middleware.delivery.connection import printable, refused_credentials, root_cause
+from mlflow_middleware.delivery.encoded import EncodedTrace
+
+logger = logging.getLogger("mlflow_middleware.delivery")
+
+REQUEST_TIMEOUT = 15.0
+"""Seconds that the server may take to accept a connection, and then to answer."""
+
+_NOT_ITS_FAULT = (401, 403, 408, 429, 502, 503, 504)
+"""Answers to an upload that say nothing against what was sent."""
+
+_TRACES = "/api/3.0/mlflow/traces"
+_LINK_PROMPTS = "/api/2.0/mlflow/traces/link-prompts"
+
+
+class TryAgain(Exception):
+    """The server is away, busy or ill; nothing is lost by sending the same again.
+
+    Attributes:
+        after: Seconds that the server asked us to wait; None when it did not say.
+        ill: Whether the server answered, and failed: what was sent may be the cause.
+    """
+
+    def __init__(self, why: str, after: float | None = None, *, ill: bool = False) -> None:
+        super().__init__(why)
+        self.after = after
+        self.ill = ill
+
+
+class Refused(Exception):
+    """The server will never take this."""
+
+
+class Sink(Protocol):
+    """Where traces go."""
+
+    batches: bool
+    """Whether spans are sent by `store`, many traces a request, before `complete`."""
+
+    def store(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
+        """Store the spans of many traces of one experiment; all or nothing.
+
+        Raises:
+            TryAgain: See there.
+            Refused: At least one of them is not acceptable.
+        """
+
+    def complete(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """Store what is missing of one trace.
+
+        Raises:
+            TryAgain: See there.
+            Refused: See there.
+        """
+
+
+def sink_for(tracking_uri: str) -> Sink:
+    """The sink that fits a tracking URI."""
+    if tracking_uri == "databricks" or tracking_uri.startswith("databricks://"):
+        return ArtifactServer(tracking_uri)
+    return TrackingServer(tracking_uri)
+
+
+class TrackingServer:
+    """An MLflow tracking server: spans by OTLP, many traces a request; then what OTLP does not carry, trace by trace.
+
+    A server that does not take spans by OTLP (older than 3.4, or one that stores files) is served as an
+    `ArtifactServer`.
+
+    Args:
+        tracking_uri: Its address.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.batches = True
+        self._uri = tracking_uri
+        self._artifacts = ArtifactServer(tracking_uri)
+
+    def store(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
+        """See `Sink`."""
+        headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
+        response = _post(self._uri, "/v1/traces", b"".join(trace.otlp for trace in traces), headers)
+        if response.status_code in (405, 501) or (response.status_code == 404 and not _answer(response)):
+            self.batches = False
+            return
+        _check(self._uri, response)
+
+    def complete(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """See `Sink`."""
+        if not self.batches:
+            self._artifacts.complete(experiment_id, trace)
+            return
+        response = _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)
+        _check(self._uri, response)
+        _add_what_belongs_to_it(self._uri, response, trace)
+
+
+class ArtifactServer:
+    """A server that stores a trace's info in its database, and its spans as an artifact: a Databricks workspace.
+
+    Args:
+        tracking_uri: ``databricks``, ``databricks://<profile>``, or an old server's address.
+    """
+
+    batches = False
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+
+    def store(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
+        """Nothing: it takes no batches."""
+
+    def complete(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """See `Sink`."""
+        response = _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)
+        _check(self._uri, response)
+        try:
+            mlflow_seam.upload_spans(self._uri, response.json(), trace.otlp, timeout=REQUEST_TIMEOUT)
+        except HTTPError as error:  # told without its text, which holds the signed address
+            status = error.response.status_code
+            raise TryAgain(
+                f"{printable(self._uri)} took no spans (status {status})",
+                _retry_after(error.response),
+                ill=status not in _NOT_ITS_FAULT,
+            ) from error
+        except RequestException as error:
+            raise TryAgain(f"the storage of {printable(self._uri)} cannot be reached ({root_cause(error)})") from error
+        except Exception as error:
+            raise TryAgain(f"{printable(self._uri)} took no spans ({root_cause(error)})", ill=True) from error
+        _add_what_belongs_to_it(self._uri, response, trace)
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _add_what_belongs_to_it(tracking_uri: str, reply: Response, trace: EncodedTrace) -> None:
+    """Add attachments and prompts to a stored trace; a server that refuses them has the trace all the same."""
+    try:
+        if trace.attachments:
+            mlflow_seam.upload_attachments(tracking_uri, reply.json(), trace.attachments)
+        if trace.prompts:
+            versions = [{"name": name, "version": version} for name, version in trace.prompts]
+            body = json.dumps({"trace_id": trace.trace_id, "prompt_versions": versions}).encode()
+            _check(tracking_uri, _post(tracking_uri, _LINK_PROMPTS, body, _JSON))
+    except TryAgain:
+        raise
+    except Exception as error:
+        logger.warning("trace %s is stored, but not its attachments or prompts: %s", trace.trace_id, root_cause(error))
+
+
+def _post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
+    try:
+        return mlflow_seam.request(
+            tracking_uri, "POST", path, timeout=REQUEST_TIMEOUT, data=body, extra_headers=headers
+        )
+    except Exception as error:
+        raise TryAgain(f"{printable(tracking_uri)} cannot be reached ({root_cause(error)})") from error
+
+
+def _check(tracking_uri: str, response: Response) -> None:
+    """Raise what an answer means."""
+    status = response.status_code
+    if status == 200:
+        return
+    if status in (401, 403):
+        raise TryAgain(refused_credentials(printable(tracking_uri), status))
+    answer = f"{printable(tracking_uri)} answered {status}: {_answer(response).get('message') or response.text[:200]}"
+    if status in (408, 429) or status >= 500:
+        raise TryAgain(answer, _retry_after(response), ill=status == 500)
+    raise Refused(answer)
+
+
+def _answer(response: Response) -> dict[str, Any]:
+    """MLflow's own error answer; empty when something else answered."""
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) and "error_code" in answer else {}
+
+
+def _retry_after(response: Response) -> float | None:
+    """https://www.rfc-editor.org/rfc/rfc9110#field.retry-after: seconds, or a date."""
+    value = response.headers.get("Retry-After", "")
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,32 @@
+"""What became of every trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Stats:
+    """Counts of traces in this process; every finished trace is in exactly one of them."""
+
+    delivered: int = 0
+    """Stored by the server, also those taken over from the spool of an earlier process."""
+
+    spooled: int = 0
+    """Written to the spool by this process, and not delivered since."""
+
+    waiting: int = 0
+    """Finished, in memory, and not delivered yet."""
+
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Lost, by reason: ``queue full``, ``refused by the server``, ``not encodable``, ``not delivered before the exit``.
+    """
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count traces as lost."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def __str__(self) -> str:
+        text = f"{self.delivered} delivered, {self.spooled} spooled, {self.waiting} waiting"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+        return f"{text}, {sum(self.dropped.values())} dropped" + (f" ({reasons})" if reasons else "")

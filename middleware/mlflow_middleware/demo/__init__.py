@@ -1,0 +1,260 @@
+"""``mlflow-middleware demo``: real servers, real requests, and the traces that became of them.
+
+A ``mlflow server`` on SQLite and the example apps for FastAPI, Flask and Django run in processes of their own. Each app
+is sent a conversation, and what MLflow has stored of it is compared with what was sent. Nothing stays behind: neither
+a process nor a file.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import requests
+
+from mlflow_middleware.demo.processes import DemoError, Interrupted, Progress, Server
+from mlflow_middleware.demo.traffic import ENVIRONMENT, Client, Row, Sent, compare, stored_traces
+
+EXPERIMENT = "mlflow-middleware-demo"
+SERVER_START, TRACES_STORED = 90.0, 60.0
+"""Seconds that a server may take to start, and the traces to be stored."""
+
+FOREIGN_VARIABLES = ("MLFLOW_", "_MLFLOW_", "DATABRICKS_", "OTEL_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY")
+"""How variables begin that would configure our processes from outside."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example app: how it is served, and its template of ``/chats/...``."""
+
+    command: tuple[str, ...]
+    route: str
+
+
+UVICORN = ("-m", "uvicorn", "--host", "127.0.0.1", "--port", "{port}")
+GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--threads", "4", "--graceful-timeout", "5")
+EXAMPLES = {
+    "fastapi": Example((*UVICORN, "fastapi_app:app"), "/chats/{chat_id}"),
+    "flask": Example((*GUNICORN, "flask_app:app"), "/chats/<chat_id>"),
+    "django": Example((*UVICORN, "django_app:asgi"), "/chats/<str:chat_id>"),
+}
+
+
+def run(*, once: bool = False, as_json: bool = False) -> int:
+    """Run the demo.
+
+    Args:
+        once: End when the traces are read back, instead of serving until Ctrl-C.
+        as_json: Print the table as JSON.
+
+    Returns:
+        The exit code: 0 when every request's trace was found as sent, 1 when not, 2 when the demo cannot run here,
+        128 and the signal's number when one ended it early.
+    """
+    if problem := why_not():
+        print(problem, file=sys.stderr)
+        return 2
+    with Progress() as progress:
+        try:
+            return _run(progress, once, as_json)
+        except Interrupted as interrupted:
+            progress.say(f"{interrupted}: all servers are ended.")
+            return interrupted.exit_code
+        except (DemoError, requests.RequestException) as error:
+            progress.say(f"The demo failed: {error}")
+            return 1
+
+
+def why_not() -> str | None:
+    """Why the demo cannot run here, in a sentence; None if it can."""
+    if not hasattr(os, "killpg"):
+        return "mlflow-middleware demo needs process groups: it runs on Linux, macOS and WSL."
+    missing = [name for name in (*EXAMPLES, "uvicorn", "gunicorn") if importlib.util.find_spec(name) is None]
+    try:
+        importlib.metadata.version("mlflow")  # the slim package has a module of that name, too
+    except importlib.metadata.PackageNotFoundError:
+        missing.append("mlflow")
+    if not missing:
+        return None
+    names = ", ".join(missing)
+    return f"mlflow-middleware demo needs {names}: run python -m pip install 'mlflow-middleware[demo]'"
+
+
+def examples_folder() -> Path:
+    """Where the example apps are: inside the installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "examples"
+    return installed if installed.is_dir() else package.parents[1] / "examples"
+
+
+def _run(progress: Progress, once: bool, as_json: bool) -> int:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="mlflow-middleware-demo-")))
+        http = stack.enter_context(requests.Session())
+        http.trust_env = False  # no proxy on the way to 127.0.0.1
+        http.headers["Connection"] = "close"  # uvicorn ends a connection after a failure without a word
+        progress.say(f"The demo's files are in {folder} until it ends.")
+        mlflow = _start_mlflow(stack, progress, http, folder)
+        experiment_id = _create_experiment(http, mlflow)
+        apps = _start_apps(stack, progress, http, folder, mlflow)
+        sent = [each for name, app in apps.items() for each in _converse(http, name, app)]
+        progress.say(f"{len(sent)} requests sent and answered.")
+        rows = _read_back(progress, http, mlflow, experiment_id, sent)
+        print(json.dumps([asdict(row) for row in rows], indent=2) if as_json else _table(rows), flush=True)
+        _tell_problems(progress, rows, apps)
+        if not once:
+            _tell_addresses(progress, mlflow, experiment_id, apps)
+            _serve(progress, [mlflow, *apps.values()])
+        progress.say("Ending the servers.")
+    return 0 if all(row.found_as_sent for row in rows) else 1
+
+
+# --- the servers -----------------------------------------------------------------------------------------------
+
+
+def _environment(folder: Path, **variables: str) -> dict[str, str]:
+    """This process's environment without what would configure the servers from outside, and with ``variables``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_VARIABLES)}
+    return {
+        **kept,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "PYTHONUNBUFFERED": "1",
+        "XDG_RUNTIME_DIR": str(folder),  # gunicorn puts a control socket there, over one of the user's own
+        **variables,
+    }
+
+
+def _start_mlflow(stack: ExitStack, progress: Progress, http: requests.Session, folder: Path) -> Server:
+    command = [
+        *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
+        *("--backend-store-uri", "sqlite:///mlflow.db"),  # a whole path would need quoting
+        *("--default-artifact-root", (folder / "artifacts").as_uri()),
+    ]
+    environment = _environment(folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    server = Server("The MLflow server", command, environment, folder, folder / "mlflow.log")
+    stack.enter_context(server)
+    _wait_until_up(progress, http, f"Starting an MLflow server on SQLite at {server.url}", [server])
+    return server
+
+
+def _start_apps(
+    stack: ExitStack, progress: Progress, http: requests.Session, folder: Path, mlflow: Server
+) -> dict[str, Server]:
+    environment = _environment(
+        folder,
+        MLFLOW_TRACKING_URI=mlflow.url,
+        MLFLOW_EXPERIMENT_NAME=EXPERIMENT,
+        ENVIRONMENT=ENVIRONMENT,
+        APP_VERSION=importlib.metadata.version("mlflow-middleware"),
+        DEPLOYMENT_ID="demo-1",
+        REGION="local",
+    )
+    apps = {}
+    for name, example in EXAMPLES.items():
+        log = folder / f"{name}.log"
+        app = Server(f"The {name} app", example.command, environment, examples_folder(), log)
+        apps[name] = stack.enter_context(app)
+    addresses = ", ".join(f"{name} at {app.url}" for name, app in apps.items())
+    _wait_until_up(progress, http, f"Starting the apps: {addresses}", list(apps.values()))
+    return apps
+
+
+def _wait_until_up(progress: Progress, http: requests.Session, what: str, servers: Sequence[Server]) -> None:
+    waiting = list(servers)
+
+    def all_up() -> bool:
+        waiting[:] = [server for server in waiting if not server.is_up(http)]
+        return not waiting
+
+    if not progress.wait(what, all_up, SERVER_START):
+        raise waiting[0].error(f"does not answer at {waiting[0].url}")
+
+
+def _serve(progress: Progress, servers: Sequence[Server]) -> None:
+    """Wait for Ctrl-C, or for a server that ends."""
+    with suppress(Interrupted):
+        while True:
+            for server in servers:
+                server.check()
+            progress.pause(0.2)
+
+
+# --- the requests and their traces -----------------------------------------------------------------------------
+
+
+def _create_experiment(http: requests.Session, mlflow: Server) -> str:
+    answer = http.post(f"{mlflow.url}/api/2.0/mlflow/experiments/create", json={"name": EXPERIMENT}, timeout=30)
+    answer.raise_for_status()
+    return str(answer.json()["experiment_id"])
+
+
+def _converse(http: requests.Session, name: str, app: Server) -> list[Sent]:
+    try:
+        return Client(http, name, app.url, EXAMPLES[name].route).converse()
+    except requests.RequestException as error:
+        raise app.error(f"did not answer ({error})") from error
+
+
+def _read_back(
+    progress: Progress, http: requests.Session, mlflow: Server, experiment_id: str, sent: Sequence[Sent]
+) -> list[Row]:
+    rows: list[Row] = []
+
+    def all_stored() -> bool:
+        mlflow.check()
+        rows[:] = compare(sent, stored_traces(http, mlflow.url, experiment_id))
+        return all(row.found_as_sent for row in rows)
+
+    progress.wait("Waiting until their traces are stored", all_stored, TRACES_STORED, every=0.5)
+    return rows
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """The rows as text; ``-`` where nothing is known."""
+    heads = ("app", "route", "status", "request id", "session", "user", "environment", "ms", "trace")
+    lines: list[tuple[str, ...]] = [heads]
+    lines += [
+        (
+            *(row.app, f"{row.method} {row.route}", str(row.status)),
+            *(row.request_id or "-", row.session_id or "-", row.user_id or "-", row.environment or "-"),
+            "-" if row.milliseconds is None else str(row.milliseconds),
+            row.state if row.found_as_sent or row.state == "missing" else f"{row.state}, not as sent",
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _tell_problems(progress: Progress, rows: Sequence[Row], apps: Mapping[str, Server]) -> None:
+    wrong = [row for row in rows if not row.found_as_sent]
+    for name in {row.app: None for row in wrong}:
+        progress.say(f"The end of the {name} app's log:\n{apps[name].log_tail()}")
+    for row in wrong:
+        progress.say(f"{row.app}, {row.method} {row.route}, {row.request_id}: {'; '.join(row.problems)}.")
+    progress.say(f"{len(rows) - len(wrong)} of {len(rows)} traces were found as sent.")
+
+
+def _tell_addresses(progress: Progress, mlflow: Server, experiment_id: str, apps: Mapping[str, Server]) -> None:
+    experiment = f"{mlflow.url}/#/experiments/{experiment_id}"
+    addresses = {"MLflow, traces": f"{experiment}/traces", "MLflow, sessions": f"{experiment}/chat-sessions"}
+    addresses |= {f"The {name} app": app.url for name, app in apps.items()}
+    progress.say("".join(f"\n{what:18}{url}" for what, url in addresses.items()))
+    progress.say(
+        "\nSend a request of your own:\n"
+        f"    curl -i {apps['fastapi'].url}/chats/mine/messages -H 'Content-Type: application/json' \\\n"
+        "      -H 'X-Session-ID: mine' -H 'X-User-ID: me' \\\n"
+        """      -d '{"messages": [{"role": "user", "content": "Hello"}]}'\n"""
+        "\nServing until Ctrl-C."
+    )

@@ -1,0 +1,177 @@
+"""The demo's server processes, the waits for them, and how all of it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import requests
+
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TERMINATION = 10.0
+"""Seconds that a server has to end by itself."""
+
+
+class DemoError(Exception):
+    """Why the demo cannot go on, as a sentence for its user."""
+
+
+class Interrupted(Exception):
+    """A signal asked the demo to end.
+
+    Attributes:
+        exit_code: What a shell makes of a process that died of that signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+class Progress:
+    """Says on stderr what the demo is doing; every wait of the demo goes through here.
+
+    A signal is only noted when it comes, and raised by the next `pause`: so it can never fall between the start
+    of a process and the moment we know of it, nor into the ending of the servers.
+    """
+
+    def __init__(self) -> None:
+        self._noted: int | None = None
+        self._restore = ExitStack()
+
+    def __enter__(self) -> Progress:
+        for signum in ENDING_SIGNALS:
+            before = signal.getsignal(signum)
+            if before is not signal.SIG_IGN:  # nohup
+                signal.signal(signum, self._note)
+                self._restore.callback(signal.signal, signum, before or signal.SIG_DFL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore.close()
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._noted = signum
+
+    def say(self, text: str, end: str = "\n") -> None:
+        """Print to stderr."""
+        print(text, end=end, file=sys.stderr, flush=True)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep.
+
+        Raises:
+            Interrupted: A signal has come since the demo began.
+        """
+        if self._noted is None:
+            time.sleep(seconds)
+        if self._noted is not None:
+            raise Interrupted(self._noted)
+
+    def wait(self, what: str, done: Callable[[], bool], seconds: float, every: float = 0.1) -> bool:
+        """Wait until something is done, with a dot each second.
+
+        Returns:
+            False if it was not done in time.
+        """
+        self.say(f"{what} ", end="")
+        start = time.monotonic()
+        dots = 0
+        try:
+            while not done():
+                elapsed = time.monotonic() - start
+                if elapsed > seconds:
+                    self.say(f" not within {seconds:g} s", end="")
+                    return False
+                if elapsed > dots + 1:
+                    dots += 1
+                    self.say(".", end="")
+                self.pause(every)
+            self.say(f" done in {time.monotonic() - start:.1f} s", end="")
+            return True
+        finally:
+            self.say("")
+
+
+class Server:
+    """A server process in a group of its own, with its output in a file; ended on leaving the ``with`` block.
+
+    Args:
+        name: What messages call it.
+        command: The arguments of ``python``, with ``{port}`` where its port belongs.
+        environment: All of its environment variables.
+        cwd: Its working directory.
+        log: Where its output goes.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path) -> None:
+        self.name = name
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, *(part.replace("{port}", str(self.port)) for part in command)],
+                env=dict(environment),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._signal_group(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(TERMINATION)
+        self._signal_group(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal_group(self, signum: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # macOS: a group of nothing but zombies
+            os.killpg(self._process.pid, signum)
+
+    def is_up(self, http: requests.Session) -> bool:
+        """Whether it answers on ``/health``.
+
+        Raises:
+            DemoError: It has ended.
+        """
+        self.check()
+        with suppress(requests.RequestException):
+            return http.get(f"{self.url}/health", timeout=5).ok
+        return False
+
+    def check(self) -> None:
+        """Raise a `DemoError` if it has ended."""
+        if self._process.poll() is not None:
+            raise self.error(f"has ended with exit code {self._process.returncode}")
+
+    def error(self, what: str) -> DemoError:
+        """What is wrong with it, and the end of its log."""
+        return DemoError(f"{self.name} {what}; the end of its log:\n{self.log_tail()}")
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The last lines that it printed."""
+        text = self._log.read_text(errors="replace")
+        return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+
+
+def _free_port() -> int:
+    """A port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,188 @@
+"""What the demo sends to a chat app, and how the stored traces are compared with it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+ENVIRONMENT = "demo"
+TIMEOUT = 30.0
+"""Seconds that one request may take."""
+
+SCRIPT = (
+    ("jane", "oslo", "I am going to Oslo in May. What should I pack?"),
+    ("sam", "build", "My build fails. What do you need to know?"),
+    ("jane", "oslo", "And if it rains?"),
+    ("jane", "soup", "What can I cook with leeks?"),
+    ("sam", "build", "It says that the disk is full."),
+    ("jane", "soup", "Without cream?"),
+)
+"""User, session and message of each turn."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request, as it was sent and answered."""
+
+    app: str
+    method: str
+    route: str
+    status: int
+    request_id: str | None
+    session_id: str | None
+    user_id: str | None
+    trace_id: str | None
+    expected_status: int
+
+    def expected(self) -> dict[str, str | None]:
+        """What the stored trace has to say, keyed as in `_flat`; None stands for nothing at all."""
+        expected = {
+            "client_request_id": self.request_id,
+            "state": "OK" if self.expected_status < 500 else "ERROR",
+            "tags.client_request_id": self.request_id,
+            "tags.environment": ENVIRONMENT,
+            "tags.http.route": self.route,
+            "tags.http.status_code": str(self.expected_status),
+            "tags.mlflow.traceName": f"{self.method} {self.route}",
+        }
+        for place in ("tags", "trace_metadata"):
+            expected[f"{place}.mlflow.trace.session"] = self.session_id
+            expected[f"{place}.mlflow.trace.user"] = self.user_id
+        if self.trace_id:  # FastAPI's answer to an unhandled exception is made outside of all middleware
+            expected["trace_id"] = self.trace_id
+        return expected
+
+
+@dataclass
+class Row:
+    """One request and its trace, as MLflow has stored it; while there is none, as it was sent."""
+
+    app: str
+    method: str
+    route: str
+    status: int
+    request_id: str | None
+    session_id: str | None
+    user_id: str | None
+    environment: str | None = None
+    milliseconds: int | None = None
+    trace_id: str | None = None
+    state: str = "missing"
+    found_as_sent: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Client:
+    """Talks to a chat app.
+
+    Attributes:
+        http: What sends.
+        app: The app's name; request and session ids begin with it.
+        url: The app's address.
+        route: The app's template of ``/chats/...``, in its framework's own words.
+        sent: What was sent so far.
+    """
+
+    http: requests.Session
+    app: str
+    url: str
+    route: str
+    sent: list[Sent] = field(default_factory=list)
+    _chats: dict[str, list[dict[str, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    def converse(self) -> list[Sent]:
+        """Send the conversation of two users in three sessions, a request that fails and one without our headers."""
+        for user, chat, text in SCRIPT:
+            self._say(chat, text, user)
+        self._post("build", "fail", "sam", expected_status=500)
+        self._say("guest", "Who am I?", None)
+        return self.sent
+
+    def _say(self, chat: str, text: str, user: str | None) -> None:
+        self._chats[chat].append({"role": "user", "content": text})
+        answer = self._post(chat, "messages", user)
+        if answer.ok:
+            self._chats[chat].append(answer.json()["choices"][0]["message"])
+
+    def _post(self, chat: str, action: str, user: str | None, expected_status: int = 200) -> requests.Response:
+        request_id = f"{self.app}-{len(self.sent) + 1}" if user else None
+        session_id = f"{self.app}-{chat}" if user else None
+        answer = self.http.post(
+            f"{self.url}/chats/{chat}/{action}",
+            json={"messages": self._chats[chat]},
+            headers={"X-Request-ID": request_id, "X-Session-ID": session_id, "X-User-ID": user},
+            timeout=TIMEOUT,
+        )
+        sent = Sent(
+            app=self.app,
+            method="POST",
+            route=f"{self.route}/{action}",
+            status=answer.status_code,
+            expected_status=expected_status,
+            request_id=request_id or answer.headers.get("X-Request-ID"),
+            session_id=session_id,
+            user_id=user,
+            trace_id=answer.headers.get("X-MLflow-Trace-ID"),
+        )
+        self.sent.append(sent)
+        return answer
+
+
+def stored_traces(http: requests.Session, url: str, experiment_id: str) -> list[dict[str, Any]]:
+    """What MLflow has stored of an experiment: the trace infos of its REST API."""
+    location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
+    answer = http.post(
+        f"{url}/api/3.0/mlflow/traces/search", json={"locations": [location], "max_results": 500}, timeout=TIMEOUT
+    )
+    answer.raise_for_status()
+    traces: list[dict[str, Any]] = answer.json().get("traces", [])
+    return traces
+
+
+def compare(sent: Sequence[Sent], traces: Sequence[dict[str, Any]]) -> list[Row]:
+    """One row for each request: what is stored of it, and what is wrong with that."""
+    by_request: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
+    for trace in traces:
+        by_request[trace.get("client_request_id") or trace.get("tags", {}).get("client_request_id")].append(trace)
+    return [_row(each, by_request[each.request_id] if each.request_id else []) for each in sent]
+
+
+def _row(sent: Sent, traces: Sequence[dict[str, Any]]) -> Row:
+    row = Row(sent.app, sent.method, sent.route, sent.status, sent.request_id, sent.session_id, sent.user_id)
+    if sent.status != sent.expected_status:
+        row.problems.append(f"the app answered {sent.status}, not {sent.expected_status}")
+    if len(traces) != 1:
+        row.problems.append(f"{len(traces)} traces are stored, not 1")
+    if traces:
+        _fill_in(row, sent, _flat(traces[0]))
+    row.found_as_sent = not row.problems
+    return row
+
+
+def _fill_in(row: Row, sent: Sent, stored: dict[str, str]) -> None:
+    row.request_id = stored.get("client_request_id")
+    row.session_id = stored.get("tags.mlflow.trace.session")
+    row.user_id = stored.get("tags.mlflow.trace.user")
+    row.environment = stored.get("tags.environment")
+    row.trace_id = stored.get("trace_id")
+    row.state = stored.get("state", "unknown")
+    if duration := stored.get("execution_duration"):  # "0.012s"
+        row.milliseconds = round(1000 * float(duration.removesuffix("s")))
+    row.problems += [
+        f"{key} is {stored.get(key)!r}, not {value!r}"
+        for key, value in sent.expected().items()
+        if stored.get(key) != value
+    ]
+
+
+def _flat(trace: dict[str, Any]) -> dict[str, str]:
+    """A trace info without its nesting: ``tags.environment`` and so on."""
+    flat = {key: value for key, value in trace.items() if isinstance(value, str)}
+    for place in ("tags", "trace_metadata"):
+        flat |= {f"{place}.{key}": value for key, value in trace.get(place, {}).items()}
+    return flat

@@ -1,0 +1,40 @@
+"""What is known of one HTTP exchange, however it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One HTTP request and what became of it; the object that ``identify`` is called with.
+
+    Attributes:
+        method: The request method as sent, e.g. ``"POST"``.
+        path: The decoded path as the client sent it, mount prefix included.
+        headers: Request headers: lower-case names, values as text decoded from latin-1
+            (what WSGI and Starlette give); repeated headers are joined with ``","``.
+        query_string: The query string, still percent-encoded, without ``?``.
+        scheme: ``"http"`` or ``"https"``.
+        http_version: ``"1.0"``, ``"1.1"``, ``"2"`` ...; empty when the server does not tell.
+        server: Host and port that the request was addressed to; the port is None when unknown.
+        client: The peer's address, empty when unknown.
+        request: The protocol's own request: the ASGI scope, the WSGI environ or Django's
+            ``HttpRequest``. From here ``identify`` reaches what the framework knows of the caller.
+        route: The route's template, e.g. ``"/chats/{chat_id}"``; None until (or unless) a route matched.
+        status: The response's status code; None until the response started.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    query_string: str = ""
+    scheme: str = "http"
+    http_version: str = ""
+    server: tuple[str, int | None] | None = None
+    client: str = ""
+    request: Any = None
+    route: str | None = None
+    status: int | None = None

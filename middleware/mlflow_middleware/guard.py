@@ -1,0 +1,46 @@
+"""The one place where tracing's own failures end: never in the app.
+
+The first failure of each kind is logged with its traceback, the rest are counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+logger = logging.getLogger("mlflow_middleware")
+failures: Counter[tuple[str, str]] = Counter()
+"""How often each (function, exception type) failed in this process."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
+    """Make a function of ours return None instead of raising."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            report(function.__qualname__, error)
+            return None
+
+    return wrapper
+
+
+def report(where: str, error: Exception) -> None:
+    """Log the first failure of its kind, count the others."""
+    kind = (where, type(error).__qualname__)
+    failures[kind] += 1
+    if failures[kind] == 1:
+        logger.error(
+            "tracing failed in %s; the app goes on, with a trace that is missing or incomplete. "
+            "Further failures of this kind are counted, not logged.",
+            where,
+            exc_info=error,
+        )

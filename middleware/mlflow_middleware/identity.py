@@ -1,0 +1,94 @@
+"""Who asked, in which conversation: from untrusted headers to an ``Identity`` that is safe to store.
+
+What a client sends is never trusted. A request id that is not plain ASCII, or too long, is replaced by a new
+one; in session and user ids control characters become U+FFFD and the length is bounded, so that nothing can
+break out of a header, a log line, a tag or a query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import unicodedata
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MAX_REQUEST_ID = 128
+"""Characters of a request id that we accept; a longer one is replaced."""
+
+MAX_ID = 250
+"""Characters kept of a session or user id: MLflow's limit for a trace metadata value."""
+
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{{0,{MAX_REQUEST_ID - 1}}}")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asked. As the answer of ``identify``, a None leaves that part to the header."""
+
+    request_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+
+    def over(self, other: Identity) -> Identity:
+        """This identity, with what it leaves open taken from ``other``; every part made safe."""
+        return Identity(
+            clean_request_id(self.request_id) or other.request_id,
+            clean_text(self.session_id) or other.session_id,
+            clean_text(self.user_id) or other.user_id,
+        )
+
+
+def from_headers(
+    headers: Mapping[str, str], request_id_header: str, session_id_header: str, user_id_header: str
+) -> Identity:
+    """Read an identity from request headers (lower-case names); a request id is generated where none is usable."""
+    return Identity(
+        clean_request_id(headers.get(request_id_header)) or uuid.uuid4().hex,
+        clean_text(decode_header(headers.get(session_id_header))),
+        clean_text(decode_header(headers.get(user_id_header))),
+    )
+
+
+def clean_request_id(value: object) -> str | None:
+    """Return the request id if it is acceptable, else None.
+
+    Acceptable are 1 to 128 ASCII letters, digits and ``._:/+=@~-``, of which the first is a letter or digit.
+    """
+    if value is None:
+        return None
+    text = str(value).strip()
+    return text if _REQUEST_ID.fullmatch(text) else None
+
+
+def clean_text(value: object, limit: int = MAX_ID) -> str | None:
+    """Return ``value`` as printable text of at most ``limit`` characters; None when nothing is left."""
+    if value is None:
+        return None
+    text = str(value)[: 4 * limit].strip()
+    if not text.isprintable():
+        text = "".join(char if _is_harmless(char) else _REPLACEMENT for char in text)
+    return text[:limit] or None
+
+
+def decode_header(value: str | None) -> str | None:
+    """Decode a header's text, given as latin-1, once more as UTF-8 where its bytes are that."""
+    if value is None or value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
+
+
+def pseudonym(user_id: str, key: bytes) -> str:
+    """Return HMAC-SHA256(key, user id) as 64 hexadecimal digits."""
+    return hmac.new(key, user_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def _is_harmless(char: str) -> bool:
+    """Whether a character is no control, format, surrogate, line or paragraph separator or unassigned one."""
+    return char.isprintable() or unicodedata.category(char) == "Zs"

@@ -1,0 +1,41 @@
+"""The request's ids on every log record.
+
+::
+
+    handler.addFilter(ContextFilter())
+    handler.setFormatter(logging.Formatter("%(levelname)s [%(request_id)s %(trace_id)s] %(message)s"))
+"""
+
+from __future__ import annotations
+
+import logging
+
+from mlflow_middleware.request_trace import current
+
+
+class ContextFilter(logging.Filter):
+    """Put ``request_id``, ``session_id``, ``user_id`` (as stored) and ``trace_id`` on every record; drops none.
+
+    Args:
+        name: As in ``logging.Filter``.
+        default: What stands there outside a request, or where an id is not known.
+    """
+
+    def __init__(self, name: str = "", default: str = "-") -> None:
+        super().__init__(name)
+        self.default = default
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the four attributes."""
+        trace = current()
+        who = trace.identity if trace else None
+        known = {
+            "request_id": who and who.request_id,
+            "session_id": who and who.session_id,
+            "user_id": trace and trace.user_id,
+            "trace_id": trace and trace.trace_id,
+        }
+        for name, value in known.items():
+            if value or not hasattr(record, name):  # what a log call gives as `extra` stays, where we know nothing
+                setattr(record, name, value or self.default)
+        return super().filter(record)

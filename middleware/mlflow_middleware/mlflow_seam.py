@@ -1,0 +1,697 @@
+"""The only module that touches what MLflow and the OpenTelemetry SDK keep private.
+
+It does three things: open the root span of a request, hand every finished trace of the process to our delivery,
+and keep MLflow's look-up of the experiment (which fails in the slim package, and asks the server on the request
+path in the full one) away from requests.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import inspect
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlflow
+from google.protobuf.json_format import ParseDict
+from mlflow.entities import LiveSpan, SpanType, Trace, TraceData
+from mlflow.entities import Span as MlflowSpan
+from mlflow.entities.span import create_mlflow_span
+from mlflow.entities.trace_info import TraceInfo
+from mlflow.entities.trace_location import TraceLocation
+from mlflow.entities.trace_state import TraceState
+from mlflow.environment_variables import MLFLOW_TRACE_TIMEOUT_SECONDS
+from mlflow.protos.databricks_artifacts_pb2 import GetCredentialsForTraceDataUpload
+from mlflow.protos.service_pb2 import StartTraceV3
+from mlflow.store.artifact.databricks_artifact_repo import DatabricksArtifactRepository
+from mlflow.tracing import provider, trace_manager
+from mlflow.tracing.client import TracingClient
+from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
+from mlflow.tracing.fluent import _set_last_active_trace_id
+from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
+from mlflow.tracing.provider import detach_span_from_context, set_span_in_context
+from mlflow.tracing.trace_manager import InMemoryTraceManager, _Trace
+from mlflow.tracing.utils import (
+    add_size_stats_to_trace_metadata,
+    generate_mlflow_trace_id_from_otel_trace_id,
+    get_otel_attribute,
+)
+from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
+from mlflow.tracing.utils.otlp import resource_to_otel_proto
+from mlflow.tracing.utils.truncation import set_request_response_preview
+from mlflow.tracking import fluent
+from mlflow.tracking._tracking_service import utils as tracking_service
+from mlflow.utils.proto_json_utils import message_to_json
+from mlflow.utils.request_utils import _get_http_response_with_retries
+from mlflow.utils.rest_utils import MlflowHostCreds, get_workspace_client, http_request
+from opentelemetry.context import Context
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan, Span
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+)
+from opentelemetry.trace import (
+    set_span_in_context as otel_set_span_in_context,
+)
+from requests import Response
+
+# Imported by MLflow or requests only when a trace starts or is sent. A fork in the middle of an import leaves its lock
+# locked in the child for ever, so they are imported here, before there are threads.
+for _late in ("mlflow.tracing.processor.otel", "mlflow.tracking.request_header.registry", "netrc"):
+    importlib.import_module(_late)
+
+MAX_CLIENT_REQUEST_ID = 50
+"""Characters of MLflow's ``client_request_id`` column (mlflow/store/tracking/dbmodels/models.py, SqlTraceInfo)."""
+
+logger = logging.getLogger("mlflow_middleware")
+
+MLFLOW_VERSION: str = mlflow.__version__
+
+
+# --- the span of a request -------------------------------------------------------------------------------------
+
+
+class RootSpan:
+    """The root span of one request's trace, and the trace's own data (tags, metadata)."""
+
+    __slots__ = ("_span", "span_id", "trace_id")
+
+    def __init__(self, span: LiveSpan) -> None:
+        self._span = span
+        self.trace_id: str = span.trace_id
+        """MLflow's trace id, ``tr-`` and 32 hexadecimal digits."""
+        self.span_id: str = span.span_id
+        """16 hexadecimal digits."""
+
+    def attach(self) -> object:
+        """Make this the current span; returns the token for `detach`."""
+        return set_span_in_context(self._span)
+
+    def set_attributes(self, attributes: Mapping[str, object]) -> None:
+        """Set span attributes; values are anything that JSON can hold."""
+        self._span.set_attributes(dict(attributes))
+
+    def rename(self, name: str) -> None:
+        """Name the span and its trace."""
+        self._span._span.update_name(name)
+        self.update_trace(tags={TraceTagKey.TRACE_NAME: name})
+
+    def record_exception(self, error: BaseException) -> None:
+        """Record an exception as OpenTelemetry does, and the error status with it."""
+        known = isinstance(error, Exception)  # MLflow takes no other BaseException
+        self._span.record_exception(error if known else f"{type(error).__name__}: {error}")
+
+    def set_error(self, description: str) -> None:
+        """Set the error status, unless an exception already did."""
+        if self._span._span.status.status_code is not StatusCode.ERROR:
+            self._span._span.set_status(Status(StatusCode.ERROR, description))
+
+    def update_trace(
+        self,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        client_request_id: str | None = None,
+    ) -> None:
+        """Add tags and metadata to the trace, and set its client request id where the server can store it."""
+        with InMemoryTraceManager.get_instance().get_trace(self.trace_id) as trace:
+            if trace is None:
+                return
+            trace.info.tags.update(tags or {})
+            trace.info.trace_metadata.update(metadata or {})
+            if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
+                trace.info.client_request_id = client_request_id
+
+    def metadata(self, key: str) -> str | None:
+        """The trace's metadata value for ``key``, as it stands now."""
+        with InMemoryTraceManager.get_instance().get_trace(self.trace_id) as trace:
+            return trace.info.trace_metadata.get(key) if trace is not None else None
+
+    def end(self, end_time_ns: int | None = None) -> None:
+        """End the span, now or at a time (nanoseconds since the epoch); its status is OK unless an error was set."""
+        self._span.end(end_time_ns=end_time_ns)
+
+
+def open_root_span(
+    name: str,
+    attributes: Mapping[str, object],
+    *,
+    remote: SpanContext | None = None,
+    adopt_remote: bool = False,
+) -> RootSpan | None:
+    """Start the root span of a new trace.
+
+    Args:
+        name: The span's name.
+        attributes: What the span holds from the start.
+        remote: The caller's span, from its ``traceparent``.
+        adopt_remote: True makes the caller's span the parent; false links to it.
+
+    Returns:
+        The span; None when tracing is disabled or the trace is not sampled.
+    """
+    context = Context()
+    links: Sequence[Link] = ()
+    if remote is not None and adopt_remote:
+        context = otel_set_span_in_context(NonRecordingSpan(remote), context)
+    elif remote is not None:
+        links = (Link(remote),)
+    otel_span = provider._get_tracer(__name__).start_span(name, context=context, links=links)
+    if not otel_span.is_recording():
+        return None
+    trace_id = get_otel_attribute(otel_span, SpanAttributeKey.REQUEST_ID)
+    span = InMemoryTraceManager.get_instance().get_span_from_id(trace_id, f"{otel_span.context.span_id:016x}")
+    if span is None:
+        return None
+    span.set_span_type(SpanType.CHAIN)
+    span.set_attributes(dict(attributes))
+    return RootSpan(span)
+
+
+def detach(token: object) -> None:
+    """Undo `RootSpan.attach` or `silence`."""
+    detach_span_from_context(token)
+
+
+def silence() -> object:
+    """Make every MLflow span opened from here a no-op; returns the token for `detach`."""
+    unsampled = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.DEFAULT))
+    return set_span_in_context(_Carrier(NonRecordingSpan(unsampled)))
+
+
+class _Carrier:
+    """What `set_span_in_context` takes: an object that holds an OpenTelemetry span."""
+
+    def __init__(self, span: NonRecordingSpan) -> None:
+        self._span = span
+
+
+def current_span() -> SpanContext | None:
+    """The span that is current for MLflow here, if there is one that records."""
+    span = get_current_span(provider.get_current_context())
+    return span.get_span_context() if span.is_recording() else None
+
+
+# --- from a finished trace to our delivery ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContent:
+    """What of a trace goes over the wire.
+
+    Attributes:
+        otlp: Its spans as an OTLP request (protobuf). Such requests joined end to end are one request for all.
+        info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
+        prompts: Name and version of each prompt linked to it.
+        attachments: Files taken out of its inputs and outputs, by the id that refers to them there.
+    """
+
+    otlp: bytes
+    info: str
+    prompts: list[tuple[str, str]]
+    attachments: dict[str, bytes]
+
+
+class FinishedTrace:
+    """A trace whose root has ended, as it waits for delivery; it is read only when its turn comes.
+
+    Attributes:
+        tracking_uri: Where it goes.
+        trace_id: MLflow's trace id.
+        experiment_id: None for the one that the environment names, not known yet when the trace began.
+        size: Bytes, about: what it counts for in the queue.
+        supplement: Whether it was delivered before, and a span has ended since.
+        is_read: Whether its content was read.
+    """
+
+    __slots__ = ("_finalize", "_trace", "experiment_id", "is_read", "size", "supplement", "trace_id", "tracking_uri")
+
+    def __init__(
+        self, tracking_uri: str, trace: _Trace, finalize: Callable[[_Trace], None], supplement: bool = False
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.trace_id: str = trace.info.trace_id
+        self.experiment_id: str | None = trace.info.experiment_id
+        self.supplement = supplement
+        self.is_read = False
+        self.size = 1000 + sum(_size(span) for span in list(trace.span_dict.values()))
+        self._trace = trace
+        self._finalize = finalize
+
+    def is_complete(self) -> bool:
+        """Whether all of its spans have ended."""
+        return not _has_open_spans(self._trace)
+
+    def content(self, experiment_id: str) -> TraceContent:
+        """Read it: the spans that have ended by now, and its info, with that experiment."""
+        self.is_read = True
+        self._finalize(self._trace)
+        info = replace(self._trace.info, trace_location=TraceLocation.from_experiment_id(experiment_id))
+        live = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
+        spans = [span.to_immutable_span() for span in live]
+        set_request_response_preview(info, TraceData(spans))
+        add_size_stats_to_trace_metadata(Trace(info, TraceData(spans)))
+        request = ExportTraceServiceRequest()
+        resource_spans = request.resource_spans.add()
+        resource_spans.resource.CopyFrom(resource_to_otel_proto(spans[0]._span.resource if spans else None))
+        resource_spans.scope_spans.add().spans.extend(_span_to_proto(span) for span in spans)
+        prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
+        attachments = {key: each.content_bytes for span in live for key, each in span._attachments.items()}
+        return TraceContent(request.SerializeToString(), _info_to_json(info), prompts, attachments)
+
+
+def _span_to_proto(span: MlflowSpan) -> Any:
+    try:
+        return span.to_otel_proto()
+    except Exception:
+        plain = span.to_dict()
+        plain["attributes"] = {
+            key: json.dumps(_sendable(json.loads(text))) for key, text in plain["attributes"].items()
+        }
+        return MlflowSpan.from_dict(_sendable(plain)).to_otel_proto()
+
+
+def _info_to_json(info: TraceInfo) -> str:
+    try:
+        return str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
+    except Exception:
+        texts = ("tags", "trace_metadata", "client_request_id", "request_preview", "response_preview")
+        plain = replace(info, **{name: _sendable(getattr(info, name)) for name in texts})
+        return str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
+
+
+def _sendable(value: Any) -> Any:
+    """The same without what protobuf refuses: half a surrogate pair, an integer of more than 64 bits."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
+    if isinstance(value, dict):
+        return {_sendable(key): _sendable(inner) for key, inner in value.items()}
+    return [_sendable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _size(span: LiveSpan) -> int:
+    attributes = span._span.attributes or {}
+    attached = sum(len(each.content_bytes) for each in span._attachments.values())
+    return 500 + attached + sum(len(value) for value in attributes.values() if isinstance(value, str))
+
+
+def _has_open_spans(trace: _Trace) -> bool:
+    return any(span.end_time_ns is None for span in list(trace.span_dict.values()))
+
+
+MAX_OUTLIVED = 1000
+"""Traces, delivered but for spans that are still open, that are kept so that such a span finds its trace."""
+
+
+class _Exporter(SpanExporter):
+    """Hands each trace to delivery when its root has ended, and again when a span has ended long after it.
+
+    A trace stays registered with MLflow as long as one of its spans is open, so that such a span finds it.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        put: Callable[[FinishedTrace], None],
+        queue: object,
+        finalize: Callable[[_Trace], None],
+    ) -> None:
+        self._tracking_uri = tracking_uri
+        self._put = put
+        self._async_queue = queue  # mlflow.flush_trace_async_logging() flushes what has this name
+        self._finalize = finalize
+        self._outlived: dict[int, FinishedTrace] = {}
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Take ended spans."""
+        manager = InMemoryTraceManager.get_instance()
+        for span in spans:
+            otel_id = span.context.trace_id
+            if not _is_local_root(span) and otel_id not in self._outlived:
+                continue
+            with manager._lock:
+                trace = manager._traces.get(manager._otel_id_to_mlflow_trace_id.get(otel_id))
+                if trace is None:
+                    continue
+                earlier = self._outlived.pop(otel_id, None)
+                if earlier is None or earlier.is_read:
+                    finished = FinishedTrace(self._tracking_uri, trace, self._finalize, supplement=earlier is not None)
+                else:
+                    finished = earlier
+                if _has_open_spans(trace):
+                    self._outlived[otel_id] = finished
+                    self._forget_oldest(manager)
+                else:
+                    del manager._traces[trace.info.trace_id]
+                    del manager._otel_id_to_mlflow_trace_id[otel_id]
+            if finished is not earlier:
+                self._put(finished)
+        return SpanExportResult.SUCCESS
+
+    def _forget_oldest(self, manager: InMemoryTraceManager) -> None:
+        """Of delivered traces whose last span never ends, only so many are remembered."""
+        while len(self._outlived) > MAX_OUTLIVED:
+            otel_id = next(iter(self._outlived))
+            del self._outlived[otel_id]
+            manager._traces.pop(manager._otel_id_to_mlflow_trace_id.pop(otel_id, None), None)
+
+
+class _Processor(BaseMlflowSpanProcessor):
+    """MLflow's own span processor, but for four things.
+
+    It never asks the server for the experiment. It takes a span under a remote parent for the root of what this
+    process knows of the trace. It needs no lock of its own, which a fork could leave locked. And it leaves the work at
+    the end of a trace to the sender.
+    """
+
+    def __init__(self, tracking_uri: str, put: Callable[[FinishedTrace], None], queue: object) -> None:
+        exporter = _Exporter(tracking_uri, put, queue, self._finalize)
+        super().__init__(exporter, export_metrics=provider.should_export_otlp_metrics())
+
+    def _start_trace(self, root_span: Span) -> TraceInfo:
+        info = TraceInfo(
+            trace_id=generate_mlflow_trace_id_from_otel_trace_id(root_span.context.trace_id),
+            trace_location=TraceLocation.from_experiment_id(_experiment_id(root_span)),
+            request_time=(root_span.start_time or 0) // 1_000_000,
+            execution_duration=None,
+            state=TraceState.IN_PROGRESS,
+            trace_metadata=self._get_basic_trace_metadata(),
+            tags=self._get_basic_trace_tags(root_span),
+        )
+        self._trace_manager.register_trace(root_span.context.trace_id, info)
+        return info
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        trace_id = self._trace_manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id)
+        if trace_id is None and not _is_local_root(span):
+            return
+        if trace_id is None:
+            trace_id = self._start_trace(span).trace_id
+        self._trace_manager.register_span(create_mlflow_span(span, trace_id))
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._export_metrics:
+            self.record_metrics_for_span(span)
+        if _is_local_root(span):
+            _set_last_active_trace_id(get_otel_attribute(span, SpanAttributeKey.REQUEST_ID))
+        SimpleSpanProcessor.on_end(self, span)
+
+    def _finalize(self, trace: _Trace) -> None:
+        """Bring the trace info up to date with the root; what MLflow does when the root ends."""
+        roots = [span._span for span in trace.span_dict.values() if _is_local_root(span._span)]
+        for root in roots:
+            self._update_trace_info(trace, root)
+
+
+def _is_local_root(span: ReadableSpan) -> bool:
+    return span.parent is None or span.parent.is_remote
+
+
+def _experiment_id(span: ReadableSpan) -> str | None:
+    """The experiment that the app chose for this trace; None leaves it to the environment.
+
+    The order is that of ``mlflow.tracing.utils.get_experiment_id_for_trace``, without its last step: a request
+    to the server.
+    """
+    if experiment_id := get_otel_attribute(span, SpanAttributeKey.EXPERIMENT_ID):
+        return str(experiment_id)
+    destination = provider._MLFLOW_TRACE_USER_DESTINATION.get()
+    if experiment_id := getattr(destination, "experiment_id", None):
+        return str(experiment_id)
+    if run := fluent._get_latest_active_run():
+        return str(run.info.experiment_id)
+    return active_experiment_id()
+
+
+def active_experiment_id() -> str | None:
+    """The experiment that ``mlflow.set_experiment`` chose, if it was called."""
+    chosen: str | None = fluent._active_experiment_id
+    return chosen
+
+
+def set_active_experiment(experiment_id: str) -> None:
+    """Tell MLflow what the environment's experiment is, unless the app has chosen one meanwhile."""
+    if fluent._active_experiment_id is None:
+        fluent._active_experiment_id = experiment_id
+
+
+def install(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None], queue: object) -> None:
+    """Make MLflow build its span processors with our exporter.
+
+    The factory function is replaced, not a processor: MLflow builds its processors anew on ``set_experiment``,
+    ``set_tracking_uri``, ``set_destination``, ``tracing.reset`` and ``enable``.
+
+    Args:
+        accepts: Whether our delivery serves a tracking URI; for others MLflow's own processor is built.
+        put: Takes a finished trace; never blocks, never raises.
+        queue: An object with ``flush(terminate=False)``, for ``mlflow.flush_trace_async_logging()``.
+    """
+    if is_slim():  # to find the default, MLflow looks for old data with a module that the slim package has not
+        tracking_service._get_default_tracking_uri = lambda: "sqlite:///mlflow.db"
+    original = provider._get_mlflow_span_processor
+    if hasattr(original, "replaced_by_mlflow_middleware"):
+        return
+    if list(inspect.signature(original).parameters) != ["tracking_uri"]:
+        logger.warning(
+            "mlflow %s builds its span processors in a way that is not known here; its own exporter stays in place",
+            MLFLOW_VERSION,
+        )
+        return
+    _forget_missing_modules()
+    _keep_traces_in_flight()
+    _survive_forks()
+
+    @functools.wraps(original)
+    def build(tracking_uri: str) -> BaseMlflowSpanProcessor:
+        if not accepts(tracking_uri):
+            return original(tracking_uri)
+        return _Processor(tracking_uri, put, queue)
+
+    build.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
+    provider._get_mlflow_span_processor = build
+    if provider.provider.once._done and provider.is_tracing_enabled():
+        provider.provider.reset()
+
+
+def _forget_missing_modules() -> None:
+    """Make imports fail at once that MLflow tries again for each root span, and that slim MLflow has not.
+
+    That saves about 100 us a request, and an import lock that can stay locked in a forked child.
+    """
+    if is_slim():
+        for name in ("mlflow.pyfunc", "mlflow.pyfunc.context", "mlflow.agent", "mlflow.agent.hint"):
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
+MAX_IN_FLIGHT = 100_000
+"""Traces in flight in one process; past that the oldest are given up, so that roots that never end do not pile up."""
+
+
+class _InFlight(dict[str, _Trace]):
+    """MLflow's registry of traces in flight, without its limits of 1,000 traces and one hour."""
+
+    def __setitem__(self, trace_id: str, trace: _Trace) -> None:
+        super().__setitem__(trace_id, trace)
+        if len(self) > MAX_IN_FLIGHT:
+            oldest = next(iter(self))
+            del self[oldest]
+            InMemoryTraceManager.get_instance()._otel_id_to_mlflow_trace_id.pop(int(oldest[-32:], 16), None)
+
+
+def _keep_traces_in_flight() -> None:
+    """Put `_InFlight` in place, unless the operator has asked MLflow to end traces after a time."""
+    original = trace_manager.get_trace_cache_with_timeout
+
+    @functools.wraps(original)
+    def registry() -> Any:
+        return original() if MLFLOW_TRACE_TIMEOUT_SECONDS.get() else _InFlight()
+
+    trace_manager.get_trace_cache_with_timeout = registry
+    manager = InMemoryTraceManager.get_instance()
+    with manager._lock:
+        kept, manager._traces = manager._traces, registry()
+        for trace_id, trace in kept.items():
+            manager._traces[trace_id] = trace
+
+
+def _survive_forks() -> None:
+    """Leave no lock of MLflow's locked in a child that was forked while another thread traced."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    lock = InMemoryTraceManager.get_instance()._lock  # held over the fork, so that the child gets whole dicts
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    os.register_at_fork(after_in_child=_unlock_provider)
+    os.register_at_fork(after_in_child=_unlock_imports)
+
+
+def _unlock_imports() -> None:
+    """Forget the locks of imports that another thread had begun when it was forked away.
+
+    MLflow tries to import what is not installed (``dbruntime``) with each request to the server, so a fork meets one
+    now and then. CPython gives the child a new lock for its table of modules, but not for each module's import.
+    """
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None)
+    if isinstance(locks, dict):
+        locks.clear()
+
+
+def _unlock_provider() -> None:
+    for once in (provider.provider._isolated_tracer_provider_once, provider.provider._global_provider_init_once):
+        once._Once__lock = threading.Lock()
+
+
+# --- the tracking server ---------------------------------------------------------------------------------------
+
+
+def tracking_uri() -> str:
+    """The tracking URI that MLflow would use now."""
+    return str(mlflow.get_tracking_uri())
+
+
+def is_tracking_uri_set() -> bool:
+    """Whether anybody chose a tracking URI, or it is only MLflow's default."""
+    return bool(mlflow.is_tracking_uri_set())
+
+
+def is_slim() -> bool:
+    """Whether only ``mlflow-tracing`` is installed, not full ``mlflow``."""
+    return bool(mlflow.version.IS_TRACING_SDK_ONLY)
+
+
+def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwargs: Any) -> Response:
+    """One request to a tracking server, with MLflow's credentials and TLS settings, and without its retries.
+
+    Args:
+        tracking_uri: The server.
+        method: The HTTP method.
+        path: The path below the tracking URI, with its leading slash.
+        timeout: Seconds to wait for a connection, and for each read.
+        kwargs: ``json``, ``data``, ``params`` or ``extra_headers``.
+
+    Raises:
+        mlflow.exceptions.MlflowException: No answer came.
+    """
+    credentials, signed_in = _sign_in(tracking_uri)
+    headers = {**signed_in, **kwargs.pop("extra_headers", {})}
+    response: Response = http_request(
+        credentials,
+        path,
+        method,
+        max_retries=0,
+        raise_on_status=False,
+        timeout=timeout,
+        extra_headers=headers,
+        **kwargs,
+    )
+    return response
+
+
+_workspaces: dict[str, tuple[MlflowHostCreds, Any]] = {}
+
+
+def _sign_in(tracking_uri: str) -> tuple[MlflowHostCreds, dict[str, str]]:
+    """Where a tracking server is, and how to sign in there.
+
+    The Databricks SDK is asked for the headers only: its requests share connections with a forked child, are sent again
+    for up to a minute, and hide ``Retry-After``. MLflow would look up each workspace anew for each request.
+    """
+    if tracking_uri not in _workspaces:
+        credentials = tracking_service._get_store(tracking_uri).get_host_creds()
+        if not credentials.use_databricks_sdk:
+            return credentials, {}
+        config = get_workspace_client(
+            credentials.use_secret_scope_token,
+            credentials.host,
+            credentials.token,
+            credentials.databricks_auth_profile,
+        ).config
+        plain = copy.copy(credentials)
+        plain.host, plain.token, plain.use_databricks_sdk = config.host, None, False
+        plain.ignore_tls_verification = bool(config.skip_verify)
+        _workspaces[tracking_uri] = (plain, config)
+    plain, config = _workspaces[tracking_uri]
+    return plain, config.authenticate()
+
+
+SESSION = TraceMetadataKey.TRACE_SESSION
+USER = TraceMetadataKey.TRACE_USER
+
+
+def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeout: float) -> None:
+    """Store a trace's spans as an artifact, where the server does not keep them in its database.
+
+    Args:
+        tracking_uri: The server.
+        reply: What ``POST /api/3.0/mlflow/traces`` answered; it says where the artifact goes.
+        otlp: The spans, as an OTLP request.
+        timeout: Seconds to wait for a connection, and for each read.
+
+    Raises:
+        requests.HTTPError: A Databricks workspace, or its storage, did not take them.
+    """
+    answer = ParseDict(reply, StartTraceV3.Response(), ignore_unknown_fields=True)
+    info = TraceInfo.from_proto(answer.trace.trace_info)
+    request = ExportTraceServiceRequest.FromString(otlp)
+    spans = [
+        MlflowSpan.from_otel_proto(span)
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+    client = TracingClient(tracking_uri)
+    if isinstance(client._get_artifact_repo_for_trace(info), DatabricksArtifactRepository):
+        client._get_artifact_repo_for_trace = lambda info: _Storage(tracking_uri, info, timeout)
+    client._upload_trace_data(info, TraceData(spans))
+
+
+def upload_attachments(tracking_uri: str, reply: dict[str, Any], attachments: Mapping[str, bytes]) -> None:
+    """Store a trace's attachments as artifacts.
+
+    Args:
+        tracking_uri: The server.
+        reply: What ``POST /api/3.0/mlflow/traces`` answered; it says where artifacts go.
+        attachments: The files, by their ids.
+    """
+    answer = ParseDict(reply, StartTraceV3.Response(), ignore_unknown_fields=True)
+    repository = TracingClient(tracking_uri)._get_artifact_repo_for_trace(TraceInfo.from_proto(answer.trace.trace_info))
+    for key, content in attachments.items():
+        repository.upload_attachment(key, content)
+
+
+class _Storage(DatabricksArtifactRepository):
+    """MLflow's upload to a workspace's storage, without its retries, which take minutes."""
+
+    def __init__(self, tracking_uri: str, info: TraceInfo, timeout: float) -> None:
+        super().__init__(get_artifact_uri_for_trace(info))
+        self._uri, self._trace_id, self._timeout = tracking_uri, info.trace_id, timeout
+
+    def _get_upload_trace_data_cred_info(self) -> Any:
+        path = f"/api/2.0/mlflow/traces/{self._trace_id}/credentials-for-data-upload"
+        response = request(self._uri, "GET", path, timeout=self._timeout)
+        response.raise_for_status()
+        reply = GetCredentialsForTraceDataUpload.Response()
+        return ParseDict(response.json(), reply, ignore_unknown_fields=True).credential_info
+
+    def _signed_url_upload_file(self, credentials: Any, local_file: str) -> None:
+        headers = self._extract_headers_from_credentials(credentials.headers)
+        with open(local_file, "rb") as file:
+            response = _get_http_response_with_retries(
+                "PUT", credentials.signed_uri, 0, 0, 0, (), False, data=file, headers=headers, timeout=self._timeout
+            )
+        response.raise_for_status()

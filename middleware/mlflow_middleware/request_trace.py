@@ -1,0 +1,359 @@
+"""The trace of one request: opened when it arrives, annotated while it runs, finished at its last byte.
+
+``annotate`` and ``current`` work from anywhere inside a request: handlers, thread pools, generators, background
+tasks.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from mlflow_middleware import delivery, identity, mlflow_seam
+from mlflow_middleware.capture import MAX_ATTRIBUTE
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.guard import guarded
+from mlflow_middleware.identity import Identity, clean_text
+from mlflow_middleware.settings import MAX_TAG_VALUE, Settings
+
+REQUEST_KEY = "mlflow_middleware.request_trace"
+"""Where an ASGI scope or a WSGI environ holds the trace that was opened for it: one request, one trace."""
+
+CLIENT_REQUEST_ID_TAG = "client_request_id"
+SESSION_TAG = mlflow_seam.SESSION
+USER_TAG = mlflow_seam.USER
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+"""https://www.w3.org/TR/trace-context/#traceparent-header-field-values"""
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
+
+_current: ContextVar[RequestTrace | None] = ContextVar("mlflow_middleware_request_trace", default=None)
+
+
+class RequestTrace:
+    """One request's trace. Nothing here raises into the app; without a span (tracing disabled) it only carries the
+    identity.
+
+    Attributes:
+        exchange: What is known of the request and its response.
+        identity: Who asked.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_finish_at",
+        "_identified",
+        "_said",
+        "_settings",
+        "_span",
+        "_token",
+        "exchange",
+        "identity",
+    )
+
+    def __init__(self, exchange: Exchange, settings: Settings) -> None:
+        self.exchange = exchange
+        self.identity = identity.from_headers(
+            exchange.headers,
+            settings.request_id_header.lower(),
+            settings.session_id_header.lower(),
+            settings.user_id_header.lower(),
+        )
+        self._settings = settings
+        self._span: mlflow_seam.RootSpan | None = None
+        self._token: tuple[object, Token[RequestTrace | None]] | None = None
+        self._finish_at: int | None = None
+        self._identified = settings.identify is None
+        self._said = Identity()
+        self._error: BaseException | None = None
+        self._ended = False
+
+    @classmethod
+    def open(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
+        """Start the trace of an exchange."""
+        trace = cls(exchange, settings)
+        trace._open_span()
+        return trace
+
+    @property
+    def trace_id(self) -> str | None:
+        """MLflow's trace id, ``tr-...``; None while tracing is disabled."""
+        return self._span.trace_id if self._span else None
+
+    @property
+    def user_id(self) -> str | None:
+        """The user id as it is stored: a pseudonym where ``user_id_hmac_key`` is set."""
+        user, key = self.identity.user_id, self._settings.hmac_key
+        return identity.pseudonym(user, key) if user and key else user
+
+    # --- the context ---
+
+    @guarded
+    def activate(self) -> None:
+        """Make this the current request, and its root the current span."""
+        span_token = self._span.attach() if self._span else mlflow_seam.silence()  # not sampled: nor what is inside
+        self._token = (span_token, _current.set(self))
+
+    @guarded
+    def deactivate(self) -> None:
+        """Undo `activate`, in the same context."""
+        if self._token is not None:
+            span_token, own_token = self._token
+            self._token = None
+            _current.reset(own_token)
+            if span_token is not None:
+                mlflow_seam.detach(span_token)
+
+    # --- what happens to the request ---
+
+    @guarded
+    def response_started(self, status: int) -> None:
+        """The app has answered with a status; framework auth has had its turn."""
+        self.exchange.status = status
+        self._identify()
+
+    @guarded
+    def response_headers(self) -> list[tuple[str, str]] | None:
+        """Headers for the response: what the client is told, all plain ASCII."""
+        known = {
+            "request_id": self.identity.request_id,
+            "session_id": self.identity.session_id,
+            "user_id": self.user_id,
+            "trace_id": self.trace_id,
+        }
+        return [
+            (header, value)
+            for what, header in self._settings.response_headers.items()
+            if (value := known[what]) and value.isascii()
+        ]
+
+    @guarded
+    def last_byte(self) -> None:
+        """The response is complete; what runs on after it does not count."""
+        self._finish_at = time.time_ns()
+
+    @guarded
+    def failed(self, error: BaseException) -> None:
+        """The app raised."""
+        if self.exchange.status is None:
+            self.exchange.status = 500
+        if self._span and error is not self._error:  # frameworks signal an exception, and may raise it as well
+            self._error = error
+            self._span.set_attributes({"error.type": type(error).__qualname__})
+            self._span.set_error(type(error).__qualname__)
+            self._span.record_exception(error)
+
+    @guarded
+    def disconnected(self) -> None:
+        """The client went away before the response was complete."""
+        if self._span:
+            self._span.set_attributes({"http.client_disconnected": True})
+
+    def finish(self) -> None:
+        """End the trace and hand it to delivery; further calls do nothing."""
+        if not self._ended:
+            self._ended = True
+            self._complete()
+            self._end_span()
+
+    # --- what is known of it ---
+
+    @guarded
+    def annotate(self, given: Identity, tags: Mapping[str, object], metadata: Mapping[str, object]) -> None:
+        """What the app says of its request; it beats headers and ``identify``."""
+        self._said = given.over(self._said)
+        self.identity = self._said.over(self.identity)
+        self._store_identity()
+        if self._span:
+            self._span.update_trace(tags=_texts(tags), metadata=_texts(metadata))
+
+    @guarded
+    def _open_span(self) -> None:
+        exchange, settings = self.exchange, self._settings
+        self._span = mlflow_seam.open_root_span(
+            _method(exchange),
+            _request_attributes(exchange, settings),
+            remote=_remote(exchange),
+            adopt_remote=settings.trust_incoming_trace,
+        )
+        if self._span:
+            self._span.update_trace(tags=settings.trace_tags)
+            self._store_identity()
+
+    def _store_identity(self) -> None:
+        if self._span is None:
+            return
+        request_id, session, user = self.identity.request_id, self.identity.session_id, self.user_id
+        tags = {CLIENT_REQUEST_ID_TAG: request_id, SESSION_TAG: session, USER_TAG: user}
+        known = {key: value for key, value in tags.items() if value}
+        metadata = {key: known[key] for key in (SESSION_TAG, USER_TAG) if key in known}
+        self._span.update_trace(known, metadata, client_request_id=request_id)
+
+    def _identify(self) -> None:
+        if self._identified or self._settings.identify is None:
+            return
+        self._identified = True
+        found = self._settings.identify(self.exchange)
+        if found is not None:
+            self.identity = self._said.over(found.over(self.identity))
+            self._store_identity()
+
+    @guarded
+    def _complete(self) -> None:
+        guarded(self._identify)()
+        exchange, span = self.exchange, self._span
+        if span is None:
+            return
+        route, status = clean_text(exchange.route, MAX_ATTRIBUTE), exchange.status
+        attributes: dict[str, object] = {}
+        tags: dict[str, str] = {}
+        if route:
+            attributes["http.route"] = tags["http.route"] = route
+            span.rename(f"{_method(exchange)} {route}")
+        if status is not None:
+            attributes["http.response.status_code"] = status
+            tags["http.status_code"] = str(status)
+            if status in self._settings.error_statuses:
+                span.set_error(f"HTTP {status}")
+        # The app may have said more with mlflow.update_current_trace(session_id=, user=), which sets metadata only.
+        metadata: dict[str, str] = {}
+        for key, attribute in ((SESSION_TAG, "session.id"), (USER_TAG, "user.id")):
+            if value := span.metadata(key):
+                metadata[key] = tags[key] = attributes[attribute] = self._storable(key, str(value))
+        span.set_attributes(attributes)
+        span.update_trace(tags=tags, metadata=metadata)
+
+    def _storable(self, key: str, value: str) -> str:
+        """A session or user id as MLflow's own functions set it; a user id as a pseudonym where that is wanted."""
+        hmac_key = self._settings.hmac_key
+        if key == USER_TAG and hmac_key and value != self.user_id:
+            return identity.pseudonym(value, hmac_key)
+        return value
+
+    @guarded
+    def _end_span(self) -> None:
+        if self._span:
+            self._span.end(self._finish_at)
+
+
+def current() -> RequestTrace | None:
+    """The trace of the request that this code runs in."""
+    return _current.get()
+
+
+def annotate(
+    *,
+    user_id: str | None = None,
+    session_id: str | None = None,
+    request_id: str | None = None,
+    tags: Mapping[str, object] | None = None,
+    metadata: Mapping[str, object] | None = None,
+) -> None:
+    """Say more of the current request; from anywhere inside it. Outside a request it does nothing.
+
+    Args:
+        user_id: Who asked; beats the header and ``identify``. Stored as a pseudonym where ``user_id_hmac_key`` is set.
+        session_id: The conversation; beats the header and ``identify``.
+        request_id: The request's id; beats the header.
+        tags: Trace tags, for search. Values become text, control characters are replaced.
+        metadata: Trace metadata: like tags, but it can not be changed later.
+    """
+    trace = current()
+    if trace is not None:
+        trace.annotate(Identity(request_id, session_id, user_id), tags or {}, metadata or {})
+
+
+def outbound_headers() -> dict[str, str]:
+    """Headers that carry this request's identity to the next service: ``traceparent`` and the three ids.
+
+    The ids go under the names that this app reads them from, the user id as it came (the next service applies its
+    own ``user_id_hmac_key``). An id that is not plain ASCII is left out: HTTP clients refuse such values. Outside a
+    request the answer is empty.
+    """
+    trace = current()
+    return (trace and _outbound(trace)) or {}
+
+
+@guarded
+def _outbound(trace: RequestTrace) -> dict[str, str]:
+    settings, who = trace._settings, trace.identity
+    ids = {
+        settings.request_id_header: who.request_id,
+        settings.session_id_header: who.session_id,
+        settings.user_id_header: who.user_id,
+    }
+    headers = {name: value for name, value in ids.items() if value and value.isascii()}
+    if span := mlflow_seam.current_span():
+        headers["traceparent"] = f"00-{span.trace_id:032x}-{span.span_id:016x}-01"
+    return headers
+
+
+def start(settings: Settings) -> None:
+    """Called once by each middleware when it is built: from here on, finished traces are delivered."""
+    if settings.enabled:
+        _start(settings)
+
+
+@guarded
+def _start(settings: Settings) -> None:
+    delivery.start(settings)
+
+
+def _method(exchange: Exchange) -> str:
+    """The method for names and attributes; what is no known method becomes ``HTTP``, as OpenTelemetry has it."""
+    return exchange.method if exchange.method in _METHODS else "HTTP"
+
+
+def _request_attributes(exchange: Exchange, settings: Settings) -> dict[str, object]:
+    """https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server"""
+    known = exchange.method in _METHODS
+    host, port = _server(exchange)
+    attributes: dict[str, object] = {
+        "http.request.method": exchange.method if known else "_OTHER",
+        "http.request.method_original": None if known else clean_text(exchange.method, MAX_ATTRIBUTE),
+        "url.path": clean_text(exchange.path, MAX_ATTRIBUTE),
+        "url.query": clean_text(settings.redactor.query(exchange.query_string), MAX_ATTRIBUTE),
+        "url.scheme": exchange.scheme,
+        "server.address": clean_text(host, MAX_ATTRIBUTE),
+        "server.port": port,
+        "client.address": exchange.client or None,
+        "network.protocol.version": exchange.http_version or None,
+        "user_agent.original": clean_text(exchange.headers.get("user-agent"), MAX_ATTRIBUTE),
+    }
+    for header in settings.capture_headers:
+        name = header.lower()
+        value = clean_text(identity.decode_header(exchange.headers.get(name)), MAX_ATTRIBUTE)
+        if value:
+            attributes[f"http.request.header.{name}"] = [settings.redactor.value(header, value)]
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def _server(exchange: Exchange) -> tuple[str | None, int | None]:
+    """Where the request was sent to: what its ``Host`` says, else what the server knows."""
+    match = _HOST.fullmatch(exchange.headers.get("host", ""))
+    if match is None:
+        return exchange.server or (None, None)
+    return match[1].strip("[]"), int(match[2]) if match[2] else None
+
+
+def _remote(exchange: Exchange) -> SpanContext | None:
+    """The caller's span. Its sampled flag is not honoured: whoever set it decided for another tracing system."""
+    match = _TRACEPARENT.fullmatch(exchange.headers.get("traceparent", "").strip())
+    if match is None:
+        return None
+    context = SpanContext(
+        int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+    )
+    return context if context.is_valid else None
+
+
+def _texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Tags or metadata as a server stores them."""
+    pairs = ((clean_text(key), clean_text(value, MAX_TAG_VALUE)) for key, value in values.items())
+    return {key: value for key, value in pairs if key and value is not None}

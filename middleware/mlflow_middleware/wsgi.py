@@ -1,0 +1,175 @@
+"""The middleware for WSGI apps.
+
+::
+
+    from mlflow_middleware.wsgi import TraceMiddleware
+
+    app.wsgi_app = TraceMiddleware(app.wsgi_app)
+
+Options are keywords (see ``mlflow_middleware.settings.Settings``). The app, each step of its iterable and the
+iterable's ``close()`` run in one context of their own, so that ``annotate()`` and child spans work on the first chunk
+and on the last.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlflow_middleware import mlflow_seam, request_trace
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.guard import guarded
+from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace
+from mlflow_middleware.response_headers import join
+from mlflow_middleware.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class TraceMiddleware:
+    """Make every request of a WSGI app a trace.
+
+    Args:
+        app: The app.
+        settings: The settings, where they are built already.
+        options: What ``Settings`` knows, as keywords; instead of ``settings``.
+
+    Raises:
+        SettingsError: An option is unknown or ill-typed.
+    """
+
+    def __init__(self, app: WSGIApplication, *, settings: Settings | None = None, **options: object) -> None:
+        self.app = app
+        self.settings = settings or Settings.load(**options)
+        request_trace.start(self.settings)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        if not self.settings.enabled or REQUEST_KEY in environ:
+            return self.app(environ, start_response)
+        trace = _opened(environ, self.settings)
+        context = contextvars.copy_context()
+        if trace is None:
+            context.run(mlflow_seam.silence)
+            result = context.run(self.app, environ, start_response)
+            return result if _is_whole(result, environ) else _InContext(context, result, None)
+        environ[REQUEST_KEY] = trace
+        context.run(trace.activate)
+        try:
+            result = context.run(self.app, environ, _observed(start_response, trace))
+        except BaseException as error:
+            trace.failed(error)
+            trace.finish()
+            raise
+        return _finishing(result, environ, context, trace)
+
+
+def _finishing(
+    result: Iterable[bytes], environ: WSGIEnvironment, context: contextvars.Context, trace: RequestTrace
+) -> Iterable[bytes]:
+    """The app's iterable, and the trace's end with it.
+
+    A list is complete already, and servers look at its length; a file wrapper has to reach the server as it is.
+    """
+    if _is_whole(result, environ):
+        context.run(trace.last_byte)
+        trace.finish()
+        return result
+    return _InContext(context, result, trace)
+
+
+@guarded
+def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None:
+    """The trace of a request; None where it is excluded."""
+    exchange = _exchange(environ)
+    return None if settings.excludes(exchange.path) else RequestTrace.open(exchange, settings)
+
+
+def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
+    """Whether an app's answer has to reach the server as the object it is."""
+    wrapper: Any = environ.get("wsgi.file_wrapper")
+    return isinstance(result, (list, tuple)) or (isinstance(wrapper, type) and isinstance(result, wrapper))
+
+
+class _InContext:
+    """An app's iterable whose every step runs in the request's context."""
+
+    def __init__(self, context: contextvars.Context, result: Iterable[bytes], trace: RequestTrace | None) -> None:
+        self._context = context
+        self._result = result
+        self._trace = trace
+        self._iterator: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            if self._iterator is None:
+                self._iterator = self._context.run(iter, self._result)
+            return self._context.run(next, self._iterator)
+        except StopIteration:
+            if self._trace:
+                self._trace.last_byte()
+            raise
+        except BaseException as error:
+            if self._trace:
+                self._trace.failed(error)
+            raise
+
+    def close(self) -> None:
+        """Close the app's iterable; the trace ends here."""
+        try:
+            if hasattr(self._result, "close"):
+                self._context.run(self._result.close)
+        except BaseException as error:
+            if self._trace:
+                self._trace.failed(error)
+            raise
+        finally:
+            if self._trace:
+                self._trace.finish()
+
+
+def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:
+    def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        headers = _with_our_headers(status, headers, trace) or headers
+        return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+    return observed
+
+
+@guarded
+def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace) -> list[tuple[str, str]]:
+    trace.response_started(int(status[:3]))
+    joined = list(headers)
+    join(joined, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
+    return joined
+
+
+def _exchange(environ: WSGIEnvironment) -> Exchange:
+    """https://peps.python.org/pep-3333/#environ-variables"""
+    port = str(environ.get("SERVER_PORT", ""))
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return Exchange(
+        method=environ["REQUEST_METHOD"],
+        path=path.encode("latin-1", "replace").decode("utf-8", "replace"),
+        headers=environ_headers(environ),
+        query_string=environ.get("QUERY_STRING", ""),
+        scheme=environ.get("wsgi.url_scheme", "http"),
+        http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
+        server=(environ.get("SERVER_NAME", ""), int(port) if port.isdecimal() else None),
+        client=environ.get("REMOTE_ADDR", ""),
+        request=environ,
+    )
+
+
+def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    """The request headers of a WSGI environ, or of Django's ``request.META``: lower-case names."""
+    return {
+        key.removeprefix("HTTP_").replace("_", "-").lower(): value
+        for key, value in environ.items()
+        if (key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")) and isinstance(value, str) and value
+    }

@@ -1,0 +1,109 @@
+"""The test app on plain ASGI: routes by hand, no framework."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import mlflow
+
+from mlflow_middleware.asgi import Receive, Scope, Send, TraceMiddleware
+from tests.apps import behaviour
+
+
+class Routed(TraceMiddleware):
+    """What an app without a framework does to give its templates."""
+
+    def route(self, scope: Scope) -> str | None:
+        template: str | None = scope.get("template")
+        return template
+
+
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+        return
+    parts = scope["path"].strip("/").split("/")
+    handler, template = _find(parts)
+    if template:
+        scope["template"] = template
+    if handler is None:
+        await _send(send, 404, b"not found")
+    elif template == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        for chunk in behaviour.chunks():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body"})
+    else:
+        status, body = await handler(parts)
+        await _send(send, status, body)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def _send(send: Send, status: int, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+Handler = Callable[[list[str]], Awaitable[tuple[int, bytes]]]
+
+
+async def _chat_sync(parts: list[str]) -> tuple[int, bytes]:
+    return 200, json.dumps(behaviour.answer(parts[2])).encode()
+
+
+async def _chat_async(parts: list[str]) -> tuple[int, bytes]:
+    return 200, json.dumps(await behaviour.answer_async(parts[2])).encode()
+
+
+async def _fail(parts: list[str]) -> tuple[int, bytes]:
+    behaviour.fail()
+    return 200, b""
+
+
+async def _annotate(parts: list[str]) -> tuple[int, bytes]:
+    return 200, json.dumps(behaviour.say()).encode()
+
+
+async def _outbound(parts: list[str]) -> tuple[int, bytes]:
+    return 200, json.dumps(behaviour.outbound()).encode()
+
+
+async def _log(parts: list[str]) -> tuple[int, bytes]:
+    return 200, behaviour.log_line().encode()
+
+
+async def _status(parts: list[str]) -> tuple[int, bytes]:
+    return int(parts[1]), b""
+
+
+async def _health(parts: list[str]) -> tuple[int, bytes]:
+    with mlflow.start_span("health"):
+        return 200, b"{}"
+
+
+def _find(parts: list[str]) -> tuple[Handler | None, str | None]:
+    fixed: dict[str, Any] = {
+        "fail": _fail,
+        "annotate": _annotate,
+        "outbound": _outbound,
+        "log": _log,
+        "health": _health,
+        "stream": _log,
+    }
+    if len(parts) == 1 and parts[0] in fixed:
+        return fixed[parts[0]], f"/{parts[0]}"
+    if parts[0] == "status":
+        return _status, "/status/{code}"
+    if len(parts) == 3 and parts[1] == "chats":
+        return (_chat_sync if parts[0] == "sync" else _chat_async), f"/{parts[0]}/chats/{{chat_id}}"
+    return None, None
+
+
+app = Routed(bare, **behaviour.OPTIONS)

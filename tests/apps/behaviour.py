@@ -1,0 +1,86 @@
+"""What the routes of every test app do, so that each framework's app only has to route."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import mlflow
+
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.identity import Identity
+from mlflow_middleware.logs import ContextFilter
+from mlflow_middleware.request_trace import annotate, current, outbound_headers
+
+OPTIONS: dict[str, Any] = json.loads(os.environ.get("APP_OPTIONS", "{}"))
+"""The middleware's options that a test wants."""
+
+WAIT = 0.02
+"""Seconds that a handler waits, so that requests really overlap."""
+
+
+def answer(chat_id: str) -> dict[str, Any]:
+    """A handler's work: a child span, and what the request's context holds while it runs."""
+    with mlflow.start_span("answer") as span:
+        time.sleep(WAIT)
+        return _seen(chat_id, span.trace_id)
+
+
+async def answer_async(chat_id: str) -> dict[str, Any]:
+    """The same, awaiting."""
+    with mlflow.start_span("answer") as span:
+        await asyncio.sleep(WAIT)
+        return _seen(chat_id, span.trace_id)
+
+
+def _seen(chat_id: str, trace_id: str) -> dict[str, Any]:
+    trace = current()
+    who = trace.identity if trace else Identity()
+    ids = {"request_id": who.request_id, "session_id": who.session_id, "user_id": who.user_id}
+    return {"chat_id": chat_id, "trace_id": trace_id, **ids}
+
+
+def say() -> dict[str, Any]:
+    """Annotate the request."""
+    annotate(user_id="claimed", session_id="from-the-app", tags={"plan": "pro"}, metadata={"kb": "2026-11"})
+    return {}
+
+
+def outbound() -> dict[str, str]:
+    """What would go to the next service."""
+    with mlflow.start_span("call"):
+        return outbound_headers()
+
+
+def log_line() -> str:
+    """One log line, as an app's handler would write it."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(ContextFilter())
+    handler.setFormatter(logging.Formatter("%(message)s|%(request_id)s|%(session_id)s|%(user_id)s|%(trace_id)s|end"))
+    handler.handle(logging.LogRecord("app", logging.INFO, "", 0, "hello", None, None))
+    return stream.getvalue()
+
+
+def chunks() -> Iterator[bytes]:
+    """A stream, with a child span and an annotation on each chunk."""
+    for index in range(3):
+        with mlflow.start_span(f"chunk-{index}"):
+            annotate(tags={f"chunk-{index}": "seen"})
+        yield f"{index}\n".encode()
+
+
+def fail() -> None:
+    """A handler that raises."""
+    raise RuntimeError("the model is away")
+
+
+def identify(exchange: Exchange) -> Identity:
+    """Who the framework says is asking."""
+    return Identity(user_id=f"auth-of-{exchange.headers.get('authorization', 'nobody')}")

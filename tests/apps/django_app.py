@@ -1,0 +1,95 @@
+"""The test app on Django: a project in one file, for WSGI and ASGI."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+
+import django
+import mlflow
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import path
+
+from mlflow_middleware.django.asgi import get_asgi_application as get_asgi_application_with_lifespan
+from tests.apps import behaviour
+
+SECRET_KEY = "of no use"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.apps.django_app"
+INSTALLED_APPS = ["mlflow_middleware.django"]
+MIDDLEWARE = [
+    "mlflow_middleware.django.TraceMiddleware",
+    "django.middleware.common.CommonMiddleware",
+]
+MLFLOW_MIDDLEWARE = {name.upper(): value for name, value in behaviour.OPTIONS.items()}
+LOGGING = {"version": 1, "disable_existing_loggers": False}
+
+
+def chat_sync(request: HttpRequest, chat_id: str) -> HttpResponseBase:
+    return JsonResponse(behaviour.answer(chat_id))
+
+
+async def chat_async(request: HttpRequest, chat_id: str) -> HttpResponseBase:
+    return JsonResponse(await behaviour.answer_async(chat_id))
+
+
+def fail(request: HttpRequest) -> HttpResponseBase:
+    behaviour.fail()
+    return HttpResponse()
+
+
+def say(request: HttpRequest) -> HttpResponseBase:
+    return JsonResponse(behaviour.say())
+
+
+def outbound(request: HttpRequest) -> HttpResponseBase:
+    return JsonResponse(behaviour.outbound())
+
+
+def log(request: HttpRequest) -> HttpResponseBase:
+    return HttpResponse(behaviour.log_line(), content_type="text/plain; charset=utf-8")
+
+
+def stream(request: HttpRequest) -> HttpResponseBase:
+    return StreamingHttpResponse(behaviour.chunks(), content_type="text/plain")
+
+
+async def stream_async(request: HttpRequest) -> HttpResponseBase:
+    async def chunks() -> AsyncIterator[bytes]:
+        for chunk in behaviour.chunks():
+            yield chunk
+
+    return StreamingHttpResponse(chunks(), content_type="text/plain")
+
+
+def status(request: HttpRequest, code: int) -> HttpResponseBase:
+    return HttpResponse(status=code)
+
+
+def health(request: HttpRequest) -> HttpResponseBase:
+    with mlflow.start_span("health"):
+        return JsonResponse({})
+
+
+urlpatterns = [
+    path("sync/chats/<str:chat_id>", chat_sync),
+    path("async/chats/<str:chat_id>", chat_async),
+    path("fail", fail),
+    path("annotate", say),
+    path("outbound", outbound),
+    path("log", log),
+    path("stream", stream),
+    path("async/stream", stream_async),
+    path("status/<int:code>", status),
+    path("health", health),
+]
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.apps.django_app")
+if os.path.basename(sys.argv[0]) != "manage.py":
+    django.setup(set_prefix=False)
+    wsgi = get_wsgi_application()
+    asgi = get_asgi_application()
+    with_lifespan = get_asgi_application_with_lifespan()

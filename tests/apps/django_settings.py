@@ -1,0 +1,117 @@
+"""A Django project in one file, of several URL files' worth; `tests.apps.django_servers` serves it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import Http404, HttpResponseBase
+from django.urls import include, path, re_path
+from django.utils.deprecation import MiddlewareMixin
+
+from mlflow_middleware.django import TraceMiddleware as BaseTraceMiddleware
+from mlflow_middleware.request_trace import annotate, current
+
+SECRET_KEY = "of no use"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.apps.django_settings"
+INSTALLED_APPS = ["mlflow_middleware.django"]
+MIDDLEWARE = [
+    *(
+        []
+        if "APP_UNTRACED" in os.environ
+        else [os.environ.get("APP_TRACE", "mlflow_middleware.django.TraceMiddleware")]
+    ),
+    "tests.apps.django_settings.Rescue",
+    "django.middleware.common.CommonMiddleware",
+]
+MLFLOW_MIDDLEWARE = json.loads(os.environ.get("APP_OPTIONS", "{}"))
+LOGGING = {"version": 1, "disable_existing_loggers": False}
+
+
+class OwnTraceMiddleware(BaseTraceMiddleware):
+    """A project's own, with all of ours."""
+
+
+class Rescue(MiddlewareMixin):
+    """Turns one kind of exception into an answer."""
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        return HttpResponse("rescued", status=409) if isinstance(exception, LookupError) else None
+
+
+def seen(chat_id: str) -> dict[str, Any]:
+    """What a view knows of its request."""
+    trace = current()
+    return {"chat_id": chat_id, "trace_id": trace.trace_id if trace else None}
+
+
+def chat(request: HttpRequest, chat_id: str, **_: Any) -> HttpResponseBase:
+    return JsonResponse(seen(chat_id))
+
+
+async def chat_async(request: HttpRequest, chat_id: str, **_: Any) -> HttpResponseBase:
+    return JsonResponse(seen(chat_id))
+
+
+def rescued(request: HttpRequest) -> HttpResponseBase:
+    raise LookupError("no such chat")
+
+
+async def rescued_async(request: HttpRequest) -> HttpResponseBase:
+    raise LookupError("no such chat")
+
+
+def gone(request: HttpRequest) -> HttpResponseBase:
+    raise Http404("no such chat")
+
+
+def stream(request: HttpRequest) -> HttpResponseBase:
+    def chunks() -> Iterator[str]:
+        for number in range(3):
+            annotate(tags={"last-number": number})
+            yield f"{number}\n"
+
+    return StreamingHttpResponse(chunks(), content_type="text/plain")
+
+
+async def stream_async(request: HttpRequest) -> HttpResponseBase:
+    async def chunks() -> AsyncIterator[str]:
+        for number in range(3):
+            annotate(tags={"last-number": number})
+            yield f"{number}\n"
+
+    return StreamingHttpResponse(chunks(), content_type="text/plain")
+
+
+def broken_stream(request: HttpRequest) -> HttpResponseBase:
+    def chunks() -> Iterator[str]:
+        yield "0\n"
+        raise RuntimeError("the model went away")
+
+    return StreamingHttpResponse(chunks(), content_type="text/plain")
+
+
+def health(request: HttpRequest) -> HttpResponseBase:
+    return HttpResponse()
+
+
+chats = [
+    path("sync/<str:chat_id>", chat),
+    path("async/<str:chat_id>", chat_async),
+    re_path(r"^old/(?P<chat_id>[a-z]+)/$", chat),
+]
+urlpatterns = [
+    path("shops/<slug:shop>/", include((chats, "chats"))),
+    path("rescued", rescued),
+    path("async/rescued", rescued_async),
+    path("gone", gone),
+    path("stream", stream),
+    path("async/stream", stream_async),
+    path("broken-stream", broken_stream),
+    path("health", health),
+]

@@ -1,0 +1,118 @@
+"""A FastAPI app with all that can stand between a request and its handler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocket
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.responses import Response
+
+from mlflow_middleware.fastapi import TraceMiddleware
+from mlflow_middleware.request_trace import annotate, current
+
+
+class Below(BaseHTTPMiddleware):
+    """Further in than the trace."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        annotate(tags={"below": "before"})
+        response = await call_next(request)
+        annotate(tags={"below-after": str(response.status_code)})
+        return response
+
+
+class Above(BaseHTTPMiddleware):
+    """Further out than the trace."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        response.headers["X-Seen-Above"] = response.headers.get("X-MLflow-Trace-ID", "nothing")
+        return response
+
+
+shops = APIRouter(prefix="/shops")
+
+
+@shops.get("/{shop_id}")
+def shop(shop_id: str) -> dict[str, str]:
+    return {"shop": shop_id}
+
+
+version = APIRouter(prefix="/v1")
+version.include_router(shops)
+
+tenant = FastAPI()
+
+
+@tenant.get("/items/{item_id}")
+def item(item_id: str) -> dict[str, str]:
+    return {"item": item_id}
+
+
+@tenant.get("/")
+def tenant_home() -> dict[str, str]:
+    return {}
+
+
+traced_too = FastAPI()
+traced_too.add_middleware(TraceMiddleware)
+
+
+@traced_too.get("/here/{thing}")
+def here(thing: str) -> dict[str, str | None]:
+    trace = current()
+    return {"trace_id": trace.trace_id if trace else None}
+
+
+def create() -> FastAPI:
+    """The app, without any middleware yet."""
+    app = FastAPI()
+    app.include_router(version)
+    app.mount("/tenants/{tenant}", tenant)
+    app.mount("/numbered/{number:int}", tenant)
+    app.mount("/folders/{folder:path}/end", tenant)
+    app.mount("/inner", traced_too)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent))
+
+    @app.get("/teapot")
+    def teapot() -> None:
+        raise HTTPException(418)
+
+    @app.get("/wrong-value")
+    def wrong_value() -> None:
+        raise ValueError("not that")
+
+    @app.exception_handler(ValueError)
+    def refused(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"wrong": str(error)}, 400)
+
+    @app.get("/fail")
+    def fail() -> None:
+        raise RuntimeError("the model is away")
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {}
+
+    @app.websocket("/chat")
+    async def chat(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(f"you said {await websocket.receive_text()}")
+        await websocket.close()
+
+    return app
+
+
+app = create()
+app.add_middleware(Below)
+app.add_middleware(TraceMiddleware)
+app.add_middleware(Above)
+app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
+
+inside_cors = create()
+inside_cors.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"], expose_headers=["X-Pages"])
+wrapped = TraceMiddleware(inside_cors)

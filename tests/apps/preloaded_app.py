@@ -1,0 +1,12 @@
+"""The plain WSGI app, but that a trace was already made and stored when the workers are forked."""
+
+import mlflow
+
+from mlflow_middleware import delivery
+from tests.apps.wsgi_app import app
+
+__all__ = ["app"]
+
+with mlflow.start_span("before the fork"):
+    pass
+delivery.flush(30)

@@ -1,0 +1,36 @@
+"""An ASGI app each of whose requests has a child span with 10 KB in and 10 KB out."""
+
+from __future__ import annotations
+
+import random
+import string
+
+import mlflow
+
+from mlflow_middleware.asgi import Receive, Scope, Send, TraceMiddleware
+
+KILOBYTES = 10
+_random = random.Random(0)
+WORDS = ["".join(_random.choices(string.ascii_lowercase, k=_random.randint(2, 10))) for _ in range(20_000)]
+
+
+def text() -> str:
+    """Text that is different each time and, like prose, shrinks to less than half at best."""
+    return " ".join(_random.choices(WORDS, k=KILOBYTES * 160))[: KILOBYTES * 1024]
+
+
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] != "/health":
+        with mlflow.start_span("model") as span:
+            span.set_inputs(text())
+            span.set_outputs(text())
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"fine"})
+
+
+app = TraceMiddleware(bare)

@@ -1,0 +1,348 @@
+"""What every scenario needs: the two ways, an MLflow server that can go away, processes that trace, and a count."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+import requests
+
+from tests.chaos.load import Answer, ask
+from tests.faults import faulty
+from tests.servers import ROOT, MLflowServer, Process, clean_environment, command_for, eventually, free_port
+
+START = 60.0
+"""Seconds that a process may take until its first trace is stored."""
+
+FLUSHES = 8.0
+"""Seconds without a new trace after which a living exporter that reaches its server counts as done."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of delivery, as a column of the table."""
+
+    name: str
+    variables: Mapping[str, str]
+
+
+MLFLOWS = Way("MLflow's own exporter", {"MLFLOW_MIDDLEWARE_DELIVERY": "mlflow"})
+OURS = Way("ours", {})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a search has found.
+
+    Attributes:
+        found: Traces with the tag.
+        stored: Request ids whose trace is complete: its client request id is set too.
+        twice: Traces that are there for an id that another has too.
+        late: Whether the time was over while more still came.
+    """
+
+    found: int
+    stored: frozenset[str]
+    twice: int
+    late: bool = False
+
+
+class Experiment:
+    """An experiment of its own, and what the server has stored in it.
+
+    Args:
+        uri: The MLflow server.
+        way: Who delivers to it.
+    """
+
+    def __init__(self, uri: str, way: Way) -> None:
+        self.prefix = uuid.uuid4().hex[:12]
+        """What the ids of the requests that count begin with."""
+        self._uri = uri
+        self._name = f"{way.name}-{self.prefix}"
+        self._way = way
+
+    def variables(self, uri: str | None = None, **more: str) -> dict[str, str]:
+        """The environment of a process that traces into it."""
+        uris = {"MLFLOW_TRACKING_URI": uri or self._uri, "MLFLOW_EXPERIMENT_NAME": self._name}
+        return clean_environment(**uris, PREFIX=self.prefix, **self._way.variables, **more)
+
+    def id(self) -> str | None:
+        """Its id, once it exists."""
+        path = f"{self._uri}/api/2.0/mlflow/experiments/get-by-name"
+        answer = requests.get(path, params={"experiment_name": self._name}, timeout=60)
+        return str(answer.json()["experiment"]["experiment_id"]) if answer.ok else None
+
+    def seen(self, prefix: str) -> Seen:
+        """What is stored now."""
+        traces: dict[str, str | None] = {}
+        query: dict[str, object] = {
+            "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": self.id() or "0"}}],
+            "filter": f"tags.client_request_id LIKE '{prefix}-%'",
+            "order_by": ["timestamp_ms ASC"],
+            "max_results": 500,
+        }
+        while True:
+            answer = requests.post(f"{self._uri}/api/3.0/mlflow/traces/search", json=query, timeout=60)
+            answer.raise_for_status()
+            page = answer.json()
+            traces.update((trace["trace_id"], trace.get("client_request_id")) for trace in page.get("traces", []))
+            if not page.get("next_page_token"):
+                break
+            query["page_token"] = page["next_page_token"]
+        complete = [request_id for request_id in traces.values() if request_id]
+        return Seen(len(traces), frozenset(complete), len(complete) - len(set(complete)))
+
+    def settle(self, prefix: str, count: int, quiet: float, limit: float) -> Seen:
+        """Count until all are stored, nothing has changed for a while, or the time is over."""
+        end = time.monotonic() + limit
+        seen, changed = self.seen(prefix), time.monotonic()
+        while len(seen.stored) < count and time.monotonic() < min(end, changed + quiet):
+            asked = time.monotonic()
+            before, seen = seen, self.seen(prefix)
+            if (seen.found, seen.stored) != (before.found, before.stored):
+                changed = time.monotonic()
+            time.sleep(max(0.5, 3 * (time.monotonic() - asked)))  # most of the server's time is for what is measured
+        late = len(seen.stored) < count and time.monotonic() < changed + quiet
+        return replace(seen, late=late)
+
+
+class Network:
+    """The way to the MLflow server, on one address; it can be cut."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._port = free_port()
+        self._stack = ExitStack()
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def up(self) -> None:
+        """Reach the server."""
+        self._server = self._stack.enter_context(faulty(self._target, self._port))
+
+    def down(self) -> None:
+        """Refuse new connections, and reset those that are open."""
+        self._server.mode = "reset"
+        self._stack.close()
+
+
+class Maker:
+    """`tests.chaos.maker` in a process of its own."""
+
+    def __init__(self, popen: subprocess.Popen[str], log: Path) -> None:
+        self._popen = popen
+        self._log = log
+
+    def tell(self, command: str) -> str:
+        """Give it a command; returns its answer."""
+        self._input.write(command + "\n")
+        self._input.flush()
+        assert self._popen.stdout
+        return self._popen.stdout.readline().strip()
+
+    def warm_up(self, experiment: Experiment) -> None:
+        """Make traces until one is stored."""
+
+        def is_stored() -> bool:
+            self.tell(f"make 1 0 warm-{experiment.prefix}")
+            return bool(experiment.settle(f"warm-{experiment.prefix}", 1, FLUSHES, FLUSHES).stored)
+
+        eventually(experiment.id, "the experiment", START)
+        eventually(is_stored, "a first trace", START)
+
+    def end(self, limit: float) -> float | None:
+        """Let it end by itself; returns the seconds that it took, None for more than the limit."""
+        asked = time.monotonic()
+        self._input.close()
+        try:
+            self._popen.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        return time.monotonic() - asked
+
+    def kill(self) -> None:
+        """End it at once, and what it started."""
+        if self._popen.poll() is None:  # else its number may be another process's by now
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+
+    def log(self) -> str:
+        """What it logged."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def _input(self) -> IO[str]:
+        assert self._popen.stdin
+        return self._popen.stdin
+
+
+@dataclass
+class App:
+    """An app in its server process."""
+
+    url: str
+    process: Process
+    experiment: Experiment
+
+    def ask(self, prefix: str, count: int) -> None:
+        """Send requests, eight at a time; all must be answered."""
+        assert {answer.status for answer in ask(self.url, prefix, count=count)} == {200}
+
+    def warm_up(self) -> None:
+        """Send requests until a round of them is stored whole, whichever worker served them."""
+
+        def is_stored() -> bool:
+            prefix = uuid.uuid4().hex[:12]
+            self.ask(prefix, 8)
+            return len(self.experiment.settle(prefix, 8, FLUSHES, 2 * FLUSHES).stored) == 8
+
+        eventually(self.experiment.id, "the experiment", START)
+        eventually(is_stored, "a first round of requests", START)
+
+    def terminate(self, limit: float) -> float | None:
+        """Send SIGTERM; returns the seconds to its exit, None for more than the limit (then it is killed)."""
+        asked = time.monotonic()
+        with contextlib.suppress(AssertionError):
+            self.process.stop(signal.SIGTERM, timeout=limit)
+            return time.monotonic() - asked
+        return None
+
+
+@dataclass
+class Lab:
+    """A folder for logs, and the one MLflow server."""
+
+    folder: Path
+    server: MLflowServer
+
+    def experiment(self, way: Way) -> Experiment:
+        """A new experiment."""
+        return Experiment(self.server.uri, way)
+
+    @contextlib.contextmanager
+    def network(self) -> Iterator[Network]:
+        """A way to the server that is up."""
+        network = Network(self.server.uri)
+        network.up()
+        try:
+            yield network
+        finally:
+            network.down()
+
+    @contextlib.contextmanager
+    def maker(self, experiment: Experiment, uri: str | None = None, **variables: str) -> Iterator[Maker]:
+        """A process that makes traces as told."""
+        log = self.folder / f"maker-{uuid.uuid4().hex}.log"
+        with log.open("w") as errors:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.maker"],
+                env=experiment.variables(uri, **variables),
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+        maker = Maker(popen, log)
+        with popen:
+            try:
+                yield maker
+            finally:
+                maker.kill()
+
+    @contextlib.contextmanager
+    def app(
+        self, kind: str, experiment: Experiment, target: str = "", path: str = "/status/200", uri: str | None = None
+    ) -> Iterator[App]:
+        """An app that is up, served as `tests.servers.command_for` says.
+
+        Args:
+            kind: The server.
+            experiment: Where its traces go.
+            target: ``module:attribute`` of another app than the usual one.
+            path: What is asked.
+            uri: Another address of the MLflow server.
+        """
+        port = free_port()
+        *command, usual = command_for(kind, port)
+        log = self.folder / f"{kind}-{experiment.prefix}.log"
+        process = Process([*command, target or usual], experiment.variables(uri), log)
+        try:
+            process.wait_until_up(f"http://127.0.0.1:{port}/health")
+            yield App(f"http://127.0.0.1:{port}{path}", process, experiment)
+        finally:
+            process.stop(signal.SIGKILL)
+
+
+class Load:
+    """`tests.chaos.load` in a process of its own.
+
+    Args:
+        app: Whom it asks.
+        arguments: Its options.
+    """
+
+    def __init__(self, app: App, *arguments: str) -> None:
+        command = [sys.executable, "-m", "tests.chaos.load", app.url, app.experiment.prefix, *arguments]
+        self._popen = subprocess.Popen(
+            command, env=clean_environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def answers(self, limit: float) -> list[Answer]:
+        """Wait until it is done."""
+        with self._popen:
+            try:
+                output, _ = self._popen.communicate(timeout=limit)
+            finally:
+                self._popen.kill()
+        return [Answer(*each) for each in json.loads(output)]
+
+
+@dataclass
+class Memory:
+    """Watches the resident memory of a process.
+
+    Attributes:
+        highest: The most that it had, in MiB.
+    """
+
+    pid: int
+    highest: float = 0.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def now(self) -> float:
+        """What it has, in MiB."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) / 1024
+        return 0.0
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Memory]:
+        """Watch it."""
+
+        def watch() -> None:
+            while not self._stop.wait(0.2):
+                self.highest = max(self.highest, self.now())
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join()

@@ -1,0 +1,215 @@
+"""Fixtures: one real MLflow server for the session, the test apps in real server processes."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+from mlflow.entities import Trace
+
+from tests.servers import (
+    MLflowServer,
+    Process,
+    clean_environment,
+    command_for,
+    eventually,
+    free_port,
+    serving,
+)
+
+APPS = {
+    "asgi": (),
+    "asgi-hypercorn": ("hypercorn",),
+    "wsgi": (),
+    "fastapi": ("fastapi",),
+    "flask": ("flask",),
+    "django-wsgi": ("django",),
+    "django-asgi": ("django",),
+}
+SERVERS = {
+    "django-lifespan": ("django",),
+    "uvicorn": (),
+    "uvicorn-workers": (),
+    "gunicorn-sync": (),
+    "gunicorn-gthread": (),
+    "gunicorn-uvicorn": ("uvicorn_worker",),
+    "gunicorn-preload": (),
+}
+"""Ways to serve the plain test apps -> the packages that they need."""
+
+"""Test app -> the packages that it needs besides uvicorn and gunicorn."""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[MLflowServer]:
+    """The MLflow server of this session. Parallel workers share it: the first starts it, and ends it after them."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder if worker_id == "master" else folder.parent
+    guests = folder / "guests-of-the-server"
+    mlflow_server = MLflowServer(folder, port=_shared_port(folder))
+    with _locked(folder):
+        is_host = not guests.exists()
+        if is_host:
+            mlflow_server.start()
+            guests.mkdir()
+        else:
+            (guests / worker_id).touch()
+    yield mlflow_server
+    if is_host:
+        eventually(lambda: not list(guests.iterdir()), "the end of all other workers", 900)
+        mlflow_server.stop()
+    else:
+        (guests / worker_id).unlink()
+
+
+def _shared_port(folder: Path) -> int:
+    """The port that the first worker chose."""
+    chosen = folder / "port-of-the-server"
+    with _locked(folder):
+        if not chosen.exists():
+            chosen.write_text(str(free_port()))
+        return int(chosen.read_text())
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class Traces:
+    """What a server has stored of one experiment."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self._uri = uri
+        self.experiment = experiment
+
+    @property
+    def experiment_id(self) -> str | None:
+        answer = requests.get(
+            f"{self._uri}/api/2.0/mlflow/experiments/get-by-name",
+            params={"experiment_name": self.experiment},
+            timeout=30,
+        )
+        return answer.json()["experiment"]["experiment_id"] if answer.ok else None
+
+    def search(self, query: str | None = None, limit: int = 500, spans: bool = True) -> list[Trace]:
+        """The traces that MLflow's own search finds now."""
+        experiment_id = self.experiment_id
+        if experiment_id is None:
+            return []
+        mlflow.set_tracking_uri(self._uri)
+        found: list[Trace] = mlflow.search_traces(
+            locations=[experiment_id],
+            filter_string=query,
+            return_type="list",
+            max_results=limit,
+            include_spans=spans,
+        )
+        return found
+
+    def wait(self, query: str, count: int = 1) -> list[Trace]:
+        """Wait until so many complete traces match."""
+
+        def complete() -> bool:
+            found = self.search(query, max(count, 100), spans=False)
+            return sum(bool(trace.info.client_request_id) for trace in found) >= count
+
+        eventually(complete, f"{count} traces with {query}", 60 + count / 4, pause=0.05 if count < 50 else 1.0)
+        return self.search(query, max(count, 100))
+
+    def one(self, request_id: str) -> Trace:
+        """Wait for the one trace of a request."""
+        (trace,) = self.wait(f"tags.client_request_id = '{request_id}'")
+        return trace
+
+
+@dataclass
+class RunningApp:
+    """A test app in its server process."""
+
+    name: str
+    url: str
+    process: Process
+    traces: Traces
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        """GET, with headers written as ``x_user_id``."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.session.get(self.url + path, headers=named, timeout=60)
+
+
+@dataclass
+class AppRunner:
+    """Starts test apps; one of the same name and settings only once."""
+
+    server: MLflowServer
+    folder: Path
+    stack: ExitStack
+    running: dict[str, RunningApp] = field(default_factory=dict)
+
+    def __call__(self, name: str, options: dict[str, Any] | None = None, **variables: str) -> RunningApp:
+        """Run an app.
+
+        Args:
+            name: A key of `APPS`.
+            options: The middleware's options, given in the framework's own way.
+            variables: Environment variables.
+        """
+        for package in (APPS | SERVERS)[name]:
+            if importlib.util.find_spec(package) is None:
+                pytest.skip(f"{package} is not installed in this environment")
+        key = json.dumps([name, options, variables], sort_keys=True)
+        if key not in self.running:
+            self.running[key] = self._start(name, options or {}, variables)
+        return self.running[key]
+
+    def _start(self, name: str, options: dict[str, Any], variables: dict[str, str]) -> RunningApp:
+        experiment = f"{name}-{uuid.uuid4().hex}"
+        environment = clean_environment(
+            **{
+                "MLFLOW_TRACKING_URI": self.server.uri,
+                "MLFLOW_EXPERIMENT_NAME": experiment,
+                "APP_OPTIONS": json.dumps(options),
+                "ENVIRONMENT": "production",
+                "APP_VERSION": "1.2.3",
+                "DEPLOYMENT_ID": "d-7",
+                "REGION": "eu-west-1",
+                **variables,
+            }
+        )
+        port = free_port()
+        log = self.folder / f"{experiment}.log"
+        process, url = self.stack.enter_context(serving(command_for(name, port), environment, log, port))
+        return RunningApp(name, url, process, Traces(environment["MLFLOW_TRACKING_URI"], experiment))
+
+
+@pytest.fixture(scope="session")
+def run_app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppRunner]:
+    """Runs test apps that live until the session ends."""
+    with ExitStack() as stack:
+        yield AppRunner(server, tmp_path_factory.mktemp("apps"), stack)
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in APPS])
+def app(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
+    """Each test app in turn, with default settings."""
+    return run_app(request.param)
+
+
+@pytest.fixture
+def request_id() -> str:
+    """A request id that nobody else uses."""
+    return uuid.uuid4().hex

@@ -1,0 +1,104 @@
+"""A stand-in for the network and the server's bad days: it forwards to a real MLflow server, or fails as told."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import requests
+
+HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "content-encoding", "date", "server"}
+
+
+class FaultyServer(ThreadingHTTPServer):
+    """Forwards to an MLflow server while ``mode`` is ``pass``.
+
+    Args:
+        target: The MLflow server's address.
+        port: Where to listen; 0 for any free port.
+
+    Attributes:
+        mode: ``pass``, ``500``, ``401``, ``429`` (with ``Retry-After: 1``), ``hang``, ``reset`` or ``truncate``.
+        fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
+        failed: How many requests failed on purpose.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, target: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.target = target
+        self.mode = "pass"
+        self.fail_over = b""
+        self.failed = 0
+        self.released = threading.Event()
+        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away are part of the game."""
+
+
+@contextlib.contextmanager
+def faulty(target: str, port: int = 0) -> Iterator[FaultyServer]:
+    """A running stand-in."""
+    server = FaultyServer(target, port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultyServer
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing."""
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        poisonous = self.server.fail_over and self.server.fail_over in body
+        mode = "500" if poisonous else self.server.mode
+        if mode == "pass":
+            self._forward(body)
+            return
+        self.server.failed += 1
+        self.close_connection = True
+        if mode == "hang":
+            self.server.released.wait(60)
+        elif mode == "reset":
+            # linger on, for 0 s: close() sends RST
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        elif mode == "truncate":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+        else:
+            headers = {"Retry-After": "1"} if mode == "429" else {}
+            self._answer(int(mode), headers, b'{"error_code": "STAND_IN", "message": "told to fail"}')
+
+    do_GET = do_POST = do_PATCH = do_PUT = _serve  # noqa: N815
+
+    def _forward(self, body: bytes) -> None:
+        headers = {key: value for key, value in self.headers.items() if key.lower() not in {"host", "connection"}}
+        reply = requests.request(self.command, self.server.target + self.path, data=body, headers=headers, timeout=60)
+        kept = {key: value for key, value in reply.headers.items() if key.lower() not in HOP_BY_HOP}
+        self._answer(reply.status_code, kept, reply.content)
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

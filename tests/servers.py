@@ -1,0 +1,200 @@
+"""Real servers for the tests: MLflow's, in an environment of its own, and those that serve the test apps."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[1]
+MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow==3.17.*")
+"""What is installed to serve: the requirement of full MLflow."""
+
+DEADLINE = 60.0
+"""Seconds after which something that should happen counts as not happening."""
+
+T = TypeVar("T")
+
+
+def eventually(ask: Callable[[], T | None], what: str = "it", deadline: float = DEADLINE, pause: float = 0.05) -> T:
+    """Ask again until the answer is true; fail after the deadline."""
+    end = time.monotonic() + deadline
+    while not (answer := ask()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not happen in {deadline:g} s; the last answer was {answer!r}")
+        time.sleep(pause)
+    return answer
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without what would configure MLflow or the middleware, and with ``variables``."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "OTEL_", "DATABRICKS_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **variables}
+
+
+class Process:
+    """A server process in a group of its own, with its output in a file.
+
+    Args:
+        command: Program and arguments.
+        environment: All of its environment variables.
+        log: Where its output goes.
+        cwd: Its working directory.
+    """
+
+    def __init__(self, command: list[str], environment: Mapping[str, str], log: Path, cwd: Path = ROOT) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                command,
+                env=dict(environment),
+                cwd=cwd,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_until_up(self, url: str) -> None:
+        """Wait until it answers there."""
+
+        def is_up() -> bool:
+            if self._popen.poll() is not None:
+                raise AssertionError(f"the server ended with {self._popen.returncode}:\n{self.output()[-4000:]}")
+            with contextlib.suppress(requests.RequestException):
+                return requests.get(url, timeout=5).status_code < 500
+            return False
+
+        eventually(is_up, f"{url} answering")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
+        """End it, and what it started; returns its exit code."""
+        if self._popen.poll() is None:
+            self._popen.send_signal(how)
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"no exit within {timeout} s of {how.name}:\n{self.output()[-4000:]}") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+            self._popen.wait()
+
+
+def mlflow_python() -> Path:
+    """The interpreter of the MLflow server's environment, made on first use."""
+    home = Path(os.environ.get("TEST_MLFLOW_SERVER_HOME", ROOT / ".tox" / "mlflow-server"))
+    home.parent.mkdir(parents=True, exist_ok=True)
+    python, ready = home / "bin" / "python", home / f"ready-{MLFLOW}"
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            venv.create(home, with_pip=True, clear=True)
+            command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", MLFLOW]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ready.touch()
+    return python
+
+
+class MLflowServer:
+    """A real MLflow tracking server.
+
+    Args:
+        folder: Where its database, artifacts and log are.
+        backend: Its backend store; SQLite in the folder by default.
+    """
+
+    def __init__(self, folder: Path, backend: str | None = None, port: int | None = None) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._backend = backend or f"sqlite:///{folder}/mlflow.db"
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        """Start it, on the same port and data as before."""
+        command = [
+            *(
+                str(mlflow_python()),
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+            ),
+            *("--workers", "1", "--backend-store-uri", self._backend),
+            *("--default-artifact-root", str(self.folder / "artifacts")),
+        ]
+        environment = clean_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # six processes that we do not need
+        self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
+        self._process.wait_until_up(f"{self.uri}/health")
+
+    def stop(self) -> None:
+        """End it; the data stay."""
+        if self._process is not None:
+            self._process.stop(signal.SIGKILL)
+            self._process = None
+
+
+@contextlib.contextmanager
+def serving(command: list[str], environment: Mapping[str, str], log: Path, port: int) -> Iterator[tuple[Process, str]]:
+    """An app's server process, up, and its address."""
+    process = Process(command, environment, log)
+    try:
+        process.wait_until_up(f"http://127.0.0.1:{port}/health")
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.stop()
+
+
+def command_for(app: str, port: int) -> list[str]:
+    """How each test app is served."""
+    uvicorn = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning"]
+    hypercorn = [sys.executable, "-m", "hypercorn", "--bind", f"127.0.0.1:{port}"]
+    gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--log-level", "warning"]
+    return {
+        "asgi": [*uvicorn, "tests.apps.asgi_app:app"],
+        "asgi-hypercorn": [*hypercorn, "tests.apps.asgi_app:app"],
+        "wsgi": [*gunicorn, "--threads", "8", "tests.apps.wsgi_app:app"],
+        "fastapi": [*uvicorn, "tests.apps.fastapi_app:app"],
+        "flask": [*gunicorn, "--threads", "8", "tests.apps.flask_app:app"],
+        "django-wsgi": [*gunicorn, "--threads", "8", "tests.apps.django_app:wsgi"],
+        "django-asgi": [*uvicorn, "tests.apps.django_app:asgi"],
+        "django-lifespan": [*uvicorn, "tests.apps.django_app:with_lifespan"],
+        "uvicorn": [*uvicorn, "tests.apps.asgi_app:app"],
+        "uvicorn-workers": [*uvicorn, "--workers", "2", "tests.apps.asgi_app:app"],
+        "gunicorn-sync": [*gunicorn, "--workers", "2", "tests.apps.wsgi_app:app"],
+        "gunicorn-gthread": [*gunicorn, "--workers", "2", "--threads", "4", "tests.apps.wsgi_app:app"],
+        "gunicorn-uvicorn": [
+            *(*gunicorn, "--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker"),
+            "tests.apps.asgi_app:app",
+        ],
+        "gunicorn-preload": [*gunicorn, "--workers", "2", "--preload", "tests.apps.preloaded_app:app"],
+    }[app]

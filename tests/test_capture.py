@@ -1,0 +1,123 @@
+"""Capture: secrets are replaced, everything else stays."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_middleware.capture import REDACTED, Redactor
+from mlflow_middleware.settings import Settings
+
+redactor = Redactor(Settings.model_fields["redact"].default)
+"""With the default keys."""
+
+SECRET_KEYS = [
+    "X-API-Key",
+    "apiKey",
+    "api_key",
+    "apikey",
+    "APIKEY",
+    "openai_api_key",
+    "openaiApiKey",
+    "accessToken",
+    "access_token",
+    "X-Amz-Security-Token",
+    "X-Amz-Signature",
+    "Authorization",
+    "Proxy-Authorization",
+    "Cookie",
+    "Set-Cookie",
+    "password",
+    "user[password]",
+    "PASSWORD",
+    "client_secret",
+    "private_key",
+    "jwt",
+    "credentials",
+]
+ORDINARY_KEYS = [
+    "max_tokens",
+    "prompt_tokens",
+    "total_tokens",
+    "maxTokens",
+    "tokenizer",
+    "author",
+    "authors",
+    "authority",
+    "key",
+    "keyboard",
+    "api_version",
+    "monkey",
+    "secretary",
+    "cookiecutter",
+    "q",
+    "",
+]
+
+
+@pytest.mark.parametrize("key", SECRET_KEYS)
+def test_secret_keys_are_known_in_any_spelling(key: str) -> None:
+    """Hyphens, underscores, brackets, camel case, upper case, and words before or after."""
+    assert redactor.matches(key)
+    assert redactor.value(key, "s3cret") == REDACTED
+
+
+@pytest.mark.parametrize("key", ORDINARY_KEYS)
+def test_keys_that_only_look_like_secrets_stay(key: str) -> None:
+    """A key matches by whole words, so that token counts and authors are kept."""
+    assert not redactor.matches(key)
+    assert redactor.value(key, "7") == "7"
+
+
+def test_listed_keys_are_read_in_any_spelling() -> None:
+    """``apiKey`` in the settings covers ``api-key`` in a request; an entry without a word matches nothing."""
+    assert Redactor(["apiKey"]).matches("api-key")
+    assert Redactor(["API-KEY"]).matches("api_key")
+    assert not Redactor(["", "--"]).matches("anything")
+    assert not Redactor([]).matches("password")
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("", ""),
+        ("a=1&b=2", "a=1&b=2"),
+        ("token=s3cret", "token=[redacted]"),
+        ("a=1&token=s3cret&b=2", "a=1&token=[redacted]&b=2"),
+        ("token=s3=cret==&a", "token=[redacted]&a"),
+        ("token=", "token=[redacted]"),
+        ("token=one&token=two", "token=[redacted]&token=[redacted]"),
+        ("token", "token"),
+        ("api%5Fkey=s3cret", "api%5Fkey=[redacted]"),
+        ("%74oken=s3cret", "%74oken=[redacted]"),
+        ("api+key=s3cret", "api+key=[redacted]"),
+        ("user%5Bpassword%5D=s3cret", "user%5Bpassword%5D=[redacted]"),
+        ("max_tokens=5&%zz=%&&=&=x", "max_tokens=5&%zz=%&&=&=x"),
+    ],
+)
+def test_only_secret_values_leave_a_query_string(query: str, kept: str) -> None:
+    """The value of a secret parameter is replaced; names, order, encoding and everything else stay."""
+    assert redactor.query(query) == kept
+
+
+@given(st.text("&=%+;[]_-. \n\x00\xe9\xffabxABX08", max_size=300))
+def test_a_query_without_secrets_stays_byte_for_byte(query: str) -> None:
+    """However broken it is; no secret's name can be spelt with these characters."""
+    assert redactor.query(query) == query
+
+
+@given(
+    st.lists(st.sampled_from(ORDINARY_KEYS)),
+    st.sampled_from(SECRET_KEYS),
+    st.text(st.characters(exclude_characters="&", exclude_categories=["C"]), min_size=1),
+    st.booleans(),
+)
+def test_no_secret_gets_through_a_query(ordinary: list[str], key: str, secret: str, is_encoded: bool) -> None:
+    """Between any other parameters, and with its name spelt in percent signs."""
+    name = "".join(f"%{byte:02x}" for byte in key.encode()) if is_encoded else quote(key)
+    before = "".join(f"{each}=1&" for each in ordinary)
+
+    assert redactor.query(f"{before}{name}={secret}&last=1") == f"{before}{name}={REDACTED}&last=1"

@@ -1,0 +1,179 @@
+"""The command line, and its demo with real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_middleware.cli import main
+from mlflow_middleware.demo import why_not
+from mlflow_middleware.demo.traffic import Sent, compare
+from tests.servers import eventually
+
+PROBLEM = why_not()
+needs_the_extra = pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))
+COMMAND = [sys.executable, "-m", "mlflow_middleware.cli", "demo", "--once", "--json"]
+ROUTES = {"fastapi": "/chats/{chat_id}", "flask": "/chats/<chat_id>", "django": "/chats/<str:chat_id>"}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Where the demo makes its folder, and a user's own variables, which must not reach its servers."""
+    return {
+        **os.environ,
+        "TMPDIR": str(folder),
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
+        "MLFLOW_EXPERIMENT_ID": "77",
+        "MLFLOW_MIDDLEWARE_ENABLED": "false",
+        "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:1",
+        "HTTP_PROXY": "http://127.0.0.1:1",
+    }
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The processes that know of a folder, where the system tells (Linux)."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(folder).encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+    return found
+
+
+def refuses_connections(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) != 0
+
+
+@needs_the_extra
+def test_every_request_of_the_demo_is_found_as_sent_and_nothing_stays_behind(tmp_path: Path) -> None:
+    """Two users in three sessions, a failure and a nameless request in each app; then no process and no file."""
+    done = subprocess.run(COMMAND, check=False, env=environment(tmp_path), capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert all(row["found_as_sent"] and row["environment"] == "demo" for row in rows)
+    assert len({row["trace_id"] for row in rows}) == len({row["request_id"] for row in rows}) == len(rows) == 24
+    for app, route in ROUTES.items():
+        check_rows(app, route, [row for row in rows if row["app"] == app])
+    ports = re.findall(r"http://127\.0\.0\.1:(\d+)", done.stderr)
+    assert len(ports) == 4
+    assert all(refuses_connections(int(port)) for port in ports)
+    assert processes_in(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def check_rows(app: str, route: str, rows: list[dict[str, Any]]) -> None:
+    turns, (failure, nameless) = rows[:6], rows[6:]
+    assert {(row["user_id"], row["session_id"]) for row in turns} == {
+        ("jane", f"{app}-oslo"),
+        ("jane", f"{app}-soup"),
+        ("sam", f"{app}-build"),
+    }
+    for row in (*turns, nameless):
+        assert (row["method"], row["route"], row["status"]) == ("POST", f"{route}/messages", 200)
+        assert (row["state"], row["problems"]) == ("OK", [])
+        assert row["milliseconds"] >= 0
+    assert [row["request_id"] for row in (*turns, failure)] == [f"{app}-{number}" for number in range(1, 8)]
+    assert (failure["route"], failure["status"], failure["state"]) == (f"{route}/fail", 500, "ERROR")
+    assert (nameless["user_id"], nameless["session_id"]) == (None, None)
+    assert re.fullmatch("[0-9a-f]{32}", nameless["request_id"])
+
+
+@needs_the_extra
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals) -> None:
+    """Also while a server is starting: no process and no file stays behind."""
+    with subprocess.Popen(COMMAND, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        eventually(lambda: list(tmp_path.glob("*/mlflow.log")), "the start of the MLflow server")
+        process.send_signal(signum)
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signum
+    assert f"{signum.name}: all servers are ended." in said
+    assert processes_in(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names what is missing and what to install, and nothing is started."""
+    monkeypatch.setitem(sys.modules, "flask", None)
+
+    assert main(["demo"]) == 2
+
+    out, said = capsys.readouterr()
+    assert (out, len(said.splitlines())) == ("", 1)
+    assert "flask" in said
+    assert "pip install 'mlflow-middleware[demo]'" in said
+
+
+SENT = Sent(
+    app="flask",
+    method="POST",
+    route="/chats/<chat_id>/messages",
+    status=200,
+    expected_status=200,
+    request_id="flask-1",
+    session_id="s-1",
+    user_id="jane",
+    trace_id="tr-1",
+)
+
+
+def stored(sent: Sent) -> dict[str, Any]:
+    """The trace info of a request, as MLflow's REST API answers."""
+    known = {key: value for key, value in sent.expected().items() if value is not None}
+    nested = {
+        place: {key.removeprefix(f"{place}."): value for key, value in known.items() if key.startswith(f"{place}.")}
+        for place in ("tags", "trace_metadata")
+    }
+    flat = {key: value for key, value in known.items() if "." not in key}
+    return {**flat, **nested, "execution_duration": "0.012s"}
+
+
+def test_a_trace_is_compared_with_its_request() -> None:
+    """A right one is found as sent; one that is missing, doubled or another's is not, and the row says why."""
+    trace = stored(SENT)
+
+    (right,) = compare([SENT], [trace])
+    (missing,) = compare([SENT], [])
+    (doubled,) = compare([SENT], [trace, trace])
+    (others,) = compare([replace(SENT, user_id="sam")], [trace])
+    (failed,) = compare([replace(SENT, status=500)], [trace])
+
+    assert (right.found_as_sent, right.problems, right.milliseconds, right.state) == (True, [], 12, "OK")
+    assert (missing.found_as_sent, missing.state, missing.request_id) == (False, "missing", "flask-1")
+    assert (doubled.found_as_sent, doubled.problems) == (False, ["2 traces are stored, not 1"])
+    assert (others.found_as_sent, others.user_id) == (False, "jane")
+    assert others.problems == [
+        f"{place}.mlflow.trace.user is 'jane', not 'sam'" for place in ("tags", "trace_metadata")
+    ]
+    assert failed.problems == ["the app answered 500, not 200"]
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [(["--help"], "demo"), (["--version"], "mlflow-middleware 0.")])
+def test_help_and_version_import_neither_mlflow_nor_a_framework(arguments: list[str], shown: str) -> None:
+    """They answer at once."""
+    program = (
+        "import atexit, sys; from mlflow_middleware.cli import main;"
+        "atexit.register(lambda: print({'mlflow', 'fastapi', 'flask', 'django', 'requests'} & set(sys.modules)));"
+        "main(sys.argv[1:])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], check=False, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+    assert done.stdout.splitlines()[-1] == "set()"

@@ -1,0 +1,216 @@
+"""FastAPI and Starlette: routers, mounts, other middleware, and who answers an exception."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import requests
+from mlflow.entities import Trace
+
+from tests.apps.launch import connected, running
+from tests.conftest import RunningApp, Traces
+from tests.servers import MLflowServer
+
+pytest.importorskip("fastapi", reason="fastapi is not installed in this environment")
+
+pytestmark = pytest.mark.xdist_group("fastapi-routes")
+
+ORIGIN = "https://shop.example"
+
+
+@dataclass
+class Asked:
+    """One request: its answer, and the trace that was stored."""
+
+    answer: requests.Response
+    trace: Trace
+
+    @property
+    def name(self) -> str:
+        return str(self.trace.data.spans[0].name)
+
+    @property
+    def state(self) -> str:
+        return str(self.trace.info.state)
+
+
+def ask_all(app: RunningApp, paths: list[str], **headers: str) -> dict[str, Asked]:
+    """Send one request to each path, and read all their traces back at once."""
+    batch = uuid.uuid4().hex
+    answers = {
+        f"{batch}-{index}": app.get(path, x_request_id=f"{batch}-{index}", **headers)
+        for index, path in enumerate(paths)
+    }
+    traces = app.traces.wait(f"tags.client_request_id LIKE '{batch}-%'", len(paths))
+    assert len(traces) == len(paths)
+    stored = {trace.info.client_request_id: trace for trace in traces}
+    return {path: Asked(answers[key], stored[key]) for path, key in zip(paths, answers, strict=True)}
+
+
+def start(target: str, server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    traces = Traces(server.uri, f"routes-{uuid.uuid4().hex}")
+    folder = tmp_path_factory.mktemp("fastapi")
+    with running("fastapi", target, folder, traces, **connected(traces, server.uri)) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    """The app to which the middleware was added between others."""
+    yield from start("tests.apps.fastapi_routes:app", server, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def wrapped(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    """The app that is wrapped as a whole."""
+    yield from start("tests.apps.fastapi_routes:wrapped", server, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def asked(app: RunningApp) -> dict[str, Asked]:
+    """What became of one request to each path."""
+    return ask_all(
+        app,
+        [
+            "/v1/shops/amsterdam",
+            "/tenants/acme/items/7",
+            "/tenants/acme/",
+            "/tenants/items/items/items",
+            "/numbered/007/items/7",
+            "/folders/a/b/c/end/items/7",
+            "/tenants/acme/nothing",
+            "/inner/here/now",
+            "/static/__init__.py",
+            "/static/nothing.css",
+            "/teapot",
+            "/wrong-value",
+            "/fail",
+        ],
+        origin=ORIGIN,
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/shops/amsterdam", "/v1/shops/{shop_id}"),
+        ("/tenants/acme/items/7", "/tenants/{tenant}/items/{item_id}"),
+        ("/tenants/acme/", "/tenants/{tenant}/"),
+        ("/tenants/items/items/items", "/tenants/{tenant}/items/{item_id}"),
+        ("/numbered/007/items/7", "/numbered/{number}/items/{item_id}"),
+        ("/folders/a/b/c/end/items/7", "/folders/{folder}/end/items/{item_id}"),
+        ("/tenants/acme/nothing", "/tenants/{tenant}"),
+        ("/inner/here/now", "/inner/here/{thing}"),
+        ("/static/__init__.py", "/static"),
+        ("/static/nothing.css", "/static"),
+    ],
+)
+def test_the_name_is_the_whole_template(asked: dict[str, Asked], path: str, route: str) -> None:
+    """Prefixes of routers and mounts are part of it, values of parameters are not."""
+    assert asked[path].name == f"GET {route}"
+    assert asked[path].trace.info.tags["http.route"] == route
+
+
+def test_an_app_mounted_in_an_app_gives_one_trace(asked: dict[str, Asked]) -> None:
+    """Where both carry the middleware, the outer one's trace is the one that the handler sees."""
+    inner = asked["/inner/here/now"]
+
+    assert len(inner.trace.data.spans) == 1
+    assert inner.answer.json()["trace_id"] == inner.trace.info.trace_id
+    assert inner.answer.headers["X-MLflow-Trace-ID"] == inner.trace.info.trace_id
+
+
+def test_other_middleware_works_on_both_sides(asked: dict[str, Asked]) -> None:
+    """What is further in can annotate the trace, what is further out sees our headers."""
+    shop = asked["/v1/shops/amsterdam"]
+
+    assert shop.trace.info.tags.items() >= {"below": "before", "below-after": "200"}.items()
+    assert shop.answer.headers["X-Seen-Above"] == shop.trace.info.trace_id
+
+
+def test_cors_outside_of_us_leaves_our_headers_readable(asked: dict[str, Asked]) -> None:
+    """A page on an allowed origin may read both ids."""
+    headers = asked["/v1/shops/amsterdam"].answer.headers
+
+    assert headers["Access-Control-Allow-Origin"] in {ORIGIN, "*"}
+    assert headers["Access-Control-Expose-Headers"] == "X-Request-ID, X-MLflow-Trace-ID"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/teapot", 418), ("/wrong-value", 400)])
+def test_an_exception_that_the_app_answers_is_no_error(asked: dict[str, Asked], path: str, status: int) -> None:
+    """An HTTPException, and any other for which the app has a handler."""
+    assert asked[path].answer.status_code == status
+    assert asked[path].state == "OK"
+    assert asked[path].trace.data.spans[0].events == []
+    assert asked[path].trace.info.tags["http.status_code"] == str(status)
+
+
+def test_an_exception_that_nobody_answers_is_an_error(asked: dict[str, Asked]) -> None:
+    """Its 500 is made outside of all added middleware, so only the trace tells of it."""
+    failed = asked["/fail"]
+
+    assert (failed.answer.status_code, failed.state, failed.name) == (500, "ERROR", "GET /fail")
+    assert "X-MLflow-Trace-ID" not in failed.answer.headers
+
+
+def test_wrapped_around_the_whole_app_it_tells_of_failures_too(wrapped: RunningApp) -> None:
+    """The 500 that the framework makes of an exception carries the ids."""
+    asked = ask_all(wrapped, ["/v1/shops/amsterdam", "/fail"], origin=ORIGIN)
+
+    for path, status in (("/fail", 500), ("/v1/shops/amsterdam", 200)):
+        assert asked[path].answer.status_code == status
+        assert asked[path].answer.headers["X-Request-ID"] == asked[path].trace.info.client_request_id
+        assert asked[path].answer.headers["X-MLflow-Trace-ID"] == asked[path].trace.info.trace_id
+    assert asked["/fail"].state == "ERROR"
+    assert asked["/v1/shops/amsterdam"].name == "GET /v1/shops/{shop_id}"
+    exposed = asked["/v1/shops/amsterdam"].answer.headers["Access-Control-Expose-Headers"]
+    assert exposed == "X-Pages, X-Request-ID, X-MLflow-Trace-ID"
+
+
+@pytest.mark.parametrize("which", ["app", "wrapped"])
+def test_a_websocket_passes_through(request: pytest.FixtureRequest, which: str) -> None:
+    """Its messages arrive in both directions."""
+    wsproto = pytest.importorskip("wsproto", reason="wsproto is not installed in this environment")
+    app: RunningApp = request.getfixturevalue(which)
+
+    assert say(wsproto, app.url, "hello") == "you said hello"
+
+
+def say(wsproto: ModuleType, url: str, text: str) -> str:
+    """Say one thing over a websocket, and hear one."""
+    events = wsproto.events
+    host, port = url.removeprefix("http://").split(":")
+    connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    with socket.create_connection((host, int(port)), timeout=30) as wire:
+        wire.sendall(connection.send(events.Request(host=host, target="/chat")))
+        while True:
+            connection.receive_data(wire.recv(4096) or None)
+            for event in connection.events():
+                if isinstance(event, events.AcceptConnection):
+                    wire.sendall(connection.send(events.TextMessage(data=text)))
+                elif isinstance(event, events.TextMessage):
+                    return str(event.data)
+                else:
+                    raise AssertionError(event)
+
+
+def test_plain_starlette_routes_have_their_templates(
+    server: MLflowServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Functions and classes, with converters, inside of mounts and behind a host pattern."""
+    for starlette in start("tests.apps.starlette_routes:app", server, tmp_path_factory):
+        asked = ask_all(starlette, ["/plain/3", "/class/c-1", "/api/v2/api"])
+        of_host = ask_all(starlette, ["/of/shoes"], host="acme.example")
+
+    names = {path: each.name for path, each in {**asked, **of_host}.items()}
+    assert names == {
+        "/plain/3": "GET /plain/{number}",
+        "/class/c-1": "GET /class/{chat_id}",
+        "/api/v2/api": "GET /api/v2/{word}",
+        "/of/shoes": "GET /of/{thing}",
+    }

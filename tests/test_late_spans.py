@@ -1,0 +1,118 @@
+"""Spans that outlive their root, traces that stay open for long, and more of them than MLflow's own buffer holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+
+import pytest
+from mlflow.entities import Trace
+
+from tests.conftest import Traces
+from tests.servers import ROOT, MLflowServer, clean_environment, eventually
+
+Run = Callable[..., tuple[Traces, str]]
+
+
+@pytest.fixture
+def run(server: MLflowServer) -> Run:
+    """Runs one function of `tests.apps.late_spans` to its end; gives its traces and its output."""
+
+    def start(function: str, **variables: str) -> tuple[Traces, str]:
+        experiment = f"{function}-{uuid.uuid4().hex}"
+        environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, **variables)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.apps.late_spans", experiment, function],
+            env=environment,
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return Traces(server.uri, experiment), done.stdout
+
+    return start
+
+
+def tree(trace: Trace) -> dict[str, str | None]:
+    """Span name -> its parent's name."""
+    names = {span.span_id: span.name for span in trace.data.spans}
+    return {span.name: names.get(span.parent_id) for span in trace.data.spans}
+
+
+@pytest.mark.parametrize("function", ["soon", "much_later"])
+def test_a_span_that_ends_after_its_root_is_added(run: Run, function: str) -> None:
+    """Whether it ends before or after its trace was sent, it is stored, and the trace keeps what it had."""
+    traces, _ = run(function)
+
+    (trace,) = traces.search()
+    assert tree(trace) == {"root": None, "late": "root", "later": "late"}
+    by_name = {span.name: span for span in trace.data.spans}
+    assert by_name["late"].outputs == "done"
+    assert by_name["later"].inputs == {"seen": True}
+    assert by_name["root"].outputs == {"answer": "!"}
+    assert (str(trace.info.state), trace.info.tags["plan"]) == ("OK", "pro")
+    assert json.loads(trace.info.trace_metadata["mlflow.trace.sizeStats"])["num_spans"] == 3
+
+
+def test_a_span_that_never_ends_holds_nothing_up(server: MLflowServer) -> None:
+    """Its trace is stored while the process runs on, complete but for that span, and so are those that follow."""
+    experiment = f"never-{uuid.uuid4().hex}"
+    command = [sys.executable, "-m", "tests.apps.late_spans", experiment, "never"]
+    environment = clean_environment(MLFLOW_TRACKING_URI=server.uri)
+    traces = Traces(server.uri, experiment)
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdin=subprocess.PIPE) as process:
+
+        def stored() -> list[Trace]:
+            found = traces.search()
+            return (
+                found if len(found) == 4 and all(trace.info.execution_duration is not None for trace in found) else []
+            )
+
+        found = eventually(stored, "four traces", pause=0.5)
+        assert process.poll() is None
+        process.communicate(b"", timeout=60)
+    assert process.returncode == 0
+    trees = {trace.info.tags["mlflow.traceName"]: tree(trace) for trace in found}
+    assert trees["root"] == {"root": None, "ends": "root"}
+    assert {str(trace.info.state) for trace in found} == {"OK"}
+
+
+def test_a_span_that_never_ends_does_not_cost_the_trace_at_exit(run: Run) -> None:
+    """A process that ends with a span open has the trace of that span stored."""
+    traces, _ = run("never_at_exit")
+
+    (trace,) = traces.search()
+    assert tree(trace) == {"root": None}
+    assert str(trace.info.state) == "OK"
+
+
+@pytest.mark.heavy
+def test_more_traces_at_once_than_the_buffer_of_mlflow_holds(run: Run) -> None:
+    """1,500 traces that are open at the same time are all stored, with their spans."""
+    traces, _ = run("many")
+
+    found = traces.search(limit=2000)
+    assert {trace.info.tags["mlflow.traceName"] for trace in found} == {str(number) for number in range(1500)}
+    assert {len(trace.data.spans) for trace in found} == {2}
+
+
+def test_the_limits_of_the_buffer_of_mlflow_evict_nothing(run: Run) -> None:
+    """Traces that are open for longer than its TTL, and more than its size, are stored whole."""
+    traces, _ = run("slow", MLFLOW_TRACE_BUFFER_TTL_SECONDS="1", MLFLOW_TRACE_BUFFER_MAX_SIZE="10")
+
+    spans = {trace.info.tags["mlflow.traceName"]: len(trace.data.spans) for trace in traces.search()}
+    assert spans == {"last": 1, **{str(number): 2 for number in range(30)}}
+
+
+def test_a_flush_makes_a_trace_readable(run: Run) -> None:
+    """After ``mlflow.flush_trace_async_logging()``, ``mlflow.get_trace`` gives the whole trace."""
+    _, output = run("flushed")
+
+    seen = json.loads(output.splitlines()[-1])
+    assert seen == {"spans": ["inner", "root"], "client_request_id": "request-1", "state": "OK", "last": True}
