@@ -36,6 +36,8 @@ APPS = {
     "django-wsgi": ("django",),
     "django-asgi": ("django",),
 }
+"""Test app -> the packages that it needs besides uvicorn and gunicorn."""
+
 SERVERS = {
     "django-lifespan": ("django",),
     "uvicorn": (),
@@ -46,8 +48,6 @@ SERVERS = {
     "gunicorn-preload": (),
 }
 """Ways to serve the plain test apps -> the packages that they need."""
-
-"""Test app -> the packages that it needs besides uvicorn and gunicorn."""
 
 
 @pytest.fixture(scope="session")

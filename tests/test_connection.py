@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import socket
 import threading
 import uuid
@@ -23,6 +24,9 @@ from tests.servers import MLflowServer, eventually, free_port
 pytestmark = pytest.mark.xdist_group("connection")
 
 Run = Callable[..., AbstractContextManager[RunningApp]]
+
+WAITING = re.compile("traces (wait|will wait): ")
+"""How a line about the server begins, when it is told with the first trace or before it."""
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def log_says(app: RunningApp, *sentences: str) -> list[str]:
     """Wait until one line of the app's log holds all of them; returns the lines about waiting traces."""
 
     def lines() -> list[str]:
-        return [line for line in app.process.output().splitlines() if "traces wait: " in line]
+        return [line for line in app.process.output().splitlines() if WAITING.search(line)]
 
     eventually(
         lambda: any(all(sentence in line for sentence in sentences) for line in lines()),
@@ -105,6 +109,7 @@ def test_without_an_experiment_the_default_one_is_taken(server: MLflowServer, ru
 # --- the server is away ---
 
 
+@pytest.mark.once
 def test_traces_wait_for_a_server_that_starts_later(tmp_path: Path, run: Run, request_id: str) -> None:
     """The app serves from the start, says once that it cannot reach the server, and then stores all."""
     late = MLflowServer(tmp_path, port=free_port())
@@ -133,7 +138,7 @@ def test_a_server_that_never_answers_holds_no_request_up(run: Run, request_id: s
             connection, _ = listener.accept()  # by now it asks for the experiment
             with connection:
                 assert answers(app, request_id)
-                assert "traces wait" not in app.process.output()  # it still asks
+                assert not WAITING.search(app.process.output())  # it still asks
 
 
 # --- wrong values ---
@@ -171,6 +176,7 @@ WRONG_ADDRESSES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("variables", "sentences"), WRONG_ADDRESSES.values(), ids=WRONG_ADDRESSES)
 def test_a_wrong_address_is_told_in_a_sentence(
     run: Run, request_id: str, variables: dict[str, str], sentences: list[str]
@@ -186,6 +192,7 @@ def test_a_wrong_address_is_told_in_a_sentence(
     assert "Traceback" not in output
 
 
+@pytest.mark.once
 def test_an_address_that_mlflow_itself_fails_on_is_told(run: Run, request_id: str) -> None:
     """MLflow opens no span then; the request keeps its id, and the log has the sentence."""
     with run(MLFLOW_TRACKING_URI="http://[bad", MLFLOW_EXPERIMENT_NAME="nobody-sees-it") as app:
@@ -196,6 +203,7 @@ def test_an_address_that_mlflow_itself_fails_on_is_told(run: Run, request_id: st
     assert answer.json()["request_id"] == request_id
 
 
+@pytest.mark.once
 def test_an_unknown_experiment_id_is_told(server: MLflowServer, run: Run, request_id: str) -> None:
     """With the variable, the value and the server."""
     with run(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_ID="987654321") as app:
@@ -203,6 +211,7 @@ def test_an_unknown_experiment_id_is_told(server: MLflowServer, run: Run, reques
         log_says(app, f"MLFLOW_EXPERIMENT_ID='987654321': {server.uri} has no experiment with this id")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"])
 def test_a_deleted_experiment_is_told_and_its_restoration_noticed(
     server: MLflowServer, run: Run, experiment: str, request_id: str, variable: str
@@ -221,6 +230,7 @@ def test_a_deleted_experiment_is_told_and_its_restoration_noticed(
         assert app.traces.one(request_id).info.experiment_id == experiment_id
 
 
+@pytest.mark.once
 def test_a_name_and_an_id_that_contradict_are_told(
     server: MLflowServer, run: Run, experiment: str, request_id: str
 ) -> None:
@@ -287,6 +297,7 @@ def guarded_by(authorization: str, server: MLflowServer) -> Iterator[str]:
 BASIC = "Basic " + base64.b64encode(b"jane:hunter2").decode()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("authorization", "credentials"),
     [
@@ -312,6 +323,7 @@ def test_credentials_come_from_mlflows_variables(
         assert app.traces.one(request_id).info.client_request_id == request_id
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("named", [{"MLFLOW_EXPERIMENT_NAME": "guarded"}, {}], ids=["by-name", "default"])
 def test_wrong_credentials_are_told(server: MLflowServer, run: Run, request_id: str, named: dict[str, str]) -> None:
     """With the variables to look at, and without the token; also where no experiment has to be looked up."""

@@ -20,6 +20,8 @@ import requests
 from tests.databricks_workspace import UPLOAD, Workspace, workspace
 from tests.servers import ROOT, Process, clean_environment, command_for, eventually, free_port, serving
 
+pytestmark = pytest.mark.once
+
 EXPERIMENT = "/Shared/production-genai-app"
 TOKEN = "dapi-of-the-tests"
 CONFIG_FILE = "DATABRICKS_CONFIG_FILE"

@@ -177,6 +177,7 @@ def test_an_exit_with_the_server_down_counts_what_is_lost(tmp_path: Path, name: 
         assert "at exit: 0 delivered, 0 spooled, 0 waiting, 200 dropped" in running.log()
 
 
+@pytest.mark.once
 def test_an_exit_with_the_server_down_spools_all(server: MLflowServer, tmp_path: Path, name: str) -> None:
     """With a spool all 200 are in it, and are stored by the next process."""
     spool = tmp_path / "spool"
@@ -205,6 +206,7 @@ def test_an_exit_while_the_server_hangs_spools_all(proxy: FaultyServer, tmp_path
 # --- a server that is away or ill ---
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mode", ["500", "429", "reset", "truncate", "401"])
 def test_an_ill_server_costs_nothing_but_time(
     proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, mode: str
@@ -256,6 +258,7 @@ def test_one_poisonous_trace_in_512_is_the_only_one_lost(server: MLflowServer, t
     assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 511)) == 511
 
 
+@pytest.mark.once
 def test_a_full_queue_drops_the_newest_and_says_so_once(tmp_path: Path, name: str) -> None:
     """What does not fit is counted; one line tells it, not one for each."""
     variables = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_MAX_QUEUE_BYTES="65536")
@@ -285,6 +288,7 @@ def test_a_killed_process_leaves_its_outage_to_the_next(server: MLflowServer, tm
     assert all(len(trace.data.spans) == 1 for trace in stored)
 
 
+@pytest.mark.once
 def test_two_processes_share_a_spool(server: MLflowServer, tmp_path: Path, name: str) -> None:
     """Each file is sent by one of them."""
     spool = tmp_path / "spool"
@@ -305,6 +309,7 @@ def _sum(*processes: Burst) -> int:
     return sum(int(each.stats()["delivered"]) for each in processes)
 
 
+@pytest.mark.once
 def test_the_spools_files_are_plain_otlp_for_their_owner_only(tmp_path: Path, name: str) -> None:
     """Named so that order and experiment can be read off."""
     spool = tmp_path / "spool"
@@ -320,6 +325,7 @@ def test_the_spools_files_are_plain_otlp_for_their_owner_only(tmp_path: Path, na
     assert names == ["burst"] * 3
 
 
+@pytest.mark.once
 def test_files_that_cannot_be_read_are_set_aside_and_stop_nothing(
     server: MLflowServer, tmp_path: Path, name: str
 ) -> None:
@@ -346,6 +352,7 @@ def test_files_that_cannot_be_read_are_set_aside_and_stop_nothing(
     assert {file.name for file in (spool / "set-aside").iterdir()} == set(bad)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("trouble", ["not a directory", "too small"])
 def test_a_spool_that_takes_nothing_stops_nothing(tmp_path: Path, name: str, trouble: str) -> None:
     """The traces wait in memory, one line says why, and the exit counts them."""
@@ -365,6 +372,7 @@ def test_a_spool_that_takes_nothing_stops_nothing(tmp_path: Path, name: str, tro
         assert running.log().count("traces wait in memory instead") == 1
 
 
+@pytest.mark.once
 def test_replay_sends_a_spool_and_shows_its_progress(server: MLflowServer, tmp_path: Path, name: str) -> None:
     """From the command line: exit code 0, a bar, and the traces on the server."""
     spool = tmp_path / "spool"
@@ -386,6 +394,7 @@ def test_replay_sends_a_spool_and_shows_its_progress(server: MLflowServer, tmp_p
     assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 30)) == 30
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("with_spool", [False, True])
 def test_a_trace_that_the_server_fails_over_does_not_hold_up_the_others(
     proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, with_spool: bool
@@ -401,6 +410,7 @@ def test_a_trace_that_the_server_fails_over_does_not_hold_up_the_others(
     assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 19)) == 19
 
 
+@pytest.mark.once
 def test_a_trickle_during_an_outage_is_in_the_spool_soon(tmp_path: Path, name: str) -> None:
     """However long the pauses between attempts have become: within a second or two, not at the next attempt."""
     spool = tmp_path / "spool"

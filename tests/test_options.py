@@ -17,6 +17,8 @@ from mlflow.entities import Span, Trace
 from tests.apps.launch import refusal
 from tests.conftest import APPS, AppRunner, RunningApp
 
+pytestmark = pytest.mark.once
+
 NAMES = [name for name in APPS if name not in ("asgi-hypercorn", "django-asgi")]
 """The other two differ in the server only."""
 

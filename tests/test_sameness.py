@@ -19,6 +19,8 @@ from mlflow.entities import Trace
 from tests.conftest import Traces
 from tests.servers import ROOT, MLflowServer, clean_environment, eventually
 
+pytestmark = pytest.mark.once
+
 KINDS = {
     "nested": 5,
     "values": 1,
