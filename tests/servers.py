@@ -24,6 +24,9 @@ MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow==3.17.*")
 DEADLINE = 120.0
 """Seconds after which something that should happen counts as not happening."""
 
+PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60"}
+"""For exits that should deliver all, on a machine that may be busy with other tests."""
+
 T = TypeVar("T")
 
 

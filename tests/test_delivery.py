@@ -19,10 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.conftest import SERVERS, AppRunner, RunningApp, Traces
 from tests.faults import FaultyServer, faulty
-from tests.servers import ROOT, MLflowServer, clean_environment, eventually, free_port
-
-PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60"}
-"""For exits that should deliver all, on a machine that may be busy with other tests."""
+from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually, free_port
 
 
 @pytest.fixture

@@ -161,12 +161,12 @@ class Twins:
         wanted = {trace_id for answer in answers for trace_id in answer.of("x-mlflow-trace-id")}
 
         def all_there() -> bool:
-            found = self.app.traces.search(spans=False)
+            found = self.app.traces.search(limit=2000, spans=False)
             return wanted <= {trace.info.trace_id for trace in found if trace.info.client_request_id}
 
         assert wanted
         eventually(all_there, f"{len(wanted)} traces stored", pause=0.2)
-        return [trace for trace in self.app.traces.search() if trace.info.trace_id in wanted]
+        return [trace for trace in self.app.traces.search(limit=2000) if trace.info.trace_id in wanted]
 
 
 @pytest.fixture

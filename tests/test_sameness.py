@@ -17,7 +17,7 @@ import requests
 from mlflow.entities import Trace
 
 from tests.conftest import Traces
-from tests.servers import ROOT, MLflowServer, clean_environment, eventually
+from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually
 
 pytestmark = pytest.mark.once
 
@@ -67,7 +67,7 @@ FIXED_TIMES = {"without context"}
 
 def run(server: MLflowServer, module: str, *arguments: str, **variables: str) -> None:
     """Run a script to its end against the server."""
-    environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, **variables)
+    environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, **PATIENT, **variables)
     command = [sys.executable, "-m", f"tests.apps.{module}", *arguments]
     done = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -14,11 +14,13 @@ import inspect
 import json
 import logging
 import os
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 from google.protobuf.json_format import ParseDict
@@ -69,6 +71,7 @@ from opentelemetry.trace import (
     set_span_in_context as otel_set_span_in_context,
 )
 from requests import Response
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 # Imported by MLflow or requests only when a trace starts or is sent. A fork in the middle of an import leaves its lock
 # locked in the child for ever, so they are imported here, before there are threads.
@@ -600,6 +603,65 @@ def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwar
         **kwargs,
     )
     return response
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """How to talk to a server over a connection of one's own.
+
+    Attributes:
+        host: Its name or IP address.
+        port: Its port.
+        tls: How its certificate is verified; None for plain HTTP.
+        path: What stands before each path.
+        headers: What each request carries: ``Host``, credentials, MLflow's own.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    path: str
+    headers: Mapping[str, str]
+
+
+def address_of(tracking_uri: str, path: str, answered: Response) -> Address | None:
+    """How to send more requests like one that MLflow's client has just sent.
+
+    Args:
+        tracking_uri: The server.
+        path: What was asked for below the tracking URI.
+        answered: The answer.
+
+    Returns:
+        The address; None where MLflow's client does more than headers can say: it goes through a proxy, follows a
+        redirect, or signs each request by itself.
+    """
+    credentials, _ = _sign_in(tracking_uri)
+    url = answered.request.url or ""
+    if credentials.aws_sigv4 or credentials.auth or answered.history or not url.endswith(path):
+        return None
+    if select_proxy(url, get_environ_proxies(url, no_proxy=None)):
+        return None
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    skipped = {"content-length", "content-type", "accept-encoding", "connection", "x-mlflow-experiment-id"}
+    headers = {name: str(value) for name, value in answered.request.headers.items() if name.lower() not in skipped}
+    headers["Host"] = parts.netloc.rpartition("@")[2]
+    tls = _tls(credentials) if parts.scheme == "https" else None
+    return Address(parts.hostname or "", port, tls, parts.path.removesuffix(path), headers)
+
+
+def _tls(credentials: MlflowHostCreds) -> ssl.SSLContext:
+    """As ``requests`` would verify the server, and show who we are."""
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+    bundle = credentials.verify if isinstance(credentials.verify, str) else bundle
+    is_folder = os.path.isdir(bundle)
+    context = ssl.create_default_context(cafile=None if is_folder else bundle, capath=bundle if is_folder else None)
+    if credentials.verify is False:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if credentials.client_cert_path:
+        context.load_cert_chain(credentials.client_cert_path)
+    return context
 
 
 _workspaces: dict[str, tuple[MlflowHostCreds, Any]] = {}

@@ -25,7 +25,7 @@ class EncodedTrace:
     Attributes:
         trace_id: MLflow's trace id.
         experiment_id: Where it goes; None for the experiment that the environment names.
-        otlp: Its spans as an OTLP request; empty once they are stored.
+        otlp: Its spans as an OTLP request.
         info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
         prompts: Name and version of each prompt linked to it.
         attachments: Files taken out of its inputs and outputs, by their ids.
@@ -33,6 +33,7 @@ class EncodedTrace:
         source: The spool file that it was read from.
         held: Bytes that it counts for in the queue.
         raw: Bytes of spans and info, before `pack`.
+        announced: Whether the server has its info.
         settled: Whether it has come to its end: delivered, spooled or dropped.
     """
 
@@ -46,9 +47,10 @@ class EncodedTrace:
     source: SpoolFile | None = None
     held: int = 0
     raw: int = 0
+    announced: bool = False
     settled: bool = False
     failures: int = 0
-    stored_at_first_failure: int = 0
+    passed_at_first_failure: int = 0
     _packed: bool = False
 
     @classmethod
@@ -77,7 +79,7 @@ class EncodedTrace:
     def pack(self) -> None:
         """Make it small; for one that has to wait."""
         if not self._packed:
-            self.otlp = zlib.compress(self.otlp, 1) if self.otlp else b""
+            self.otlp = zlib.compress(self.otlp, 1)
             self.info = zlib.compress(self.info, 1)
             self._packed = True
 
@@ -91,7 +93,7 @@ class EncodedTrace:
         """Spans and info as they are sent, whether packed or not."""
         if not self._packed:
             return self.otlp, self.info
-        return zlib.decompress(self.otlp) if self.otlp else b"", zlib.decompress(self.info)
+        return zlib.decompress(self.otlp), zlib.decompress(self.info)
 
     def info_for(self, experiment_id: str) -> bytes:
         """The trace info, with the experiment in place."""

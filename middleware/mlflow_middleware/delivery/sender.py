@@ -44,17 +44,20 @@ SPOOL_LOOK = 5.0
 SPOOL_EVERY = 1.0
 """Seconds between two files in the spool while the server is away: what a crash can cost."""
 
-MIN_BATCH = 16
-"""Traces in a request to a server that does not get along with more."""
+MAX_SENT = 64
+"""Traces that are sent at a time: few enough that an exit in the middle leaves few half-sent, enough that their spans
+cost the server as little as in larger batches."""
 
-MAX_FROM_SPOOL = 2048
-"""Traces from the spool that are in memory at a time, about."""
+MAX_FROM_SPOOL = 1024
+"""Traces that may wait in memory when another file is loaded from the spool."""
 
 PATIENCE = 5
 """Failures of one trace, while others pass, after which it counts as refused."""
 
 LOG_INTERVAL = 30.0
 """Seconds between two log lines about the same trouble."""
+
+_NOT_TRIED = Refused("not tried")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,10 +73,9 @@ class Destination:
     sink: Sink
     spool: Spool | None = None
     experiment_id: str | None = None
-    to_store: deque[EncodedTrace] = field(default_factory=deque)
-    to_complete: deque[EncodedTrace] = field(default_factory=deque)
-    batch: int = MAX_BATCH
-    stored: int = 0
+    waiting: deque[EncodedTrace] = field(default_factory=deque)
+    batch: int = 1
+    passed: int = 0
     failures: int = 0
     retry_at: float = 0.0
     look_at: float = 0.0
@@ -85,7 +87,7 @@ class Destination:
 
     def due(self) -> float | None:
         """When it wants something; None for never."""
-        if self.to_store or self.to_complete:
+        if self.waiting:
             return min(self.retry_at, self.spool_at) if self.has_to_spool() else self.retry_at
         if self.experiment_id is None:
             return max(self.retry_at, self.experiment_at)
@@ -95,14 +97,13 @@ class Destination:
         """Whether traces wait in memory that belong into the spool, because the server is away."""
         if not (self.spool and self.failures):
             return False
-        return any(trace.source is None and not trace.failures for trace in (*self.to_store, *self.to_complete))
+        return any(trace.source is None and not trace.failures for trace in self.waiting)
 
     def needs_experiment(self) -> bool:
         """Whether the experiment that the environment names has to be known for the next step."""
         if self.experiment_id is not None:
             return False
-        head = self.to_store or self.to_complete
-        return not head or head[0].experiment_id is None
+        return not self.waiting or self.waiting[0].experiment_id is None
 
     def experiment_of(self, trace: EncodedTrace) -> str:
         """The experiment that a trace goes to."""
@@ -110,7 +111,10 @@ class Destination:
 
 
 class Sender:
-    """Empties the queue: spans of all that waits first, in batches, then the trace infos, one by one.
+    """Empties the queue, batch by batch: the info of each trace, then the spans of all of them in one request.
+
+    In this order a server works half as long as in the other one: it does not have to merge the info into a trace that
+    it has made up from the spans (MLflow 3.17 on SQLite, batches of 256: 15 ms a trace, and 29 ms).
 
     Args:
         queue: Where finished traces come from.
@@ -160,7 +164,7 @@ class Sender:
     def abandon(self) -> None:
         """In a forked child: let go of the parent's spool files, whose locks would outlive it here."""
         for destination in self._destinations.values():
-            for trace in (*destination.to_store, *destination.to_complete):
+            for trace in destination.waiting:
                 if trace.source:
                     trace.source.release()
         if self._spool:
@@ -180,7 +184,7 @@ class Sender:
         while destination.failures + destination.experiment_failures < PATIENCE:
             self._round(min(0.1, self._pause() or 0.0))
             tell(self._stats.delivered)
-            if not (destination.to_store or destination.to_complete) and destination.look_at > time.monotonic():
+            if not destination.waiting and destination.look_at > time.monotonic():
                 return ""
         return destination.problem or destination.experiment_problem
 
@@ -244,7 +248,7 @@ class Sender:
         if self._queue.bytes > self._queue.max_bytes // 4 or destination.failures:
             encoded.pack()
         self._account(encoded)
-        (destination.to_store if destination.sink.batches else destination.to_complete).append(encoded)
+        destination.waiting.append(encoded)
 
     def _destination(self, uri: str) -> Destination:
         if uri not in self._destinations:
@@ -258,18 +262,15 @@ class Sender:
 
     def _step(self, destination: Destination) -> None:
         """Do the one thing that is most needed there."""
-        if destination.experiment_id is None and not (destination.to_store or destination.to_complete):
+        if destination.experiment_id is None and not destination.waiting:
             self._look_for_experiment(destination)
             return
         try:
             if destination.needs_experiment():
                 destination.experiment_id = self._unlocked(resolve_experiment, destination.uri)
-            if destination.to_store:
-                self._store(destination)
-            elif destination.spool and self._look_into_spool(destination):
-                pass
-            elif destination.to_complete:
-                self._complete(destination)
+            self._look_into_spool(destination)
+            if destination.waiting:
+                self._send(destination, self._next_batch(destination))
         except (ConnectionProblem, TryAgain) as problem:
             self._back_off(destination, problem)
             self._to_spool(destination, keep=getattr(problem, "ill", False))
@@ -287,10 +288,10 @@ class Sender:
                 destination.experiment_problem = str(problem)
                 logger.warning("traces will wait: %s. Trying again, with up to %.0f s between.", problem, MAX_BACKOFF)
 
-    def _store(self, destination: Destination) -> None:
-        waiting = destination.to_store
-        target = waiting[0].experiment_id
-        same = (trace for trace in waiting if trace.experiment_id == target and not trace.settled)
+    def _next_batch(self, destination: Destination) -> list[EncodedTrace]:
+        """The oldest traces, all of one experiment; they stay in ``waiting`` meanwhile, so that an exit finds them."""
+        target = destination.waiting[0].experiment_id
+        same = (trace for trace in destination.waiting if trace.experiment_id == target)
         batch: list[EncodedTrace] = []
         size = 0
         for trace in islice(same, destination.batch):
@@ -298,79 +299,89 @@ class Sender:
             if batch and size > MAX_BATCH_BYTES:
                 break
             batch.append(trace)
-        try:
-            if batch:
-                self._store_batch(destination, batch)
-        finally:
-            destination.to_store = deque(trace for trace in destination.to_store if trace.otlp and not trace.settled)
-            if not destination.sink.batches:  # it has just turned out that this server takes no batches
-                destination.to_complete.extend(destination.to_store)
-                destination.to_store.clear()
+        return batch
 
-    def _store_batch(self, destination: Destination, batch: list[EncodedTrace]) -> None:
-        """Store a batch; one that is refused is halved until the poisonous trace stands alone."""
+    def _send(self, destination: Destination, batch: list[EncodedTrace]) -> None:
+        experiment_id = destination.experiment_of(batch[0])
         for trace in batch:
             trace.unpack()
         try:
-            self._unlocked(destination.sink.store, destination.experiment_of(batch[0]), batch)
+            self._announce(destination, experiment_id, [trace for trace in batch if not trace.announced])
+            if destination.sink.batches and (rest := [trace for trace in batch if not trace.settled]):
+                self._store(destination, experiment_id, rest)
+        except TryAgain:
+            for trace in batch:
+                trace.pack()
+                self._account(trace)
+            raise
+        finally:
+            _forget_settled(destination.waiting, len(batch))
+        destination.batch = min(MAX_SENT, destination.batch * 2)
+
+    def _announce(self, destination: Destination, experiment_id: str, batch: list[EncodedTrace]) -> None:
+        """Send the infos of a batch; where the sink takes no spans by themselves, the spans with them."""
+        while batch:
+            problem: TryAgain | None = None
+            outcomes = destination.sink.announce(experiment_id, batch)
+            left = deque(batch)
+            while left and (outcome := self._unlocked(next, outcomes, _NOT_TRIED)) is not _NOT_TRIED:
+                trace = left.popleft()
+                if isinstance(outcome, Refused):
+                    self._refused(trace, outcome)
+                elif isinstance(outcome, TryAgain):
+                    problem = problem or outcome
+                    if outcome.ill:
+                        self._suspect(destination, [trace], outcome)
+                else:
+                    trace.announced = True
+                    destination.passed += 1
+                    if not destination.sink.batches:
+                        self._delivered(trace)
+            if problem:
+                destination.batch = 1
+                raise problem
+            batch = [trace for trace in left if not trace.settled]
+
+    def _store(self, destination: Destination, experiment_id: str, batch: list[EncodedTrace]) -> None:
+        """Store the spans of a batch; one that is refused is halved until the poisonous trace stands alone."""
+        try:
+            self._unlocked(destination.sink.store, experiment_id, batch)
         except Refused as error:
             if len(batch) == 1:
+                self._unlocked(destination.sink.take_back, experiment_id, batch[0])
                 self._refused(batch[0], error)
                 return
             half = len(batch) // 2
-            self._store_batch(destination, batch[:half])
-            self._store_batch(destination, batch[half:])
+            self._store(destination, experiment_id, batch[:half])
+            self._store(destination, experiment_id, batch[half:])
             return
         except TryAgain as problem:
+            destination.batch = max(1, len(batch) // 2)
+            if problem.ill:
+                self._suspect(destination, batch, problem)
+            raise
+        destination.passed += 1
+        if destination.sink.batches:
             for trace in batch:
-                trace.pack()
-            destination.batch = max(MIN_BATCH, len(batch) // 2)
-            if problem.ill:
-                self._suspect(destination, destination.to_store, batch, problem)
-            raise
-        destination.batch = min(MAX_BATCH, destination.batch * 2)
-        destination.stored += 1
-        if not destination.sink.batches:
-            return
-        for trace in batch:
-            if not trace.settled:
-                trace.otlp = b""
-                trace.pack()
-                self._account(trace)
-                destination.to_complete.append(trace)
-
-    def _complete(self, destination: Destination) -> None:
-        trace = destination.to_complete[0]  # it stays there, so that an exit meanwhile finds it
-        try:
-            if not trace.settled:
-                trace.unpack()
-                self._unlocked(destination.sink.complete, destination.experiment_of(trace), trace)
-                destination.stored += 1
                 self._delivered(trace)
-        except Refused as error:
-            self._refused(trace, error)
-        except TryAgain as problem:
-            if problem.ill:
-                self._suspect(destination, destination.to_complete, [trace], problem)
-            raise
-        if destination.to_complete and destination.to_complete[0] is trace:
-            destination.to_complete.popleft()
+        else:  # it has just turned out that this server takes no spans by themselves
+            for trace in batch:
+                trace.announced = False
 
-    def _suspect(
-        self, destination: Destination, waiting: deque[EncodedTrace], batch: list[EncodedTrace], problem: TryAgain
-    ) -> None:
-        """The server failed over a batch: try smaller ones, and one trace after the others; refuse it in the end."""
+    def _suspect(self, destination: Destination, batch: list[EncodedTrace], problem: TryAgain) -> None:
+        """The server failed over a batch: smaller ones will show over which trace; it comes last, and is refused in the
+        end."""
         if len(batch) > 1:
-            destination.batch = len(batch) // 2
             return
         (trace,) = batch
         if not trace.failures:
-            trace.stored_at_first_failure = destination.stored
+            trace.passed_at_first_failure = destination.passed
         trace.failures += 1
-        if trace.failures >= PATIENCE and destination.stored > trace.stored_at_first_failure:
+        if trace.failures >= PATIENCE and destination.passed > trace.passed_at_first_failure:
             self._refused(trace, problem)
-        else:
-            waiting.rotate(-1)
+        elif trace in destination.waiting:
+            destination.waiting.remove(trace)
+            destination.waiting.append(trace)
 
     # --- how a trace ends ---
 
@@ -423,22 +434,17 @@ class Sender:
 
     # --- the spool ---
 
-    def _look_into_spool(self, destination: Destination) -> bool:
-        """Load the oldest file of the spool, if it is time; whether there was one."""
-        if time.monotonic() < destination.look_at or destination.spool is None:
-            return False
-        if sum(trace.source is not None for trace in destination.to_complete) >= MAX_FROM_SPOOL:
-            return False
+    def _look_into_spool(self, destination: Destination) -> None:
+        """Load the oldest file of the spool, if it is time and there is room for its traces."""
+        if destination.spool is None or time.monotonic() < destination.look_at:
+            return
+        if len(destination.waiting) >= MAX_FROM_SPOOL:
+            return
         file = destination.spool.claim()
         if file is None:
             destination.look_at = time.monotonic() + SPOOL_LOOK
-            return False
-        for trace in file.traces:
-            batched = trace.otlp and destination.sink.batches
-            (destination.to_store if batched else destination.to_complete).append(trace)
-        if destination.to_store:
-            self._store(destination)
-        return True
+        else:
+            destination.waiting.extend(file.traces)
 
     def _to_spool(self, destination: Destination, keep: bool = False) -> None:
         """Write what waits for a server that is away; what came from the spool goes back by being let go.
@@ -450,7 +456,7 @@ class Sender:
         """
         if destination.spool is None:
             return
-        waiting = [trace for trace in (*destination.to_store, *destination.to_complete) if not trace.settled]
+        waiting = [trace for trace in destination.waiting if not trace.settled]
         loaded = [trace for trace in waiting if trace.source]
         own = [trace for trace in waiting if trace.source is None]
         kept = [trace for trace in own if trace.failures and keep]
@@ -461,9 +467,7 @@ class Sender:
         own = [trace for trace in own if not (trace.failures and keep)]
         if time.monotonic() >= self._spool_again_at:
             own = self._write(destination.spool, own)
-        still = [*loaded, *kept, *own]
-        destination.to_store = deque(trace for trace in still if trace.otlp and destination.sink.batches)
-        destination.to_complete = deque(trace for trace in still if not (trace.otlp and destination.sink.batches))
+        destination.waiting = deque([*loaded, *kept, *own])
 
     def _write(self, spool: Spool, traces: Iterable[EncodedTrace]) -> list[EncodedTrace]:
         """Write traces to the spool; returns those that it did not take."""
@@ -488,6 +492,12 @@ class Sender:
         if time.monotonic() - self._spool_logged_at >= LOG_INTERVAL:
             self._spool_logged_at = time.monotonic()
             logger.warning("%s; traces wait in memory instead", problem)
+
+
+def _forget_settled(traces: deque[EncodedTrace], count: int) -> None:
+    """Take those out that have come to their end; they are among the first."""
+    kept = [trace for trace in (traces.popleft() for _ in range(min(count, len(traces)))) if not trace.settled]
+    traces.extendleft(reversed(kept))
 
 
 def _experiment_of(trace: EncodedTrace) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, Protocol
 
 from requests import HTTPError, RequestException, Response
 
 from mlflow_middleware import mlflow_seam
 from mlflow_middleware.delivery.connection import printable, refused_credentials, root_cause
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.pipeline import Answer, Pipeline, Unreadable
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
@@ -23,7 +25,11 @@ REQUEST_TIMEOUT = 15.0
 _NOT_ITS_FAULT = (401, 403, 408, 429, 502, 503, 504)
 """Answers to an upload that say nothing against what was sent."""
 
+P = ParamSpec("P")
+
 _TRACES = "/api/3.0/mlflow/traces"
+_SPANS = "/v1/traces"
+_DELETE = "/api/2.0/mlflow/traces/delete-traces"
 _LINK_PROMPTS = "/api/2.0/mlflow/traces/link-prompts"
 
 
@@ -45,27 +51,33 @@ class Refused(Exception):
     """The server will never take this."""
 
 
+Outcome = TryAgain | Refused | None
+"""What became of a trace; None when the server has it."""
+
+
 class Sink(Protocol):
     """Where traces go."""
 
     batches: bool
-    """Whether spans are sent by `store`, many traces a request, before `complete`."""
+    """Whether spans are sent by `store`, many traces a request, after `announce`."""
+
+    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Iterator[Outcome]:
+        """Store the info of each trace; with its spans, where it does not take `batches` of them.
+
+        Yields:
+            What became of each, in their order. It may stop early: the others were not tried, or not answered.
+        """
 
     def store(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
-        """Store the spans of many traces of one experiment; all or nothing.
+        """Store the spans of many traces; all or nothing.
 
         Raises:
             TryAgain: See there.
             Refused: At least one of them is not acceptable.
         """
 
-    def complete(self, experiment_id: str, trace: EncodedTrace) -> None:
-        """Store what is missing of one trace.
-
-        Raises:
-            TryAgain: See there.
-            Refused: See there.
-        """
+    def take_back(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """Remove the info of a trace whose spans are refused."""
 
 
 def sink_for(tracking_uri: str) -> Sink:
@@ -76,7 +88,8 @@ def sink_for(tracking_uri: str) -> Sink:
 
 
 class TrackingServer:
-    """An MLflow tracking server: spans by OTLP, many traces a request; then what OTLP does not carry, trace by trace.
+    """An MLflow tracking server: the info of each trace, many at once over one connection; then their spans by
+    OTLP, many traces a request.
 
     A server that does not take spans by OTLP (older than 3.4, or one that stores files) is served as an
     `ArtifactServer`.
@@ -89,24 +102,68 @@ class TrackingServer:
         self.batches = True
         self._uri = tracking_uri
         self._artifacts = ArtifactServer(tracking_uri)
+        self._pipeline: Pipeline | None = None
+        self._may_pipeline = True
+
+    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Iterator[Outcome]:
+        """See `Sink`."""
+        if not self.batches:
+            yield from self._artifacts.announce(experiment_id, traces)
+        elif self._pipeline is None:  # one by MLflow's client: it shows how the others are to be sent
+            yield _outcome(self._announce_one, experiment_id, traces[0])
+        else:
+            yield from self._announce_many(self._pipeline, experiment_id, traces)
 
     def store(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
         """See `Sink`."""
         headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
-        response = _post(self._uri, "/v1/traces", b"".join(trace.otlp for trace in traces), headers)
+        response = self._send_spans(b"".join(trace.otlp for trace in traces), headers)
         if response.status_code in (405, 501) or (response.status_code == 404 and not _answer(response)):
             self.batches = False
             return
         _check(self._uri, response)
 
-    def complete(self, experiment_id: str, trace: EncodedTrace) -> None:
+    def take_back(self, experiment_id: str, trace: EncodedTrace) -> None:
         """See `Sink`."""
-        if not self.batches:
-            self._artifacts.complete(experiment_id, trace)
-            return
+        body = json.dumps({"experiment_id": experiment_id, "request_ids": [trace.trace_id]}).encode()
+        with contextlib.suppress(TryAgain):
+            _post(self._uri, _DELETE, body, _JSON)
+
+    def _send_spans(self, body: bytes, headers: dict[str, str]) -> Response | Answer:
+        if self._pipeline is not None:
+            try:
+                for answer in self._pipeline.post(_SPANS, headers, [body]):
+                    return answer
+            except Unreadable:
+                self._pipeline, self._may_pipeline = None, False
+            except OSError as error:
+                raise TryAgain(f"{printable(self._uri)} cannot be reached ({root_cause(error)})") from error
+        return _post(self._uri, _SPANS, body, headers)
+
+    def _announce_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         response = _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)
         _check(self._uri, response)
+        if self._may_pipeline and (address := mlflow_seam.address_of(self._uri, _TRACES, response)):
+            self._pipeline = Pipeline(address, REQUEST_TIMEOUT)
         _add_what_belongs_to_it(self._uri, response, trace)
+
+    def _announce_many(
+        self, pipeline: Pipeline, experiment_id: str, traces: Sequence[EncodedTrace]
+    ) -> Iterator[Outcome]:
+        waiting = iter(traces)
+        try:
+            for answer in pipeline.post(_TRACES, _JSON, [trace.info_for(experiment_id) for trace in traces]):
+                if answer.status_code in (401, 403):  # MLflow's client may know newer credentials
+                    self._pipeline = None
+                yield _outcome(self._check_one, answer, next(waiting))
+        except Unreadable:
+            self._pipeline, self._may_pipeline = None, False
+        except OSError as error:
+            yield TryAgain(f"{printable(self._uri)} cannot be reached ({root_cause(error)})")
+
+    def _check_one(self, answer: Answer, trace: EncodedTrace) -> None:
+        _check(self._uri, answer)
+        _add_what_belongs_to_it(self._uri, answer, trace)
 
 
 class ArtifactServer:
@@ -121,11 +178,21 @@ class ArtifactServer:
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri
 
+    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Iterator[Outcome]:
+        """See `Sink`."""
+        for trace in traces:
+            outcome = _outcome(self._announce_one, experiment_id, trace)
+            yield outcome
+            if isinstance(outcome, TryAgain):
+                return
+
     def store(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
         """Nothing: it takes no batches."""
 
-    def complete(self, experiment_id: str, trace: EncodedTrace) -> None:
-        """See `Sink`."""
+    def take_back(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """Nothing: there are no spans that could be refused later."""
+
+    def _announce_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         response = _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)
         _check(self._uri, response)
         try:
@@ -147,7 +214,15 @@ class ArtifactServer:
 _JSON = {"Content-Type": "application/json"}
 
 
-def _add_what_belongs_to_it(tracking_uri: str, reply: Response, trace: EncodedTrace) -> None:
+def _outcome(attempt: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Outcome:
+    try:
+        attempt(*args, **kwargs)
+    except (TryAgain, Refused) as problem:
+        return problem
+    return None
+
+
+def _add_what_belongs_to_it(tracking_uri: str, reply: Response | Answer, trace: EncodedTrace) -> None:
     """Add attachments and prompts to a stored trace; a server that refuses them has the trace all the same."""
     try:
         if trace.attachments:
@@ -171,7 +246,7 @@ def _post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) ->
         raise TryAgain(f"{printable(tracking_uri)} cannot be reached ({root_cause(error)})") from error
 
 
-def _check(tracking_uri: str, response: Response) -> None:
+def _check(tracking_uri: str, response: Response | Answer) -> None:
     """Raise what an answer means."""
     status = response.status_code
     if status == 200:
@@ -184,7 +259,7 @@ def _check(tracking_uri: str, response: Response) -> None:
     raise Refused(answer)
 
 
-def _answer(response: Response) -> dict[str, Any]:
+def _answer(response: Response | Answer) -> dict[str, Any]:
     """MLflow's own error answer; empty when something else answered."""
     try:
         answer = response.json()
@@ -193,9 +268,9 @@ def _answer(response: Response) -> dict[str, Any]:
     return answer if isinstance(answer, dict) and "error_code" in answer else {}
 
 
-def _retry_after(response: Response) -> float | None:
+def _retry_after(response: Response | Answer) -> float | None:
     """https://www.rfc-editor.org/rfc/rfc9110#field.retry-after: seconds, or a date."""
-    value = response.headers.get("Retry-After", "")
+    value = response.headers.get("retry-after", "")
     if value.strip().isdecimal():
         return float(value)
     try:
