@@ -24,6 +24,8 @@ class FaultyServer(ThreadingHTTPServer):
 
     Attributes:
         mode: ``pass``, ``500``, ``401``, ``429`` (with ``Retry-After: 1``), ``hang``, ``reset`` or ``truncate``.
+        manner: How it answers what it forwards: ``plain``; ``close``, one request for each connection; ``chunked``; or
+            ``forgetful``, where requests that were sent ahead are lost.
         fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
         failed: How many requests failed on purpose.
     """
@@ -35,6 +37,7 @@ class FaultyServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.target = target
         self.mode = "pass"
+        self.manner = "plain"
         self.fail_over = b""
         self.failed = 0
         self.released = threading.Event()
@@ -96,9 +99,25 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(reply.status_code, kept, reply.content)
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        manner = self.server.manner
+        if manner == "forgetful":
+            self._forget()
+        length = {"Transfer-Encoding": "chunked"} if manner == "chunked" else {"Content-Length": str(len(body))}
+        closing = {"Connection": "close"} if manner == "close" else {}
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {**headers, **length, **closing}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if manner == "chunked" else body)
+        if manner == "close":
+            self.close_connection = True
+
+    def _forget(self) -> None:
+        """Read what has come already, and drop it."""
+        self.connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self.connection.recv(65536):
+                pass
+        self.connection.setblocking(True)
+        self.rfile.close()
+        self.rfile = self.connection.makefile("rb")

@@ -83,14 +83,15 @@ class Process:
         """What it has printed so far."""
         return self.log.read_text(errors="replace")
 
-    def wait_until_up(self, url: str) -> None:
-        """Wait until it answers there."""
+    def wait_until_up(self, url: str, certificate: Path | None = None) -> None:
+        """Wait until it answers there, with that certificate."""
 
         def is_up() -> bool:
             if self._popen.poll() is not None:
                 raise AssertionError(f"the server ended with {self._popen.returncode}:\n{self.output()[-4000:]}")
             with contextlib.suppress(requests.RequestException):
-                return requests.get(url, timeout=5).status_code < 500
+                verify = str(certificate) if certificate else True
+                return requests.get(url, timeout=5, verify=verify).status_code < 500
             return False
 
         eventually(is_up, f"{url} answering")
@@ -130,12 +131,17 @@ class MLflowServer:
     Args:
         folder: Where its database, artifacts and log are.
         backend: Its backend store; SQLite in the folder by default.
+        port: Where it listens; a free port by default.
+        certificate: A file with its certificate and key, for HTTPS.
     """
 
-    def __init__(self, folder: Path, backend: str | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, backend: str | None = None, port: int | None = None, certificate: Path | None = None
+    ) -> None:
         self.folder = folder
         self.port = port or free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self.certificate = certificate
+        self.uri = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._backend = backend or f"sqlite:///{folder}/mlflow.db"
         self._process: Process | None = None
 
@@ -155,9 +161,11 @@ class MLflowServer:
             *("--workers", "1", "--backend-store-uri", self._backend),
             *("--default-artifact-root", str(self.folder / "artifacts")),
         ]
+        if self.certificate:
+            command += ["--uvicorn-opts", f"--ssl-certfile {self.certificate}"]
         environment = clean_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # six processes that we do not need
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
-        self._process.wait_until_up(f"{self.uri}/health")
+        self._process.wait_until_up(f"{self.uri}/health", self.certificate)
 
     def stop(self) -> None:
         """End it; the data stay."""

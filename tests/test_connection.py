@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import datetime
+import ipaddress
 import re
 import socket
 import threading
@@ -16,6 +18,10 @@ from typing import Any, ClassVar
 import mlflow
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.apps.launch import running
 from tests.conftest import RunningApp, Traces
@@ -104,6 +110,65 @@ def test_without_an_experiment_the_default_one_is_taken(server: MLflowServer, ru
         assert answers(app, request_id)
 
         assert app.traces.one(request_id).info.experiment_id == "0"
+
+
+# --- HTTPS ---
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(addresses, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    plain = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    file.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[MLflowServer]:
+    """An MLflow server on HTTPS."""
+    server = MLflowServer(tmp_path_factory.mktemp("tls-server"), certificate=certificate)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("trusted", ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "insecure"])
+def test_a_server_on_https_is_trusted_as_mlflow_trusts_it(
+    tls_server: MLflowServer, run: Run, certificate: Path, monkeypatch: pytest.MonkeyPatch, trusted: str
+) -> None:
+    """The same variables say how; several traces, so that they share a connection."""
+    how = {"MLFLOW_TRACKING_INSECURE_TLS": "true"} if trusted == "insecure" else {trusted: str(certificate)}
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))  # for this process, which reads them back
+
+    variables = {"REQUESTS_CA_BUNDLE": "", "MLFLOW_TRACKING_URI": tls_server.uri, **how}
+    with run(MLFLOW_EXPERIMENT_NAME=trusted, **variables) as app:
+        app.traces = Traces(tls_server.uri, trusted)
+        assert all(answers(app, f"{trusted}-{index}") for index in range(20))
+
+        assert len(app.traces.wait(f"tags.client_request_id LIKE '{trusted}-%'", 20)) == 20
+
+
+@pytest.mark.once
+def test_a_certificate_that_nobody_trusts_is_told(tls_server: MLflowServer, run: Run, request_id: str) -> None:
+    """The sentence has the reason."""
+    with run(MLFLOW_TRACKING_URI=tls_server.uri, MLFLOW_EXPERIMENT_NAME="untrusted") as app:
+        assert answers(app, request_id)
+        log_says(app, f"MLFLOW_TRACKING_URI={tls_server.uri} cannot be reached", "CERTIFICATE_VERIFY_FAILED")
 
 
 # --- the server is away ---

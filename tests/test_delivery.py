@@ -227,6 +227,18 @@ def test_an_ill_server_costs_nothing_but_time(
             assert running.log().count("traces wait") <= 2
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("manner", ["close", "chunked", "forgetful"])
+def test_a_server_that_answers_in_its_own_manner_gets_all(
+    proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, manner: str
+) -> None:
+    """One that closes each connection, sends no lengths, or loses what is sent before it has answered."""
+    proxy.manner = manner
+    with burst(tmp_path, 60, **to(proxy.uri, name)) as running:
+        assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 60)) == 60
+        assert running.stats("flush") == {"delivered": 60, "spooled": 0, "waiting": 0, "dropped": {}}
+
+
 @pytest.mark.heavy
 def test_an_outage_under_traffic_loses_nothing(server: MLflowServer, run_app: AppRunner, name: str) -> None:
     """Requests served while the server is away are answered, and stored when it is back."""
