@@ -120,10 +120,10 @@ class Traces:
         return found
 
     def wait(self, query: str, count: int = 1) -> list[Trace]:
-        """Wait until so many complete traces match."""
+        """Wait until so many complete traces match: with all of their info, and with spans."""
 
         def complete() -> bool:
-            found = self.search(query, max(count, 100), spans=False)
+            found = self.search(f"{query} AND span.name LIKE '%'", max(count, 100), spans=False)
             return sum(bool(trace.info.client_request_id) for trace in found) >= count
 
         eventually(complete, f"{count} traces with {query}", 60 + count / 4, pause=0.05 if count < 50 else 1.0)

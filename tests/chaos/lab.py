@@ -48,7 +48,7 @@ class Seen:
 
     Attributes:
         found: Traces with the tag.
-        stored: Request ids whose trace is complete: its client request id is set too.
+        stored: Request ids whose trace is complete: its client request id is set, and it has spans.
         twice: Traces that are there for an id that another has too.
         late: Whether the time was over while more still came.
     """
@@ -90,7 +90,7 @@ class Experiment:
         traces: dict[str, str | None] = {}
         query: dict[str, object] = {
             "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": self.id() or "0"}}],
-            "filter": f"tags.client_request_id LIKE '{prefix}-%'",
+            "filter": f"tags.client_request_id LIKE '{prefix}-%' AND span.name LIKE '%'",
             "order_by": ["timestamp_ms ASC"],
             "max_results": 500,
         }
