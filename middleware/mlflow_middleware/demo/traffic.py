@@ -134,11 +134,13 @@ class Client:
 
 
 def stored_traces(http: requests.Session, url: str, experiment_id: str) -> list[dict[str, Any]]:
-    """What MLflow has stored of an experiment: the trace infos of its REST API."""
-    location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
-    answer = http.post(
-        f"{url}/api/3.0/mlflow/traces/search", json={"locations": [location], "max_results": 500}, timeout=TIMEOUT
-    )
+    """What MLflow has stored of an experiment: the trace infos of its REST API, of traces whose spans are there."""
+    query = {
+        "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}],
+        "filter": "span.name LIKE '%'",
+        "max_results": 500,
+    }
+    answer = http.post(f"{url}/api/3.0/mlflow/traces/search", json=query, timeout=TIMEOUT)
     answer.raise_for_status()
     traces: list[dict[str, Any]] = answer.json().get("traces", [])
     return traces
