@@ -65,11 +65,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator
         else:
             (guests / worker_id).touch()
     yield mlflow_server
-    if is_host:
-        eventually(lambda: not list(guests.iterdir()), "the end of all other workers", 900)
-        mlflow_server.stop()
-    else:
+    if not is_host:
         (guests / worker_id).unlink()
+        return
+    while guests.exists():
+        eventually(lambda: not list(guests.iterdir()), "the end of all other workers", 900)
+        with _locked(folder):
+            if not list(guests.iterdir()):
+                mlflow_server.stop()  # a worker that needs it only now is the next host
+                guests.rmdir()
 
 
 def _shared_port(folder: Path) -> int:

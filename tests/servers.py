@@ -24,7 +24,7 @@ MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow==3.17.*")
 DEADLINE = 120.0
 """Seconds after which something that should happen counts as not happening."""
 
-PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60"}
+PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60", "GUNICORN_CMD_ARGS": "--graceful-timeout 60"}
 """For exits that should deliver all, on a machine that may be busy with other tests."""
 
 T = TypeVar("T")
@@ -50,7 +50,8 @@ def free_port() -> int:
 def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment without what would configure MLflow or the middleware, and with ``variables``."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "OTEL_", "DATABRICKS_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **variables}
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "GUNICORN_CMD_ARGS": "--graceful-timeout 10"}
+    return {**kept, **ours, **variables}
 
 
 class Process:
@@ -95,6 +96,12 @@ class Process:
             return False
 
         eventually(is_up, f"{url} answering")
+
+    def kill(self) -> None:
+        """End it, and what it started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
 
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
         """End it, and what it started; returns its exit code."""
@@ -190,7 +197,6 @@ def command_for(app: str, port: int) -> list[str]:
     uvicorn = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning"]
     hypercorn = [sys.executable, "-m", "hypercorn", "--bind", f"127.0.0.1:{port}"]
     gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--log-level", "warning"]
-    gunicorn += ["--graceful-timeout", "60"]  # for exits on a busy machine
     return {
         "asgi": [*uvicorn, "tests.apps.asgi_app:app"],
         "asgi-hypercorn": [*hypercorn, "tests.apps.asgi_app:app"],

@@ -223,8 +223,8 @@ def test_five_hundred_concurrent_requests_never_mix(app: RunningApp, request_id:
         )
         assert seen["request_id"] == f"{request_id}-{index}"
         assert seen["trace_id"] == seen["header"]
-    if app.name == "asgi-hypercorn":
-        return  # how it is stored is shown by the same app under uvicorn
+    if app.name not in ("fastapi", "flask", "django-asgi"):
+        return  # how it is stored is shown by one app of each kind: a server takes 10 s for so many
     stored = app.traces.wait(f"tags.client_request_id LIKE '{request_id}-%'", 500)
     for trace in stored:
         index = int(str(trace.info.client_request_id).rsplit("-", 1)[1])

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import re
 import socket
+import time
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -142,6 +143,7 @@ class Twins:
 
     app: RunningApp
     twin: RunningApp
+    began: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def ask(self, sent: Sent) -> Answer:
         """Send a request to both; what the app answers has passed all that holds for every request."""
@@ -158,15 +160,16 @@ class Twins:
 
     def stored(self, answers: Iterable[Answer]) -> list[Trace]:
         """Wait until the traces of all answers are stored, and read them."""
+        query = f"attributes.timestamp_ms >= {self.began} AND span.name LIKE '%'"
         wanted = {trace_id for answer in answers for trace_id in answer.of("x-mlflow-trace-id")}
 
         def all_there() -> bool:
-            found = self.app.traces.search("span.name LIKE '%'", 2000, spans=False)
+            found = self.app.traces.search(query, spans=False)
             return wanted <= {trace.info.trace_id for trace in found if trace.info.client_request_id}
 
         assert wanted
-        eventually(all_there, f"{len(wanted)} traces stored", pause=0.2)
-        return [trace for trace in self.app.traces.search(limit=2000) if trace.info.trace_id in wanted]
+        eventually(all_there, f"{len(wanted)} traces stored", pause=1.0)
+        return [trace for trace in self.app.traces.search(query) if trace.info.trace_id in wanted]
 
 
 @pytest.fixture

@@ -72,9 +72,12 @@ def test_a_span_that_never_ends_holds_nothing_up(server: MLflowServer) -> None:
             found = [trace for trace in traces.search() if "mlflow.traceName" in trace.info.tags]
             return found if len(found) == 4 else []
 
-        found = eventually(stored, "four traces", pause=0.5)
-        assert process.poll() is None
-        process.communicate(b"", timeout=60)
+        try:
+            found = eventually(stored, "four traces", pause=0.5)
+            assert process.poll() is None
+            process.communicate(b"", timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     trees = {trace.info.tags["mlflow.traceName"]: tree(trace) for trace in found}
     assert trees["root"] == {"root": None, "ends": "root"}

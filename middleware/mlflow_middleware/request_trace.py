@@ -13,7 +13,7 @@ from contextvars import ContextVar, Token
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from mlflow_middleware import delivery, identity, mlflow_seam
+from mlflow_middleware import delivery, identity, mlflow_seam, sampling
 from mlflow_middleware.capture import MAX_ATTRIBUTE
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
@@ -238,8 +238,17 @@ class RequestTrace:
 
     @guarded
     def _end_span(self) -> None:
-        if self._span:
-            self._span.end(self._finish_at)
+        if self._span is None:
+            return
+        if not self._is_kept(self._span):
+            self._span.discard()
+            delivery.sampled_out()
+        self._span.end(self._finish_at)
+
+    def _is_kept(self, span: mlflow_seam.RootSpan) -> bool:
+        key = span.metadata(SESSION_TAG) or span.trace_id
+        seconds = span.seconds(self._finish_at)
+        return sampling.keeps(self._settings, key, failed=span.failed, seconds=seconds)
 
 
 def current() -> RequestTrace | None:

@@ -201,6 +201,16 @@ class Settings(BaseSettings):
     error_statuses: Statuses = frozenset(range(500, 600))
     """Status codes that make the trace an error, as numbers and `500-599` ranges."""
 
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """Share of traces kept; decided by the session id where there is one, so that a conversation is kept or dropped
+    whole, in every process."""
+
+    keep_errors: bool = True
+    """True: a trace that is an error is kept whatever the ratio says."""
+
+    keep_slower_than: float | None = Field(default=None, ge=0)
+    """Seconds from which on a request is kept whatever the ratio says; None for no such limit."""
+
     trust_incoming_trace: bool = False
     """True: a W3C `traceparent` becomes the parent; false: the trace has its own root and a span link to it."""
 

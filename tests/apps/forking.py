@@ -25,7 +25,7 @@ def trace() -> None:
 def child(index: int) -> None:
     with mlflow.start_span(f"child-{index}"):
         mlflow.update_current_trace(client_request_id=f"child-{index}", tags={"client_request_id": f"child-{index}"})
-    os._exit(0 if delivery.flush(60) else 1)
+    os._exit(0 if delivery.flush(200) else 1)
 
 
 threads = [threading.Thread(target=trace) for _ in range(THREADS)]
@@ -42,7 +42,7 @@ stop.set()
 for thread in threads:
     thread.join()
 
-deadline = time.monotonic() + 90
+deadline = time.monotonic() + 220
 left = set(pids)
 codes = []
 while left and time.monotonic() < deadline:

@@ -23,7 +23,7 @@ from mlflow_middleware.delivery.stats import Stats
 from mlflow_middleware.guard import report
 from mlflow_middleware.settings import Settings
 
-__all__ = ["Stats", "flush", "shutdown", "start", "stats"]
+__all__ = ["Stats", "flush", "sampled_out", "shutdown", "start", "stats"]
 
 MAX_FLUSH = 60.0
 """Seconds that ``mlflow.flush_trace_async_logging()``, which has no time limit of its own, waits at most."""
@@ -126,6 +126,10 @@ class Delivery:
         if stats != Stats():
             logger.log(logging.WARNING if stats.dropped else logging.INFO, "at exit: %s", stats)
 
+    def sampled_out(self) -> None:
+        """Count a trace that is not kept."""
+        self._stats.sampled_out += 1
+
     def stats(self) -> Stats:
         """The counts as they stand."""
         return replace(self._stats, waiting=self._queue.unsettled, dropped=dict(self._stats.dropped))
@@ -176,6 +180,12 @@ def shutdown() -> None:
     """Deliver what waits within ``shutdown_timeout``, and spool the rest; for a server's shutdown hook."""
     if _delivery is not None:
         _delivery.shutdown()
+
+
+def sampled_out() -> None:
+    """Count a trace that is not kept."""
+    if _delivery is not None:
+        _delivery.sampled_out()
 
 
 def stats() -> Stats:

@@ -61,7 +61,7 @@ class EncodedTrace:
             trace.trace_id,
             trace.experiment_id,
             content.otlp,
-            content.info.encode(),
+            content.info,
             content.prompts,
             content.attachments,
             supplement=trace.supplement,

@@ -19,7 +19,7 @@ from mlflow_middleware.delivery.pipeline import Answer, Pipeline, Unreadable
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
-REQUEST_TIMEOUT = 15.0
+REQUEST_TIMEOUT = 30.0
 """Seconds that the server may take to accept a connection, and then to answer."""
 
 _NOT_ITS_FAULT = (401, 403, 408, 429, 502, 503, 504)

@@ -18,6 +18,9 @@ class Stats:
     waiting: int = 0
     """Finished, in memory, and not delivered yet."""
 
+    sampled_out: int = 0
+    """Not kept, as ``sample_ratio`` says."""
+
     dropped: dict[str, int] = field(default_factory=dict)
     """Lost, by reason: ``queue full``, ``refused by the server``, ``not encodable``, ``not delivered before the exit``.
     """
@@ -28,5 +31,6 @@ class Stats:
 
     def __str__(self) -> str:
         text = f"{self.delivered} delivered, {self.spooled} spooled, {self.waiting} waiting"
+        text += f", {self.sampled_out} sampled out" if self.sampled_out else ""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
         return f"{text}, {sum(self.dropped.values())} dropped" + (f" ({reasons})" if reasons else "")

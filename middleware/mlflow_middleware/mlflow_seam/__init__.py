@@ -1,4 +1,4 @@
-"""The only module that touches what MLflow and the OpenTelemetry SDK keep private.
+"""The only package that touches what MLflow and the OpenTelemetry SDK keep private.
 
 It does three things: open the root span of a request, hand every finished trace of the process to our delivery,
 and keep MLflow's look-up of the experiment (which fails in the slim package, and asks the server on the request
@@ -11,12 +11,12 @@ import copy
 import functools
 import importlib
 import inspect
-import json
 import logging
 import os
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 from google.protobuf.json_format import ParseDict
-from mlflow.entities import LiveSpan, SpanType, Trace, TraceData
+from mlflow.entities import LiveSpan, SpanType, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.span import create_mlflow_span
 from mlflow.entities.trace_info import TraceInfo
@@ -36,28 +36,33 @@ from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.store.artifact.databricks_artifact_repo import DatabricksArtifactRepository
 from mlflow.tracing import provider, trace_manager
 from mlflow.tracing.client import TracingClient
-from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
+from mlflow.tracing.constant import (
+    TRACE_SCHEMA_VERSION,
+    TRACE_SCHEMA_VERSION_KEY,
+    SpanAttributeKey,
+    TraceMetadataKey,
+    TraceTagKey,
+)
+from mlflow.tracing.context import get_configured_trace_metadata, get_configured_trace_tags
 from mlflow.tracing.fluent import _set_last_active_trace_id
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
 from mlflow.tracing.provider import detach_span_from_context, set_span_in_context
 from mlflow.tracing.trace_manager import InMemoryTraceManager, _Trace
 from mlflow.tracing.utils import (
-    add_size_stats_to_trace_metadata,
     generate_mlflow_trace_id_from_otel_trace_id,
     get_otel_attribute,
 )
 from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
-from mlflow.tracing.utils.otlp import resource_to_otel_proto
+from mlflow.tracing.utils.processor import apply_span_processors
 from mlflow.tracing.utils.truncation import set_request_response_preview
 from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service import utils as tracking_service
-from mlflow.utils.proto_json_utils import message_to_json
 from mlflow.utils.request_utils import _get_http_response_with_retries
 from mlflow.utils.rest_utils import MlflowHostCreds, get_workspace_client, http_request
 from opentelemetry.context import Context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, Span
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -65,6 +70,7 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     TraceFlags,
+    Tracer,
     get_current_span,
 )
 from opentelemetry.trace import (
@@ -72,6 +78,8 @@ from opentelemetry.trace import (
 )
 from requests import Response
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
+
+from mlflow_middleware.mlflow_seam import encoding
 
 # Imported by MLflow or requests only when a trace starts or is sent. A fork in the middle of an import leaves its lock
 # locked in the child for ever, so they are imported here, before there are threads.
@@ -92,11 +100,13 @@ MLFLOW_VERSION: str = mlflow.__version__
 class RootSpan:
     """The root span of one request's trace, and the trace's own data (tags, metadata)."""
 
-    __slots__ = ("_span", "span_id", "trace_id")
+    __slots__ = ("_otel", "_span", "_trace", "span_id", "trace_id")
 
-    def __init__(self, span: LiveSpan) -> None:
+    def __init__(self, span: LiveSpan, trace: _Trace) -> None:
         self._span = span
-        self.trace_id: str = span.trace_id
+        self._otel: Span = span._span
+        self._trace = trace
+        self.trace_id: str = trace.info.trace_id
         """MLflow's trace id, ``tr-`` and 32 hexadecimal digits."""
         self.span_id: str = span.span_id
         """16 hexadecimal digits."""
@@ -107,12 +117,12 @@ class RootSpan:
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         """Set span attributes; values are anything that JSON can hold."""
-        self._span.set_attributes(dict(attributes))
+        encoding.set_attributes(self._otel, attributes)
 
     def rename(self, name: str) -> None:
         """Name the span and its trace."""
-        self._span._span.update_name(name)
-        self.update_trace(tags={TraceTagKey.TRACE_NAME: name})
+        self._otel.update_name(name)
+        self._trace.info.tags[TraceTagKey.TRACE_NAME] = name
 
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as OpenTelemetry does, and the error status with it."""
@@ -121,8 +131,8 @@ class RootSpan:
 
     def set_error(self, description: str) -> None:
         """Set the error status, unless an exception already did."""
-        if self._span._span.status.status_code is not StatusCode.ERROR:
-            self._span._span.set_status(Status(StatusCode.ERROR, description))
+        if self._otel.status.status_code is not StatusCode.ERROR:
+            self._otel.set_status(Status(StatusCode.ERROR, description))
 
     def update_trace(
         self,
@@ -131,22 +141,56 @@ class RootSpan:
         client_request_id: str | None = None,
     ) -> None:
         """Add tags and metadata to the trace, and set its client request id where the server can store it."""
-        with InMemoryTraceManager.get_instance().get_trace(self.trace_id) as trace:
-            if trace is None:
-                return
-            trace.info.tags.update(tags or {})
-            trace.info.trace_metadata.update(metadata or {})
-            if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
-                trace.info.client_request_id = client_request_id
+        info = self._trace.info
+        if tags:
+            info.tags.update(tags)
+        if metadata:
+            info.trace_metadata.update(metadata)
+        if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
+            info.client_request_id = client_request_id
 
     def metadata(self, key: str) -> str | None:
         """The trace's metadata value for ``key``, as it stands now."""
-        with InMemoryTraceManager.get_instance().get_trace(self.trace_id) as trace:
-            return trace.info.trace_metadata.get(key) if trace is not None else None
+        value: str | None = self._trace.info.trace_metadata.get(key)
+        return value
+
+    @property
+    def failed(self) -> bool:
+        """Whether the span's status is an error."""
+        return self._otel.status.status_code is StatusCode.ERROR
+
+    def seconds(self, end_time_ns: int | None = None) -> float:
+        """How long the span has taken, until now or a time (nanoseconds since the epoch)."""
+        return ((end_time_ns or time.time_ns()) - (self._otel.start_time or 0)) / 1e9
+
+    def discard(self) -> None:
+        """Take the trace out of MLflow's registry: nothing of it will be exported."""
+        manager = InMemoryTraceManager.get_instance()
+        with manager._lock:
+            manager._traces.pop(self.trace_id, None)
+            manager._otel_id_to_mlflow_trace_id.pop(self._otel.get_span_context().trace_id, None)
 
     def end(self, end_time_ns: int | None = None) -> None:
-        """End the span, now or at a time (nanoseconds since the epoch); its status is OK unless an error was set."""
-        self._span.end(end_time_ns=end_time_ns)
+        """End the span, now or at a time (nanoseconds since the epoch); its status is OK unless an error was set.
+
+        As ``LiveSpan.end`` does it, without what concerns other types of spans: the cost of a model's call, and hints
+        to agents, whose imports fail each time in the slim package (60 us on a slow core).
+        """
+        if self._otel.status.status_code is not StatusCode.ERROR:
+            self._otel.set_status(_OK)
+        if _LOG_LEVEL and _LOG_LEVEL not in encoding.attributes_of(self._otel):
+            encoding.set_attributes(self._otel, _DEFAULT_LOG_LEVEL)
+        apply_span_processors(self._span)
+        self._otel.end(end_time=end_time_ns)
+
+
+_OK = Status(StatusCode.OK)
+
+_LOG_LEVEL: str | None = getattr(SpanAttributeKey, "LOG_LEVEL", None)
+"""The attribute for a span's severity, where MLflow knows it (3.15)."""
+
+_DEFAULT_LOG_LEVEL = {_LOG_LEVEL: 10} if _LOG_LEVEL else {}
+"""What MLflow gives to spans of type CHAIN: DEBUG (mlflow/tracing/utils/default_log_level.py)."""
 
 
 def open_root_span(
@@ -173,16 +217,30 @@ def open_root_span(
         context = otel_set_span_in_context(NonRecordingSpan(remote), context)
     elif remote is not None:
         links = (Link(remote),)
-    otel_span = provider._get_tracer(__name__).start_span(name, context=context, links=links)
+    otel_span: Any = _tracer().start_span(name, context=context, links=links)
     if not otel_span.is_recording():
         return None
-    trace_id = get_otel_attribute(otel_span, SpanAttributeKey.REQUEST_ID)
-    span = InMemoryTraceManager.get_instance().get_span_from_id(trace_id, f"{otel_span.context.span_id:016x}")
+    manager = InMemoryTraceManager.get_instance()
+    trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(otel_span.context.trace_id))
+    span = trace.span_dict.get(f"{otel_span.context.span_id:016x}") if trace else None
     if span is None:
         return None
-    span.set_span_type(SpanType.CHAIN)
-    span.set_attributes(dict(attributes))
-    return RootSpan(span)
+    encoding.set_attributes(otel_span, {SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN, **attributes})
+    return RootSpan(span, trace)
+
+
+_known_tracer: tuple[object, Tracer] | None = None
+
+
+def _tracer() -> Tracer:
+    """MLflow's tracer, which stays the same as long as its provider does; to get it takes 15 us each time."""
+    global _known_tracer  # noqa: PLW0603
+    known, current = _known_tracer, provider.provider.get()
+    if known is not None and known[0] is current:
+        return known[1]
+    tracer: Tracer = provider._get_tracer(__name__)
+    _known_tracer = (provider.provider.get(), tracer)
+    return tracer
 
 
 def detach(token: object) -> None:
@@ -224,7 +282,7 @@ class TraceContent:
     """
 
     otlp: bytes
-    info: str
+    info: bytes
     prompts: list[tuple[str, str]]
     attachments: dict[str, bytes]
 
@@ -264,54 +322,18 @@ class FinishedTrace:
         self.is_read = True
         self._finalize(self._trace)
         info = replace(self._trace.info, trace_location=TraceLocation.from_experiment_id(experiment_id))
-        live = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
-        spans = [span.to_immutable_span() for span in live]
+        spans = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
         set_request_response_preview(info, TraceData(spans))
-        add_size_stats_to_trace_metadata(Trace(info, TraceData(spans)))
-        request = ExportTraceServiceRequest()
-        resource_spans = request.resource_spans.add()
-        resource_spans.resource.CopyFrom(resource_to_otel_proto(spans[0]._span.resource if spans else None))
-        resource_spans.scope_spans.add().spans.extend(_span_to_proto(span) for span in spans)
+        encoding.add_size_stats(info, spans)
         prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
-        attachments = {key: each.content_bytes for span in live for key, each in span._attachments.items()}
-        return TraceContent(request.SerializeToString(), _info_to_json(info), prompts, attachments)
-
-
-def _span_to_proto(span: MlflowSpan) -> Any:
-    try:
-        return span.to_otel_proto()
-    except Exception:
-        plain = span.to_dict()
-        plain["attributes"] = {
-            key: json.dumps(_sendable(json.loads(text))) for key, text in plain["attributes"].items()
-        }
-        return MlflowSpan.from_dict(_sendable(plain)).to_otel_proto()
-
-
-def _info_to_json(info: TraceInfo) -> str:
-    try:
-        return str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
-    except Exception:
-        texts = ("tags", "trace_metadata", "client_request_id", "request_preview", "response_preview")
-        plain = replace(info, **{name: _sendable(getattr(info, name)) for name in texts})
-        return str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
-
-
-def _sendable(value: Any) -> Any:
-    """The same without what protobuf refuses: half a surrogate pair, an integer of more than 64 bits."""
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return str(value)
-    if isinstance(value, dict):
-        return {_sendable(key): _sendable(inner) for key, inner in value.items()}
-    return [_sendable(inner) for inner in value] if isinstance(value, list | tuple) else value
+        attachments = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
+        return TraceContent(encoding.spans_to_otlp(spans), encoding.info_to_json(info), prompts, attachments)
 
 
 def _size(span: LiveSpan) -> int:
-    attributes = span._span.attributes or {}
     attached = sum(len(each.content_bytes) for each in span._attachments.values())
-    return 500 + attached + sum(len(value) for value in attributes.values() if isinstance(value, str))
+    values = list(encoding.attributes_of(span._span).values())
+    return 500 + attached + sum(len(value) for value in values if isinstance(value, str))
 
 
 def _has_open_spans(trace: _Trace) -> bool:
@@ -387,6 +409,25 @@ class _Processor(BaseMlflowSpanProcessor):
         exporter = _Exporter(tracking_uri, put, queue, self._finalize)
         super().__init__(exporter, export_metrics=provider.should_export_otlp_metrics())
 
+    def _get_basic_trace_metadata(self) -> dict[str, Any]:
+        metadata: dict[str, Any]
+        if not is_slim():
+            metadata = super()._get_basic_trace_metadata()
+            return metadata
+        # without the prediction context, for which MLflow tries imports that fail: 10 us
+        metadata = {**self._env_metadata, TRACE_SCHEMA_VERSION_KEY: str(TRACE_SCHEMA_VERSION)}
+        if run := fluent._get_latest_active_run():
+            metadata[TraceMetadataKey.SOURCE_RUN] = run.info.run_id
+        if model_id := fluent._get_active_model_id_global():
+            metadata[TraceMetadataKey.MODEL_ID] = model_id
+        return {**metadata, **(get_configured_trace_metadata() or {})}
+
+    def _get_basic_trace_tags(self, span: ReadableSpan) -> dict[str, Any]:
+        if not is_slim():
+            tags: dict[str, Any] = super()._get_basic_trace_tags(span)
+            return tags
+        return {**(get_configured_trace_tags() or {}), TraceTagKey.TRACE_NAME: span.name}
+
     def _start_trace(self, root_span: Span) -> TraceInfo:
         info = TraceInfo(
             trace_id=generate_mlflow_trace_id_from_otel_trace_id(root_span.context.trace_id),
@@ -412,8 +453,8 @@ class _Processor(BaseMlflowSpanProcessor):
         if self._export_metrics:
             self.record_metrics_for_span(span)
         if _is_local_root(span):
-            _set_last_active_trace_id(get_otel_attribute(span, SpanAttributeKey.REQUEST_ID))
-        SimpleSpanProcessor.on_end(self, span)
+            _set_last_active_trace_id(self._trace_manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id))
+        self.span_exporter.export((span,))  # which makes no requests that would have to be kept from being traced
 
     def _finalize(self, trace: _Trace) -> None:
         """Bring the trace info up to date with the root; what MLflow does when the root ends."""

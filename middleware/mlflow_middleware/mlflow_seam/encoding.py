@@ -1,0 +1,264 @@
+"""A finished trace as it goes over the wire: what MLflow's own exporter would send, at a fraction of its cost.
+
+MLflow goes over each span and each trace info several times, by way of protobuf messages and their JSON. That is about
+1 ms a trace of two spans on a slow core; here it is about a tenth. What is rare (events, links, assessments) takes
+MLflow's own way.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
+from typing import Any
+
+from mlflow.entities import LiveSpan, Trace, TraceData
+from mlflow.entities import Span as MlflowSpan
+from mlflow.entities.trace_info import TraceInfo
+from mlflow.entities.trace_info_v2 import _truncate_request_metadata, _truncate_tags
+from mlflow.protos.service_pb2 import StartTraceV3
+from mlflow.tracing.constant import TraceMetadataKey
+from mlflow.tracing.utils import add_size_stats_to_trace_metadata, dump_span_attribute_value
+from mlflow.tracing.utils.otlp import _set_otel_proto_anyvalue, resource_to_otel_proto
+from mlflow.utils.proto_json_utils import message_to_json
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span
+from opentelemetry.trace import StatusCode
+
+_STATUS_NAMES = {
+    StatusCode.UNSET: "STATUS_CODE_UNSET",
+    StatusCode.OK: "STATUS_CODE_OK",
+    StatusCode.ERROR: "STATUS_CODE_ERROR",
+}
+"""https://github.com/open-telemetry/opentelemetry-proto, opentelemetry/proto/trace/v1/trace.proto, Status.StatusCode"""
+
+
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+    """The attributes as they are stored: MLflow's are JSON texts. Not to be changed."""
+    bounded: Any = span._attributes
+    plain: dict[str, Any] = getattr(bounded, "_dict", bounded)  # its own iterators copy, under a lock
+    return plain
+
+
+def set_attributes(span: Span, attributes: Mapping[str, object]) -> None:
+    """Set attributes of a span that has not ended, as MLflow stores them: JSON texts.
+
+    All at once, without what MLflow and OpenTelemetry check of each: 1 us for each, instead of 13.
+    """
+    texts = {key: _to_json(value) for key, value in attributes.items()}
+    bounded: Any = span._attributes
+    plain: dict[str, Any] | None = getattr(bounded, "_dict", None)
+    if plain is None or bounded.max_value_len is not None:  # another SDK, or a limit that the operator has set
+        span.set_attributes(texts)
+        return
+    with bounded._lock:
+        plain.update(texts)
+
+
+def _to_json(value: object) -> str:
+    if type(value) is str:
+        return encode_basestring(value)
+    return str(value) if type(value) is int else str(dump_span_attribute_value(value))
+
+
+def spans_to_otlp(spans: Sequence[LiveSpan]) -> bytes:
+    """Ended spans of one trace, as an OTLP request (protobuf)."""
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    if spans:
+        resource_spans.resource.CopyFrom(_resource(spans[0]._span.resource))
+    scope = resource_spans.scope_spans.add()
+    for span in spans:
+        try:
+            _fill(scope.spans.add(), span)
+        except Exception:  # it holds what protobuf refuses
+            scope.spans[-1].CopyFrom(_sendable_span(span.to_immutable_span()))
+    return bytes(request.SerializeToString())
+
+
+def _fill(message: SpanMessage, span: LiveSpan) -> None:
+    otel = span._span
+    if span._links or otel._events:
+        message.CopyFrom(span.to_immutable_span().to_otel_proto())
+        return
+    message.trace_id = otel.context.trace_id.to_bytes(16, "big")
+    message.span_id = otel.context.span_id.to_bytes(8, "big")
+    message.name = otel.name
+    message.start_time_unix_nano = otel.start_time
+    message.end_time_unix_nano = otel.end_time
+    if otel.parent is not None:
+        message.parent_span_id = otel.parent.span_id.to_bytes(8, "big")
+    message.status.code = otel.status.status_code.value
+    if otel.status.description:
+        message.status.message = otel.status.description
+    attributes = message.attributes
+    for key, text in list(attributes_of(otel).items()):
+        value = _decoded(text)
+        attribute = attributes.add(key=key)
+        if type(value) is str:
+            attribute.value.string_value = value
+        else:
+            _set_otel_proto_anyvalue(attribute.value, value)
+
+
+def _decoded(text: Any) -> Any:
+    """What MLflow reads from a stored attribute: the value of a JSON text, and anything else as it is."""
+    if not text:
+        return None
+    if type(text) is str and text[0] == '"' and "\\" not in text and text.find('"', 1) == len(text) - 1:
+        return text[1:-1]
+    try:
+        return json.loads(text)
+    except Exception:
+        return text
+
+
+_resources: dict[int, tuple[Resource, ResourceMessage]] = {}
+
+
+def _resource(resource: Resource) -> ResourceMessage:
+    """The resource as a message, made once: it is the same object for all spans of a tracer provider."""
+    known = _resources.get(id(resource))
+    if known is None or known[0] is not resource:
+        _resources.clear()
+        known = _resources[id(resource)] = (resource, resource_to_otel_proto(resource))
+    return known[1]
+
+
+def _sendable_span(span: MlflowSpan) -> Any:
+    try:
+        return span.to_otel_proto()
+    except Exception:
+        plain = span.to_dict()
+        plain["attributes"] = {key: json.dumps(_sendable(_decoded(text))) for key, text in plain["attributes"].items()}
+        return MlflowSpan.from_dict(_sendable(plain)).to_otel_proto()
+
+
+def info_to_json(info: TraceInfo) -> bytes:
+    """A trace info as the body of ``POST /api/3.0/mlflow/traces``."""
+    if info.assessments:
+        return _info_by_mlflow(info).encode()
+    plain = _info_to_dict(info)
+    if info.execution_duration is not None:
+        plain["execution_duration"] = _duration(info.execution_duration)
+    body = {"trace": {"trace_info": plain}}
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return json.dumps(_sendable(body)).encode()
+
+
+def _info_by_mlflow(info: TraceInfo) -> str:
+    try:
+        return str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
+    except Exception:
+        plain = TraceInfo(**{name: _sendable(value) for name, value in vars(info).items()})
+        return str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
+
+
+def add_size_stats(info: TraceInfo, spans: Sequence[LiveSpan]) -> None:
+    """Add the sizes of a trace's JSON to its metadata, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata``."""
+    if info.assessments or not spans:
+        immutable = [span.to_immutable_span() for span in spans]
+        add_size_stats_to_trace_metadata(Trace(info, TraceData(immutable)))
+        return
+    sizes = sorted(_size_of(span) for span in spans)
+    plain = _info_to_dict(info)
+    plain["execution_duration_ms"] = info.execution_duration
+    around = len(json.dumps({"info": plain, "data": {"spans": []}}))
+    total = sum(sizes) + around + (len(sizes) - 1) * 2
+    stats = {
+        "total_size_bytes": total,
+        "num_spans": len(sizes),
+        "max": sizes[-1],
+        "p25": int(_percentile(sizes, 0.25)),
+        "p50": int(_percentile(sizes, 0.50)),
+        "p75": int(_percentile(sizes, 0.75)),
+    }
+    info.trace_metadata[TraceMetadataKey.SIZE_STATS] = json.dumps(stats)
+    info.trace_metadata[TraceMetadataKey.SIZE_BYTES] = str(total)
+
+
+def _size_of(span: LiveSpan) -> int:
+    """Bytes of a span's JSON."""
+    otel = span._span
+    if span._links or otel._events:
+        return len(json.dumps(span.to_immutable_span().to_dict(), default=str))
+    plain = {
+        "trace_id": _base64(otel.context.trace_id, 16),
+        "span_id": _base64(otel.context.span_id, 8),
+        "parent_span_id": _base64(otel.parent.span_id, 8) if otel.parent is not None else None,
+        "name": otel.name,
+        "start_time_unix_nano": otel.start_time,
+        "end_time_unix_nano": otel.end_time,
+        "events": [],
+        "status": {"code": _STATUS_NAMES[otel.status.status_code], "message": otel.status.description or ""},
+        "attributes": attributes_of(otel),
+        "links": [],
+    }
+    return len(json.dumps(plain, default=str))
+
+
+def _base64(number: int, length: int) -> str:
+    return base64.b64encode(number.to_bytes(length, "big")).decode()
+
+
+def _percentile(ordered: Sequence[int], share: float) -> float:
+    """Between the two values next to that place, as far as the place is between them."""
+    place = (len(ordered) - 1) * share
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def _info_to_dict(info: TraceInfo) -> dict[str, Any]:
+    """What ``TraceInfo.to_dict`` gives, but for the duration, which is written in two ways."""
+    location = info.trace_location.mlflow_experiment
+    plain: dict[str, Any] = {"trace_id": info.trace_id}
+    if info.client_request_id is not None:
+        plain["client_request_id"] = info.client_request_id
+    plain["trace_location"] = {
+        "type": "MLFLOW_EXPERIMENT",
+        "mlflow_experiment": {"experiment_id": location.experiment_id if location else ""},
+    }
+    if info.request_preview is not None:
+        plain["request_preview"] = info.request_preview
+    if info.response_preview is not None:
+        plain["response_preview"] = info.response_preview
+    plain["request_time"] = _timestamp(info.request_time)
+    plain["state"] = info.state.value
+    if info.trace_metadata:
+        plain["trace_metadata"] = _truncate_request_metadata(info.trace_metadata)
+    if info.tags:
+        plain["tags"] = _truncate_tags(info.tags)
+    return plain
+
+
+def _timestamp(milliseconds: int) -> str:
+    """https://protobuf.dev/programming-guides/json/, ``Timestamp``: RFC 3339, with 0 or 3 digits of a fraction."""
+    seconds, fraction = divmod(milliseconds, 1000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{text}.{fraction:03d}Z" if fraction else f"{text}Z"
+
+
+def _duration(milliseconds: int) -> str:
+    """https://protobuf.dev/programming-guides/json/, ``Duration``."""
+    sign = "-" if milliseconds < 0 else ""
+    seconds, fraction = divmod(abs(milliseconds), 1000)
+    return f"{sign}{seconds}.{fraction:03d}s" if fraction else f"{sign}{seconds}s"
+
+
+def _sendable(value: Any) -> Any:
+    """The same without what protobuf or JSON refuse: half a surrogate pair, an integer of more than 64 bits."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
+    if isinstance(value, dict):
+        return {_sendable(key): _sendable(inner) for key, inner in value.items()}
+    return [_sendable(inner) for inner in value] if isinstance(value, list | tuple) else value

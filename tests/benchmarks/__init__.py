@@ -1,0 +1,1 @@
+"""What tracing costs, in the ways that users could pick, side by side."""

@@ -1,0 +1,168 @@
+"""What tracing costs an app, side by side: untraced, by hand as MLflow's documentation has it, by OpenTelemetry, by us.
+
+    python -m tests.benchmarks [--frameworks FastAPI,Flask,Django] [--rounds N] [--output FOLDER]
+
+Each way has an app process and an experiment of its own on one real MLflow server on SQLite; the ways take turns in
+each round. Nothing is asserted: times differ from machine to machine, so look at the ratios. Where a target is missed,
+the last lines say so. Takes about half an hour on two cores that have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.benchmarks.measure import WAYS, Figures, caught_up, measure
+from tests.benchmarks.plot import plot
+from tests.servers import MLflowServer
+
+NAMES = {
+    "untraced": "untraced",
+    "mlflow": "MLflow by hand",
+    "otel": "OpenTelemetry to MLflow",
+    "ours": "ours",
+    "ours-sampled": "ours, `sample_ratio=0.1`",
+}
+
+Rounds = dict[str, list[Figures]]
+
+
+def spread(values: list[float], form: str = "{:.2f}") -> str:
+    """The median, and from where to where it goes."""
+    low, middle, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def against(rounds: Rounds, way: str, value: Callable[[Figures, Figures], float]) -> list[float]:
+    """A figure of each round against that of the untraced app in the same round."""
+    return [value(mine, plain) for mine, plain in zip(rounds[way], rounds["untraced"], strict=True)]
+
+
+def added(rounds: Rounds, way: str) -> list[float]:
+    """CPU that a way adds to a request, in microseconds."""
+    return against(rounds, way, lambda mine, plain: mine.cpu - plain.cpu)
+
+
+def kept(rounds: Rounds, way: str) -> list[float]:
+    """The share of the untraced throughput that is left."""
+    return against(rounds, way, lambda mine, plain: mine.throughput / plain.throughput)
+
+
+def p99(rounds: Rounds, way: str) -> list[float]:
+    """What a way adds to the 99th percentile of the latency, in milliseconds."""
+    return against(rounds, way, lambda mine, plain: mine.p99 - plain.p99)
+
+
+def shares(rounds: Rounds, way: str, other: str) -> list[float]:
+    """What a way adds to the CPU, as a share of what another adds."""
+    return [mine / theirs for mine, theirs in zip(added(rounds, way), added(rounds, other), strict=True)]
+
+
+def table(framework: str, rounds: Rounds, stored: dict[str, Figures]) -> list[str]:
+    """The Markdown table of one framework."""
+    lines = [
+        f"| {framework} | throughput kept | CPU added to a request, µs | p50 / p99 added, ms | memory, MiB | stored |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for way in rounds:
+        p50s = against(rounds, way, lambda mine, plain: mine.p50 - plain.p50)
+        memory = spread([figures.memory for figures in rounds[way]], "{:.0f}")
+        counted = stored.get(way)
+        share = f"{100 * counted.stored / counted.requests:.1f} %" if counted else ""
+        if way == "untraced":
+            lines.append(f"| {NAMES[way]} | 1 | | | {memory} | |")
+            continue
+        latencies = f"{statistics.median(p50s):.2f} / {statistics.median(p99(rounds, way)):.2f}"
+        lines.append(
+            f"| {NAMES[way]} | {spread(kept(rounds, way))} | {spread(added(rounds, way), '{:.0f}')} "
+            f"| {latencies} | {memory} | {share} |"
+        )
+    return lines
+
+
+def verdicts(framework: str, rounds: Rounds, stored: dict[str, Figures]) -> list[str]:
+    """Each target: reached or missed."""
+    lines = []
+
+    def judge(what: str, values: list[float], target: float, at_least: bool = False) -> None:
+        middle = statistics.median(values)
+        good = middle >= target if at_least else middle <= target
+        words = "reached" if good else "MISSED"
+        lines.append(f"{framework}, {what}: {spread(values)}, target {target:g}: {words}")
+
+    if framework == "FastAPI":
+        judge("throughput kept", kept(rounds, "ours"), 0.60, at_least=True)
+        judge("CPU added, ours / by hand", shares(rounds, "ours", "mlflow"), 0.1)
+    judge("CPU added, ours / OpenTelemetry's", shares(rounds, "ours", "otel"), 0.6)
+    judge("p99 at 200 requests/s, ours - untraced (ms)", p99(rounds, "ours"), 1.0)
+    if "ours" in stored:
+        judge("share stored", [stored["ours"].stored / stored["ours"].requests], 1.0, at_least=True)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frameworks", default="FastAPI,Flask,Django", metavar="NAME[,NAME]")
+    parser.add_argument("--ways", default=",".join(WAYS), metavar="NAME[,NAME]")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--rate", type=float, default=200.0, help="requests a second where latency and CPU are measured"
+    )
+    parser.add_argument("--gentle", type=float, default=4.0, help="seconds at that rate")
+    parser.add_argument("--saturated", type=float, default=4.0, help="seconds at full load")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where benchmark.md and benchmark.svg go")
+    arguments = parser.parse_args()
+    text, judged, plotted = [], [], {}
+    for framework in arguments.frameworks.split(","):
+        rounds, stored = run(framework, arguments)
+        text += [*table(framework, rounds, stored), ""]
+        judged += verdicts(framework, rounds, stored)
+        plotted[framework] = {
+            NAMES[way].replace("`", ""): (kept(rounds, way), added(rounds, way)) for way in rounds if way != "untraced"
+        }
+    print("\n".join([*text, *judged]))
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / "benchmark.md").write_text("\n".join(text))
+        (arguments.output / "benchmark.svg").write_text(plot(plotted))
+
+
+def run(framework: str, arguments: argparse.Namespace) -> tuple[Rounds, dict[str, Figures]]:
+    """All rounds of one framework, on a server of its own; then what is stored of a saturated app, way by way."""
+    rounds: Rounds = defaultdict(list)
+    ways = arguments.ways.split(",")
+    with tempfile.TemporaryDirectory(prefix="mlflow-middleware-benchmark-") as name:
+        folder = Path(name)
+        server = MLflowServer(folder)
+        server.start()
+        try:
+            for number in range(arguments.rounds):
+                for way in ways:
+                    figures = measure(
+                        framework,
+                        way,
+                        server,
+                        folder,
+                        rate=arguments.rate,
+                        gentle=arguments.gentle,
+                        saturated=arguments.saturated,
+                    )
+                    rounds[way].append(figures)
+                    print(f"{framework}, round {number + 1}, {way}: {figures}", file=sys.stderr, flush=True)
+            stored = {}
+            for way in ways:
+                if way in ("mlflow", "otel", "ours"):
+                    stored[way] = caught_up(framework, way, server, folder, saturated=arguments.saturated)
+                    print(f"{framework}, caught up, {way}: {stored[way]}", file=sys.stderr, flush=True)
+        finally:
+            server.stop()
+    return rounds, stored
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The ways to trace an app, as they are in each one's documentation; ``WAY`` in the environment chooses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+WAY = os.environ.get("WAY", "untraced")
+
+REPLY = {"choices": [{"message": {"role": "assistant", "content": "MLflow is a platform for GenAI apps. " * 5}}]}
+
+
+def _answer(body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    """What the chat app does: as good as nothing."""
+    return REPLY
+
+
+def handler() -> Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]:
+    """The function that answers, traced by hand where that is the way."""
+    if WAY != "mlflow":
+        return _answer
+    import mlflow
+
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    mlflow.set_experiment(os.environ["EXPERIMENT"])
+
+    @mlflow.trace(name="POST /chats/{chat_id}")
+    def traced(body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        mlflow.update_current_trace(
+            client_request_id=headers.get("x-request-id"),
+            tags={"environment": "production", "app_version": "1.2.3", "deployment_id": "d-7", "region": "eu-west-1"},
+            metadata={
+                "mlflow.trace.session": headers.get("x-session-id", ""),
+                "mlflow.trace.user": headers.get("x-user-id", ""),
+            },
+        )
+        return REPLY
+
+    return traced  # type: ignore[no-any-return]
+
+
+def instrument_by_opentelemetry() -> None:
+    """Set the global tracer provider up to send OTLP to the MLflow server."""
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": "chat"}))
+    exporter = OTLPSpanExporter(
+        endpoint=f"{os.environ['MLFLOW_TRACKING_URI']}/v1/traces",
+        headers={"x-mlflow-experiment-id": os.environ["EXPERIMENT_ID"]},
+    )
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)

@@ -1,0 +1,72 @@
+"""Sampling: a share of the conversations, whole, and what is worth keeping in any case."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from mlflow_middleware.sampling import keeps
+from mlflow_middleware.settings import Settings, SettingsError
+from tests.conftest import AppRunner
+
+NAMES = ["asgi", "flask", "django-asgi"]
+
+
+def kept(key: str = "s-1", *, failed: bool = False, seconds: float = 0.1, **options: object) -> bool:
+    """Whether a trace is kept with these options."""
+    return keeps(Settings(**options), key, failed=failed, seconds=seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 1.0])
+def test_the_share_is_the_ratio(ratio: float) -> None:
+    """Of many sessions, about that many; of the same sessions, always the same."""
+    keys = [f"session-{number}" for number in range(10_000)]
+
+    def chosen(share: float) -> set[str]:
+        settings = Settings(sample_ratio=share)
+        return {key for key in keys if keeps(settings, key, failed=False, seconds=0.1)}
+
+    assert abs(len(chosen(ratio)) / len(keys) - ratio) < 0.02
+    assert chosen(ratio) == chosen(ratio)
+    assert chosen(ratio) <= chosen(min(1.0, ratio + 0.1))
+
+
+def test_errors_are_kept_unless_said_otherwise() -> None:
+    """Whatever the ratio says."""
+    assert kept(failed=True, sample_ratio=0)
+    assert not kept(failed=True, sample_ratio=0, keep_errors=False)
+
+
+def test_slow_requests_are_kept_where_asked_for() -> None:
+    """From the given number of seconds on."""
+    assert kept(seconds=2.1, sample_ratio=0, keep_slower_than=2)
+    assert not kept(seconds=1.9, sample_ratio=0, keep_slower_than=2)
+    assert not kept(seconds=1000, sample_ratio=0)
+
+
+@pytest.mark.parametrize("option", [{"sample_ratio": 1.5}, {"sample_ratio": -0.1}, {"keep_slower_than": -1}])
+def test_a_value_that_makes_no_sense_is_named(option: dict[str, float]) -> None:
+    """At start-up, with the option's name."""
+    with pytest.raises(SettingsError, match=next(iter(option))):
+        Settings.load(**option)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
+def test_a_conversation_is_kept_or_dropped_whole(run_app: AppRunner, request_id: str, name: str) -> None:
+    """The server has all requests of some sessions, none of the others, and every error."""
+    app = run_app(name, {"sample_ratio": 0.5})
+    sessions = [f"{request_id}-{number}" for number in range(12)]
+    for turn in range(3):
+        for session in sessions:
+            app.get("/status/200", x_session_id=session, x_request_id=f"{session}-{turn}")
+    dropped = next(session for session in sessions if not kept(session, sample_ratio=0.5))
+    app.get("/status/500", x_session_id=dropped, x_request_id=f"{dropped}-error")  # stored after all before it
+
+    app.traces.one(f"{dropped}-error")
+    stored = app.traces.search(f"tags.client_request_id LIKE '{request_id}-%' AND tags.`http.status_code` = '200'")
+
+    expected = {session: 3 for session in sessions if kept(session, sample_ratio=0.5)}
+    assert Counter(trace.info.tags["mlflow.trace.session"] for trace in stored) == expected
+    assert 0 < len(expected) < len(sessions)
