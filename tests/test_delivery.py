@@ -150,6 +150,7 @@ def test_workers_forked_after_a_trace_report_all(run_app: AppRunner, name: str) 
     assert len(app.traces.search("tags.`mlflow.traceName` = 'before the fork'")) == 1
 
 
+@pytest.mark.heavy
 def test_forks_while_threads_trace_deadlock_no_child(server: MLflowServer, name: str) -> None:
     """Forty children forked while four threads trace: all end, and each child's trace is stored."""
     done = subprocess.run(

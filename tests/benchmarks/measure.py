@@ -18,7 +18,7 @@ from tests.servers import ROOT, MLflowServer, Process, clean_environment, free_p
 WARM_UP = 2.0
 """Seconds of gentle traffic before anything is measured."""
 
-QUIET = 3.0
+QUIET = 6.0
 """Seconds without a new trace after which an exporter counts as done."""
 
 COMMANDS = {
