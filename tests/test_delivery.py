@@ -279,6 +279,22 @@ def test_a_full_queue_drops_the_newest_and_says_so_once(tmp_path: Path, name: st
         assert running.log().count("the queue of traces is full") == 1
 
 
+def test_an_mlflow_of_an_unknown_shape_keeps_its_exporter() -> None:
+    """It is said once, and nothing of it is replaced."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.unknown_shape"],
+        env=clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout == "left alone\n"
+    assert done.stderr.count("its own exporter stays in place") == 1
+
+
 # --- the spool ---
 
 

@@ -56,6 +56,7 @@ class TraceMiddleware:
     def set_up(self, settings: Settings | None, options: Mapping[str, object]) -> None:
         """Take the settings; the last part of being built."""
         self.settings = settings or Settings.load(**options)
+        self._safe_route = guarded(self.route)
         request_trace.start(self.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +93,7 @@ class TraceMiddleware:
             trace.failed(error)
             raise
         finally:
-            trace.exchange.route = guarded(self.route)(scope) or trace.exchange.route
+            trace.exchange.route = self._safe_route(scope) or trace.exchange.route
             trace.finish()
             trace.deactivate()
 

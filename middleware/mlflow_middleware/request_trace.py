@@ -195,6 +195,7 @@ class RequestTrace:
         metadata = {key: known[key] for key in (SESSION_TAG, USER_TAG) if key in known}
         self._span.update_trace(known, metadata, client_request_id=request_id)
 
+    @guarded
     def _identify(self) -> None:
         if self._identified or self._settings.identify is None:
             return
@@ -206,7 +207,7 @@ class RequestTrace:
 
     @guarded
     def _complete(self) -> None:
-        guarded(self._identify)()
+        self._identify()
         exchange, span = self.exchange, self._span
         if span is None:
             return

@@ -8,6 +8,7 @@ MLflow's own way.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,15 @@ def attributes_of(span: ReadableSpan) -> dict[str, Any]:
     bounded: Any = span._attributes
     plain: dict[str, Any] = getattr(bounded, "_dict", bounded)  # its own iterators copy, under a lock
     return plain
+
+
+def size_of_attributes(span: ReadableSpan) -> int:
+    """Characters of all attribute values."""
+    values = list(attributes_of(span).values())
+    try:
+        return sum(map(len, values))
+    except TypeError:  # a number, set with OpenTelemetry's own API
+        return sum(len(str(value)) for value in values)
 
 
 def set_attributes(span: Span, attributes: Mapping[str, object]) -> None:
@@ -139,11 +149,14 @@ def _sendable_span(span: MlflowSpan) -> Any:
         return MlflowSpan.from_dict(_sendable(plain)).to_otel_proto()
 
 
-def info_to_json(info: TraceInfo) -> bytes:
-    """A trace info as the body of ``POST /api/3.0/mlflow/traces``."""
-    if info.assessments:
+def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
+    """A trace info as the body of ``POST /api/3.0/mlflow/traces``, with the sizes of its trace in its metadata."""
+    if info.assessments or not spans:
+        immutable = [span.to_immutable_span() for span in spans]
+        add_size_stats_to_trace_metadata(Trace(info, TraceData(immutable)))
         return _info_by_mlflow(info).encode()
     plain = _info_to_dict(info)
+    plain["trace_metadata"].update(_size_stats(plain, info.execution_duration, spans))
     if info.execution_duration is not None:
         plain["execution_duration"] = _duration(info.execution_duration)
     body = {"trace": {"trace_info": plain}}
@@ -161,17 +174,11 @@ def _info_by_mlflow(info: TraceInfo) -> str:
         return str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
 
 
-def add_size_stats(info: TraceInfo, spans: Sequence[LiveSpan]) -> None:
-    """Add the sizes of a trace's JSON to its metadata, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata``."""
-    if info.assessments or not spans:
-        immutable = [span.to_immutable_span() for span in spans]
-        add_size_stats_to_trace_metadata(Trace(info, TraceData(immutable)))
-        return
+def _size_stats(info: dict[str, Any], duration: int | None, spans: Sequence[LiveSpan]) -> dict[str, str]:
+    """The sizes of a trace's JSON, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata`` finds them."""
     sizes = sorted(_size_of(span) for span in spans)
-    plain = _info_to_dict(info)
-    plain["execution_duration_ms"] = info.execution_duration
-    around = len(json.dumps({"info": plain, "data": {"spans": []}}))
-    total = sum(sizes) + around + (len(sizes) - 1) * 2
+    whole = {"info": {**info, "execution_duration_ms": duration}, "data": {"spans": []}}
+    total = sum(sizes) + len(json.dumps(whole)) + (len(sizes) - 1) * 2
     stats = {
         "total_size_bytes": total,
         "num_spans": len(sizes),
@@ -180,8 +187,7 @@ def add_size_stats(info: TraceInfo, spans: Sequence[LiveSpan]) -> None:
         "p50": int(_percentile(sizes, 0.50)),
         "p75": int(_percentile(sizes, 0.75)),
     }
-    info.trace_metadata[TraceMetadataKey.SIZE_STATS] = json.dumps(stats)
-    info.trace_metadata[TraceMetadataKey.SIZE_BYTES] = str(total)
+    return {TraceMetadataKey.SIZE_STATS: json.dumps(stats), TraceMetadataKey.SIZE_BYTES: str(total)}
 
 
 def _size_of(span: LiveSpan) -> int:
@@ -232,8 +238,7 @@ def _info_to_dict(info: TraceInfo) -> dict[str, Any]:
         plain["response_preview"] = info.response_preview
     plain["request_time"] = _timestamp(info.request_time)
     plain["state"] = info.state.value
-    if info.trace_metadata:
-        plain["trace_metadata"] = _truncate_request_metadata(info.trace_metadata)
+    plain["trace_metadata"] = _truncate_request_metadata(info.trace_metadata)
     if info.tags:
         plain["tags"] = _truncate_tags(info.tags)
     return plain
@@ -242,8 +247,12 @@ def _info_to_dict(info: TraceInfo) -> dict[str, Any]:
 def _timestamp(milliseconds: int) -> str:
     """https://protobuf.dev/programming-guides/json/, ``Timestamp``: RFC 3339, with 0 or 3 digits of a fraction."""
     seconds, fraction = divmod(milliseconds, 1000)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{text}.{fraction:03d}Z" if fraction else f"{text}Z"
+    return f"{_second(seconds)}.{fraction:03d}Z" if fraction else f"{_second(seconds)}Z"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _duration(milliseconds: int) -> str:

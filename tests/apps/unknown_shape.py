@@ -1,0 +1,21 @@
+"""Starts delivery where MLflow builds its span processors in an unknown way; prints whether it was left alone."""
+
+import logging
+
+from mlflow.tracing import provider
+
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+
+logging.basicConfig(format="%(message)s")
+original = provider._get_mlflow_span_processor
+
+
+def of_another_shape(tracking_uri, experiment_id=None):  # type: ignore[no-untyped-def]
+    return original(tracking_uri)
+
+
+provider._get_mlflow_span_processor = of_another_shape
+delivery.start(Settings.load())
+delivery.start(Settings.load())
+print("left alone" if provider._get_mlflow_span_processor is of_another_shape else "replaced")
