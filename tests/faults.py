@@ -23,7 +23,8 @@ class FaultyServer(ThreadingHTTPServer):
         port: Where to listen; 0 for any free port.
 
     Attributes:
-        mode: ``pass``, ``500``, ``401``, ``429`` (with ``Retry-After: 1``), ``hang``, ``reset`` or ``truncate``.
+        mode: ``pass``, ``500``, ``401``, ``429`` (with ``Retry-After: 1``), ``hang``, ``reset``,
+            ``truncate``, ``login`` (a proxy's page, with 200) or ``spans`` (500 for spans only).
         manner: How it answers what it forwards: ``plain``; ``close``, one request for each connection; ``chunked``; or
             ``forgetful``, where requests that were sent ahead are lost.
         fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
@@ -73,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         poisonous = self.server.fail_over and self.server.fail_over in body
         mode = "500" if poisonous else self.server.mode
+        if mode == "spans":
+            mode = "500" if self.path == "/v1/traces" else "pass"
         if mode == "pass":
             self._forward(body)
             return
@@ -86,6 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
         elif mode == "truncate":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+        elif mode == "login":
+            self._answer(200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
         else:
             headers = {"Retry-After": "1"} if mode == "429" else {}
             self._answer(int(mode), headers, b'{"error_code": "STAND_IN", "message": "told to fail"}')

@@ -205,7 +205,7 @@ def test_an_exit_while_the_server_hangs_spools_all(proxy: FaultyServer, tmp_path
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("mode", ["500", "429", "reset", "truncate", "401"])
+@pytest.mark.parametrize("mode", ["500", "429", "reset", "truncate", "401", "login", "spans"])
 def test_an_ill_server_costs_nothing_but_time(
     proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, mode: str
 ) -> None:

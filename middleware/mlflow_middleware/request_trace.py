@@ -241,8 +241,7 @@ class RequestTrace:
     def _end_span(self) -> None:
         if self._span is None:
             return
-        if not self._is_kept(self._span):
-            self._span.discard()
+        if not self._is_kept(self._span) and self._span.discard():
             delivery.sampled_out()
         self._span.end(self._finish_at)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -23,6 +24,7 @@ MAX_AHEAD_BYTES = 64 * 1024
 """Bytes sent ahead of their answers, about: what the buffers between two hosts hold while nobody reads."""
 
 _MAX_LINE = 65536
+_MAX_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -109,19 +111,23 @@ class Pipeline:
 
     def _exchange(self, head: bytes, bodies: Sequence[bytes]) -> Iterator[Answer]:
         requests = b"".join(b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in bodies)
-        whole = False
+        answer, fresh = self._send(requests)
+        if fresh and _ends(answer):
+            self.depth = 1
+        used, answers = self._socket, self._answers
+        left = len(bodies)
         try:
-            first, fresh = self._send(requests)
-            if fresh and _ends(first):
-                self.depth = 1
-            for number in range(len(bodies)):
-                answer = _read(self._open_answers()) if number else first
-                whole = number == len(bodies) - 1 and not _ends(answer)
-                yield answer
+            while True:
+                left -= 1
                 if _ends(answer):
+                    self.close()  # before the answer is given away: nobody may come back for the next one
+                    left = 0
+                yield answer
+                if not left or answers is None:
                     return
+                answer = _read(answers)
         finally:
-            if not whole:
+            if left and self._socket is used:
                 self.close()
 
     def _send(self, requests: bytes) -> tuple[Answer, bool]:
@@ -133,15 +139,26 @@ class Pipeline:
         while True:
             fresh = self._socket is None
             try:
-                self._open_socket().sendall(requests)
-                return _read(self._open_answers()), fresh
-            except ConnectionError:
+                return self._send_once(requests), fresh
+            except (ConnectionError, ssl.SSLError):
                 self.close()
                 if fresh:
                     raise
+            except BaseException:
+                self.close()
+                raise
 
-    def _open_socket(self) -> socket.socket:
-        if self._socket is None:
+    def _send_once(self, requests: bytes) -> Answer:
+        connection, answers = self._open()
+        try:
+            connection.sendall(requests)
+        except ConnectionError:  # a server that has refused may close before it has read all: 413 for one
+            early = _read(answers)
+            return Answer(early.status_code, {**early.headers, "connection": "close"}, early.content)
+        return _read(answers)
+
+    def _open(self) -> tuple[socket.socket, IO[bytes]]:
+        if self._socket is None or self._answers is None:
             host, port = self._address.host, self._address.port
             if self._address.tls is None:
                 connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
@@ -150,11 +167,7 @@ class Pipeline:
             connection.connect()
             self._socket = connection.sock
             self._answers = self._socket.makefile("rb")
-        return self._socket
-
-    def _open_answers(self) -> IO[bytes]:
-        assert self._answers is not None
-        return self._answers
+        return self._socket, self._answers
 
     def _head(self, path: str, headers: Mapping[str, str]) -> bytes:
         """The request up to its body's length."""
@@ -185,7 +198,7 @@ def _read(answers: IO[bytes]) -> Answer:
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
     length = headers.get("content-length", "")
-    if "transfer-encoding" in headers or not length.isdecimal():
+    if "transfer-encoding" in headers or not length.isdecimal() or len(length) > _MAX_DIGITS:
         raise Unreadable("an answer without Content-Length")
     if version == b"HTTP/1.0":
         headers["connection"] = "close"

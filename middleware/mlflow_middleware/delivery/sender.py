@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import ParamSpec, TypeVar
@@ -75,7 +76,8 @@ class Destination:
     experiment_id: str | None = None
     waiting: deque[EncodedTrace] = field(default_factory=deque)
     batch: int = 1
-    passed: int = 0
+    announced: int = 0
+    stored: int = 0
     failures: int = 0
     retry_at: float = 0.0
     look_at: float = 0.0
@@ -269,11 +271,15 @@ class Sender:
             if destination.needs_experiment():
                 destination.experiment_id = self._unlocked(resolve_experiment, destination.uri)
             self._look_into_spool(destination)
+            _forget_settled(destination.waiting)
             if destination.waiting:
                 self._send(destination, self._next_batch(destination))
         except (ConnectionProblem, TryAgain) as problem:
             self._back_off(destination, problem)
             self._to_spool(destination, keep=getattr(problem, "ill", False))
+        except Exception as error:
+            report("delivery", error)
+            self._back_off(destination, TryAgain(f"sending failed ({type(error).__name__})"))
         else:
             self._recovered(destination)
 
@@ -291,7 +297,7 @@ class Sender:
     def _next_batch(self, destination: Destination) -> list[EncodedTrace]:
         """The oldest traces, all of one experiment; they stay in ``waiting`` meanwhile, so that an exit finds them."""
         target = destination.waiting[0].experiment_id
-        same = (trace for trace in destination.waiting if trace.experiment_id == target)
+        same = (trace for trace in destination.waiting if trace.experiment_id == target and not trace.settled)
         batch: list[EncodedTrace] = []
         size = 0
         for trace in islice(same, destination.batch):
@@ -315,32 +321,36 @@ class Sender:
                 self._account(trace)
             raise
         finally:
-            _forget_settled(destination.waiting, len(batch))
+            _forget_settled(destination.waiting)
         destination.batch = min(MAX_SENT, destination.batch * 2)
 
     def _announce(self, destination: Destination, experiment_id: str, batch: list[EncodedTrace]) -> None:
         """Send the infos of a batch; where the sink takes no spans by themselves, the spans with them."""
         while batch:
             problem: TryAgain | None = None
-            outcomes = destination.sink.announce(experiment_id, batch)
             left = deque(batch)
-            while left and (outcome := self._unlocked(next, outcomes, _NOT_TRIED)) is not _NOT_TRIED:
-                trace = left.popleft()
-                if isinstance(outcome, Refused):
-                    self._refused(trace, outcome)
-                elif isinstance(outcome, TryAgain):
-                    problem = problem or outcome
-                    if outcome.ill:
-                        self._suspect(destination, [trace], outcome)
-                else:
-                    trace.announced = True
-                    destination.passed += 1
-                    if not destination.sink.batches:
-                        self._delivered(trace)
+            with closing(destination.sink.announce(experiment_id, batch)) as outcomes:
+                while left and (outcome := self._unlocked(next, outcomes, _NOT_TRIED)) is not _NOT_TRIED:
+                    trace = left.popleft()
+                    if isinstance(outcome, Refused):
+                        self._refused(trace, outcome)
+                    elif isinstance(outcome, TryAgain):
+                        problem = problem or outcome
+                        if outcome.ill:
+                            self._suspect(destination, [trace], outcome)
+                    else:
+                        self._announced(destination, trace)
             if problem:
                 destination.batch = 1
                 raise problem
             batch = [trace for trace in left if not trace.settled]
+
+    def _announced(self, destination: Destination, trace: EncodedTrace) -> None:
+        trace.announced = True
+        trace.failures = 0
+        destination.announced += 1
+        if not destination.sink.batches:
+            self._delivered(trace)
 
     def _store(self, destination: Destination, experiment_id: str, batch: list[EncodedTrace]) -> None:
         """Store the spans of a batch; one that is refused is halved until the poisonous trace stands alone."""
@@ -348,7 +358,8 @@ class Sender:
             self._unlocked(destination.sink.store, experiment_id, batch)
         except Refused as error:
             if len(batch) == 1:
-                self._unlocked(destination.sink.take_back, experiment_id, batch[0])
+                if not batch[0].supplement and batch[0].source is None:  # else it may have been there before
+                    self._unlocked(destination.sink.take_back, experiment_id, batch[0])
                 self._refused(batch[0], error)
                 return
             half = len(batch) // 2
@@ -360,7 +371,7 @@ class Sender:
             if problem.ill:
                 self._suspect(destination, batch, problem)
             raise
-        destination.passed += 1
+        destination.stored += 1
         if destination.sink.batches:
             for trace in batch:
                 self._delivered(trace)
@@ -374,10 +385,11 @@ class Sender:
         if len(batch) > 1:
             return
         (trace,) = batch
+        passed = destination.stored if trace.announced else destination.announced  # where this one fails
         if not trace.failures:
-            trace.passed_at_first_failure = destination.passed
+            trace.passed_at_first_failure = passed
         trace.failures += 1
-        if trace.failures >= PATIENCE and destination.passed > trace.passed_at_first_failure:
+        if trace.failures >= PATIENCE and passed > trace.passed_at_first_failure:
             self._refused(trace, problem)
         elif trace in destination.waiting:
             destination.waiting.remove(trace)
@@ -494,10 +506,10 @@ class Sender:
             logger.warning("%s; traces wait in memory instead", problem)
 
 
-def _forget_settled(traces: deque[EncodedTrace], count: int) -> None:
-    """Take those out that have come to their end; they are among the first."""
-    kept = [trace for trace in (traces.popleft() for _ in range(min(count, len(traces)))) if not trace.settled]
-    traces.extendleft(reversed(kept))
+def _forget_settled(traces: deque[EncodedTrace]) -> None:
+    """Take those out that have come to their end, up to the first that has not."""
+    while traces and traces[0].settled:
+        traces.popleft()
 
 
 def _experiment_of(trace: EncodedTrace) -> str:

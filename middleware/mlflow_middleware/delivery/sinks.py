@@ -7,7 +7,7 @@ import email.utils
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, ParamSpec, Protocol
 
 from requests import HTTPError, RequestException, Response
@@ -22,10 +22,16 @@ logger = logging.getLogger("mlflow_middleware.delivery")
 REQUEST_TIMEOUT = 30.0
 """Seconds that the server may take to accept a connection, and then to answer."""
 
+PIPELINE_LIFE = 300.0
+"""Seconds after which MLflow's client is asked again what to send with each request: tokens, workspace."""
+
 _NOT_ITS_FAULT = (401, 403, 408, 429, 502, 503, 504)
 """Answers to an upload that say nothing against what was sent."""
 
 P = ParamSpec("P")
+
+_FAILED = "Failed to log OpenTelemetry spans"
+"""What a 422 says where the server itself has failed (mlflow/server/otel_api.py)."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 _SPANS = "/v1/traces"
@@ -61,7 +67,7 @@ class Sink(Protocol):
     batches: bool
     """Whether spans are sent by `store`, many traces a request, after `announce`."""
 
-    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Iterator[Outcome]:
+    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
         """Store the info of each trace; with its spans, where it does not take `batches` of them.
 
         Yields:
@@ -104,15 +110,16 @@ class TrackingServer:
         self._artifacts = ArtifactServer(tracking_uri)
         self._pipeline: Pipeline | None = None
         self._may_pipeline = True
+        self._pipeline_until = 0.0
 
-    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Iterator[Outcome]:
+    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
         """See `Sink`."""
         if not self.batches:
             yield from self._artifacts.announce(experiment_id, traces)
-        elif self._pipeline is None:  # one by MLflow's client: it shows how the others are to be sent
+        elif self._current_pipeline() is None:  # one by MLflow's client: it shows how the others are to be sent
             yield _outcome(self._announce_one, experiment_id, traces[0])
-        else:
-            yield from self._announce_many(self._pipeline, experiment_id, traces)
+        elif pipeline := self._pipeline:
+            yield from self._announce_many(pipeline, experiment_id, traces)
 
     def store(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
         """See `Sink`."""
@@ -129,11 +136,20 @@ class TrackingServer:
         with contextlib.suppress(TryAgain):
             _post(self._uri, _DELETE, body, _JSON)
 
+    def _current_pipeline(self) -> Pipeline | None:
+        """The connection, unless it is so old that MLflow's client may have other headers to send by now."""
+        if self._pipeline is not None and time.monotonic() > self._pipeline_until:
+            self._pipeline.close()
+            self._pipeline = None
+        return self._pipeline
+
     def _send_spans(self, body: bytes, headers: dict[str, str]) -> Response | Answer:
         if self._pipeline is not None:
             try:
-                for answer in self._pipeline.post(_SPANS, headers, [body]):
-                    return answer
+                (answer,) = self._pipeline.post(_SPANS, headers, [body])
+                if answer.status_code in (401, 403):
+                    self._pipeline = None
+                return answer
             except Unreadable:
                 self._pipeline, self._may_pipeline = None, False
             except OSError as error:
@@ -145,11 +161,12 @@ class TrackingServer:
         _check(self._uri, response)
         if self._may_pipeline and (address := mlflow_seam.address_of(self._uri, _TRACES, response)):
             self._pipeline = Pipeline(address, REQUEST_TIMEOUT)
+            self._pipeline_until = time.monotonic() + PIPELINE_LIFE
         _add_what_belongs_to_it(self._uri, response, trace)
 
     def _announce_many(
         self, pipeline: Pipeline, experiment_id: str, traces: Sequence[EncodedTrace]
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         waiting = iter(traces)
         try:
             for answer in pipeline.post(_TRACES, _JSON, [trace.info_for(experiment_id) for trace in traces]):
@@ -178,7 +195,7 @@ class ArtifactServer:
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri
 
-    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Iterator[Outcome]:
+    def announce(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
         """See `Sink`."""
         for trace in traces:
             outcome = _outcome(self._announce_one, experiment_id, trace)
@@ -249,11 +266,15 @@ def _post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) ->
 def _check(tracking_uri: str, response: Response | Answer) -> None:
     """Raise what an answer means."""
     status = response.status_code
-    if status == 200:
+    if status == 200 and not response.headers.get("content-type", "").startswith("text/html"):
         return
+    if status < 400 or (status in (404, 405) and not _answer(response)):  # a proxy's words, or a login page
+        raise TryAgain(f"{printable(tracking_uri)} does not answer like an MLflow server (status {status})")
     if status in (401, 403):
         raise TryAgain(refused_credentials(printable(tracking_uri), status))
     answer = f"{printable(tracking_uri)} answered {status}: {_answer(response).get('message') or response.text[:200]}"
+    if status == 422 and _FAILED in response.text:
+        raise TryAgain(answer, ill=True)
     if status in (408, 429) or status >= 500:
         raise TryAgain(answer, _retry_after(response), ill=status == 500)
     raise Refused(answer)

@@ -101,9 +101,10 @@ MLFLOW_VERSION: str = mlflow.__version__
 class RootSpan:
     """The root span of one request's trace, and the trace's own data (tags, metadata)."""
 
-    __slots__ = ("_otel", "_span", "_trace", "span_id", "trace_id")
+    __slots__ = ("_is_shared", "_otel", "_span", "_trace", "span_id", "trace_id")
 
-    def __init__(self, span: LiveSpan, trace: _Trace) -> None:
+    def __init__(self, span: LiveSpan, trace: _Trace, is_shared: bool) -> None:
+        self._is_shared = is_shared
         self._span = span
         self._otel: Span = span._span
         self._trace = trace
@@ -164,12 +165,19 @@ class RootSpan:
         """How long the span has taken, until now or a time (nanoseconds since the epoch)."""
         return ((end_time_ns or time.time_ns()) - (self._otel.start_time or 0)) / 1e9
 
-    def discard(self) -> None:
-        """Take the trace out of MLflow's registry: nothing of it will be exported."""
+    def discard(self) -> bool:
+        """Take the trace out of MLflow's registry, so that nothing of it will be exported.
+
+        Returns:
+            Whether that was done; a trace that another request of this process has begun is left alone.
+        """
+        if self._is_shared:
+            return False
         manager = InMemoryTraceManager.get_instance()
         with manager._lock:
             manager._traces.pop(self.trace_id, None)
             manager._otel_id_to_mlflow_trace_id.pop(self._otel.get_span_context().trace_id, None)
+        return True
 
     def end(self, end_time_ns: int | None = None) -> None:
         """End the span, now or at a time (nanoseconds since the epoch); its status is OK unless an error was set.
@@ -218,16 +226,17 @@ def open_root_span(
         context = otel_set_span_in_context(NonRecordingSpan(remote), context)
     elif remote is not None:
         links = (Link(remote),)
+    manager = InMemoryTraceManager.get_instance()
+    is_shared = adopt_remote and bool(remote and manager.get_mlflow_trace_id_from_otel_id(remote.trace_id))
     otel_span: Any = _tracer().start_span(name, context=context, links=links)
     if not otel_span.is_recording():
         return None
-    manager = InMemoryTraceManager.get_instance()
     trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(otel_span.context.trace_id))
     span = trace.span_dict.get(f"{otel_span.context.span_id:016x}") if trace else None
     if span is None:
         return None
     encoding.set_attributes(otel_span, {SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN, **attributes})
-    return RootSpan(span, trace)
+    return RootSpan(span, trace, is_shared)
 
 
 _known_tracer: tuple[object, Tracer] | None = None
@@ -712,7 +721,8 @@ def address_of(tracking_uri: str, path: str, answered: Response) -> Address | No
     port = parts.port or (443 if parts.scheme == "https" else 80)
     skipped = {"content-length", "content-type", "accept-encoding", "connection", "x-mlflow-experiment-id"}
     headers = {name: str(value) for name, value in answered.request.headers.items() if name.lower() not in skipped}
-    headers["Host"] = parts.netloc.rpartition("@")[2]
+    if not any(name.lower() == "host" for name in headers):
+        headers["Host"] = parts.netloc.rpartition("@")[2]
     tls = _tls(credentials) if parts.scheme == "https" else None
     return Address(parts.hostname or "", port, tls, parts.path.removesuffix(path), headers)
 

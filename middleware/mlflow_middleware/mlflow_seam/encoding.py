@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -63,7 +65,8 @@ def set_attributes(span: Span, attributes: Mapping[str, object]) -> None:
     texts = {key: _to_json(value) for key, value in attributes.items()}
     bounded: Any = span._attributes
     plain: dict[str, Any] | None = getattr(bounded, "_dict", None)
-    if plain is None or bounded.max_value_len is not None:  # another SDK, or a limit that the operator has set
+    full = plain is None or (bounded.maxlen is not None and len(plain) + len(texts) > bounded.maxlen)
+    if plain is None or full or bounded.max_value_len is not None:  # another SDK, or a limit that is reached
         span.set_attributes(texts)
         return
     with bounded._lock:
@@ -116,11 +119,21 @@ def _fill(message: SpanMessage, span: LiveSpan) -> None:
             _set_otel_proto_anyvalue(attribute.value, value)
 
 
+_PLAIN = re.compile(r'"[^"\\\x00-\x1f]*"')
+"""A JSON string without escapes."""
+
+
 def _decoded(text: Any) -> Any:
     """What MLflow reads from a stored attribute: the value of a JSON text, and anything else as it is."""
     if not text:
         return None
-    if type(text) is str and text[0] == '"' and "\\" not in text and text.find('"', 1) == len(text) - 1:
+    if (
+        type(text) is str
+        and text[0] == '"'
+        and "\\" not in text
+        and text.find('"', 1) == len(text) - 1
+        and text.isprintable()
+    ):
         return text[1:-1]
     try:
         return json.loads(text)
@@ -264,6 +277,8 @@ def _duration(milliseconds: int) -> str:
 
 def _sendable(value: Any) -> Any:
     """The same without what protobuf or JSON refuse: half a surrogate pair, an integer of more than 64 bits."""
+    if isinstance(value, Enum):
+        return value
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
