@@ -112,9 +112,7 @@ class Process:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"no exit within {timeout} s of {how.name}:\n{self.output()[-4000:]}") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
-            self._popen.wait()
+            self.kill()
 
 
 def mlflow_python() -> Path:

@@ -116,10 +116,10 @@ class TrackingServer:
         """See `Sink`."""
         if not self.batches:
             yield from self._artifacts.announce(experiment_id, traces)
-        elif self._current_pipeline() is None:  # one by MLflow's client: it shows how the others are to be sent
-            yield _outcome(self._announce_one, experiment_id, traces[0])
-        elif pipeline := self._pipeline:
+        elif pipeline := self._current_pipeline():
             yield from self._announce_many(pipeline, experiment_id, traces)
+        else:  # one by MLflow's client: it shows how the others are to be sent
+            yield _outcome(self._announce_one, experiment_id, traces[0])
 
     def store(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
         """See `Sink`."""
@@ -145,16 +145,27 @@ class TrackingServer:
 
     def _send_spans(self, body: bytes, headers: dict[str, str]) -> Response | Answer:
         if self._pipeline is not None:
-            try:
-                (answer,) = self._pipeline.post(_SPANS, headers, [body])
-                if answer.status_code in (401, 403):
-                    self._pipeline = None
+            for answer in list(self._pipelined(self._pipeline, _SPANS, headers, [body])):
                 return answer
-            except Unreadable:
-                self._pipeline, self._may_pipeline = None, False
-            except OSError as error:
-                raise TryAgain(f"{printable(self._uri)} cannot be reached ({root_cause(error)})") from error
         return _post(self._uri, _SPANS, body, headers)
+
+    def _pipelined(
+        self, pipeline: Pipeline, path: str, headers: dict[str, str], bodies: Sequence[bytes]
+    ) -> Generator[Answer, None, None]:
+        """The answers that come over our own connection; none where MLflow's client has to be asked instead.
+
+        Raises:
+            TryAgain: The server is away.
+        """
+        try:
+            for answer in pipeline.post(path, headers, bodies):
+                if answer.status_code in (401, 403):  # MLflow's client may know newer credentials
+                    self._pipeline = None
+                yield answer
+        except Unreadable:
+            self._pipeline, self._may_pipeline = None, False
+        except OSError as error:
+            raise TryAgain(f"{printable(self._uri)} cannot be reached ({root_cause(error)})") from error
 
     def _announce_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         response = _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)
@@ -167,16 +178,13 @@ class TrackingServer:
     def _announce_many(
         self, pipeline: Pipeline, experiment_id: str, traces: Sequence[EncodedTrace]
     ) -> Generator[Outcome, None, None]:
+        bodies = [trace.info_for(experiment_id) for trace in traces]
         waiting = iter(traces)
         try:
-            for answer in pipeline.post(_TRACES, _JSON, [trace.info_for(experiment_id) for trace in traces]):
-                if answer.status_code in (401, 403):  # MLflow's client may know newer credentials
-                    self._pipeline = None
+            for answer in self._pipelined(pipeline, _TRACES, _JSON, bodies):
                 yield _outcome(self._check_one, answer, next(waiting))
-        except Unreadable:
-            self._pipeline, self._may_pipeline = None, False
-        except OSError as error:
-            yield TryAgain(f"{printable(self._uri)} cannot be reached ({root_cause(error)})")
+        except TryAgain as problem:
+            yield problem
 
     def _check_one(self, answer: Answer, trace: EncodedTrace) -> None:
         _check(self._uri, answer)

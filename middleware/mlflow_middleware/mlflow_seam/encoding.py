@@ -127,13 +127,7 @@ def _decoded(text: Any) -> Any:
     """What MLflow reads from a stored attribute: the value of a JSON text, and anything else as it is."""
     if not text:
         return None
-    if (
-        type(text) is str
-        and text[0] == '"'
-        and "\\" not in text
-        and text.find('"', 1) == len(text) - 1
-        and text.isprintable()
-    ):
+    if type(text) is str and _PLAIN.fullmatch(text):
         return text[1:-1]
     try:
         return json.loads(text)
