@@ -119,8 +119,8 @@ def to(uri: str, name: str, **variables: str) -> dict[str, str]:
 
 
 def spooled(folder: Path) -> int:
-    """Traces in the spool's files."""
-    files = sorted(folder.glob("*.otlp"))
+    """Traces in the spool's files that are whole; the one being written has a dot before its name."""
+    files = sorted(folder.glob("[!.]*.otlp"))
     return sum(len(ExportTraceServiceRequest.FromString(file.read_bytes()).resource_spans) for file in files)
 
 

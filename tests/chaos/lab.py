@@ -48,7 +48,7 @@ class Seen:
 
     Attributes:
         found: Traces with the tag.
-        stored: Request ids whose trace is complete: its client request id is set, and it has spans.
+        stored: Request ids whose trace has its client request id.
         twice: Traces that are there for an id that another has too.
         late: Whether the time was over while more still came.
     """
@@ -85,12 +85,12 @@ class Experiment:
         answer = requests.get(path, params={"experiment_name": self._name}, timeout=60)
         return str(answer.json()["experiment"]["experiment_id"]) if answer.ok else None
 
-    def seen(self, prefix: str) -> Seen:
-        """What is stored now."""
+    def seen(self, prefix: str, spans: bool) -> Seen:
+        """What is stored now; only traces that have spans, or also those without (6,000 take 2 s instead of 54)."""
         traces: dict[str, str | None] = {}
         query: dict[str, object] = {
             "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": self.id() or "0"}}],
-            "filter": f"tags.client_request_id LIKE '{prefix}-%' AND span.name LIKE '%'",
+            "filter": f"tags.client_request_id LIKE '{prefix}-%'" + (" AND span.name LIKE '%'" if spans else ""),
             "order_by": ["timestamp_ms ASC"],
             "max_results": 500,
         }
@@ -108,10 +108,14 @@ class Experiment:
     def settle(self, prefix: str, count: int, quiet: float, limit: float) -> Seen:
         """Count until all are stored, nothing has changed for a while, or the time is over."""
         end = time.monotonic() + limit
-        seen, changed = self.seen(prefix), time.monotonic()
+        self._settled(prefix, count, quiet, end, spans=False)
+        return self._settled(prefix, count, quiet, end, spans=True)
+
+    def _settled(self, prefix: str, count: int, quiet: float, end: float, spans: bool) -> Seen:
+        seen, changed = self.seen(prefix, spans), time.monotonic()
         while len(seen.stored) < count and time.monotonic() < min(end, changed + quiet):
             asked = time.monotonic()
-            before, seen = seen, self.seen(prefix)
+            before, seen = seen, self.seen(prefix, spans)
             if (seen.found, seen.stored) != (before.found, before.stored):
                 changed = time.monotonic()
             pause = 3 * (time.monotonic() - asked)  # most of the server's time is for what is measured

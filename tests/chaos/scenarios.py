@@ -215,5 +215,5 @@ def _latency(answers: Sequence[Answer]) -> str:
 
 
 def _spooled(folder: Path) -> int:
-    files = folder.glob("*.otlp")
+    files = folder.glob("[!.]*.otlp")
     return sum(len(ExportTraceServiceRequest.FromString(file.read_bytes()).resource_spans) for file in files)
