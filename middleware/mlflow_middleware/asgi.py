@@ -75,11 +75,11 @@ class TraceMiddleware:
         return None
 
     async def _silenced(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = mlflow_seam.silence()
+        undo = mlflow_seam.silence()
         try:
             await self.app(scope, receive, send)
         finally:
-            mlflow_seam.detach(token)
+            undo()
 
     async def _traced(self, trace: RequestTrace, scope: Scope, receive: Receive, send: Send) -> None:
         scope[REQUEST_KEY] = trace

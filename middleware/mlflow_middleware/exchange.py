@@ -22,7 +22,8 @@ class Exchange:
         server: Host and port that the request was addressed to; the port is None when unknown.
         client: The peer's address, empty when unknown.
         request: The protocol's own request: the ASGI scope, the WSGI environ or Django's
-            ``HttpRequest``. From here ``identify`` reaches what the framework knows of the caller.
+            ``HttpRequest``. From here ``identify`` reaches what the framework knows of the caller. None once the trace
+            is finished.
         route: The route's template, e.g. ``"/chats/{chat_id}"``; None until (or unless) a route matched.
         status: The response's status code; None until the response started.
     """

@@ -59,15 +59,10 @@ class RequestTrace:
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         self.exchange = exchange
-        self.identity = identity.from_headers(
-            exchange.headers,
-            settings.request_id_header.lower(),
-            settings.session_id_header.lower(),
-            settings.user_id_header.lower(),
-        )
+        self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
         self._settings = settings
         self._span: mlflow_seam.RootSpan | None = None
-        self._token: tuple[object, Token[RequestTrace | None]] | None = None
+        self._token: tuple[mlflow_seam.Undo, Token[RequestTrace | None]] | None = None
         self._finish_at: int | None = None
         self._identified = settings.identify is None
         self._said = Identity()
@@ -97,18 +92,17 @@ class RequestTrace:
     @guarded
     def activate(self) -> None:
         """Make this the current request, and its root the current span."""
-        span_token = self._span.attach() if self._span else mlflow_seam.silence()  # not sampled: nor what is inside
-        self._token = (span_token, _current.set(self))
+        undo = self._span.attach() if self._span else mlflow_seam.silence()  # not sampled: nor what is inside
+        self._token = (undo, _current.set(self))
 
     @guarded
     def deactivate(self) -> None:
         """Undo `activate`, in the same context."""
         if self._token is not None:
-            span_token, own_token = self._token
+            undo, token = self._token
             self._token = None
-            _current.reset(own_token)
-            if span_token is not None:
-                mlflow_seam.detach(span_token)
+            _current.reset(token)
+            undo()
 
     # --- what happens to the request ---
 
@@ -161,6 +155,7 @@ class RequestTrace:
             self._ended = True
             self._complete()
             self._end_span()
+            self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
 
     # --- what is known of it ---
 

@@ -277,6 +277,11 @@ class Settings(BaseSettings):
         return {tag: text for tag, value in tags.items() if (text := clean_text(value, MAX_TAG_VALUE))}
 
     @functools.cached_property
+    def identity_headers(self) -> tuple[str, str, str]:
+        """The names of the headers with the request, session and user id, lower-case."""
+        return self.request_id_header.lower(), self.session_id_header.lower(), self.user_id_header.lower()
+
+    @functools.cached_property
     def redactor(self) -> Redactor:
         """What knows the keys of `redact`."""
         return Redactor(self.redact)

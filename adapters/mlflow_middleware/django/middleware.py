@@ -64,11 +64,11 @@ class TraceMiddleware:
             _tell_route(request, around)
             return response
         if self.settings.excludes(request.path):
-            token = mlflow_seam.silence()
+            undo = mlflow_seam.silence()
             try:
                 return cast(HttpResponseBase, self.get_response(request))
             finally:
-                mlflow_seam.detach(token)
+                undo()
         trace = RequestTrace.open(_exchange(request), self.settings)
         trace.activate()
         try:
@@ -85,11 +85,11 @@ class TraceMiddleware:
             _tell_route(request, around)
             return response
         if self.settings.excludes(request.path):
-            token = mlflow_seam.silence()
+            undo = mlflow_seam.silence()
             try:
                 return await cast(Awaitable[HttpResponseBase], self.get_response(request))
             finally:
-                mlflow_seam.detach(token)
+                undo()
         trace = RequestTrace.open(_exchange(request), self.settings)
         trace.activate()
         try:

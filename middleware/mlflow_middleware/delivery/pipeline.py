@@ -7,13 +7,15 @@ was not answered when a connection ends is sent again.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 from mlflow_middleware.mlflow_seam import Address
 
@@ -23,6 +25,10 @@ DEPTH = 32
 MAX_AHEAD_BYTES = 64 * 1024
 """Bytes sent ahead of their answers, about: what the buffers between two hosts hold while nobody reads."""
 
+MIN_SLEEP, MAX_SLEEP = 0.005, 0.25
+"""Seconds without a look at what the server has answered."""
+
+_BUFFER = 65536
 _MAX_LINE = 65536
 _MAX_DIGITS = 12
 
@@ -72,7 +78,7 @@ class Pipeline:
         self._address = address
         self._timeout = timeout
         self._socket: socket.socket | None = None
-        self._answers: IO[bytes] | None = None
+        self._answers: BinaryIO | None = None
 
     def post(self, path: str, headers: Mapping[str, str], bodies: Sequence[bytes]) -> Iterator[Answer]:
         """Send bodies to one path; yields the answers in their order, and stops early when no more come.
@@ -125,7 +131,13 @@ class Pipeline:
                 yield answer
                 if not left or answers is None:
                     return
+                asked = time.monotonic()
                 answer = _read(answers)
+                # To be woken for each answer costs an app that is busy 0.1 ms each time; so this sleeps while most of
+                # those that are left come in.
+                pause = (time.monotonic() - asked) * (left - 1) * 0.75
+                if pause > MIN_SLEEP:
+                    time.sleep(min(MAX_SLEEP, pause))
         finally:
             if left and self._socket is used:
                 self.close()
@@ -157,7 +169,7 @@ class Pipeline:
             return Answer(early.status_code, {**early.headers, "connection": "close"}, early.content)
         return _read(answers)
 
-    def _open(self) -> tuple[socket.socket, IO[bytes]]:
+    def _open(self) -> tuple[socket.socket, BinaryIO]:
         if self._socket is None or self._answers is None:
             host, port = self._address.host, self._address.port
             if self._address.tls is None:
@@ -166,7 +178,7 @@ class Pipeline:
                 connection = http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._address.tls)
             connection.connect()
             self._socket = connection.sock
-            self._answers = self._socket.makefile("rb")
+            self._answers = cast(BinaryIO, connection.sock.makefile("rb", buffering=_BUFFER))
         return self._socket, self._answers
 
     def _head(self, path: str, headers: Mapping[str, str]) -> bytes:
@@ -182,19 +194,33 @@ def _ends(answer: Answer) -> bool:
     return answer.headers.get("connection", "").lower() == "close"
 
 
-def _read(answers: IO[bytes]) -> Answer:
+def _read(answers: BinaryIO) -> Answer:
     """Read one answer.
 
     Raises:
         ConnectionError: The connection ended first.
         Unreadable: It is not as plain as an MLflow server's.
     """
-    version, _, rest = _line(answers).partition(b" ")
-    status = rest[:3]
+    lines = []
+    while line := _line(answers):
+        lines.append(line)
+    status, headers, length = _parsed(b"\n".join(lines))
+    content = answers.read(length)
+    if len(content) < length:
+        raise ConnectionError("the connection ended inside an answer")
+    return Answer(status, headers, content)
+
+
+@functools.lru_cache(maxsize=64)  # answers of the same second have the same head
+def _parsed(lines: bytes) -> tuple[int, Mapping[str, str], int]:
+    """Status, headers and length of an answer."""
+    first, *rest = lines.split(b"\n")
+    version, _, reason = first.partition(b" ")
+    status = reason[:3]
     if not version.startswith(b"HTTP/1.") or not status.isdigit() or not 200 <= int(status) <= 599:
         raise Unreadable("no HTTP/1.1 answer")
     headers: dict[str, str] = {}
-    while line := _line(answers):
+    for line in rest:
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
     length = headers.get("content-length", "")
@@ -202,13 +228,10 @@ def _read(answers: IO[bytes]) -> Answer:
         raise Unreadable("an answer without Content-Length")
     if version == b"HTTP/1.0":
         headers["connection"] = "close"
-    content = answers.read(int(length))
-    if len(content) < int(length):
-        raise ConnectionError("the connection ended inside an answer")
-    return Answer(int(status), headers, content)
+    return int(status), headers, int(length)
 
 
-def _line(answers: IO[bytes]) -> bytes:
+def _line(answers: BinaryIO) -> bytes:
     line = answers.readline(_MAX_LINE)
     if not line.endswith(b"\n"):
         raise ConnectionError("the connection ended before an answer")

@@ -26,16 +26,18 @@ import mlflow
 from google.protobuf.json_format import ParseDict
 from mlflow.entities import LiveSpan, SpanType, TraceData
 from mlflow.entities import Span as MlflowSpan
-from mlflow.entities.span import create_mlflow_span
+from mlflow.entities.run import Run
+from mlflow.entities.span import _SpanAttributesRegistry, create_mlflow_span
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
-from mlflow.environment_variables import MLFLOW_TRACE_TIMEOUT_SECONDS
+from mlflow.environment_variables import MLFLOW_TRACE_TIMEOUT_SECONDS, MLFLOW_USE_DEFAULT_TRACER_PROVIDER
 from mlflow.protos.databricks_artifacts_pb2 import GetCredentialsForTraceDataUpload
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.store.artifact.databricks_artifact_repo import DatabricksArtifactRepository
 from mlflow.tracing import provider, trace_manager
 from mlflow.tracing.client import TracingClient
+from mlflow.tracing.config import get_config
 from mlflow.tracing.constant import (
     TRACE_SCHEMA_VERSION,
     TRACE_SCHEMA_VERSION_KEY,
@@ -87,12 +89,22 @@ from mlflow_middleware.mlflow_seam import encoding
 for _late in ("mlflow.tracing.processor.otel", "mlflow.tracking.request_header.registry", "netrc"):
     importlib.import_module(_late)
 
+_PROPAGATES: Any = getattr(mlflow.environment_variables, "MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT", None)
+"""Whether the current span is OpenTelemetry's too, where MLflow knows that option (3.15)."""
+
 MAX_CLIENT_REQUEST_ID = 50
 """Characters of MLflow's ``client_request_id`` column (mlflow/store/tracking/dbmodels/models.py, SqlTraceInfo)."""
 
 logger = logging.getLogger("mlflow_middleware")
 
 MLFLOW_VERSION: str = mlflow.__version__
+
+
+Undo = Callable[[], object]
+"""Makes current again what was current before; to be called in the same context."""
+
+_is_isolated = False
+"""Whether MLflow keeps its own current span, apart from OpenTelemetry's; learnt when its provider is made."""
 
 
 # --- the span of a request -------------------------------------------------------------------------------------
@@ -113,9 +125,13 @@ class RootSpan:
         self.span_id: str = span.span_id
         """16 hexadecimal digits."""
 
-    def attach(self) -> object:
-        """Make this the current span; returns the token for `detach`."""
-        return set_span_in_context(self._span)
+    def attach(self) -> Undo:
+        """Make this the current span; returns what undoes it, in the same context."""
+        if not _is_isolated:
+            return functools.partial(detach_span_from_context, set_span_in_context(self._span))
+        # as ``set_span_in_context`` and its counterpart do it, which read the environment for each: 15 us
+        context = otel_set_span_in_context(self._otel, provider.mlflow_runtime_context.get_current())
+        return functools.partial(_leave, provider.mlflow_runtime_context.attach(context))
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         """Set span attributes; values are anything that JSON can hold."""
@@ -189,7 +205,8 @@ class RootSpan:
             self._otel.set_status(_OK)
         if _LOG_LEVEL and _LOG_LEVEL not in encoding.attributes_of(self._otel):
             encoding.set_attributes(self._otel, _DEFAULT_LOG_LEVEL)
-        apply_span_processors(self._span)
+        if get_config().span_processors:
+            apply_span_processors(self._span)
         self._otel.end(end_time=end_time_ns)
 
 
@@ -235,7 +252,8 @@ def open_root_span(
     span = trace.span_dict.get(f"{otel_span.context.span_id:016x}") if trace else None
     if span is None:
         return None
-    encoding.set_attributes(otel_span, {SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN, **attributes})
+    ours = {SpanAttributeKey.REQUEST_ID: trace.info.trace_id, SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN}
+    encoding.set_attributes(otel_span, {**ours, **attributes})
     return RootSpan(span, trace, is_shared)
 
 
@@ -245,7 +263,8 @@ _known_tracer: tuple[object, Tracer] | None = None
 def _tracer() -> Tracer:
     """MLflow's tracer, which stays the same as long as its provider does; to get it takes 15 us each time."""
     global _known_tracer  # noqa: PLW0603
-    known, current = _known_tracer, provider.provider.get()
+    known = _known_tracer
+    current = provider.provider._isolated_tracer_provider if _is_isolated else provider.provider.get()
     if known is not None and known[0] is current:
         return known[1]
     tracer: Tracer = provider._get_tracer(__name__)
@@ -253,15 +272,18 @@ def _tracer() -> Tracer:
     return tracer
 
 
-def detach(token: object) -> None:
-    """Undo `RootSpan.attach` or `silence`."""
-    detach_span_from_context(token)
+def _leave(token: Any) -> None:
+    try:
+        provider.mlflow_runtime_context.detach(token)
+    except ValueError as error:  # an async generator that ends in another task's context
+        if "different Context" not in str(error):
+            raise
 
 
-def silence() -> object:
-    """Make every MLflow span opened from here a no-op; returns the token for `detach`."""
+def silence() -> Undo:
+    """Make every MLflow span opened from here a no-op; returns what undoes it, in the same context."""
     unsampled = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.DEFAULT))
-    return set_span_in_context(_Carrier(NonRecordingSpan(unsampled)))
+    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(NonRecordingSpan(unsampled))))
 
 
 class _Carrier:
@@ -416,34 +438,45 @@ class _Processor(BaseMlflowSpanProcessor):
     def __init__(self, tracking_uri: str, put: Callable[[FinishedTrace], None], queue: object) -> None:
         exporter = _Exporter(tracking_uri, put, queue, self._finalize)
         super().__init__(exporter, export_metrics=provider.should_export_otlp_metrics())
+        global _is_isolated  # noqa: PLW0603
+        _is_isolated = MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get())
+        self._is_slim = is_slim()
+        self._destination_of_environment = provider._MLFLOW_TRACE_USER_DESTINATION._get_trace_location_from_env()
 
-    def _get_basic_trace_metadata(self) -> dict[str, Any]:
+    def _metadata_of(self, run: Run | None) -> dict[str, Any]:
         metadata: dict[str, Any]
-        if not is_slim():
-            metadata = super()._get_basic_trace_metadata()
+        if not self._is_slim:
+            metadata = self._get_basic_trace_metadata()
             return metadata
         # without the prediction context, for which MLflow tries imports that fail: 10 us
         metadata = {**self._env_metadata, TRACE_SCHEMA_VERSION_KEY: str(TRACE_SCHEMA_VERSION)}
-        if run := fluent._get_latest_active_run():
+        if run:
             metadata[TraceMetadataKey.SOURCE_RUN] = run.info.run_id
         if model_id := fluent._get_active_model_id_global():
             metadata[TraceMetadataKey.MODEL_ID] = model_id
         return {**metadata, **(get_configured_trace_metadata() or {})}
 
+    def _destination(self) -> object:
+        """What ``mlflow.tracing.set_destination`` chose, else the environment: that was read at the start, to read it
+        takes 5 us."""
+        chosen = provider._MLFLOW_TRACE_USER_DESTINATION
+        return chosen._context_local_value.get() or chosen._global_value or self._destination_of_environment
+
     def _get_basic_trace_tags(self, span: ReadableSpan) -> dict[str, Any]:
-        if not is_slim():
+        if not self._is_slim:
             tags: dict[str, Any] = super()._get_basic_trace_tags(span)
             return tags
         return {**(get_configured_trace_tags() or {}), TraceTagKey.TRACE_NAME: span.name}
 
     def _start_trace(self, root_span: Span) -> TraceInfo:
+        run = fluent._get_latest_active_run()
         info = TraceInfo(
             trace_id=generate_mlflow_trace_id_from_otel_trace_id(root_span.context.trace_id),
-            trace_location=TraceLocation.from_experiment_id(_experiment_id(root_span)),
+            trace_location=TraceLocation.from_experiment_id(_experiment_id(root_span, self._destination(), run)),
             request_time=(root_span.start_time or 0) // 1_000_000,
             execution_duration=None,
             state=TraceState.IN_PROGRESS,
-            trace_metadata=self._get_basic_trace_metadata(),
+            trace_metadata=self._metadata_of(run),
             tags=self._get_basic_trace_tags(root_span),
         )
         self._trace_manager.register_trace(root_span.context.trace_id, info)
@@ -456,7 +489,7 @@ class _Processor(BaseMlflowSpanProcessor):
         if trace_id is None:
             trace_id = self._start_trace(span).trace_id
         is_ours = span.instrumentation_scope is not None and span.instrumentation_scope.name == __name__
-        live = create_mlflow_span(span, trace_id, SpanType.CHAIN if is_ours else None)
+        live = _live_root(span, trace_id) if is_ours else create_mlflow_span(span, trace_id)
         with self._trace_manager._lock:  # ``register_span`` decodes the trace id once more for that: 15 us
             trace = self._trace_manager._traces.get(trace_id)
             if trace is not None:
@@ -493,6 +526,25 @@ class _Processor(BaseMlflowSpanProcessor):
         )
 
 
+_LIVE_SPAN = {"_span", "_attachments", "_attributes", "_links", "_original_name"}
+"""What a ``LiveSpan`` holds, as far as is known here."""
+
+_is_known_live_span: bool | None = None
+
+
+def _live_root(span: Span, trace_id: str) -> LiveSpan:
+    """The ``LiveSpan`` of a request's root, without its two attributes, which are set with all the others: 15 us."""
+    global _is_known_live_span  # noqa: PLW0603
+    if not _is_known_live_span or span.links:
+        live: LiveSpan = create_mlflow_span(span, trace_id, SpanType.CHAIN)
+        _is_known_live_span = vars(live).keys() == _LIVE_SPAN
+        return live
+    live = LiveSpan.__new__(LiveSpan)
+    live._span, live._attributes = span, _SpanAttributesRegistry(span)
+    live._attachments, live._links, live._original_name = {}, [], span.name
+    return live
+
+
 _SUMMED_UP = ("mlflow.chat.tokenUsage", "mlflow.llm.cost")
 """Span attributes that MLflow sums up for the trace (mlflow/tracing/constant.py: CHAT_USAGE, LLM_COST)."""
 
@@ -501,18 +553,18 @@ def _is_local_root(span: ReadableSpan) -> bool:
     return span.parent is None or span.parent.is_remote
 
 
-def _experiment_id(span: ReadableSpan) -> str | None:
+def _experiment_id(span: ReadableSpan, destination: object, run: Run | None) -> str | None:
     """The experiment that the app chose for this trace; None leaves it to the environment.
 
     The order is that of ``mlflow.tracing.utils.get_experiment_id_for_trace``, without its last step: a request
     to the server.
     """
-    if experiment_id := get_otel_attribute(span, SpanAttributeKey.EXPERIMENT_ID):
+    attributes = encoding.attributes_of(span)
+    if attributes and (experiment_id := get_otel_attribute(span, SpanAttributeKey.EXPERIMENT_ID)):
         return str(experiment_id)
-    destination = provider._MLFLOW_TRACE_USER_DESTINATION.get()
     if experiment_id := getattr(destination, "experiment_id", None):
         return str(experiment_id)
-    if run := fluent._get_latest_active_run():
+    if run:
         return str(run.info.experiment_id)
     return active_experiment_id()
 
