@@ -154,6 +154,11 @@ class RunningApp:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.session.get(self.url + path, headers=named, timeout=60)
 
+    def post(self, path: str, body: bytes, **headers: str) -> requests.Response:
+        """POST, with headers written in the same way."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.session.post(self.url + path, data=body, headers=named, timeout=60)
+
 
 @dataclass
 class AppRunner:

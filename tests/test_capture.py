@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -121,3 +122,53 @@ def test_no_secret_gets_through_a_query(ordinary: list[str], key: str, secret: s
     before = "".join(f"{each}=1&" for each in ordinary)
 
     assert redactor.query(f"{before}{name}={secret}&last=1") == f"{before}{name}={REDACTED}&last=1"
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ({"password": {"a": 1}, "b": [{"token": 1}]}, {"password": REDACTED, "b": [{"token": REDACTED}]}),
+        (
+            {"arguments": '{"token": "s3cret", "city": "Köln"}'},
+            {"arguments": '{"token": "[redacted]", "city": "Köln"}'},
+        ),
+        ({"arguments": '{ "city":1 }'}, {"arguments": '{ "city":1 }'}),
+        ('{"token": "s3cr', '{"token": "[redacted]'),
+        ("[not JSON] at all", "[not JSON] at all"),
+        (7, 7),
+    ],
+)
+def test_secret_keys_in_json_lose_their_values(value: Any, kept: Any) -> None:
+    """At any depth, and in text that is JSON itself; text without secrets is not written anew."""
+    assert redactor.json(value) == kept
+
+
+def test_json_that_is_nested_too_deeply_is_replaced() -> None:
+    """What nobody can look into is not shown."""
+    value: Any = "s3cret"
+    for _ in range(5000):
+        value = [value]
+
+    assert "s3cret" not in str(redactor.json(value))
+    assert REDACTED in str(redactor.json(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('{"token": "s3\\"cret", "a": 1,', '{"token": "[redacted]", "a": 1,'),
+        ("{'token': 's3cret', 'a': 1}", "{'token': '[redacted]', 'a': 1}"),
+        ('{"token": [1, {"a": "]"}], "a": 1', '{"token": [redacted], "a": 1'),
+        ('{"token": 123, "a": 1', '{"token": [redacted], "a": 1'),
+        ('{"t\\u006fken": "s3cret", "a": 1', '{"t\\u006fken": "[redacted]", "a": 1'),
+        ('"{\\"token\\": \\"s3\\\\\\"cret\\", 1', '"{\\"token\\": \\"[redacted]\\", 1'),
+        ('{"token": "s3cret', '{"token": "[redacted]'),
+        ("a=1&token=s3cret&b=2", "a=1&token=[redacted]&b=2"),
+        ("Authorization: Bearer s3cret\nAccept: a", "Authorization: [redacted]\nAccept: a"),
+        ("He gave me a token: a coin.", "He gave me a token: a coin."),
+        ("max_tokens=5", "max_tokens=5"),
+    ],
+)
+def test_secret_keys_in_text_lose_their_values(text: str, kept: str) -> None:
+    """In JSON that is broken, or inside another string, in forms and in headers; prose stays."""
+    assert redactor.text(text) == kept

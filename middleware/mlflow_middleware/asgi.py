@@ -85,7 +85,7 @@ class TraceMiddleware:
         scope[REQUEST_KEY] = trace
         trace.activate()
         try:
-            await self.app(scope, receive, _observed(send, trace))
+            await self.app(scope, _read(receive, trace), _observed(send, trace))
         except asyncio.CancelledError:
             trace.disconnected()
             raise
@@ -104,13 +104,39 @@ def _opened(scope: Scope, settings: Settings) -> RequestTrace | None:
     return None if settings.excludes(scope["path"]) else RequestTrace.open(_exchange(scope), settings)
 
 
+def _read(receive: Receive, trace: RequestTrace) -> Receive:
+    """The request as the app reads it; what it does not read, nobody does."""
+
+    async def read() -> Message:
+        message = await receive()
+        if message["type"] == "http.request":
+            trace.received(message.get("body", b""))
+        elif message["type"] == "http.disconnect":
+            trace.disconnected()
+        return message
+
+    return read
+
+
 def _observed(send: Send, trace: RequestTrace) -> Send:
     async def observed(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        kind = message["type"]
+        if kind == "http.response.start":
             message = _with_our_headers(message, trace) or message
-        await send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            trace.last_byte()
+        is_last = kind == "http.response.pathsend" or (
+            kind == "http.response.body" and not message.get("more_body", False)
+        )
+        if is_last:
+            trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
+        try:
+            await send(message)
+        except OSError:
+            trace.disconnected(certainly=True)
+            raise
+        if kind == "http.response.body":
+            trace.sent(message.get("body", b""))
+            if is_last:
+                trace.last_byte()
 
     return observed
 
@@ -118,13 +144,14 @@ def _observed(send: Send, trace: RequestTrace) -> Send:
 @guarded
 def _with_our_headers(message: Message, trace: RequestTrace) -> Message:
     """The message that starts the response, with our headers; the app's own message stays as it is."""
-    trace.response_started(message["status"])
+    raw = message.get("headers") or ()
+    present = {name.lower(): value for name, value in raw}
+    content = (present.get(b"content-type", b""), present.get(b"content-encoding", b""))
+    trace.response_started(message["status"], *(value.decode("latin-1") for value in content))
     ours = trace.response_headers()
     if not ours:
         return message
-    raw = message.get("headers") or ()
     if "origin" not in trace.exchange.headers:  # nothing to expose: 10 us less
-        present = {name.lower() for name, _ in raw}
         added = [(key, value.encode()) for name, value in ours if (key := name.lower().encode()) not in present]
         return {**message, "headers": [*raw, *added]}
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_middleware.capture.body import Body
+
 
 @dataclass(slots=True)
 class Exchange:
-    """One HTTP request and what became of it; the object that ``identify`` is called with.
+    """One HTTP request and what became of it; the object that ``identify`` and ``mask`` are called with.
 
     Attributes:
         method: The request method as sent, e.g. ``"POST"``.
@@ -26,6 +28,14 @@ class Exchange:
             is finished.
         route: The route's template, e.g. ``"/chats/{chat_id}"``; None until (or unless) a route matched.
         status: The response's status code; None until the response started.
+        request_body: What the app has read of the request's body.
+        response_body: What the client was sent.
+        response_type: The response's ``Content-Type``.
+        response_encoding: The response's ``Content-Encoding``.
+        inputs: What becomes the root span's inputs; set before ``mask`` is called, which may change it.
+        outputs: What becomes its outputs.
+        inputs_cut: Whether something of the request's body is missing in ``inputs``.
+        outputs_cut: The same for ``outputs``.
     """
 
     method: str
@@ -39,3 +49,11 @@ class Exchange:
     request: Any = None
     route: str | None = None
     status: int | None = None
+    request_body: Body | None = None
+    response_body: Body | None = None
+    response_type: str = ""
+    response_encoding: str = ""
+    inputs: Any = None
+    outputs: Any = None
+    inputs_cut: bool = False
+    outputs_cut: bool = False

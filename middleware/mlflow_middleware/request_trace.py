@@ -6,6 +6,7 @@ tasks.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from contextvars import ContextVar, Token
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from mlflow_middleware import delivery, identity, mlflow_seam, sampling
-from mlflow_middleware.capture import MAX_ATTRIBUTE
+from mlflow_middleware.capture import MAX_ATTRIBUTE, contents
+from mlflow_middleware.capture.body import Body
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.identity import Identity, clean_text
@@ -45,9 +47,11 @@ class RequestTrace:
     """
 
     __slots__ = (
+        "_disconnected",
         "_ended",
         "_error",
         "_finish_at",
+        "_first_byte_at",
         "_identified",
         "_said",
         "_settings",
@@ -60,10 +64,15 @@ class RequestTrace:
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         self.exchange = exchange
         self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
+        kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
+        exchange.request_body = Body(kept_of_request)
+        exchange.response_body = Body(0 if exchange.method == "HEAD" else kept_of_response)
         self._settings = settings
         self._span: mlflow_seam.RootSpan | None = None
         self._token: tuple[mlflow_seam.Undo, Token[RequestTrace | None]] | None = None
+        self._first_byte_at: int | None = None
         self._finish_at: int | None = None
+        self._disconnected = False
         self._identified = settings.identify is None
         self._said = Identity()
         self._error: BaseException | None = None
@@ -107,10 +116,25 @@ class RequestTrace:
     # --- what happens to the request ---
 
     @guarded
-    def response_started(self, status: int) -> None:
+    def received(self, chunk: bytes) -> None:
+        """The app has read a piece of the request's body."""
+        if self.exchange.request_body is not None:
+            self.exchange.request_body.add(chunk)
+
+    @guarded
+    def response_started(self, status: int, content_type: str = "", content_encoding: str = "") -> None:
         """The app has answered with a status; framework auth has had its turn."""
-        self.exchange.status = status
+        exchange = self.exchange
+        exchange.status, exchange.response_type, exchange.response_encoding = status, content_type, content_encoding
         self._identify()
+
+    @guarded
+    def sent(self, chunk: bytes) -> None:
+        """The server has taken a piece of the response's body."""
+        if chunk and self.exchange.response_body is not None:
+            if self._first_byte_at is None:
+                self._first_byte_at = time.time_ns()
+            self.exchange.response_body.add(chunk)
 
     @guarded
     def response_headers(self) -> list[tuple[str, str]] | None:
@@ -135,6 +159,8 @@ class RequestTrace:
     @guarded
     def failed(self, error: BaseException) -> None:
         """The app raised."""
+        if self._disconnected and _tells_that_the_client_is_gone(error):
+            return
         if self.exchange.status is None:
             self.exchange.status = 500
         if self._span and error is not self._error:  # frameworks signal an exception, and may raise it as well
@@ -144,10 +170,18 @@ class RequestTrace:
             self._span.record_exception(error)
 
     @guarded
-    def disconnected(self) -> None:
-        """The client went away before the response was complete."""
-        if self._span:
+    def disconnected(self, certainly: bool = False) -> None:
+        """The client went away; once the response is complete that is ordinary, unless it certainly was too early."""
+        if self._span and (certainly or self._finish_at is None):
+            self._disconnected = True
             self._span.set_attributes({"http.client_disconnected": True})
+
+    @guarded
+    def closed(self) -> None:
+        """The server has closed a WSGI app's answer. Of one without a body it need not read to the end."""
+        is_bodiless = self.exchange.method == "HEAD" or self.exchange.status in (204, 304)
+        if self._error is None and not is_bodiless:
+            self.disconnected()
 
     def finish(self) -> None:
         """End the trace and hand it to delivery; further calls do nothing."""
@@ -222,8 +256,32 @@ class RequestTrace:
         for key, attribute in ((SESSION_TAG, "session.id"), (USER_TAG, "user.id")):
             if value := span.metadata(key):
                 metadata[key] = tags[key] = attributes[attribute] = self._storable(key, str(value))
+        attributes.update(self._of_bodies())
         span.set_attributes(attributes)
         span.update_trace(tags=tags, metadata=metadata)
+        self._keep_contents(span)
+
+    def _of_bodies(self) -> dict[str, object]:
+        """https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/, and what a stream's reader feels."""
+        sent, answer = self.exchange.request_body, self.exchange.response_body
+        attributes: dict[str, object] = {}
+        if sent and sent.size:
+            attributes["http.request.body.size"] = sent.size
+        if answer and answer.size:
+            attributes["http.response.body.size"] = answer.size
+        if self._span and answer and self._first_byte_at and (answer.chunks > 1 or _is_stream(self.exchange)):
+            attributes["http.response.chunks"] = answer.chunks
+            attributes["http.response.time_to_first_byte"] = round(self._span.seconds(self._first_byte_at), 6)
+            attributes["http.response.time_to_last_byte"] = round(self._span.seconds(self._finish_at), 6)
+        return attributes
+
+    def _keep_contents(self, span: mlflow_seam.RootSpan) -> None:
+        """Have the bodies read when the trace is sent."""
+        exchange = self.exchange
+        bodies = (exchange.request_body, exchange.response_body)
+        held = sum(body.held for body in bodies if body)
+        if held or exchange.query_string:
+            span.read_later(functools.partial(_contents, exchange, self._settings), held)
 
     def _storable(self, key: str, value: str) -> str:
         """A session or user id as MLflow's own functions set it; a user id as a pseudonym where that is wanted."""
@@ -244,6 +302,25 @@ class RequestTrace:
         key = span.metadata(SESSION_TAG) or span.trace_id
         seconds = span.seconds(self._finish_at)
         return sampling.keeps(self._settings, key, failed=span.failed, seconds=seconds)
+
+
+@guarded
+def _contents(exchange: Exchange, settings: Settings) -> mlflow_seam.Contents:
+    """What becomes the root's inputs and outputs."""
+    answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask)
+    bodies = {"request": (exchange.request_body, exchange.inputs_cut)}
+    bodies["response"] = (exchange.response_body, exchange.outputs_cut)
+    cut = {f"http.{name}.body.cut": True for name, (body, is_cut) in bodies.items() if is_cut and body and body.held}
+    return mlflow_seam.Contents(exchange.inputs, exchange.outputs, answer.usage, cut)
+
+
+def _is_stream(exchange: Exchange) -> bool:
+    return exchange.response_type.lower().startswith("text/event-stream")
+
+
+def _tells_that_the_client_is_gone(error: BaseException) -> bool:
+    """Whether this is what servers and frameworks raise for it; Starlette's own has no other name."""
+    return isinstance(error, OSError | GeneratorExit) or type(error).__name__ in ("ClientDisconnect", "CancelledError")
 
 
 def current() -> RequestTrace | None:

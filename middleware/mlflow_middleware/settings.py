@@ -8,7 +8,6 @@ names the option, what was given and what is allowed.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import functools
 import inspect
@@ -109,7 +108,7 @@ def _import(value: object) -> object:
         raise ValueError(f"cannot import it: {error}") from error
 
 
-def _is_plain(function: Callable[[Exchange], Identity | None]) -> Callable[[Exchange], Identity | None]:
+def _is_plain(function: Callable[[Exchange], Any]) -> Callable[[Exchange], Any]:
     if inspect.iscoroutinefunction(function):
         raise ValueError("it takes a plain function, not an async one")
     return function
@@ -125,6 +124,7 @@ ResponseHeaders = Annotated[
 ]
 Statuses = Annotated[frozenset[int], BeforeValidator(_statuses)]
 Identify = Annotated[Callable[[Exchange], Identity | None], BeforeValidator(_import), AfterValidator(_is_plain)]
+Mask = Annotated[Callable[[Exchange], Any], BeforeValidator(_import), AfterValidator(_is_plain)]
 
 
 class Settings(BaseSettings):
@@ -136,7 +136,6 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
     )
 
     enabled: bool = True
@@ -177,6 +176,23 @@ class Settings(BaseSettings):
     exclude: Names = ("/health", "/healthz", "/livez", "/readyz", "/metrics", "/favicon.ico")
     """Path globs (`*`, `?`, `[...]`) that are not traced; MLflow spans opened inside are silenced too."""
 
+    metadata_only: Names = ()
+    """Path globs whose bodies are never captured."""
+
+    capture_request_body: bool = True
+    """True: what the app reads of a request's body becomes the root span's inputs."""
+
+    capture_response_body: bool = True
+    """True: what the client is sent becomes the root span's outputs."""
+
+    max_body_bytes: int = Field(default=65536, ge=0, le=16 * 1024 * 1024)
+    """Bytes that are kept of one body; the rest is counted, not kept."""
+
+    mask: Mask | None = None
+    """A callable (or its dotted path) that is given each `Exchange` before it is stored, and may change its `inputs`
+    and `outputs`: for secrets that `redact` cannot know. Called in the thread that delivers; when it raises, that
+    trace has neither."""
+
     capture_headers: HeaderNames = ()
     """Request headers put on the root span, as `http.request.header.<name>`."""
 
@@ -195,8 +211,8 @@ class Settings(BaseSettings):
         "cookie",
         "signature",
     )
-    """Keys whose values are replaced, in query strings and captured headers. A key matches by whole words:
-    `api_key` covers `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""
+    """Keys whose values are replaced, in bodies at any depth, query strings and captured headers. A key matches by
+    whole words: `api_key` covers `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""
 
     error_statuses: Statuses = frozenset(range(500, 600))
     """Status codes that make the trace an error, as numbers and `500-599` ranges."""
@@ -295,9 +311,25 @@ class Settings(BaseSettings):
         """Whether requests to this path are not traced."""
         return self._excluded is not None and self._excluded.fullmatch(path) is not None
 
+    def kept_of_bodies(self, path: str) -> tuple[int, int]:
+        """Bytes that are kept of a request's and of its response's body."""
+        if self._metadata_only is not None and self._metadata_only.fullmatch(path):
+            return 0, 0
+        limit = self.max_body_bytes
+        return (limit if self.capture_request_body else 0), (limit if self.capture_response_body else 0)
+
     @functools.cached_property
     def _excluded(self) -> re.Pattern[str] | None:
-        return re.compile("|".join(map(fnmatch.translate, self.exclude))) if self.exclude else None
+        return _globs(self.exclude)
+
+    @functools.cached_property
+    def _metadata_only(self) -> re.Pattern[str] | None:
+        return _globs(self.metadata_only)
+
+
+def _globs(globs: Iterable[str]) -> re.Pattern[str] | None:
+    patterns = "|".join(map(fnmatch.translate, globs))
+    return re.compile(patterns) if patterns else None
 
 
 def _environment_options() -> list[str]:
@@ -309,6 +341,8 @@ def _from_environment(name: str) -> str:
 
 
 def _unknown(name: str, cls: type[Settings]) -> str:
+    import difflib  # 5 ms that only a mistake has to pay
+
     close = difflib.get_close_matches(name, cls.model_fields, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "there are: " + ", ".join(cls.model_fields)
     return f"unknown option {name!r} ({hint})"

@@ -56,6 +56,8 @@ class TraceMiddleware:
             result = context.run(self.app, environ, start_response)
             return result if _is_whole(result, environ) else _InContext(context, result, None)
         environ[REQUEST_KEY] = trace
+        if "wsgi.input" in environ:
+            environ["wsgi.input"] = ReadBody(environ["wsgi.input"], trace)
         context.run(trace.activate)
         try:
             result = context.run(self.app, environ, _observed(start_response, trace))
@@ -74,6 +76,9 @@ def _finishing(
     A list is complete already, and servers look at its length; a file wrapper has to reach the server as it is.
     """
     if _is_whole(result, environ):
+        if isinstance(result, (list, tuple)):
+            for chunk in result:
+                trace.sent(chunk)
         context.run(trace.last_byte)
         trace.finish()
         return result
@@ -93,6 +98,41 @@ def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
     return isinstance(result, (list, tuple)) or (isinstance(wrapper, type) and isinstance(result, wrapper))
 
 
+class ReadBody:
+    """A request's body as the app reads it; what it does not read, nobody does.
+
+    Args:
+        stream: The server's ``wsgi.input``, or what a framework has put around it.
+        trace: Is told what is read.
+    """
+
+    def __init__(self, stream: Any, trace: RequestTrace) -> None:
+        self._stream = stream
+        self._trace = trace
+
+    def read(self, *size: Any) -> bytes:
+        """https://peps.python.org/pep-3333/#input-and-error-streams"""
+        return self._told(self._stream.read(*size))
+
+    def readline(self, *size: Any) -> bytes:
+        """As ``read``, up to the end of a line."""
+        return self._told(self._stream.readline(*size))
+
+    def readlines(self, *hint: Any) -> list[bytes]:
+        """As ``read``, line by line."""
+        return [self._told(line) for line in self._stream.readlines(*hint)]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._told, self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _told(self, chunk: bytes) -> bytes:
+        self._trace.received(chunk)
+        return chunk
+
+
 class _InContext:
     """An app's iterable whose every step runs in the request's context."""
 
@@ -109,7 +149,10 @@ class _InContext:
         try:
             if self._iterator is None:
                 self._iterator = self._context.run(iter, self._result)
-            return self._context.run(next, self._iterator)
+            chunk = self._context.run(next, self._iterator)
+            if self._trace:
+                self._trace.sent(chunk)
+            return chunk
         except StopIteration:
             if self._trace:
                 self._trace.last_byte()
@@ -120,7 +163,9 @@ class _InContext:
             raise
 
     def close(self) -> None:
-        """Close the app's iterable; the trace ends here."""
+        """Close the app's iterable; the trace ends here. A server that closes it early has lost its client."""
+        if self._trace:
+            self._trace.closed()
         try:
             if hasattr(self._result, "close"):
                 self._context.run(self._result.close)
@@ -136,15 +181,23 @@ class _InContext:
 def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:
     def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
         headers = _with_our_headers(status, headers, trace) or headers
-        return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+        write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+        def written(chunk: bytes) -> object:
+            done = write(chunk)
+            trace.sent(chunk)
+            return done
+
+        return written
 
     return observed
 
 
 @guarded
 def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace) -> list[tuple[str, str]]:
-    trace.response_started(int(status[:3]))
     joined = list(headers)
+    known = {name.lower(): value for name, value in joined}
+    trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
     join(joined, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
     return joined
 

@@ -1,7 +1,7 @@
 """The test app on plain ASGI: routes by hand, no framework."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import mlflow
@@ -29,13 +29,31 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     if handler is None:
         await _send(send, 404, b"not found")
     elif template == "/stream":
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-        for chunk in behaviour.chunks():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body"})
+        await _stream(send, behaviour.chunks(), b"text/plain")
+    elif template == "/events":
+        await _stream(send, behaviour.events(), b"text/event-stream")
+    elif template == "/echo":
+        await _echo(scope, receive, send)
+    elif template == "/unread":
+        await _send(send, 200, b"{}", b"application/json")
     else:
         status, body = await handler(parts)
         await _send(send, status, body)
+
+
+async def _stream(send: Send, chunks: Iterator[bytes], kind: bytes) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+    for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    await _send(send, 200, body, dict(scope["headers"]).get(b"content-type", b""))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -46,8 +64,8 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-async def _send(send: Send, status: int, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+async def _send(send: Send, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -96,6 +114,9 @@ def _find(parts: list[str]) -> tuple[Handler | None, str | None]:
         "log": _log,
         "health": _health,
         "stream": _log,
+        "events": _log,
+        "echo": _log,
+        "unread": _log,
     }
     if len(parts) == 1 and parts[0] in fixed:
         return fixed[parts[0]], f"/{parts[0]}"

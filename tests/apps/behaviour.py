@@ -76,9 +76,28 @@ def chunks() -> Iterator[bytes]:
         yield f"{index}\n".encode()
 
 
+def events() -> Iterator[bytes]:
+    """An OpenAI-style stream."""
+    for word in ("Tea", " and", " cake"):
+        delta = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": word}}]}
+        yield f"data: {json.dumps(delta)}\n\n".encode()
+    yield b"data: [DONE]\n\n"
+
+
 def fail() -> None:
     """A handler that raises."""
     raise RuntimeError("the model is away")
+
+
+def mask(exchange: Exchange) -> None:
+    """Replaces a number, and all of the output."""
+    exchange.inputs = {"note": exchange.inputs["note"].replace("555-0100", "[number]")}
+    exchange.outputs = "masked"
+
+
+def failing_mask(exchange: Exchange) -> None:
+    """A mask with a fault."""
+    raise RuntimeError("no mask today")
 
 
 def identify(exchange: Exchange) -> Identity:

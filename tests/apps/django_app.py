@@ -65,6 +65,18 @@ async def stream_async(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(chunks(), content_type="text/plain")
 
 
+def echo(request: HttpRequest) -> HttpResponseBase:
+    return HttpResponse(request.body, content_type=request.headers.get("Content-Type"))
+
+
+def unread(request: HttpRequest) -> HttpResponseBase:
+    return JsonResponse({})
+
+
+def events(request: HttpRequest) -> HttpResponseBase:
+    return StreamingHttpResponse(behaviour.events(), content_type="text/event-stream")
+
+
 def status(request: HttpRequest, code: int) -> HttpResponseBase:
     return HttpResponse(status=code)
 
@@ -83,6 +95,9 @@ urlpatterns = [
     path("log", log),
     path("stream", stream),
     path("async/stream", stream_async),
+    path("echo", echo),
+    path("unread", unread),
+    path("events", events),
     path("status/<int:code>", status),
     path("health", health),
 ]

@@ -1,7 +1,7 @@
 """The test app on FastAPI."""
 
 import mlflow
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from mlflow_middleware.fastapi import TraceMiddleware
@@ -44,6 +44,21 @@ async def log() -> PlainTextResponse:
 @app.get("/stream")
 def stream() -> StreamingResponse:
     return StreamingResponse(behaviour.chunks(), media_type="text/plain")
+
+
+@app.post("/echo")
+async def echo(request: Request) -> Response:
+    return Response(await request.body(), media_type=request.headers.get("content-type"))
+
+
+@app.post("/unread")
+async def unread() -> Response:
+    return Response(b"{}", media_type="application/json")
+
+
+@app.get("/events")
+def events() -> StreamingResponse:
+    return StreamingResponse(behaviour.events(), media_type="text/event-stream")
 
 
 @app.get("/status/{code}")

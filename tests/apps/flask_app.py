@@ -1,7 +1,7 @@
 """The test app on Flask."""
 
 import mlflow
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from mlflow_middleware.flask import MLflowMiddleware
@@ -46,6 +46,21 @@ def log() -> ResponseReturnValue:
 @app.get("/stream")
 def stream() -> ResponseReturnValue:
     return Response(behaviour.chunks(), mimetype="text/plain")
+
+
+@app.post("/echo")
+def echo() -> ResponseReturnValue:
+    return Response(request.get_data(), content_type=request.content_type)
+
+
+@app.post("/unread")
+def unread() -> ResponseReturnValue:
+    return jsonify({})
+
+
+@app.get("/events")
+def events() -> ResponseReturnValue:
+    return Response(behaviour.events(), mimetype="text/event-stream")
 
 
 @app.get("/status/<int:code>")

@@ -23,9 +23,14 @@ def bare(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     status, template, handler = _find(parts)
     if template and (trace := current()):
         trace.exchange.route = template
+    if template == "/echo":
+        start_response("200 OK", [("Content-Type", environ.get("CONTENT_TYPE", ""))])
+        return [environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))]
     body = handler()
-    start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "text/plain; charset=utf-8")])
-    return body if template == "/stream" else [body.encode()]
+    kinds = {"/events": "text/event-stream", "/unread": "application/json"}
+    kind = kinds.get(template or "", "text/plain; charset=utf-8")
+    start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", kind)])
+    return body if template in ("/stream", "/events") else [body.encode()]
 
 
 def _find(parts: list[str]) -> tuple[int, str | None, Callable[[], Any]]:
@@ -35,6 +40,9 @@ def _find(parts: list[str]) -> tuple[int, str | None, Callable[[], Any]]:
         return 200, f"/{parts[0]}/chats/{{chat_id}}", lambda: _chat(*parts)
     handlers: dict[str, Callable[[], Any]] = {
         "stream": behaviour.chunks,
+        "events": behaviour.events,
+        "echo": str,
+        "unread": lambda: "{}",
         "fail": behaviour.fail,
         "annotate": lambda: json.dumps(behaviour.say()),
         "outbound": lambda: json.dumps(behaviour.outbound()),

@@ -1,17 +1,19 @@
 """Asks an app over a few connections that are kept open, from a process of its own.
 
-    python -m tests.benchmarks.load PORT SECONDS [RATE]
+    python -m tests.benchmarks.load PORT [--seconds S | --requests N] [--rate R] [--first N]
 
 With a rate (requests a second, all connections together) each request is due at its time, whatever became of the
-others; without one, each connection asks again as soon as it has its answer. Prints the number of answers, the seconds
-that they took, and the latencies in milliseconds, as JSON.
+others; without one, each connection asks again as soon as it has its answer. Every request has a path and an id of its
+own; ten in a row are a session, and fifty are of one user. Prints the number of answers, the seconds that they took,
+and the latencies in milliseconds, as JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import sys
+import math
 import time
 
 CONNECTIONS = 8
@@ -26,11 +28,11 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, first: int) -> None:
         self.latencies: list[float] = []
         self.answered = asyncio.Event()
         self._number = number
-        self._sent = 0
+        self._sent = first
         self._due = 0.0
         self._received = b""
 
@@ -45,7 +47,8 @@ class Connection(asyncio.Protocol):
         number = f"{self._number}-{self._sent}"
         head = (
             f"POST /chats/c-{number} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"X-Request-ID: {number}-{time.time_ns()}\r\nX-Session-ID: s-{self._sent // 10}\r\nX-User-ID: jane\r\n"
+            f"X-Request-ID: {number}-{time.time_ns()}\r\n"
+            f"X-Session-ID: s-{self._number}-{self._sent // 10}\r\nX-User-ID: u-{self._number}-{self._sent // 50}\r\n"
             f"Content-Length: {len(BODY)}\r\n\r\n"
         )
         self.answered.clear()
@@ -68,18 +71,22 @@ class Connection(asyncio.Protocol):
         self.answered.set()
 
 
-async def run(port: int, seconds: float, rate: float) -> tuple[int, float, list[float]]:
-    """Ask for a while; returns how many answers came, in which time, and how long each took."""
+async def connect(port: int, first: int) -> list[Connection]:
+    """All connections, open."""
     loop = asyncio.get_running_loop()
-    connections = []
-    for number in range(CONNECTIONS):
-        _, connection = await loop.create_connection(lambda number=number: Connection(number), "127.0.0.1", port)  # type: ignore[misc]
-        connections.append(connection)
+    connections = [Connection(number, first) for number in range(CONNECTIONS)]
+    for connection in connections:
+        await loop.create_connection(lambda connection=connection: connection, "127.0.0.1", port)  # type: ignore[misc]
+    return connections
+
+
+async def run(port: int, seconds: float, requests: float, rate: float, first: int) -> tuple[int, float, list[float]]:
+    """Ask for a while; returns how many answers came, in which time, and how long each took."""
+    connections = await connect(port, first // CONNECTIONS)
     start = time.monotonic()
 
-    async def serve(connection: Connection) -> None:
-        turn = connection._number
-        while True:
+    async def serve(turn: int, connection: Connection) -> None:
+        while turn < requests:
             due = start + turn / rate if rate else time.monotonic()
             if due >= start + seconds or connection.transport.is_closing():
                 return
@@ -88,7 +95,7 @@ async def run(port: int, seconds: float, rate: float) -> tuple[int, float, list[
             await connection.answered.wait()
             turn += CONNECTIONS
 
-    await asyncio.gather(*map(serve, connections))
+    await asyncio.gather(*(serve(turn, connection) for turn, connection in enumerate(connections)))
     took = time.monotonic() - start
     latencies = [1000 * latency for connection in connections for latency in connection.latencies]
     for connection in connections:
@@ -97,5 +104,11 @@ async def run(port: int, seconds: float, rate: float) -> tuple[int, float, list[
 
 
 if __name__ == "__main__":
-    port, seconds, *rate = sys.argv[1:]
-    print(json.dumps(asyncio.run(run(int(port), float(seconds), float(rate[0]) if rate else 0.0))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--seconds", type=float, default=math.inf)
+    parser.add_argument("--requests", type=float, default=math.inf)
+    parser.add_argument("--rate", type=float, default=0.0)
+    parser.add_argument("--first", type=int, default=0, help="requests that earlier runs made: no id comes twice")
+    given = parser.parse_args()
+    print(json.dumps(asyncio.run(run(given.port, given.seconds, given.requests, given.rate, given.first))))

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 
 from tests.servers import ROOT, MLflowServer, Process, clean_environment, free_port
 
-WARM_UP = 2.0
+WARM_UP = 1.0
 """Seconds of gentle traffic before anything is measured."""
+
+IDLE = 2.0
+"""Seconds in which an idle app's CPU is measured."""
 
 QUIET = 6.0
 """Seconds without a new trace after which an exporter counts as done."""
 
-COMMANDS = {
-    "FastAPI": ["-m", "uvicorn", "--log-level", "warning", "--no-access-log", "tests.benchmarks.fastapi_app:app"],
-    "Flask": ["-m", "gunicorn", "--threads", "8", "--log-level", "warning", "tests.benchmarks.flask_app:app"],
-    "Django": ["-m", "gunicorn", "--threads", "8", "--log-level", "warning", "tests.benchmarks.django_app:app"],
-}
+UVICORN = ["-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--port"]
+GUNICORN = ["-m", "gunicorn", "--log-level", "warning", "--threads", "8", "--bind"]
+APPS = {"FastAPI": "fastapi_app", "Flask": "flask_app", "Django": "django_app", "streams": "streams_app"}
 
 OURS = {"ENVIRONMENT": "production", "APP_VERSION": "1.2.3", "DEPLOYMENT_ID": "d-7", "REGION": "eu-west-1"}
 """Deployment tags, as the hand-written way has them."""
@@ -35,6 +40,11 @@ WAYS: dict[str, dict[str, str]] = {
     "mlflow": {},
     "otel": {},
     "ours": OURS,
+    "ours-without-bodies": {
+        **OURS,
+        "MLFLOW_MIDDLEWARE_CAPTURE_REQUEST_BODY": "false",
+        "MLFLOW_MIDDLEWARE_CAPTURE_RESPONSE_BODY": "false",
+    },
     "ours-sampled": {**OURS, "MLFLOW_MIDDLEWARE_SAMPLE_RATIO": "0.1"},
 }
 """Way -> its environment variables."""
@@ -45,7 +55,8 @@ class Figures:
     """What was measured of one app.
 
     Attributes:
-        cpu: Microseconds of CPU for each request, of all processes of the app, until its exporter was done.
+        cpu: Microseconds of CPU for each request, of all processes of the app, until its exporter was done; less what
+            an idle server uses by itself while the exporter works on.
         p50: Milliseconds, at the gentle rate.
         p99: The same.
         throughput: Requests a second, saturated.
@@ -66,60 +77,74 @@ class Figures:
 class Subject:
     """A running app, traced in one way into an experiment of its own."""
 
-    def __init__(self, framework: str, way: str, server: MLflowServer, folder: Path) -> None:
+    def __init__(self, framework: str, way: str, server: MLflowServer, folder: Path, **variables: str) -> None:
         self._server = server
+        self._is_traced = way != "untraced"
         name = f"{framework}-{way}-{time.time_ns()}"
         url = f"{server.uri}/api/2.0/mlflow/experiments/create"
         self._experiment = str(requests.post(url, json={"name": name}, timeout=60).json()["experiment_id"])
-        self._port = free_port()
-        bind = ["--port", str(self._port)] if framework == "FastAPI" else ["--bind", f"127.0.0.1:{self._port}"]
-        module, server_name, *rest = COMMANDS[framework]
+        self.port = free_port()
+        bind = [*GUNICORN, f"127.0.0.1:{self.port}"] if framework in ("Flask", "Django") else [*UVICORN, str(self.port)]
         environment = clean_environment(
             MLFLOW_TRACKING_URI=server.uri, WAY=way, EXPERIMENT=name, EXPERIMENT_ID=self._experiment, **WAYS[way]
         )
         if way.startswith("ours"):
             environment["MLFLOW_EXPERIMENT_NAME"] = name
         self._process = Process(
-            [sys.executable, module, server_name, *bind, *rest], environment, folder / f"{name}.log"
+            [sys.executable, *bind, f"tests.benchmarks.{APPS[framework]}:app"],
+            {**environment, **variables},
+            folder / f"{name}.log",
         )
-        self._process.wait_until_up(f"http://127.0.0.1:{self._port}/health")
+        self._process.wait_until_up(f"http://127.0.0.1:{self.port}/health")
         self.requests = 0
 
-    def load(self, seconds: float, rate: float = 0.0) -> tuple[float, list[float]]:
-        """Ask it; returns the seconds that it took, and the latencies."""
-        command = [sys.executable, "-m", "tests.benchmarks.load", str(self._port), str(seconds)]
-        command += [str(rate)] if rate else []
-        done = subprocess.run(
-            command, env=clean_environment(), cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True
+    def load(self, *, seconds: float = 0.0, requests: int = 0, rate: float = 0.0) -> tuple[float, list[float]]:
+        """Ask it for a time or so many times; returns the seconds that it took, and the latencies."""
+        asked = {"seconds": seconds, "requests": requests, "rate": rate}
+        options = [f"--{name}={value}" for name, value in asked.items() if value]
+        count, took, latencies = run_module(
+            "tests.benchmarks.load", str(self.port), f"--first={self.requests}", *options
         )
-        count, took, latencies = json.loads(done.stdout)
         self.requests += count
         return took, latencies
 
     def cpu(self) -> float:
-        """Seconds of CPU that its processes have used, by the operating system's account."""
-        ticks = sum(int(field) for pid in self._pids() for field in _stat(pid)[11:13])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Seconds of CPU that its processes have used, to the nanosecond, with those of threads that have ended."""
+        return sum(time.clock_gettime(_cpu_clock(pid)) for pid in self._pids())
+
+    def idle_cpu(self) -> float:
+        """The share of a CPU that it uses while nothing is asked."""
+        before, began = self.cpu(), time.monotonic()
+        time.sleep(IDLE)
+        return (self.cpu() - before) / (time.monotonic() - began)
 
     def memory(self) -> float:
         """MiB that its processes have resident."""
-        pages = sum(int(_stat(pid)[21]) for pid in self._pids())
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1024**2
+        return self._status("VmRSS")
 
-    def stored(self) -> int:
-        """Traces on the server; asked rarely, for it costs the server time."""
+    def peak_memory(self) -> float:
+        """The most MiB that its processes ever had resident."""
+        return self._status("VmHWM")
+
+    def traces(self) -> Iterator[dict[str, Any]]:
+        """The info of each trace on the server; asked rarely, for it costs the server time."""
         location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": self._experiment}}
         query: dict[str, object] = {"locations": [location], "max_results": 500}
-        count = 0
         while True:
             answer = requests.post(f"{self._server.uri}/api/3.0/mlflow/traces/search", json=query, timeout=120).json()
-            count += len(answer.get("traces", []))
+            yield from answer.get("traces", [])
             if not answer.get("next_page_token"):
-                return count
+                return
             query["page_token"] = answer["next_page_token"]
+
+    def stored(self) -> int:
+        """How many traces the server has."""
+        return sum(1 for _ in self.traces())
 
     def drain(self, limit: float, expected: int) -> int:
         """Wait until its exporter is done; returns the traces stored."""
+        if not self._is_traced:
+            return 0
         end = time.monotonic() + limit
         before, changed = -1, time.monotonic()
         while (now := time.monotonic()) < end and now < changed + QUIET and before < expected:
@@ -133,20 +158,44 @@ class Subject:
         """End it at once."""
         self._process.kill()
 
+    def exit(self) -> str:
+        """End it as a supervisor does; returns what it said."""
+        self._process.stop(signal.SIGTERM, 90)
+        return self._process.output()
+
+    def _status(self, field: str) -> float:
+        """https://man7.org/linux/man-pages/man5/proc_pid_status.5.html"""
+        texts = [Path(f"/proc/{pid}/status").read_text() for pid in self._pids()]
+        return sum(int(match[1]) for text in texts if (match := re.search(rf"{field}:\s*(\d+)", text))) / 1024
+
     def _pids(self) -> list[int]:
         return [
             int(path.name) for path in Path("/proc").glob("[0-9]*") if _session(int(path.name)) == self._process.pid
         ]
 
 
-def _stat(pid: int) -> list[str]:
-    """https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, from the state on."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def run_module(*command: str) -> Any:
+    """Run a Python module to its end; returns the JSON that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=clean_environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=600,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def _cpu_clock(pid: int) -> int:
+    """What clock_getcpuclockid(3) returns, which Python does not have."""
+    return (~pid << 3) | 2
 
 
 def _session(pid: int) -> int:
     try:
-        return int(_stat(pid)[3])
+        return os.getsid(pid)
     except OSError:
         return 0
 
@@ -157,18 +206,18 @@ def measure(
     """Run one app, gently and then saturated."""
     subject = Subject(framework, way, server, folder)
     try:
-        subject.load(WARM_UP, rate)
-        if way != "untraced":
-            subject.drain(60, subject.requests)
+        subject.load(seconds=WARM_UP, rate=rate)
+        subject.drain(60, subject.requests)
         figures = Figures()
         before, cpu = subject.requests, subject.cpu()
-        _, latencies = subject.load(gentle, rate)
-        if way != "untraced":
-            subject.drain(60, subject.requests)
-        figures.cpu = 1e6 * (subject.cpu() - cpu) / (subject.requests - before)
+        _, latencies = subject.load(seconds=gentle, rate=rate)
+        loaded = time.monotonic()
+        subject.drain(60, subject.requests)
+        used, drained = subject.cpu() - cpu, time.monotonic() - loaded
+        figures.cpu = 1e6 * (used - subject.idle_cpu() * drained) / (subject.requests - before)
         figures.p50, figures.p99 = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
         before = subject.requests
-        took, _ = subject.load(saturated)
+        took, _ = subject.load(seconds=saturated)
         figures.throughput = (subject.requests - before) / took
         figures.memory = subject.memory()
         return figures
@@ -180,8 +229,8 @@ def caught_up(framework: str, way: str, server: MLflowServer, folder: Path, *, s
     """Run one app saturated, and count what the server has of it once nothing more comes."""
     subject = Subject(framework, way, server, folder)
     try:
-        subject.load(WARM_UP, 50)
-        subject.load(saturated)
+        subject.load(seconds=WARM_UP, rate=50)
+        subject.load(seconds=saturated)
         stored = subject.drain(900, subject.requests)
         return Figures(requests=subject.requests, stored=stored)
     finally:

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping
 from html import escape
 
-BAR, GAP, LEFT, WIDTH = 22, 8, 220, 300
-COLOURS = {"ours": "#2a9d8f", "MLflow by hand": "#c8553d", "OpenTelemetry to MLflow": "#d9a441"}
+BAR, GAP, LEFT, WIDTH = 22, 8, 240, 300
+COLOURS = {"ours, everything captured": "#2a9d8f", "MLflow by hand": "#c8553d", "OpenTelemetry to MLflow": "#d9a441"}
 
 Series = Mapping[str, tuple[list[float], list[float]]]
 
@@ -17,7 +17,7 @@ def plot(frameworks: Mapping[str, Series]) -> str:
     parts: list[str] = []
     top = 40
     for framework, series in frameworks.items():
-        most = max(max(cpu) for _, cpu in series.values())
+        most = max([1.0, *(max(cpu) for _, cpu in series.values())])
         parts.append(_text(10, top, framework, "bold"))
         parts.append(_text(LEFT, top, "share of untraced throughput kept"))
         parts.append(_text(LEFT + WIDTH + 80, top, "CPU added to a request, µs"))
@@ -49,4 +49,4 @@ def _bar(x: float, y: float, values: list[float], most: float, colour: str, form
         f'<line x1="{x + max(0.0, low * scale):.1f}" x2="{x + max(0.0, high * scale):.1f}" y1="{y_line}" y2="{y_line}" '
         'stroke="#222222" stroke-width="2"/>'
     )
-    return bar + line + _text(x + max(middle, high) * scale + 8, y, form.format(middle))
+    return bar + line + _text(x + max(0.0, high) * scale + 8, y, form.format(middle))

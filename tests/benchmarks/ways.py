@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
+
+logging.getLogger("mlflow_middleware").setLevel(logging.INFO)  # at the exit it says what became of the traces
+logging.basicConfig(level=logging.WARNING)
 
 WAY = os.environ.get("WAY", "untraced")
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import got_request_exception
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from mlflow_middleware import mlflow_seam, request_trace
@@ -20,7 +20,7 @@ from mlflow_middleware.guard import guarded
 from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
 from mlflow_middleware.response_headers import EXPOSE, join
 from mlflow_middleware.settings import SettingsError
-from mlflow_middleware.wsgi import environ_headers
+from mlflow_middleware.wsgi import ReadBody, environ_headers
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
@@ -70,6 +70,7 @@ class TraceMiddleware:
             finally:
                 undo()
         trace = RequestTrace.open(_exchange(request), self.settings)
+        _watch_body(request, trace)
         trace.activate()
         try:
             return _answered(request, cast(HttpResponseBase, self.get_response(request)), trace)
@@ -91,6 +92,7 @@ class TraceMiddleware:
             finally:
                 undo()
         trace = RequestTrace.open(_exchange(request), self.settings)
+        _watch_body(request, trace)
         trace.activate()
         try:
             response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
@@ -102,6 +104,15 @@ class TraceMiddleware:
             raise
         finally:
             trace.deactivate()
+
+
+@guarded
+def _watch_body(request: HttpRequest, trace: RequestTrace) -> None:
+    """Tell the trace what is read of the request's body; a middleware around us may have read it already."""
+    if hasattr(request, "_body"):
+        trace.received(request.body)
+    elif hasattr(request, "_stream"):
+        request._stream = cast(Any, ReadBody(request._stream, trace))
 
 
 def _around(request: HttpRequest) -> RequestTrace | None:
@@ -126,9 +137,14 @@ def _raised(trace: RequestTrace, error: BaseException) -> None:
 def _answered(request: HttpRequest, response: HttpResponseBase, trace: RequestTrace) -> HttpResponseBase:
     """The response, with our headers; its trace ends here, or with the last chunk of a stream."""
     _tell_route(request, trace)
-    trace.response_started(response.status_code)
+    headers = response.headers
+    trace.response_started(response.status_code, headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
     _add_headers(response, trace)
-    if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None):
+    if not isinstance(response, StreamingHttpResponse):
+        trace.sent(cast(HttpResponse, response).content)
+        trace.last_byte()
+        trace.finish()
+    elif getattr(response, "file_to_stream", None):
         trace.finish()  # a file goes to the server as it is, which may have a faster way to send it
     elif response.is_async:
         response.streaming_content = _async_chunks(response.streaming_content, trace)
@@ -163,7 +179,9 @@ class _Chunks:
     def __next__(self) -> bytes:
         self._trace.activate()
         try:
-            return cast(bytes, next(self._content))
+            chunk = cast(bytes, next(self._content))
+            self._trace.sent(chunk)
+            return chunk
         except StopIteration:
             self._trace.last_byte()
             self._trace.finish()
@@ -176,6 +194,7 @@ class _Chunks:
 
     def close(self) -> None:
         """Close what makes the chunks, where that is needed; the trace ends here at the latest."""
+        self._trace.closed()
         try:
             if hasattr(self._content, "close"):
                 self._content.close()
@@ -190,6 +209,7 @@ async def _async_chunks(content: Any, trace: RequestTrace) -> AsyncIterator[byte
             trace.activate()
             try:
                 chunk: bytes = await anext(content)
+                trace.sent(chunk)
             except StopAsyncIteration:
                 trace.last_byte()
                 return
@@ -200,6 +220,7 @@ async def _async_chunks(content: Any, trace: RequestTrace) -> AsyncIterator[byte
                 trace.deactivate()
             yield chunk
     finally:
+        trace.closed()
         trace.finish()
 
 

@@ -39,6 +39,9 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 LATE_SPANS = 3.0
 """Seconds that a trace waits for spans that outlive its root; later ones are added when they end."""
 
+MAX_STRETCH = 0.001
+"""Seconds of encoding after which the app's threads are let in."""
+
 SPOOL_LOOK = 5.0
 """Seconds between two looks for files of other processes in the spool."""
 
@@ -231,11 +234,16 @@ class Sender:
     def _take_in(self, traces: Sequence[FinishedTrace], snapshot_all: bool = False) -> None:
         now = time.monotonic()
         pending, self._unfinished = [*self._unfinished, *((now + LATE_SPANS, trace) for trace in traces)], []
+        began = now
         for until, trace in pending:
-            if snapshot_all or now >= until or self._queue.in_a_hurry or trace.is_complete():
+            in_a_hurry = snapshot_all or self._queue.in_a_hurry
+            if in_a_hurry or now >= until or trace.is_complete():
                 self._encode(trace)
             else:
                 self._unfinished.append((until, trace))
+            if not in_a_hurry and time.monotonic() - began > MAX_STRETCH:
+                time.sleep(MAX_STRETCH / 2)  # else the app waits for the interpreter's lock, 5 ms at a time
+                began = time.monotonic()
 
     def _encode(self, trace: FinishedTrace) -> None:
         try:

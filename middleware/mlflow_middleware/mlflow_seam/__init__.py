@@ -57,7 +57,7 @@ from mlflow.tracing.utils import (
 )
 from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
 from mlflow.tracing.utils.processor import apply_span_processors
-from mlflow.tracing.utils.truncation import set_request_response_preview
+from mlflow.tracing.utils.truncation import _get_truncated_preview, set_request_response_preview
 from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service import utils as tracking_service
 from mlflow.utils.request_utils import _get_http_response_with_retries
@@ -110,12 +110,38 @@ _is_isolated = False
 # --- the span of a request -------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class Contents:
+    """What a request's bodies say.
+
+    Attributes:
+        inputs: The root's inputs; None for none.
+        outputs: The root's outputs; None for none.
+        usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
+        attributes: More of the root's attributes.
+    """
+
+    inputs: object
+    outputs: object
+    usage: Mapping[str, int] | None
+    attributes: Mapping[str, object]
+
+
+@dataclass(slots=True)
+class _Unread:
+    """What is still to be read for a root: how, and the bytes that it holds until then."""
+
+    read: Callable[[], Contents | None]
+    size: int
+
+
 class RootSpan:
     """The root span of one request's trace, and the trace's own data (tags, metadata)."""
 
-    __slots__ = ("_is_shared", "_otel", "_span", "_trace", "span_id", "trace_id")
+    __slots__ = ("_is_ours", "_is_shared", "_otel", "_span", "_trace", "span_id", "trace_id")
 
     def __init__(self, span: LiveSpan, trace: _Trace, is_shared: bool) -> None:
+        self._is_ours = _UNREAD in vars(span)
         self._is_shared = is_shared
         self._span = span
         self._otel: Span = span._span
@@ -141,6 +167,18 @@ class RootSpan:
         """Name the span and its trace."""
         self._otel.update_name(name)
         self._trace.info.tags[TraceTagKey.TRACE_NAME] = name
+
+    def read_later(self, read: Callable[[], Contents | None], size: int) -> None:
+        """Have inputs and outputs read by the sender, out of the request's way.
+
+        Where MLflow's own exporter has to find them, or one of the app's span processors, they are read when the span
+        ends.
+
+        Args:
+            read: Gives them; None for neither.
+            size: Bytes that are held until then.
+        """
+        vars(self._span)[_UNREAD] = _Unread(read, size)
 
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as OpenTelemetry does, and the error status with it."""
@@ -205,9 +243,38 @@ class RootSpan:
             self._otel.set_status(_OK)
         if _LOG_LEVEL and _LOG_LEVEL not in encoding.attributes_of(self._otel):
             encoding.set_attributes(self._otel, _DEFAULT_LOG_LEVEL)
-        if get_config().span_processors:
+        processors = get_config().span_processors
+        if processors or not self._is_ours:
+            _read_contents(self._trace, self._span)
+        if processors:
             apply_span_processors(self._span)
         self._otel.end(end_time=end_time_ns)
+
+
+_UNREAD = "_mlflow_middleware_unread"
+"""A root of ours has this attribute when our own delivery will read it."""
+
+
+def _read_contents(trace: _Trace, span: LiveSpan) -> None:
+    """Give a root the inputs and outputs that were to be read later; what the app has set itself stays."""
+    unread: _Unread | None = vars(span).get(_UNREAD)
+    if unread is None:
+        return
+    vars(span)[_UNREAD] = None
+    contents = unread.read()
+    if contents is None:
+        return
+    known = encoding.attributes_of(span._span)
+    found = {SpanAttributeKey.INPUTS: contents.inputs, SpanAttributeKey.OUTPUTS: contents.outputs}
+    new = {key: value for key, value in found.items() if value is not None and key not in known}
+    spans = list(trace.span_dict.values())
+    if contents.usage and not any(_USAGE in encoding.attributes_of(each._span) for each in spans):
+        new[_USAGE] = contents.usage
+    encoding.set_attributes(span._span, {**new, **contents.attributes})
+    if trace.info.request_preview is None and isinstance(new.get(SpanAttributeKey.INPUTS), str):
+        trace.info.request_preview = _get_truncated_preview(str(contents.inputs), "user")
+    if trace.info.response_preview is None and isinstance(new.get(SpanAttributeKey.OUTPUTS), str):
+        trace.info.response_preview = _get_truncated_preview(str(contents.outputs), "assistant")
 
 
 _OK = Status(StatusCode.OK)
@@ -352,6 +419,8 @@ class FinishedTrace:
     def content(self, experiment_id: str) -> TraceContent:
         """Read it: the spans that have ended by now, and its info, with that experiment."""
         self.is_read = True
+        for span in list(self._trace.span_dict.values()):
+            _read_contents(self._trace, span)
         self._finalize(self._trace)
         info = replace(self._trace.info, trace_location=TraceLocation.from_experiment_id(experiment_id))
         spans = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
@@ -363,7 +432,8 @@ class FinishedTrace:
 
 def _size(span: LiveSpan) -> int:
     attached = sum(len(each.content_bytes) for each in span._attachments.values())
-    return 500 + attached + encoding.size_of_attributes(span._span)
+    unread: _Unread | None = vars(span).get(_UNREAD)
+    return 500 + attached + (unread.size if unread else 0) + encoding.size_of_attributes(span._span)
 
 
 def _has_open_spans(trace: _Trace) -> bool:
@@ -490,6 +560,8 @@ class _Processor(BaseMlflowSpanProcessor):
             trace_id = self._start_trace(span).trace_id
         is_ours = span.instrumentation_scope is not None and span.instrumentation_scope.name == __name__
         live = _live_root(span, trace_id) if is_ours else create_mlflow_span(span, trace_id)
+        if is_ours:
+            vars(live)[_UNREAD] = None
         with self._trace_manager._lock:  # ``register_span`` decodes the trace id once more for that: 15 us
             trace = self._trace_manager._traces.get(trace_id)
             if trace is not None:
@@ -545,7 +617,8 @@ def _live_root(span: Span, trace_id: str) -> LiveSpan:
     return live
 
 
-_SUMMED_UP = ("mlflow.chat.tokenUsage", "mlflow.llm.cost")
+_USAGE = "mlflow.chat.tokenUsage"
+_SUMMED_UP = (_USAGE, "mlflow.llm.cost")
 """Span attributes that MLflow sums up for the trace (mlflow/tracing/constant.py: CHAT_USAGE, LLM_COST)."""
 
 

@@ -1,0 +1,93 @@
+"""JSON as it may go into a trace: text that anyone can parse, from bodies that nobody checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+_MAX_INTEGER = 2**63
+_MAX_DIGITS = 20
+"""Characters of an integer of 64 bits, with its sign."""
+
+_MAX_DEPTH = 500
+"""Open brackets up to which cut JSON is completed."""
+
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|(?P<open>\\?\Z))|[\[\]{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
+_PARTIAL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z")
+
+
+def parsed(text: str) -> Any:
+    """Parse JSON into values that strict JSON can hold.
+
+    NaN, infinities and integers beyond 64 bits become text.
+
+    Raises:
+        ValueError: The text is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=str)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def valid(value: Any) -> Any:
+    """The value, with lone surrogates in it replaced by U+FFFD.
+
+    Raises:
+        ValueError: JSON cannot hold the value.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+    return value
+
+
+def completed(text: str) -> str:
+    """Close what is open at the end of JSON that was cut.
+
+    A key without a value is left out, and so is a last number or word: nobody can tell whether it went on.
+
+    Raises:
+        ValueError: The text is nested too deeply.
+    """
+    closing: list[str] = []
+    kept, tail, previous = 0, "", ""
+    for match in _TOKEN.finditer(text):
+        part = match[0]
+        is_key = closing[-1:] == ["}"] and previous != ":"
+        if match["open"] is not None:
+            if not is_key:
+                kept, tail = match.start(), _PARTIAL_ESCAPE.sub(r"\1", part) + '"'
+        elif part == ",":
+            kept = match.start()
+        elif part in "[{]}":
+            _nest(closing, part)
+            kept = match.end()
+        elif part[0] == '"' and not is_key:
+            kept = match.end()
+        previous = part
+    return text[:kept] + tail + "".join(reversed(closing))
+
+
+def _nest(closing: list[str], bracket: str) -> None:
+    """Keep the stack of the brackets that are still to close."""
+    if bracket in "[{":
+        closing.append("]" if bracket == "[" else "}")
+    elif closing:
+        closing.pop()
+    if len(closing) > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+
+
+def _integer(digits: str) -> int | str:
+    number = int(digits) if len(digits) <= _MAX_DIGITS else _MAX_INTEGER
+    return number if -_MAX_INTEGER <= number < _MAX_INTEGER else digits
+
+
+def _float(digits: str) -> float | str:
+    number = float(digits)
+    return number if math.isfinite(number) else digits

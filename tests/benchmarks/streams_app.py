@@ -1,0 +1,38 @@
+"""An app that answers slowly, in chunks, as a model does; CHUNKS in the environment says in how many."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+from mlflow_middleware.fastapi import TraceMiddleware
+from tests.benchmarks import ways  # noqa: F401 - sets logging up
+
+CHUNKS = int(os.environ.get("CHUNKS", "20"))
+
+app = FastAPI()
+
+
+async def tokens() -> AsyncIterator[str]:
+    """One a second."""
+    for number in range(CHUNKS):
+        await asyncio.sleep(1)
+        yield f"data: token {number}\n\n"
+
+
+@app.get("/streams/{stream_id}")
+async def stream(stream_id: str) -> StreamingResponse:
+    return StreamingResponse(tokens(), media_type="text/event-stream")
+
+
+@app.get("/health")
+async def health() -> dict[str, Any]:
+    return {}
+
+
+app.add_middleware(TraceMiddleware)

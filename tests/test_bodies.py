@@ -1,0 +1,163 @@
+"""Bodies become inputs and outputs: run against each test app, read back from the server."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+from mlflow.entities import Span
+
+from tests.conftest import AppRunner, RunningApp
+from tests.servers import eventually
+
+JSON = "application/json"
+CHAT = {"model": "gpt-5", "messages": [{"role": "user", "content": "Tea or coffee? 茶"}]}
+BOUNDARY = "x-boundary"
+FORM = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="question"\r\n\r\nwhy?\r\n'
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n'
+    f"Content-Type: text/plain\r\n\r\n{'x' * 1000}\r\n--{BOUNDARY}--\r\n"
+).encode()
+
+
+def root_of(app: RunningApp, request_id: str) -> Span:
+    """The stored root span of a request."""
+    return next(span for span in app.traces.one(request_id).data.spans if span.parent_id is None)
+
+
+def echoed(app: RunningApp, request_id: str, body: bytes, kind: str, path: str = "/echo", **headers: str) -> Span:
+    """The stored root span of a request whose body comes back as it is."""
+    answer = app.post(path, body, content_type=kind, x_request_id=request_id, **headers)
+    assert answer.content == body
+    return root_of(app, request_id)
+
+
+def test_json_in_and_out(app: RunningApp, request_id: str) -> None:
+    """Parsed, so that MLflow shows a chat; and the preview is what the user said."""
+    root = echoed(app, request_id, json.dumps(CHAT).encode(), JSON)
+
+    assert root.inputs == CHAT
+    assert root.outputs == CHAT
+    assert root.attributes["http.request.body.size"] == len(json.dumps(CHAT).encode())
+    assert app.traces.one(request_id).info.request_preview == "Tea or coffee? 茶"
+
+
+def test_query_parameters_are_inputs(app: RunningApp, request_id: str) -> None:
+    """Alone, and beside a body; repeated ones as a list, secret ones replaced."""
+    app.get("/log?q=tea&q=cake&api_key=s3cret", x_request_id=f"{request_id}-1")
+    root = root_of(app, f"{request_id}-1")
+    assert root.inputs == {"q": ["tea", "cake"], "api_key": "[redacted]"}
+
+    root = echoed(app, f"{request_id}-2", json.dumps(CHAT).encode(), JSON, path="/echo?stream=no")
+    assert root.inputs == {**CHAT, "query": {"stream": "no"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "expected"),
+    [
+        ("application/x-www-form-urlencoded", b"q=a+b&password=hunter2", {"q": "a b", "password": "[redacted]"}),
+        (
+            f"multipart/form-data; boundary={BOUNDARY}",
+            FORM,
+            {"question": "why?", "file": {"filename": "a.txt", "content_type": "text/plain", "size": 1000}},
+        ),
+        ("text/plain; charset=utf-8", "Grüße".encode(), "Grüße"),
+        ("application/octet-stream", b"\x00\x01\x02", {"content_type": "application/octet-stream", "bytes": 3}),
+        (JSON, b'{"a": {"b": [{"token": "t0p-s3cret"}]}}', {"a": {"b": [{"token": "[redacted]"}]}}),
+    ],
+    ids=["form", "multipart", "text", "bytes", "secret"],
+)
+def test_bodies_by_their_type(app: RunningApp, request_id: str, kind: str, body: bytes, expected: Any) -> None:
+    """Fields, text, or what it was and how large; without secrets."""
+    assert echoed(app, request_id, body, kind).inputs == expected
+
+
+def test_a_compressed_body_is_read(app: RunningApp, request_id: str) -> None:
+    """The app has the bytes as they came."""
+    body = gzip.compress(json.dumps(CHAT).encode())
+    root = echoed(app, request_id, body, JSON, content_encoding="gzip")
+
+    assert root.inputs == CHAT
+
+
+def test_a_large_body_is_kept_in_part(app: RunningApp, request_id: str) -> None:
+    """The app has it whole; the trace its beginning, and says so."""
+    chat = {"messages": [{"role": "user", "content": "x" * 100_000}]}
+    root = echoed(app, request_id, json.dumps(chat).encode(), JSON)
+
+    (message,) = root.inputs["messages"]
+    assert 60_000 < len(message["content"]) < 70_000
+    assert root.attributes["http.request.body.cut"] is True
+    assert root.attributes["http.request.body.size"] == len(json.dumps(chat))
+
+
+def test_what_the_app_does_not_read_is_not_captured(app: RunningApp, request_id: str) -> None:
+    """And it is not read for it."""
+    app.post("/unread", b'{"never": "read"}', content_type=JSON, x_request_id=request_id)
+
+    root = root_of(app, request_id)
+    assert root.inputs is None
+    assert root.outputs == {}
+
+
+def test_an_event_stream_becomes_one_message(app: RunningApp, request_id: str) -> None:
+    """With the statistics of a stream."""
+    app.get("/events", x_request_id=request_id)
+
+    trace = app.traces.one(request_id)
+    root = next(span for span in trace.data.spans if span.parent_id is None)
+    (choice,) = root.outputs["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "Tea and cake"}
+    assert trace.info.response_preview == "Tea and cake"
+    assert root.attributes["http.response.chunks"] == 4
+    assert 0 < root.attributes["http.response.time_to_first_byte"] <= root.attributes["http.response.time_to_last_byte"]
+
+
+OFF: list[tuple[str, dict[str, Any], Any, Any]] = [
+    ("neither", {"capture_request_body": False, "capture_response_body": False}, None, None),
+    ("request", {"capture_response_body": False}, CHAT, None),
+    ("path", {"metadata_only": ["/ec*"]}, None, None),
+]
+
+
+@pytest.mark.parametrize(("options", "inputs", "outputs"), [each[1:] for each in OFF], ids=[each[0] for each in OFF])
+@pytest.mark.parametrize("name", ["asgi", "wsgi", "django-wsgi"])
+def test_capturing_can_be_switched_off(
+    run_app: AppRunner, request_id: str, name: str, options: dict[str, Any], inputs: Any, outputs: Any
+) -> None:
+    """Each way by itself, or for some paths."""
+    root = echoed(run_app(name, options), request_id, json.dumps(CHAT).encode(), JSON)
+
+    assert (root.inputs, root.outputs) == (inputs, outputs)
+
+
+@pytest.mark.parametrize("name", ["asgi", "wsgi"])
+def test_mask_replaces_what_no_rule_knows(run_app: AppRunner, request_id: str, name: str) -> None:
+    """It sees the exchange, and what it changes is what is stored."""
+    app = run_app(name, {"mask": "tests.apps.behaviour.mask"})
+    root = echoed(app, request_id, b'{"note": "call 555-0100"}', JSON)
+
+    assert root.inputs == {"note": "call [number]"}
+    assert root.outputs == "masked"
+
+
+def test_a_mask_that_fails_lets_nothing_through(run_app: AppRunner, request_id: str) -> None:
+    """The trace is stored without inputs and outputs."""
+    app = run_app("asgi", {"mask": "tests.apps.behaviour.failing_mask"})
+    root = echoed(app, request_id, b'{"note": "call 555-0100"}', JSON)
+
+    assert (root.inputs, root.outputs) == (None, None)
+    assert "tracing failed in _contents" in app.process.output()
+
+
+def test_mlflows_own_exporter_has_the_bodies_too(run_app: AppRunner, request_id: str) -> None:
+    """With ``delivery="mlflow"``."""
+    app = run_app("asgi", {"delivery": "mlflow"})
+    eventually(
+        lambda: "X-MLflow-Trace-ID" in app.get("/log").headers, "the experiment, before which MLflow has no traces"
+    )
+    root = echoed(app, request_id, json.dumps(CHAT).encode(), JSON)
+
+    assert (root.inputs, root.outputs) == (CHAT, CHAT)

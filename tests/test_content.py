@@ -1,0 +1,147 @@
+"""Content: what the trace shows of a body, and that no secret in it survives."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_middleware.capture import Redactor
+from mlflow_middleware.capture.content import Content, read
+from mlflow_middleware.settings import Settings
+
+redactor = Redactor(Settings.model_fields["redact"].default)
+MARKER = "XQZJ9KWVMARKER"
+LIMIT = 65536
+
+
+def seen(data: bytes, content_type: str, encoding: str = "", cut: bool = False) -> Content:
+    """What is read of a body, of which 100 more bytes were not kept if it is cut."""
+    return read(data, len(data) + 100 * cut, content_type, encoding, LIMIT, redactor)
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "value"),
+    [
+        (b'{"a": NaN, "b": 1e999, "token": 1}', "Application/JSON", {"a": "NaN", "b": "1e999", "token": "[redacted]"}),
+        (b'{"a": 123456789012345678901}', "application/x+json", {"a": "123456789012345678901"}),
+        (b'"\\ud800"', "application/json", "\ufffd"),
+        (b"a=1&a=2&b=x+y", "application/x-www-form-urlencoded", {"a": ["1", "2"], "b": "x y"}),
+        (b'{"a": 1}\n{"token": 1}\n', "application/x-ndjson", [{"a": 1}, {"token": "[redacted]"}]),
+        ("é".encode("latin-1"), "text/plain; charset=latin-1", "é"),
+        ("é".encode(), "text/plain; charset=nonsense", "é"),
+        (b'{"a": 1}', "", {"a": 1}),
+        (b"hello", "", "hello"),
+        (b"\xff\x00", "image/png", {"content_type": "image/png", "bytes": 2}),
+        (b"", "application/json", None),
+    ],
+)
+def test_bodies_are_shown_by_their_media_type(data: bytes, content_type: str, value: Any) -> None:
+    """JSON, forms, lines and text are read; anything else is told by its type and size."""
+    assert seen(data, content_type) == Content(value, cut=False)
+
+
+def test_form_data_is_shown_without_its_files() -> None:
+    """Of a file its name, type and size."""
+    head = b'--b\r\nContent-Disposition: form-data; name="'
+    data = head + b'a"\r\n\r\nhello\r\n' + head + b'f"; filename="x%22.png"\r\n\r\n\x00\x01\r\n--b--\r\n'
+
+    file = {"filename": 'x".png', "content_type": "application/octet-stream", "size": 2}
+    assert seen(data, "multipart/form-data; boundary=b").value == {"a": "hello", "f": file}
+
+
+def test_cut_bodies_show_what_there_is() -> None:
+    """JSON is completed, without what may have gone on; text says that it is cut."""
+    assert seen(b'{"a": [1, {"b": "hel', "application/json", cut=True) == Content({"a": [1, {"b": "hel"}]}, cut=True)
+    assert seen(b'{"a": 1, "b": 12', "application/json", cut=True).value == {"a": 1}
+    assert seen(b"hello", "text/plain", cut=True).value == "hello … [cut: 5 of 105 bytes]"
+
+
+def test_compressed_bodies_are_read_within_the_limit() -> None:
+    """Also when a few bytes stand for millions, or some are missing."""
+    data = b'{"a": "b"}'
+    bare = zlib.compressobj(wbits=-15)
+    assert seen(gzip.compress(data), "application/json", "gzip").value == {"a": "b"}
+    assert seen(zlib.compress(data), "application/json", "deflate").value == {"a": "b"}
+    assert seen(bare.compress(data) + bare.flush(), "application/json", "deflate").value == {"a": "b"}
+    assert seen(gzip.compress(gzip.compress(data)), "application/json", "gzip, gzip").value == {"a": "b"}
+    assert seen(gzip.compress(data)[:12], "application/json", "gzip", cut=True).cut
+    bomb = seen(gzip.compress(b"x" * 10_000_000), "text/plain", "gzip")
+    assert bomb.cut
+    assert len(bomb.value) < LIMIT + 100
+    assert seen(b"abc", "text/plain", "odd").value == {
+        "content_type": "text/plain",
+        "content_encoding": "odd",
+        "bytes": 3,
+    }
+
+
+TYPES = [
+    "application/json",
+    "text/plain",
+    "text/event-stream",
+    "multipart/form-data; boundary=b",
+    "",
+    "application/jsonl",
+]
+
+
+@given(
+    st.binary(),
+    st.sampled_from([*TYPES, "application/x-www-form-urlencoded"]),
+    st.sampled_from(["", "gzip", "deflate"]),
+)
+def test_no_body_raises(data: bytes, content_type: str, encoding: str) -> None:
+    """What comes out is strict JSON, whatever went in."""
+    json.dumps(seen(data, content_type, encoding).value, allow_nan=False, ensure_ascii=False).encode()
+
+
+secret = st.sampled_from(["password", "apiKey", "x-token"]).flatmap(
+    lambda key: st.sampled_from([{key: MARKER}, {key: [MARKER]}, {"n": 1, key: {"deep": '"' + MARKER}}])
+)
+documents = st.recursive(
+    secret,
+    lambda inner: (
+        inner.map(lambda each: {"a": [1, each], "b": "x"})
+        | inner.map(lambda each: [each])
+        | inner.map(lambda each: {"arguments": json.dumps(each)})
+    ),
+    max_leaves=5,
+)
+
+
+def wrapped(document: Any, how: str) -> tuple[bytes, str, str]:
+    """A document as a body, with its content type and encoding."""
+    text = json.dumps(document)
+    part = '--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + text + "\r\n--b--\r\n"
+    return {
+        "json": (text.encode(), "application/json", ""),
+        "utf-16": (text.encode("utf-16"), "application/json", ""),
+        "broken": (f"{text[:1]},{text[1:]}".encode(), "application/json", ""),
+        "unnamed": (text.encode(), "", ""),
+        "text": (text.encode(), "text/plain", ""),
+        "form": (f"a={quote_plus(text)}&b=1".encode(), "application/x-www-form-urlencoded", ""),
+        "multipart": (part.encode(), "multipart/form-data; boundary=b", ""),
+        "gzip": (gzip.compress(text.encode()), "application/json", "gzip"),
+        "events": (f"data: {text}\n\ndata: x{text}\n\n".encode(), "text/event-stream", ""),
+    }[how]
+
+
+HOW = ["json", "utf-16", "broken", "unnamed", "text", "form", "multipart", "gzip", "events"]
+
+
+@pytest.mark.parametrize("how", HOW)
+@given(documents, st.floats(0, 1))
+def test_no_secret_survives(how: str, document: Any, share: float) -> None:
+    """However the document is wrapped, and wherever it is cut."""
+    data, content_type, encoding = wrapped(document, how)
+    kept = data[: round(len(data) * share)]
+    content = read(kept, len(data), content_type, encoding, LIMIT, redactor)
+
+    assert MARKER[:6] not in json.dumps(content.value)
