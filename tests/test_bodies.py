@@ -102,6 +102,37 @@ def test_what_the_app_does_not_read_is_not_captured(app: RunningApp, request_id:
     assert root.outputs == {}
 
 
+def test_headers_that_are_an_iterator_reach_the_client(run_app: AppRunner) -> None:
+    """ASGI allows any iterable."""
+    answer = run_app("asgi").post("/unread", b"{}")
+
+    assert (answer.headers["X-Own"], answer.headers["Content-Type"]) == ("kept", JSON)
+    assert "X-MLflow-Trace-ID" in answer.headers
+
+
+@pytest.mark.parametrize("kind", ["object", "array"])
+def test_a_deeply_nested_body_is_stored(run_app: AppRunner, request_id: str, kind: str) -> None:
+    """A server refuses what nests too deeply in OTLP; what lies deepest is JSON text instead."""
+    opening, closing = ('{"a":', "}") if kind == "object" else ("[", "]")
+    body = (opening * 90 + '"deep"' + closing * 90).encode()
+    root = echoed(run_app("asgi"), request_id, body, JSON)
+
+    assert "deep" in json.dumps(root.inputs)
+    value = root.inputs
+    for _ in range(20):
+        value = value["a"] if kind == "object" else value[0]
+    assert isinstance(value, dict | list)
+
+
+def test_an_attribute_length_limit_of_opentelemetry_holds(run_app: AppRunner, request_id: str) -> None:
+    """The bodies are there, cut to that length."""
+    app = run_app("asgi", OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="100")
+    root = echoed(app, request_id, json.dumps({"note": "x" * 300}).encode(), JSON)
+
+    assert str(root.inputs).startswith('{"note": "xxx')
+    assert len(str(root.inputs)) == 100
+
+
 def test_an_event_stream_becomes_one_message(app: RunningApp, request_id: str) -> None:
     """With the statistics of a stream."""
     app.get("/events", x_request_id=request_id)

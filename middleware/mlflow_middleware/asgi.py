@@ -122,6 +122,7 @@ def _observed(send: Send, trace: RequestTrace) -> Send:
     async def observed(message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.start":
+            message = {**message, "headers": list(message.get("headers") or ())}  # it may be an iterator
             message = _with_our_headers(message, trace) or message
         is_last = kind == "http.response.pathsend" or (
             kind == "http.response.body" and not message.get("more_body", False)
@@ -144,7 +145,7 @@ def _observed(send: Send, trace: RequestTrace) -> Send:
 @guarded
 def _with_our_headers(message: Message, trace: RequestTrace) -> Message:
     """The message that starts the response, with our headers; the app's own message stays as it is."""
-    raw = message.get("headers") or ()
+    raw = message["headers"]
     present = {name.lower(): value for name, value in raw}
     content = (present.get(b"content-type", b""), present.get(b"content-encoding", b""))
     trace.response_started(message["status"], *(value.decode("latin-1") for value in content))

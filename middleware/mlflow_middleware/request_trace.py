@@ -32,6 +32,8 @@ USER_TAG = mlflow_seam.USER
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 """https://www.w3.org/TR/trace-context/#traceparent-header-field-values"""
+_MAX_QUERY = 4 * MAX_ATTRIBUTE
+"""Characters of a query string that are looked at on the request path; fewer are kept."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
 
 _current: ContextVar[RequestTrace | None] = ContextVar("mlflow_middleware_request_trace", default=None)
@@ -66,7 +68,7 @@ class RequestTrace:
         self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
         exchange.request_body = Body(kept_of_request)
-        exchange.response_body = Body(0 if exchange.method == "HEAD" else kept_of_response)
+        exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
         self._settings = settings
         self._span: mlflow_seam.RootSpan | None = None
         self._token: tuple[mlflow_seam.Undo, Token[RequestTrace | None]] | None = None
@@ -125,7 +127,8 @@ class RequestTrace:
     def response_started(self, status: int, content_type: str = "", content_encoding: str = "") -> None:
         """The app has answered with a status; framework auth has had its turn."""
         exchange = self.exchange
-        exchange.status, exchange.response_type, exchange.response_encoding = status, content_type, content_encoding
+        exchange.status = int(status)  # it may be an HTTPStatus
+        exchange.response_type, exchange.response_encoding = content_type, content_encoding
         self._identify()
 
     @guarded
@@ -180,7 +183,7 @@ class RequestTrace:
     def closed(self) -> None:
         """The server has closed a WSGI app's answer. Of one without a body it need not read to the end."""
         is_bodiless = self.exchange.method == "HEAD" or self.exchange.status in (204, 304)
-        if self._error is None and not is_bodiless:
+        if self._error is None and not is_bodiless and not self._ended:
             self.disconnected()
 
     def finish(self) -> None:
@@ -281,6 +284,7 @@ class RequestTrace:
         bodies = (exchange.request_body, exchange.response_body)
         held = sum(body.held for body in bodies if body)
         if held or exchange.query_string:
+            held += len(exchange.query_string) + sum(map(len, exchange.headers.values()))
             span.read_later(functools.partial(_contents, exchange, self._settings), held)
 
     def _storable(self, key: str, value: str) -> str:
@@ -320,6 +324,8 @@ def _is_stream(exchange: Exchange) -> bool:
 
 def _tells_that_the_client_is_gone(error: BaseException) -> bool:
     """Whether this is what servers and frameworks raise for it; Starlette's own has no other name."""
+    if inner := getattr(error, "exceptions", None):  # a group of them
+        return all(map(_tells_that_the_client_is_gone, inner))
     return isinstance(error, OSError | GeneratorExit) or type(error).__name__ in ("ClientDisconnect", "CancelledError")
 
 
@@ -399,7 +405,7 @@ def _request_attributes(exchange: Exchange, settings: Settings) -> dict[str, obj
         "http.request.method": exchange.method if known else "_OTHER",
         "http.request.method_original": None if known else clean_text(exchange.method, MAX_ATTRIBUTE),
         "url.path": clean_text(exchange.path, MAX_ATTRIBUTE),
-        "url.query": clean_text(settings.redactor.query(exchange.query_string), MAX_ATTRIBUTE),
+        "url.query": clean_text(settings.redactor.query(exchange.query_string[:_MAX_QUERY]), MAX_ATTRIBUTE),
         "url.scheme": exchange.scheme,
         "server.address": clean_text(host, MAX_ATTRIBUTE),
         "server.port": port,

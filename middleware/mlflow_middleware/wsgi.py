@@ -125,7 +125,12 @@ class ReadBody:
     def __iter__(self) -> Iterator[bytes]:
         return map(self._told, self._stream)
 
+    def __next__(self) -> bytes:
+        return self._told(next(self._stream))
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also while it is copied, and has nothing yet
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
     def _told(self, chunk: bytes) -> bytes:

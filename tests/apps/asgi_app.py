@@ -35,7 +35,9 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     elif template == "/echo":
         await _echo(scope, receive, send)
     elif template == "/unread":
-        await _send(send, 200, b"{}", b"application/json")
+        headers = iter([(b"content-type", b"application/json"), (b"x-own", b"kept")])  # the specification allows it
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
     else:
         status, body = await handler(parts)
         await _send(send, status, body)

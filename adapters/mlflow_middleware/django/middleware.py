@@ -121,6 +121,7 @@ def _around(request: HttpRequest) -> RequestTrace | None:
     return known.get(REQUEST_KEY)
 
 
+@guarded
 def _tell_route(request: HttpRequest, trace: RequestTrace) -> None:
     if request.resolver_match:
         trace.exchange.route = f"/{request.resolver_match.route.removeprefix('/')}"
@@ -137,20 +138,32 @@ def _raised(trace: RequestTrace, error: BaseException) -> None:
 def _answered(request: HttpRequest, response: HttpResponseBase, trace: RequestTrace) -> HttpResponseBase:
     """The response, with our headers; its trace ends here, or with the last chunk of a stream."""
     _tell_route(request, trace)
-    headers = response.headers
-    trace.response_started(response.status_code, headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
+    _started(response, trace)
     _add_headers(response, trace)
     if not isinstance(response, StreamingHttpResponse):
-        trace.sent(cast(HttpResponse, response).content)
+        _sent(response, trace)
         trace.last_byte()
         trace.finish()
     elif getattr(response, "file_to_stream", None):
         trace.finish()  # a file goes to the server as it is, which may have a faster way to send it
     elif response.is_async:
-        response.streaming_content = _async_chunks(response.streaming_content, trace)
+        response.streaming_content = _AsyncChunks(response.streaming_content, trace)
     else:
         response.streaming_content = _Chunks(response.streaming_content, trace)
     return response
+
+
+@guarded
+def _started(response: HttpResponseBase, trace: RequestTrace) -> None:
+    headers = response.headers
+    trace.response_started(response.status_code, headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
+
+
+@guarded
+def _sent(response: HttpResponseBase, trace: RequestTrace) -> None:
+    """The whole of an answer; but for one that a middleware further out has still to render."""
+    if getattr(response, "is_rendered", True):
+        trace.sent(cast(HttpResponse, response).content)
 
 
 @guarded
@@ -202,26 +215,46 @@ class _Chunks:
             self._trace.finish()
 
 
-async def _async_chunks(content: Any, trace: RequestTrace) -> AsyncIterator[bytes]:
-    content = aiter(content)
-    try:
-        while True:
-            trace.activate()
-            try:
-                chunk: bytes = await anext(content)
-                trace.sent(chunk)
-            except StopAsyncIteration:
-                trace.last_byte()
-                return
-            except BaseException as error:
-                _raised(trace, error)
-                raise
-            finally:
-                trace.deactivate()
-            yield chunk
-    finally:
-        trace.closed()
-        trace.finish()
+class _AsyncChunks:
+    """The same for content that is made asynchronously."""
+
+    def __init__(self, content: Any, trace: RequestTrace) -> None:
+        self._trace = trace
+        self._content = aiter(content)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._trace.activate()
+        try:
+            chunk = cast(bytes, await anext(self._content))
+            self._trace.sent(chunk)
+            return chunk
+        except StopAsyncIteration:
+            self._trace.last_byte()
+            self._trace.finish()
+            raise
+        except BaseException as error:
+            _raised(self._trace, error)
+            raise
+        finally:
+            self._trace.deactivate()
+
+    async def aclose(self) -> None:
+        """Close what makes the chunks, where that is needed."""
+        try:
+            if hasattr(self._content, "aclose"):
+                await self._content.aclose()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """The trace ends here at the latest; Django does not always come so far."""
+        self._trace.closed()
+        self._trace.finish()
+
+    __del__ = close
 
 
 def _failed(sender: object, **_: Any) -> None:

@@ -25,7 +25,7 @@ _BOUNDARY = re.compile(_PARAMETER.format("boundary"), re.IGNORECASE)
 _CODEC = re.compile(r"ascii|utf-?(8|16|32).*|iso-?8859-?\d+|cp\d+|koi8-\w|gb\w+|big5\w*|shift_jis\w*|euc_\w+|mac-\w+")
 """Python's codecs for text of the web. Others are no encodings of text, or slow with hostile input."""
 
-_TEXT = re.compile(r"text/.+|.+\+xml|application/(xml|javascript|graphql)")
+_TEXT = re.compile(r"text/(?!xml).+|application/(javascript|graphql)")  # secrets in XML are not found, so not that
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-seq")
 
 
@@ -120,7 +120,7 @@ def _read(body: _Body) -> Content:
         return Content(None, body.cut)
     media_type = body.content_type.partition(";")[0].strip().lower()
     value, is_cut = _reader(media_type)(body)
-    return Content(strict_json.valid(value), is_cut, streams.usage_of(value))
+    return Content(strict_json.shallow(strict_json.valid(value)), is_cut, streams.usage_of(value))
 
 
 def _reader(media_type: str) -> Callable[[_Body], tuple[Any, bool]]:

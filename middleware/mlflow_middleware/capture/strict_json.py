@@ -46,6 +46,22 @@ def valid(value: Any) -> Any:
     return value
 
 
+MAX_NESTING = 24
+"""Levels of objects and arrays in a trace. MLflow's OTLP needs three levels of messages for each, and protobuf parsers
+give up at 100: the server would refuse the trace."""
+
+
+def shallow(value: Any, levels: int = MAX_NESTING) -> Any:
+    """The value, with what lies deeper than that as JSON text."""
+    if not isinstance(value, dict | list):
+        return value
+    if not levels:
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return [shallow(item, levels - 1) for item in value]
+    return {key: shallow(item, levels - 1) for key, item in value.items()}
+
+
 def completed(text: str) -> str:
     """Close what is open at the end of JSON that was cut.
 

@@ -69,6 +69,7 @@ class Delivery:
     def put(self, trace: mlflow_seam.FinishedTrace) -> None:
         """Take a finished trace; microseconds, never blocks."""
         if not self._queue.put(trace):
+            trace.forget_contents()
             if not trace.supplement:
                 self._full()
         elif self._thread is None or not self._thread.is_alive():

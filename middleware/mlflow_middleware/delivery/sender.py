@@ -39,6 +39,12 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 LATE_SPANS = 3.0
 """Seconds that a trace waits for spans that outlive its root; later ones are added when they end."""
 
+MAX_TAKE_IN = 0.25
+"""Seconds of encoding after which what is encoded is sent; an exit waits no longer for that."""
+
+MAX_GIVE_UP = 0.25
+"""Seconds of an exit, when its time is over, in which bodies are still read; what is left is spooled without them."""
+
 MAX_STRETCH = 0.001
 """Seconds of encoding after which the app's threads are let in."""
 
@@ -235,8 +241,13 @@ class Sender:
         now = time.monotonic()
         pending, self._unfinished = [*self._unfinished, *((now + LATE_SPANS, trace) for trace in traces)], []
         began = now
-        for until, trace in pending:
+        for place, (until, trace) in enumerate(pending):
             in_a_hurry = snapshot_all or self._queue.in_a_hurry
+            if snapshot_all and time.monotonic() - now > MAX_GIVE_UP:
+                trace.forget_contents()
+            if not snapshot_all and time.monotonic() - now > MAX_TAKE_IN:
+                self._unfinished += ((0.0 if each.is_complete() else at, each) for at, each in pending[place:])
+                return
             if in_a_hurry or now >= until or trace.is_complete():
                 self._encode(trace)
             else:

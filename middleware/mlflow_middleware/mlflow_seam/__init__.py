@@ -412,6 +412,12 @@ class FinishedTrace:
         self._trace = trace
         self._finalize = finalize
 
+    def forget_contents(self) -> None:
+        """Do without the inputs and outputs that are still to be read: there is no time or no room for them."""
+        for span in list(self._trace.span_dict.values()):
+            if vars(span).get(_UNREAD):
+                vars(span)[_UNREAD] = None
+
     def is_complete(self) -> bool:
         """Whether all of its spans have ended."""
         return not _has_open_spans(self._trace)

@@ -64,6 +64,10 @@ def set_attributes(span: Span, attributes: Mapping[str, object]) -> None:
     texts = {key: _to_json(value) for key, value in attributes.items()}
     bounded: Any = span._attributes
     plain: dict[str, Any] | None = getattr(bounded, "_dict", None)
+    if plain is not None and span.end_time is not None:  # the SDK takes no more
+        with bounded._lock:
+            plain.update((key, text[: bounded.max_value_len]) for key, text in texts.items())
+        return
     full = plain is None or (bounded.maxlen is not None and len(plain) + len(texts) > bounded.maxlen)
     if plain is None or full or bounded.max_value_len is not None:  # another SDK, or a limit that is reached
         span.set_attributes(texts)
@@ -113,12 +117,18 @@ def _fill(message: SpanMessage, span: LiveSpan) -> None:
 
 def _attribute(key: str, text: Any) -> bytes:
     """A span with nothing but this attribute; such messages joined end to end are one with all of them."""
-    return _known_attribute(key, text) if type(text) is str and len(text) <= _SHORT else _new_attribute(key, text)
+    return (
+        _known_attribute(key, text)
+        if type(text) is str and len(text) + len(key) <= _SHORT
+        else _new_attribute(key, text)
+    )
 
 
 def _new_attribute(key: str, text: Any) -> bytes:
     message = SpanMessage()
     attribute, value = message.attributes.add(key=key), _decoded(text)
+    if type(value) is not str and _nests_too_deeply(value, text):
+        value = text
     if type(value) is str:
         attribute.value.string_value = value
     else:
@@ -126,8 +136,29 @@ def _new_attribute(key: str, text: Any) -> bytes:
     return bytes(message.SerializeToString())
 
 
+MAX_NESTING = 26
+"""Levels of objects and arrays, each of which takes three levels of messages; protobuf parsers give up at 100."""
+
+
+def _nests_too_deeply(value: Any, text: Any) -> bool:
+    """Whether a server would refuse the trace for this value; then it goes as text."""
+    if type(text) is not str or text.count("[") + text.count("{") <= MAX_NESTING:
+        return False
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
+
+
 _SHORT = 200
-"""Characters of an attribute's value that may be worth remembering."""
+"""Characters of an attribute, with its key, that may be worth remembering."""
 
 _known_attribute = functools.lru_cache(maxsize=4096)(_new_attribute)
 """Most attributes of a request have values that others had too: 0.2 us for each, instead of 4."""
