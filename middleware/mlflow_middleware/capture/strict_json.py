@@ -33,7 +33,7 @@ def parsed(text: str) -> Any:
 
 
 def valid(value: Any) -> Any:
-    """The value, with lone surrogates in it replaced by U+FFFD.
+    """The value, with lone surrogates in it replaced by U+FFFD, and what lies too deep as JSON text.
 
     Raises:
         ValueError: JSON cannot hold the value.
@@ -42,8 +42,8 @@ def valid(value: Any) -> Any:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-    return value
+        value = json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+    return shallow(value) if text.count("{") + text.count("[") > MAX_NESTING else value
 
 
 MAX_NESTING = 24
