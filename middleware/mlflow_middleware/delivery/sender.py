@@ -45,8 +45,8 @@ MAX_TAKE_IN = 0.25
 MAX_GIVE_UP = 0.25
 """Seconds of an exit, when its time is over, in which bodies are still read; what is left is spooled without them."""
 
-MAX_STRETCH = 0.001
-"""Seconds of encoding after which the app's threads are let in."""
+MAX_STRETCH = 0.005
+"""Seconds of encoding after which the app's threads are let in: as often as the interpreter would make it."""
 
 SPOOL_LOOK = 5.0
 """Seconds between two looks for files of other processes in the spool."""
@@ -253,7 +253,7 @@ class Sender:
             else:
                 self._unfinished.append((until, trace))
             if not in_a_hurry and time.monotonic() - began > MAX_STRETCH:
-                time.sleep(MAX_STRETCH / 2)  # else the app waits for the interpreter's lock, 5 ms at a time
+                time.sleep(MAX_STRETCH / 5)  # the interpreter itself would often let this thread go on
                 began = time.monotonic()
 
     def _encode(self, trace: FinishedTrace) -> None:
