@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -102,6 +103,7 @@ def test_what_the_app_does_not_read_is_not_captured(app: RunningApp, request_id:
     assert root.outputs == {}
 
 
+@pytest.mark.once
 def test_headers_that_are_an_iterator_reach_the_client(run_app: AppRunner) -> None:
     """ASGI allows any iterable."""
     answer = run_app("asgi").post("/unread", b"{}")
@@ -110,6 +112,7 @@ def test_headers_that_are_an_iterator_reach_the_client(run_app: AppRunner) -> No
     assert "X-MLflow-Trace-ID" in answer.headers
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["object", "array"])
 def test_a_deeply_nested_body_is_stored(run_app: AppRunner, request_id: str, kind: str) -> None:
     """A server refuses what nests too deeply in OTLP; what lies deepest is JSON text instead."""
@@ -124,6 +127,7 @@ def test_a_deeply_nested_body_is_stored(run_app: AppRunner, request_id: str, kin
     assert isinstance(value, dict | list)
 
 
+@pytest.mark.once
 def test_an_attribute_length_limit_of_opentelemetry_holds(run_app: AppRunner, request_id: str) -> None:
     """The bodies are there, cut to that length."""
     app = run_app("asgi", OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="100")
@@ -146,6 +150,34 @@ def test_an_event_stream_becomes_one_message(app: RunningApp, request_id: str) -
     assert 0 < root.attributes["http.response.time_to_first_byte"] <= root.attributes["http.response.time_to_last_byte"]
 
 
+STREAMS = [
+    ("fastapi", "/ticks"),
+    ("flask", "/ticks"),
+    ("wsgi", "/ticks"),
+    ("django-wsgi", "/ticks"),
+    ("django-asgi", "/async/ticks"),
+]
+
+
+@pytest.mark.parametrize(("name", "path"), STREAMS, ids=[name for name, _ in STREAMS])
+def test_a_client_that_goes_away_is_no_error(run_app: AppRunner, request_id: str, name: str, path: str) -> None:
+    """What it was sent until then is kept."""
+    app = run_app(name)
+    host, _, port = app.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Request-ID: {request_id}\r\n\r\n".encode())
+        received = b""
+        while received.count(b"tick") < 3:
+            received += client.recv(4096)
+
+    trace = app.traces.one(request_id)
+    root = next(span for span in trace.data.spans if span.parent_id is None)
+    assert root.attributes["http.client_disconnected"] is True
+    assert str(trace.info.state) == "OK"
+    assert root.outputs[:3] == ["tick"] * 3
+    assert len(root.outputs) < 1000
+
+
 OFF: list[tuple[str, dict[str, Any], Any, Any]] = [
     ("neither", {"capture_request_body": False, "capture_response_body": False}, None, None),
     ("request", {"capture_response_body": False}, CHAT, None),
@@ -153,6 +185,7 @@ OFF: list[tuple[str, dict[str, Any], Any, Any]] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("options", "inputs", "outputs"), [each[1:] for each in OFF], ids=[each[0] for each in OFF])
 @pytest.mark.parametrize("name", ["asgi", "wsgi", "django-wsgi"])
 def test_capturing_can_be_switched_off(
@@ -164,6 +197,7 @@ def test_capturing_can_be_switched_off(
     assert (root.inputs, root.outputs) == (inputs, outputs)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])
 def test_mask_replaces_what_no_rule_knows(run_app: AppRunner, request_id: str, name: str) -> None:
     """It sees the exchange, and what it changes is what is stored."""
@@ -174,6 +208,7 @@ def test_mask_replaces_what_no_rule_knows(run_app: AppRunner, request_id: str, n
     assert root.outputs == "masked"
 
 
+@pytest.mark.once
 def test_a_mask_that_fails_lets_nothing_through(run_app: AppRunner, request_id: str) -> None:
     """The trace is stored without inputs and outputs."""
     app = run_app("asgi", {"mask": "tests.apps.behaviour.failing_mask"})
@@ -183,6 +218,7 @@ def test_a_mask_that_fails_lets_nothing_through(run_app: AppRunner, request_id: 
     assert "tracing failed in _contents" in app.process.output()
 
 
+@pytest.mark.once
 def test_mlflows_own_exporter_has_the_bodies_too(run_app: AppRunner, request_id: str) -> None:
     """With ``delivery="mlflow"``."""
     app = run_app("asgi", {"delivery": "mlflow"})

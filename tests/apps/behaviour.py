@@ -84,6 +84,13 @@ def events() -> Iterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
+def ticks() -> Iterator[bytes]:
+    """A stream that lasts longer than its client wants it."""
+    for _ in range(1000):
+        yield b"data: tick\n\n"
+        time.sleep(WAIT)
+
+
 def fail() -> None:
     """A handler that raises."""
     raise RuntimeError("the model is away")

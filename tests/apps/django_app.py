@@ -1,5 +1,6 @@
 """The test app on Django: a project in one file, for WSGI and ASGI."""
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -77,6 +78,19 @@ def events(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(behaviour.events(), content_type="text/event-stream")
 
 
+def ticks(request: HttpRequest) -> HttpResponseBase:
+    return StreamingHttpResponse(behaviour.ticks(), content_type="text/event-stream")
+
+
+async def ticks_async(request: HttpRequest) -> HttpResponseBase:
+    async def chunks() -> AsyncIterator[bytes]:
+        for chunk in behaviour.ticks():
+            yield chunk
+            await asyncio.sleep(0)
+
+    return StreamingHttpResponse(chunks(), content_type="text/event-stream")
+
+
 def status(request: HttpRequest, code: int) -> HttpResponseBase:
     return HttpResponse(status=code)
 
@@ -98,6 +112,8 @@ urlpatterns = [
     path("echo", echo),
     path("unread", unread),
     path("events", events),
+    path("ticks", ticks),
+    path("async/ticks", ticks_async),
     path("status/<int:code>", status),
     path("health", health),
 ]

@@ -61,6 +61,11 @@ def events() -> StreamingResponse:
     return StreamingResponse(behaviour.events(), media_type="text/event-stream")
 
 
+@app.get("/ticks")
+def ticks() -> StreamingResponse:
+    return StreamingResponse(behaviour.ticks(), media_type="text/event-stream")
+
+
 @app.get("/status/{code}")
 def status(code: int) -> Response:
     return Response(status_code=code)

@@ -179,6 +179,26 @@ def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
             response.headers[name] = value
 
 
+class _Step:
+    """The making of one chunk of a stream: the request is current, and with the last one its trace ends."""
+
+    def __init__(self, trace: RequestTrace) -> None:
+        self._trace = trace
+
+    def __enter__(self) -> None:
+        self._trace.activate()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            if isinstance(error, StopIteration | StopAsyncIteration):
+                self._trace.last_byte()
+                self._trace.finish()
+            elif error is not None:
+                _raised(self._trace, error)
+        finally:
+            self._trace.deactivate()
+
+
 class _Chunks:
     """A streaming response's content: the request is current again while each chunk is made."""
 
@@ -190,20 +210,10 @@ class _Chunks:
         return self
 
     def __next__(self) -> bytes:
-        self._trace.activate()
-        try:
+        with _Step(self._trace):
             chunk = cast(bytes, next(self._content))
             self._trace.sent(chunk)
             return chunk
-        except StopIteration:
-            self._trace.last_byte()
-            self._trace.finish()
-            raise
-        except BaseException as error:
-            _raised(self._trace, error)
-            raise
-        finally:
-            self._trace.deactivate()
 
     def close(self) -> None:
         """Close what makes the chunks, where that is needed; the trace ends here at the latest."""
@@ -226,20 +236,10 @@ class _AsyncChunks:
         return self
 
     async def __anext__(self) -> bytes:
-        self._trace.activate()
-        try:
+        with _Step(self._trace):
             chunk = cast(bytes, await anext(self._content))
             self._trace.sent(chunk)
             return chunk
-        except StopAsyncIteration:
-            self._trace.last_byte()
-            self._trace.finish()
-            raise
-        except BaseException as error:
-            _raised(self._trace, error)
-            raise
-        finally:
-            self._trace.deactivate()
 
     async def aclose(self) -> None:
         """Close what makes the chunks, where that is needed."""
