@@ -45,6 +45,7 @@ def test_json_in_and_out(app: RunningApp, request_id: str) -> None:
     assert app.traces.one(request_id).info.request_preview == "Tea or coffee? 茶"
 
 
+@pytest.mark.once
 def test_query_parameters_are_inputs(app: RunningApp, request_id: str) -> None:
     """Alone, and beside a body; repeated ones as a list, secret ones replaced."""
     app.get("/log?q=tea&q=cake&api_key=s3cret", x_request_id=f"{request_id}-1")
@@ -55,6 +56,7 @@ def test_query_parameters_are_inputs(app: RunningApp, request_id: str) -> None:
     assert root.inputs == {**CHAT, "query": {"stream": "no"}}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("kind", "body", "expected"),
     [
@@ -75,6 +77,7 @@ def test_bodies_by_their_type(app: RunningApp, request_id: str, kind: str, body:
     assert echoed(app, request_id, body, kind).inputs == expected
 
 
+@pytest.mark.once
 def test_a_compressed_body_is_read(app: RunningApp, request_id: str) -> None:
     """The app has the bytes as they came."""
     body = gzip.compress(json.dumps(CHAT).encode())
@@ -94,6 +97,7 @@ def test_a_large_body_is_kept_in_part(app: RunningApp, request_id: str) -> None:
     assert root.attributes["http.request.body.size"] == len(json.dumps(chat))
 
 
+@pytest.mark.once
 def test_what_the_app_does_not_read_is_not_captured(app: RunningApp, request_id: str) -> None:
     """And it is not read for it."""
     app.post("/unread", b'{"never": "read"}', content_type=JSON, x_request_id=request_id)
@@ -159,6 +163,7 @@ STREAMS = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("name", "path"), STREAMS, ids=[name for name, _ in STREAMS])
 def test_a_client_that_goes_away_is_no_error(run_app: AppRunner, request_id: str, name: str, path: str) -> None:
     """What it was sent until then is kept."""
