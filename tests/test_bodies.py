@@ -156,9 +156,6 @@ def test_an_event_stream_becomes_one_message(app: RunningApp, request_id: str) -
 
 STREAMS = [
     ("fastapi", "/ticks"),
-    ("flask", "/ticks"),
-    ("wsgi", "/ticks"),
-    ("django-wsgi", "/ticks"),
     ("django-asgi", "/async/ticks"),
 ]
 
