@@ -312,9 +312,8 @@ class RequestTrace:
 def _contents(exchange: Exchange, settings: Settings) -> mlflow_seam.Contents:
     """What becomes the root's inputs and outputs."""
     answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask)
-    bodies = {"request": (exchange.request_body, exchange.inputs_cut)}
-    bodies["response"] = (exchange.response_body, exchange.outputs_cut)
-    cut = {f"http.{name}.body.cut": True for name, (body, is_cut) in bodies.items() if is_cut and body and body.held}
+    bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
+    cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
     return mlflow_seam.Contents(exchange.inputs, exchange.outputs, answer.usage, cut)
 
 

@@ -14,7 +14,7 @@ from mlflow_middleware.capture import decoding, multipart, streams, strict_json
 from mlflow_middleware.capture.redaction import Redactor
 
 MAX_FIELDS = 1000
-"""Fields that are read of one form."""
+"""Fields that are read of one form, or parameters of one query string."""
 
 _MAX_NAME = 200
 """Characters kept of a content type or encoding."""
@@ -155,12 +155,18 @@ def _events(body: _Body) -> tuple[Any, bool]:
 
 
 def _form(body: _Body) -> tuple[Any, bool]:
-    pairs = body.text.split("&", MAX_FIELDS)
+    values, is_more = form_fields(body.text)
+    return body.redactor.json(values), body.cut or is_more
+
+
+def form_fields(text: str) -> tuple[dict[str, Any], bool]:
+    """The fields of a form or a query string, repeated ones as a list; and whether some were left out."""
+    pairs = text.split("&", MAX_FIELDS)
     found: dict[str, list[str]] = {}
     for name, _, value in (pair.partition("=") for pair in pairs[:MAX_FIELDS] if pair):
         found.setdefault(unquote_plus(name), []).append(unquote_plus(value))
     values = {name: each[0] if len(each) == 1 else each for name, each in found.items()}
-    return body.redactor.json(values), body.cut or len(pairs) > MAX_FIELDS
+    return values, len(pairs) > MAX_FIELDS
 
 
 def _multipart(body: _Body) -> tuple[Any, bool]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl
 
 from mlflow_middleware.capture.body import Body
-from mlflow_middleware.capture.content import Content, read
+from mlflow_middleware.capture.content import Content, form_fields, read
 from mlflow_middleware.capture.redaction import Redactor
 from mlflow_middleware.exchange import Exchange
-
-MAX_PARAMETERS = 1000
-"""Query parameters that are read."""
 
 
 def fill(exchange: Exchange, redactor: Redactor, limit: int, mask: Callable[[Exchange], object] | None) -> Content:
@@ -34,7 +30,7 @@ def fill(exchange: Exchange, redactor: Redactor, limit: int, mask: Callable[[Exc
     encoding, kind = headers.get("content-encoding", ""), headers.get("content-type", "")
     sent = _content(exchange.request_body, kind, encoding, redactor, limit)
     answer = _content(exchange.response_body, exchange.response_type, exchange.response_encoding, redactor, limit)
-    exchange.inputs = _with_query(sent.value, parameters(exchange.query_string, redactor))
+    exchange.inputs = _with_query(sent.value, redactor.json(form_fields(exchange.query_string)[0]))
     exchange.outputs = answer.value
     exchange.inputs_cut, exchange.outputs_cut = sent.cut, answer.cut
     if mask is not None:
@@ -48,22 +44,11 @@ def _content(body: Body | None, content_type: str, encoding: str, redactor: Reda
     return read(body.kept, body.size, content_type, encoding, limit, redactor)
 
 
-def parameters(query_string: str, redactor: Redactor) -> dict[str, Any]:
-    """The parameters of a query string; repeated ones as a list."""
-    found: dict[str, Any] = {}
-    pairs = parse_qsl("&".join(query_string.split("&")[:MAX_PARAMETERS]), keep_blank_values=True)
-    for name, value in pairs:
-        if name in found:
-            found[name] = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
-        else:
-            found[name] = value
-    redacted: dict[str, Any] = redactor.json(found)
-    return redacted
-
-
 def _with_query(body: Any, query: dict[str, Any]) -> Any:
-    if body is None or not query:
-        return query or None if body is None else body
+    if body is None:
+        return query or None
+    if not query:
+        return body
     if isinstance(body, dict) and "query" not in body:
         return {**body, "query": query}
     return {"body": body, "query": query}
