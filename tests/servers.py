@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow==3.17.*")
@@ -177,6 +178,12 @@ class MLflowServer:
         if self._process is not None:
             self._process.stop(signal.SIGKILL)
             self._process = None
+
+
+def spooled(folder: Path) -> int:
+    """Traces in a spool's files that are whole; the one being written has a dot before its name."""
+    files = folder.glob("[!.]*.otlp")
+    return sum(len(ExportTraceServiceRequest.FromString(file.read_bytes()).resource_spans) for file in files)
 
 
 @contextlib.contextmanager

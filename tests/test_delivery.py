@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.conftest import SERVERS, AppRunner, RunningApp, Traces
 from tests.faults import FaultyServer, faulty
-from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually, free_port
+from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually, free_port, spooled
 
 
 @pytest.fixture
@@ -116,12 +116,6 @@ def burst(folder: Path, *arguments: object, **variables: str) -> Iterator[Burst]
 def to(uri: str, name: str, **variables: str) -> dict[str, str]:
     """The environment variables for a server and an experiment."""
     return {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": name, "PREFIX": name, **variables}
-
-
-def spooled(folder: Path) -> int:
-    """Traces in the spool's files that are whole; the one being written has a dot before its name."""
-    files = sorted(folder.glob("[!.]*.otlp"))
-    return sum(len(ExportTraceServiceRequest.FromString(file.read_bytes()).resource_spans) for file in files)
 
 
 # --- exits and forks ---

@@ -12,11 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
 from tests.chaos.lab import FLUSHES, OURS, Experiment, Lab, Load, Memory, Network, Seen, Way
 from tests.chaos.load import Answer
-from tests.servers import ROOT
+from tests.servers import ROOT, spooled
 
 Rows = dict[str, str]
 
@@ -89,7 +87,7 @@ def down_at_exit(lab: Lab, way: Way) -> Rows:
     if way is OURS:
         experiment, spool = lab.experiment(way), lab.folder / "spool-at-exit"
         rows["… with a spool: seconds to exit"] = _exit_while_down(lab, experiment, spool)
-        rows["… with a spool: traces in it"] = f"{_spooled(spool)} of 200"
+        rows["… with a spool: traces in it"] = f"{spooled(spool)} of 200"
         with lab.maker(experiment, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool)):
             rows["… with a spool: stored after a restart"] = _stored(experiment, 200, 20)
     return rows
@@ -212,8 +210,3 @@ def _seconds(took: float | None, limit: float) -> str:
 def _latency(answers: Sequence[Answer]) -> str:
     milliseconds = [1000 * answer.seconds for answer in answers]
     return f"{statistics.median(milliseconds):.1f} / {statistics.quantiles(milliseconds, n=100)[98]:.1f} ms"
-
-
-def _spooled(folder: Path) -> int:
-    files = folder.glob("[!.]*.otlp")
-    return sum(len(ExportTraceServiceRequest.FromString(file.read_bytes()).resource_spans) for file in files)
