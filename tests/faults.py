@@ -24,7 +24,8 @@ class FaultyServer(ThreadingHTTPServer):
 
     Attributes:
         mode: ``pass``, ``500``, ``401``, ``429`` (with ``Retry-After: 1``), ``hang``, ``reset``,
-            ``truncate``, ``login`` (a proxy's page, with 200) or ``spans`` (500 for spans only).
+            ``truncate``, ``login`` (a proxy's page, with 200), ``spans`` (500 for spans only) or ``pool`` (400 for
+            traces, as MLflow answers when its database has no free connection).
         manner: How it answers what it forwards: ``plain``; ``close``, one request for each connection; ``chunked``; or
             ``forgetful``, where requests that were sent ahead are lost.
         fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
@@ -76,6 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
         mode = "500" if poisonous else self.server.mode
         if mode == "spans":
             mode = "500" if self.path == "/v1/traces" else "pass"
+        if mode == "pool" and not self.path.endswith("/traces"):
+            mode = "pass"
         if mode == "pass":
             self._forward(body)
             return
@@ -91,6 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
         elif mode == "login":
             self._answer(200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
+        elif mode == "pool":
+            self._answer(400, {}, b'{"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5 reached"}')
         else:
             headers = {"Retry-After": "1"} if mode == "429" else {}
             self._answer(int(mode), headers, b'{"error_code": "STAND_IN", "message": "told to fail"}')

@@ -158,6 +158,7 @@ def test_forks_while_threads_trace_deadlock_no_child(server: MLflowServer, name:
     )
 
     assert done.stdout.strip() == "40 of 40 ended well, 0 deadlocked", done.stderr
+    assert "lost" not in done.stderr
     assert len(Traces(server.uri, name).wait("tags.client_request_id LIKE 'child-%'", 40)) == 40
 
 
@@ -199,7 +200,7 @@ def test_an_exit_while_the_server_hangs_spools_all(proxy: FaultyServer, tmp_path
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("mode", ["500", "429", "reset", "truncate", "401", "login", "spans"])
+@pytest.mark.parametrize("mode", ["500", "429", "reset", "truncate", "401", "login", "spans", "pool"])
 def test_an_ill_server_costs_nothing_but_time(
     proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, mode: str
 ) -> None:

@@ -33,6 +33,10 @@ P = ParamSpec("P")
 _FAILED = "Failed to log OpenTelemetry spans"
 """What a 422 says where the server itself has failed (mlflow/server/otel_api.py)."""
 
+_NO_CONNECTION = "QueuePool limit"
+"""What a 400 says where the server waited too long for a connection to its database: each store's error but one comes
+as ``BAD_REQUEST`` (mlflow/store/db/utils.py), and more than 15 requests at a time can keep its pool from each other."""
+
 _TRACES = "/api/3.0/mlflow/traces"
 _SPANS = "/v1/traces"
 _DELETE = "/api/2.0/mlflow/traces/delete-traces"
@@ -283,6 +287,8 @@ def _check(tracking_uri: str, response: Response | Answer) -> None:
     answer = f"{printable(tracking_uri)} answered {status}: {_answer(response).get('message') or response.text[:200]}"
     if status == 422 and _FAILED in response.text:
         raise TryAgain(answer, ill=True)
+    if _answer(response).get("error_code") == "BAD_REQUEST":
+        raise TryAgain(answer, ill=_NO_CONNECTION not in response.text)
     if status in (408, 429) or status >= 500:
         raise TryAgain(answer, _retry_after(response), ill=status == 500)
     raise Refused(answer)
