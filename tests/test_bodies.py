@@ -156,6 +156,9 @@ def test_an_event_stream_becomes_one_message(app: RunningApp, request_id: str) -
 
 STREAMS = [
     ("fastapi", "/ticks"),
+    ("flask", "/ticks"),
+    ("wsgi", "/ticks"),
+    ("django-wsgi", "/ticks"),
     ("django-asgi", "/async/ticks"),
 ]
 

@@ -78,6 +78,10 @@ def events(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(behaviour.events(), content_type="text/event-stream")
 
 
+def ticks(request: HttpRequest) -> HttpResponseBase:
+    return StreamingHttpResponse(behaviour.ticks(), content_type="text/event-stream")
+
+
 async def ticks_async(request: HttpRequest) -> HttpResponseBase:
     async def chunks() -> AsyncIterator[bytes]:
         for chunk in behaviour.ticks():
@@ -108,6 +112,7 @@ urlpatterns = [
     path("echo", echo),
     path("unread", unread),
     path("events", events),
+    path("ticks", ticks),
     path("async/ticks", ticks_async),
     path("status/<int:code>", status),
     path("health", health),

@@ -63,6 +63,11 @@ def events() -> ResponseReturnValue:
     return Response(behaviour.events(), mimetype="text/event-stream")
 
 
+@app.get("/ticks")
+def ticks() -> ResponseReturnValue:
+    return Response(behaviour.ticks(), mimetype="text/event-stream")
+
+
 @app.get("/status/<int:code>")
 def status(code: int) -> ResponseReturnValue:
     return "", code

@@ -27,10 +27,10 @@ def bare(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
         start_response("200 OK", [("Content-Type", environ.get("CONTENT_TYPE", ""))])
         return [environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))]
     body = handler()
-    kinds = {"/events": "text/event-stream", "/unread": "application/json"}
+    kinds = {"/events": "text/event-stream", "/ticks": "text/event-stream", "/unread": "application/json"}
     kind = kinds.get(template or "", "text/plain; charset=utf-8")
     start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", kind)])
-    return body if template in ("/stream", "/events") else [body.encode()]
+    return body if template in ("/stream", "/events", "/ticks") else [body.encode()]
 
 
 def _find(parts: list[str]) -> tuple[int, str | None, Callable[[], Any]]:
@@ -41,6 +41,7 @@ def _find(parts: list[str]) -> tuple[int, str | None, Callable[[], Any]]:
     handlers: dict[str, Callable[[], Any]] = {
         "stream": behaviour.chunks,
         "events": behaviour.events,
+        "ticks": behaviour.ticks,
         "echo": str,
         "unread": lambda: "{}",
         "fail": behaviour.fail,
