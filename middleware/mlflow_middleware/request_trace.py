@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from mlflow_middleware import delivery, identity, mlflow_seam, sampling
-from mlflow_middleware.capture import MAX_ATTRIBUTE, contents
+from mlflow_middleware.capture import MAX_ATTRIBUTE, contents, previews, strict_json
 from mlflow_middleware.capture.body import Body
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
@@ -314,7 +314,15 @@ def _contents(exchange: Exchange, settings: Settings) -> mlflow_seam.Contents:
     answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
     cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
-    return mlflow_seam.Contents(exchange.inputs, exchange.outputs, answer.usage, cut)
+    inputs, outputs = _written(exchange.inputs, previews.of_request), _written(exchange.outputs, previews.of_answer)
+    return mlflow_seam.Contents(inputs, outputs, answer.usage, cut)
+
+
+def _written(value: object, preview: Callable[[object], str | None]) -> mlflow_seam.Written | None:
+    if value is None:
+        return None
+    value, text = strict_json.written(value)
+    return mlflow_seam.Written(value, text, preview(value) or text)
 
 
 def _is_stream(exchange: Exchange) -> bool:

@@ -120,7 +120,7 @@ def _read(body: _Body) -> Content:
         return Content(None, body.cut)
     media_type = body.content_type.partition(";")[0].strip().lower()
     value, is_cut = _reader(media_type)(body)
-    return Content(strict_json.valid(value), is_cut, streams.usage_of(value))
+    return Content(value, is_cut, streams.usage_of(value))
 
 
 def _reader(media_type: str) -> Callable[[_Body], tuple[Any, bool]]:

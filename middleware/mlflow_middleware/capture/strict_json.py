@@ -27,23 +27,32 @@ def parsed(text: str) -> Any:
         ValueError: The text is no JSON, or nested too deeply.
     """
     try:
-        return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=str)
+        return _decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def valid(value: Any) -> Any:
-    """The value, with lone surrogates in it replaced by U+FFFD, and what lies too deep as JSON text.
+def written(value: Any) -> tuple[Any, str]:
+    """A value as a trace can hold it, and its JSON.
+
+    Lone surrogates in it become U+FFFD, what JSON does not know becomes text, and so does what lies too deep.
 
     Raises:
-        ValueError: JSON cannot hold the value.
+        ValueError: It holds itself.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text = _encoder.encode(value)
+    except (TypeError, ValueError):  # a hook has put it there: bodies hold nothing but JSON
+        value = parsed(json.dumps(value, ensure_ascii=False, default=str))
+        text = _encoder.encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        value = json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-    return shallow(value) if text.count("{") + text.count("[") > MAX_NESTING else value
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        value = json.loads(text)
+    if text.count("{") + text.count("[") > MAX_NESTING and (flat := shallow(value)) != value:
+        return flat, _encoder.encode(flat)
+    return value, text
 
 
 MAX_NESTING = 24
@@ -107,3 +116,7 @@ def _integer(digits: str) -> int | str:
 def _float(digits: str) -> float | str:
     number = float(digits)
     return number if math.isfinite(number) else digits
+
+
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=str)
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

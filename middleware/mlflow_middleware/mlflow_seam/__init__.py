@@ -18,8 +18,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import mlflow
@@ -57,7 +57,7 @@ from mlflow.tracing.utils import (
 )
 from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
 from mlflow.tracing.utils.processor import apply_span_processors
-from mlflow.tracing.utils.truncation import _get_truncated_preview, set_request_response_preview
+from mlflow.tracing.utils.truncation import _get_max_length, set_request_response_preview
 from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service import utils as tracking_service
 from mlflow.utils.request_utils import _get_http_response_with_retries
@@ -110,6 +110,20 @@ _is_isolated = False
 # --- the span of a request -------------------------------------------------------------------------------------
 
 
+class Written(NamedTuple):
+    """What a trace holds of a body.
+
+    Attributes:
+        value: What JSON can hold.
+        text: Its JSON.
+        preview: What a person would read of it.
+    """
+
+    value: object
+    text: str
+    preview: str
+
+
 @dataclass(slots=True)
 class Contents:
     """What a request's bodies say.
@@ -121,8 +135,8 @@ class Contents:
         attributes: More of the root's attributes.
     """
 
-    inputs: object
-    outputs: object
+    inputs: Written | None
+    outputs: Written | None
     usage: Mapping[str, int] | None
     attributes: Mapping[str, object]
 
@@ -255,26 +269,40 @@ _UNREAD = "_mlflow_middleware_unread"
 """A root of ours has this attribute when our own delivery will read it."""
 
 
-def _read_contents(trace: _Trace, span: LiveSpan) -> None:
-    """Give a root the inputs and outputs that were to be read later; what the app has set itself stays."""
+def _read_contents(trace: _Trace, span: LiveSpan) -> list[Written]:
+    """Give a root the inputs and outputs that were to be read later; what the app has set itself stays.
+
+    Returns:
+        What it was given.
+    """
     unread: _Unread | None = vars(span).get(_UNREAD)
     if unread is None:
-        return
+        return []
     vars(span)[_UNREAD] = None
     contents = unread.read()
     if contents is None:
-        return
-    known = encoding.attributes_of(span._span)
-    found = {SpanAttributeKey.INPUTS: contents.inputs, SpanAttributeKey.OUTPUTS: contents.outputs}
-    new = {key: value for key, value in found.items() if value is not None and key not in known}
+        return []
+    known, info = encoding.attributes_of(span._span), trace.info
+    found = ((SpanAttributeKey.INPUTS, contents.inputs), (SpanAttributeKey.OUTPUTS, contents.outputs))
+    new = {key: value for key, value in found if value is not None and key not in known}
+    encoding.set_texts(span._span, {key: value.text for key, value in new.items()})
+    rest = dict(contents.attributes)
     spans = list(trace.span_dict.values())
     if contents.usage and not any(_USAGE in encoding.attributes_of(each._span) for each in spans):
-        new[_USAGE] = contents.usage
-    encoding.set_attributes(span._span, {**new, **contents.attributes})
-    if trace.info.request_preview is None and isinstance(new.get(SpanAttributeKey.INPUTS), str):
-        trace.info.request_preview = _get_truncated_preview(str(contents.inputs), "user")
-    if trace.info.response_preview is None and isinstance(new.get(SpanAttributeKey.OUTPUTS), str):
-        trace.info.response_preview = _get_truncated_preview(str(contents.outputs), "assistant")
+        rest[_USAGE] = contents.usage
+    if rest:
+        encoding.set_attributes(span._span, rest)
+    if info.request_preview is None and (inputs := new.get(SpanAttributeKey.INPUTS)):
+        info.request_preview = _shortened(inputs.preview)
+    if info.response_preview is None and (outputs := new.get(SpanAttributeKey.OUTPUTS)):
+        info.response_preview = _shortened(outputs.preview)
+    return list(new.values())
+
+
+def _shortened(preview: str) -> str:
+    """As MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
+    longest = _get_max_length()
+    return preview if len(preview) <= longest else preview[: longest - 3] + "..."
 
 
 _OK = Status(StatusCode.OK)
@@ -425,15 +453,16 @@ class FinishedTrace:
     def content(self, experiment_id: str) -> TraceContent:
         """Read it: the spans that have ended by now, and its info, with that experiment."""
         self.is_read = True
-        for span in list(self._trace.span_dict.values()):
-            _read_contents(self._trace, span)
+        read = [each for span in list(self._trace.span_dict.values()) for each in _read_contents(self._trace, span)]
         self._finalize(self._trace)
-        info = replace(self._trace.info, trace_location=TraceLocation.from_experiment_id(experiment_id))
+        info = copy.copy(self._trace.info)
+        info.trace_location = TraceLocation.from_experiment_id(experiment_id)
         spans = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
         set_request_response_preview(info, TraceData(spans))
         prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
         attachments = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
-        return TraceContent(encoding.spans_to_otlp(spans), encoding.info_to_json(info, spans), prompts, attachments)
+        otlp = encoding.spans_to_otlp(spans, {each.text: each.value for each in read})
+        return TraceContent(otlp, encoding.info_to_json(info, spans), prompts, attachments)
 
 
 def _size(span: LiveSpan) -> int:

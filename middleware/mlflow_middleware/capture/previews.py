@@ -1,0 +1,66 @@
+"""What a person would read of a request to a language model, and of its answer.
+
+The formats: https://platform.openai.com/docs/api-reference/chat, https://platform.openai.com/docs/api-reference/responses,
+https://docs.anthropic.com/en/api/messages, https://mlflow.org/docs/latest/genai/serving/responses-agent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+def of_request(value: Any) -> str | None:
+    """The last thing that the user said; None where the value is no such request."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        return None
+    for key in ("messages", "input"):
+        said = value.get(key)
+        if isinstance(said, str):
+            return said or None
+        if text := _last_message(said, "user"):
+            return text
+    if "request" in value:  # what a ResponsesAgent is called with
+        return of_request(value["request"]) if isinstance(value["request"], dict) else None
+    prompt = value.get("prompt")
+    return prompt if isinstance(prompt, str) and prompt else None
+
+
+def of_answer(value: Any) -> str | None:
+    """What the assistant said; None where the value is no such answer."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        return None
+    choices = value.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        text = choices[0].get("text")
+        return _text_of(choices[0].get("message")) or (text if isinstance(text, str) and text else None)
+    if text := _last_message(value.get("output"), "assistant") or _last_message(value.get("messages"), "assistant"):
+        return text
+    return _text_of(value) if value.get("role") == "assistant" else _text_of(value.get("message"))
+
+
+def _last_message(messages: Any, role: str) -> str | None:
+    """The text of the last message with that role; of the last one where none has it."""
+    if not isinstance(messages, list):
+        return None
+    found = [each for each in messages if isinstance(each, dict) and "role" in each and "content" in each]
+    own = [each for each in found if each["role"] == role]
+    return _text_of((own or found)[-1]) if found else None
+
+
+def _text_of(message: Any) -> str | None:
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, list):
+        parts = (part if isinstance(part, str) else _part(part) for part in content)
+        return "\n".join(part for part in parts if part) or None
+    return content if isinstance(content, str) and content else None
+
+
+def _part(part: Any) -> str | None:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") in _TEXT_PARTS else None
+    return text if isinstance(text, str) else None
