@@ -204,7 +204,9 @@ _READERS: dict[str, Callable[[_Body], tuple[Any, bool]]] = {
 
 
 def _decode(data: bytes, codec: str, cut: bool, errors: str = "replace") -> str:
-    return codecs.getincrementaldecoder(codec)(errors).decode(data, final=not cut)
+    if not cut:
+        return data.decode(codec, errors)
+    return codecs.getincrementaldecoder(codec)(errors).decode(data)
 
 
 def _codec(charset: str) -> str:

@@ -458,7 +458,8 @@ class FinishedTrace:
         info = copy.copy(self._trace.info)
         info.trace_location = TraceLocation.from_experiment_id(experiment_id)
         spans = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
-        set_request_response_preview(info, TraceData(spans))
+        if info.request_preview is None or info.response_preview is None:
+            set_request_response_preview(info, TraceData(spans))
         prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
         attachments = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
         otlp = encoding.spans_to_otlp(spans, {each.text: each.value for each in read})

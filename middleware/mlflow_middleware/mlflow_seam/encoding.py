@@ -226,7 +226,7 @@ def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
     if "\\ud" in text or "\\ud" in texts:  # half a surrogate pair, maybe
         text, texts = json.dumps(_sendable(plain)), json.dumps(_sendable(metadata))
     size = len(text) + len(texts) + len(f', "trace_metadata": , "execution_duration_ms": {info.execution_duration}')
-    stats = json.dumps(_size_stats(size, spans))
+    stats = _size_stats(size, spans)
     duration = ""
     if info.execution_duration is not None:
         duration = f', "execution_duration": "{_duration(info.execution_duration)}"'
@@ -242,8 +242,8 @@ def _info_by_mlflow(info: TraceInfo) -> str:
         return str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
 
 
-def _size_stats(info: int, spans: Sequence[LiveSpan]) -> dict[str, str]:
-    """The sizes of a trace's JSON, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata`` finds them.
+def _size_stats(info: int, spans: Sequence[LiveSpan]) -> str:
+    """The sizes of a trace's JSON, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata`` finds them; as JSON.
 
     Args:
         info: Bytes of its info.
@@ -251,15 +251,10 @@ def _size_stats(info: int, spans: Sequence[LiveSpan]) -> dict[str, str]:
     """
     sizes = sorted(_size_of(span) for span in spans)
     total = sum(sizes) + info + len('{"info": , "data": {"spans": []}}') + (len(sizes) - 1) * 2
-    stats = {
-        "total_size_bytes": total,
-        "num_spans": len(sizes),
-        "max": sizes[-1],
-        "p25": int(_percentile(sizes, 0.25)),
-        "p50": int(_percentile(sizes, 0.50)),
-        "p75": int(_percentile(sizes, 0.75)),
-    }
-    return {TraceMetadataKey.SIZE_STATS: json.dumps(stats), TraceMetadataKey.SIZE_BYTES: str(total)}
+    p25, p50, p75 = (int(_percentile(sizes, share)) for share in (0.25, 0.50, 0.75))
+    stats = f'\\"total_size_bytes\\": {total}, \\"num_spans\\": {len(sizes)}, \\"max\\": {sizes[-1]}'
+    stats += f', \\"p25\\": {p25}, \\"p50\\": {p50}, \\"p75\\": {p75}'
+    return f'{{"{TraceMetadataKey.SIZE_STATS}": "{{{stats}}}", "{TraceMetadataKey.SIZE_BYTES}": "{total}"}}'
 
 
 def _size_of(span: LiveSpan) -> int:
@@ -270,14 +265,12 @@ def _size_of(span: LiveSpan) -> int:
     size = _FIXED + len(str(otel.start_time)) + len(str(otel.end_time)) + len(_STATUS_NAMES[otel.status.status_code])
     size += len(_BASE64_ID if otel.parent is not None else "null")
     size += len(encode_basestring_ascii(otel.name)) + len(encode_basestring_ascii(otel.status.description or ""))
-    attributes = list(attributes_of(otel).items())
-    for key, text in attributes:
-        size += (
-            len(encode_basestring_ascii(key))
-            + len(encode_basestring_ascii(text) if type(text) is str else json.dumps(text, default=str))
-            + 4
-        )
-    return size - 2 if attributes else size
+    attributes = attributes_of(otel).copy()
+    others = [text for text in attributes.values() if type(text) is not str]  # set with OpenTelemetry's own API
+    size += sum(len(json.dumps(text, default=str)) - 2 for text in others)
+    texts = [text for text in attributes.values() if type(text) is str] if others else attributes.values()
+    together = encode_basestring_ascii("".join([*attributes, *texts]))  # in one go: 4 us instead of 20
+    return size + len(together) - 2 + 8 * len(attributes) - 2 if attributes else size  # 4 quotes, ": " and ", " each
 
 
 _BASE64_ID = '"AAAAAAAAAAA="'
