@@ -55,7 +55,8 @@ def ask_all(app: RunningApp, paths: list[str], **headers: str) -> dict[str, Aske
 def start(target: str, server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     traces = Traces(server.uri, f"routes-{uuid.uuid4().hex}")
     folder = tmp_path_factory.mktemp("fastapi")
-    with running("fastapi", target, folder, traces, **connected(traces, server.uri)) as app:
+    variables = connected(traces, server.uri) | {"ENVIRONMENT": "production"}
+    with running("fastapi", target, folder, traces, **variables) as app:
         yield app
 
 
@@ -173,30 +174,60 @@ def test_wrapped_around_the_whole_app_it_tells_of_failures_too(wrapped: RunningA
 
 
 @pytest.mark.parametrize("which", ["app", "wrapped"])
-def test_a_websocket_passes_through(request: pytest.FixtureRequest, which: str) -> None:
-    """Its messages arrive in both directions."""
-    wsproto = pytest.importorskip("wsproto", reason="wsproto is not installed in this environment")
+def test_a_chat_over_one_websocket_is_a_session_of_traces(
+    request: pytest.FixtureRequest, wsproto: ModuleType, which: str
+) -> None:
+    """Each trace opened inside carries what the handshake said, and what the app says later."""
     app: RunningApp = request.getfixturevalue(which)
+    request_id = uuid.uuid4().hex
+    headers = {"X-Request-ID": request_id, "X-Session-ID": "s-7", "X-User-ID": "guest"}
 
-    assert say(wsproto, app.url, "hello") == "you said hello"
+    said = say(wsproto, app.url, "/chat", ["hello", "I am jane", "bye"], headers)
+
+    assert said == ["you said hello", "you said I am jane", "you said bye"]
+    traces = app.traces.wait(f"tags.client_request_id = '{request_id}'", 3)
+    traces.sort(key=lambda trace: trace.data.spans[0].start_time_ns)
+    assert [trace.data.spans[0].name for trace in traces] == ["turn"] * 3
+    for trace, user, plan in zip(traces, ("guest", "jane", "jane"), (None, "pro", "pro"), strict=True):
+        ids = {"mlflow.trace.session": "s-7", "mlflow.trace.user": user}
+        assert trace.info.client_request_id == request_id
+        assert trace.info.tags.items() >= {**ids, "environment": "production"}.items()
+        assert trace.info.trace_metadata.items() >= ids.items()
+        assert trace.info.tags.get("plan") == plan
 
 
-def say(wsproto: ModuleType, url: str, text: str) -> str:
-    """Say one thing over a websocket, and hear one."""
+def test_an_excluded_websocket_passes_without_traces(app: RunningApp, wsproto: ModuleType) -> None:
+    """The spans opened inside are silenced."""
+    assert say(wsproto, app.url, "/health", ["hello"], {}) == ["hello"]
+
+    ask_all(app, ["/v1/shops/amsterdam"])
+    assert app.traces.search("tags.`mlflow.traceName` = 'pulse'") == []
+
+
+@pytest.fixture(name="wsproto", scope="module")
+def installed_wsproto() -> ModuleType:
+    module: ModuleType = pytest.importorskip("wsproto", reason="wsproto is not installed in this environment")
+    return module
+
+
+def say(wsproto: ModuleType, url: str, path: str, texts: list[str], headers: dict[str, str]) -> list[str]:
+    """Say some things over a websocket, one after the other; returns what is heard."""
     events = wsproto.events
     host, port = url.removeprefix("http://").split(":")
     connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    extra = [(name.encode(), value.encode()) for name, value in headers.items()]
+    left, heard = list(texts), []
     with socket.create_connection((host, int(port)), timeout=30) as wire:
-        wire.sendall(connection.send(events.Request(host=host, target="/chat")))
-        while True:
+        wire.sendall(connection.send(events.Request(host=host, target=path, extra_headers=extra)))
+        while len(heard) < len(texts):
             connection.receive_data(wire.recv(4096) or None)
             for event in connection.events():
-                if isinstance(event, events.AcceptConnection):
-                    wire.sendall(connection.send(events.TextMessage(data=text)))
-                elif isinstance(event, events.TextMessage):
-                    return str(event.data)
-                else:
-                    raise AssertionError(event)
+                assert isinstance(event, events.AcceptConnection | events.TextMessage), event
+                if isinstance(event, events.TextMessage):
+                    heard.append(str(event.data))
+                if left:
+                    wire.sendall(connection.send(events.TextMessage(data=left.pop(0))))
+    return heard
 
 
 def test_plain_starlette_routes_have_their_templates(

@@ -7,8 +7,8 @@
     app = TraceMiddleware(app)
 
 Options are keywords (see ``mlflow_middleware.settings.Settings``). The middleware watches what passes: it never
-consumes, buffers or re-orders a message. Lifespan and websocket scopes pass through; when the server shuts the app
-down, what still waits for delivery is sent.
+consumes, buffers or re-orders a message. A websocket has no trace of its own: each trace that the app opens inside one
+carries its session, user, request id and tags. When the server shuts the app down, what still waits is sent.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ class TraceMiddleware:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, flushing(send))
-        elif scope["type"] != "http" or not self.settings.enabled or REQUEST_KEY in scope:
+        elif scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
             await self.app(scope, receive, send)
         elif (trace := _opened(scope, self.settings)) is None:
             await self._silenced(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._connected(trace, scope, receive, send)
         else:
             await self._traced(trace, scope, receive, send)
 
@@ -80,6 +82,14 @@ class TraceMiddleware:
             await self.app(scope, receive, send)
         finally:
             undo()
+
+    async def _connected(self, trace: RequestTrace, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[REQUEST_KEY] = trace
+        trace.activate()
+        try:
+            await self.app(scope, receive, _accepting(send, trace))
+        finally:
+            trace.deactivate()
 
     async def _traced(self, trace: RequestTrace, scope: Scope, receive: Receive, send: Send) -> None:
         scope[REQUEST_KEY] = trace
@@ -100,8 +110,11 @@ class TraceMiddleware:
 
 @guarded
 def _opened(scope: Scope, settings: Settings) -> RequestTrace | None:
-    """The trace of a request; None where it is excluded."""
-    return None if settings.excludes(scope["path"]) else RequestTrace.open(_exchange(scope), settings)
+    """The trace of a request, or what stands for a websocket; None where it is excluded."""
+    if settings.excludes(scope["path"]):
+        return None
+    kind = RequestTrace.of_connection if scope["type"] == "websocket" else RequestTrace.open
+    return kind(_exchange(scope), settings)
 
 
 def _read(receive: Receive, trace: RequestTrace) -> Receive:
@@ -116,6 +129,15 @@ def _read(receive: Receive, trace: RequestTrace) -> Receive:
         return message
 
     return read
+
+
+def _accepting(send: Send, trace: RequestTrace) -> Send:
+    async def accepting(message: Message) -> None:
+        if message["type"] == "websocket.accept":
+            trace.accepted()
+        await send(message)
+
+    return accepting
 
 
 def _observed(send: Send, trace: RequestTrace) -> Send:
@@ -180,14 +202,14 @@ def flushing(send: Send) -> Send:
 
 
 def _exchange(scope: Scope) -> Exchange:
-    """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope"""
+    """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     server, client = scope.get("server"), scope.get("client")
     return Exchange(
-        method=scope["method"],
+        method=scope.get("method", "GET"),
         path=scope["path"],
         headers=headers,
         query_string=scope.get("query_string", b"").decode("latin-1"),

@@ -55,6 +55,7 @@ class RequestTrace:
         "_finish_at",
         "_first_byte_at",
         "_identified",
+        "_inside",
         "_said",
         "_settings",
         "_span",
@@ -71,6 +72,7 @@ class RequestTrace:
         exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
         self._settings = settings
         self._span: mlflow_seam.RootSpan | None = None
+        self._inside: mlflow_seam.TracesInside | None = None
         self._token: tuple[mlflow_seam.Undo, Token[RequestTrace | None]] | None = None
         self._first_byte_at: int | None = None
         self._finish_at: int | None = None
@@ -85,6 +87,13 @@ class RequestTrace:
         """Start the trace of an exchange."""
         trace = cls(exchange, settings)
         trace._open_span()
+        return trace
+
+    @classmethod
+    def of_connection(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
+        """Stand for a connection that has no trace of its own: what is known of it goes to each trace opened inside."""
+        trace = cls(exchange, settings)
+        trace._open_inside()
         return trace
 
     @property
@@ -103,7 +112,8 @@ class RequestTrace:
     @guarded
     def activate(self) -> None:
         """Make this the current request, and its root the current span."""
-        undo = self._span.attach() if self._span else mlflow_seam.silence()  # not sampled: nor what is inside
+        target = self._target
+        undo = target.attach() if target else mlflow_seam.silence()  # not sampled: nor what is inside
         self._token = (undo, _current.set(self))
 
     @guarded
@@ -129,6 +139,11 @@ class RequestTrace:
         exchange = self.exchange
         exchange.status = int(status)  # it may be an HTTPStatus
         exchange.response_type, exchange.response_encoding = content_type, content_encoding
+        self._identify()
+
+    @guarded
+    def accepted(self) -> None:
+        """The app has accepted a connection; framework auth has had its turn."""
         self._identify()
 
     @guarded
@@ -202,8 +217,8 @@ class RequestTrace:
         self._said = given.over(self._said)
         self.identity = self._said.over(self.identity)
         self._store_identity()
-        if self._span:
-            self._span.update_trace(tags=_texts(tags), metadata=_texts(metadata))
+        if target := self._target:
+            target.update_trace(tags=_texts(tags), metadata=_texts(metadata))
 
     @guarded
     def _open_span(self) -> None:
@@ -218,14 +233,25 @@ class RequestTrace:
             self._span.update_trace(tags=settings.trace_tags)
             self._store_identity()
 
+    @guarded
+    def _open_inside(self) -> None:
+        self._inside = mlflow_seam.TracesInside()
+        self._inside.update_trace(tags=self._settings.trace_tags)
+        self._store_identity()
+
+    @property
+    def _target(self) -> mlflow_seam.RootSpan | mlflow_seam.TracesInside | None:
+        return self._span or self._inside
+
     def _store_identity(self) -> None:
-        if self._span is None:
+        target = self._target
+        if target is None:
             return
         request_id, session, user = self.identity.request_id, self.identity.session_id, self.user_id
         tags = {CLIENT_REQUEST_ID_TAG: request_id, SESSION_TAG: session, USER_TAG: user}
         known = {key: value for key, value in tags.items() if value}
         metadata = {key: known[key] for key in (SESSION_TAG, USER_TAG) if key in known}
-        self._span.update_trace(known, metadata, client_request_id=request_id)
+        target.update_trace(known, metadata, client_request_id=request_id)
 
     @guarded
     def _identify(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlflow
 from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
@@ -101,8 +102,17 @@ def create() -> FastAPI:
     @app.websocket("/chat")
     async def chat(websocket: WebSocket) -> None:
         await websocket.accept()
-        await websocket.send_text(f"you said {await websocket.receive_text()}")
-        await websocket.close()
+        async for text in websocket.iter_text():
+            if text.startswith("I am "):
+                annotate(user_id=text.removeprefix("I am "), tags={"plan": "pro"})
+            with mlflow.start_span("turn"):
+                await websocket.send_text(f"you said {text}")
+
+    @app.websocket("/health")
+    async def pulse(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with mlflow.start_span("pulse"):
+            await websocket.send_text(await websocket.receive_text())
 
     return app
 

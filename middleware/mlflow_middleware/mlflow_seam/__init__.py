@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -45,7 +46,7 @@ from mlflow.tracing.constant import (
     TraceMetadataKey,
     TraceTagKey,
 )
-from mlflow.tracing.context import get_configured_trace_metadata, get_configured_trace_tags
+from mlflow.tracing.context import _USER_TRACE_CONTEXT, get_configured_trace_metadata, get_configured_trace_tags
 from mlflow.tracing.fluent import _set_last_active_trace_id
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
 from mlflow.tracing.provider import detach_span_from_context, set_span_in_context
@@ -352,6 +353,44 @@ def open_root_span(
     return RootSpan(span, trace, is_shared)
 
 
+_inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_inside", default=None)
+
+
+class TracesInside:
+    """What each trace holds from its start that the app opens where this is attached."""
+
+    def __init__(self) -> None:
+        self._tags: dict[str, str] = {}
+        self._metadata: dict[str, str] = {}
+        self.client_request_id: str | None = None
+
+    def attach(self) -> Undo:
+        """Give it to the traces opened from here; returns what undoes that, in the same context."""
+        around = mlflow.tracing.context(metadata=self._metadata, tags=self._tags)
+        around.__enter__()
+        merged = _USER_TRACE_CONTEXT.get()
+        self._tags, self._metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
+        token = _inside.set(self)
+
+        def undo() -> None:
+            _inside.reset(token)
+            around.__exit__(None, None, None)
+
+        return undo
+
+    def update_trace(
+        self,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        client_request_id: str | None = None,
+    ) -> None:
+        """As `RootSpan.update_trace`, for the traces that begin from now on."""
+        self._tags.update(tags or {})
+        self._metadata.update(metadata or {})
+        if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
+            self.client_request_id = client_request_id
+
+
 _known_tracer: tuple[object, Tracer] | None = None
 
 
@@ -584,6 +623,7 @@ class _Processor(BaseMlflowSpanProcessor):
             state=TraceState.IN_PROGRESS,
             trace_metadata=self._metadata_of(run),
             tags=self._get_basic_trace_tags(root_span),
+            client_request_id=inside.client_request_id if (inside := _inside.get()) else None,
         )
         self._trace_manager.register_trace(root_span.context.trace_id, info)
         return info
