@@ -216,7 +216,8 @@ def say(wsproto: ModuleType, url: str, path: str, texts: list[str], headers: dic
     host, port = url.removeprefix("http://").split(":")
     connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
     extra = [(name.encode(), value.encode()) for name, value in headers.items()]
-    left, heard = list(texts), []
+    left = list(texts)
+    heard: list[str] = []
     with socket.create_connection((host, int(port)), timeout=30) as wire:
         wire.sendall(connection.send(events.Request(host=host, target=path, extra_headers=extra)))
         while len(heard) < len(texts):
