@@ -132,6 +132,17 @@ def test_a_deeply_nested_body_is_stored(run_app: AppRunner, request_id: str, kin
 
 
 @pytest.mark.once
+def test_no_preview_holds_a_null_character(run_app: AppRunner, request_id: str) -> None:
+    """PostgreSQL would refuse it, and with it the trace."""
+    app = run_app("asgi")
+    chat = {"messages": [{"role": "user", "content": "Tea\0?"}]}
+    root = echoed(app, request_id, json.dumps(chat).encode(), JSON)
+
+    assert root.inputs == chat
+    assert app.traces.one(request_id).info.request_preview == "Tea\ufffd?"
+
+
+@pytest.mark.once
 def test_an_attribute_length_limit_of_opentelemetry_holds(run_app: AppRunner, request_id: str) -> None:
     """The bodies are there, cut to that length."""
     app = run_app("asgi", OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="100")

@@ -10,21 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_middleware.capture import streams
-
-
-def sse(*pieces: Any) -> bytes:
-    """Server-sent events with this data."""
-    return b"".join(f"data: {json.dumps(piece)}\n\n".encode() for piece in pieces) + b"data: [DONE]\n\n"
+from tests.generators import chunk, hostile, sse
 
 
 def answer(*pieces: Any) -> Any:
     """What the trace shows of these events."""
     return streams.read_events(sse(*pieces), False, json.loads)[0]
-
-
-def chunk(index: Any = 0, **delta: Any) -> dict[str, Any]:
-    """A chunk of an OpenAI chat completion."""
-    return {"object": "chat.completion.chunk", "model": "m", "choices": [{"index": index, "delta": delta}]}
 
 
 def test_events_are_parsed_as_the_standard_says() -> None:
@@ -52,6 +43,14 @@ def test_chat_chunks_become_one_completion() -> None:
     assert (first["finish_reason"], second["message"]["content"]) == ("stop", "B")
     assert (whole["object"], whole["model"]) == ("chat.completion", "m")
     assert streams.usage_of(whole) == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+
+
+def test_an_event_without_data_is_no_piece() -> None:
+    """Some servers send one now and then, so that nobody takes the connection for dead."""
+    data = sse(chunk(content="a")).replace(b"data: [DONE]", b"data\n\n" + sse(chunk(content="b")))
+
+    answer, is_more = streams.read_events(data, False, lambda text: json.loads(text) if text else text)
+    assert (answer["choices"][0]["message"]["content"], is_more) == ("ab", False)
 
 
 def test_response_events_become_one_response() -> None:
@@ -99,12 +98,6 @@ def test_other_streams_are_lists() -> None:
     kept, is_more = streams.read_events(data, False, json.loads)
     assert (kept[0], len(kept), is_more) == ({"event": "x", "data": {}}, 1000, True)
     assert streams.read_lines('{"a": 1}\n\n{"a', True, json.loads) == ([{"a": 1}], False)
-
-
-KEYS = ["type", "choices", "delta", "index", "content", "tool_calls", "function", "item", "usage", "object", "message"]
-VALUES = ["chat.completion.chunk", "response.output_text.delta", "message_start", "content_block_delta", "text_delta"]
-scalars = st.none() | st.booleans() | st.integers() | st.sampled_from(VALUES)
-hostile = st.recursive(scalars, lambda each: st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(KEYS), each))
 
 
 @given(st.lists(hostile, max_size=5))

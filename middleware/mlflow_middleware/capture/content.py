@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from urllib.parse import unquote_plus
 
 from mlflow_middleware.capture import decoding, multipart, streams, strict_json
 from mlflow_middleware.capture.redaction import Redactor
+from mlflow_middleware.guard import report
 
 MAX_FIELDS = 1000
 """Fields that are read of one form, or parameters of one query string."""
@@ -56,26 +58,20 @@ class _Body:
 
     @property
     def text(self) -> str:
-        """The text, without the half of a character at its end."""
-        try:
-            return _decode(self.data, self.codec, self.cut, "strict")
-        except UnicodeDecodeError:
-            return _decode(self.data, "utf-8", self.cut)
+        """The text, without the half of a character at its end.
 
-    @property
-    def json_text(self) -> str:
-        """The text of JSON, which is UTF-8, -16 or -32 whatever the header says; else what the header says."""
-        try:
-            text = _decode(self.data, json.detect_encoding(self.data), self.cut, "strict")
-        except UnicodeDecodeError:
-            text = self.text
-        return text.removeprefix("\ufeff")
+        In UTF-8, -16 or -32 where it is that, whatever the header says: in another encoding, no secret would be found.
+        """
+        for codec in (json.detect_encoding(self.data), self.codec):
+            with contextlib.suppress(UnicodeError):
+                return _decode(self.data, codec, self.cut, "strict").removeprefix("\ufeff")
+        return _decode(self.data, "utf-8", self.cut)
 
     @property
     def codec(self) -> str:
         """The codec of the header's charset; UTF-8 where there is none."""
         match = _CHARSET.search(self.content_type)
-        return _codec(match[1] or match[2] if match else "")
+        return _codec(match[1] or match[2] or "" if match else "")
 
     @property
     def note(self) -> str:
@@ -111,7 +107,8 @@ def read(data: bytes, size: int, content_type: str, content_encoding: str, limit
             return Content({**unread, "content_encoding": content_encoding[:_MAX_NAME]}, cut=False)
         body = _Body(decoded[0], size, content_type, decoded[1] or min(len(data), limit) < size, redactor)
         return _read(body) if body.data or not body.cut else Content(unread, cut=True)
-    except Exception:  # no body may break the request that it came with
+    except Exception as error:  # no body may take the rest of its trace with it
+        report("reading a body", error)
         return Content(unread, cut=True)
 
 
@@ -136,7 +133,7 @@ def _reader(media_type: str) -> Callable[[_Body], tuple[Any, bool]]:
 
 
 def _json(body: _Body) -> tuple[Any, bool]:
-    text = body.json_text
+    text = body.text
     try:
         value = strict_json.parsed(strict_json.completed(text) if body.cut else text)
     except ValueError:
@@ -146,15 +143,17 @@ def _json(body: _Body) -> tuple[Any, bool]:
 
 def _json_lines(body: _Body) -> tuple[Any, bool]:
     values, is_more = streams.read_lines(body.text, body.cut, body.parse)
-    return body.redactor.json(values), body.cut or is_more
+    return body.redactor.pieces(values), body.cut or is_more
 
 
 def _events(body: _Body) -> tuple[Any, bool]:
-    value, is_more = streams.read_events(body.data, body.cut, body.parse)
-    return body.redactor.json(value), body.cut or is_more
+    value, is_more = streams.read_events(body.data, body.cut, body.parse, body.redactor.pieces)
+    return value if isinstance(value, list) else body.redactor.json(value), body.cut or is_more
 
 
 def _form(body: _Body) -> tuple[Any, bool]:
+    if body.text.lstrip().startswith(("{", "[{")):  # what ``curl -d`` says of all that it sends
+        return _json(body)
     values, is_more = form_fields(body.text)
     return body.redactor.json(values), body.cut or is_more
 
@@ -171,7 +170,7 @@ def form_fields(text: str) -> tuple[dict[str, Any], bool]:
 
 def _multipart(body: _Body) -> tuple[Any, bool]:
     match = _BOUNDARY.search(body.content_type)
-    boundary = (match[1] or match[2]).encode("latin-1", "replace") if match else b""
+    boundary = (match[1] or match[2] or "").encode("latin-1", "replace") if match else b""
     if not boundary:
         return _bytes(body)
     values, is_more = multipart.fields(body.data, boundary, body.codec)
@@ -193,7 +192,7 @@ def _unnamed(body: _Body) -> tuple[Any, bool]:
         _decode(body.data, "utf-8", body.cut, "strict")
     except UnicodeDecodeError:
         return _bytes(body)
-    return _json(body) if body.text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[") else _text(body)
+    return _json(body) if body.text.lstrip()[:1] in ("{", "[") else _text(body)
 
 
 _READERS: dict[str, Callable[[_Body], tuple[Any, bool]]] = {

@@ -23,7 +23,8 @@ MAX_DEPTH = 100
 _MAX_CACHED = 256
 """Characters of a key whose answer is remembered; a key in a body may be as long as the body."""
 
-_MAYBE_JSON = re.compile(r'\s*[\[{"]')
+_JSON_START = re.compile(r'[\s\0]*[\[{"]')
+_QUOTED_KEY = re.compile(r'"[\s\0]*:')
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
@@ -71,18 +72,41 @@ class Redactor:
         A key is known by what follows it: ``"key": value``, ``'key': value``, ``key=value``, or a line of its
         own that reads ``key: value``. Where a value does not end, all the rest is replaced.
         """
-        return secret_text.redacted(text, self.matches, REDACTED)
+        plain = text.replace("\0", "")  # it may be UTF-16 that does not say so
+        redacted = secret_text.redacted(plain, self.matches, REDACTED)
+        return text if redacted == plain else redacted
+
+    def pieces(self, values: list[Any]) -> list[Any]:
+        """As `json`, of what came in pieces: text that stands at the same place of each is looked at as one, too.
+
+        Where a secret is found in it, the first of the pieces has all of the text and the others none. The values are
+        changed.
+        """
+        for parts in _texts_by_place(values):
+            text = "".join(container[key] for container, key in parts)
+            if len(parts) > 1 and _may_hold_json(text) and (clean := self._string(text, MAX_DEPTH)) != text:
+                for container, key in parts:
+                    container[key], clean = clean, ""
+        redacted: list[Any] = self.json(values)
+        return redacted
 
     def _json(self, value: Any, depth: int) -> Any:
         if isinstance(value, str):
-            return self._string(value, depth) if _MAYBE_JSON.match(value) else value
+            return self._string(value, depth) if _may_hold_json(value) else value
         if not isinstance(value, (dict, list)):
             return value
         if not depth:
             return REDACTED
         if isinstance(value, list):
             return [self._json(item, depth - 1) for item in value]
-        return {key: REDACTED if self.matches(key) else self._json(item, depth - 1) for key, item in value.items()}
+        return {self._key(key): self._item(key, item, depth - 1) for key, item in value.items()}
+
+    def _item(self, key: str, item: Any, depth: int) -> Any:
+        return REDACTED if self.matches(key) else self._json(item, depth)
+
+    def _key(self, key: str) -> str:
+        """A key, which may be JSON itself, where a form was none."""
+        return self._string(key, MAX_DEPTH) if _may_hold_json(key) else key
 
     def _string(self, text: str, depth: int) -> str:
         """Text that may be JSON: written anew only where something in it was replaced."""
@@ -95,7 +119,39 @@ class Redactor:
 
     def _parameter(self, part: str) -> str:
         key, separator, _ = part.partition("=")
-        return f"{key}={REDACTED}" if separator and self.matches(unquote_plus(key)[:256]) else part
+        name = unquote_plus(key)
+        if separator and '"' not in name and self.matches(name[:256]):
+            return f"{key}={REDACTED}"
+        text = unquote_plus(part)
+        return REDACTED if _may_hold_json(text) and self.json(text) != text else part
+
+
+def _may_hold_json(text: str) -> bool:
+    return _JSON_START.match(text) is not None or _QUOTED_KEY.search(text) is not None
+
+
+def _texts_by_place(values: list[Any]) -> Iterable[list[tuple[Any, Any]]]:
+    """Where the texts of a stream's pieces are, each in its dict or list; those of one place together, in order."""
+    found: dict[int, list[tuple[Any, Any]]] = {}
+    places: dict[tuple[object, ...], int] = {}
+
+    def look(container: Any, key: Any, place: int, depth: int) -> None:
+        value = container[key]
+        if isinstance(value, str):
+            found.setdefault(place, []).append((container, key))
+        elif isinstance(value, (dict, list)) and depth:
+            which = [value.get(name) for name in _PLACE_KEYS] if isinstance(value, dict) else []
+            whole = (place, *(each for each in which if isinstance(each, (int, str))))
+            for name in value if isinstance(value, dict) else range(len(value)):
+                look(value, name, places.setdefault((*whole, name), len(places) + 1), depth - 1)
+
+    for index in range(len(values)):
+        look(values, index, 0, MAX_DEPTH)
+    return found.values()
+
+
+_PLACE_KEYS = ("index", "output_index", "item_id")
+"""What tells pieces of several texts apart, in the streams of language models."""
 
 
 def _words(key: str) -> str:

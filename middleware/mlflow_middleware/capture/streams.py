@@ -56,24 +56,28 @@ def events(data: bytes, cut: bool) -> list[Event]:
     return found
 
 
-def read_events(data: bytes, cut: bool, parse: Callable[[str], Any]) -> tuple[Any, bool]:
+def read_events(
+    data: bytes, cut: bool, parse: Callable[[str], Any], redact: Callable[[list[Any]], list[Any]] = list
+) -> tuple[Any, bool]:
     """What a stream of events says.
 
     Args:
         data: The stream, or its beginning.
         cut: Whether it goes on.
         parse: Makes a value of one event's data.
+        redact: Replaces the secrets in the events, where they stay events.
 
     Returns:
         One answer, where the stream is one of a language model; otherwise a list of the events; and whether
         some were left out.
     """
     parsed = [Event(name, parse(text)) for name, text in events(data, cut) if text.strip() != "[DONE]"]
-    answer = assembled([event.data for event in parsed])
+    answer = assembled([event.data for event in parsed if event.data != ""])  # some servers keep connections so
     if answer is not None:
         return answer, False
     kept = parsed[:MAX_EVENTS]
-    plain = [data if name == "message" else {"event": name, "data": data} for name, data in kept]
+    values = zip([event.name for event in kept], redact([event.data for event in kept]), strict=True)
+    plain = [data if name == "message" else {"event": name, "data": data} for name, data in values]
     return plain, len(parsed) > MAX_EVENTS
 
 

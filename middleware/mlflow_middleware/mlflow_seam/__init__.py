@@ -303,6 +303,7 @@ def _read_contents(trace: _Trace, span: LiveSpan) -> list[Written]:
 def _shortened(preview: str) -> str:
     """As MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
     longest = _get_max_length()
+    preview = preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
     return preview if len(preview) <= longest else preview[: longest - 3] + "..."
 
 
