@@ -130,7 +130,7 @@ class Traces:
             found = self.search(f"{query} AND span.name LIKE '%'", max(count, 100), spans=False)
             return sum(bool(trace.info.client_request_id) for trace in found) >= count
 
-        eventually(complete, f"{count} traces with {query}", 60 + count / 4, pause=0.05 if count < 50 else 1.0)
+        eventually(complete, f"{count} traces with {query}", 60 + count / 4, pause=0.25 if count < 50 else 1.0)
         return self.search(query, max(count, 100))
 
     def one(self, request_id: str) -> Trace:
