@@ -11,6 +11,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
+from pathlib import Path
 from subprocess import run
 from typing import Any
 
@@ -19,8 +20,8 @@ import requests
 from mlflow.entities import Assessment
 
 from mlflow_middleware import feedback_token
-from tests.conftest import AppRunner, RunningApp
-from tests.servers import MLflowServer, clean_environment, eventually, free_port
+from tests.conftest import AppRunner, RunningApp, Traces
+from tests.servers import MLflowServer, clean_environment, command_for, eventually, free_port, serving
 
 pytestmark = pytest.mark.once
 
@@ -193,6 +194,37 @@ def test_feedback_on_a_session(app: RunningApp, request_id: str, user: str) -> N
     assert refused(say(app, {"session_id": session, "value": 1}, x_session_id="another"))[0] == 403
 
 
+@pytest.mark.xdist_group("wsgi")
+def test_feedback_without_a_framework(run_app: AppRunner, request_id: str, user: str) -> None:
+    """The function that every route calls needs none."""
+    app = run_app("wsgi")
+    trace_id = chat(app, request_id)
+
+    assert say(app, {"trace_id": trace_id, "value": "good"}, x_user_id=user).json() == {"trace_id": trace_id}
+    assert (only(app, request_id).value, only(app, request_id).source.source_id) == ("good", user)
+    assert refused(say(app, {"trace_id": trace_id}))[0] == 422
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS[:3])
+def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_path: Path, name: str) -> None:
+    """As the documentation shows it."""
+    module = {"fastapi": "fastapi_app:app", "flask": "flask_app:app", "django-wsgi": "django_app:wsgi"}[name]
+    pytest.importorskip(name.partition("-")[0], reason=f"{name} is not installed in this environment")
+    port, experiment = free_port(), f"examples-{request_id}"
+    command = [*command_for(name, port)[:-1], f"examples.{module}"]
+    environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=experiment)
+    with serving(command, environment, tmp_path / "log", port) as (_, url):
+        question = {"messages": [{"role": "user", "content": "Tea?"}]}
+        headers = {"X-Request-ID": request_id}
+        answer = requests.post(f"{url}/chats/c-1/messages", json=question, headers=headers, timeout=60)
+        said = {"trace_id": answer.headers["X-MLflow-Trace-ID"], "value": True, "comment": "just right"}
+        assert requests.post(f"{url}/feedback", json=said, timeout=60).json() == {"trace_id": said["trace_id"]}
+
+    (trace,) = Traces(server.uri, experiment).search(spans=False)
+    (found,) = trace.search_assessments()
+    assert (found.feedback.value, found.rationale) == (True, "just right")
+
+
 # --- what is refused ---
 
 
@@ -253,15 +285,14 @@ def test_bad_input(app: RunningApp) -> None:
 
 
 def test_an_oversized_body(app: RunningApp) -> None:
-    """Refused, whether its length is told or it comes in chunks."""
-    body = b" " * (64 * 1024 + 1)
-    told = app.post("/feedback", body, content_type="application/json")
-    chunked = requests.post(
-        f"{app.url}/feedback", data=iter([body]), headers={"Content-Type": "application/json"}, timeout=60
-    )
-
+    """Refused, whether its length is told or it comes in chunks; those Django does not read on WSGI."""
     sentence = "the body is too large: at most 65536 bytes are allowed"
-    assert [refused(told), refused(chunked)] == [(413, sentence)] * 2
+    body = b" " * (64 * 1024 + 1)
+
+    assert refused(app.post("/feedback", body, content_type="application/json")) == (413, sentence)
+    if app.name != "django-wsgi":
+        headers = {"Content-Type": "application/json"}
+        assert refused(app.session.post(f"{app.url}/feedback", iter([body]), headers=headers)) == (413, sentence)
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
