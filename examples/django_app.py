@@ -17,7 +17,7 @@ from django.core.asgi import get_asgi_application
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, JsonResponse
-from django.urls import path
+from django.urls import include, path
 from django.views import View
 from mlflow.entities import SpanType
 
@@ -63,6 +63,7 @@ urlpatterns = [
     path("chats/<str:chat_id>/messages", Messages.as_view()),
     path("chats/<str:chat_id>/fail", Fail.as_view()),
     path("health", health),
+    path("", include("mlflow_middleware.django.urls")),
 ]
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from mlflow.entities import SpanType
 from pydantic import BaseModel
 
-from mlflow_middleware.fastapi import TraceMiddleware
+from mlflow_middleware.fastapi import TraceMiddleware, feedback_router
 
 
 class Message(BaseModel):
@@ -31,6 +31,7 @@ class Conversation(BaseModel):
 
 app = FastAPI()
 app.add_middleware(TraceMiddleware)
+app.include_router(feedback_router())
 
 
 async def pretend_model(conversation: Conversation) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import mlflow
 from flask import Flask, request
 from mlflow.entities import SpanType
 
-from mlflow_middleware.flask import MLflowMiddleware
+from mlflow_middleware.flask import MLflowMiddleware, feedback_blueprint
 
 app = Flask(__name__)
 MLflowMiddleware(app)
+app.register_blueprint(feedback_blueprint())
 
 
 def pretend_model(messages: list[dict[str, str]]) -> dict[str, Any]:

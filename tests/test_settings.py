@@ -338,3 +338,18 @@ def test_probes_are_excluded_by_default(path: str) -> None:
     """What asks every few seconds makes no traces."""
     assert Settings.load().excludes(path)
     assert not Settings.load().excludes("/chats/1")
+
+
+# --- the secrets of feedback ---
+
+
+def test_a_secret_for_feedback_is_not_told(env: pytest.MonkeyPatch) -> None:
+    """In no error; too short ones and an empty list, which would sign nothing, are refused."""
+    assert KEY not in problem(feedback_secret={KEY: 1})
+    assert "short-one" not in problem(feedback_secret=["short-one"])
+    assert "at least one secret" in problem(feedback_secret=[])
+    env.setenv("MLFLOW_MIDDLEWARE_FEEDBACK_SECRET", ",")
+    assert "at least one secret" in problem()
+    env.setenv("MLFLOW_MIDDLEWARE_FEEDBACK_SECRET", f"{KEY},{KEY}-old")
+    assert Settings.load().feedback_keys == (KEY.encode(), f"{KEY}-old".encode())
+    assert KEY not in repr(Settings.load())

@@ -20,7 +20,7 @@ from typing import Any, overload
 from mlflow_middleware import delivery, mlflow_seam, request_trace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
-from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace
+from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.response_headers import join
 from mlflow_middleware.settings import Settings
 
@@ -63,7 +63,9 @@ class TraceMiddleware:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, flushing(send))
-        elif scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
+            return
+        scope.setdefault(SETTINGS_KEY, self.settings)
+        if scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
             await self.app(scope, receive, send)
         elif (trace := _opened(scope, self.settings)) is None:
             await self._silenced(scope, receive, send)
@@ -114,7 +116,7 @@ def _opened(scope: Scope, settings: Settings) -> RequestTrace | None:
     if settings.excludes(scope["path"]):
         return None
     kind = RequestTrace.of_connection if scope["type"] == "websocket" else RequestTrace.open
-    return kind(_exchange(scope), settings)
+    return kind(exchange_of(scope), settings)
 
 
 def _read(receive: Receive, trace: RequestTrace) -> Receive:
@@ -201,7 +203,7 @@ def flushing(send: Send) -> Send:
     return confirming
 
 
-def _exchange(scope: Scope) -> Exchange:
+def exchange_of(scope: Scope) -> Exchange:
     """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:

@@ -45,7 +45,27 @@ def replay(subcommands: Subcommands) -> None:
     parser.set_defaults(execute=execute)
 
 
-SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (demo, replay)
+def feedback(subcommands: Subcommands) -> None:
+    """Declare ``mlflow-middleware feedback TRACE_OR_REQUEST_ID --value VALUE``."""
+
+    def execute(arguments: argparse.Namespace) -> int:
+        from mlflow_middleware.feedback.terminal import run
+
+        return run(
+            arguments.id, arguments.value, name=arguments.name, comment=arguments.comment, user_id=arguments.user
+        )
+
+    summary = "Store feedback on a trace with the server that MLFLOW_TRACKING_URI names"
+    parser = subcommands.add_parser("feedback", help=summary, description=f"{summary}.")
+    parser.add_argument("id", metavar="TRACE_OR_REQUEST_ID", help="a trace's id (tr-...), or its request's id")
+    parser.add_argument("--value", required=True, help="true, false, a number, or text")
+    parser.add_argument("--name", default="response_is_correct", help="what is judged (%(default)s)")
+    parser.add_argument("--comment", help="why")
+    parser.add_argument("--user", help="whose feedback it is, as stored; by default the name you are logged in by")
+    parser.set_defaults(execute=execute)
+
+
+SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (demo, replay, feedback)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

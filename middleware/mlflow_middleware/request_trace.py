@@ -14,7 +14,7 @@ from contextvars import ContextVar, Token
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from mlflow_middleware import delivery, identity, mlflow_seam, sampling
+from mlflow_middleware import delivery, feedback_token, identity, mlflow_seam, sampling
 from mlflow_middleware.capture import MAX_ATTRIBUTE, contents, previews, strict_json
 from mlflow_middleware.capture.body import Body
 from mlflow_middleware.exchange import Exchange
@@ -24,6 +24,9 @@ from mlflow_middleware.settings import MAX_TAG_VALUE, Settings
 
 REQUEST_KEY = "mlflow_middleware.request_trace"
 """Where an ASGI scope or a WSGI environ holds the trace that was opened for it: one request, one trace."""
+
+SETTINGS_KEY = "mlflow_middleware.settings"
+"""Where an ASGI scope or a WSGI environ holds the settings of the middleware around it, whether it is traced or not."""
 
 CLIENT_REQUEST_ID_TAG = "client_request_id"
 SESSION_TAG = mlflow_seam.SESSION
@@ -56,6 +59,7 @@ class RequestTrace:
         "_first_byte_at",
         "_identified",
         "_inside",
+        "_left_out",
         "_said",
         "_settings",
         "_span",
@@ -81,6 +85,7 @@ class RequestTrace:
         self._said = Identity()
         self._error: BaseException | None = None
         self._ended = False
+        self._left_out = False
 
     @classmethod
     def open(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
@@ -100,6 +105,11 @@ class RequestTrace:
     def trace_id(self) -> str | None:
         """MLflow's trace id, ``tr-...``; None while tracing is disabled."""
         return self._span.trace_id if self._span else None
+
+    @property
+    def settings(self) -> Settings:
+        """The options of the middleware that opened it."""
+        return self._settings
 
     @property
     def user_id(self) -> str | None:
@@ -157,17 +167,22 @@ class RequestTrace:
     @guarded
     def response_headers(self) -> list[tuple[str, str]] | None:
         """Headers for the response: what the client is told, all plain ASCII."""
+        user_id, trace_id = self.user_id, None if self._left_out else self.trace_id
         known = {
             "request_id": self.identity.request_id,
             "session_id": self.identity.session_id,
-            "user_id": self.user_id,
-            "trace_id": self.trace_id,
+            "user_id": user_id,
+            "trace_id": trace_id,
         }
-        return [
+        headers = [
             (header, value)
             for what, header in self._settings.response_headers.items()
             if (value := known[what]) and value.isascii()
         ]
+        if trace_id and (keys := self._settings.feedback_keys):
+            expires_at = int(time.time()) + feedback_token.LIFETIME
+            headers.append((feedback_token.HEADER, feedback_token.sign(trace_id, user_id, expires_at, keys[0])))
+        return headers
 
     @guarded
     def last_byte(self) -> None:
@@ -209,7 +224,16 @@ class RequestTrace:
             self._end_span()
             self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
 
+    def leave_out(self) -> None:
+        """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
+        self._left_out = True
+
     # --- what is known of it ---
+
+    @guarded
+    def identify(self) -> None:
+        """Ask framework auth who is asking; at the latest this happens when the response starts."""
+        self._identify()
 
     @guarded
     def annotate(self, given: Identity, tags: Mapping[str, object], metadata: Mapping[str, object]) -> None:
@@ -324,7 +348,9 @@ class RequestTrace:
     def _end_span(self) -> None:
         if self._span is None:
             return
-        if not self._is_kept(self._span) and self._span.discard():
+        if self._left_out:
+            self._span.discard()
+        elif not self._is_kept(self._span) and self._span.discard():
             delivery.sampled_out()
         self._span.end(self._finish_at)
 

@@ -114,6 +114,12 @@ def _is_plain(function: Callable[[Exchange], Any]) -> Callable[[Exchange], Any]:
     return function
 
 
+def _not_empty(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not values:
+        raise ValueError("it takes at least one secret")
+    return values
+
+
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(_split)]
@@ -123,6 +129,8 @@ ResponseHeaders = Annotated[
     BeforeValidator(_split_mapping),
 ]
 Statuses = Annotated[frozenset[int], BeforeValidator(_statuses)]
+Secret = Annotated[SecretStr, Field(min_length=16)]
+Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_split), AfterValidator(_not_empty)]
 Identify = Annotated[Callable[[Exchange], Identity | None], BeforeValidator(_import), AfterValidator(_is_plain)]
 Mask = Annotated[Callable[[Exchange], Any], BeforeValidator(_import), AfterValidator(_is_plain)]
 
@@ -247,6 +255,13 @@ class Settings(BaseSettings):
     shutdown_timeout: float = Field(default=5.0, ge=0, le=600)
     """Seconds that an exit may take to deliver what still waits."""
 
+    feedback_secret: Secrets | None = None
+    """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with
+    the token that the response carried. The first signs, all are accepted, so that a secret can be replaced."""
+
+    feedback_wait: float = Field(default=5.0, ge=0, le=60)
+    """Seconds that feedback waits for its trace to be stored."""
+
     @model_validator(mode="after")
     def _echo_the_request_id_where_it_is_read(self) -> Settings:
         if "response_headers" not in self.model_fields_set:
@@ -307,6 +322,11 @@ class Settings(BaseSettings):
         """The bytes of `user_id_hmac_key`."""
         return self.user_id_hmac_key.get_secret_value().encode() if self.user_id_hmac_key else None
 
+    @functools.cached_property
+    def feedback_keys(self) -> tuple[bytes, ...]:
+        """The bytes of the secrets in `feedback_secret`."""
+        return tuple(secret.get_secret_value().encode() for secret in self.feedback_secret or ())
+
     def excludes(self, path: str) -> bool:
         """Whether requests to this path are not traced."""
         return self._excluded is not None and self._excluded.fullmatch(path) is not None
@@ -352,7 +372,7 @@ def _ill_typed(detail: dict[str, Any], given: Mapping[str, object]) -> str:
     name, *inside = (str(part) for part in detail["loc"]) if detail["loc"] else ("settings",)
     place = f"{name}[{', '.join(inside)}]" if inside else name
     source = "" if name in given else _from_environment(name)
-    value = "" if "hmac" in name else f", not {_short(detail.get('input'))}"
+    value = "" if "hmac" in name or "secret" in name else f", not {_short(detail.get('input'))}"
     return f"option {place!r}{source}: {detail['msg'][:1].lower()}{detail['msg'][1:]}{value}"
 
 

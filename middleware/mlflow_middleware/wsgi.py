@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_seam, request_trace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
-from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace
+from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.response_headers import join
 from mlflow_middleware.settings import Settings
 
@@ -47,6 +47,7 @@ class TraceMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
+        environ.setdefault(SETTINGS_KEY, self.settings)
         if not self.settings.enabled or REQUEST_KEY in environ:
             return self.app(environ, start_response)
         trace = _opened(environ, self.settings)
@@ -88,7 +89,7 @@ def _finishing(
 @guarded
 def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None:
     """The trace of a request; None where it is excluded."""
-    exchange = _exchange(environ)
+    exchange = exchange_of(environ)
     return None if settings.excludes(exchange.path) else RequestTrace.open(exchange, settings)
 
 
@@ -207,7 +208,7 @@ def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: Reques
     return joined
 
 
-def _exchange(environ: WSGIEnvironment) -> Exchange:
+def exchange_of(environ: WSGIEnvironment) -> Exchange:
     """https://peps.python.org/pep-3333/#environ-variables"""
     port = str(environ.get("SERVER_PORT", ""))
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")

@@ -11,7 +11,7 @@ from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import path
+from django.urls import include, path
 
 from mlflow_middleware.django.asgi import get_asgi_application as get_asgi_application_with_lifespan
 from tests.apps import behaviour
@@ -24,6 +24,7 @@ INSTALLED_APPS = ["mlflow_middleware.django"]
 MIDDLEWARE = [
     "mlflow_middleware.django.TraceMiddleware",
     "django.middleware.common.CommonMiddleware",
+    *(["django.middleware.csrf.CsrfViewMiddleware"] if "APP_CSRF" in os.environ else []),
 ]
 MLFLOW_MIDDLEWARE = {name.upper(): value for name, value in behaviour.OPTIONS.items()}
 LOGGING = {"version": 1, "disable_existing_loggers": False}
@@ -116,6 +117,7 @@ urlpatterns = [
     path("async/ticks", ticks_async),
     path("status/<int:code>", status),
     path("health", health),
+    path("", include("mlflow_middleware.django.urls")),
 ]
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.apps.django_app")

@@ -4,11 +4,12 @@ import mlflow
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from mlflow_middleware.fastapi import TraceMiddleware
+from mlflow_middleware.fastapi import TraceMiddleware, feedback_router
 from tests.apps import behaviour
 
 app = FastAPI()
 app.add_middleware(TraceMiddleware, **behaviour.OPTIONS)
+app.include_router(feedback_router())
 
 
 @app.api_route("/sync/chats/{chat_id}", methods=["GET", "POST"])

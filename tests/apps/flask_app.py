@@ -4,12 +4,13 @@ import mlflow
 from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from mlflow_middleware.flask import MLflowMiddleware
+from mlflow_middleware.flask import MLflowMiddleware, feedback_blueprint
 from tests.apps import behaviour
 
 app = Flask(__name__)
 app.config["MLFLOW_MIDDLEWARE"] = {name.upper(): value for name, value in behaviour.OPTIONS.items()}
 MLflowMiddleware(app)
+app.register_blueprint(feedback_blueprint())
 
 
 @app.route("/sync/chats/<chat_id>", methods=["GET", "POST"])

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 
+from mlflow_middleware import feedback
 from mlflow_middleware.request_trace import current
-from mlflow_middleware.wsgi import TraceMiddleware
+from mlflow_middleware.wsgi import TraceMiddleware, exchange_of
 from tests.apps import behaviour
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ def bare(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     if template == "/echo":
         start_response("200 OK", [("Content-Type", environ.get("CONTENT_TYPE", ""))])
         return [environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))]
+    if template == "/feedback":
+        answered = feedback.answer(exchange_of(environ), environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        start_response(f"{answered.status} {HTTPStatus(answered.status).phrase}", list(answered.headers.items()))
+        return [answered.body]
     body = handler()
     kinds = {"/events": "text/event-stream", "/ticks": "text/event-stream", "/unread": "application/json"}
     kind = kinds.get(template or "", "text/plain; charset=utf-8")
@@ -43,6 +48,7 @@ def _find(parts: list[str]) -> tuple[int, str | None, Callable[[], Any]]:
         "events": behaviour.events,
         "ticks": behaviour.ticks,
         "echo": str,
+        "feedback": str,
         "unread": lambda: "{}",
         "fail": behaviour.fail,
         "annotate": lambda: json.dumps(behaviour.say()),

@@ -6,6 +6,9 @@
     MIDDLEWARE = ["mlflow_middleware.django.TraceMiddleware", ...]
     MLFLOW_MIDDLEWARE = {"SESSION_ID_HEADER": "X-Chat-ID"}
 
+    # urls.py, for users' feedback: see mlflow_middleware.django.feedback
+    urlpatterns = [path("", include("mlflow_middleware.django.urls")), ...]
+
 Put it first, so that the trace holds what the other middleware does. ``manage.py check`` tells what is wrong with the
 settings.
 """

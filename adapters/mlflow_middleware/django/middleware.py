@@ -69,7 +69,7 @@ class TraceMiddleware:
                 return cast(HttpResponseBase, self.get_response(request))
             finally:
                 undo()
-        trace = RequestTrace.open(_exchange(request), self.settings)
+        trace = RequestTrace.open(exchange_of(request), self.settings)
         _watch_body(request, trace)
         trace.activate()
         try:
@@ -91,7 +91,7 @@ class TraceMiddleware:
                 return await cast(Awaitable[HttpResponseBase], self.get_response(request))
             finally:
                 undo()
-        trace = RequestTrace.open(_exchange(request), self.settings)
+        trace = RequestTrace.open(exchange_of(request), self.settings)
         _watch_body(request, trace)
         trace.activate()
         try:
@@ -264,7 +264,7 @@ def _failed(sender: object, **_: Any) -> None:
         trace.failed(error)
 
 
-def _exchange(request: HttpRequest) -> Exchange:
+def exchange_of(request: HttpRequest) -> Exchange:
     meta = request.META
     port = str(meta.get("SERVER_PORT", ""))
     return Exchange(

@@ -2,9 +2,11 @@
 
 ::
 
-    from mlflow_middleware.fastapi import TraceMiddleware
+    from mlflow_middleware.fastapi import TraceMiddleware, feedback_router
 
     app.add_middleware(TraceMiddleware)  # options as keywords: session_id_header="X-Chat-ID"
+
+    app.include_router(feedback_router())  # users' feedback: see mlflow_middleware.fastapi.feedback
 
 Add it last: middleware added later runs further out, and what is outside sees neither the trace nor its identity.
 The answer to an exception that no handler took is made outside of all added middleware; it carries our headers only
@@ -19,10 +21,11 @@ from typing import Any
 from starlette.routing import Host, Mount
 
 from mlflow_middleware import asgi
+from mlflow_middleware.fastapi.feedback import feedback_route, feedback_router
 from mlflow_middleware.request_trace import annotate, outbound_headers
 from mlflow_middleware.settings import Settings, SettingsError
 
-__all__ = ["TraceMiddleware", "annotate", "outbound_headers"]
+__all__ = ["TraceMiddleware", "annotate", "feedback_route", "feedback_router", "outbound_headers"]
 
 
 class TraceMiddleware(asgi.TraceMiddleware):

@@ -2,9 +2,10 @@
 
 ::
 
-    from mlflow_middleware.flask import MLflowMiddleware
+    from mlflow_middleware.flask import MLflowMiddleware, feedback_blueprint
 
     MLflowMiddleware(app)  # or MLflowMiddleware().init_app(app) in an application factory
+    app.register_blueprint(feedback_blueprint())  # users' feedback: see mlflow_middleware.flask.feedback
 
 Options are keywords, or ``app.config["MLFLOW_MIDDLEWARE"] = {"SESSION_ID_HEADER": "X-Chat-ID"}``.
 """
@@ -15,11 +16,12 @@ from typing import Any
 
 from flask import Flask, got_request_exception, request, request_started
 
+from mlflow_middleware.flask.feedback import feedback_blueprint
 from mlflow_middleware.request_trace import annotate, current, outbound_headers
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.wsgi import TraceMiddleware
 
-__all__ = ["MLflowMiddleware", "annotate", "outbound_headers"]
+__all__ = ["MLflowMiddleware", "annotate", "feedback_blueprint", "outbound_headers"]
 
 CONFIG_KEY = "MLFLOW_MIDDLEWARE"
 EXTENSION_KEY = "mlflow_middleware"

@@ -1,0 +1,305 @@
+"""Feedback of users on what an app answered, stored as an assessment of the trace.
+
+``answer`` serves one ``POST`` of a feedback route, for whatever framework; the adapters have such a route ready. It
+blocks, so an async framework calls it in a thread::
+
+    from mlflow_middleware import feedback, wsgi
+
+    answered = feedback.answer(wsgi.exchange_of(environ), body)  # for ASGI: asgi.exchange_of(scope)
+    answered.status, answered.headers, answered.body
+
+The body is JSON: exactly one of ``trace_id``, ``client_request_id`` and ``session_id``; ``value`` (true, false, a
+number or text); and, if wanted, ``name``, ``comment`` and ``metadata``. The caller's session and user are read as those
+of every request are. Who may vote: whoever knows the trace id (128 random bits); or a request id or session id together
+with the same session or user; with ``feedback_secret`` set, whoever shows the token that the response carried, and
+nobody else.
+
+The answer is 200 with the trace id; 403 not yours; 404 unknown; 413 too large; 415 no JSON; 422 bad input; 503 the
+server is away, or too many votes at a time. All but the first say in ``detail`` what is wrong. A second vote of a user
+on the same name replaces the first, as MLflow does it: the first stays, marked as not valid. Users without an id count
+as one, called anonymous. Feedback on a session is stored as MLflow's own evaluation stores it: on the session's first
+trace, with ``mlflow.trace.session`` in its metadata.
+
+The body has to be declared as JSON. That protects a route that knows its users by a cookie: a form of another site
+cannot send such a body, and a script there needs the app's CORS permission first.
+
+The route's own requests are no traces.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic import Field as BodyField
+
+from mlflow_middleware import delivery, feedback_token
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.feedback import store
+from mlflow_middleware.feedback.body import MAX_BODY, Feedback, FeedbackError, described
+from mlflow_middleware.feedback_token import BadToken, Token
+from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG, USER_TAG, RequestTrace, current
+from mlflow_middleware.settings import Settings
+
+__all__ = [
+    "MAX_BODY",
+    "PROBLEMS",
+    "Accepted",
+    "Answer",
+    "Feedback",
+    "FeedbackError",
+    "Problem",
+    "answer",
+    "log",
+    "read_body",
+]
+
+MAX_AT_ONCE = 20
+"""Votes that one process takes at a time: each holds one of the app's threads."""
+
+MAX_WAITING = 10
+"""How many of them may wait for a trace."""
+
+HURRY = 0.5
+"""Seconds that a vote waits for this process's own delivery, before it asks the server again."""
+
+MIN_PAUSE, MAX_PAUSE = 0.05, 0.5
+"""Seconds between two questions whether a trace is stored by now."""
+
+_JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
+
+T = TypeVar("T")
+
+
+class Accepted(BaseModel):
+    """The answer to feedback that was taken."""
+
+    trace_id: str = BodyField(description="The trace that it is stored with.")
+
+
+class Problem(BaseModel):
+    """The answer to feedback that was not taken."""
+
+    detail: str = BodyField(description="What is wrong, and what is allowed.")
+
+
+PROBLEMS = {
+    403: "Not yours: another user's or session's, or without a valid token",
+    404: "No such trace, request or session is stored",
+    413: "The body is too large",
+    415: "The body is not declared as JSON",
+    422: "The body is not what it has to be",
+    503: "The tracking server is away, or too many votes come at a time",
+}
+"""Status -> its meaning, for a description of the route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a feedback route answers.
+
+    Attributes:
+        status: The HTTP status.
+        body: JSON.
+        headers: Names and values, ``Content-Type`` among them.
+    """
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(
+        default_factory=lambda: {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    )
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_body(stream: _Readable) -> bytes:
+    """Read a body up to a byte more than is allowed, which is enough to refuse it."""
+    body = b""
+    while len(body) <= MAX_BODY and (chunk := stream.read(MAX_BODY + 1 - len(body))):
+        body += chunk
+    return body
+
+
+def answer(exchange: Exchange, body: bytes, settings: Settings | None = None) -> Answer:
+    """Serve one request of a feedback route. It blocks.
+
+    Args:
+        exchange: The request.
+        body: Its body, or the first `MAX_BODY` + 1 bytes of it.
+        settings: Those of the middleware; by default those of the one that traces this request, else what the
+            environment says.
+
+    Raises:
+        SettingsError: There is no middleware around, and the environment sets an option wrong.
+    """
+    trace = current()
+    if trace is not None:
+        trace.leave_out()
+        settings = settings or trace.settings
+    settings = settings or _settings_of_environment()
+    caller = trace if trace is not None and trace.settings is settings else RequestTrace(exchange, settings)
+    try:
+        feedback = _parse(exchange, body)
+        with _slots.of_votes():
+            trace_id = _vote(feedback, caller, exchange.headers.get(feedback_token.HEADER.lower(), ""), settings)
+    except FeedbackError as error:
+        refused = Answer(error.status, json.dumps({"detail": error.detail}).encode())
+        if error.status == 503:
+            refused.headers["Retry-After"] = "1"
+        return refused
+    return Answer(200, json.dumps({"trace_id": trace_id}).encode())
+
+
+def log(feedback: Feedback, user_id: str | None = None, wait: float = 0.0) -> str:
+    """Store feedback of a caller who is known to be allowed to. It blocks.
+
+    Args:
+        feedback: What is said.
+        user_id: Who says it, as it is to be stored.
+        wait: Seconds to wait for a trace that is not stored yet.
+
+    Returns:
+        The id of the trace that it is stored with.
+
+    Raises:
+        FeedbackError: 404, no such trace is stored; 503, the server is away.
+    """
+    info = _wait_for(lambda: next(iter(store.find(feedback)), None), wait)
+    if info is None:
+        raise store.unknown(feedback)
+    return store.store(feedback, info, user_id)
+
+
+@functools.cache
+def _settings_of_environment() -> Settings:
+    return Settings.load()
+
+
+def _parse(exchange: Exchange, body: bytes) -> Feedback:
+    if len(body) > MAX_BODY:
+        raise FeedbackError(413, f"the body is too large: at most {MAX_BODY} bytes are allowed")
+    kind = exchange.headers.get("content-type", "").partition(";")[0].strip()
+    if not _JSON_TYPE.fullmatch(kind):
+        raise FeedbackError(415, "the body must be JSON, with Content-Type: application/json")
+    try:
+        return Feedback.model_validate_json(body)
+    except ValidationError as error:
+        raise FeedbackError(422, described(error)) from None
+
+
+# --- who may vote ---
+
+
+def _vote(feedback: Feedback, caller: RequestTrace, token: str, settings: Settings) -> str:
+    caller.identify()
+    session_id, user_id = caller.identity.session_id, caller.user_id
+    if settings.feedback_keys:
+        signed = _signed(token, feedback, user_id, settings)
+        info = _wait_for(lambda: _signed_for(feedback, signed), settings.feedback_wait)
+        if info is None:
+            raise store.unknown(feedback)
+        return store.store(feedback, info, user_id or signed.user_id)
+    found = _wait_for(lambda: store.find(feedback), settings.feedback_wait)
+    if not found:
+        raise store.unknown(feedback)
+    for info in found:
+        is_callers = store.is_same(info, SESSION_TAG, session_id) or store.is_same(info, USER_TAG, user_id)
+        if feedback.trace_id or is_callers:
+            return store.store(feedback, info, user_id)
+    raise FeedbackError(403, "not yours: give its trace id, or the session or user that the request had")
+
+
+def _signed(token: str, feedback: Feedback, user_id: str | None, settings: Settings) -> Token:
+    """What the caller's token says, as far as that can be checked without the server."""
+    if not token:
+        raise FeedbackError(403, f"the {feedback_token.HEADER} that the response carried is missing")
+    try:
+        signed = feedback_token.verify(token, settings.feedback_keys, time.time())
+    except BadToken as error:
+        raise FeedbackError(403, str(error)) from None
+    if feedback.trace_id and feedback.trace_id != signed.trace_id:
+        raise FeedbackError(403, "the token is good for another trace")
+    if user_id and signed.user_id and user_id != signed.user_id:
+        raise FeedbackError(403, "the token is another user's")
+    return signed
+
+
+def _signed_for(feedback: Feedback, signed: Token) -> store.TraceInfo | None:
+    """The trace to store feedback with; it has to be the token's own, or of its session."""
+    info = store.trace(signed.trace_id)
+    if info is None:
+        return None
+    if feedback.client_request_id and store.tags(info).get(CLIENT_REQUEST_ID_TAG) != feedback.client_request_id:
+        raise FeedbackError(403, "the token is good for another request")
+    if feedback.session_id:
+        if not store.is_same(info, SESSION_TAG, feedback.session_id):
+            raise FeedbackError(403, "the token is good for another session")
+        return next(iter(store.find(feedback)), None)
+    return info
+
+
+# --- bounds ---
+
+
+class _Slots:
+    """How many votes may be on their way at a time."""
+
+    def __init__(self) -> None:
+        self.refill()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.refill)
+
+    def refill(self) -> None:
+        """All are free: at the start, and in a forked child."""
+        self._votes = threading.Semaphore(MAX_AT_ONCE)
+        self._waiting = threading.Semaphore(MAX_WAITING)
+
+    def of_votes(self) -> _Slot:
+        """The right to vote."""
+        return _Slot(self._votes)
+
+    def of_waiting(self) -> _Slot:
+        """The right to wait."""
+        return _Slot(self._waiting)
+
+
+class _Slot:
+    """One of a few; entered at once or not at all."""
+
+    def __init__(self, semaphore: threading.Semaphore) -> None:
+        self._semaphore = semaphore
+
+    def __enter__(self) -> None:
+        if not self._semaphore.acquire(blocking=False):
+            raise FeedbackError(503, "too many votes come at a time, try again")
+
+    def __exit__(self, *_: object) -> None:
+        self._semaphore.release()
+
+
+_slots = _Slots()
+
+
+def _wait_for(look: Callable[[], T], seconds: float) -> T:
+    """Look until there is something, or the time is over; the first time in vain, hurry our own delivery."""
+    found = look()
+    if found or not seconds:
+        return found
+    until, pause = time.monotonic() + seconds, MIN_PAUSE
+    with _slots.of_waiting():
+        delivery.flush(min(HURRY, seconds))
+        while not (found := look()) and (left := until - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, MAX_PAUSE)
+    return found

@@ -1,0 +1,126 @@
+"""What a feedback request may say, and how it is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
+
+from mlflow_middleware.identity import MAX_ID, MAX_REQUEST_ID, clean_request_id, clean_text
+
+MAX_BODY = 64 * 1024
+"""Bytes of a feedback request's body."""
+
+MAX_NAME = 100
+"""Characters of a feedback's name, and of a metadata key."""
+
+MAX_TEXT = 1000
+"""Characters of a value, and of a metadata value."""
+
+MAX_COMMENT = 4000
+"""Characters of a comment."""
+
+MAX_METADATA = 20
+"""Entries of the metadata."""
+
+MAX_NUMBER = 2**53 - 1
+"""The largest whole number that MLflow stores as it is: it keeps numbers as doubles."""
+
+TRACE_ID = re.compile(r"tr-[0-9a-f]{32}")
+"""A trace id of MLflow's."""
+
+_RESERVED = "mlflow."
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9 _./-]*$"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class FeedbackError(Exception):
+    """Why feedback is not taken.
+
+    Attributes:
+        status: The HTTP status that says so.
+        detail: A sentence for the client.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+def _plain(text: str) -> str:
+    """Text without control characters but for ends of lines and tabs, which PostgreSQL or a terminal would mind."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")).strip()
+
+
+def _request_id(text: str) -> str:
+    if clean_request_id(text) is None:
+        raise ValueError(f"1 to {MAX_REQUEST_ID} letters, digits and ._:/+=@~- are allowed, a letter or digit first")
+    return text
+
+
+def _session_id(text: str) -> str:
+    if clean_text(text) != text:
+        raise ValueError(f"1 to {MAX_ID} printable characters are allowed")
+    if "'" in text and '"' in text:
+        raise ValueError("MLflow cannot search for an id with both kinds of quotes in it")
+    return text
+
+
+def _not_reserved(name: str) -> str:
+    if name.lower().startswith(_RESERVED):
+        raise ValueError(f"names that start with {_RESERVED} are MLflow's own")
+    return name
+
+
+Name = Annotated[StrictStr, Field(min_length=1, max_length=MAX_NAME, pattern=_NAME), AfterValidator(_not_reserved)]
+Text = Annotated[StrictStr, Field(max_length=MAX_TEXT), AfterValidator(_plain)]
+Comment = Annotated[StrictStr, Field(max_length=MAX_COMMENT), AfterValidator(_plain)]
+Integer = Annotated[StrictInt, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e308, le=1e308)]
+TraceId = Annotated[StrictStr, Field(pattern=f"^{TRACE_ID.pattern}$")]
+RequestId = Annotated[StrictStr, Field(min_length=1, max_length=MAX_REQUEST_ID), AfterValidator(_request_id)]
+SessionId = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID), AfterValidator(_session_id)]
+
+
+class Feedback(BaseModel):
+    """What a user says of an answer, or of a whole session."""
+
+    model_config = ConfigDict(extra="forbid", title="Feedback")
+
+    trace_id: TraceId | None = Field(None, description="The trace, as the response's X-MLflow-Trace-ID names it.")
+    client_request_id: RequestId | None = Field(None, description="In its place: the request's id.")
+    session_id: SessionId | None = Field(None, description="In its place: the session, to judge the whole of it.")
+    value: StrictBool | Integer | Number | Text = Field(description="True or false, a number, or text.")
+    name: Name = Field("response_is_correct", description="What is judged.")
+    comment: Comment | None = Field(None, description="Why.")
+    metadata: dict[Name, Text] = Field({}, max_length=MAX_METADATA, description="More, as texts.")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Feedback:
+        given = [self.trace_id, self.client_request_id, self.session_id]
+        if sum(each is not None for each in given) != 1:
+            raise ValueError("give exactly one of trace_id, client_request_id and session_id")
+        return self
+
+
+def described(error: ValidationError) -> str:
+    """What is wrong with feedback, in a line."""
+    problems: dict[str, list[str]] = {}
+    for each in error.errors(include_url=False, include_input=False, include_context=False):
+        place = ".".join(str(part) for part in each["loc"][: 2 if each["loc"][:1] == ("metadata",) else 1])
+        problems.setdefault(place, []).append(each["msg"].removeprefix("Value error, "))
+    return "; ".join(
+        f"{place}: {' or '.join(dict.fromkeys(said))}" if place else said[0] for place, said in problems.items()
+    )[:MAX_TEXT]

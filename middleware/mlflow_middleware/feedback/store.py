@@ -1,0 +1,172 @@
+"""Where feedback goes: the trace that it is about, found on the tracking server, and an assessment there.
+
+By REST, because in the slim ``mlflow-tracing`` package MLflow's own functions for it are not all there
+(https://mlflow.org/docs/latest/api_reference/rest-api.html).
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from mlflow_middleware import mlflow_seam
+from mlflow_middleware.delivery.connection import REQUEST_TIMEOUT, ConnectionProblem, resolve_experiment, root_cause
+from mlflow_middleware.feedback.body import Feedback, FeedbackError
+from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG
+
+ANONYMOUS = "anonymous"
+"""The source of feedback from users without an id."""
+
+MAX_TRIES = 3
+"""Attempts to replace a vote while the same user sends more of them."""
+
+_TRACES = "/api/3.0/mlflow/traces"
+
+logger = logging.getLogger("mlflow_middleware.feedback")
+
+TraceInfo = dict[str, Any]
+"""A trace's info as the server writes it in JSON."""
+
+
+def find(feedback: Feedback) -> list[TraceInfo]:
+    """The traces that feedback may mean, the likeliest first."""
+    if feedback.trace_id:
+        info = trace(feedback.trace_id)
+        return [info] if info else []
+    if request_id := feedback.client_request_id:
+        found = _search(f"tags.{CLIENT_REQUEST_ID_TAG} = '{request_id}'", "DESC")
+        return [info for info in found if tags(info).get(CLIENT_REQUEST_ID_TAG) == request_id]
+    session_id = feedback.session_id or ""
+    quote = '"' if "'" in session_id else "'"
+    found = _search(f"metadata.`{SESSION_TAG}` = {quote}{session_id}{quote}", "ASC", limit=1)
+    return [info for info in found if is_same(info, SESSION_TAG, session_id)]
+
+
+def trace(trace_id: str) -> TraceInfo | None:
+    """A trace, if it is stored."""
+    answered = _ask("GET", f"{_TRACES}/{trace_id}")
+    return answered["trace"]["trace_info"] if answered else None
+
+
+def _search(query: str, order: Literal["ASC", "DESC"], limit: int = 20) -> list[TraceInfo]:
+    """Traces of the experiment that this process's traces go to."""
+    try:
+        experiment_id = resolve_experiment(mlflow_seam.tracking_uri())
+    except ConnectionProblem as problem:
+        raise _away(str(problem)) from None
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
+    asked = {"locations": [place], "filter": query, "order_by": [f"timestamp_ms {order}"], "max_results": limit}
+    answered = _ask("POST", f"{_TRACES}/search", json=asked) or {}
+    found: list[TraceInfo] = answered.get("traces", [])
+    return found
+
+
+def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
+    """Store feedback, in the place of what the same user said before.
+
+    Returns:
+        The id of the trace that it is stored with.
+
+    Raises:
+        FeedbackError: 404, the trace is gone; 503, the server is away.
+    """
+    trace_id: str = info["trace_id"]
+    source_id = user_id or ANONYMOUS
+    assessment = _assessment(feedback, source_id)
+    found: TraceInfo | None = info
+    for _ in range(MAX_TRIES):
+        if found is None:
+            break
+        if earlier := _votes(found, feedback, source_id):
+            assessment["overrides"] = earlier[-1]["assessment_id"]
+        if _ask("POST", f"{_TRACES}/{trace_id}/assessments", json={"assessment": assessment}) is not None:
+            _keep_the_newest(feedback, trace_id, source_id)
+            return trace_id
+        found = trace(trace_id)  # the trace is gone, or what was to be replaced
+        assessment.pop("overrides", None)
+    raise unknown(feedback)
+
+
+def _assessment(feedback: Feedback, source_id: str) -> dict[str, Any]:
+    """https://github.com/mlflow/mlflow/blob/master/mlflow/protos/assessments.proto"""
+    now = datetime.now(timezone.utc).isoformat()
+    of_session = {SESSION_TAG: feedback.session_id} if feedback.session_id else {}
+    return {
+        "assessment_name": feedback.name,
+        "source": {"source_type": "HUMAN", "source_id": source_id},
+        "feedback": {"value": feedback.value},
+        "metadata": {**feedback.metadata, **of_session},
+        "create_time": now,
+        "last_update_time": now,
+        "valid": True,
+        **({"rationale": feedback.comment} if feedback.comment else {}),
+    }
+
+
+def _keep_the_newest(feedback: Feedback, trace_id: str, source_id: str) -> None:
+    """Of votes that came at the same moment, none of which could know of the other, one stays."""
+    for older in _votes(trace(trace_id) or {}, feedback, source_id)[:-1]:
+        _ask("DELETE", f"{_TRACES}/{trace_id}/assessments/{older['assessment_id']}")
+
+
+def _votes(info: TraceInfo, feedback: Feedback, source_id: str) -> list[dict[str, Any]]:
+    """A user's feedback of a name, oldest first, without what was replaced."""
+    is_of_session = feedback.session_id is not None
+    found = [
+        each
+        for each in info.get("assessments", ())
+        if each.get("assessment_name") == feedback.name
+        and each.get("valid", True)
+        and "feedback" in each
+        and each.get("source", {}).get("source_type") == "HUMAN"
+        and each.get("source", {}).get("source_id") == source_id
+        and (SESSION_TAG in each.get("metadata", {})) == is_of_session
+    ]
+    return sorted(found, key=_age)
+
+
+def _age(assessment: dict[str, Any]) -> tuple[str, str]:
+    """Its time, in which trailing zeros may be missing."""
+    return str(assessment.get("create_time", "")).rstrip("Z"), str(assessment.get("assessment_id"))
+
+
+def is_same(info: TraceInfo, key: str, value: str | None) -> bool:
+    """Whether a trace has this session or user."""
+    return value is not None and (info.get("trace_metadata") or {}).get(key) == value
+
+
+def unknown(feedback: Feedback) -> FeedbackError:
+    """The answer when nothing was found."""
+    what = "trace" if feedback.trace_id else "request" if feedback.client_request_id else "session"
+    return FeedbackError(404, f"no {what} of this id is stored")
+
+
+def tags(info: TraceInfo) -> dict[str, str]:
+    """A trace's tags."""
+    return info.get("tags") or {}
+
+
+def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
+    """Ask the tracking server; None when it has no such thing."""
+    try:
+        response = mlflow_seam.request(mlflow_seam.tracking_uri(), method, path, timeout=REQUEST_TIMEOUT, **kwargs)
+    except Exception as error:
+        raise _away(root_cause(error)) from error
+    try:
+        answered = response.json()
+    except ValueError:
+        answered = None
+    if not isinstance(answered, dict):
+        raise _away(f"{method} {path} was answered with {response.status_code}, and no JSON object")
+    if response.status_code == 404 and answered.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
+        return None
+    if response.status_code != 200:
+        message = str(answered.get("message", ""))[:300]
+        raise _away(f"{method} {path} was answered with {response.status_code} {message}")
+    return answered
+
+
+def _away(why: str) -> FeedbackError:
+    logger.warning("feedback cannot be stored now: %s", why)
+    return FeedbackError(503, "the tracking server cannot be asked now, try again later")

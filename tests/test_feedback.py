@@ -1,0 +1,445 @@
+"""Feedback over HTTP, on every framework, read back from the server."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from subprocess import run
+from typing import Any
+
+import pytest
+import requests
+from mlflow.entities import Assessment
+
+from mlflow_middleware import feedback_token
+from tests.conftest import AppRunner, RunningApp, Traces
+from tests.servers import MLflowServer, clean_environment, command_for, eventually, free_port, serving
+
+pytestmark = pytest.mark.once
+
+FRAMEWORKS = [
+    pytest.param(name, marks=pytest.mark.xdist_group(name))
+    for name in ("fastapi", "flask", "django-wsgi", "django-asgi")
+]
+OLD, NEW = "an old secret, still accepted", "a new secret, which signs now"
+PSEUDONYMS = "a key for user ids"
+UNKNOWN = f"tr-{'0' * 32}"
+
+PATIENT = 8.0
+"""Seconds that feedback waits where it has to."""
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def app(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
+    """An app on each framework, whose feedback needs no token."""
+    return run_app(request.param, {"feedback_wait": PATIENT}, APP_CSRF="1")
+
+
+@pytest.fixture(params=FRAMEWORKS[:3])
+def signing(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
+    """An app on each framework, whose feedback has to be signed, and which stores pseudonyms."""
+    secrets = [NEW, OLD]
+    return run_app(request.param, {"feedback_secret": secrets, "feedback_wait": 0, "user_id_hmac_key": PSEUDONYMS})
+
+
+@pytest.fixture(params=FRAMEWORKS[:3])
+def lonely(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
+    """An app on each framework, whose tracking server is away."""
+    return run_app(request.param, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}", MLFLOW_EXPERIMENT_ID="0")
+
+
+@pytest.fixture
+def user(request_id: str) -> str:
+    """A user whom no other test knows."""
+    return f"jane-{request_id}"
+
+
+def say(app: RunningApp, said: object, **headers: str) -> requests.Response:
+    """Give feedback."""
+    return app.post("/feedback", json.dumps(said).encode(), content_type="application/json", **headers)
+
+
+def chat(app: RunningApp, request_id: str, **headers: str) -> str:
+    """A chat request, stored; returns its trace id."""
+    trace_id = app.get("/sync/chats/c-1", x_request_id=request_id, **headers).headers["X-MLflow-Trace-ID"]
+    query = f"tags.client_request_id = '{request_id}' AND span.name LIKE '%'"
+    eventually(lambda: app.traces.search(query, spans=False), "the trace")
+    return trace_id
+
+
+def stored(app: RunningApp, request_id: str, everything: bool = False) -> list[Assessment]:
+    """The assessments of a request's trace."""
+    (trace,) = app.traces.search(f"tags.client_request_id = '{request_id}'", spans=False)
+    found: list[Assessment] = trace.search_assessments(all=everything)
+    return found
+
+
+def only(app: RunningApp, request_id: str) -> Any:
+    """The one valid assessment of a request's trace."""
+    (found,) = stored(app, request_id)
+    return found
+
+
+def refused(answer: requests.Response) -> tuple[int, str]:
+    """How feedback was refused, in each framework in the same form."""
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json().keys() == {"detail"}
+    return answer.status_code, answer.json()["detail"]
+
+
+# --- what is stored ---
+
+
+def test_feedback_by_trace_id(app: RunningApp, request_id: str, user: str) -> None:
+    """It is a human's assessment of that trace, with all that was said."""
+    trace_id = chat(app, request_id)
+
+    said = {"trace_id": trace_id, "value": True, "comment": "right\nand short", "metadata": {"page": "/help"}}
+    answer = say(app, said, x_user_id=user)
+
+    assert (answer.status_code, answer.json()) == (200, {"trace_id": trace_id})
+    found = only(app, request_id)
+    assert (found.name, found.value, found.rationale) == ("response_is_correct", True, "right\nand short")
+    assert (found.source.source_type, found.source.source_id) == ("HUMAN", user)
+    assert found.metadata == {"page": "/help"}
+
+
+@pytest.mark.parametrize("header", ["x_session_id", "x_user_id"])
+def test_feedback_by_request_id(app: RunningApp, request_id: str, header: str) -> None:
+    """With the request's session, or its user; the id may be longer than MLflow's own column."""
+    request_id = request_id.ljust(100, "x")
+    who = {header: f"who-{request_id}"}
+    trace_id = chat(app, request_id, **who)
+
+    answer = say(app, {"client_request_id": request_id, "value": 4, "name": "stars"}, **who)
+
+    assert (answer.status_code, answer.json()) == (200, {"trace_id": trace_id})
+    assert (only(app, request_id).name, only(app, request_id).value) == ("stars", 4)
+
+
+def test_a_changed_vote_replaces_the_first(app: RunningApp, request_id: str, user: str) -> None:
+    """Of the same user on the same name; other users' and other names' stay, and so does the history."""
+    trace_id = chat(app, request_id)
+    for value, name, who in (
+        (True, "right", user),
+        (1, "stars", user),
+        ("good", "right", "joe"),
+        (False, "right", user),
+    ):
+        assert say(app, {"trace_id": trace_id, "value": value, "name": name}, x_user_id=who).status_code == 200
+
+    now = {(each.name, each.source.source_id): each.feedback.value for each in stored(app, request_id)}
+    assert now == {("right", user): False, ("stars", user): 1, ("right", "joe"): "good"}
+    (first,) = [each for each in stored(app, request_id, everything=True) if not each.valid]
+    (last,) = [each for each in stored(app, request_id) if each.overrides]
+    assert (first.feedback.value, last.overrides) == (True, first.assessment_id)
+
+
+def test_votes_of_one_moment_leave_one(app: RunningApp, request_id: str, user: str) -> None:
+    """A user who clicks several times at once has one vote, and each click is answered."""
+    trace_id = chat(app, request_id)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda n: say(app, {"trace_id": trace_id, "value": n}, x_user_id=user), range(4)))
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len(stored(app, request_id)) == 1
+
+
+def test_feedback_may_come_before_its_trace(app: RunningApp, request_id: str, user: str) -> None:
+    """It waits for the trace, and the app answers others meanwhile."""
+    said = json.dumps({"client_request_id": request_id, "value": True})
+    early = HTTPConnection(app.url.removeprefix("http://"), timeout=60)
+    early.request("POST", "/feedback", said, {"Content-Type": "application/json", "X-User-ID": user})
+    assert app.get("/health").status_code == 200
+    trace_id = app.get("/async/chats/c-1", x_request_id=request_id, x_user_id=user).headers["X-MLflow-Trace-ID"]
+
+    with closing(early):
+        assert json.load(early.getresponse()) == {"trace_id": trace_id}
+    assert only(app, request_id).value is True
+
+
+def test_feedback_comes_at_once(app: RunningApp, user: str) -> None:
+    """What a page sends as soon as it has its answer is never too early."""
+    ids = [uuid.uuid4().hex for _ in range(5)]
+    traces = [app.get("/async/chats/c-1", x_request_id=each).headers["X-MLflow-Trace-ID"] for each in ids]
+
+    assert [say(app, {"trace_id": each, "value": 5}).status_code for each in traces] == [200] * 5
+    found = only(app, ids[-1])
+    assert (found.value, found.source.source_id) == (5, "anonymous")
+
+
+def test_feedback_on_a_session(app: RunningApp, request_id: str, user: str) -> None:
+    """It is on the session's first trace, marked as MLflow marks it, beside feedback on that trace itself."""
+    session, second = f"it's {request_id}", uuid.uuid4().hex
+    first_trace = chat(app, request_id, x_session_id=session)
+    chat(app, second, x_session_id=session)
+    assert say(app, {"trace_id": first_trace, "value": False}, x_user_id=user).status_code == 200
+
+    for value in (2, 5):
+        answer = say(app, {"session_id": session, "value": value}, x_session_id=session, x_user_id=user)
+        assert (answer.status_code, answer.json()) == (200, {"trace_id": first_trace})
+
+    found: dict[Any, Any] = {each.feedback.value: each.metadata or {} for each in stored(app, request_id)}
+    assert found == {False: {}, 5: {"mlflow.trace.session": session}}
+    assert stored(app, second) == []
+    assert refused(say(app, {"session_id": session, "value": 1}, x_session_id="another"))[0] == 403
+
+
+@pytest.mark.xdist_group("wsgi")
+def test_feedback_without_a_framework(run_app: AppRunner, request_id: str, user: str) -> None:
+    """The function that every route calls needs none."""
+    app = run_app("wsgi")
+    trace_id = chat(app, request_id)
+
+    assert say(app, {"trace_id": trace_id, "value": "good"}, x_user_id=user).json() == {"trace_id": trace_id}
+    assert (only(app, request_id).value, only(app, request_id).source.source_id) == ("good", user)
+    assert refused(say(app, {"trace_id": trace_id}))[0] == 422
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS[:3])
+def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_path: Path, name: str) -> None:
+    """As the documentation shows it."""
+    module = {"fastapi": "fastapi_app:app", "flask": "flask_app:app", "django-wsgi": "django_app:wsgi"}[name]
+    pytest.importorskip(name.partition("-")[0], reason=f"{name} is not installed in this environment")
+    port, experiment = free_port(), f"examples-{request_id}"
+    command = [*command_for(name, port)[:-1], f"examples.{module}"]
+    environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=experiment)
+    with serving(command, environment, tmp_path / "log", port) as (_, url):
+        question = {"messages": [{"role": "user", "content": "Tea?"}]}
+        headers = {"X-Request-ID": request_id}
+        answer = requests.post(f"{url}/chats/c-1/messages", json=question, headers=headers, timeout=60)
+        said = {"trace_id": answer.headers["X-MLflow-Trace-ID"], "value": True, "comment": "just right"}
+        assert requests.post(f"{url}/feedback", json=said, timeout=60).json() == {"trace_id": said["trace_id"]}
+
+    (trace,) = Traces(server.uri, experiment).search(spans=False)
+    (found,) = trace.search_assessments()
+    assert (found.feedback.value, found.rationale) == (True, "just right")
+
+
+# --- what is refused ---
+
+
+def test_what_is_not_yours(app: RunningApp, request_id: str, user: str) -> None:
+    """A request id alone, or with another session or user, lets nobody vote."""
+    chat(app, request_id, x_session_id="s-1", x_user_id=user)
+
+    said = {"client_request_id": request_id, "value": True}
+    others: list[dict[str, str]] = [{}, {"x_session_id": "s-2"}, {"x_user_id": "joe"}, {"x_session_id": user}]
+    assert [refused(say(app, said, **headers))[0] for headers in others] == [403] * 4
+    assert stored(app, request_id) == []
+
+
+def test_what_is_unknown(app: RunningApp, request_id: str) -> None:
+    """After the wait."""
+    targets = {"trace_id": UNKNOWN, "client_request_id": request_id, "session_id": request_id}
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda item: say(app, {item[0]: item[1], "value": 1}), targets.items()))
+
+    assert [refused(answer) for answer in answers] == [
+        (404, f"no {what} of this id is stored") for what in ("trace", "request", "session")
+    ]
+
+
+INPUT: list[tuple[Any, str]] = [
+    ({"trace_id": UNKNOWN}, "value: Field required"),
+    ({"value": True}, "exactly one of trace_id, client_request_id and session_id"),
+    ({"value": True, "trace_id": UNKNOWN, "client_request_id": "r"}, "exactly one of"),
+    ({"trace_id": UNKNOWN, "value": None}, "value: Input should be"),
+    ({"trace_id": UNKNOWN, "value": [1]}, "value: Input should be"),
+    ({"trace_id": UNKNOWN, "value": float("inf")}, "value: "),
+    ({"trace_id": UNKNOWN, "value": 10**400}, "value: "),
+    ({"trace_id": UNKNOWN, "value": "x" * 1001}, "at most 1000 characters"),
+    ({"trace_id": UNKNOWN, "value": 1, "name": "n" * 101}, "name: String should have at most 100"),
+    ({"trace_id": UNKNOWN, "value": 1, "name": "`"}, "name: String should match"),
+    ({"trace_id": UNKNOWN, "value": 1, "comment": "c" * 4001}, "comment: String should have at most 4000"),
+    ({"trace_id": UNKNOWN, "value": 1, "comment": 1}, "comment: Input should be a valid string"),
+    ({"trace_id": UNKNOWN, "value": 1, "metadata": {"k": 1}}, "metadata.k: Input should be a valid string"),
+    ({"trace_id": UNKNOWN, "value": 1, "metadata": {f"k{n}": "" for n in range(21)}}, "at most 20 items"),
+    ({"trace_id": UNKNOWN, "value": 1, "metadata": {"mlflow.trace.session": "s"}}, "MLflow's own"),
+    ({"trace_id": UNKNOWN, "value": 1, "rating": 5}, "rating: Extra inputs are not permitted"),
+    ({"trace_id": "tr-1' OR ''='", "value": 1}, "trace_id: String should match"),
+    ({"trace_id": f"{UNKNOWN}/../x", "value": 1}, "trace_id: String should match"),
+    ({"client_request_id": "r' OR 'a'='a", "value": 1}, "client_request_id: 1 to 128 letters"),
+    ({"session_id": "a'b\"c", "value": 1}, "session_id: MLflow cannot search"),
+    ([], "Input should be"),
+]
+
+
+def test_bad_input(app: RunningApp) -> None:
+    """It is said what is wrong, and what is allowed."""
+    for said, sentence in INPUT:
+        status, detail = refused(say(app, said))
+        assert status == 422
+        assert sentence in detail
+    for body in (b"", b"{", b'{"value": 1', b"\xff\xfe", b"[" * 50_000):
+        assert refused(app.post("/feedback", body, content_type="application/json"))[0] == 422
+
+
+def test_an_oversized_body(app: RunningApp) -> None:
+    """Refused, whether its length is told or it comes in chunks; those Django does not read on WSGI."""
+    sentence = "the body is too large: at most 65536 bytes are allowed"
+    body = b" " * (64 * 1024 + 1)
+
+    assert refused(app.post("/feedback", body, content_type="application/json")) == (413, sentence)
+    if app.name != "django-wsgi":
+        headers = {"Content-Type": "application/json"}
+        assert refused(app.session.post(f"{app.url}/feedback", iter([body]), headers=headers)) == (413, sentence)
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_a_body_that_another_sites_form_could_send(app: RunningApp, kind: str) -> None:
+    """Is refused: only what a browser asks permission for is taken."""
+    answer = app.post("/feedback", json.dumps({"trace_id": UNKNOWN, "value": 1}).encode(), content_type=kind)
+
+    assert refused(answer) == (415, "the body must be JSON, with Content-Type: application/json")
+    assert app.get("/feedback").status_code == 405
+
+
+def test_the_server_is_away(lonely: RunningApp) -> None:
+    """Which is said at once, by whatever id, with when to try again."""
+    for target in ({"trace_id": UNKNOWN}, {"client_request_id": "r-1"}, {"session_id": "s-1"}):
+        answer = say(lonely, {**target, "value": True})
+        assert refused(answer) == (503, "the tracking server cannot be asked now, try again later")
+        assert answer.headers["Retry-After"] == "1"
+
+
+# --- signed ---
+
+
+def test_with_a_secret_the_token_is_needed(signing: RunningApp, request_id: str, user: str) -> None:
+    """Neither the trace id nor session and user are enough; with the token, each id is."""
+    who = {"x_user_id": user, "x_session_id": request_id}
+    answer = signing.get("/sync/chats/c-1", x_request_id=request_id, origin="https://shop.example", **who)
+    token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
+    signing.traces.one(request_id)
+
+    assert "X-Feedback-Token" in answer.headers["Access-Control-Expose-Headers"]
+    for target in ({"trace_id": trace_id}, {"client_request_id": request_id}, {"session_id": request_id}):
+        assert refused(say(signing, {**target, "value": 1}, **who))[0] == 403
+        answer = say(signing, {**target, "value": 1}, x_feedback_token=token)
+        assert (answer.status_code, answer.json()) == (200, {"trace_id": trace_id})
+    pseudonym = hmac.new(PSEUDONYMS.encode(), user.encode(), hashlib.sha256).hexdigest()
+    assert [each.source.source_id for each in stored(signing, request_id)] == [pseudonym] * 2
+
+
+def test_what_is_no_good_token(signing: RunningApp, request_id: str, user: str) -> None:
+    """A wrong one, one that has expired, one for another trace, one of another user: each is refused."""
+    trace_id = chat(signing, request_id, x_user_id=user)
+    pseudonym = hmac.new(PSEUDONYMS.encode(), user.encode(), hashlib.sha256).hexdigest()
+    later = int(time.time()) + 600
+    good = feedback_token.sign(trace_id, pseudonym, later, NEW.encode())
+    said = {"trace_id": trace_id, "value": True}
+
+    def vote(token: str, said: dict[str, Any] = said, **headers: str) -> tuple[int, str]:
+        return refused(say(signing, said, x_feedback_token=token, **headers))
+
+    foreign = (403, "the token is not one that this app has signed")
+    payload, _, signature = good.partition(".")
+    forged = feedback_token.sign(trace_id, None, later, b"another secret").partition(".")[0]
+    for wrong in (
+        "x",
+        ".",
+        payload,
+        f".{signature}",
+        f"{forged}.{signature}",
+        f"{good}x",
+        good[:-1],
+        "\xe9." + signature,
+    ):
+        assert vote(wrong) == foreign
+    assert vote(feedback_token.sign(trace_id, pseudonym, later, b"another secret")) == foreign
+    expired = feedback_token.sign(trace_id, pseudonym, int(time.time()), NEW.encode())
+    assert vote(expired) == (403, "the token has expired")
+    other = feedback_token.sign(UNKNOWN, pseudonym, later, NEW.encode())
+    assert vote(other) == (403, "the token is good for another trace")
+    assert vote(good, {"client_request_id": "another", "value": 1}) == (403, "the token is good for another request")
+    assert vote(good, {"session_id": "another", "value": 1}) == (403, "the token is good for another session")
+    assert vote(good, x_user_id="joe") == (403, "the token is another user's")
+    assert vote(other, {"trace_id": UNKNOWN, "value": 1}) == (404, "no trace of this id is stored")
+    assert stored(signing, request_id) == []
+    old = feedback_token.sign(trace_id, pseudonym, later, OLD.encode())
+    assert say(signing, said, x_feedback_token=old, x_user_id=user).status_code == 200
+    assert only(signing, request_id).source.source_id == pseudonym
+
+
+# --- around it ---
+
+
+def test_feedback_is_no_trace(app: RunningApp, request_id: str) -> None:
+    """Its request is stored nowhere, and told no trace id; an ordinary one afterwards is."""
+    answer = say(app, {"value": 1}, x_request_id=request_id)
+    after = uuid.uuid4().hex
+    chat(app, after)
+
+    assert answer.headers["X-Request-ID"] == request_id
+    assert "X-MLflow-Trace-ID" not in answer.headers
+    assert "X-Feedback-Token" not in answer.headers
+    assert app.traces.search(f"tags.client_request_id = '{request_id}'") == []
+
+
+@pytest.mark.xdist_group("fastapi")
+def test_an_excluded_feedback_route_keeps_its_options(run_app: AppRunner, request_id: str) -> None:
+    """A route that the middleware passes by still needs the token of its secret."""
+    app = run_app("fastapi", {"feedback_secret": [NEW], "exclude": ["/feedback"]})
+    trace_id = chat(app, request_id)
+
+    assert refused(say(app, {"trace_id": trace_id, "value": 1}))[0] == 403
+
+
+@pytest.mark.xdist_group("fastapi")
+def test_the_route_is_in_fastapis_schema(run_app: AppRunner) -> None:
+    """With its body, its token and its errors."""
+    app = run_app("fastapi", {"feedback_wait": PATIENT}, APP_CSRF="1")
+    route = app.get("/openapi.json").json()["paths"]["/feedback"]["post"]
+
+    body = route["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) >= {"trace_id", "client_request_id", "value", "name", "comment", "metadata"}
+    assert [parameter["name"] for parameter in route["parameters"]] == ["X-Feedback-Token"]
+    assert set(route["responses"]) == {"200", "403", "404", "413", "415", "422", "503"}
+
+
+@pytest.mark.xdist_group("fastapi")
+def test_schemathesis_finds_no_server_error(run_app: AppRunner, request_id: str) -> None:
+    """Whatever it makes of the schema, for a trace that is there and for others."""
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed in this environment")
+    app = run_app("fastapi", {"feedback_wait": 0})
+    trace_id = chat(app, request_id)
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{app.url}/openapi.json"),
+        *("--include-path", "/feedback", "--checks", "not_a_server_error", "--max-examples", "100"),
+        *("--generation-deterministic", "--no-color"),
+    ]
+    done = run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert say(app, {"trace_id": trace_id, "value": 1}).status_code == 200
+
+
+@pytest.mark.xdist_group("fastapi")
+def test_feedback_from_a_terminal(run_app: AppRunner, server: MLflowServer, request_id: str) -> None:
+    """By trace id or request id, without anybody's session; what is unknown or wrong is an exit code of 1."""
+    app = run_app("fastapi", {"feedback_wait": PATIENT}, APP_CSRF="1")
+    trace_id = chat(app, request_id)
+    environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=app.traces.experiment)
+
+    def tell(target: str, value: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "mlflow_middleware.cli", "feedback", target, "--value", value, "--user", "ann"]
+        done = run([*command, "--comment", "right"], env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert tell(trace_id, "true") == (0, f"{trace_id}: response_is_correct = true, said ann\n", "")
+    assert only(app, request_id).value is True
+    assert tell(request_id, "0.5")[0] == 0
+    found = only(app, request_id)
+    assert (found.value, found.rationale, found.source.source_id) == (0.5, "right", "ann")
+    assert tell(UNKNOWN, "no")[::2] == (1, "mlflow-middleware feedback: no trace of this id is stored\n")
+    assert tell("'", "no")[0] == 1
