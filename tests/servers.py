@@ -161,13 +161,14 @@ class PostgreSQL:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
             atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+            atexit.register(self.stop)
             if os.geteuid() == 0:
                 shutil.chown(self._folder, "postgres")
             self._run("initdb", "--auth=trust", "--username=mlflow", "--encoding=UTF8", "--locale=C").wait()
         port = free_port()
         self._process = self._run("postgres", "-h", "127.0.0.1", "-p", str(port), "-c", "fsync=off", "-k", "")
         eventually(lambda: self._answers(port), "PostgreSQL answering")
-        return f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+        return f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
 
     def stop(self) -> None:
         """End it; the data stay."""
@@ -238,7 +239,11 @@ class MLflowServer:
             command += ["--uvicorn-opts", f"--ssl-certfile {self.certificate}"]
         environment = clean_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # six processes that we do not need
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
-        self._process.wait_until_up(f"{self.uri}/health", self.certificate)
+        try:
+            self._process.wait_until_up(f"{self.uri}/health", self.certificate)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End it; the data stay."""

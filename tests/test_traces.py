@@ -25,7 +25,7 @@ from mlflow_middleware import traces
 from mlflow_middleware.cli import main
 from mlflow_middleware.identity import pseudonym
 from tests.conftest import AppRunner, RunningApp
-from tests.servers import MLflowServer, clean_environment, eventually, free_port
+from tests.servers import ROOT, MLflowServer, clean_environment, eventually, free_port
 
 pytestmark = pytest.mark.once
 
@@ -325,6 +325,27 @@ def test_an_experiment_that_is_not_there_is_told_and_not_created(
 
     asked = f"{server.uri}/api/2.0/mlflow/experiments/get-by-name"
     assert requests.get(asked, params={"experiment_name": missing}, timeout=60).status_code == 404
+
+
+def test_the_example_prints_errors_and_conversations(store: Store) -> None:
+    """In a process of its own, connected by MLflow's own variables."""
+    tags = {"http.route": "/chats"}
+    failed = store.put(tags=tags, session="s-1", user="jane", state="ERROR", said=("Tea?", ""), ago=timedelta(hours=1))
+    store.put(tags=tags, session="s-1", user="jane", said=("Tea, please?", "Here you are."))
+    store.put(tags=tags, session="s-2", user="sam", state="ERROR", said=("Hello", ""))
+
+    done = subprocess.run(
+        [sys.executable, "examples/find_traces.py", "jane"],
+        env=clean_environment(MLFLOW_TRACKING_URI=store.uri, MLFLOW_EXPERIMENT_NAME=store.experiment),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.stderr == ""
+    assert done.stdout == f"{failed} /chats Tea?\n--- s-1\njane: Tea?\njane: Tea, please?\nassistant: Here you are.\n"
 
 
 # --- the command line ------------------------------------------------------------------------------------------

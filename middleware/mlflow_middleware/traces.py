@@ -49,9 +49,9 @@ _TAG_NAME = re.compile(r"[/\w.\- :]{1,250}")
 
 _NAMED_ROUTE = re.compile(r"[A-Z]+ .+")
 
-_UNQUOTABLE = frozenset("'\"`\\")
+_UNQUOTABLE = frozenset("'\"`\\%")
 """MLflow's filters have no escape for a quote (mlflow/utils/search_utils.py); for its parser, sqlparse, a backslash
-before the closing quote is one."""
+before the closing quote is one. In a pattern a percent sign is a wildcard for any number of characters."""
 
 _NOT_TAGS = frozenset(
     ("end_time", "execution_time", "mlflow.linkedprompts", "name", "prompt", "run_id", "text", "timestamp")
@@ -107,13 +107,12 @@ def find(
     if status is not None:
         wanted.append(_Entry("tags", "http.status_code", str(int(status))))
     wanted += [_Entry("tags", _tag_name(key), _text(f"tag {key!r}", value)) for key, value in (tags or {}).items()]
-    clauses = [clause for entry in wanted if (clause := entry.clause())]
-    clauses += _bounds(since, until, slower_than)
+    clauses = list(_bounds(since, until, slower_than))
     if errors_only:
         clauses.append("attributes.status = 'ERROR'")
     tracking_uri = mlflow_seam.tracking_uri()
     experiment_id = find_experiment(tracking_uri, experiment)
-    return _search(tracking_uri, experiment_id, " AND ".join(clauses), wanted, limit)
+    return _search(tracking_uri, experiment_id, clauses, wanted, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,19 +232,23 @@ class _Entry:
     key: str
     value: str
 
-    def clause(self) -> str | None:
-        """A filter for the server that lets such traces through, and perhaps others; None where it has no such filter.
-
-        What cannot stand between quotes becomes a wildcard for one character.
-        """
-        if self.place == "tags" and self.key.lower() in _NOT_TAGS:
+    def exactly(self) -> str | None:
+        """A filter that a server understands as this; None where there is no way to write it."""
+        if self._is_taken_for_something_else or "\\" in self.value or not self.value.isprintable():
             return None
-        field = f"{self.place}.`{self.key}`"
-        if self.value.isprintable() and not _UNQUOTABLE & set(self.value):
-            return f"{field} = '{self.value}'"
-        wild = _UNQUOTABLE | {"%"}
-        pattern = "".join("_" if char in wild or not char.isprintable() else char for char in self.value)
-        return f"{field} LIKE '{pattern}'"
+        quote = next((quote for quote in "'\"" if quote not in self.value), None)
+        return f"{self.place}.`{self.key}` = {quote}{self.value}{quote}" if quote else None
+
+    def roughly(self) -> str | None:
+        """A filter that lets such traces through, and others: with wildcards for the characters that it cannot have."""
+        if self._is_taken_for_something_else:
+            return None
+        pattern = "".join("_" if char in _UNQUOTABLE or not char.isprintable() else char for char in self.value)
+        return f"{self.place}.`{self.key}` LIKE '{pattern}'"
+
+    @property
+    def _is_taken_for_something_else(self) -> bool:
+        return self.place == "tags" and self.key.lower() in _NOT_TAGS
 
     def is_in(self, trace: TraceInfo) -> bool:
         """Whether a trace has it."""
@@ -254,18 +257,24 @@ class _Entry:
 
 
 def _search(
-    tracking_uri: str, experiment_id: str, clauses: str, wanted: list[_Entry], limit: int | None
+    tracking_uri: str, experiment_id: str, clauses: list[str], wanted: list[_Entry], limit: int | None
 ) -> Iterator[TraceInfo]:
+    exact = [*clauses, *(clause for entry in wanted if (clause := entry.exactly()))]
+    rough = [clause for entry in wanted if not entry.exactly() and (clause := entry.roughly())]
+    is_exact = all(entry.exactly() for entry in wanted)
     location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
-    query = {
+    query: dict[str, object] = {
         "locations": [location],
-        "filter": clauses,
+        "filter": " AND ".join([*exact, *rough]),
         "order_by": ["timestamp_ms DESC"],
-        "max_results": min(limit or PAGE, PAGE),
+        "max_results": min(limit or PAGE, PAGE) if is_exact else PAGE,
     }
     given: set[str] = set()  # a page begins with what the one before it ended with, when a trace has come meanwhile
     while True:
         status, answer = ask(tracking_uri, "POST", _SEARCH, json=query, timeout=TIMEOUT)
+        if status == 400 and rough:  # older servers know no LIKE here
+            rough, query["filter"] = [], " AND ".join(exact)
+            continue
         if status != 200:
             raise ConnectionProblem(f"the tracking server answered {status} {answer.get('message', '')}".rstrip())
         for trace in mlflow_seam.found_traces(answer):
