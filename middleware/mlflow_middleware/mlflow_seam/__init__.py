@@ -974,8 +974,12 @@ NAME = TraceTagKey.TRACE_NAME
 
 
 def found_traces(reply: dict[str, Any]) -> list[TraceInfo]:
-    """The traces that ``POST /api/3.0/mlflow/traces/search`` answered with."""
+    """The traces that ``POST /api/3.0/mlflow/traces/search`` answered with, without assessments of unknown kinds."""
     answer = ParseDict(reply, SearchTracesV3.Response(), ignore_unknown_fields=True)
+    for trace in answer.traces:
+        known = [each for each in trace.assessments if each.WhichOneof("value")]
+        del trace.assessments[:]
+        trace.assessments.extend(known)
     return [TraceInfo.from_proto(trace) for trace in answer.traces]
 
 
