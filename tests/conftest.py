@@ -18,7 +18,9 @@ import requests
 from mlflow.entities import Trace
 
 from tests.servers import (
+    BACKEND,
     MLflowServer,
+    PostgreSQL,
     Process,
     clean_environment,
     command_for,
@@ -53,10 +55,13 @@ SERVERS = {
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[MLflowServer]:
     """The MLflow server of this session. Parallel workers share it: the first starts it, and ends it after them."""
+    if BACKEND == "postgresql" and PostgreSQL.program("initdb") is None:
+        pytest.skip("PostgreSQL is not installed (on Debian, it is the package postgresql)")
     folder = tmp_path_factory.getbasetemp()
     folder = folder if worker_id == "master" else folder.parent
     guests = folder / "guests-of-the-server"
-    mlflow_server = MLflowServer(folder, port=_shared_port(folder))
+    database = PostgreSQL() if BACKEND == "postgresql" else None
+    mlflow_server = MLflowServer(folder, port=_shared_port(folder), database=database)
     with _locked(folder):
         is_host = not guests.exists()
         if is_host:

@@ -115,6 +115,8 @@ class Workspace:
             return self._experiments(f"{method} {path.rpartition('/')[2]}", query, body)
         if (method, path) == ("POST", "/api/3.0/mlflow/traces"):
             return self._start_trace(body)
+        if (method, path) == ("POST", "/api/3.0/mlflow/traces/search"):
+            return self._search(body)
         *_, traces, trace_id, last = ["", "", *path.split("/")]
         if (method, traces, last) == ("GET", "traces", "credentials-for-data-upload"):
             if trace_id not in self.infos:
@@ -147,6 +149,14 @@ class Workspace:
         place = f"dbfs:/databricks/mlflow-tracking/{experiment_id}/{info['trace_id']}/artifacts"
         self.infos[info["trace_id"]] = info
         return {"trace": {"trace_info": {**info, "tags": {**info["tags"], "mlflow.artifactLocation": place}}}}
+
+    def _search(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Its filters are not known here: it gives all traces of the experiments."""
+        wanted = [location["mlflow_experiment"]["experiment_id"] for location in body["locations"]]
+        found = self.infos.values()
+        return {
+            "traces": [info for info in found if info["trace_location"]["mlflow_experiment"]["experiment_id"] in wanted]
+        }
 
     def _upload(self, method: str, path: str, body: bytes) -> dict[str, Any]:
         trace_id, _, name = path.removeprefix(UPLOAD).partition("/")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +24,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 ROOT = Path(__file__).resolve().parents[1]
 MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow==3.17.*")
 """What is installed to serve: the requirement of full MLflow."""
+
+BACKEND = os.environ.get("TEST_BACKEND", "sqlite")
+"""What the session's MLflow server stores in: ``sqlite`` or ``postgresql``."""
 
 DEADLINE = 120.0
 """Seconds after which something that should happen counts as not happening."""
@@ -119,16 +125,69 @@ class Process:
 def mlflow_python() -> Path:
     """The interpreter of the MLflow server's environment, made on first use."""
     home = Path(os.environ.get("TEST_MLFLOW_SERVER_HOME", ROOT / ".tox" / "mlflow-server"))
+    requirements = [MLFLOW]
+    if BACKEND == "postgresql":
+        home = home.with_name(f"{home.name}-postgresql")
+        requirements.append("psycopg2-binary")
     home.parent.mkdir(parents=True, exist_ok=True)
     python, ready = home / "bin" / "python", home / f"ready-{MLFLOW}"
     with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ready.exists():
             venv.create(home, with_pip=True, clear=True)
-            command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", MLFLOW]
+            command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             ready.touch()
     return python
+
+
+class PostgreSQL:
+    """A PostgreSQL cluster of our own, in a temporary folder that lives as long as this process.
+
+    Debian has its programs in the package ``postgresql``. They refuse to run as root; then they run as ``postgres``.
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def program(name: str) -> str | None:
+        """Where one of its programs is; None where it is not installed."""
+        return shutil.which(name) or max(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), default=None)
+
+    def start(self) -> str:
+        """Start it, on the same data as before; returns the address of its database."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+            atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+            atexit.register(self.stop)
+            if os.geteuid() == 0:
+                shutil.chown(self._folder, "postgres")
+            self._run("initdb", "--auth=trust", "--username=mlflow", "--encoding=UTF8", "--locale=C").wait()
+        port = free_port()
+        self._process = self._run("postgres", "-h", "127.0.0.1", "-p", str(port), "-c", "fsync=off", "-k", "")
+        eventually(lambda: self._answers(port), "PostgreSQL answering")
+        return f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+
+    def stop(self) -> None:
+        """End it; the data stay."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)  # which also ends what its clients have begun
+            self._process.wait(60)
+            self._process = None
+
+    def _run(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [self.program(name) or name, "-D", f"{self._folder}/data", *arguments]
+        user = "postgres" if os.geteuid() == 0 else None
+        with Path(f"{self._folder}/log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, user=user, group=user)
+
+    def _answers(self, port: int) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise AssertionError(f"PostgreSQL ended:\n{Path(f'{self._folder}/log').read_text()[-4000:]}")
+        ready = [self.program("pg_isready") or "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        return subprocess.run(ready, check=False).returncode == 0
 
 
 class MLflowServer:
@@ -139,20 +198,29 @@ class MLflowServer:
         backend: Its backend store; SQLite in the folder by default.
         port: Where it listens; a free port by default.
         certificate: A file with its certificate and key, for HTTPS.
+        database: What is to run as long as it does, and be its backend store.
     """
 
     def __init__(
-        self, folder: Path, backend: str | None = None, port: int | None = None, certificate: Path | None = None
+        self,
+        folder: Path,
+        backend: str | None = None,
+        port: int | None = None,
+        certificate: Path | None = None,
+        database: PostgreSQL | None = None,
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
         self.certificate = certificate
         self.uri = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._backend = backend or f"sqlite:///{folder}/mlflow.db"
+        self._database = database
         self._process: Process | None = None
 
     def start(self) -> None:
         """Start it, on the same port and data as before."""
+        if self._database:
+            self._backend = self._database.start()
         command = [
             *(
                 str(mlflow_python()),
@@ -171,13 +239,19 @@ class MLflowServer:
             command += ["--uvicorn-opts", f"--ssl-certfile {self.certificate}"]
         environment = clean_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # six processes that we do not need
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
-        self._process.wait_until_up(f"{self.uri}/health", self.certificate)
+        try:
+            self._process.wait_until_up(f"{self.uri}/health", self.certificate)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End it; the data stay."""
         if self._process is not None:
             self._process.stop(signal.SIGKILL)
             self._process = None
+        if self._database:
+            self._database.stop()
 
 
 def spooled(folder: Path) -> int:

@@ -335,3 +335,28 @@ def test_a_workspace_gets_what_the_exporter_of_mlflow_sends(databricks: Workspac
     for kind, (info, spans) in mlflows.items():
         assert ours[kind][0] == info, kind
         assert ours[kind][1] == spans, kind
+
+
+def test_stored_traces_are_found_in_a_workspace(databricks: Workspace, serve: Serve, tmp_path: Path) -> None:
+    """By the same request, with the same credentials; whatever it makes of the filter, no other trace is given."""
+    app = serve()
+    wanted = [app.chat(X_User_ID="jane"), app.chat(X_User_ID="sam"), app.chat(X_User_ID="jane")][::2]
+    eventually(lambda: len(databricks.spans) == 3, "the traces in the workspace")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow_middleware.cli", "traces", "--user", "jane", "--json"],
+        env=clean_environment(
+            MLFLOW_TRACKING_URI="databricks",
+            DATABRICKS_HOST=databricks.url,
+            DATABRICKS_TOKEN=TOKEN,
+            MLFLOW_EXPERIMENT_NAME=EXPERIMENT,
+            **{CONFIG_FILE: str(tmp_path / "no-profiles")},
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert {row["request_id"] for row in json.loads(done.stdout)} == set(wanted)

@@ -7,8 +7,10 @@ imported only then, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
@@ -65,7 +67,96 @@ def feedback(subcommands: Subcommands) -> None:
     parser.set_defaults(execute=execute)
 
 
-SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (demo, replay, feedback)
+def traces(subcommands: Subcommands) -> None:
+    """Declare ``mlflow-middleware traces``."""
+
+    def execute(arguments: argparse.Namespace) -> int:
+        from mlflow_middleware.traces_command import run
+
+        given = vars(arguments)
+        find = {name: given[name] for name in FIND if given[name] is not None}
+        return run({**find, "tags": dict(arguments.tag)}, **{name: given[name] for name in SHOW})
+
+    summary = "Print the stored traces that meet all conditions, newest first"
+    parser = subcommands.add_parser("traces", help=summary, description=f"{summary}.")
+    parser.add_argument("--request", dest="request_id", metavar="ID", help="with this request id")
+    parser.add_argument("--session", dest="session_id", metavar="ID", help="of this session")
+    parser.add_argument("--user", dest="user_id", metavar="ID", help="of this user")
+    parser.add_argument(
+        "--tag", type=_pair, action="append", default=[], metavar="K=V", help="with this tag; any number"
+    )
+    parser.add_argument("--route", help="of this route: '/chats/{chat_id}' or 'POST /chats/{chat_id}'")
+    parser.add_argument("--status", type=_status, metavar="CODE", help="answered with this HTTP status")
+    parser.add_argument("--since", type=_moment, metavar="WHEN", help="from then on: 1h, 2d ago, or 2026-01-31T12:00")
+    parser.add_argument("--until", type=_moment, metavar="WHEN", help="before that")
+    parser.add_argument("--errors", dest="errors_only", action="store_true", help="errors only")
+    parser.add_argument("--slower-than", type=_seconds, metavar="TIME", help="that took longer: 2s, 500ms")
+    parser.add_argument("--experiment", metavar="NAME", help="an experiment's name or id, not the environment's")
+    parser.add_argument("--limit", type=_count, help="so many at most; 100 by default, with --summary all")
+    parser.add_argument("--feedback", action="store_true", help="show the ratings, too")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON; with --follow, one line each")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="go on, oldest first, with new ones until Ctrl-C")
+    how.add_argument("--summary", action="store_true", help="count by route: requests, errors, p50, p95, ratings")
+    good = "with --summary, a rating that is a number is good from N on; 1 by default"
+    parser.add_argument("--good-from", type=float, default=1.0, metavar="N", help=good)
+    parser.set_defaults(execute=execute)
+
+
+FIND = (
+    *("request_id", "session_id", "user_id", "route", "status", "since", "until"),
+    *("errors_only", "slower_than", "experiment", "limit"),
+)
+"""Arguments of ``mlflow-middleware traces`` that `mlflow_middleware.traces.find` takes."""
+
+SHOW = ("feedback", "as_json", "follow", "summary", "good_from")
+"""Those that say how the traces are shown."""
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def _seconds(text: str) -> float:
+    """A length of time: ``500ms``, ``2s``, ``1.5h``."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d|w)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 500ms, 2s, 30m, 1h, 2d or 1w")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def _moment(text: str) -> datetime | timedelta:
+    """A point in time: how long ago, or a date and time."""
+    try:
+        return datetime.fromisoformat(text.removesuffix("Z") + "+00:00" if text.endswith("Z") else text)
+    except ValueError:
+        pass
+    try:
+        return timedelta(seconds=_seconds(text))
+    except (argparse.ArgumentTypeError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no point in time; write 30m, 1h or 2d for that long ago, or 2026-01-31T12:00"
+        ) from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is no tag; write NAME=VALUE")
+    return key, value
+
+
+def _status(text: str) -> int:
+    if not re.fullmatch(r"[1-5][0-9][0-9]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no HTTP status; it is a number from 100 to 599")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (demo, replay, traces, feedback)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

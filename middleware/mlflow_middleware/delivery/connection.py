@@ -19,11 +19,11 @@ REQUEST_TIMEOUT = 10.0
 DEFAULT_EXPERIMENT = "0"
 """The id of the experiment called Default, which every tracking server has."""
 
-_API = "/api/2.0/mlflow/experiments/"
+_EXPERIMENTS = "/api/2.0/mlflow/experiments/"
 
 
 class ConnectionProblem(Exception):
-    """Why traces cannot be sent now: one sentence for the log, which names the variable to look at."""
+    """Why traces cannot be sent or read now: one sentence, which names the variable to look at."""
 
 
 def serves(tracking_uri: str) -> bool:
@@ -37,8 +37,12 @@ def printable(tracking_uri: str) -> str:
     return scheme.partition("://")[0] + separator + rest.rpartition("@")[2]
 
 
-def resolve_experiment(tracking_uri: str) -> str:
+def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
     """Find (or create) the experiment that the environment names.
+
+    Args:
+        tracking_uri: The server.
+        create: Whether one that is missing is created.
 
     Returns:
         The experiment's id.
@@ -52,7 +56,7 @@ def resolve_experiment(tracking_uri: str) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if name:
-        found = _by_name(tracking_uri, name)
+        found = _by_name(tracking_uri, name, create)
         if experiment_id and experiment_id != found:
             raise ConnectionProblem(
                 f"MLFLOW_EXPERIMENT_ID={experiment_id} and MLFLOW_EXPERIMENT_NAME={name!r} contradict each other: "
@@ -69,6 +73,35 @@ def resolve_experiment(tracking_uri: str) -> str:
         found = _by_id(tracking_uri, DEFAULT_EXPERIMENT)
     mlflow_seam.set_active_experiment(found)
     return found
+
+
+def find_experiment(tracking_uri: str, experiment: str | None) -> str:
+    """Find an experiment whose traces are to be read; none is created.
+
+    Args:
+        tracking_uri: The server.
+        experiment: Its name or its id; None for the one that the environment names.
+
+    Returns:
+        The experiment's id.
+
+    Raises:
+        ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is away.
+    """
+    if not serves(tracking_uri):
+        raise ConnectionProblem(
+            f"MLFLOW_TRACKING_URI={printable(tracking_uri)} is not the address of a server; "
+            "mlflow.search_traces() reads traces from there"
+        )
+    if experiment is None:
+        return resolve_experiment(tracking_uri, create=False)
+    _check_address(tracking_uri)
+    if experiment.isdecimal():
+        status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment})
+        if status == 200:
+            return _active_id(status, answer, f"experiment {experiment}")
+    status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": experiment})
+    return _active_id(status, answer, f"experiment {experiment!r}")
 
 
 def _is_remote(tracking_uri: str) -> bool:
@@ -105,9 +138,9 @@ def _check_address(tracking_uri: str) -> None:
     )
 
 
-def _by_name(tracking_uri: str, name: str) -> str:
+def _by_name(tracking_uri: str, name: str, create: bool) -> str:
     status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": name})
-    if status == 404:
+    if status == 404 and create:
         status, answer = _ask(tracking_uri, "POST", "create", json={"name": name})
         if status == 200:
             return str(answer["experiment_id"])
@@ -139,9 +172,30 @@ def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
 
 
 def _ask(tracking_uri: str, method: str, path: str, **kwargs: Any) -> tuple[int, dict[str, Any]]:
+    return ask(tracking_uri, method, _EXPERIMENTS + path, **kwargs)
+
+
+def ask(
+    tracking_uri: str, method: str, path: str, *, timeout: float = REQUEST_TIMEOUT, **kwargs: Any
+) -> tuple[int, dict[str, Any]]:
+    """One request to the tracking server, and what it says.
+
+    Args:
+        tracking_uri: The server.
+        method: The HTTP method.
+        path: The path below the tracking URI.
+        timeout: Seconds to wait for a connection, and for each read.
+        kwargs: ``json`` or ``params``.
+
+    Returns:
+        The status, and the answer's JSON; an error has ``error_code`` and ``message``.
+
+    Raises:
+        ConnectionProblem: The server is away, refuses the credentials or is no MLflow server.
+    """
     shown = printable(tracking_uri)
     try:
-        response = mlflow_seam.request(tracking_uri, method, _API + path, timeout=REQUEST_TIMEOUT, **kwargs)
+        response = mlflow_seam.request(tracking_uri, method, path, timeout=timeout, **kwargs)
     except Exception as error:
         raise ConnectionProblem(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
     if response.status_code in (401, 403):

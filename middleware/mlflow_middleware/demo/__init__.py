@@ -22,6 +22,7 @@ import requests
 
 from mlflow_middleware.demo.processes import DemoError, Interrupted, Progress, Server
 from mlflow_middleware.demo.traffic import ENVIRONMENT, Client, Row, Sent, compare, stored_traces
+from mlflow_middleware.table import Table
 
 EXPERIMENT = "mlflow-middleware-demo"
 SERVER_START, TRACES_STORED = 90.0, 60.0
@@ -222,8 +223,7 @@ def _read_back(
 def _table(rows: Sequence[Row]) -> str:
     """The rows as text; ``-`` where nothing is known."""
     heads = ("app", "route", "status", "request id", "session", "user", "environment", "ms", "trace")
-    lines: list[tuple[str, ...]] = [heads]
-    lines += [
+    lines = [
         (
             *(row.app, f"{row.method} {row.route}", str(row.status)),
             *(row.request_id or "-", row.session_id or "-", row.user_id or "-", row.environment or "-"),
@@ -232,9 +232,7 @@ def _table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return "\n".join(Table(heads).add(lines))
 
 
 def _tell_problems(progress: Progress, rows: Sequence[Row], apps: Mapping[str, Server]) -> None:

@@ -34,7 +34,7 @@ from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
 from mlflow.environment_variables import MLFLOW_TRACE_TIMEOUT_SECONDS, MLFLOW_USE_DEFAULT_TRACER_PROVIDER
 from mlflow.protos.databricks_artifacts_pb2 import GetCredentialsForTraceDataUpload
-from mlflow.protos.service_pb2 import StartTraceV3
+from mlflow.protos.service_pb2 import SearchTracesV3, StartTraceV3
 from mlflow.store.artifact.databricks_artifact_repo import DatabricksArtifactRepository
 from mlflow.tracing import provider, trace_manager
 from mlflow.tracing.client import TracingClient
@@ -971,6 +971,17 @@ def _sign_in(tracking_uri: str) -> tuple[MlflowHostCreds, dict[str, str]]:
 
 SESSION = TraceMetadataKey.TRACE_SESSION
 USER = TraceMetadataKey.TRACE_USER
+NAME = TraceTagKey.TRACE_NAME
+
+
+def found_traces(reply: dict[str, Any]) -> list[TraceInfo]:
+    """The traces that ``POST /api/3.0/mlflow/traces/search`` answered with, without assessments of unknown kinds."""
+    answer = ParseDict(reply, SearchTracesV3.Response(), ignore_unknown_fields=True)
+    for trace in answer.traces:
+        known = [each for each in trace.assessments if each.WhichOneof("value")]
+        del trace.assessments[:]
+        trace.assessments.extend(known)
+    return [TraceInfo.from_proto(trace) for trace in answer.traces]
 
 
 def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeout: float) -> None:

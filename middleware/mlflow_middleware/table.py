@@ -1,0 +1,31 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+
+class Table:
+    """Columns that are as wide as what they hold so far, two spaces apart.
+
+    Args:
+        heads: What stands above each column.
+    """
+
+    def __init__(self, heads: Sequence[str]) -> None:
+        self._heads: Sequence[str] | None = heads
+        self._widths = [len(head) for head in heads]
+
+    def add(self, rows: Sequence[Sequence[str]]) -> Iterator[str]:
+        """The lines of more rows; before the first ones, the heads and a rule."""
+        self._widths = [
+            max(map(len, column)) for column in zip(["-" * width for width in self._widths], *rows, strict=True)
+        ]
+        if self._heads:
+            yield self._line(self._heads)
+            yield self._line(["-" * width for width in self._widths])
+            self._heads = None
+        yield from map(self._line, rows)
+
+    def _line(self, cells: Sequence[str]) -> str:
+        return "  ".join(map(str.ljust, cells, self._widths)).rstrip()

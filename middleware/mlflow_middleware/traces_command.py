@@ -1,0 +1,310 @@
+"""What ``mlflow-middleware traces`` prints: a table of traces or of routes, or the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from mlflow.entities import Feedback
+from mlflow.entities.trace_info import TraceInfo
+
+from mlflow_middleware import mlflow_seam
+from mlflow_middleware.identity import clean_text
+from mlflow_middleware.table import Table
+from mlflow_middleware.traces import PAGE, ConnectionProblem, find
+
+PAUSE = 2.0
+"""Seconds between two looks for new traces."""
+
+LIMIT = 100
+"""Traces that are shown at most, unless the user says otherwise."""
+
+LATE = timedelta(hours=1)
+"""A trace is stored when its request is over: with ``--follow``, one that began this long ago is still new."""
+
+GOOD = frozenset(("yes", "true", "good", "correct", "up", "positive"))
+"""Ratings in words that are good ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """Feedback on a trace.
+
+    Attributes:
+        name: What was rated.
+        value: The rating.
+        by: Who gave it: a user's id, or a judge's name.
+        is_human: Whether a person did.
+        comment: Why.
+    """
+
+    name: str
+    value: Any
+    by: str | None
+    is_human: bool
+    comment: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A trace, as it is shown."""
+
+    time: str
+    name: str
+    status: str | None
+    request_id: str | None
+    session_id: str | None
+    user_id: str | None
+    milliseconds: int | None
+    state: str
+    trace_id: str
+    feedback: list[Rating]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The traces of a route, counted. Times are those that 50 % and 95 % of them did not exceed.
+
+    Attributes:
+        rated: The share of traces that a person rated.
+        rated_well: The share of these ratings that are good; None where there is none.
+    """
+
+    name: str
+    requests: int
+    errors: int
+    p50_milliseconds: int | None
+    p95_milliseconds: int | None
+    rated: float
+    rated_well: float | None
+
+
+def run(
+    conditions: Mapping[str, Any], *, feedback: bool, as_json: bool, follow: bool, summary: bool, good_from: float
+) -> int:
+    """Run the command.
+
+    Args:
+        conditions: Arguments of `mlflow_middleware.traces.find`.
+        feedback: Whether ratings are shown.
+        as_json: JSON in place of a table.
+        follow: Go on with new traces until Ctrl-C.
+        summary: Count by route.
+        good_from: The number from which on a rating is good.
+
+    Returns:
+        The exit code: 0; 1 when the server is away, refuses us or has no such experiment; 2 for a value that cannot be
+        looked up.
+    """
+    try:
+        if follow:
+            with suppress(KeyboardInterrupt):
+                _follow(conditions, feedback, as_json)
+        elif summary:
+            _print_routes(find(**{"limit": None, **conditions}), as_json, good_from)
+        else:
+            rows = [_row(trace) for trace in find(**conditions)]
+            print(_json(rows, feedback) if as_json else "\n".join(Table(_heads(feedback)).add(_cells(rows, feedback))))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`; https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ConnectionProblem as problem:
+        return _fail(problem, 1)
+    except ValueError as error:
+        return _fail(error, 2)
+    return 0
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"mlflow-middleware traces: {error}", file=sys.stderr)
+    return code
+
+
+# --- traces ----------------------------------------------------------------------------------------------------
+
+
+def _row(trace: TraceInfo) -> Row:
+    tags, metadata = trace.tags, trace.trace_metadata
+    began = datetime.fromtimestamp(trace.request_time / 1000).astimezone()
+    return Row(
+        time=began.isoformat(timespec="milliseconds"),
+        name=tags.get(mlflow_seam.NAME) or tags.get("http.route") or "",
+        status=tags.get("http.status_code"),
+        request_id=tags.get("client_request_id") or trace.client_request_id,
+        session_id=metadata.get(mlflow_seam.SESSION) or tags.get(mlflow_seam.SESSION),
+        user_id=metadata.get(mlflow_seam.USER) or tags.get(mlflow_seam.USER),
+        milliseconds=trace.execution_duration,
+        state=trace.state.value,
+        trace_id=trace.trace_id,
+        feedback=_ratings(trace),
+    )
+
+
+def _ratings(trace: TraceInfo) -> list[Rating]:
+    """Ratings that were not replaced by others."""
+    return [
+        Rating(each.name, each.value, each.source.source_id, each.source.source_type == "HUMAN", each.rationale)
+        for each in trace.assessments
+        if isinstance(each, Feedback) and each.valid is not False and each.error is None
+    ]
+
+
+def _json(rows: Sequence[Row], feedback: bool) -> str:
+    return json.dumps([_plain(row, feedback) for row in rows], indent=2)
+
+
+def _plain(row: Row, feedback: bool) -> dict[str, Any]:
+    plain = asdict(row)
+    if not feedback:
+        del plain["feedback"]
+    return plain
+
+
+def _heads(feedback: bool) -> list[str]:
+    heads = ["time", "route", "status", "request id", "session", "user", "ms", "state"]
+    return [*heads, "feedback"] if feedback else heads
+
+
+def _cells(rows: Sequence[Row], feedback: bool) -> list[list[str]]:
+    return [[_cell(cell) for cell in _columns(row, feedback)] for row in rows]
+
+
+def _columns(row: Row, feedback: bool) -> Iterator[object]:
+    yield row.time[:19].replace("T", " ")
+    yield from (row.name, row.status, row.request_id, row.session_id, row.user_id, row.milliseconds, row.state)
+    if feedback:
+        yield ", ".join(map(_said, row.feedback))
+
+
+def _said(rating: Rating) -> str:
+    value = json.dumps(rating.value) if isinstance(rating.value, bool) else str(rating.value)
+    comment = f" ({rating.comment})" if rating.comment else ""
+    return f"{rating.name}={value} by {rating.by or '-'}{comment}"
+
+
+def _cell(value: object) -> str:
+    """What is known, without anything that would steer the terminal; ``-`` where nothing is."""
+    return clean_text(value) or "-"
+
+
+# --- as they arrive --------------------------------------------------------------------------------------------
+
+
+def _follow(conditions: Mapping[str, Any], feedback: bool, as_json: bool) -> None:
+    """Print what is found now, then what is new."""
+    table, given = Table(_heads(feedback)), dict[str, int]()
+    limit = conditions.get("limit", LIMIT)
+    start = _start(conditions.get("since"))
+    first = list(find(**{**conditions, "limit": max(limit, PAGE)}))
+    if len(first) >= PAGE:  # what came before these is not new, though it is not known
+        start = datetime.fromtimestamp((first[-1].request_time + 1) / 1000, timezone.utc)
+    given |= {trace.trace_id: trace.request_time for trace in first[limit:]}
+    _show(first[:limit], given, table, feedback, as_json)
+    problem = ""
+    while True:
+        time.sleep(PAUSE)
+        since = max(start, datetime.now(timezone.utc) - LATE)
+        try:
+            fresh = list(_new({**conditions, "since": since, "limit": None}, given))
+            problem = ""
+        except ConnectionProblem as error:  # once it is over, what came meanwhile is found
+            if str(error) != problem:
+                _fail(error, 1)
+            fresh, problem = [], str(error)
+        for trace_id in [each for each, began in given.items() if began < since.timestamp() * 1000]:
+            del given[trace_id]
+        _show(fresh, given, table, feedback, as_json)
+
+
+def _start(since: datetime | timedelta | None) -> datetime:
+    if isinstance(since, datetime):
+        return since.astimezone()
+    return datetime.now(timezone.utc) - (LATE if since is None else since)
+
+
+def _new(conditions: Mapping[str, Any], given: Mapping[str, int]) -> Iterator[TraceInfo]:
+    """Traces that were not given yet, newest first, up to a whole page of others."""
+    others = 0
+    for trace in find(**conditions):
+        others = others + 1 if trace.trace_id in given else 0
+        if not others:
+            yield trace
+        elif others == PAGE:
+            return
+
+
+def _show(
+    newest_first: Sequence[TraceInfo], given: dict[str, int], table: Table, feedback: bool, as_json: bool
+) -> None:
+    """Print traces, oldest first, that are complete."""
+    complete = [trace for trace in reversed(newest_first) if trace.state.value != "IN_PROGRESS"]
+    given |= {trace.trace_id: trace.request_time for trace in complete}
+    rows = [_row(trace) for trace in complete]
+    lines = (json.dumps(_plain(row, feedback)) for row in rows) if as_json else table.add(_cells(rows, feedback))
+    for line in lines:
+        print(line, flush=True)
+
+
+# --- by route --------------------------------------------------------------------------------------------------
+
+
+def _print_routes(found: Iterator[TraceInfo], as_json: bool, good_from: float) -> None:
+    rows = _routes(found, lambda value: _is_good(value, good_from))
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    heads = ["route", "requests", "errors", "p50 ms", "p95 ms", "rated", "rated well"]
+    lines = [
+        [
+            *(_cell(row.name), str(row.requests), str(row.errors)),
+            *(_cell(row.p50_milliseconds), _cell(row.p95_milliseconds)),
+            *(f"{row.rated:.0%}", "-" if row.rated_well is None else f"{row.rated_well:.0%}"),
+        ]
+        for row in rows
+    ]
+    print("\n".join(Table(heads).add(lines)))
+
+
+def _routes(found: Iterator[TraceInfo], is_good: Callable[[Any], bool]) -> list[Route]:
+    """One for each route, the one with most requests first."""
+    by_name: dict[str, list[Row]] = defaultdict(list)
+    for trace in found:
+        row = _row(trace)
+        by_name[row.name].append(row)
+    routes = [_route(name, rows, is_good) for name, rows in by_name.items()]
+    return sorted(routes, key=lambda route: (-route.requests, route.name))
+
+
+def _route(name: str, rows: Sequence[Row], is_good: Callable[[Any], bool]) -> Route:
+    times = sorted(row.milliseconds for row in rows if row.milliseconds is not None)
+    ratings = [[rating.value for rating in row.feedback if rating.is_human] for row in rows]
+    values = [value for each in ratings for value in each]
+    return Route(
+        name=name,
+        requests=len(rows),
+        errors=sum(row.state == "ERROR" for row in rows),
+        p50_milliseconds=_percentile(times, 0.50),
+        p95_milliseconds=_percentile(times, 0.95),
+        rated=sum(map(bool, ratings)) / len(rows),
+        rated_well=sum(map(is_good, values)) / len(values) if values else None,
+    )
+
+
+def _percentile(ordered: Sequence[int], share: float) -> int | None:
+    """The smallest value that this share of them does not exceed."""
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None
+
+
+def _is_good(value: Any, good_from: float) -> bool:
+    if isinstance(value, int | float):
+        return value >= good_from if not isinstance(value, bool) else value
+    return isinstance(value, str) and value.strip().lower() in GOOD
