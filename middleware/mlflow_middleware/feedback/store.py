@@ -18,7 +18,7 @@ from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG
 ANONYMOUS = "anonymous"
 """The source of feedback from users without an id."""
 
-MAX_TRIES = 3
+MAX_TRIES = 5
 """Attempts to replace a vote while the same user sends more of them."""
 
 _TRACES = "/api/3.0/mlflow/traces"
@@ -105,9 +105,16 @@ def _assessment(feedback: Feedback, source_id: str) -> dict[str, Any]:
 
 
 def _keep_the_newest(feedback: Feedback, trace_id: str, source_id: str) -> None:
-    """Of votes that came at the same moment, none of which could know of the other, one stays."""
-    for older in _votes(trace(trace_id) or {}, feedback, source_id)[:-1]:
-        _ask("DELETE", f"{_TRACES}/{trace_id}/assessments/{older['assessment_id']}")
+    """Of votes that came at the same moment, none of which could know of the other, one stays.
+
+    To delete one brings back what it had replaced, so there may be more to do afterwards.
+    """
+    for _ in range(MAX_TRIES):
+        older = _votes(trace(trace_id) or {}, feedback, source_id)[:-1]
+        if not older:
+            return
+        for each in older:
+            _ask("DELETE", f"{_TRACES}/{trace_id}/assessments/{each['assessment_id']}")
 
 
 def _votes(info: TraceInfo, feedback: Feedback, source_id: str) -> list[dict[str, Any]]:
