@@ -1,9 +1,11 @@
-"""The WSGI middleware between two of the standard library's validators, which watch both of its sides."""
+"""The WSGI middleware: the rules of WSGI, and the context that the app runs in."""
 
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ import pytest
 from mlflow_middleware import mlflow_seam
 from mlflow_middleware.request_trace import current
 from mlflow_middleware.wsgi import TraceMiddleware
+from tests.conftest import Traces
+from tests.servers import PATIENT, MLflowServer, clean_environment
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -149,3 +153,35 @@ def test_a_span_stays_open_from_chunk_to_chunk() -> None:
         assert mlflow_seam.current_span() is None
     assert len(parents) == 2
     assert all(seen is not None and seen == expected for seen, expected in parents)
+
+
+UNCLOSED = """
+from mlflow_middleware.wsgi import TraceMiddleware
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    yield b"a"
+
+read, unread = (TraceMiddleware(app)({"REQUEST_METHOD": "GET"}, print) for _ in range(2))
+print(*read)
+"""
+
+
+def test_an_answer_that_is_never_closed_holds_no_exit() -> None:
+    """A test client may forget it: the process ends all the same, at once."""
+    environment = clean_environment(MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="0.1")
+    done = subprocess.run([sys.executable, "-c", UNCLOSED], env=environment, check=False, timeout=60, text=True)
+
+    assert done.returncode == 0
+
+
+def test_an_answer_that_is_never_closed_is_a_trace(server: MLflowServer) -> None:
+    """As test clients leave it: read to its end and dropped."""
+    traces = Traces(server.uri, f"wsgi-{uuid.uuid4().hex}")
+    script = UNCLOSED + "del read\n"
+    environment = clean_environment(**PATIENT, MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=traces.experiment)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+
+    (trace,) = traces.wait("tags.`http.status_code` = '200'")
+    (span,) = trace.data.spans
+    assert "http.client_disconnected" not in span.attributes
