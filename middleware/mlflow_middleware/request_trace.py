@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from mlflow_middleware import delivery, feedback_token, identity, mlflow_seam, sampling
@@ -59,6 +60,7 @@ class RequestTrace:
         "_first_byte_at",
         "_identified",
         "_inside",
+        "_left",
         "_left_out",
         "_said",
         "_settings",
@@ -77,6 +79,7 @@ class RequestTrace:
         self._settings = settings
         self._span: mlflow_seam.RootSpan | None = None
         self._inside: mlflow_seam.TracesInside | None = None
+        self._left: Context | None = None
         self._token: tuple[mlflow_seam.Undo, Token[RequestTrace | None]] | None = None
         self._first_byte_at: int | None = None
         self._finish_at: int | None = None
@@ -121,9 +124,12 @@ class RequestTrace:
 
     @guarded
     def activate(self) -> None:
-        """Make this the current request, and its root the current span."""
+        """Make this the current request, and its root the current span; later, the span that was current last."""
         target = self._target
-        undo = target.attach() if target else mlflow_seam.silence()  # not sampled: nor what is inside
+        if self._left is not None:
+            undo = mlflow_seam.resume(self._left)
+        else:
+            undo = target.attach() if target else mlflow_seam.silence()  # not sampled: nor what is inside
         self._token = (undo, _current.set(self))
 
     @guarded
@@ -132,6 +138,7 @@ class RequestTrace:
         if self._token is not None:
             undo, token = self._token
             self._token = None
+            self._left = mlflow_seam.current_context()
             _current.reset(token)
             undo()
 

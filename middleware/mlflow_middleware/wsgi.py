@@ -6,16 +6,15 @@
 
     app.wsgi_app = TraceMiddleware(app.wsgi_app)
 
-Options are keywords (see ``mlflow_middleware.settings.Settings``). The app, each step of its iterable and the
-iterable's ``close()`` run in one context of their own, so that ``annotate()`` and child spans work on the first chunk
-and on the last.
+Options are keywords (see ``mlflow_middleware.settings.Settings``). While the app, each step of its iterable and the
+iterable's ``close()`` run, the request is current, so that ``annotate()`` and child spans work on the first chunk and
+on the last. They run in the server's own context: what the app sets there stays, as it does without the middleware.
 """
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow_middleware import mlflow_seam, request_trace
 from mlflow_middleware.exchange import Exchange
@@ -26,6 +25,8 @@ from mlflow_middleware.settings import Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+R = TypeVar("R")
 
 
 class TraceMiddleware:
@@ -51,27 +52,29 @@ class TraceMiddleware:
         if not self.settings.enabled or REQUEST_KEY in environ:
             return self.app(environ, start_response)
         trace = _opened(environ, self.settings)
-        context = contextvars.copy_context()
         if trace is None:
-            context.run(mlflow_seam.silence)
-            result = context.run(self.app, environ, start_response)
-            return result if _is_whole(result, environ) else _InContext(context, result, None)
+            undo = mlflow_seam.silence()
+            try:
+                result = self.app(environ, start_response)
+            finally:
+                undo()
+            return result if _is_whole(result, environ) else _Chunks(result, None)
         environ[REQUEST_KEY] = trace
         if "wsgi.input" in environ:
             environ["wsgi.input"] = ReadBody(environ["wsgi.input"], trace)
-        context.run(trace.activate)
+        trace.activate()
         try:
-            result = context.run(self.app, environ, _observed(start_response, trace))
+            result = self.app(environ, _observed(start_response, trace))
         except BaseException as error:
             trace.failed(error)
             trace.finish()
             raise
-        return _finishing(result, environ, context, trace)
+        finally:
+            trace.deactivate()
+        return _finishing(result, environ, trace)
 
 
-def _finishing(
-    result: Iterable[bytes], environ: WSGIEnvironment, context: contextvars.Context, trace: RequestTrace
-) -> Iterable[bytes]:
+def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: RequestTrace) -> Iterable[bytes]:
     """The app's iterable, and the trace's end with it.
 
     A list is complete already, and servers look at its length; a file wrapper has to reach the server as it is.
@@ -80,10 +83,10 @@ def _finishing(
         if isinstance(result, (list, tuple)):
             for chunk in result:
                 trace.sent(chunk)
-        context.run(trace.last_byte)
+        trace.last_byte()
         trace.finish()
         return result
-    return _InContext(context, result, trace)
+    return _Chunks(result, trace)
 
 
 @guarded
@@ -139,11 +142,10 @@ class ReadBody:
         return chunk
 
 
-class _InContext:
-    """An app's iterable whose every step runs in the request's context."""
+class _Chunks:
+    """An app's iterable: the request is current again while each chunk is made."""
 
-    def __init__(self, context: contextvars.Context, result: Iterable[bytes], trace: RequestTrace | None) -> None:
-        self._context = context
+    def __init__(self, result: Iterable[bytes], trace: RequestTrace | None) -> None:
         self._result = result
         self._trace = trace
         self._iterator: Iterator[bytes] | None = None
@@ -153,9 +155,7 @@ class _InContext:
 
     def __next__(self) -> bytes:
         try:
-            if self._iterator is None:
-                self._iterator = self._context.run(iter, self._result)
-            chunk = self._context.run(next, self._iterator)
+            chunk = self._current(self._next)
             if self._trace:
                 self._trace.sent(chunk)
             return chunk
@@ -174,7 +174,7 @@ class _InContext:
             self._trace.closed()
         try:
             if hasattr(self._result, "close"):
-                self._context.run(self._result.close)
+                self._current(self._result.close)
         except BaseException as error:
             if self._trace:
                 self._trace.failed(error)
@@ -182,6 +182,29 @@ class _InContext:
         finally:
             if self._trace:
                 self._trace.finish()
+
+    def __del__(self) -> None:
+        """A test client may never close what it has read: the trace ends all the same."""
+        if self._trace:
+            self._trace.closed()
+            self._trace.finish()
+
+    def _next(self) -> bytes:
+        if self._iterator is None:
+            self._iterator = iter(self._result)
+        return next(self._iterator)
+
+    def _current(self, step: Callable[[], R]) -> R:
+        """Take a step inside the request, or where it is excluded, inside of nothing."""
+        if self._trace is None:
+            undo = mlflow_seam.silence()
+        else:
+            self._trace.activate()
+            undo = self._trace.deactivate
+        try:
+            return step()
+        finally:
+            undo()
 
 
 def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:

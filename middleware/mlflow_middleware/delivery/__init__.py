@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -78,6 +79,8 @@ class Delivery:
 
     def start_thread(self) -> None:
         """Start the sender, if this process has none yet."""
+        if sys.is_finalizing():  # a trace that ends with the last of its objects: a thread would never begin
+            return
         with self._thread_lock:
             if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._sender.run, name="mlflow-middleware-sender", daemon=True)

@@ -64,6 +64,7 @@ from mlflow.tracking._tracking_service import utils as tracking_service
 from mlflow.utils.request_utils import _get_http_response_with_retries
 from mlflow.utils.rest_utils import MlflowHostCreds, get_workspace_client, http_request
 from opentelemetry.context import Context
+from opentelemetry.context import get_current as otel_current_context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -77,6 +78,7 @@ from opentelemetry.trace import (
     Tracer,
     get_current_span,
 )
+from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import (
     set_span_in_context as otel_set_span_in_context,
 )
@@ -421,10 +423,23 @@ def silence() -> Undo:
     return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(NonRecordingSpan(unsampled))))
 
 
+def current_context() -> Context:
+    """What is current for MLflow here, for `resume`."""
+    context: Context | None = provider.get_current_context()
+    return otel_current_context() if context is None else context
+
+
+def resume(context: Context) -> Undo:
+    """Make current again what was current then; returns what undoes it, in the same context."""
+    if _is_isolated:
+        return functools.partial(_leave, provider.mlflow_runtime_context.attach(context))
+    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(get_current_span(context))))
+
+
 class _Carrier:
     """What `set_span_in_context` takes: an object that holds an OpenTelemetry span."""
 
-    def __init__(self, span: NonRecordingSpan) -> None:
+    def __init__(self, span: OTelSpan) -> None:
         self._span = span
 
 
