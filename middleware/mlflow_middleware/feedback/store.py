@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from mlflow_middleware import mlflow_seam
-from mlflow_middleware.delivery.connection import REQUEST_TIMEOUT, ConnectionProblem, resolve_experiment, root_cause
+from mlflow_middleware.delivery.connection import ConnectionProblem, ask, resolve_experiment
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
 from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG
 
@@ -157,20 +157,14 @@ def tags(info: TraceInfo) -> dict[str, str]:
 def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
     """Ask the tracking server; None when it has no such thing."""
     try:
-        response = mlflow_seam.request(mlflow_seam.tracking_uri(), method, path, timeout=REQUEST_TIMEOUT, **kwargs)
-    except Exception as error:
-        raise _away(root_cause(error)) from error
-    try:
-        answered = response.json()
-    except ValueError:
-        answered = None
-    if not isinstance(answered, dict):
-        raise _away(f"{method} {path} was answered with {response.status_code}, and no JSON object")
-    if response.status_code == 404 and answered.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
+        status, answered = ask(mlflow_seam.tracking_uri(), method, path, **kwargs)
+    except ConnectionProblem as problem:
+        raise _away(str(problem)) from problem
+    if status == 404 and answered.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
         return None
-    if response.status_code != 200:
+    if status != 200:
         message = str(answered.get("message", ""))[:300]
-        raise _away(f"{method} {path} was answered with {response.status_code} {message}")
+        raise _away(f"{method} {path} was answered with {status} {message}")
     return answered
 
 
