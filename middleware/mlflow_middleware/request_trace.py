@@ -138,7 +138,8 @@ class RequestTrace:
         if self._token is not None:
             undo, token = self._token
             self._token = None
-            self._left = mlflow_seam.current_context()
+            if not self._ended:  # else there is no next step
+                self._left = mlflow_seam.current_context()
             _current.reset(token)
             undo()
 

@@ -152,9 +152,10 @@ def _events(body: _Body) -> tuple[Any, bool]:
 
 
 def _form(body: _Body) -> tuple[Any, bool]:
-    if body.text.lstrip().startswith(("{", "[{")):  # what ``curl -d`` says of all that it sends
+    text = body.text
+    if text.lstrip().startswith(("{", "[{")):  # what ``curl -d`` says of all that it sends
         return _json(body)
-    values, is_more = form_fields(body.text)
+    values, is_more = form_fields(text)
     return body.redactor.json(values), body.cut or is_more
 
 

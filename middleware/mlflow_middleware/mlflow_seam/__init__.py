@@ -214,13 +214,7 @@ class RootSpan:
         client_request_id: str | None = None,
     ) -> None:
         """Add tags and metadata to the trace, and set its client request id where the server can store it."""
-        info = self._trace.info
-        if tags:
-            info.tags.update(tags)
-        if metadata:
-            info.trace_metadata.update(metadata)
-        if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
-            info.client_request_id = client_request_id
+        _update(self._trace.info, tags, metadata, client_request_id)
 
     def metadata(self, key: str) -> str | None:
         """The trace's metadata value for ``key``, as it stands now."""
@@ -360,19 +354,19 @@ _inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_
 
 
 class TracesInside:
-    """What each trace holds from its start that the app opens where this is attached."""
+    """What each trace holds from its start that the app opens where this is attached; named as in ``TraceInfo``."""
 
     def __init__(self) -> None:
-        self._tags: dict[str, str] = {}
-        self._metadata: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
+        self.trace_metadata: dict[str, str] = {}
         self.client_request_id: str | None = None
 
     def attach(self) -> Undo:
         """Give it to the traces opened from here; returns what undoes that, in the same context."""
-        around = mlflow.tracing.context(metadata=self._metadata, tags=self._tags)
+        around = mlflow.tracing.context(metadata=self.trace_metadata, tags=self.tags)
         around.__enter__()
         merged = _USER_TRACE_CONTEXT.get()
-        self._tags, self._metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
+        self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
         token = _inside.set(self)
 
         def undo() -> None:
@@ -388,10 +382,21 @@ class TracesInside:
         client_request_id: str | None = None,
     ) -> None:
         """As `RootSpan.update_trace`, for the traces that begin from now on."""
-        self._tags.update(tags or {})
-        self._metadata.update(metadata or {})
-        if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
-            self.client_request_id = client_request_id
+        _update(self, tags, metadata, client_request_id)
+
+
+def _update(
+    info: TraceInfo | TracesInside,
+    tags: Mapping[str, str] | None,
+    metadata: Mapping[str, str] | None,
+    client_request_id: str | None,
+) -> None:
+    if tags:
+        info.tags.update(tags)
+    if metadata:
+        info.trace_metadata.update(metadata)
+    if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
+        info.client_request_id = client_request_id
 
 
 _known_tracer: tuple[object, Tracer] | None = None
@@ -425,6 +430,9 @@ def silence() -> Undo:
 
 def current_context() -> Context:
     """What is current for MLflow here, for `resume`."""
+    if _is_isolated:  # MLflow's own function reads the environment each time
+        isolated: Context = provider.mlflow_runtime_context.get_current()
+        return isolated
     context: Context | None = provider.get_current_context()
     return otel_current_context() if context is None else context
 
