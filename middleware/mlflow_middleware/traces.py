@@ -29,6 +29,7 @@ from mlflow.entities.trace_info import TraceInfo
 from mlflow_middleware import mlflow_seam
 from mlflow_middleware.delivery.connection import ConnectionProblem, ask, find_experiment
 from mlflow_middleware.identity import clean_text, pseudonym
+from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG
 from mlflow_middleware.settings import Settings
 
 __all__ = ["ConnectionProblem", "Session", "Turn", "find", "sessions"]
@@ -100,8 +101,7 @@ def find(
         ValueError: A value cannot be looked up: an empty id, an impossible tag name, a negative duration.
         ConnectionProblem: The server is away, refuses the credentials or has no such experiment. While iterating, too.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is at least 1, not {limit}")
+    _check_limit(limit)
     given = {"request_id": request_id, "session_id": session_id, "user_id": user_id, "route": route}
     wanted = [_entry(name, value, user_id_hmac_key) for name, value in given.items() if value is not None]
     if status is not None:
@@ -183,8 +183,7 @@ def sessions(
         ValueError: As `find` does.
         ConnectionProblem: As `find` does.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is at least 1, not {limit}")
+    _check_limit(limit)
     found = find(
         session_id=session_id,
         user_id=user_id,
@@ -259,15 +258,16 @@ class _Entry:
 def _search(
     tracking_uri: str, experiment_id: str, clauses: list[str], wanted: list[_Entry], limit: int | None
 ) -> Iterator[TraceInfo]:
-    exact = [*clauses, *(clause for entry in wanted if (clause := entry.exactly()))]
-    rough = [clause for entry in wanted if not entry.exactly() and (clause := entry.roughly())]
-    is_exact = all(entry.exactly() for entry in wanted)
+    filters = [entry.exactly() for entry in wanted]
+    exact = [*clauses, *filter(None, filters)]
+    inexact = [entry for entry, known in zip(wanted, filters, strict=True) if not known]
+    rough = [clause for entry in inexact if (clause := entry.roughly())]
     location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
     query: dict[str, object] = {
         "locations": [location],
         "filter": " AND ".join([*exact, *rough]),
         "order_by": ["timestamp_ms DESC"],
-        "max_results": min(limit or PAGE, PAGE) if is_exact else PAGE,
+        "max_results": PAGE if inexact else min(limit or PAGE, PAGE),
     }
     given: set[str] = set()  # a page begins with what the one before it ended with, when a trace has come meanwhile
     while True:
@@ -294,7 +294,7 @@ def _entry(name: str, value: str, user_id_hmac_key: str | None) -> _Entry:
     if not _text(name, value):
         raise ValueError(f"{name} is empty")
     if name == "request_id":
-        return _Entry("tags", "client_request_id", value)
+        return _Entry("tags", CLIENT_REQUEST_ID_TAG, value)
     if name == "session_id":
         return _Entry("metadata", mlflow_seam.SESSION, value)
     if name == "user_id":
@@ -311,6 +311,11 @@ def _bounds(since: Moment | None, until: Moment | None, slower_than: float | Non
         if not 0 <= slower_than < math.inf:
             raise ValueError(f"slower_than is a number of seconds from 0 on, not {slower_than}")
         yield f"attributes.execution_time_ms > {int(slower_than * 1000)}"
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is at least 1, not {limit}")
 
 
 def _text(name: str, value: object) -> str:

@@ -19,6 +19,7 @@ from mlflow.entities.trace_info import TraceInfo
 
 from mlflow_middleware import mlflow_seam
 from mlflow_middleware.identity import clean_text
+from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG
 from mlflow_middleware.table import Table
 from mlflow_middleware.traces import PAGE, ConnectionProblem, find
 
@@ -139,7 +140,7 @@ def _row(trace: TraceInfo) -> Row:
         time=began.isoformat(timespec="milliseconds"),
         name=tags.get(mlflow_seam.NAME) or tags.get("http.route") or "",
         status=tags.get("http.status_code"),
-        request_id=tags.get("client_request_id") or trace.client_request_id,
+        request_id=tags.get(CLIENT_REQUEST_ID_TAG) or trace.client_request_id,
         session_id=metadata.get(mlflow_seam.SESSION) or tags.get(mlflow_seam.SESSION),
         user_id=metadata.get(mlflow_seam.USER) or tags.get(mlflow_seam.USER),
         milliseconds=trace.execution_duration,
