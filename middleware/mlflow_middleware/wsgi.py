@@ -161,10 +161,12 @@ class _InContext:
         except StopIteration:
             if self._trace:
                 self._trace.last_byte()
+                self._trace.answered()
             raise
         except BaseException as error:
             if self._trace:
                 self._trace.failed(error)
+                self._trace.answered()
             raise
 
     def close(self) -> None:
@@ -189,7 +191,11 @@ def _observed(start_response: StartResponse, trace: RequestTrace) -> StartRespon
         write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
         def written(chunk: bytes) -> object:
-            done = write(chunk)
+            try:
+                done = write(chunk)
+            except OSError:
+                trace.disconnected(certainly=True)
+                raise
             trace.sent(chunk)
             return done
 
