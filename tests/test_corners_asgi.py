@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.once, pytest.mark.xdist_group("corners-asgi")]
 
 def start(like: str, server: MLflowServer, factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     traces = Traces(server.uri, f"corners-{uuid.uuid4().hex}")
-    variables = connected(traces, server.uri) | corners.IMPATIENT
+    variables = connected(traces, server.uri) | corners.VARIABLES
     with running(like, "tests.apps.corners_asgi:app", factory.mktemp("corners"), traces, **variables) as app:
         yield app
 

@@ -24,7 +24,7 @@ TARGET = "tests.apps.corners_wsgi:app"
 def app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     """The app under gunicorn."""
     traces = Traces(server.uri, f"corners-{uuid.uuid4().hex}")
-    variables = connected(traces, server.uri) | corners.IMPATIENT
+    variables = connected(traces, server.uri) | corners.VARIABLES
     with running("wsgi", TARGET, tmp_path_factory.mktemp("corners"), traces, **variables) as running_app:
         yield running_app
 
