@@ -60,6 +60,7 @@ class RequestTrace:
         "_first_byte_at",
         "_identified",
         "_inside",
+        "_is_complete",
         "_left",
         "_left_out",
         "_said",
@@ -87,6 +88,7 @@ class RequestTrace:
         self._identified = settings.identify is None
         self._said = Identity()
         self._error: BaseException | None = None
+        self._is_complete = False
         self._ended = False
         self._left_out = False
 
@@ -206,9 +208,7 @@ class RequestTrace:
             self.exchange.status = 500
         if self._span and error is not self._error:  # frameworks signal an exception, and may raise it as well
             self._error = error
-            self._span.set_attributes({"error.type": type(error).__qualname__})
-            self._span.set_error(type(error).__qualname__)
-            self._span.record_exception(error)
+            self._span.fail(error)
 
     @guarded
     def disconnected(self, certainly: bool = False) -> None:
@@ -224,13 +224,24 @@ class RequestTrace:
         if self._error is None and not is_bodiless and not self._ended:
             self.disconnected()
 
+    @guarded
+    def answered(self) -> None:
+        """The client has all of the answer: the trace goes to delivery, open to what the app does until `finish`."""
+        if not self._ended and self._span:
+            self._complete()
+            if self._is_kept(self._span) and self._span.hold():
+                self._ended = True
+                self._end_span()
+
     def finish(self) -> None:
         """End the trace and hand it to delivery; further calls do nothing."""
         if not self._ended:
             self._ended = True
             self._complete()
             self._end_span()
-            self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
+        else:
+            self._release()
+        self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
 
     def leave_out(self) -> None:
         """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
@@ -297,6 +308,9 @@ class RequestTrace:
 
     @guarded
     def _complete(self) -> None:
+        if self._is_complete:
+            return
+        self._is_complete = True
         self._identify()
         exchange, span = self.exchange, self._span
         if span is None:
@@ -361,6 +375,11 @@ class RequestTrace:
         elif not self._is_kept(self._span) and self._span.discard():
             delivery.sampled_out()
         self._span.end(self._finish_at)
+
+    @guarded
+    def _release(self) -> None:
+        if self._span:
+            self._span.release()
 
     def _is_kept(self, span: mlflow_seam.RootSpan) -> bool:
         key = span.metadata(SESSION_TAG) or span.trace_id
