@@ -39,3 +39,5 @@ if ways.WAY == "otel":
     ways.instrument_by_opentelemetry()
     DjangoInstrumentor().instrument(excluded_urls="health")
 app = get_wsgi_application()
+
+ways.ready()

@@ -31,3 +31,5 @@ elif ways.WAY == "otel":
 
     ways.instrument_by_opentelemetry()
     FastAPIInstrumentor.instrument_app(app, excluded_urls="health")
+
+ways.ready()

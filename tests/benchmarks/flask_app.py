@@ -34,3 +34,5 @@ elif ways.WAY == "otel":
 
     ways.instrument_by_opentelemetry()
     FlaskInstrumentor().instrument_app(app, excluded_urls="health")
+
+ways.ready()

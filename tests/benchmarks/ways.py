@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -59,3 +60,9 @@ def instrument_by_opentelemetry() -> None:
     )
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
+
+
+def ready() -> None:
+    """All is imported. Of 50,000 to 100,000 objects of modules, the first full collection takes 20 to 60 ms; it comes
+    before the traffic here, in each way, not into one of the windows that are measured."""
+    gc.collect()
