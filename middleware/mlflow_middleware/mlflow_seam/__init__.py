@@ -158,7 +158,9 @@ def _source() -> Source:
     processor = _sole_processor(tracer)
     if processor is not None and not isinstance(tracer.id_generator, roots.Ids):
         tracer.id_generator = roots.Ids(tracer.id_generator)
-    source = Source(provider.provider.get(), tracer, processor, InMemoryTraceManager.get_instance()._lock)
+    lock = InMemoryTraceManager.get_instance()._lock
+    takes_all = roots.takes_all(getattr(tracer, "sampler", None))
+    source = Source(provider.provider.get(), tracer, processor, lock, takes_all)
     _known_source = source
     return source
 

@@ -9,11 +9,13 @@ an exception, for the app's own span processors.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import mlflow
@@ -32,7 +34,7 @@ from mlflow.tracing.utils.truncation import _get_max_length
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, ParentBased
 from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -212,12 +214,26 @@ class Source(NamedTuple):
         processor: Ours, where a root may be plain data: no other processor wants to see it, and no limit is set on its
             attributes.
         lock: MLflow's, which is held over a fork.
+        takes_all: Whether its sampler takes each root, unless a ratio is set in the context; to ask it takes 10 us.
     """
 
     provider: object
     tracer: Any
     processor: Any
     lock: threading.RLock
+    takes_all: bool
+
+
+_sampling: Any = importlib.import_module("mlflow.tracing.sampling") if find_spec("mlflow.tracing.sampling") else None
+_RATIO_HERE: ContextVar[float | None] | None = getattr(_sampling, "_SAMPLING_RATIO_OVERRIDE", None)
+"""Where MLflow keeps the ratio of ``@mlflow.trace(sampling_ratio_override=...)``, where it knows that."""
+
+
+def takes_all(sampler: object) -> bool:
+    """Whether a tracer's sampler takes each root: OpenTelemetry's default, or MLflow's with a ratio of 1."""
+    root = getattr(sampler, "_root", None) if type(sampler) is ParentBased else None
+    is_mlflows = root is not None and type(root) is getattr(_sampling, "_MlflowSampler", None)
+    return sampler is DEFAULT_ON or (is_mlflows and getattr(root, "_default_ratio", 0.0) >= 1.0)
 
 
 in_flight: dict[int, PlainRoot] = {}
@@ -292,10 +308,10 @@ class PlainRoot:
     @classmethod
     def open(cls, source: Source, name: str, attributes: Mapping[str, object]) -> PlainRoot | None:
         """Start one; None where the trace is not sampled."""
-        tracer = source.tracer
-        trace_id = tracer.id_generator.generate_trace_id()
-        if tracer.sampler is not DEFAULT_ON:  # that one takes each root: 5 us
-            sampled = tracer.sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
+        trace_id = source.tracer.id_generator.generate_trace_id()
+        if not source.takes_all or (_RATIO_HERE and _RATIO_HERE.get() is not None):
+            sampler = source.tracer.sampler
+            sampled = sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
             if not sampled.decision.is_recording():
                 return None
         return cls(source, name, attributes, trace_id)
