@@ -157,10 +157,12 @@ class _InContext:
             chunk = self._context.run(next, self._iterator)
             if self._trace:
                 self._trace.sent(chunk)
+                self._trace.sent_to_test()
             return chunk
         except StopIteration:
             if self._trace:
                 self._trace.last_byte()
+                self._trace.sent_to_test(is_all=True)
             raise
         except BaseException as error:
             if self._trace:
@@ -202,6 +204,7 @@ def _observed(start_response: StartResponse, trace: RequestTrace) -> StartRespon
 def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace) -> list[tuple[str, str]]:
     joined = list(headers)
     known = {name.lower(): value for name, value in joined}
+    trace.content_length = known.get("content-length", "")
     trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
     join(joined, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
     return joined
