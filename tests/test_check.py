@@ -266,6 +266,7 @@ def test_credentials_that_are_refused(server: MLflowServer, status: str) -> None
     """The variables to look at, and not what is in them."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = status
+        stand_in.manner = "close"
         checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri, MLFLOW_TRACKING_TOKEN="hunter2")
 
     assert checked.failed_at("credentials", f"refused the credentials ({status})", "MLFLOW_TRACKING_TOKEN")
@@ -276,6 +277,7 @@ def test_a_login_page(server: MLflowServer) -> None:
     """A gateway that answers 200 to everything."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = "login"
+        stand_in.manner = "close"
         checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri)
 
     assert checked.having("failed") == ["server version", "credentials"]
@@ -301,6 +303,7 @@ def test_a_server_that_does_not_store_spans(traces: Traces) -> None:
     """Its answer is told, and nothing of the probe is left."""
     with faulty(traces.uri) as stand_in:
         stand_in.mode = "spans"
+        stand_in.manner = "close"
         checked = run_check(**connected(traces, stand_in.uri))
 
     assert checked.failed_at("write", "a trace could not be stored", "answered 500: told to fail")
@@ -311,6 +314,7 @@ def test_a_server_that_does_not_give_a_trace_back(traces: Traces) -> None:
     """It has taken it; the probe is deleted all the same."""
     with faulty(traces.uri) as stand_in:
         stand_in.mode = "forgotten"
+        stand_in.manner = "close"
         checked = run_check(**connected(traces, stand_in.uri))
 
     assert checked.failed_at("read back", "does not give it back", "replicas")
