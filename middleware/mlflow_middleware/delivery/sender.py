@@ -131,6 +131,9 @@ class Sender:
         queue: Where finished traces come from.
         stats: Where it is counted what became of them.
         spool: Where they are kept while the server is away; None keeps them in memory.
+
+    Attributes:
+        may_work: Set, but while nothing may be sent.
     """
 
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
@@ -140,6 +143,8 @@ class Sender:
         self._destinations: dict[str, Destination] = {}
         self._unfinished: list[tuple[float, FinishedTrace]] = []
         self._working = threading.RLock()
+        self.may_work = threading.Event()
+        self.may_work.set()
         self._hurries = 0
         self._spool_logged_at = float("-inf")
         self._spool_again_at = float("-inf")
@@ -201,6 +206,7 @@ class Sender:
 
     def _round(self, pause: float | None) -> None:
         taken = self._queue.take(pause, self._hurries)
+        self.may_work.wait()
         with self._working:
             self._take_in(taken)
             if self._queue.hurries != self._hurries:  # somebody waits: a pause between attempts ends here, once

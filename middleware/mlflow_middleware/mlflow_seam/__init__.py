@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 from google.protobuf.json_format import ParseDict
-from mlflow.entities import LiveSpan, SpanType, TraceData
+from mlflow.entities import LiveSpan, SpanType, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.run import Run
 from mlflow.entities.span import _SpanAttributesRegistry, create_mlflow_span
@@ -515,18 +515,28 @@ class FinishedTrace:
 
     def content(self, experiment_id: str) -> TraceContent:
         """Read it: the spans that have ended by now, and its info, with that experiment."""
-        self.is_read = True
-        read = [each for span in list(self._trace.span_dict.values()) for each in _read_contents(self._trace, span)]
-        self._finalize(self._trace)
-        info = copy.copy(self._trace.info)
-        info.trace_location = TraceLocation.from_experiment_id(experiment_id)
-        spans = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
-        if info.request_preview is None or info.response_preview is None:
-            set_request_response_preview(info, TraceData(spans))
+        info, spans, read = self._read(experiment_id)
         prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
         attachments = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
         otlp = encoding.spans_to_otlp(spans, {each.text: each.value for each in read})
         return TraceContent(otlp, encoding.info_to_json(info, spans), prompts, attachments)
+
+    def entity(self, experiment_id: str) -> Trace:
+        """Read it as what MLflow's own search would give."""
+        info, spans, _ = self._read(experiment_id)
+        return Trace(info, TraceData([span.to_immutable_span() for span in spans]))
+
+    def _read(self, experiment_id: str) -> tuple[TraceInfo, list[LiveSpan], list[Written]]:
+        self.is_read = True
+        read = [each for span in list(self._trace.span_dict.values()) for each in _read_contents(self._trace, span)]
+        self._finalize(self._trace)
+        info = copy.copy(self._trace.info)
+        info.tags, info.trace_metadata = dict(info.tags), dict(info.trace_metadata)
+        info.trace_location = TraceLocation.from_experiment_id(experiment_id)
+        spans = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
+        if info.request_preview is None or info.response_preview is None:
+            set_request_response_preview(info, TraceData(spans))
+        return info, spans, read
 
 
 def _size(span: LiveSpan) -> int:
@@ -754,8 +764,19 @@ def set_active_experiment(experiment_id: str) -> None:
         fluent._active_experiment_id = experiment_id
 
 
+def is_known_shape() -> bool:
+    """Whether MLflow builds its span processors in the way that `install` knows."""
+    return list(inspect.signature(provider._get_mlflow_span_processor).parameters) == ["tracking_uri"]
+
+
+def rebuild() -> None:
+    """Make MLflow build its span processor anew, for the traces that begin from now on."""
+    if provider.provider.once._done and provider.is_tracing_enabled():
+        provider.provider.reset()
+
+
 def install(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None], queue: object) -> None:
-    """Make MLflow build its span processors with our exporter.
+    """Make MLflow build its span processors with our exporter; a second call does nothing.
 
     The factory function is replaced, not a processor: MLflow builds its processors anew on ``set_experiment``,
     ``set_tracking_uri``, ``set_destination``, ``tracing.reset`` and ``enable``.
@@ -770,7 +791,7 @@ def install(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None]
     original = provider._get_mlflow_span_processor
     if hasattr(original, "replaced_by_mlflow_middleware"):
         return
-    if list(inspect.signature(original).parameters) != ["tracking_uri"]:
+    if not is_known_shape():
         logger.warning(
             "mlflow %s builds its span processors in a way that is not known here; its own exporter stays in place",
             MLFLOW_VERSION,
@@ -788,8 +809,7 @@ def install(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None]
 
     build.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
     provider._get_mlflow_span_processor = build
-    if provider.provider.once._done and provider.is_tracing_enabled():
-        provider.provider.reset()
+    rebuild()
 
 
 def _forget_missing_modules() -> None:
