@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,10 +184,13 @@ def test_the_check_ends_in_time_whatever_hangs(server: MLflowServer) -> None:
     """A server that answers only until its database is asked: that step has failed, the others are skipped."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = "silent"
+        began = time.monotonic()
         checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri)
+        seconds = time.monotonic() - began
 
     assert checked.failed_at("credentials", "not done when 8 s were over", "database")
     assert checked.says("write") == "no time was left"
+    assert seconds < 10
 
 
 def test_a_server_that_is_ill(server: MLflowServer) -> None:

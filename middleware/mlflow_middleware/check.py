@@ -328,8 +328,7 @@ class _Chain:
                 if batches == sink.batches:
                     break
         except (TryAgain, Refused) as problem:
-            with contextlib.suppress(Exception):
-                self._delete()
+            self._delete()
             raise Wrong(f"a trace could not be stored: {problem}; look at the server's log") from problem
         finally:
             sink.close()
@@ -342,11 +341,11 @@ class _Chain:
 
         self._need_server()
         try:
-            answer = mlflow_seam.request(self.uri, "GET", f"{_TRACES}/{self.trace_id}", timeout=ANSWER_TIME)
-            name = _name_of_trace(answer)
-            if name != PROBE:
+            status, answer = self._ask("GET", f"{_TRACES}/{self.trace_id}")
+            info = answer["trace"]["trace_info"] if status == 200 else {}
+            if info.get("tags", {}).get(mlflow_seam.NAME) != PROBE:
                 raise Wrong(
-                    f"{self._shown} took the trace, and does not give it back (status {answer.status_code}); does this "
+                    f"{self._shown} took the trace, and does not give it back (status {status}); does this "
                     "user have the permission to read the experiment, and do all replicas share one database?"
                 )
         finally:
@@ -407,17 +406,23 @@ class _Chain:
             )
         return f"{says}; start the server, or correct the address, or open the way there: DNS, firewall, proxy"
 
+    def _ask(self, method: str, path: str, **kwargs: Any) -> tuple[int, dict[str, Any]]:
+        from mlflow_middleware.delivery.connection import ConnectionProblem, ask
+
+        try:
+            return ask(self.uri, method, path, timeout=ANSWER_TIME, **kwargs)
+        except ConnectionProblem as problem:
+            raise Wrong(str(problem)) from problem
+
     def _delete(self) -> str:
         """Delete the probe; returns what is to be said when that did not work."""
-        from mlflow_middleware import mlflow_seam
-
         body = {"experiment_id": self.experiment_id, "request_ids": [self.trace_id]}
         try:
-            answer = mlflow_seam.request(self.uri, "POST", _DELETE, timeout=ANSWER_TIME, json=body)
-            problem = "" if answer.status_code == 200 else f"status {answer.status_code}"
-        except Exception as error:
-            problem = type(error).__name__
-        return f" - but that was refused ({problem}): delete {self.trace_id} by hand" if problem else ""
+            status, _ = self._ask("POST", _DELETE, json=body)
+            problem = "" if status == 200 else f"status {status}"
+        except Wrong as no_answer:
+            problem = str(no_answer)
+        return f" - but that has failed ({problem}): delete {self.trace_id} by hand" if problem else ""
 
 
 STEPS: tuple[tuple[str, tuple[str, ...], Callable[[_Chain], str]], ...] = (
@@ -469,15 +474,6 @@ def _probe() -> Any:
             "a call of mlflow.tracing.disable()"
         )
     return finished[0]
-
-
-def _name_of_trace(answer: Response) -> object:
-    """The name in a trace info, wherever this server's version puts it."""
-    try:
-        info = answer.json()["trace"]["trace_info"]
-        return info["tags"]["mlflow.traceName"]
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _leftovers(directory: Path, files: int) -> str:
