@@ -173,6 +173,16 @@ def _count(text: str) -> int:
 SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (check, demo, replay, traces, feedback)
 
 
+def command_line() -> argparse.ArgumentParser:
+    """All that the command line takes."""
+    parser = argparse.ArgumentParser("mlflow-middleware", description="Every HTTP request becomes one MLflow trace.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mlflow-middleware')}")
+    subcommands = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
+    for declare in SUBCOMMANDS:
+        declare(subcommands)
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -182,12 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. As in all of argparse, ``--help``, ``--version`` and a usage error raise ``SystemExit``.
     """
-    parser = argparse.ArgumentParser("mlflow-middleware", description="Every HTTP request becomes one MLflow trace.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mlflow-middleware')}")
-    subcommands = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
-    for declare in SUBCOMMANDS:
-        declare(subcommands)
-    arguments = parser.parse_args(argv)
+    arguments = command_line().parse_args(argv)
     execute: Callable[[argparse.Namespace], int] = arguments.execute
     return execute(arguments)
 
