@@ -135,8 +135,16 @@ class Traces:
             found = self.search(f"{query} AND span.name LIKE '%'", max(count, 100), spans=False)
             return sum(bool(trace.info.client_request_id) for trace in found) >= count
 
-        eventually(complete, f"{count} traces with {query}", 60 + count / 4, pause=0.25 if count < 50 else 1.0)
-        return self.search(query, max(count, 100))
+        pause = 0.25 if count < 50 else 1.0
+        eventually(complete, f"{count} traces with {query}", 60 + count / 4, pause=pause)
+        found: list[Trace] = []
+
+        def with_spans() -> bool:  # MLflow leaves out a trace of which more spans were announced than are stored
+            found[:] = self.search(query, max(count, 100))
+            return len(found) >= count
+
+        eventually(with_spans, f"the spans of {count} traces with {query}", pause=pause)
+        return found
 
     def one(self, request_id: str) -> Trace:
         """Wait for the one trace of a request."""

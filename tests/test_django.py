@@ -14,6 +14,7 @@ import pytest
 import requests
 from mlflow.entities import Trace
 
+from tests import corners
 from tests.apps.launch import connected, refusal, running
 from tests.conftest import RunningApp, Traces
 from tests.servers import ROOT, MLflowServer, clean_environment
@@ -147,6 +148,22 @@ def test_a_stream_that_breaks_off_is_an_error(app: RunningApp, request_id: str) 
     (event,) = trace.data.spans[0].events
     assert event.attributes["exception.message"] == "the model went away"
     assert str(trace.info.state) == "ERROR"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("path", ["/after", "/after/stream"])
+def test_what_runs_when_a_response_is_closed_holds_nothing_up(app: RunningApp, request_id: str, path: str) -> None:
+    """Its ``close()``, its resources' and `request_finished`: their spans and tags are added."""
+    corners.check_afterwards(app, path, request_id)
+
+
+@pytest.mark.once
+def test_a_cache_around_us_can_keep_an_answer(app: RunningApp, request_id: str) -> None:
+    """It pickles what it keeps; the copy is closed as any other."""
+    answer = app.get("/pickled", x_request_id=request_id)
+
+    assert (answer.text, answer.status_code) == ("pickled", 200)
+    assert corners.root_of(app.traces.one(request_id)).outputs == "pickled"
 
 
 def check(**variables: str) -> tuple[int, str]:

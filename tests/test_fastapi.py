@@ -6,12 +6,15 @@ import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import requests
 from mlflow.entities import Trace
 
+from tests import corners
+from tests.apps import launch
 from tests.apps.launch import connected, running
 from tests.conftest import RunningApp, Traces
 from tests.servers import MLflowServer
@@ -126,6 +129,17 @@ def test_an_app_mounted_in_an_app_gives_one_trace(asked: dict[str, Asked]) -> No
     assert inner.answer.headers["X-MLflow-Trace-ID"] == inner.trace.info.trace_id
 
 
+@pytest.mark.once
+def test_a_wsgi_app_mounted_in_an_app_gives_one_trace(app: RunningApp, request_id: str) -> None:
+    """Though nothing of the outer request is in what it is called with."""
+    answer = app.post("/wsgi/of/flask?q=1", b"{}", x_request_id=request_id)
+
+    trace = app.traces.one(request_id)
+    assert answer.text == trace.info.trace_id
+    assert answer.headers["X-MLflow-Trace-ID"] == trace.info.trace_id
+    assert len(trace.data.spans) == 1
+
+
 def test_other_middleware_works_on_both_sides(asked: dict[str, Asked]) -> None:
     """What is further in can annotate the trace, what is further out sees our headers."""
     shop = asked["/v1/shops/amsterdam"]
@@ -171,6 +185,34 @@ def test_wrapped_around_the_whole_app_it_tells_of_failures_too(wrapped: RunningA
     assert asked["/v1/shops/amsterdam"].name == "GET /v1/shops/{shop_id}"
     exposed = asked["/v1/shops/amsterdam"].answer.headers["Access-Control-Expose-Headers"]
     assert exposed == "X-Pages, X-Request-ID, X-MLflow-Trace-ID"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("which", ["app", "wrapped"])
+def test_background_tasks_hold_nothing_up(request: pytest.FixtureRequest, request_id: str, which: str) -> None:
+    """The trace is stored while they run, also below other middleware, and then has their spans and tags."""
+    app: RunningApp = request.getfixturevalue(which)
+    corners.check_afterwards(app, "/after", request_id)
+
+
+@pytest.mark.once
+def test_a_file_keeps_what_it_is_sent_with(app: RunningApp) -> None:
+    """Its length, its parts, and the 304 for who has it already."""
+    path, content = "/static/launch.py", Path(launch.__file__).read_bytes()
+    whole = app.get(path)
+    part = app.get(path, range="bytes=10-19")
+    known = app.get(path, if_none_match=whole.headers["ETag"])
+    head = app.session.head(app.url + path, timeout=60)
+
+    assert (whole.content, whole.headers["Content-Length"]) == (content, str(len(content)))
+    assert part.content == (content[10:20] if part.status_code == 206 else content)  # older Starlette knows no parts
+    assert (known.status_code, known.content) == (304, b"")
+    assert (head.headers["Content-Length"], head.content) == (str(len(content)), b"")
+    for answer in (whole, part, known, head):
+        assert "X-MLflow-Trace-ID" in answer.headers
+        trace = app.traces.one(answer.headers["X-Request-ID"])
+        assert "http.client_disconnected" not in corners.root_of(trace).attributes
+        assert trace.info.tags["http.status_code"] == str(answer.status_code)
 
 
 @pytest.mark.parametrize("which", ["app", "wrapped"])

@@ -10,6 +10,7 @@ import pytest
 import requests
 from mlflow.entities import Trace
 
+from tests import corners
 from tests.apps.launch import connected, running
 from tests.conftest import RunningApp, Traces
 from tests.servers import MLflowServer
@@ -135,3 +136,10 @@ def test_teardown_functions_run_in_the_request_that_ends(app: RunningApp, asked:
     assert counted.answer.text == "0\n1\n2\n"
     assert counted.trace.info.tags["last-number"] == "2"
     assert app.get(f"/torn-down/{request_id}").json() == {"trace_id": counted.trace.info.trace_id}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("path", ["/after", "/mounted/after"])
+def test_what_is_called_on_close_holds_nothing_up(app: RunningApp, request_id: str, path: str) -> None:
+    """The trace is stored while it runs, and then has its spans and tags."""
+    corners.check_afterwards(app, path, request_id)

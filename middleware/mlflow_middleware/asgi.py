@@ -94,10 +94,14 @@ class TraceMiddleware:
             trace.deactivate()
 
     async def _traced(self, trace: RequestTrace, scope: Scope, receive: Receive, send: Send) -> None:
+        def answered() -> None:
+            trace.exchange.route = self._safe_route(scope) or trace.exchange.route
+            trace.answered()
+
         scope[REQUEST_KEY] = trace
         trace.activate()
         try:
-            await self.app(scope, _read(receive, trace), _observed(send, trace))
+            await self.app(scope, _read(receive, trace), _observed(send, trace, answered))
         except asyncio.CancelledError:
             trace.disconnected()
             raise
@@ -142,15 +146,17 @@ def _accepting(send: Send, trace: RequestTrace) -> Send:
     return accepting
 
 
-def _observed(send: Send, trace: RequestTrace) -> Send:
+def _observed(send: Send, trace: RequestTrace, answered: Callable[[], None]) -> Send:
+    has_trailers = False
+
     async def observed(message: Message) -> None:
+        nonlocal has_trailers
         kind = message["type"]
         if kind == "http.response.start":
+            has_trailers = bool(message.get("trailers"))
             message = {**message, "headers": list(message.get("headers") or ())}  # it may be an iterator
             message = _with_our_headers(message, trace) or message
-        is_last = kind == "http.response.pathsend" or (
-            kind == "http.response.body" and not message.get("more_body", False)
-        )
+        is_last = kind in _ENDING[has_trailers] and not message.get(_ENDING[has_trailers][kind], False)
         if is_last:
             trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
         try:
@@ -160,10 +166,23 @@ def _observed(send: Send, trace: RequestTrace) -> Send:
             raise
         if kind == "http.response.body":
             trace.sent(message.get("body", b""))
-            if is_last:
-                trace.last_byte()
+        if is_last:
+            trace.last_byte()
+            answered()
 
     return observed
+
+
+_ENDING = {
+    False: {
+        "http.response.body": "more_body",
+        "http.response.pathsend": "",
+        "http.response.zerocopysend": "more_body",
+    },
+    True: {"http.response.trailers": "more_trailers"},
+}
+"""What can end a response, without trailers and with them, and where it says that more is to come:
+https://asgi.readthedocs.io/en/latest/extensions.html"""
 
 
 @guarded

@@ -61,6 +61,7 @@ class RequestTrace:
         "_first_byte_at",
         "_identified",
         "_inside",
+        "_is_complete",
         "_left",
         "_left_out",
         "_said",
@@ -89,6 +90,7 @@ class RequestTrace:
         self._identified = settings.identify is None
         self._said = Identity()
         self._error: BaseException | None = None
+        self._is_complete = False
         self._ended = False
         self._left_out = False
         self.content_length = ""
@@ -209,9 +211,7 @@ class RequestTrace:
             self.exchange.status = 500
         if self._span and error is not self._error:  # frameworks signal an exception, and may raise it as well
             self._error = error
-            self._span.set_attributes({"error.type": type(error).__qualname__})
-            self._span.set_error(type(error).__qualname__)
-            self._span.record_exception(error)
+            self._span.fail(error)
 
     @guarded
     def disconnected(self, certainly: bool = False) -> None:
@@ -228,18 +228,23 @@ class RequestTrace:
             self.disconnected()
 
     @guarded
-    def sent_to_test(self, is_all: bool = False) -> None:
-        """While a test captures the trace, it ends with the last byte: many a test client never closes an answer.
+    def answered(self) -> None:
+        """The client has all of the answer: the trace goes to delivery, open to what the app does until `finish`."""
+        if not self._ended and self._span:
+            self._complete()
+            if self._is_kept(self._span) and self._span.hold():
+                self._ended = True
+                self._end_span()
 
-        Args:
-            is_all: Whether nothing follows; else that is seen by the announced length.
-        """
+    @guarded
+    def sent_to_test(self) -> None:
+        """While a test captures the trace, the announced length ends it: a test client may read no further."""
         if not delivery.is_capturing():
             return
         body, length = self.exchange.response_body, self.content_length
-        if is_all or (length.isdecimal() and body and body.size >= int(length)):
+        if length.isdecimal() and body and body.size >= int(length):
             self.last_byte()
-            self.finish()
+            self.answered()
 
     def finish(self) -> None:
         """End the trace and hand it to delivery; further calls do nothing."""
@@ -247,7 +252,9 @@ class RequestTrace:
             self._ended = True
             self._complete()
             self._end_span()
-            self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
+        else:
+            self._release()
+        self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
 
     def leave_out(self) -> None:
         """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
@@ -314,6 +321,9 @@ class RequestTrace:
 
     @guarded
     def _complete(self) -> None:
+        if self._is_complete:
+            return
+        self._is_complete = True
         self._identify()
         exchange, span = self.exchange, self._span
         if span is None:
@@ -378,6 +388,11 @@ class RequestTrace:
         elif not self._is_kept(self._span) and self._span.discard():
             delivery.sampled_out()
         self._span.end(self._finish_at)
+
+    @guarded
+    def _release(self) -> None:
+        if self._span:
+            self._span.release()
 
     def _is_kept(self, span: mlflow_seam.RootSpan) -> bool:
         key = span.metadata(SESSION_TAG) or span.trace_id

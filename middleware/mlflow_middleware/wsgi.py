@@ -50,7 +50,7 @@ class TraceMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         environ.setdefault(SETTINGS_KEY, self.settings)
-        if not self.settings.enabled or REQUEST_KEY in environ:
+        if not self.settings.enabled or REQUEST_KEY in environ or _is_traced_around(environ):
             return self.app(environ, start_response)
         trace = _opened(environ, self.settings)
         if trace is None:
@@ -95,6 +95,15 @@ def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None
     """The trace of a request; None where it is excluded."""
     exchange = exchange_of(environ)
     return None if settings.excludes(exchange.path) else RequestTrace.open(exchange, settings)
+
+
+@guarded
+def _is_traced_around(environ: WSGIEnvironment) -> bool:
+    """Whether this is the current request, in an ASGI app that this one is mounted in: the bridge passes no more on."""
+    around = request_trace.current()
+    if around is None:
+        return False
+    return (around.exchange.method, around.exchange.path) == (environ["REQUEST_METHOD"], _path(environ))
 
 
 def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
@@ -176,11 +185,12 @@ class _Chunks:
         except StopIteration:
             if self._trace:
                 self._trace.last_byte()
-                self._trace.sent_to_test(is_all=True)
+                self._trace.answered()
             raise
         except BaseException as error:
             if self._trace:
                 self._trace.failed(error)
+                self._trace.answered()
             raise
 
     def close(self) -> None:
@@ -228,7 +238,11 @@ def _observed(start_response: StartResponse, trace: RequestTrace) -> StartRespon
         write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
         def written(chunk: bytes) -> object:
-            done = write(chunk)
+            try:
+                done = write(chunk)
+            except OSError:
+                trace.disconnected(certainly=True)
+                raise
             trace.sent(chunk)
             return done
 
@@ -250,10 +264,9 @@ def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: Reques
 def exchange_of(environ: WSGIEnvironment) -> Exchange:
     """https://peps.python.org/pep-3333/#environ-variables"""
     port = str(environ.get("SERVER_PORT", ""))
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     return Exchange(
         method=environ["REQUEST_METHOD"],
-        path=path.encode("latin-1", "replace").decode("utf-8", "replace"),
+        path=_path(environ),
         headers=environ_headers(environ),
         query_string=environ.get("QUERY_STRING", ""),
         scheme=environ.get("wsgi.url_scheme", "http"),
@@ -262,6 +275,11 @@ def exchange_of(environ: WSGIEnvironment) -> Exchange:
         client=environ.get("REMOTE_ADDR", ""),
         request=environ,
     )
+
+
+def _path(environ: WSGIEnvironment) -> str:
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
+from django.core.signals import request_finished
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import Http404, HttpResponseBase
 from django.urls import include, path, re_path
@@ -14,6 +17,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 from mlflow_middleware.django import TraceMiddleware as BaseTraceMiddleware
 from mlflow_middleware.request_trace import annotate, current
+from tests.apps import afterwards
 
 SECRET_KEY = "of no use"
 DEBUG = False
@@ -21,6 +25,7 @@ ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.apps.django_settings"
 INSTALLED_APPS = ["mlflow_middleware.django"]
 MIDDLEWARE = [
+    "tests.apps.django_settings.Cache",
     *(
         []
         if "APP_UNTRACED" in os.environ
@@ -96,6 +101,59 @@ def broken_stream(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(chunks(), content_type="text/plain")
 
 
+class AtWork(HttpResponse):
+    """Works on when it is closed, before what listens to `request_finished` does."""
+
+    def close(self) -> None:
+        self.begin()
+        finishing.append(True)
+        super().close()
+
+    def begin(self) -> None:
+        afterwards.begin()
+
+
+def after(request: HttpRequest) -> HttpResponseBase:
+    return AtWork("answer", content_type="text/plain")
+
+
+def after_stream(request: HttpRequest) -> HttpResponseBase:
+    response: Any = StreamingHttpResponse(iter(["ans", "wer"]), content_type="text/plain")
+    response._resource_closers.append(afterwards.work)
+    return cast(HttpResponseBase, response)
+
+
+finishing: list[bool] = []
+"""One entry for a response whose end is still to come."""
+
+
+@receiver(request_finished)
+def finish(sender: object, **_: Any) -> None:
+    if finishing:
+        finishing.pop()
+        afterwards.end()
+
+
+def open_gate(request: HttpRequest, request_id: str) -> HttpResponseBase:
+    afterwards.open_gate(request_id)
+    return HttpResponse()
+
+
+def pickled(request: HttpRequest) -> HttpResponseBase:
+    return HttpResponse("pickled", headers={"X-Pickle": "yes"})
+
+
+class Cache(MiddlewareMixin):
+    """Keeps a copy of an answer, as Django's cache middleware does, and gives that."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if "X-Pickle" not in response.headers:
+            return response
+        copy: HttpResponse = pickle.loads(pickle.dumps(response))
+        response.close()
+        return copy
+
+
 def health(request: HttpRequest) -> HttpResponseBase:
     return HttpResponse()
 
@@ -113,5 +171,9 @@ urlpatterns = [
     path("stream", stream),
     path("async/stream", stream_async),
     path("broken-stream", broken_stream),
+    path("after", after),
+    path("after/stream", after_stream),
+    path("open/<str:request_id>", open_gate),
+    path("pickled", pickled),
     path("health", health),
 ]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
-from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocket
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
+from fastapi.middleware.wsgi import WSGIMiddleware
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import Response
 
+from mlflow_middleware import wsgi
 from mlflow_middleware.fastapi import TraceMiddleware
 from mlflow_middleware.request_trace import annotate, current
+from tests.apps import afterwards
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 class Below(BaseHTTPMiddleware):
@@ -69,14 +76,41 @@ def here(thing: str) -> dict[str, str | None]:
     return {"trace_id": trace.trace_id if trace else None}
 
 
+background = APIRouter()
+
+
+@background.get("/after")
+def after(tasks: BackgroundTasks) -> Response:
+    tasks.add_task(begin_async)
+    tasks.add_task(afterwards.end)
+    return PlainTextResponse("answer")
+
+
+async def begin_async() -> None:
+    afterwards.begin()
+
+
+@background.get("/open/{request_id}")
+def open_gate(request_id: str) -> None:
+    afterwards.open_gate(request_id)
+
+
+def of_wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    trace = current()
+    return [str(trace and trace.trace_id).encode()]
+
+
 def create() -> FastAPI:
     """The app, without any middleware yet."""
     app = FastAPI()
     app.include_router(version)
+    app.include_router(background)
     app.mount("/tenants/{tenant}", tenant)
     app.mount("/numbered/{number:int}", tenant)
     app.mount("/folders/{folder:path}/end", tenant)
     app.mount("/inner", traced_too)
+    app.mount("/wsgi", WSGIMiddleware(wsgi.TraceMiddleware(of_wsgi)))
     app.mount("/static", StaticFiles(directory=Path(__file__).parent))
 
     @app.get("/teapot")

@@ -12,6 +12,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from mlflow_middleware.flask import MLflowMiddleware
 from mlflow_middleware.request_trace import annotate, current
+from tests.apps import afterwards
 
 
 class Session(dict[str, Any], SessionMixin):
@@ -103,6 +104,20 @@ def tear_down(error: BaseException | None) -> None:
 @pages.get("/torn-down/<request_id>")
 def was_torn_down(request_id: str) -> ResponseReturnValue:
     return jsonify(trace_id=torn_down.get(request_id))
+
+
+@pages.get("/after")
+def after() -> ResponseReturnValue:
+    response = Response("answer", mimetype="text/plain")
+    response.call_on_close(afterwards.begin)
+    response.call_on_close(afterwards.end)
+    return response
+
+
+@pages.get("/open/<request_id>")
+def open_gate(request_id: str) -> ResponseReturnValue:
+    afterwards.open_gate(request_id)
+    return "open"
 
 
 @pages.get("/health")

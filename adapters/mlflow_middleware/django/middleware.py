@@ -128,24 +128,30 @@ def _tell_route(request: HttpRequest, trace: RequestTrace) -> None:
 
 
 def _raised(trace: RequestTrace, error: BaseException) -> None:
+    _blame(trace, error)
+    trace.finish()
+
+
+def _blame(trace: RequestTrace, error: BaseException) -> None:
     if isinstance(error, asyncio.CancelledError):
         trace.disconnected()
     else:
         trace.failed(error)
-    trace.finish()
 
 
 def _answered(request: HttpRequest, response: HttpResponseBase, trace: RequestTrace) -> HttpResponseBase:
-    """The response, with our headers; its trace ends here, or with the last chunk of a stream."""
+    """The response, with our headers; its trace goes to delivery here, or with the last chunk of a stream."""
     _tell_route(request, trace)
     _started(response, trace)
     _add_headers(response, trace)
+    _stay_until_closed(response, trace)
     if not isinstance(response, StreamingHttpResponse):
         _sent(response, trace)
         trace.last_byte()
-        trace.finish()
-    elif getattr(response, "file_to_stream", None):
-        trace.finish()  # a file goes to the server as it is, which may have a faster way to send it
+        trace.answered()
+    elif getattr(response, "file_to_stream", None):  # to the server as it is, which may have a faster way to send it
+        trace.last_byte()
+        trace.answered()
     elif response.is_async:
         response.streaming_content = _AsyncChunks(response.streaming_content, trace)
     else:
@@ -179,6 +185,43 @@ def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
             response.headers[name] = value
 
 
+@guarded
+def _stay_until_closed(response: HttpResponseBase, trace: RequestTrace) -> None:
+    vars(response)["close"] = _Closing(response, trace)
+
+
+class _Closing:
+    """A response's ``close``: what runs there, Django's signal ``request_finished`` included, belongs to the request.
+
+    A cache around us may pickle the response: what it then holds is the response's own ``close``.
+    """
+
+    def __init__(self, response: HttpResponseBase, trace: RequestTrace) -> None:
+        own = vars(response).get("close")
+        self._own: object = own._own if isinstance(own, _Closing) else own  # the app may answer with one response twice
+        self._response = response
+        self._trace = trace
+
+    def __call__(self) -> None:
+        """Close the response; the trace ends here."""
+        vars(self._response).pop("close", None)
+        if self._own:
+            vars(self._response)["close"] = self._own
+        self._trace.closed()
+        self._trace.activate()
+        try:
+            self._response.close()
+        finally:
+            self._trace.deactivate()
+            self._trace.finish()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, ...]]:
+        return getattr, (self._response, "close")
+
+    def __del__(self) -> None:
+        self._trace.finish()  # Django closes no response whose client went away before it was sent
+
+
 class _Step:
     """The making of one chunk of a stream: the request is current, and with the last one its trace ends."""
 
@@ -192,9 +235,10 @@ class _Step:
         try:
             if isinstance(error, StopIteration | StopAsyncIteration):
                 self._trace.last_byte()
-                self._trace.finish()
+                self._trace.answered()
             elif error is not None:
-                _raised(self._trace, error)
+                _blame(self._trace, error)
+                self._trace.answered()
         finally:
             self._trace.deactivate()
 
@@ -216,13 +260,10 @@ class _Chunks:
             return chunk
 
     def close(self) -> None:
-        """Close what makes the chunks, where that is needed; the trace ends here at the latest."""
+        """Close what makes the chunks, where that is needed."""
         self._trace.closed()
-        try:
-            if hasattr(self._content, "close"):
-                self._content.close()
-        finally:
-            self._trace.finish()
+        if hasattr(self._content, "close"):
+            self._content.close()
 
 
 class _AsyncChunks:
@@ -243,18 +284,21 @@ class _AsyncChunks:
 
     async def aclose(self) -> None:
         """Close what makes the chunks, where that is needed."""
+        self._trace.closed()
+        self._trace.activate()
         try:
             if hasattr(self._content, "aclose"):
                 await self._content.aclose()
         finally:
-            self.close()
+            self._trace.deactivate()
 
     def close(self) -> None:
-        """The trace ends here at the latest; Django does not always come so far."""
+        """Django closes all content so; what is made asynchronously it leaves to the garbage collector."""
+        self._trace.closed()
+
+    def __del__(self) -> None:
         self._trace.closed()
         self._trace.finish()
-
-    __del__ = close
 
 
 def _failed(sender: object, **_: Any) -> None:

@@ -30,6 +30,7 @@ class EncodedTrace:
         prompts: Name and version of each prompt linked to it.
         attachments: Files taken out of its inputs and outputs, by their ids.
         supplement: Whether it was delivered before, and now comes again with spans that ended late.
+        outlived: Whether one of its spans ended after its root.
         source: The spool file that it was read from.
         held: Bytes that it counts for in the queue.
         raw: Bytes of spans and info, before `pack`.
@@ -44,6 +45,7 @@ class EncodedTrace:
     prompts: list[tuple[str, str]] = field(default_factory=list)
     attachments: dict[str, bytes] = field(default_factory=dict)
     supplement: bool = False
+    outlived: bool = False
     source: SpoolFile | None = None
     held: int = 0
     raw: int = 0
@@ -65,6 +67,7 @@ class EncodedTrace:
             content.prompts,
             content.attachments,
             supplement=trace.supplement,
+            outlived=content.outlived,
             held=trace.size,
         )
 

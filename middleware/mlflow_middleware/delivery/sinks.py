@@ -136,6 +136,10 @@ class TrackingServer:
             self.batches = False
             return
         _check(self._uri, response)
+        for trace in traces:
+            if trace.outlived:  # by its spans, the server has made the trace longer than its root
+                with contextlib.suppress(TryAgain):
+                    _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)
 
     def take_back(self, experiment_id: str, trace: EncodedTrace) -> None:
         """See `Sink`."""

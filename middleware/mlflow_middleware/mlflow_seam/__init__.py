@@ -7,6 +7,7 @@ path in the full one) away from requests.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import importlib
@@ -17,7 +18,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -197,10 +198,18 @@ class RootSpan:
         """
         vars(self._span)[_UNREAD] = _Unread(read, size)
 
-    def record_exception(self, error: BaseException) -> None:
-        """Record an exception as OpenTelemetry does, and the error status with it."""
-        known = isinstance(error, Exception)  # MLflow takes no other BaseException
-        self._span.record_exception(error if known else f"{type(error).__name__}: {error}")
+    def fail(self, error: BaseException) -> None:
+        """Record an exception as OpenTelemetry does, and the error status with it; also while the trace is held."""
+        if self._otel.end_time and _HELD not in vars(self._span):
+            return
+        with _reopened(self._otel) as had_ended:
+            self.set_attributes({"error.type": type(error).__qualname__})
+            self.set_error(type(error).__qualname__)
+            known = isinstance(error, Exception)  # MLflow takes no other BaseException
+            self._span.record_exception(error if known else f"{type(error).__name__}: {error}")
+        if had_ended:  # its status is OK by now, which is final for the SDK
+            self._otel._status = Status(StatusCode.ERROR, type(error).__qualname__)
+            self._trace.info.state = TraceState.ERROR
 
     def set_error(self, description: str) -> None:
         """Set the error status, unless an exception already did."""
@@ -261,6 +270,41 @@ class RootSpan:
             apply_span_processors(self._span)
         self._otel.end(end_time=end_time_ns)
 
+    def hold(self) -> bool:
+        """Let the trace take spans, tags and an error also after this span has ended, until it is released.
+
+        Returns:
+            Whether that is so; MLflow's own exporter is not to be held.
+        """
+        if self._is_ours:
+            vars(self._span)[_HELD] = True
+        return self._is_ours
+
+    def release(self) -> None:
+        """Nothing more will come; what came after the trace was read is delivered."""
+        exporter: _Exporter | None = vars(self._span).get(_EXPORTER)
+        if vars(self._span).pop(_HELD, False) and exporter:
+            exporter.export((self._otel,))
+
+
+@contextlib.contextmanager
+def _reopened(span: Any) -> Iterator[bool]:
+    """Have the SDK take more for a span, also when it has ended; says whether it has."""
+    attributes, ended = span._attributes, span._end_time
+    if ended:
+        span._end_time, attributes._immutable = None, False
+    try:
+        yield bool(ended)
+    finally:
+        if ended:
+            span._end_time, attributes._immutable = ended, True
+
+
+_HELD = "_mlflow_middleware_held"
+"""A root of ours has this attribute while the request goes on after its answer."""
+
+_EXPORTER = "_mlflow_middleware_exporter"
+"""A root of ours has its exporter here."""
 
 _UNREAD = "_mlflow_middleware_unread"
 """A root of ours has this attribute when our own delivery will read it."""
@@ -454,7 +498,7 @@ class _Carrier:
 def current_span() -> SpanContext | None:
     """The span that is current for MLflow here, if there is one that records."""
     span = get_current_span(provider.get_current_context())
-    return span.get_span_context() if span.is_recording() else None
+    return span.get_span_context() if isinstance(span, ReadableSpan) else None  # a request's root may have ended
 
 
 # --- from a finished trace to our delivery ---------------------------------------------------------------------
@@ -469,12 +513,14 @@ class TraceContent:
         info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
         prompts: Name and version of each prompt linked to it.
         attachments: Files taken out of its inputs and outputs, by the id that refers to them there.
+        outlived: Whether one of its spans ended after its root.
     """
 
     otlp: bytes
     info: bytes
     prompts: list[tuple[str, str]]
     attachments: dict[str, bytes]
+    outlived: bool
 
 
 class FinishedTrace:
@@ -510,7 +556,7 @@ class FinishedTrace:
                 vars(span)[_UNREAD] = None
 
     def is_complete(self) -> bool:
-        """Whether all of its spans have ended."""
+        """Whether all of its spans have ended, and nothing more will come."""
         return not _has_open_spans(self._trace)
 
     def content(self, experiment_id: str) -> TraceContent:
@@ -519,7 +565,9 @@ class FinishedTrace:
         prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
         attachments = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
         otlp = encoding.spans_to_otlp(spans, {each.text: each.value for each in read})
-        return TraceContent(otlp, encoding.info_to_json(info, spans), prompts, attachments)
+        root_ends = [span.end_time_ns for span in spans if _is_local_root(span._span)]
+        outlived = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
+        return TraceContent(otlp, encoding.info_to_json(info, spans), prompts, attachments, outlived)
 
     def entity(self, experiment_id: str) -> Trace:
         """Read it as what MLflow's own search would give."""
@@ -531,7 +579,7 @@ class FinishedTrace:
         read = [each for span in list(self._trace.span_dict.values()) for each in _read_contents(self._trace, span)]
         self._finalize(self._trace)
         info = copy.copy(self._trace.info)
-        info.tags, info.trace_metadata = dict(info.tags), dict(info.trace_metadata)
+        info.tags, info.trace_metadata = dict(info.tags), dict(info.trace_metadata)  # the app may go on
         info.trace_location = TraceLocation.from_experiment_id(experiment_id)
         spans = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
         if info.request_preview is None or info.response_preview is None:
@@ -546,7 +594,7 @@ def _size(span: LiveSpan) -> int:
 
 
 def _has_open_spans(trace: _Trace) -> bool:
-    return any(span.end_time_ns is None for span in list(trace.span_dict.values()))
+    return any(span.end_time_ns is None or _HELD in vars(span) for span in list(trace.span_dict.values()))
 
 
 MAX_OUTLIVED = 1000
@@ -671,7 +719,7 @@ class _Processor(BaseMlflowSpanProcessor):
         is_ours = span.instrumentation_scope is not None and span.instrumentation_scope.name == __name__
         live = _live_root(span, trace_id) if is_ours else create_mlflow_span(span, trace_id)
         if is_ours:
-            vars(live)[_UNREAD] = None
+            vars(live).update({_UNREAD: None, _EXPORTER: self.span_exporter})
         with self._trace_manager._lock:  # ``register_span`` decodes the trace id once more for that: 15 us
             trace = self._trace_manager._traces.get(trace_id)
             if trace is not None:

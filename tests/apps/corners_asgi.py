@@ -1,0 +1,204 @@
+"""A plain ASGI app of the protocol's corners: traced, and below ``/bare`` as it is.
+
+Below ``/transcript`` it is its own server, for what no server here speaks: it answers with the messages that a server
+would get of the traced app and of the bare one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import mlflow
+
+from mlflow_middleware.asgi import Message, Receive, Scope, Send, TraceMiddleware
+from mlflow_middleware.request_trace import annotate
+from tests.apps import afterwards
+
+PIECE = b"x" * (1 << 20)
+HINT: Message = {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
+TRAILER: Message = {"type": "http.response.trailers", "headers": [(b"x-checksum", b"1")], "more_trailers": False}
+
+
+def start(status: int, *headers: tuple[bytes, bytes], **more: object) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
+
+
+def body(content: bytes, more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+LENGTH = (b"content-length", b"5")
+EVENTS = start(200, (b"content-type", b"text/event-stream"))
+TEXT = start(200, (b"content-type", b"text/plain"))
+
+SAID: dict[str, list[Message]] = {
+    "/plain": [start(200, (b"content-type", b"text/plain"), LENGTH), body(b"whole")],
+    "/chunks": [TEXT, body(b"one,", True), body(b"", True), body(b"two", True), body(b"")],
+    "/created": [start(201, (b"location", b"/plain"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")), body(b"")],
+    "/no-content": [start(204), body(b"")],
+    "/not-modified": [start(304, (b"etag", b'"5"')), body(b"")],
+    "/range": [start(206, (b"content-range", b"bytes 0-4/10"), LENGTH), body(b"range")],
+    "/hinted": [HINT, TEXT, body(b"hinted")],
+    "/trailers": [start(200, (b"content-type", b"text/plain"), trailers=True), body(b"body"), TRAILER],
+    "/many-trailers": [start(200, trailers=True), body(b"body"), {**TRAILER, "more_trailers": True}, TRAILER],
+    "/pathsend": [TEXT, {"type": "http.response.pathsend", "path": "/etc/hostname"}],
+    "/zerocopysend": [TEXT, {"type": "http.response.zerocopysend", "file": 7, "more_body": True}, body(b"end")],
+    "/unknown": [{"type": "x.y", "z": [1]}, TEXT, {"type": "http.response.push", "path": "/a"}, body(b"known")],
+    "/without-headers": [{"type": "http.response.start", "status": 200}, {"type": "http.response.body"}],
+}
+"""What the app says to requests for these paths, word for word."""
+
+
+async def say(scope: Scope, receive: Receive, send: Send) -> None:
+    for message in SAID[scope["path"]]:
+        await send(message)
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    """An async generator, with a span and an annotation on its first chunk, on its last, and when it is closed."""
+    for number in range(3):
+        with mlflow.start_span(f"chunk {number}"):
+            annotate(tags={f"chunk-{number}": "seen"})
+        yield f"{number}\n".encode()
+
+
+async def generated(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(TEXT)
+    async for chunk in chunks():
+        await send(body(chunk, True))
+    await send(body(b""))
+
+
+async def tokens(scope: Scope, receive: Receive, send: Send) -> None:
+    """A stream of so many tokens in so many milliseconds; it ends early when the server says that nobody reads it."""
+    count, milliseconds = map(int, scope["path"].split("/")[2:])
+    gone = asyncio.create_task(until_gone(receive))
+    await send(EVENTS)
+    for number in range(count):
+        await send(body(f"data: token {number}\n\n".encode(), True))
+        await asyncio.wait([gone], timeout=milliseconds / count / 1000)
+        if gone.done():
+            return
+    await send(body(b""))
+    gone.cancel()
+
+
+async def until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(TEXT)
+    await send(body(b"begun", True))
+    raise RuntimeError("the model went away")
+
+
+async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(TEXT)
+    await send(body(b"begun", True))
+    raise asyncio.CancelledError
+
+
+async def after(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(TEXT)
+    await send(body(b"answer"))
+    afterwards.begin()
+    await asyncio.to_thread(afterwards.end)
+    if scope["path"] == "/after-and-fail":
+        raise RuntimeError("the index is away")
+
+
+async def upload(scope: Scope, receive: Receive, send: Send) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    await send(TEXT)
+    await send(body(str(size).encode()))
+
+
+async def download(scope: Scope, receive: Receive, send: Send) -> None:
+    count = int(scope["path"].split("/")[2])
+    await send(start(200, (b"content-length", str(count * len(PIECE)).encode())))
+    for _ in range(count):
+        await send(body(PIECE, True))
+    await send(body(b""))
+
+
+async def open_gate(scope: Scope, receive: Receive, send: Send) -> None:
+    afterwards.open_gate(scope["path"].split("/")[2])
+    await send(TEXT)
+    await send(body(b"open"))
+
+
+async def health(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(TEXT)
+    await send(body(b"fine"))
+
+
+HANDLERS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+    "generated": generated,
+    "tokens": tokens,
+    "broken": broken,
+    "cancelled": cancelled,
+    "after": after,
+    "after-and-fail": after,
+    "upload": upload,
+    "download": download,
+    "open": open_gate,
+    "health": health,
+}
+
+
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await HANDLERS.get(scope["path"].split("/")[1], say)(scope, receive, send)
+
+
+traced = TraceMiddleware(TraceMiddleware(bare))
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    path: str = scope.get("path", "")
+    if path.startswith("/bare/"):
+        await bare({**scope, "path": path.removeprefix("/bare")}, receive, send)
+    elif path.startswith("/transcript/"):
+        await transcript({**scope, "path": path.removeprefix("/transcript")}, send)
+    else:
+        await traced(scope, receive, send)
+
+
+async def transcript(scope: Scope, send: Send) -> None:
+    """Both apps' messages, and which of the traced one's are the app's very own objects."""
+    seen = {"bare": await heard(bare, dict(scope)), "traced": await heard(traced, dict(scope))}
+    said = SAID.get(scope["path"], [])
+    own = [any(message is mine for mine in said) for message in seen["traced"]]
+    await send(start(200, (b"content-type", b"application/json")))
+    await send(body(json.dumps({**seen, "own": own}, default=bytes.decode).encode()))
+
+
+async def heard(app: Any, scope: Scope) -> list[Message]:
+    """The messages that a server gets of an app; with ``?broken`` it has lost its client when the third one comes."""
+    messages: list[Message] = []
+
+    async def send(message: Message) -> None:
+        if scope["query_string"] == b"broken" and len(messages) == 2:
+            raise BrokenPipeError
+        messages.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    try:
+        await app(scope, receive, send)
+    except (OSError, asyncio.CancelledError) as error:
+        messages.append({"type": type(error).__name__})
+    return messages
