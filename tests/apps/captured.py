@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import mlflow
 import pytest
@@ -16,6 +18,7 @@ from mlflow_middleware.asgi import Receive, Scope, Send, TraceMiddleware
 from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.testing import captured_traces as capturing
+from mlflow_middleware.wsgi import TraceMiddleware as WSGIMiddleware
 
 
 def names(traces: list[Trace]) -> list[str]:
@@ -177,6 +180,27 @@ def test_a_span_that_ends_after_its_root(captured_traces: list[Trace]) -> None:
 
     assert names(captured_traces) == ["root", "another"]
     assert [span.name for span in captured_traces[0].data.spans] == ["root", "late"]
+
+
+def test_an_answer_that_is_closed_later() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "2")])
+        return iter([b"ab"])
+
+    def answer() -> Iterable[bytes]:
+        environ: dict[str, Any] = {}
+        setup_testing_defaults(environ)
+        return WSGIMiddleware(app)(environ, lambda *_: bytearray().extend)
+
+    with capturing() as first:
+        kept, forgotten = answer(), answer()
+        assert [next(iter(each)) for each in (kept, forgotten)] == [b"ab", b"ab"]
+        assert names(first) == ["GET", "GET"]
+    with capturing() as second:
+        kept.close()  # type: ignore[attr-defined]
+    del forgotten
+
+    assert (names(first), names(second)) == (["GET", "GET"], [])
 
 
 def test_nested_captures() -> None:

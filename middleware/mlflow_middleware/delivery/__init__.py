@@ -185,7 +185,8 @@ def capturing(put: Callable[[mlflow_seam.FinishedTrace], None]) -> Iterator[None
     """Hand every trace of the process that ends inside to ``put``, in place of any delivery; nothing is sent meanwhile.
 
     Args:
-        put: Takes a finished trace; never raises. Of nested captures the innermost is asked.
+        put: Takes a finished trace, and once more, also later, when a span has ended after its root; never raises. Of
+            nested captures the innermost is asked.
 
     Raises:
         RuntimeError: MLflow is of a version that is not known here.
@@ -223,8 +224,10 @@ def _accepts(tracking_uri: str) -> bool:
 
 
 def _put(trace: mlflow_seam.FinishedTrace) -> None:
-    if _captures:
-        _captures[-1](trace)
+    if _captures and not trace.supplement:
+        trace.captured_by = _captures[-1]
+    if trace.captured_by:
+        trace.captured_by(trace)
     elif _delivery is not None:
         _delivery.put(trace)
 

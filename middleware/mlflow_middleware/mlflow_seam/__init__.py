@@ -532,18 +532,34 @@ class FinishedTrace:
         experiment_id: None for the one that the environment names, not known yet when the trace began.
         size: Bytes, about: what it counts for in the queue.
         supplement: Whether it was delivered before, and a span has ended since.
+        captured_by: What took it in the place of delivery; also for its supplements.
         is_read: Whether its content was read.
     """
 
-    __slots__ = ("_finalize", "_trace", "experiment_id", "is_read", "size", "supplement", "trace_id", "tracking_uri")
+    __slots__ = (
+        "_finalize",
+        "_trace",
+        "captured_by",
+        "experiment_id",
+        "is_read",
+        "size",
+        "supplement",
+        "trace_id",
+        "tracking_uri",
+    )
 
     def __init__(
-        self, tracking_uri: str, trace: _Trace, finalize: Callable[[_Trace], None], supplement: bool = False
+        self,
+        tracking_uri: str,
+        trace: _Trace,
+        finalize: Callable[[_Trace], None],
+        earlier: FinishedTrace | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.trace_id: str = trace.info.trace_id
         self.experiment_id: str | None = trace.info.experiment_id
-        self.supplement = supplement
+        self.supplement = earlier is not None
+        self.captured_by: Callable[[FinishedTrace], None] | None = earlier.captured_by if earlier else None
         self.is_read = False
         self.size = 1000 + sum(_size(span) for span in list(trace.span_dict.values()))
         self._trace = trace
@@ -633,7 +649,7 @@ class _Exporter(SpanExporter):
                     continue
                 earlier = self._outlived.pop(otel_id, None)
                 if earlier is None or earlier.is_read:
-                    finished = FinishedTrace(self._tracking_uri, trace, self._finalize, supplement=earlier is not None)
+                    finished = FinishedTrace(self._tracking_uri, trace, self._finalize, earlier)
                 else:
                     finished = earlier
                 if _has_open_spans(trace):
