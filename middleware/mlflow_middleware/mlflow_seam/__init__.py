@@ -1,27 +1,25 @@
 """The only package that touches what MLflow and the OpenTelemetry SDK keep private.
 
-It does three things: open the root span of a request, hand every finished trace of the process to our delivery,
-and keep MLflow's look-up of the experiment (which fails in the slim package, and asks the server on the request
-path in the full one) away from requests.
+It does three things: open the root span of a request (`roots`), hand every finished trace of the process to our
+delivery, and keep MLflow's look-up of the experiment (which fails in the slim package, and asks the server on the
+request path in the full one) away from requests.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import importlib
 import inspect
+import json
 import logging
 import os
 import ssl
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
@@ -39,7 +37,6 @@ from mlflow.protos.service_pb2 import SearchTracesV3, StartTraceV3
 from mlflow.store.artifact.databricks_artifact_repo import DatabricksArtifactRepository
 from mlflow.tracing import provider, trace_manager
 from mlflow.tracing.client import TracingClient
-from mlflow.tracing.config import get_config
 from mlflow.tracing.constant import (
     TRACE_SCHEMA_VERSION,
     TRACE_SCHEMA_VERSION_KEY,
@@ -47,10 +44,9 @@ from mlflow.tracing.constant import (
     TraceMetadataKey,
     TraceTagKey,
 )
-from mlflow.tracing.context import _USER_TRACE_CONTEXT, get_configured_trace_metadata, get_configured_trace_tags
+from mlflow.tracing.context import get_configured_trace_metadata, get_configured_trace_tags
 from mlflow.tracing.fluent import _set_last_active_trace_id
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
-from mlflow.tracing.provider import detach_span_from_context, set_span_in_context
 from mlflow.tracing.trace_manager import InMemoryTraceManager, _Trace
 from mlflow.tracing.utils import (
     generate_mlflow_trace_id_from_otel_trace_id,
@@ -58,14 +54,13 @@ from mlflow.tracing.utils import (
     update_trace_state_from_span_conditionally,
 )
 from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
-from mlflow.tracing.utils.processor import apply_span_processors
-from mlflow.tracing.utils.truncation import _get_max_length, set_request_response_preview
+from mlflow.tracing.utils.truncation import set_request_response_preview
 from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service import utils as tracking_service
 from mlflow.utils.request_utils import _get_http_response_with_retries
 from mlflow.utils.rest_utils import MlflowHostCreds, get_workspace_client, http_request
+from mlflow.utils.uri import is_databricks_uri
 from opentelemetry.context import Context
-from opentelemetry.context import get_current as otel_current_context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -73,20 +68,24 @@ from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     SpanContext,
-    Status,
-    StatusCode,
-    TraceFlags,
-    Tracer,
-    get_current_span,
 )
-from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import (
     set_span_in_context as otel_set_span_in_context,
 )
 from requests import Response
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from mlflow_middleware.mlflow_seam import encoding
+from mlflow_middleware.mlflow_seam import current, encoding, roots
+from mlflow_middleware.mlflow_seam.current import Undo as Undo
+from mlflow_middleware.mlflow_seam.current import current_context as current_context
+from mlflow_middleware.mlflow_seam.current import current_span as current_span
+from mlflow_middleware.mlflow_seam.current import resume as resume
+from mlflow_middleware.mlflow_seam.current import silence as silence
+from mlflow_middleware.mlflow_seam.roots import MAX_IN_FLIGHT, MlflowRoot, PlainRoot, Source
+from mlflow_middleware.mlflow_seam.roots import Contents as Contents
+from mlflow_middleware.mlflow_seam.roots import RootSpan as RootSpan
+from mlflow_middleware.mlflow_seam.roots import TracesInside as TracesInside
+from mlflow_middleware.mlflow_seam.roots import Written as Written
 
 # Imported by MLflow or requests only when a trace starts or is sent. A fork in the middle of an import leaves its lock
 # locked in the child for ever, so they are imported here, before there are threads.
@@ -96,264 +95,12 @@ for _late in ("mlflow.tracing.processor.otel", "mlflow.tracking.request_header.r
 _PROPAGATES: Any = getattr(mlflow.environment_variables, "MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT", None)
 """Whether the current span is OpenTelemetry's too, where MLflow knows that option (3.15)."""
 
-MAX_CLIENT_REQUEST_ID = 50
-"""Characters of MLflow's ``client_request_id`` column (mlflow/store/tracking/dbmodels/models.py, SqlTraceInfo)."""
-
 logger = logging.getLogger("mlflow_middleware")
 
 MLFLOW_VERSION: str = mlflow.__version__
 
 
-Undo = Callable[[], object]
-"""Makes current again what was current before; to be called in the same context."""
-
-_is_isolated = False
-"""Whether MLflow keeps its own current span, apart from OpenTelemetry's; learnt when its provider is made."""
-
-
 # --- the span of a request -------------------------------------------------------------------------------------
-
-
-class Written(NamedTuple):
-    """What a trace holds of a body.
-
-    Attributes:
-        value: What JSON can hold.
-        text: Its JSON.
-        preview: What a person would read of it.
-    """
-
-    value: object
-    text: str
-    preview: str
-
-
-@dataclass(slots=True)
-class Contents:
-    """What a request's bodies say.
-
-    Attributes:
-        inputs: The root's inputs; None for none.
-        outputs: The root's outputs; None for none.
-        usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
-        attributes: More of the root's attributes.
-    """
-
-    inputs: Written | None
-    outputs: Written | None
-    usage: Mapping[str, int] | None
-    attributes: Mapping[str, object]
-
-
-@dataclass(slots=True)
-class _Unread:
-    """What is still to be read for a root: how, and the bytes that it holds until then."""
-
-    read: Callable[[], Contents | None]
-    size: int
-
-
-class RootSpan:
-    """The root span of one request's trace, and the trace's own data (tags, metadata)."""
-
-    __slots__ = ("_is_ours", "_is_shared", "_otel", "_span", "_trace", "span_id", "trace_id")
-
-    def __init__(self, span: LiveSpan, trace: _Trace, is_shared: bool) -> None:
-        self._is_ours = _UNREAD in vars(span)
-        self._is_shared = is_shared
-        self._span = span
-        self._otel: Span = span._span
-        self._trace = trace
-        self.trace_id: str = trace.info.trace_id
-        """MLflow's trace id, ``tr-`` and 32 hexadecimal digits."""
-        self.span_id: str = span.span_id
-        """16 hexadecimal digits."""
-
-    def attach(self) -> Undo:
-        """Make this the current span; returns what undoes it, in the same context."""
-        if not _is_isolated:
-            return functools.partial(detach_span_from_context, set_span_in_context(self._span))
-        # as ``set_span_in_context`` and its counterpart do it, which read the environment for each: 15 us
-        context = otel_set_span_in_context(self._otel, provider.mlflow_runtime_context.get_current())
-        return functools.partial(_leave, provider.mlflow_runtime_context.attach(context))
-
-    def set_attributes(self, attributes: Mapping[str, object]) -> None:
-        """Set span attributes; values are anything that JSON can hold."""
-        encoding.set_attributes(self._otel, attributes)
-
-    def rename(self, name: str) -> None:
-        """Name the span and its trace."""
-        self._otel.update_name(name)
-        self._trace.info.tags[TraceTagKey.TRACE_NAME] = name
-
-    def read_later(self, read: Callable[[], Contents | None], size: int) -> None:
-        """Have inputs and outputs read by the sender, out of the request's way.
-
-        Where MLflow's own exporter has to find them, or one of the app's span processors, they are read when the span
-        ends.
-
-        Args:
-            read: Gives them; None for neither.
-            size: Bytes that are held until then.
-        """
-        vars(self._span)[_UNREAD] = _Unread(read, size)
-
-    def fail(self, error: BaseException) -> None:
-        """Record an exception as OpenTelemetry does, and the error status with it; also while the trace is held."""
-        if self._otel.end_time and _HELD not in vars(self._span):
-            return
-        with _reopened(self._otel) as had_ended:
-            self.set_attributes({"error.type": type(error).__qualname__})
-            self.set_error(type(error).__qualname__)
-            known = isinstance(error, Exception)  # MLflow takes no other BaseException
-            self._span.record_exception(error if known else f"{type(error).__name__}: {error}")
-        if had_ended:  # its status is OK by now, which is final for the SDK
-            self._otel._status = Status(StatusCode.ERROR, type(error).__qualname__)
-            self._trace.info.state = TraceState.ERROR
-
-    def set_error(self, description: str) -> None:
-        """Set the error status, unless an exception already did."""
-        if self._otel.status.status_code is not StatusCode.ERROR:
-            self._otel.set_status(Status(StatusCode.ERROR, description))
-
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        """Add tags and metadata to the trace, and set its client request id where the server can store it."""
-        _update(self._trace.info, tags, metadata, client_request_id)
-
-    def metadata(self, key: str) -> str | None:
-        """The trace's metadata value for ``key``, as it stands now."""
-        value: str | None = self._trace.info.trace_metadata.get(key)
-        return value
-
-    @property
-    def failed(self) -> bool:
-        """Whether the span's status is an error."""
-        return self._otel.status.status_code is StatusCode.ERROR
-
-    def seconds(self, end_time_ns: int | None = None) -> float:
-        """How long the span has taken, until now or a time (nanoseconds since the epoch)."""
-        return ((end_time_ns or time.time_ns()) - (self._otel.start_time or 0)) / 1e9
-
-    def discard(self) -> bool:
-        """Take the trace out of MLflow's registry, so that nothing of it will be exported.
-
-        Returns:
-            Whether that was done; a trace that another request of this process has begun is left alone.
-        """
-        if self._is_shared:
-            return False
-        manager = InMemoryTraceManager.get_instance()
-        with manager._lock:
-            manager._traces.pop(self.trace_id, None)
-            manager._otel_id_to_mlflow_trace_id.pop(self._otel.get_span_context().trace_id, None)
-        return True
-
-    def end(self, end_time_ns: int | None = None) -> None:
-        """End the span, now or at a time (nanoseconds since the epoch); its status is OK unless an error was set.
-
-        As ``LiveSpan.end`` does it, without what concerns other types of spans: the cost of a model's call, and hints
-        to agents, whose imports fail each time in the slim package (60 us on a slow core).
-        """
-        if self._otel.status.status_code is not StatusCode.ERROR:
-            self._otel.set_status(_OK)
-        if _LOG_LEVEL and _LOG_LEVEL not in encoding.attributes_of(self._otel):
-            encoding.set_attributes(self._otel, _DEFAULT_LOG_LEVEL)
-        processors = get_config().span_processors
-        if processors or not self._is_ours:
-            _read_contents(self._trace, self._span)
-        if processors:
-            apply_span_processors(self._span)
-        self._otel.end(end_time=end_time_ns)
-
-    def hold(self) -> bool:
-        """Let the trace take spans, tags and an error also after this span has ended, until it is released.
-
-        Returns:
-            Whether that is so; MLflow's own exporter is not to be held.
-        """
-        if self._is_ours:
-            vars(self._span)[_HELD] = True
-        return self._is_ours
-
-    def release(self) -> None:
-        """Nothing more will come; what came after the trace was read is delivered."""
-        exporter: _Exporter | None = vars(self._span).get(_EXPORTER)
-        if vars(self._span).pop(_HELD, False) and exporter:
-            exporter.export((self._otel,))
-
-
-@contextlib.contextmanager
-def _reopened(span: Any) -> Iterator[bool]:
-    """Have the SDK take more for a span, also when it has ended; says whether it has."""
-    attributes, ended = span._attributes, span._end_time
-    if ended:
-        span._end_time, attributes._immutable = None, False
-    try:
-        yield bool(ended)
-    finally:
-        if ended:
-            span._end_time, attributes._immutable = ended, True
-
-
-_HELD = "_mlflow_middleware_held"
-"""A root of ours has this attribute while the request goes on after its answer."""
-
-_EXPORTER = "_mlflow_middleware_exporter"
-"""A root of ours has its exporter here."""
-
-_UNREAD = "_mlflow_middleware_unread"
-"""A root of ours has this attribute when our own delivery will read it."""
-
-
-def _read_contents(trace: _Trace, span: LiveSpan) -> list[Written]:
-    """Give a root the inputs and outputs that were to be read later; what the app has set itself stays.
-
-    Returns:
-        What it was given.
-    """
-    unread: _Unread | None = vars(span).get(_UNREAD)
-    if unread is None:
-        return []
-    vars(span)[_UNREAD] = None
-    contents = unread.read()
-    if contents is None:
-        return []
-    known, info = encoding.attributes_of(span._span), trace.info
-    found = ((SpanAttributeKey.INPUTS, contents.inputs), (SpanAttributeKey.OUTPUTS, contents.outputs))
-    new = {key: value for key, value in found if value is not None and key not in known}
-    encoding.set_texts(span._span, {key: value.text for key, value in new.items()})
-    rest = dict(contents.attributes)
-    spans = list(trace.span_dict.values())
-    if contents.usage and not any(_USAGE in encoding.attributes_of(each._span) for each in spans):
-        rest[_USAGE] = contents.usage
-    if rest:
-        encoding.set_attributes(span._span, rest)
-    if info.request_preview is None and (inputs := new.get(SpanAttributeKey.INPUTS)):
-        info.request_preview = _shortened(inputs.preview)
-    if info.response_preview is None and (outputs := new.get(SpanAttributeKey.OUTPUTS)):
-        info.response_preview = _shortened(outputs.preview)
-    return list(new.values())
-
-
-def _shortened(preview: str) -> str:
-    """As MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
-    longest = _get_max_length()
-    preview = preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
-    return preview if len(preview) <= longest else preview[: longest - 3] + "..."
-
-
-_OK = Status(StatusCode.OK)
-
-_LOG_LEVEL: str | None = getattr(SpanAttributeKey, "LOG_LEVEL", None)
-"""The attribute for a span's severity, where MLflow knows it (3.15)."""
-
-_DEFAULT_LOG_LEVEL = {_LOG_LEVEL: 10} if _LOG_LEVEL else {}
-"""What MLflow gives to spans of type CHAIN: DEBUG (mlflow/tracing/utils/default_log_level.py)."""
 
 
 def open_root_span(
@@ -374,6 +121,9 @@ def open_root_span(
     Returns:
         The span; None when tracing is disabled or the trace is not sampled.
     """
+    source = _source()
+    if source.processor is not None and remote is None:
+        return PlainRoot.open(source, name, attributes)
     context = Context()
     links: Sequence[Link] = ()
     if remote is not None and adopt_remote:
@@ -381,8 +131,8 @@ def open_root_span(
     elif remote is not None:
         links = (Link(remote),)
     manager = InMemoryTraceManager.get_instance()
-    is_shared = adopt_remote and bool(remote and manager.get_mlflow_trace_id_from_otel_id(remote.trace_id))
-    otel_span: Any = _tracer().start_span(name, context=context, links=links)
+    is_shared = adopt_remote and bool(remote and _trace_id_of(manager, remote.trace_id))
+    otel_span: Any = source.tracer.start_span(name, context=context, links=links)
     if not otel_span.is_recording():
         return None
     trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(otel_span.context.trace_id))
@@ -391,114 +141,46 @@ def open_root_span(
         return None
     ours = {SpanAttributeKey.REQUEST_ID: trace.info.trace_id, SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN}
     encoding.set_attributes(otel_span, {**ours, **attributes})
-    return RootSpan(span, trace, is_shared)
+    return MlflowRoot(span, trace, is_shared)
 
 
-_inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_inside", default=None)
+_known_source: Source | None = None
 
 
-class TracesInside:
-    """What each trace holds from its start that the app opens where this is attached; named as in ``TraceInfo``."""
-
-    def __init__(self) -> None:
-        self.tags: dict[str, str] = {}
-        self.trace_metadata: dict[str, str] = {}
-        self.client_request_id: str | None = None
-
-    def attach(self) -> Undo:
-        """Give it to the traces opened from here; returns what undoes that, in the same context."""
-        around = mlflow.tracing.context(metadata=self.trace_metadata, tags=self.tags)
-        around.__enter__()
-        merged = _USER_TRACE_CONTEXT.get()
-        self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
-        token = _inside.set(self)
-
-        def undo() -> None:
-            _inside.reset(token)
-            around.__exit__(None, None, None)
-
-        return undo
-
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        """As `RootSpan.update_trace`, for the traces that begin from now on."""
-        _update(self, tags, metadata, client_request_id)
-
-
-def _update(
-    info: TraceInfo | TracesInside,
-    tags: Mapping[str, str] | None,
-    metadata: Mapping[str, str] | None,
-    client_request_id: str | None,
-) -> None:
-    if tags:
-        info.tags.update(tags)
-    if metadata:
-        info.trace_metadata.update(metadata)
-    if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
-        info.client_request_id = client_request_id
-
-
-_known_tracer: tuple[object, Tracer] | None = None
-
-
-def _tracer() -> Tracer:
+def _source() -> Source:
     """MLflow's tracer, which stays the same as long as its provider does; to get it takes 15 us each time."""
-    global _known_tracer  # noqa: PLW0603
-    known = _known_tracer
-    current = provider.provider._isolated_tracer_provider if _is_isolated else provider.provider.get()
-    if known is not None and known[0] is current:
-        return known[1]
-    tracer: Tracer = provider._get_tracer(__name__)
-    _known_tracer = (provider.provider.get(), tracer)
-    return tracer
+    global _known_source  # noqa: PLW0603
+    known = _known_source
+    now = provider.provider._isolated_tracer_provider if current.is_isolated() else provider.provider.get()
+    if known is not None and known.provider is now:
+        return known
+    tracer = provider._get_tracer(__name__)
+    processor = _sole_processor(tracer)
+    if processor is not None and not isinstance(tracer.id_generator, roots.Ids):
+        tracer.id_generator = roots.Ids(tracer.id_generator)
+    source = Source(provider.provider.get(), tracer, processor, InMemoryTraceManager.get_instance()._lock)
+    _known_source = source
+    return source
 
 
-def _leave(token: Any) -> None:
-    try:
-        provider.mlflow_runtime_context.detach(token)
-    except ValueError as error:  # an async generator that ends in another task's context
-        if "different Context" not in str(error):
-            raise
+def _sole_processor(tracer: Any) -> _Processor | None:
+    """Our span processor, where no other one has to see a request's root begin and end, and nothing limits its data."""
+    processors: Any = getattr(getattr(tracer, "span_processor", None), "_span_processors", ())
+    limits = getattr(tracer, "_span_limits", None)
+    if len(processors) != 1 or limits is None or not isinstance(processors[0], _Processor):
+        return None
+    is_limited = limits.max_span_attribute_length is not None or (limits.max_span_attributes or 128) < 128
+    is_plain = current.is_isolated() and processors[0].takes_plain_roots and not is_limited
+    return processors[0] if is_plain and hasattr(tracer, "id_generator") and hasattr(tracer, "sampler") else None
 
 
-def silence() -> Undo:
-    """Make every MLflow span opened from here a no-op; returns what undoes it, in the same context."""
-    unsampled = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.DEFAULT))
-    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(NonRecordingSpan(unsampled))))
-
-
-def current_context() -> Context:
-    """What is current for MLflow here, for `resume`."""
-    if _is_isolated:  # MLflow's own function reads the environment each time
-        isolated: Context = provider.mlflow_runtime_context.get_current()
-        return isolated
-    context: Context | None = provider.get_current_context()
-    return otel_current_context() if context is None else context
-
-
-def resume(context: Context) -> Undo:
-    """Make current again what was current then; returns what undoes it, in the same context."""
-    if _is_isolated:
-        return functools.partial(_leave, provider.mlflow_runtime_context.attach(context))
-    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(get_current_span(context))))
-
-
-class _Carrier:
-    """What `set_span_in_context` takes: an object that holds an OpenTelemetry span."""
-
-    def __init__(self, span: OTelSpan) -> None:
-        self._span = span
-
-
-def current_span() -> SpanContext | None:
-    """The span that is current for MLflow here, if there is one that records."""
-    span = get_current_span(provider.get_current_context())
-    return span.get_span_context() if isinstance(span, ReadableSpan) else None  # a request's root may have ended
+def _trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
+    """MLflow's id of a trace in flight; one of plain data is made into MLflow's objects."""
+    with manager._lock:
+        trace_id: str | None = manager.get_mlflow_trace_id_from_otel_id(otel_id)
+        if trace_id is None and roots.made_of(otel_id):
+            trace_id = manager.get_mlflow_trace_id_from_otel_id(otel_id)
+        return trace_id
 
 
 # --- from a finished trace to our delivery ---------------------------------------------------------------------
@@ -567,9 +249,7 @@ class FinishedTrace:
 
     def forget_contents(self) -> None:
         """Do without the inputs and outputs that are still to be read: there is no time or no room for them."""
-        for span in list(self._trace.span_dict.values()):
-            if vars(span).get(_UNREAD):
-                vars(span)[_UNREAD] = None
+        roots.forget_contents(self._trace)
 
     def is_complete(self) -> bool:
         """Whether all of its spans have ended, and nothing more will come."""
@@ -592,7 +272,9 @@ class FinishedTrace:
 
     def _read(self, experiment_id: str) -> tuple[TraceInfo, list[LiveSpan], list[Written]]:
         self.is_read = True
-        read = [each for span in list(self._trace.span_dict.values()) for each in _read_contents(self._trace, span)]
+        read = [
+            each for span in list(self._trace.span_dict.values()) for each in roots.read_contents(self._trace, span)
+        ]
         self._finalize(self._trace)
         info = copy.copy(self._trace.info)
         info.tags, info.trace_metadata = dict(info.tags), dict(info.trace_metadata)  # the app may go on
@@ -605,12 +287,56 @@ class FinishedTrace:
 
 def _size(span: LiveSpan) -> int:
     attached = sum(len(each.content_bytes) for each in span._attachments.values())
-    unread: _Unread | None = vars(span).get(_UNREAD)
-    return 500 + attached + (unread.size if unread else 0) + encoding.size_of_attributes(span._span)
+    return 500 + attached + roots.unread_of(span) + encoding.size_of_attributes(span._span)
 
 
 def _has_open_spans(trace: _Trace) -> bool:
-    return any(span.end_time_ns is None or _HELD in vars(span) for span in list(trace.span_dict.values()))
+    return any(map(roots.is_open, list(trace.span_dict.values())))
+
+
+class FinishedRequest(FinishedTrace):
+    """A request's trace of which MLflow's objects were not made, or not before it had ended."""
+
+    __slots__ = ("_root",)
+
+    def __init__(
+        self, tracking_uri: str, root: PlainRoot, finalize: Callable[[_Trace], None], supplement: bool = False
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.trace_id = root.trace_id
+        self.experiment_id = root.experiment_id
+        self.supplement = supplement
+        self.captured_by = None
+        self.is_read = False
+        self.size = 1000 + root.size
+        self._root = root
+        self._finalize = finalize
+
+    def made(self, trace: _Trace) -> None:
+        """MLflow's objects have been made."""
+        self._trace = trace
+
+    def forget_contents(self) -> None:
+        """See `FinishedTrace`."""
+        self._root.forget_contents()
+
+    def is_complete(self) -> bool:
+        """See `FinishedTrace`."""
+        trace: _Trace | None = getattr(self, "_trace", None)
+        return not (_has_open_spans(trace) if trace else self._root.is_open)
+
+    def content(self, experiment_id: str) -> TraceContent:
+        """See `FinishedTrace`."""
+        self.is_read = True
+        if not self._root.is_read():
+            return super().content(experiment_id)
+        otlp, info = self._root.encoded(experiment_id)
+        return TraceContent(otlp, info, [], {}, outlived=False)
+
+    def entity(self, experiment_id: str) -> Trace:
+        """See `FinishedTrace`; it is made of MLflow's objects, and so are its supplements."""
+        self._root.made()
+        return super().entity(experiment_id)
 
 
 MAX_OUTLIVED = 1000
@@ -662,6 +388,11 @@ class _Exporter(SpanExporter):
                 self._put(finished)
         return SpanExportResult.SUCCESS
 
+    def goes_on(self, otel_id: int, finished: FinishedTrace) -> None:
+        """A trace that is in delivery already may get more spans."""
+        self._outlived[otel_id] = finished
+        self._forget_oldest(InMemoryTraceManager.get_instance())
+
     def _forget_oldest(self, manager: InMemoryTraceManager) -> None:
         """Of delivered traces whose last span never ends, only so many are remembered."""
         while len(self._outlived) > MAX_OUTLIVED:
@@ -681,9 +412,13 @@ class _Processor(BaseMlflowSpanProcessor):
     def __init__(self, tracking_uri: str, put: Callable[[FinishedTrace], None], queue: object) -> None:
         exporter = _Exporter(tracking_uri, put, queue, self._finalize)
         super().__init__(exporter, export_metrics=provider.should_export_otlp_metrics())
-        global _is_isolated  # noqa: PLW0603
-        _is_isolated = MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get())
+        current.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
         self._is_slim = is_slim()
+        self._tracking_uri = tracking_uri
+        self.put = put
+        self.takes_plain_roots = not (
+            self._export_metrics or MLFLOW_TRACE_TIMEOUT_SECONDS.get() or is_databricks_uri(tracking_uri)
+        )
         self._destination_of_environment = provider._MLFLOW_TRACE_USER_DESTINATION._get_trace_location_from_env()
 
     def _metadata_of(self, run: Run | None) -> dict[str, Any]:
@@ -705,15 +440,21 @@ class _Processor(BaseMlflowSpanProcessor):
         chosen = provider._MLFLOW_TRACE_USER_DESTINATION
         return chosen._context_local_value.get() or chosen._global_value or self._destination_of_environment
 
-    def _get_basic_trace_tags(self, span: ReadableSpan) -> dict[str, Any]:
+    def _get_basic_trace_tags(self, span: ReadableSpan | PlainRoot) -> dict[str, Any]:
         if not self._is_slim:
             tags: dict[str, Any] = super()._get_basic_trace_tags(span)
             return tags
         return {**(get_configured_trace_tags() or {}), TraceTagKey.TRACE_NAME: span.name}
 
     def _start_trace(self, root_span: Span) -> TraceInfo:
+        begun = roots.being_made()
+        info = begun.info(begun.experiment_id) if begun else self._info_of(root_span)
+        self._trace_manager.register_trace(root_span.context.trace_id, info)
+        return info
+
+    def _info_of(self, root_span: Span) -> TraceInfo:
         run = fluent._get_latest_active_run()
-        info = TraceInfo(
+        return TraceInfo(
             trace_id=generate_mlflow_trace_id_from_otel_trace_id(root_span.context.trace_id),
             trace_location=TraceLocation.from_experiment_id(_experiment_id(root_span, self._destination(), run)),
             request_time=(root_span.start_time or 0) // 1_000_000,
@@ -721,21 +462,49 @@ class _Processor(BaseMlflowSpanProcessor):
             state=TraceState.IN_PROGRESS,
             trace_metadata=self._metadata_of(run),
             tags=self._get_basic_trace_tags(root_span),
-            client_request_id=inside.client_request_id if (inside := _inside.get()) else None,
+            client_request_id=inside.client_request_id if (inside := roots.inside.get()) else None,
         )
-        self._trace_manager.register_trace(root_span.context.trace_id, info)
-        return info
+
+    def describe(self, root: PlainRoot) -> None:
+        """Give a root that is plain data what MLflow gives to each trace when it begins."""
+        run = fluent._get_latest_active_run()
+        root.experiment_id = _chosen_experiment(self._destination(), run)
+        root.trace_metadata = self._metadata_of(run)
+        root.tags = self._get_basic_trace_tags(root)
+        inside = roots.inside.get()
+        root.client_request_id = inside.client_request_id if inside else None
+
+    def finished(self, root: PlainRoot, supplement: bool = False) -> FinishedRequest:
+        """A root that is plain data, as it waits for delivery."""
+        return FinishedRequest(self._tracking_uri, root, self._finalize, supplement)
+
+    def summary(self, texts: Mapping[str, str], usage: Mapping[str, int] | None) -> dict[str, str]:
+        """What `_finalize` puts into a trace's metadata, for one that is a root without other spans.
+
+        Args:
+            texts: Its inputs and outputs, as JSON.
+            usage: The tokens that it used.
+        """
+        found = {
+            TraceMetadataKey.INPUTS: self._truncate_metadata(texts.get(SpanAttributeKey.INPUTS)),
+            TraceMetadataKey.OUTPUTS: self._truncate_metadata(texts.get(SpanAttributeKey.OUTPUTS)),
+        }
+        if usage:
+            found[TraceMetadataKey.TOKEN_USAGE] = json.dumps(dict(usage))
+        return found
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         trace_id = self._trace_manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id)
         if trace_id is None and not _is_local_root(span):
-            return
+            trace_id = _trace_id_of(self._trace_manager, span.context.trace_id)
+            if trace_id is None:
+                return
         if trace_id is None:
             trace_id = self._start_trace(span).trace_id
         is_ours = span.instrumentation_scope is not None and span.instrumentation_scope.name == __name__
         live = _live_root(span, trace_id) if is_ours else create_mlflow_span(span, trace_id)
         if is_ours:
-            vars(live).update({_UNREAD: None, _EXPORTER: self.span_exporter})
+            roots.adopt(live, self.span_exporter)
         with self._trace_manager._lock:  # ``register_span`` decodes the trace id once more for that: 15 us
             trace = self._trace_manager._traces.get(trace_id)
             if trace is not None:
@@ -791,8 +560,7 @@ def _live_root(span: Span, trace_id: str) -> LiveSpan:
     return live
 
 
-_USAGE = "mlflow.chat.tokenUsage"
-_SUMMED_UP = (_USAGE, "mlflow.llm.cost")
+_SUMMED_UP = (roots.USAGE, "mlflow.llm.cost")
 """Span attributes that MLflow sums up for the trace (mlflow/tracing/constant.py: CHAT_USAGE, LLM_COST)."""
 
 
@@ -809,6 +577,10 @@ def _experiment_id(span: ReadableSpan, destination: object, run: Run | None) -> 
     attributes = encoding.attributes_of(span)
     if attributes and (experiment_id := get_otel_attribute(span, SpanAttributeKey.EXPERIMENT_ID)):
         return str(experiment_id)
+    return _chosen_experiment(destination, run)
+
+
+def _chosen_experiment(destination: object, run: Run | None) -> str | None:
     if experiment_id := getattr(destination, "experiment_id", None):
         return str(experiment_id)
     if run:
@@ -886,12 +658,17 @@ def _forget_missing_modules() -> None:
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
-MAX_IN_FLIGHT = 100_000
-"""Traces in flight in one process; past that the oldest are given up, so that roots that never end do not pile up."""
-
-
 class _InFlight(dict[str, _Trace]):
-    """MLflow's registry of traces in flight, without its limits of 1,000 traces and one hour."""
+    """MLflow's registry of traces in flight, without its limits of 1,000 traces and one hour.
+
+    It finds requests that are plain data, too.
+    """
+
+    def get(self, trace_id: str, default: Any = None) -> Any:
+        found = super().get(trace_id)
+        if found is None and roots.made_of(trace_id):
+            found = super().get(trace_id)
+        return default if found is None else found
 
     def __setitem__(self, trace_id: str, trace: _Trace) -> None:
         super().__setitem__(trace_id, trace)

@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
@@ -30,7 +31,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMes
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import SpanContext, StatusCode
 
 _STATUS_NAMES = {
     StatusCode.UNSET: "STATUS_CODE_UNSET",
@@ -106,16 +107,81 @@ def spans_to_otlp(spans: Sequence[LiveSpan], read: Mapping[str, Any]) -> bytes:
     return bytes(request.SerializeToString())
 
 
+@dataclass(slots=True)
+class Plain:
+    """A root without parent, events and links, as data.
+
+    Attributes:
+        name: Its name.
+        context: Its ids.
+        start_time: Nanoseconds since the epoch.
+        end_time: The same.
+        error: What its error status says; None for OK.
+        attributes: Values that JSON can hold.
+        texts: Their JSON; what is not there is added.
+    """
+
+    name: str
+    context: SpanContext
+    start_time: int
+    end_time: int
+    error: str | None
+    attributes: dict[str, Any]
+    texts: dict[str, str]
+
+    def __post_init__(self) -> None:
+        known = self.texts
+        self.texts = {key: known[key] if key in known else _to_json(value) for key, value in self.attributes.items()}
+
+
+def plain_to_otlp(root: Plain, resource: Resource) -> bytes:
+    """As `spans_to_otlp`, of a root that is data."""
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.CopyFrom(_resource(resource))
+    spans = resource_spans.scope_spans.add().spans
+    try:
+        _fill_plain(spans.add(), root)
+    except Exception:  # it holds what protobuf refuses
+        del spans[:]
+        root.name, root.error, root.attributes = map(_sendable, (root.name, root.error, root.attributes))
+        _fill_plain(spans.add(), root)
+    return bytes(request.SerializeToString())
+
+
+def _fill_plain(message: SpanMessage, root: Plain) -> None:
+    _fill_ids(message, root)
+    status: Any = message.status
+    status.code = (StatusCode.OK if root.error is None else StatusCode.ERROR).value
+    if root.error:
+        status.message = root.error
+    values = root.attributes
+    message.MergeFromString(
+        b"".join(
+            [
+                _known_attribute(key, text)
+                if len(text) + len(key) <= _SHORT
+                else _new_attribute(key, text, values[key])
+                for key, text in root.texts.items()
+            ]
+        )
+    )
+
+
+def _fill_ids(message: SpanMessage, span: Any) -> None:
+    message.trace_id = span.context.trace_id.to_bytes(16, "big")
+    message.span_id = span.context.span_id.to_bytes(8, "big")
+    message.name = span.name
+    message.start_time_unix_nano = span.start_time
+    message.end_time_unix_nano = span.end_time
+
+
 def _fill(message: SpanMessage, span: LiveSpan, read: Mapping[str, Any]) -> None:
     otel = span._span
     if span._links or otel._events:
         message.CopyFrom(span.to_immutable_span().to_otel_proto())
         return
-    message.trace_id = otel.context.trace_id.to_bytes(16, "big")
-    message.span_id = otel.context.span_id.to_bytes(8, "big")
-    message.name = otel.name
-    message.start_time_unix_nano = otel.start_time
-    message.end_time_unix_nano = otel.end_time
+    _fill_ids(message, otel)
     if otel.parent is not None:
         message.parent_span_id = otel.parent.span_id.to_bytes(8, "big")
     message.status.code = otel.status.status_code.value
@@ -220,13 +286,23 @@ def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
         immutable = [span.to_immutable_span() for span in spans]
         add_size_stats_to_trace_metadata(Trace(info, TraceData(immutable)))
         return _info_by_mlflow(info).encode()
+    return _info_to_json(info, [_size_of(span) for span in spans])
+
+
+def plain_info_to_json(info: TraceInfo, root: Plain) -> bytes:
+    """As `info_to_json`, of a trace that is a root without other spans."""
+    status = StatusCode.OK if root.error is None else StatusCode.ERROR
+    return _info_to_json(info, [_size(root, status, root.error, root.texts)])
+
+
+def _info_to_json(info: TraceInfo, sizes: list[int]) -> bytes:
     plain = _info_to_dict(info)
     metadata = plain.pop("trace_metadata")
     text, texts = json.dumps(plain), json.dumps(metadata)
     if "\\ud" in text or "\\ud" in texts:  # half a surrogate pair, maybe
         text, texts = json.dumps(_sendable(plain)), json.dumps(_sendable(metadata))
     size = len(text) + len(texts) + len(f', "trace_metadata": , "execution_duration_ms": {info.execution_duration}')
-    stats = _size_stats(size, spans)
+    stats = _size_stats(size, sizes)
     duration = ""
     if info.execution_duration is not None:
         duration = f', "execution_duration": "{_duration(info.execution_duration)}"'
@@ -242,14 +318,14 @@ def _info_by_mlflow(info: TraceInfo) -> str:
         return str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
 
 
-def _size_stats(info: int, spans: Sequence[LiveSpan]) -> str:
+def _size_stats(info: int, spans: list[int]) -> str:
     """The sizes of a trace's JSON, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata`` finds them; as JSON.
 
     Args:
         info: Bytes of its info.
-        spans: Its spans.
+        spans: Those of each span.
     """
-    sizes = sorted(_size_of(span) for span in spans)
+    sizes = sorted(spans)
     total = sum(sizes) + info + len('{"info": , "data": {"spans": []}}') + (len(sizes) - 1) * 2
     p25, p50, p75 = (int(_percentile(sizes, share)) for share in (0.25, 0.50, 0.75))
     stats = f'\\"total_size_bytes\\": {total}, \\"num_spans\\": {len(sizes)}, \\"max\\": {sizes[-1]}'
@@ -262,10 +338,13 @@ def _size_of(span: LiveSpan) -> int:
     otel = span._span
     if span._links or otel._events:
         return len(json.dumps(span.to_immutable_span().to_dict(), default=str))
-    size = _FIXED + len(str(otel.start_time)) + len(str(otel.end_time)) + len(_STATUS_NAMES[otel.status.status_code])
-    size += len(_BASE64_ID if otel.parent is not None else "null")
-    size += len(encode_basestring_ascii(otel.name)) + len(encode_basestring_ascii(otel.status.description or ""))
-    attributes = attributes_of(otel).copy()
+    parent = len(_BASE64_ID) - len("null") if otel.parent is not None else 0
+    return parent + _size(otel, otel.status.status_code, otel.status.description, attributes_of(otel).copy())
+
+
+def _size(span: Any, status: StatusCode, description: str | None, attributes: dict[str, Any]) -> int:
+    size = _FIXED + len(str(span.start_time)) + len(str(span.end_time)) + len(_STATUS_NAMES[status]) + len("null")
+    size += len(encode_basestring_ascii(span.name)) + len(encode_basestring_ascii(description or ""))
     others = [text for text in attributes.values() if type(text) is not str]  # set with OpenTelemetry's own API
     size += sum(len(json.dumps(text, default=str)) - 2 for text in others)
     texts = [text for text in attributes.values() if type(text) is str] if others else attributes.values()

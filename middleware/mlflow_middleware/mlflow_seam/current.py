@@ -1,0 +1,83 @@
+"""What is current for MLflow in this context: a request's root, a span inside it, or nothing that records."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from mlflow.tracing import provider
+from mlflow.tracing.provider import detach_span_from_context, set_span_in_context
+from opentelemetry.context import Context
+from opentelemetry.context import get_current as otel_current_context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_current_span
+from opentelemetry.trace import Span as OTelSpan
+from opentelemetry.trace import set_span_in_context as otel_set_span_in_context
+
+Undo = Callable[[], object]
+"""Makes current again what was current before; to be called in the same context."""
+
+_is_isolated = False
+
+
+def set_isolated(is_isolated: bool) -> None:
+    """Say whether MLflow keeps its own current span, apart from OpenTelemetry's: known when its provider is made."""
+    global _is_isolated  # noqa: PLW0603
+    _is_isolated = is_isolated
+
+
+def is_isolated() -> bool:
+    """Whether MLflow keeps its own current span, apart from OpenTelemetry's."""
+    return _is_isolated
+
+
+def attach(span: OTelSpan) -> Undo:
+    """Make a span current; returns what undoes it, in the same context."""
+    if not _is_isolated:
+        return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(span)))
+    # as ``set_span_in_context`` and its counterpart do it, which read the environment for each: 15 us
+    context = otel_set_span_in_context(span, provider.mlflow_runtime_context.get_current())
+    return functools.partial(_leave, provider.mlflow_runtime_context.attach(context))
+
+
+def silence() -> Undo:
+    """Make every MLflow span opened from here a no-op; returns what undoes it, in the same context."""
+    unsampled = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.DEFAULT))
+    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(NonRecordingSpan(unsampled))))
+
+
+def current_context() -> Context:
+    """What is current for MLflow here, for `resume`."""
+    if _is_isolated:  # MLflow's own function reads the environment each time
+        isolated: Context = provider.mlflow_runtime_context.get_current()
+        return isolated
+    context: Context | None = provider.get_current_context()
+    return otel_current_context() if context is None else context
+
+
+def resume(context: Context) -> Undo:
+    """Make current again what was current then; returns what undoes it, in the same context."""
+    if _is_isolated:
+        return functools.partial(_leave, provider.mlflow_runtime_context.attach(context))
+    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(get_current_span(context))))
+
+
+def current_span() -> SpanContext | None:
+    """The span that is current for MLflow here, if there is one that is stored; a request's root may have ended."""
+    span = get_current_span(provider.get_current_context())
+    return None if isinstance(span, NonRecordingSpan) else span.get_span_context()
+
+
+class _Carrier:
+    """What `set_span_in_context` takes: an object that holds an OpenTelemetry span."""
+
+    def __init__(self, span: OTelSpan) -> None:
+        self._span = span
+
+
+def _leave(token: Any) -> None:
+    try:
+        provider.mlflow_runtime_context.detach(token)
+    except ValueError as error:  # an async generator that ends in another task's context
+        if "different Context" not in str(error):
+            raise

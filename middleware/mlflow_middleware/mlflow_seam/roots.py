@@ -1,0 +1,836 @@
+"""The root span of a request, and the trace's own data.
+
+As long as nobody but the middleware speaks of a request's trace, it is plain data (`PlainRoot`), and encoded as such.
+MLflow's and OpenTelemetry's objects for it (`MlflowRoot`) cost 110 us, and 25 objects that the garbage collector looks
+after until the trace is sent. So they are made when they are needed: for a child span, for MLflow's own functions, for
+an exception, for the app's own span processors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import mlflow
+from mlflow.entities import LiveSpan
+from mlflow.entities.span import SpanType
+from mlflow.entities.trace_info import TraceInfo
+from mlflow.entities.trace_location import TraceLocation
+from mlflow.entities.trace_state import TraceState
+from mlflow.tracing.config import get_config
+from mlflow.tracing.constant import SpanAttributeKey, TraceTagKey
+from mlflow.tracing.context import _USER_TRACE_CONTEXT
+from mlflow.tracing.fluent import _set_last_active_trace_id
+from mlflow.tracing.trace_manager import InMemoryTraceManager, _Trace
+from mlflow.tracing.utils.processor import apply_span_processors
+from mlflow.tracing.utils.truncation import _get_max_length
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Span
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import Span as OTelSpan
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from mlflow_middleware.mlflow_seam import current, encoding
+from mlflow_middleware.mlflow_seam.current import Undo
+
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_seam import FinishedRequest
+
+MAX_CLIENT_REQUEST_ID = 50
+"""Characters of MLflow's ``client_request_id`` column (mlflow/store/tracking/dbmodels/models.py, SqlTraceInfo)."""
+
+MAX_IN_FLIGHT = 100_000
+"""Traces in flight in one process; past that the oldest are given up, so that roots that never end do not pile up."""
+
+_OK = Status(StatusCode.OK)
+
+_LOG_LEVEL: str | None = getattr(SpanAttributeKey, "LOG_LEVEL", None)
+"""The attribute for a span's severity, where MLflow knows it (3.15)."""
+
+_DEFAULT_LOG_LEVEL: dict[str, object] = {_LOG_LEVEL: 10} if _LOG_LEVEL else {}
+"""What MLflow gives to spans of type CHAIN: DEBUG (mlflow/tracing/utils/default_log_level.py)."""
+
+USAGE = "mlflow.chat.tokenUsage"
+"""The span attribute for token usage (mlflow/tracing/constant.py: CHAT_USAGE)."""
+
+_HELD = "_mlflow_middleware_held"
+"""A root of ours has this attribute while the request goes on after its answer."""
+
+_EXPORTER = "_mlflow_middleware_exporter"
+"""A root of ours has its exporter here."""
+
+_UNREAD = "_mlflow_middleware_unread"
+"""A root of ours has this attribute when our own delivery will read it."""
+
+
+# --- what a root holds -----------------------------------------------------------------------------------------
+
+
+class Written(NamedTuple):
+    """What a trace holds of a body.
+
+    Attributes:
+        value: What JSON can hold.
+        text: Its JSON.
+        preview: What a person would read of it.
+    """
+
+    value: object
+    text: str
+    preview: str
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a request's bodies say.
+
+    Attributes:
+        inputs: The root's inputs; None for none.
+        outputs: The root's outputs; None for none.
+        usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
+        attributes: More of the root's attributes.
+    """
+
+    inputs: Written | None
+    outputs: Written | None
+    usage: Mapping[str, int] | None
+    attributes: Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Unread:
+    """What is still to be read for a root: how, and the bytes that it holds until then."""
+
+    read: Callable[[], Contents | None]
+    size: int
+
+
+class RootSpan(Protocol):
+    """The root span of one request's trace, and the trace's own data (tags, metadata)."""
+
+    trace_id: str
+    """MLflow's trace id, ``tr-`` and 32 hexadecimal digits."""
+
+    def attach(self) -> Undo:
+        """Make this the current span; returns what undoes it, in the same context."""
+
+    def set_attributes(self, attributes: Mapping[str, object]) -> None:
+        """Set span attributes; values are anything that JSON can hold."""
+
+    def rename(self, name: str) -> None:
+        """Name the span and its trace."""
+
+    def read_later(self, read: Callable[[], Contents | None], size: int) -> None:
+        """Have inputs and outputs read by the sender, out of the request's way.
+
+        Where MLflow's own exporter has to find them, or one of the app's span processors, they are read when the span
+        ends.
+
+        Args:
+            read: Gives them; None for neither.
+            size: Bytes that are held until then.
+        """
+
+    def fail(self, error: BaseException) -> None:
+        """Record an exception as OpenTelemetry does, and the error status with it; also while the trace is held."""
+
+    def set_error(self, description: str) -> None:
+        """Set the error status, unless an exception already did."""
+
+    def update_trace(
+        self,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        client_request_id: str | None = None,
+    ) -> None:
+        """Add tags and metadata to the trace, and set its client request id where the server can store it."""
+
+    def metadata(self, key: str) -> str | None:
+        """The trace's metadata value for ``key``, as it stands now."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the span's status is an error."""
+
+    def seconds(self, end_time_ns: int | None = None) -> float:
+        """How long the span has taken, until now or a time (nanoseconds since the epoch)."""
+
+    def discard(self) -> bool:
+        """Forget the trace, so that nothing of it will be exported.
+
+        Returns:
+            Whether that was done; a trace that another request of this process has begun is left alone.
+        """
+
+    def end(self, end_time_ns: int | None = None) -> None:
+        """End the span, now or at a time (nanoseconds since the epoch); its status is OK unless an error was set."""
+
+    def hold(self) -> bool:
+        """Let the trace take spans, tags and an error also after this span has ended, until it is released.
+
+        Returns:
+            Whether that is so; MLflow's own exporter is not to be held.
+        """
+
+    def release(self) -> None:
+        """Nothing more will come; what came after the trace was read is delivered."""
+
+
+def update(
+    info: TraceInfo | TracesInside | PlainRoot,
+    tags: Mapping[str, str] | None,
+    metadata: Mapping[str, str] | None,
+    client_request_id: str | None,
+) -> None:
+    """Add to what is known of a trace."""
+    if tags:
+        info.tags.update(tags)
+    if metadata:
+        info.trace_metadata.update(metadata)
+    if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
+        info.client_request_id = client_request_id
+
+
+_OF_A_ROOT = {SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN}
+
+
+# --- as plain data ---------------------------------------------------------------------------------------------
+
+
+class Source(NamedTuple):
+    """What makes the spans of requests.
+
+    Attributes:
+        provider: The tracer provider that this is of.
+        tracer: Its tracer for us.
+        processor: Ours, where a root may be plain data: no other processor wants to see it, and no limit is set on its
+            attributes.
+        lock: MLflow's, which is held over a fork.
+    """
+
+    provider: object
+    tracer: Any
+    processor: Any
+    lock: threading.RLock
+
+
+in_flight: dict[int, PlainRoot] = {}
+"""The requests whose roots are plain data, by OpenTelemetry's trace id, until nothing more can come."""
+
+_MAX_PLAIN_ATTRIBUTES = 100
+"""More than that are left to OpenTelemetry, which takes 128."""
+
+_NO_CONTEXT = Context()
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+
+class PlainRoot:
+    """A `RootSpan` that is plain data until somebody asks for more; the names of `TraceInfo` where they mean the same.
+
+    Attributes:
+        name: The span's name.
+        context: Its ids.
+        start_time: Nanoseconds since the epoch.
+        end_time: The same; None while it runs.
+        error: What the error status says; None for no error.
+        attributes: Values that JSON can hold.
+        experiment_id: Where the trace goes; None for the one that the environment names.
+        finished: What waits for delivery, once it has ended.
+    """
+
+    __slots__ = (
+        "_contents",
+        "_is_changed",
+        "_is_held",
+        "_made",
+        "_source",
+        "_unread",
+        "attributes",
+        "client_request_id",
+        "context",
+        "end_time",
+        "error",
+        "experiment_id",
+        "finished",
+        "name",
+        "start_time",
+        "tags",
+        "trace_id",
+        "trace_metadata",
+    )
+
+    def __init__(self, source: Source, name: str, attributes: Mapping[str, object], trace_id: int) -> None:
+        self._source = source
+        self._made: MlflowRoot | None = None
+        self._unread: Unread | None = None
+        self._contents: Contents | None = None
+        self._is_held = False
+        self._is_changed = False
+        self.name = name
+        self.context = SpanContext(trace_id, source.tracer.id_generator.generate_span_id(), False, _SAMPLED)
+        self.trace_id = f"tr-{trace_id:032x}"
+        self.start_time = time.time_ns()
+        self.end_time: int | None = None
+        self.error: str | None = None
+        self.attributes = {SpanAttributeKey.REQUEST_ID: self.trace_id, **_OF_A_ROOT, **attributes}
+        self.finished: FinishedRequest | None = None
+        self.client_request_id: str | None = None
+        self.experiment_id: str | None
+        self.tags: dict[str, str]
+        self.trace_metadata: dict[str, str]
+        source.processor.describe(self)
+        in_flight[trace_id] = self
+        if len(in_flight) > MAX_IN_FLIGHT:
+            in_flight.pop(next(iter(in_flight)), None)
+
+    @classmethod
+    def open(cls, source: Source, name: str, attributes: Mapping[str, object]) -> PlainRoot | None:
+        """Start one; None where the trace is not sampled."""
+        tracer = source.tracer
+        trace_id = tracer.id_generator.generate_trace_id()
+        sampled = tracer.sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
+        return cls(source, name, attributes, trace_id) if sampled.decision.is_recording() else None
+
+    # --- a root span ---
+
+    def attach(self) -> Undo:
+        return current.attach(_CurrentSpan(self))
+
+    def set_attributes(self, attributes: Mapping[str, object]) -> None:
+        with self._source.lock:
+            if self._made is None and len(self.attributes) + len(attributes) <= _MAX_PLAIN_ATTRIBUTES:
+                self.attributes.update(attributes)
+                return
+        self.made().set_attributes(attributes)
+
+    def rename(self, name: str) -> None:
+        with self._source.lock:
+            if self._made is None:
+                self.name = self.tags[TraceTagKey.TRACE_NAME] = name
+                return
+        self._made.rename(name)
+
+    def read_later(self, read: Callable[[], Contents | None], size: int) -> None:
+        with self._source.lock:
+            if self._made is None:
+                self._unread = Unread(read, size)
+                return
+        self._made.read_later(read, size)
+
+    def fail(self, error: BaseException) -> None:
+        if self._made or self.end_time is None or self._is_held:
+            self.made().fail(error)
+
+    def set_error(self, description: str) -> None:
+        with self._source.lock:
+            if self._made is None:
+                self.error = self.error or description
+                return
+        self._made.set_error(description)
+
+    def update_trace(
+        self,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        client_request_id: str | None = None,
+    ) -> None:
+        with self._source.lock:
+            if self._made is None:
+                update(self, tags, metadata, client_request_id)
+                self._is_changed = True
+                return
+        self._made.update_trace(tags, metadata, client_request_id)
+
+    def metadata(self, key: str) -> str | None:
+        return self.trace_metadata.get(key)  # made or not: the trace info has the same dictionary
+
+    @property
+    def failed(self) -> bool:
+        return self._made.failed if self._made else self.error is not None
+
+    def seconds(self, end_time_ns: int | None = None) -> float:
+        return ((end_time_ns or time.time_ns()) - self.start_time) / 1e9
+
+    def discard(self) -> bool:
+        with self._source.lock:
+            if self._made is None:
+                in_flight.pop(self.context.trace_id, None)
+                return True
+        return self._made.discard()
+
+    def end(self, end_time_ns: int | None = None) -> None:
+        if get_config().span_processors:
+            self.made()
+        with self._source.lock:
+            if self._made is None:
+                self.end_time = end_time_ns or time.time_ns()
+                if self._is_held:
+                    is_wanted = self.context.trace_id in in_flight
+                else:
+                    is_wanted = in_flight.pop(self.context.trace_id, None) is not None
+                if is_wanted:  # else it was discarded
+                    self.finished = self._source.processor.finished(self)
+        if self._made:
+            self._made.end(end_time_ns)
+        elif self.finished:
+            _set_last_active_trace_id(self.trace_id)
+            self._source.processor.put(self.finished)
+
+    def hold(self) -> bool:
+        with self._source.lock:
+            if self._made is None:
+                self._is_held = True
+                return True
+        return self._made.hold()
+
+    def release(self) -> None:
+        supplement = None
+        with self._source.lock:
+            if self._made is None:
+                in_flight.pop(self.context.trace_id, None)
+                if self._is_held and self._is_changed and self.finished and self.finished.is_read:
+                    supplement = self._source.processor.finished(self, supplement=True)
+                self._is_held = False
+        if self._made:
+            self._made.release()
+        elif supplement:
+            self._source.processor.put(supplement)
+
+    # --- for the sender ---
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may come."""
+        return self._is_held
+
+    @property
+    def size(self) -> int:
+        """Bytes, about, that it holds."""
+        texts = sum([len(value) for value in self.attributes.values() if type(value) is str])
+        return 500 + texts + (self._unread.size if self._unread else 0)
+
+    def forget_contents(self) -> None:
+        """Do without what is still to be read."""
+        if self._made:
+            self._made.forget_contents()
+        self._unread = None
+
+    def is_read(self) -> bool:
+        """Take it as it is from here: whether that can be done, or MLflow's objects for it have been made."""
+        with self._source.lock:
+            if self._made is not None:
+                return False
+            self._is_changed = False
+            return True
+
+    def encoded(self, experiment_id: str) -> tuple[bytes, bytes]:
+        """Its span as an OTLP request, and its info as the body of ``POST /api/3.0/mlflow/traces``."""
+        unread = self._unread
+        if unread is not None:
+            self._contents = unread.read()
+            self._unread = None
+        contents = self._contents or _NOTHING
+        attributes = {**_DEFAULT_LOG_LEVEL, **self.attributes, **contents.attributes}
+        texts = {}
+        if contents.usage:
+            attributes[USAGE] = contents.usage
+        for key, written in ((SpanAttributeKey.INPUTS, contents.inputs), (SpanAttributeKey.OUTPUTS, contents.outputs)):
+            if written is not None:
+                attributes[key], texts[key] = written.value, written.text
+        with self._source.lock:  # the app may go on
+            info = self.info(experiment_id)
+            info.tags, info.trace_metadata = self.tags.copy(), self.trace_metadata.copy()
+        end = self.end_time or self.start_time
+        info.execution_duration = (end - self.start_time) // 1_000_000
+        info.state = TraceState.OK if self.error is None else TraceState.ERROR
+        info.request_preview = _preview(contents.inputs)
+        info.response_preview = _preview(contents.outputs)
+        info.trace_metadata.update(self._source.processor.summary(texts, contents.usage))
+        plain = encoding.Plain(self.name, self.context, self.start_time, end, self.error, attributes, texts)
+        return encoding.plain_to_otlp(plain, self._source.tracer.resource), encoding.plain_info_to_json(info, plain)
+
+    def info(self, experiment_id: str | None) -> TraceInfo:
+        """Its trace info, in progress."""
+        return TraceInfo(
+            trace_id=self.trace_id,
+            trace_location=TraceLocation.from_experiment_id(experiment_id),
+            request_time=self.start_time // 1_000_000,
+            execution_duration=None,
+            state=TraceState.IN_PROGRESS,
+            trace_metadata=self.trace_metadata,
+            tags=self.tags,
+            client_request_id=self.client_request_id,
+        )
+
+    # --- as MLflow's objects ---
+
+    def made(self) -> MlflowRoot:
+        """MLflow's objects for it; made when they are asked for first."""
+        with self._source.lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def _make(self) -> MlflowRoot:
+        is_wanted = in_flight.pop(self.context.trace_id, None) is not None
+        _making.root = self
+        try:
+            span = self._source.tracer.start_span(self.name, context=Context(), start_time=self.start_time)
+        finally:
+            _making.root = None
+        manager = InMemoryTraceManager.get_instance()
+        trace = manager._traces[self.trace_id]
+        live = trace.span_dict[f"{self.context.span_id:016x}"]
+        made = MlflowRoot(live, trace, is_shared=False)
+        encoding.set_attributes(span, self.attributes)
+        vars(live)[_UNREAD] = self._unread
+        if self._contents:
+            give(trace, live, self._contents)
+        if self.error is not None:
+            made.set_error(self.error)
+        if self._is_held:
+            made.hold()
+        if self.end_time is not None:
+            made.end_quietly(self.end_time)
+        if self.finished:
+            self.finished.made(trace)
+            vars(live)[_EXPORTER].goes_on(self.context.trace_id, self.finished)
+        if not is_wanted:
+            made.discard()
+        return made
+
+
+_NOTHING = Contents(None, None, None, {})
+
+
+def _preview(written: Written | None) -> str | None:
+    return _shortened(written.preview) if written else None
+
+
+class _Making(threading.local):
+    """The root of which the objects are being made in this thread."""
+
+    root: PlainRoot | None = None
+
+
+_making = _Making()
+
+
+def being_made() -> PlainRoot | None:
+    """The root whose span begins right now, where it is one that has begun before."""
+    return _making.root
+
+
+class Ids(IdGenerator):
+    """Gives a root that is being made the ids that it has already; anything else gets new ones."""
+
+    def __init__(self, around: IdGenerator) -> None:
+        self._around = around
+
+    def generate_trace_id(self) -> int:
+        """See ``IdGenerator``."""
+        root = _making.root
+        return root.context.trace_id if root else self._around.generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        """See ``IdGenerator``."""
+        root = _making.root
+        return root.context.span_id if root else self._around.generate_span_id()
+
+    def is_trace_id_random(self) -> bool:
+        """See ``IdGenerator``."""
+        return bool(getattr(self._around, "is_trace_id_random", bool)())
+
+
+def made_of(trace_id: object) -> bool:
+    """Make the objects of a request that is plain data so far, given MLflow's or OpenTelemetry's trace id.
+
+    Returns:
+        Whether there is such a request.
+    """
+    try:
+        otel_id = int(trace_id[3:], 16) if isinstance(trace_id, str) else trace_id
+    except ValueError:
+        return False
+    root = in_flight.get(otel_id) if isinstance(otel_id, int) else None
+    if root is not None:
+        root.made()
+    return root is not None
+
+
+def _asked(name: str) -> Any:
+    """A method of a span that has to be made for it."""
+
+    def ask(self: _CurrentSpan, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.root.made().otel, name)(*args, **kwargs)
+
+    return ask
+
+
+class _CurrentSpan(OTelSpan):
+    """What is current in a request whose root is plain data; whoever asks for more than its ids has it made."""
+
+    def __init__(self, root: PlainRoot) -> None:
+        self.root = root
+        self.context = root.context
+
+    def get_span_context(self) -> SpanContext:
+        """See ``Span``."""
+        return self.context
+
+    def is_recording(self) -> bool:
+        """See ``Span``."""
+        return self.root.end_time is None
+
+    end = _asked("end")
+    set_attributes = _asked("set_attributes")
+    set_attribute = _asked("set_attribute")
+    add_event = _asked("add_event")
+    add_link = _asked("add_link")
+    update_name = _asked("update_name")
+    set_status = _asked("set_status")
+    record_exception = _asked("record_exception")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("root", "context"):  # it is being copied
+            raise AttributeError(name)
+        return getattr(self.root.made().otel, name)
+
+
+# --- as MLflow's objects ---------------------------------------------------------------------------------------
+
+
+class MlflowRoot:
+    """A `RootSpan` that is MLflow's and OpenTelemetry's objects.
+
+    Attributes:
+        otel: The span.
+    """
+
+    __slots__ = ("_is_ours", "_is_shared", "_span", "_trace", "otel", "trace_id")
+
+    def __init__(self, span: LiveSpan, trace: _Trace, is_shared: bool) -> None:
+        self._is_ours = _UNREAD in vars(span)
+        self._is_shared = is_shared
+        self._span = span
+        self._trace = trace
+        self.otel: Span = span._span
+        self.trace_id: str = trace.info.trace_id
+
+    def attach(self) -> Undo:
+        return current.attach(self.otel)
+
+    def set_attributes(self, attributes: Mapping[str, object]) -> None:
+        encoding.set_attributes(self.otel, attributes)
+
+    def rename(self, name: str) -> None:
+        self.otel.update_name(name)
+        self._trace.info.tags[TraceTagKey.TRACE_NAME] = name
+
+    def read_later(self, read: Callable[[], Contents | None], size: int) -> None:
+        vars(self._span)[_UNREAD] = Unread(read, size)
+
+    def forget_contents(self) -> None:
+        """Do without what is still to be read."""
+        forget_contents(self._trace)
+
+    def fail(self, error: BaseException) -> None:
+        if self.otel.end_time and _HELD not in vars(self._span):
+            return
+        with _reopened(self.otel) as had_ended:
+            self.set_attributes({"error.type": type(error).__qualname__})
+            self.set_error(type(error).__qualname__)
+            known = isinstance(error, Exception)  # MLflow takes no other BaseException
+            self._span.record_exception(error if known else f"{type(error).__name__}: {error}")
+        if had_ended:  # its status is OK by now, which is final for the SDK
+            self.otel._status = Status(StatusCode.ERROR, type(error).__qualname__)
+            self._trace.info.state = TraceState.ERROR
+
+    def set_error(self, description: str) -> None:
+        if self.otel.status.status_code is not StatusCode.ERROR:
+            self.otel.set_status(Status(StatusCode.ERROR, description))
+
+    def update_trace(
+        self,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        client_request_id: str | None = None,
+    ) -> None:
+        update(self._trace.info, tags, metadata, client_request_id)
+
+    def metadata(self, key: str) -> str | None:
+        value: str | None = self._trace.info.trace_metadata.get(key)
+        return value
+
+    @property
+    def failed(self) -> bool:
+        return self.otel.status.status_code is StatusCode.ERROR
+
+    def seconds(self, end_time_ns: int | None = None) -> float:
+        return ((end_time_ns or time.time_ns()) - (self.otel.start_time or 0)) / 1e9
+
+    def discard(self) -> bool:
+        if self._is_shared:
+            return False
+        manager = InMemoryTraceManager.get_instance()
+        with manager._lock:
+            manager._traces.pop(self.trace_id, None)
+            manager._otel_id_to_mlflow_trace_id.pop(self.otel.get_span_context().trace_id, None)
+        return True
+
+    def end(self, end_time_ns: int | None = None) -> None:
+        # As ``LiveSpan.end`` does it, without what concerns other types of spans: the cost of a model's call, and hints
+        # to agents, whose imports fail each time in the slim package (60 us on a slow core).
+        self._complete()
+        processors = get_config().span_processors
+        if processors or not self._is_ours:
+            read_contents(self._trace, self._span)
+        if processors:
+            apply_span_processors(self._span)
+        self.otel.end(end_time=end_time_ns)
+
+    def end_quietly(self, end_time_ns: int) -> None:
+        """End the span of which nobody needs to be told."""
+        self._complete()
+        span: Any = self.otel
+        span._end_time, span._attributes._immutable = end_time_ns, True
+
+    def _complete(self) -> None:
+        if self.otel.status.status_code is not StatusCode.ERROR:
+            self.otel.set_status(_OK)
+        if _LOG_LEVEL and _LOG_LEVEL not in encoding.attributes_of(self.otel):
+            encoding.set_attributes(self.otel, _DEFAULT_LOG_LEVEL)
+
+    def hold(self) -> bool:
+        if self._is_ours:
+            vars(self._span)[_HELD] = True
+        return self._is_ours
+
+    def release(self) -> None:
+        exporter = vars(self._span).get(_EXPORTER)
+        if vars(self._span).pop(_HELD, False) and exporter:
+            exporter.export((self.otel,))
+
+
+@contextlib.contextmanager
+def _reopened(span: Any) -> Iterator[bool]:
+    """Have the SDK take more for a span, also when it has ended; says whether it has."""
+    attributes, ended = span._attributes, span._end_time
+    if ended:
+        span._end_time, attributes._immutable = None, False
+    try:
+        yield bool(ended)
+    finally:
+        if ended:
+            span._end_time, attributes._immutable = ended, True
+
+
+def adopt(span: LiveSpan, exporter: object) -> None:
+    """Make a root one of ours: our own delivery reads it."""
+    vars(span).update({_UNREAD: None, _EXPORTER: exporter})
+
+
+def is_open(span: LiveSpan) -> bool:
+    """Whether more may come for a span."""
+    return span.end_time_ns is None or _HELD in vars(span)
+
+
+def unread_of(span: LiveSpan) -> int:
+    """Bytes that wait to be read for a span."""
+    unread: Unread | None = vars(span).get(_UNREAD)
+    return unread.size if unread else 0
+
+
+def forget_contents(trace: _Trace) -> None:
+    """Do without what is still to be read for a trace."""
+    for span in list(trace.span_dict.values()):
+        if vars(span).get(_UNREAD):
+            vars(span)[_UNREAD] = None
+
+
+def read_contents(trace: _Trace, span: LiveSpan) -> list[Written]:
+    """Give a root the inputs and outputs that were to be read later; what the app has set itself stays.
+
+    Returns:
+        What it was given.
+    """
+    unread: Unread | None = vars(span).get(_UNREAD)
+    if unread is None:
+        return []
+    vars(span)[_UNREAD] = None
+    contents = unread.read()
+    return give(trace, span, contents) if contents else []
+
+
+def give(trace: _Trace, span: LiveSpan, contents: Contents) -> list[Written]:
+    """Give a root what was read; what the app has set itself stays.
+
+    Returns:
+        What it was given.
+    """
+    known, info = encoding.attributes_of(span._span), trace.info
+    found = ((SpanAttributeKey.INPUTS, contents.inputs), (SpanAttributeKey.OUTPUTS, contents.outputs))
+    new = {key: value for key, value in found if value is not None and key not in known}
+    encoding.set_texts(span._span, {key: value.text for key, value in new.items()})
+    rest = dict(contents.attributes)
+    spans = list(trace.span_dict.values())
+    if contents.usage and not any(USAGE in encoding.attributes_of(each._span) for each in spans):
+        rest[USAGE] = contents.usage
+    if rest:
+        encoding.set_attributes(span._span, rest)
+    if info.request_preview is None and (inputs := new.get(SpanAttributeKey.INPUTS)):
+        info.request_preview = _shortened(inputs.preview)
+    if info.response_preview is None and (outputs := new.get(SpanAttributeKey.OUTPUTS)):
+        info.response_preview = _shortened(outputs.preview)
+    return list(new.values())
+
+
+def _shortened(preview: str) -> str:
+    """As MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
+    longest = _get_max_length()
+    preview = preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
+    return preview if len(preview) <= longest else preview[: longest - 3] + "..."
+
+
+# --- a connection that has no trace of its own -----------------------------------------------------------------
+
+
+inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_inside", default=None)
+"""What each trace that begins here holds."""
+
+
+class TracesInside:
+    """What each trace holds from its start that the app opens where this is attached; named as in ``TraceInfo``."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, str] = {}
+        self.trace_metadata: dict[str, str] = {}
+        self.client_request_id: str | None = None
+
+    def attach(self) -> Undo:
+        """Give it to the traces opened from here; returns what undoes that, in the same context."""
+        around = mlflow.tracing.context(metadata=self.trace_metadata, tags=self.tags)
+        around.__enter__()
+        merged = _USER_TRACE_CONTEXT.get()
+        self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
+        token = inside.set(self)
+
+        def undo() -> None:
+            inside.reset(token)
+            around.__exit__(None, None, None)
+
+        return undo
+
+    def update_trace(
+        self,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        client_request_id: str | None = None,
+    ) -> None:
+        """As `RootSpan.update_trace`, for the traces that begin from now on."""
+        update(self, tags, metadata, client_request_id)
