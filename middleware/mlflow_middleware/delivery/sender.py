@@ -72,6 +72,9 @@ _NOT_TRIED = Refused("not tried")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_random = random.SystemRandom()
+"""What an app has seeded for itself is left alone; and no two workers draw the same after a fork."""
+
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
@@ -461,7 +464,7 @@ class Sender:
 
     def _pause_after(self, failures: int) -> float:
         longest = MIN_BACKOFF if self._queue.in_a_hurry else MAX_BACKOFF
-        return min(longest, MIN_BACKOFF * 2.0 ** min(failures - 1, 10)) * random.uniform(0.75, 1.25)  # noqa: S311
+        return min(longest, MIN_BACKOFF * 2.0 ** min(failures - 1, 10)) * _random.uniform(0.75, 1.25)
 
     def _recovered(self, destination: Destination) -> None:
         if destination.failures:
