@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -62,9 +63,9 @@ class _Body:
 
         In UTF-8, -16 or -32 where it is that, whatever the header says: in another encoding, no secret would be found.
         """
-        for codec in (json.detect_encoding(self.data), self.codec):
+        for codec in (json.detect_encoding, lambda data: self.codec):
             with contextlib.suppress(UnicodeError):
-                return _decode(self.data, codec, self.cut, "strict").removeprefix("\ufeff")
+                return _decode(self.data, codec(self.data), self.cut, "strict").removeprefix("\ufeff")
         return _decode(self.data, "utf-8", self.cut)
 
     @property
@@ -120,6 +121,7 @@ def _read(body: _Body) -> Content:
     return Content(value, is_cut, streams.usage_of(value))
 
 
+@functools.lru_cache(maxsize=256)
 def _reader(media_type: str) -> Callable[[_Body], tuple[Any, bool]]:
     if not media_type:
         return _unnamed

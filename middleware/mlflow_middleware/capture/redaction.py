@@ -127,6 +127,8 @@ class Redactor:
 
 
 def _may_hold_json(text: str) -> bool:
+    if '"' not in text and "{" not in text and "[" not in text:  # most text: 0.1 us instead of 1
+        return False
     return _JSON_START.match(text) is not None or _QUOTED_KEY.search(text) is not None
 
 

@@ -1,0 +1,105 @@
+"""OTLP's messages as bytes, written field by field.
+
+By way of message objects a chat's answer of 6 values takes 20 us, so 4. What each byte means:
+https://protobuf.dev/programming-guides/encoding/; the fields' numbers:
+https://github.com/open-telemetry/opentelemetry-proto (common/v1/common.proto, trace/v1/trace.proto,
+collector/trace/v1/trace_service.proto).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+_ONE_BYTE = [bytes([number]) for number in range(128)]
+_times = struct.Struct("<cQcQ").pack
+_double = struct.Struct("<cd").pack
+
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
+
+
+def _varint(number: int) -> bytes:
+    if number < 128:
+        return _ONE_BYTE[number]
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def _sized(content: bytes) -> bytes:
+    size = len(content)
+    return (_ONE_BYTE[size] if size < 128 else _varint(size)) + content
+
+
+def _text(text: str) -> bytes:
+    return _sized(text.encode("utf-8", "replace"))  # half a surrogate pair is no UTF-8
+
+
+def request(resource: bytes, spans: list[bytes]) -> bytes:
+    """An ``ExportTraceServiceRequest`` with spans of one resource and no scope. Such requests joined are one for all.
+
+    Args:
+        resource: A ``Resource``.
+        spans: Each a ``Span``.
+    """
+    scope_spans = b"".join([b"\x12" + _sized(span) for span in spans])
+    return b"\x0a" + _sized(b"\x0a" + _sized(resource) + b"\x12" + _sized(scope_spans))
+
+
+def span(
+    ids: tuple[int, int], parent: int | None, name: str, times: tuple[int, int], status: tuple[int, str], rest: bytes
+) -> bytes:
+    """A ``Span``.
+
+    Args:
+        ids: Those of its trace and its own.
+        parent: Its parent's; None for a root.
+        name: Its name.
+        times: Its start and end, in nanoseconds since the epoch.
+        status: Code and message.
+        rest: More of its fields: `attribute`.
+    """
+    code, message = status
+    parts = [
+        b"\x0a\x10" + ids[0].to_bytes(16, "big") + b"\x12\x08" + ids[1].to_bytes(8, "big"),
+        b"" if parent is None else b"\x22\x08" + parent.to_bytes(8, "big"),
+        b"\x2a" + _text(name),
+        _times(b"\x39", times[0], b"\x41", times[1]),
+        rest,
+        b"\x7a" + _sized((b"\x12" + _text(message) if message else b"") + (b"\x18" + _varint(code) if code else b"")),
+    ]
+    return b"".join(parts)
+
+
+def attribute(key: str, value: Any) -> bytes:
+    """A ``Span`` with nothing but this attribute; such messages joined are one with all of them."""
+    return b"\x4a" + _sized(_key_value(key, value))
+
+
+def _key_value(key: str, value: Any) -> bytes:
+    return b"\x0a" + _text(key) + b"\x12" + _sized(_any_value(value))
+
+
+def _any_value(value: Any) -> bytes:
+    """As ``mlflow.tracing.utils.otlp`` has values; an integer of more than 64 bits, which it refuses, becomes text."""
+    kind = type(value)
+    if kind is str:
+        return b"\x0a" + _text(value)
+    if kind is dict:
+        return b"\x32" + _sized(b"".join([b"\x0a" + _sized(_key_value(str(key), of)) for key, of in value.items()]))
+    if kind is list or kind is tuple:
+        return b"\x2a" + _sized(b"".join([b"\x0a" + _sized(_any_value(of)) for of in value]))
+    if value is None:
+        return b""
+    if kind is bool:
+        return b"\x10\x01" if value else b"\x10\x00"
+    if kind is int and _MIN_INTEGER <= value <= _MAX_INTEGER:
+        return b"\x18" + _varint(value & (2**64 - 1))
+    if kind is float:
+        return _double(b"\x21", value)
+    if kind is bytes:
+        return b"\x3a" + _sized(value)
+    return b"\x0a" + _text(str(value))
