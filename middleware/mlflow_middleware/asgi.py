@@ -109,7 +109,7 @@ class TraceMiddleware:
             trace.failed(error)
             raise
         finally:
-            trace.exchange.route = self._safe_route(scope) or trace.exchange.route
+            trace.exchange.route = trace.exchange.route or self._safe_route(scope)  # unless it was answered
             trace.finish()
             trace.deactivate()
 
@@ -190,8 +190,8 @@ def _with_our_headers(message: Message, trace: RequestTrace) -> Message:
     """The message that starts the response, with our headers; the app's own message stays as it is."""
     raw = message["headers"]
     present = {name.lower(): value for name, value in raw}
-    content = (present.get(b"content-type", b""), present.get(b"content-encoding", b""))
-    trace.response_started(message["status"], *(value.decode("latin-1") for value in content))
+    kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
+    trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
     ours = trace.response_headers()
     if not ours:
         return message

@@ -234,7 +234,7 @@ class RequestTrace:
             self._complete()
             if self._is_kept(self._span) and self._span.hold():
                 self._ended = True
-                self._end_span()
+                self._end_span(is_kept=True)
 
     @guarded
     def sent_to_test(self) -> None:
@@ -380,12 +380,12 @@ class RequestTrace:
         return value
 
     @guarded
-    def _end_span(self) -> None:
+    def _end_span(self, is_kept: bool = False) -> None:
         if self._span is None:
             return
         if self._left_out:
             self._span.discard()
-        elif not self._is_kept(self._span) and self._span.discard():
+        elif not (is_kept or self._is_kept(self._span)) and self._span.discard():
             delivery.sampled_out()
         self._span.end(self._finish_at)
 
@@ -395,6 +395,8 @@ class RequestTrace:
             self._span.release()
 
     def _is_kept(self, span: mlflow_seam.RootSpan) -> bool:
+        if self._settings.sample_ratio >= 1.0:
+            return True
         key = span.metadata(SESSION_TAG) or span.trace_id
         seconds = span.seconds(self._finish_at)
         return sampling.keeps(self._settings, key, failed=span.failed, seconds=seconds)
@@ -500,11 +502,12 @@ def _request_attributes(exchange: Exchange, settings: Settings) -> dict[str, obj
     """https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server"""
     known = exchange.method in _METHODS
     host, port = _server(exchange)
+    query = exchange.query_string[:_MAX_QUERY]
     attributes: dict[str, object] = {
         "http.request.method": exchange.method if known else "_OTHER",
         "http.request.method_original": None if known else clean_text(exchange.method, MAX_ATTRIBUTE),
         "url.path": clean_text(exchange.path, MAX_ATTRIBUTE),
-        "url.query": clean_text(settings.redactor.query(exchange.query_string[:_MAX_QUERY]), MAX_ATTRIBUTE),
+        "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
         "url.scheme": exchange.scheme,
         "server.address": clean_text(host, MAX_ATTRIBUTE),
         "server.port": port,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class EncodedTrace:
     experiment_id: str | None
     otlp: bytes
     info: bytes
-    prompts: list[tuple[str, str]] = field(default_factory=list)
+    prompts: Sequence[tuple[str, str]] = ()
     attachments: dict[str, bytes] = field(default_factory=dict)
     supplement: bool = False
     outlived: bool = False

@@ -200,7 +200,7 @@ class TraceContent:
 
     otlp: bytes
     info: bytes
-    prompts: list[tuple[str, str]]
+    prompts: Sequence[tuple[str, str]]
     attachments: dict[str, bytes]
     outlived: bool
 
@@ -331,7 +331,7 @@ class FinishedRequest(FinishedTrace):
         if not self._root.is_read():
             return super().content(experiment_id)
         otlp, info = self._root.encoded(experiment_id)
-        return TraceContent(otlp, info, [], {}, outlived=False)
+        return TraceContent(otlp, info, (), {}, outlived=False)
 
     def entity(self, experiment_id: str) -> Trace:
         """See `FinishedTrace`; it is made of MLflow's objects, and so are its supplements."""

@@ -20,8 +20,10 @@ from typing import Any
 from mlflow.entities import LiveSpan, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.trace_info import TraceInfo
-from mlflow.entities.trace_info_v2 import _truncate_request_metadata, _truncate_tags
 from mlflow.protos.service_pb2 import StartTraceV3
+from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_METADATA as MAX_METADATA
+from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_TAGS_KEY as MAX_TAG_KEY
+from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE as MAX_TAG_VALUE
 from mlflow.tracing.constant import TraceMetadataKey
 from mlflow.tracing.utils import add_size_stats_to_trace_metadata, dump_span_attribute_value
 from mlflow.tracing.utils.otlp import resource_to_otel_proto
@@ -244,18 +246,18 @@ def plain_info_to_json(info: TraceInfo, root: Plain) -> bytes:
 
 
 def _info_to_json(info: TraceInfo, sizes: list[int]) -> bytes:
-    plain = _info_to_dict(info)
-    metadata = plain.pop("trace_metadata")
-    text, texts = json.dumps(plain), json.dumps(metadata)
-    if "\\ud" in text or "\\ud" in texts:  # half a surrogate pair, maybe
-        text, texts = json.dumps(_sendable(plain)), json.dumps(_sendable(metadata))
-    size = len(text) + len(texts) + len(f', "trace_metadata": , "execution_duration_ms": {info.execution_duration}')
-    stats = _size_stats(size, sizes)
+    fields, metadata = _fields(info), _pairs(info.trace_metadata, MAX_METADATA, MAX_METADATA)
+    size = (
+        len(fields)
+        + len(metadata)
+        + len(f'{{, "trace_metadata": {{}}, "execution_duration_ms": {info.execution_duration}}}')
+    )
     duration = ""
     if info.execution_duration is not None:
         duration = f', "execution_duration": "{_duration(info.execution_duration)}"'
-    texts = f"{texts[:-1]}, {stats[1:]}" if metadata else stats
-    return f'{{"trace": {{"trace_info": {text[:-1]}{duration}, "trace_metadata": {texts}}}}}}}'.encode()
+    stats = _size_stats(size, sizes)
+    metadata = f"{metadata}, {stats}" if metadata else stats
+    return f'{{"trace": {{"trace_info": {{{fields}{duration}, "trace_metadata": {{{metadata}}}}}}}}}'.encode()
 
 
 def _info_by_mlflow(info: TraceInfo) -> str:
@@ -267,18 +269,21 @@ def _info_by_mlflow(info: TraceInfo) -> str:
 
 
 def _size_stats(info: int, spans: list[int]) -> str:
-    """The sizes of a trace's JSON, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata`` finds them; as JSON.
+    """The sizes of a trace's JSON, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata`` finds them.
 
     Args:
         info: Bytes of its info.
         spans: Those of each span.
+
+    Returns:
+        Metadata as JSON without its braces.
     """
     sizes = sorted(spans)
     total = sum(sizes) + info + len('{"info": , "data": {"spans": []}}') + (len(sizes) - 1) * 2
     p25, p50, p75 = (int(_percentile(sizes, share)) for share in (0.25, 0.50, 0.75))
     stats = f'\\"total_size_bytes\\": {total}, \\"num_spans\\": {len(sizes)}, \\"max\\": {sizes[-1]}'
     stats += f', \\"p25\\": {p25}, \\"p50\\": {p50}, \\"p75\\": {p75}'
-    return f'{{"{TraceMetadataKey.SIZE_STATS}": "{{{stats}}}", "{TraceMetadataKey.SIZE_BYTES}": "{total}"}}'
+    return f'"{TraceMetadataKey.SIZE_STATS}": "{{{stats}}}", "{TraceMetadataKey.SIZE_BYTES}": "{total}"'
 
 
 def _size_of(span: LiveSpan) -> int:
@@ -317,26 +322,49 @@ def _percentile(ordered: Sequence[int], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def _info_to_dict(info: TraceInfo) -> dict[str, Any]:
-    """What ``TraceInfo.to_dict`` gives, but for the duration."""
+def _fields(info: TraceInfo) -> str:
+    """The JSON of ``TraceInfo.to_dict`` without its braces, and without duration and metadata."""
     location = info.trace_location.mlflow_experiment
-    plain: dict[str, Any] = {"trace_id": info.trace_id}
+    experiment = _quoted(location.experiment_id if location else "")
+    texts = [f'"trace_id": {_quoted(info.trace_id)}']
     if info.client_request_id is not None:
-        plain["client_request_id"] = info.client_request_id
-    plain["trace_location"] = {
-        "type": "MLFLOW_EXPERIMENT",
-        "mlflow_experiment": {"experiment_id": location.experiment_id if location else ""},
-    }
+        texts.append(f'"client_request_id": {_quoted(info.client_request_id)}')
+    where = f'{{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {{"experiment_id": {experiment}}}}}'
+    texts.append(f'"trace_location": {where}')
     if info.request_preview is not None:
-        plain["request_preview"] = info.request_preview
+        texts.append(f'"request_preview": {_quoted(info.request_preview)}')
     if info.response_preview is not None:
-        plain["response_preview"] = info.response_preview
-    plain["request_time"] = _timestamp(info.request_time)
-    plain["state"] = info.state.value
-    plain["trace_metadata"] = _truncate_request_metadata(info.trace_metadata)
+        texts.append(f'"response_preview": {_quoted(info.response_preview)}')
+    texts.append(f'"request_time": "{_timestamp(info.request_time)}", "state": "{info.state.value}"')
     if info.tags:
-        plain["tags"] = _truncate_tags(info.tags)
-    return plain
+        texts.append(f'"tags": {{{_pairs(info.tags, MAX_TAG_KEY, MAX_TAG_VALUE)}}}')
+    return ", ".join(texts)
+
+
+def _pairs(values: Mapping[str, Any], longest_key: int, longest_value: int) -> str:
+    """Tags or metadata as JSON without its braces, cut as MLflow cuts them."""
+    return ", ".join(
+        [
+            _known_pair(key, value)
+            if type(value) is str and len(key) + len(value) <= _SHORT
+            else _pair(key[:longest_key], str(value)[:longest_value])
+            for key, value in values.items()
+        ]
+    )
+
+
+def _pair(key: str, value: str) -> str:
+    return f"{_quoted(key)}: {_quoted(value)}"
+
+
+_known_pair = functools.lru_cache(maxsize=4096)(_pair)
+"""Most are the same for many requests: 0.2 us for each, instead of 0.8."""
+
+
+def _quoted(text: str) -> str:
+    """Text as JSON; half a surrogate pair becomes a question mark."""
+    quoted = encode_basestring_ascii(text)
+    return encode_basestring_ascii(text.encode(errors="replace").decode()) if "\\ud" in quoted else quoted
 
 
 def _timestamp(milliseconds: int) -> str:

@@ -32,6 +32,7 @@ from mlflow.tracing.utils.truncation import _get_max_length
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -293,8 +294,11 @@ class PlainRoot:
         """Start one; None where the trace is not sampled."""
         tracer = source.tracer
         trace_id = tracer.id_generator.generate_trace_id()
-        sampled = tracer.sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
-        return cls(source, name, attributes, trace_id) if sampled.decision.is_recording() else None
+        if tracer.sampler is not DEFAULT_ON:  # that one takes each root: 5 us
+            sampled = tracer.sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
+            if not sampled.decision.is_recording():
+                return None
+        return cls(source, name, attributes, trace_id)
 
     # --- a root span ---
 
