@@ -101,13 +101,13 @@ class Traces:
     """What a server has stored of one experiment."""
 
     def __init__(self, uri: str, experiment: str) -> None:
-        self._uri = uri
+        self.uri = uri
         self.experiment = experiment
 
     @property
     def experiment_id(self) -> str | None:
         answer = requests.get(
-            f"{self._uri}/api/2.0/mlflow/experiments/get-by-name",
+            f"{self.uri}/api/2.0/mlflow/experiments/get-by-name",
             params={"experiment_name": self.experiment},
             timeout=30,
         )
@@ -118,7 +118,7 @@ class Traces:
         experiment_id = self.experiment_id
         if experiment_id is None:
             return []
-        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_tracking_uri(self.uri)
         found: list[Trace] = mlflow.search_traces(
             locations=[experiment_id],
             filter_string=query,

@@ -124,6 +124,11 @@ class Workspace:
             place = f"{self.url}{UPLOAD}{trace_id}/{query.get('path', 'traces.json')}"
             signed = {"type": "AWS_PRESIGNED_URL", "signed_uri": place, "headers": []}
             return {"credential_info": signed}
+        if (method, traces, trace_id) == ("GET", "mlflow", "traces") and last in self.infos:
+            return {"trace": {"trace_info": self.infos[last]}}
+        if (method, last) == ("POST", "delete-traces"):
+            found = [self.infos.pop(each) for each in body["request_ids"] if each in self.infos]
+            return {"traces_deleted": len(found)}
         raise Answer(404, "ENDPOINT_NOT_FOUND", f"No API found for '{method} {path}'")
 
     def _experiments(self, what: str, query: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -24,11 +27,14 @@ class FaultyServer(ThreadingHTTPServer):
 
     Attributes:
         mode: ``pass``, ``500``, ``401``, ``429`` (with ``Retry-After: 1``), ``hang``, ``reset``,
-            ``truncate``, ``login`` (a proxy's page, with 200), ``spans`` (500 for spans only) or ``pool`` (400 for
-            traces, as MLflow answers when its database has no free connection).
+            ``truncate``, ``login`` (a proxy's page, with 200), ``spans`` (500 for spans only), ``silent`` (no answer
+            but its version, as of a server that waits for its database), ``forgotten`` (traces are taken, and not given
+            back) or ``pool`` (400 for traces, as MLflow answers when its database has no free connection).
         manner: How it answers what it forwards: ``plain``; ``close``, one request for each connection; ``chunked``; or
             ``forgetful``, where requests that were sent ahead are lost.
         fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
+        version: What it answers when it is asked for its version; None for the real one.
+        ahead: Seconds that its clock is ahead.
         failed: How many requests failed on purpose.
     """
 
@@ -41,6 +47,8 @@ class FaultyServer(ThreadingHTTPServer):
         self.mode = "pass"
         self.manner = "plain"
         self.fail_over = b""
+        self.version: str | None = None
+        self.ahead = 0.0
         self.failed = 0
         self.released = threading.Event()
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
@@ -50,9 +58,14 @@ class FaultyServer(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def faulty(target: str, port: int = 0) -> Iterator[FaultyServer]:
-    """A running stand-in."""
+def faulty(target: str, port: int = 0, certificate: Path | None = None) -> Iterator[FaultyServer]:
+    """A running stand-in; with a certificate, on HTTPS."""
     server = FaultyServer(target, port)
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.uri = server.uri.replace("http:", "https:")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -74,11 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         poisonous = self.server.fail_over and self.server.fail_over in body
-        mode = "500" if poisonous else self.server.mode
-        if mode == "spans":
-            mode = "500" if self.path == "/v1/traces" else "pass"
-        if mode == "pool" and not self.path.endswith("/traces"):
-            mode = "pass"
+        mode = "500" if poisonous else self._mode()
+        if self.path == "/version" and self.server.version:
+            self._answer(200, {"Content-Type": "text/html; charset=utf-8"}, self.server.version.encode())
+            return
         if mode == "pass":
             self._forward(body)
             return
@@ -100,7 +112,26 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Retry-After": "1"} if mode == "429" else {}
             self._answer(int(mode), headers, b'{"error_code": "STAND_IN", "message": "told to fail"}')
 
+    def _mode(self) -> str:
+        """The mode as it is for this request."""
+        mode = self.server.mode
+        is_look_up = self.command == "GET" and "/mlflow/traces/" in self.path
+        concerned = {
+            "spans": ("500", self.path == "/v1/traces"),
+            "pool": ("pool", self.path.endswith("/traces")),
+            "silent": ("hang", self.path != "/version"),
+            "forgotten": ("404", is_look_up),
+        }
+        if mode not in concerned:
+            return mode
+        failure, applies = concerned[mode]
+        return failure if applies else "pass"
+
     do_GET = do_POST = do_PATCH = do_PUT = _serve  # noqa: N815
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """What the header ``Date`` says."""
+        return super().date_time_string((timestamp or time.time()) + self.server.ahead)
 
     def _forward(self, body: bytes) -> None:
         headers = {key: value for key, value in self.headers.items() if key.lower() not in {"host", "connection"}}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import shutil
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from subprocess import run
@@ -21,7 +23,7 @@ from mlflow.entities import Assessment
 
 from mlflow_middleware import feedback_token
 from tests.conftest import AppRunner, RunningApp, Traces
-from tests.servers import MLflowServer, clean_environment, command_for, eventually, free_port, serving
+from tests.servers import ROOT, MLflowServer, clean_environment, command_for, eventually, free_port, serving
 
 pytestmark = pytest.mark.once
 
@@ -205,15 +207,24 @@ def test_feedback_without_a_framework(run_app: AppRunner, request_id: str, user:
     assert refused(say(app, {"trace_id": trace_id}))[0] == 422
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS[:3])
-def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_path: Path, name: str) -> None:
-    """As the documentation shows it."""
-    module = {"fastapi": "fastapi_app:app", "flask": "flask_app:app", "django-wsgi": "django_app:wsgi"}[name]
-    pytest.importorskip(name.partition("-")[0], reason=f"{name} is not installed in this environment")
-    port, experiment = free_port(), f"examples-{request_id}"
+@contextmanager
+def example(name: str, server: MLflowServer, experiment: str, folder: Path) -> Iterator[str]:
+    """An app of ``examples/``, up; yields its address."""
+    module = {"django-wsgi": "django_app:wsgi"}.get(name, f"{name}_app:app")
+    port = free_port()
     command = [*command_for(name, port)[:-1], f"examples.{module}"]
     environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=experiment)
-    with serving(command, environment, tmp_path / "log", port) as (_, url):
+    with serving(command, environment, folder / "log", port) as (_, url):
+        yield url
+
+
+@pytest.mark.parametrize("name", [*FRAMEWORKS[:3], "wsgi"])
+def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_path: Path, name: str) -> None:
+    """As the documentation shows it."""
+    if name != "wsgi":
+        pytest.importorskip(name.partition("-")[0], reason=f"{name} is not installed in this environment")
+    experiment = f"examples-{request_id}"
+    with example(name, server, experiment, tmp_path) as url:
         question = {"messages": [{"role": "user", "content": "Tea?"}]}
         headers = {"X-Request-ID": request_id}
         answer = requests.post(f"{url}/chats/c-1/messages", json=question, headers=headers, timeout=60)
@@ -223,6 +234,29 @@ def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_p
     (trace,) = Traces(server.uri, experiment).search(spans=False)
     (found,) = trace.search_assessments()
     assert (found.feedback.value, found.rationale) == (True, "just right")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js, which has the browsers' fetch, is not installed")
+def test_the_example_of_a_page_rates_an_answer(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
+    """``examples/feedback.mjs``, where an address without a host is the app's; what was refused is thrown."""
+    experiment = f"examples-{request_id}"
+    with example("wsgi", server, experiment, tmp_path) as url:
+        program = f"""
+            const there = fetch;
+            globalThis.fetch = (path, what) => there({url!r} + path, what);
+            const {{ask, rate}} = await import({(ROOT / "examples" / "feedback.mjs").as_uri()!r});
+            const {{text, traceId}} = await ask("c-1", [{{role: "user", content: "Tea?"}}]);
+            await rate(traceId, true, text);
+            await rate(traceId, null).catch(error => console.log(error.message));
+        """
+        command = ["node", "--input-type=module", "--eval", program]
+        done = run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.stderr == ""
+    assert "value: Input should be" in done.stdout
+    (trace,) = Traces(server.uri, experiment).search(spans=False)
+    (found,) = trace.search_assessments()
+    assert (found.feedback.value, found.rationale) == (True, "The question was: Tea?")
 
 
 # --- what is refused ---

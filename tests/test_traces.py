@@ -308,6 +308,42 @@ def test_what_an_app_has_served_is_found(
     assert {trace.tags["client_request_id"] for trace in found} == request_ids
 
 
+@pytest.mark.parametrize(
+    ("name", "route"),
+    [
+        pytest.param(name, route, marks=pytest.mark.xdist_group(name))
+        for name, route in (
+            ("fastapi", "/sync/chats/{chat_id}"),
+            ("flask", "/sync/chats/<chat_id>"),
+            ("django-wsgi", "/sync/chats/<str:chat_id>"),
+        )
+    ],
+)
+def test_what_each_framework_has_served_is_found(run_app: AppRunner, name: str, route: str) -> None:
+    """A chat, by what each writes in its own way, and by what all write alike."""
+    app = run_app(name, None, TRACES="a process of our own")
+    long = uuid.uuid4().hex.ljust(100, "x")
+    app.get("/sync/chats/c-1", x_request_id=long, x_session_id="s-1", x_user_id="o'brien")
+    app.get("/status/404", x_request_id="missing", x_user_id="jane")
+    eventually(lambda: len(app.traces.search("span.name LIKE '%'", spans=False)) == 2, "2 stored traces")
+    mlflow.set_tracking_uri(app.traces.uri)
+
+    queries: list[dict[str, Any]] = [
+        {"request_id": long},
+        {"session_id": "s-1"},
+        {"user_id": "o'brien"},
+        {"route": route},
+        {"route": f"GET {route}", "status": 200, "tags": {"environment": "production"}},
+    ]
+    for conditions in queries:
+        (found,) = traces.find(experiment=app.traces.experiment, **conditions)
+        assert found.tags["client_request_id"] == long
+    (session,) = traces.sessions(user_id="o'brien", experiment=app.traces.experiment)
+    assert session.session_id == "s-1"
+    (missing,) = traces.find(status=404, experiment=app.traces.experiment)
+    assert missing.tags["client_request_id"] == "missing"
+
+
 def test_an_experiment_that_is_not_there_is_told_and_not_created(
     server: MLflowServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

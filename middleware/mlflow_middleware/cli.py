@@ -47,6 +47,20 @@ def replay(subcommands: Subcommands) -> None:
     parser.set_defaults(execute=execute)
 
 
+def check(subcommands: Subcommands) -> None:
+    """Declare ``mlflow-middleware check``."""
+
+    def execute(arguments: argparse.Namespace) -> int:
+        from mlflow_middleware.check import run
+
+        return run(as_json=arguments.json)
+
+    summary = "Say whether traces can reach their server, and what is wrong if they cannot"
+    parser = subcommands.add_parser("check", help=summary, description=f"{summary}. Exit code 0 or 1, within 10 s.")
+    parser.add_argument("--json", action="store_true", help="print the steps as JSON")
+    parser.set_defaults(execute=execute)
+
+
 def feedback(subcommands: Subcommands) -> None:
     """Declare ``mlflow-middleware feedback TRACE_OR_REQUEST_ID --value VALUE``."""
 
@@ -156,7 +170,17 @@ def _count(text: str) -> int:
     return int(text)
 
 
-SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (demo, replay, traces, feedback)
+SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (check, demo, replay, traces, feedback)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """All that the command line takes."""
+    parser = argparse.ArgumentParser("mlflow-middleware", description="Every HTTP request becomes one MLflow trace.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mlflow-middleware')}")
+    subcommands = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
+    for declare in SUBCOMMANDS:
+        declare(subcommands)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -168,12 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. As in all of argparse, ``--help``, ``--version`` and a usage error raise ``SystemExit``.
     """
-    parser = argparse.ArgumentParser("mlflow-middleware", description="Every HTTP request becomes one MLflow trace.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mlflow-middleware')}")
-    subcommands = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
-    for declare in SUBCOMMANDS:
-        declare(subcommands)
-    arguments = parser.parse_args(argv)
+    arguments = command_line().parse_args(argv)
     execute: Callable[[argparse.Namespace], int] = arguments.execute
     return execute(arguments)
 

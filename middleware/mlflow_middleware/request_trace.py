@@ -50,6 +50,7 @@ class RequestTrace:
     Attributes:
         exchange: What is known of the request and its response.
         identity: Who asked.
+        content_length: What a WSGI app has announced as its answer's length; empty when it has not.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class RequestTrace:
         "_settings",
         "_span",
         "_token",
+        "content_length",
         "exchange",
         "identity",
     )
@@ -91,6 +93,7 @@ class RequestTrace:
         self._is_complete = False
         self._ended = False
         self._left_out = False
+        self.content_length = ""
 
     @classmethod
     def open(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
@@ -232,6 +235,16 @@ class RequestTrace:
             if self._is_kept(self._span) and self._span.hold():
                 self._ended = True
                 self._end_span(is_kept=True)
+
+    @guarded
+    def sent_to_test(self) -> None:
+        """While a test captures the trace, the announced length ends it: a test client may read no further."""
+        if not delivery.is_capturing():
+            return
+        body, length = self.exchange.response_body, self.content_length
+        if length.isdecimal() and body and body.size >= int(length):
+            self.last_byte()
+            self.answered()
 
     def finish(self) -> None:
         """End the trace and hand it to delivery; further calls do nothing."""

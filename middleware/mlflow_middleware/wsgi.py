@@ -13,6 +13,7 @@ on the last. They run in the server's own context: what the app sets there stays
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -144,7 +145,19 @@ class ReadBody:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # also while it is copied, and has nothing yet
             raise AttributeError(name)
-        return getattr(self._stream, name)
+        known = getattr(self._stream, name)
+        if name == "read1":
+            return lambda *size: self._told(known(*size))
+        if name in ("readinto", "readinto1"):
+            return functools.partial(self._read_into, known)
+        return known
+
+    def _read_into(self, read: Callable[[Any], int | None], buffer: Any) -> int | None:
+        """What Flask calls where the server's stream has it: that of its test client, and of ``flask run``."""
+        count = read(buffer)
+        if count:
+            self._told(bytes(memoryview(buffer)[:count]))
+        return count
 
     def _told(self, chunk: bytes) -> bytes:
         self._trace.received(chunk)
@@ -167,6 +180,7 @@ class _Chunks:
             chunk = self._current(self._next)
             if self._trace:
                 self._trace.sent(chunk)
+                self._trace.sent_to_test()
             return chunk
         except StopIteration:
             if self._trace:
@@ -241,6 +255,7 @@ def _observed(start_response: StartResponse, trace: RequestTrace) -> StartRespon
 def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace) -> list[tuple[str, str]]:
     joined = list(headers)
     known = {name.lower(): value for name, value in joined}
+    trace.content_length = known.get("content-length", "")
     trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
     join(joined, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
     return joined

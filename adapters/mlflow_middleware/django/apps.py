@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.core.checks import register
 
-from mlflow_middleware.django.checks import check_middleware, check_settings
+from mlflow_middleware.django.checks import check_middleware, check_server, check_settings
 
 
 class MLflowMiddlewareConfig(AppConfig):
@@ -19,3 +19,4 @@ class MLflowMiddlewareConfig(AppConfig):
         """Register the checks."""
         register(check_settings)
         register(check_middleware)
+        register(check_server, deploy=True)

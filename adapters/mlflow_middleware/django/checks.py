@@ -2,6 +2,13 @@
 
 * ``mlflow_middleware.E001``: an option in ``MLFLOW_MIDDLEWARE`` (or its environment variable) is unknown or ill-typed.
 * ``mlflow_middleware.W001``: the app is installed, but the middleware is not in ``MIDDLEWARE``.
+
+With ``manage.py check --deploy`` also what ``mlflow-middleware check`` finds, one id for each step that has failed:
+
+* ``mlflow_middleware.E002``: the MLflow client; ``E003``: the tracking URI; ``E004``: reachability; ``E005``: TLS;
+  ``E006``: the server's version; ``E007``: credentials; ``E008``: the experiment; ``E009``: writing a trace;
+  ``E010``: reading it back; ``E011``: the spool.
+* ``mlflow_middleware.W002``: the clock.
 """
 
 from __future__ import annotations
@@ -15,9 +22,25 @@ from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as CheckWarning
 from django.utils.module_loading import import_string
 
+from mlflow_middleware import check
 from mlflow_middleware.django import configuration
 from mlflow_middleware.django.middleware import TraceMiddleware
 from mlflow_middleware.settings import SettingsError
+
+STEP_IDS = {
+    "MLflow client": "E002",
+    "tracking URI": "E003",
+    "reachability": "E004",
+    "TLS": "E005",
+    "server version": "E006",
+    "credentials": "E007",
+    "experiment": "E008",
+    "write": "E009",
+    "read back": "E010",
+    "spool": "E011",
+    "clock": "W002",
+}
+"""The step of ``mlflow-middleware check`` -> the id of its message; they never change."""
 
 MIDDLEWARE = "mlflow_middleware.django.TraceMiddleware"
 
@@ -42,6 +65,18 @@ def check_middleware(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[
             id="mlflow_middleware.W001",
         )
     ]
+
+
+def check_server(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """What keeps traces from their server; wrong options are told by `check_settings` already."""
+    failed = [result for result in check.walk(configuration.load) if result.outcome == "failed"]
+    return [_message(result) for result in failed if result.step in STEP_IDS]
+
+
+def _message(result: check.Result) -> CheckMessage:
+    kind = STEP_IDS[result.step]
+    message = Error if kind.startswith("E") else CheckWarning
+    return message(f"{result.step}: {result.says}", id=f"mlflow_middleware.{kind}")
 
 
 def _traces(path: str) -> bool:

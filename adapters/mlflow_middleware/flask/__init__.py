@@ -7,15 +7,18 @@
     MLflowMiddleware(app)  # or MLflowMiddleware().init_app(app) in an application factory
     app.register_blueprint(feedback_blueprint())  # users' feedback: see mlflow_middleware.flask.feedback
 
-Options are keywords, or ``app.config["MLFLOW_MIDDLEWARE"] = {"SESSION_ID_HEADER": "X-Chat-ID"}``.
+Options are keywords, or ``app.config["MLFLOW_MIDDLEWARE"] = {"SESSION_ID_HEADER": "X-Chat-ID"}``. ``flask
+mlflow-check`` says whether traces can reach their server, and what is wrong if they cannot.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import click
 from flask import Flask, got_request_exception, request, request_started
 
+from mlflow_middleware import check
 from mlflow_middleware.flask.feedback import feedback_blueprint
 from mlflow_middleware.request_trace import annotate, current, outbound_headers
 from mlflow_middleware.settings import Settings
@@ -50,8 +53,21 @@ class MLflowMiddleware:
         settings = Settings.load(app.config.get(CONFIG_KEY), **self._options)
         app.extensions[EXTENSION_KEY] = self
         app.wsgi_app = TraceMiddleware(app.wsgi_app, settings=settings)  # type: ignore[method-assign]
+        app.cli.add_command(_check_command(settings))
         request_started.connect(_routed, app)
         got_request_exception.connect(_failed, app)
+
+
+def _check_command(settings: Settings) -> click.Command:
+    """``flask mlflow-check``."""
+
+    @click.command("mlflow-check")
+    @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
+    def command(as_json: bool) -> None:
+        """Say whether traces can reach their MLflow server, and what is wrong if they cannot."""
+        raise SystemExit(check.run(lambda: settings, as_json=as_json))
+
+    return command
 
 
 def _routed(sender: Flask, **_: Any) -> None:

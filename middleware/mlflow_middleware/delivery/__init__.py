@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from mlflow_middleware.delivery.stats import Stats
 from mlflow_middleware.guard import report
 from mlflow_middleware.settings import Settings
 
-__all__ = ["Stats", "flush", "sampled_out", "shutdown", "start", "stats"]
+__all__ = ["Stats", "capturing", "flush", "is_capturing", "sampled_out", "shutdown", "start", "stats"]
 
 MAX_FLUSH = 60.0
 """Seconds that ``mlflow.flush_trace_async_logging()``, which has no time limit of its own, waits at most."""
@@ -62,6 +64,7 @@ class Delivery:
         if hasattr(self, "_sender"):
             self._sender.abandon()
         self._sender = Sender(self._queue, self._stats, self._spool)
+        self.pause(_captures)
         self._thread: threading.Thread | None = None
         self._thread_lock = threading.Lock()
         self._exit_by: float | None = None
@@ -79,7 +82,7 @@ class Delivery:
 
     def start_thread(self) -> None:
         """Start the sender, if this process has none yet."""
-        if sys.is_finalizing():  # a trace that ends with the last of its objects: a thread would never begin
+        if _captures or sys.is_finalizing():  # a trace that ends with the last of its objects: none would begin
             return
         with self._thread_lock:
             if self._thread is None or not self._thread.is_alive():
@@ -90,16 +93,17 @@ class Delivery:
                     return
                 self._thread = thread
 
-    def flush(self, timeout: float | None = MAX_FLUSH, terminate: bool = False) -> bool:
+    def flush(self, timeout: float | None) -> bool:
         """Wait until all that was put is delivered, spooled or refused.
 
         Args:
             timeout: Seconds to wait at most; None waits for ever.
-            terminate: Accepted and ignored; MLflow's own queues take it.
 
         Returns:
             Whether nothing waits any more.
         """
+        if _captures:  # nothing is sent meanwhile, and what is captured does not wait
+            return True
         if self._queue.unsettled:
             self.start_thread()
         if self._queue.unsettled and self._thread is None:
@@ -111,6 +115,8 @@ class Delivery:
 
         At the end of the process, and at a server's shutdown hook; new traces may come after it.
         """
+        if _captures:
+            return
         now = time.monotonic()
         exit_by = self._exit_by
         if exit_by is None:
@@ -129,6 +135,10 @@ class Delivery:
             stats.waiting = 0
         if stats != Stats():
             logger.log(logging.WARNING if stats.dropped else logging.INFO, "at exit: %s", stats)
+
+    def pause(self, paused: object) -> None:
+        """Let the sender rest, or go on."""
+        (self._sender.may_work.clear if paused else self._sender.may_work.set)()
 
     def sampled_out(self) -> None:
         """Count a trace that is not kept."""
@@ -151,21 +161,83 @@ class Delivery:
 
 
 _delivery: Delivery | None = None
-_start_lock = threading.Lock()
+_is_ours = False
+_captures: list[Callable[[mlflow_seam.FinishedTrace], None]] = []
+_start_lock = threading.RLock()
 
 
 def start(settings: Settings) -> None:
     """Put our delivery in the place of MLflow's export; the first call of a process decides its settings."""
-    global _delivery  # noqa: PLW0603 - one for each process, as MLflow's tracer provider is
+    global _delivery, _is_ours  # one for each process, as MLflow's tracer provider is
     with _start_lock:
         if _delivery is None:
             delivery = Delivery(
                 settings.max_queue_bytes, settings.shutdown_timeout, settings.spool_dir, settings.max_spool_bytes
             )
-            ours = settings.delivery == "auto"
-            mlflow_seam.install(serves if ours else lambda uri: False, delivery.put, delivery)
-            _delivery = delivery
+            _delivery, _is_ours = delivery, settings.delivery == "auto"
+            mlflow_seam.install(_accepts, _put, _Flush())
+            mlflow_seam.rebuild()
             delivery.start_thread()  # which also tells MLflow's own exporter what the environment's experiment is
+
+
+@contextmanager
+def capturing(put: Callable[[mlflow_seam.FinishedTrace], None]) -> Iterator[None]:
+    """Hand every trace of the process that ends inside to ``put``, in place of any delivery; nothing is sent meanwhile.
+
+    Args:
+        put: Takes a finished trace, and once more, also later, when a span has ended after its root; never raises. Of
+            nested captures the innermost is asked.
+
+    Raises:
+        RuntimeError: MLflow is of a version that is not known here.
+    """
+    if not mlflow_seam.is_known_shape():
+        raise RuntimeError(
+            f"the traces of mlflow {mlflow_seam.MLFLOW_VERSION} cannot be captured: it is not known here"
+        )
+    with _start_lock:
+        _captures.append(put)
+        mlflow_seam.install(_accepts, _put, _Flush())
+        _captures_changed()
+    try:
+        yield
+    finally:
+        with _start_lock:
+            _captures.remove(put)
+            _captures_changed()
+
+
+def is_capturing() -> bool:
+    """Whether traces are captured now."""
+    return bool(_captures)
+
+
+def _captures_changed() -> None:
+    if not (_is_ours and serves(mlflow_seam.tracking_uri())):
+        mlflow_seam.rebuild()  # the exporter that stands there otherwise is MLflow's own
+    if _delivery is not None:
+        _delivery.pause(_captures)
+
+
+def _accepts(tracking_uri: str) -> bool:
+    return bool(_captures) or (_is_ours and serves(tracking_uri))
+
+
+def _put(trace: mlflow_seam.FinishedTrace) -> None:
+    if _captures and not trace.supplement:
+        trace.captured_by = _captures[-1]
+    if trace.captured_by:
+        trace.captured_by(trace)
+    elif _delivery is not None:
+        _delivery.put(trace)
+
+
+class _Flush:
+    """What ``mlflow.flush_trace_async_logging()`` finds as the queue."""
+
+    def flush(self, terminate: bool = False) -> bool:
+        """Wait, but not for ever; ``terminate`` is what MLflow's own queues take."""
+        return flush(MAX_FLUSH)
 
 
 def flush(timeout: float | None = None) -> bool:

@@ -26,6 +26,10 @@ class ConnectionProblem(Exception):
     """Why traces cannot be sent or read now: one sentence, which names the variable to look at."""
 
 
+class NoAccess(ConnectionProblem):
+    """The server was not reached, did not let us in, or is no MLflow server."""
+
+
 def serves(tracking_uri: str) -> bool:
     """Whether delivery serves this tracking URI; with full MLflow a database or folder keeps MLflow's own way."""
     return _is_remote(tracking_uri) or mlflow_seam.is_slim()
@@ -50,7 +54,7 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
     Raises:
         ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is away.
     """
-    _check_address(tracking_uri)
+    check_address(tracking_uri)
     if active := mlflow_seam.active_experiment_id():
         return active
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
@@ -95,7 +99,7 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str:
         )
     if experiment is None:
         return resolve_experiment(tracking_uri, create=False)
-    _check_address(tracking_uri)
+    check_address(tracking_uri)
     if experiment.isdecimal():
         status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment})
         if status == 200:
@@ -108,7 +112,12 @@ def _is_remote(tracking_uri: str) -> bool:
     return tracking_uri.partition("://")[0].lower() in ("http", "https", "databricks")
 
 
-def _check_address(tracking_uri: str) -> None:
+def check_address(tracking_uri: str) -> None:
+    """Look at the tracking URI, without a request.
+
+    Raises:
+        ConnectionProblem: It is not set, or traces cannot be sent to what it names.
+    """
     shown = printable(tracking_uri)
     if not mlflow_seam.is_tracking_uri_set():
         raise ConnectionProblem(
@@ -197,15 +206,15 @@ def ask(
     try:
         response = mlflow_seam.request(tracking_uri, method, path, timeout=timeout, **kwargs)
     except Exception as error:
-        raise ConnectionProblem(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
+        raise NoAccess(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
     if response.status_code in (401, 403):
-        raise ConnectionProblem(refused_credentials(shown, response.status_code))
+        raise NoAccess(refused_credentials(shown, response.status_code))
     try:
         answer = response.json()
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or (response.status_code != 200 and "error_code" not in answer):
-        raise ConnectionProblem(
+        raise NoAccess(
             f"MLFLOW_TRACKING_URI={shown} does not answer like an MLflow server "
             f"(status {response.status_code}); is the address complete?"
         )

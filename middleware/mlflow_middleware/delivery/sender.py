@@ -72,6 +72,9 @@ _NOT_TRIED = Refused("not tried")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_random = random.SystemRandom()
+"""What an app has seeded for itself is left alone; and no two workers draw the same after a fork."""
+
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
@@ -131,6 +134,9 @@ class Sender:
         queue: Where finished traces come from.
         stats: Where it is counted what became of them.
         spool: Where they are kept while the server is away; None keeps them in memory.
+
+    Attributes:
+        may_work: Set, but while nothing may be sent.
     """
 
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
@@ -140,6 +146,8 @@ class Sender:
         self._destinations: dict[str, Destination] = {}
         self._unfinished: list[tuple[float, FinishedTrace]] = []
         self._working = threading.RLock()
+        self.may_work = threading.Event()
+        self.may_work.set()
         self._hurries = 0
         self._spool_logged_at = float("-inf")
         self._spool_again_at = float("-inf")
@@ -201,6 +209,7 @@ class Sender:
 
     def _round(self, pause: float | None) -> None:
         taken = self._queue.take(pause, self._hurries)
+        self.may_work.wait()
         with self._working:
             self._take_in(taken)
             if self._queue.hurries != self._hurries:  # somebody waits: a pause between attempts ends here, once
@@ -455,7 +464,7 @@ class Sender:
 
     def _pause_after(self, failures: int) -> float:
         longest = MIN_BACKOFF if self._queue.in_a_hurry else MAX_BACKOFF
-        return min(longest, MIN_BACKOFF * 2.0 ** min(failures - 1, 10)) * random.uniform(0.75, 1.25)  # noqa: S311
+        return min(longest, MIN_BACKOFF * 2.0 ** min(failures - 1, 10)) * _random.uniform(0.75, 1.25)
 
     def _recovered(self, destination: Destination) -> None:
         if destination.failures:

@@ -89,6 +89,9 @@ class Sink(Protocol):
     def take_back(self, experiment_id: str, trace: EncodedTrace) -> None:
         """Remove the info of a trace whose spans are refused."""
 
+    def close(self) -> None:
+        """Close its connections; the next request opens others."""
+
 
 def sink_for(tracking_uri: str) -> Sink:
     """The sink that fits a tracking URI."""
@@ -143,6 +146,11 @@ class TrackingServer:
         body = json.dumps({"experiment_id": experiment_id, "request_ids": [trace.trace_id]}).encode()
         with contextlib.suppress(TryAgain):
             _post(self._uri, _DELETE, body, _JSON)
+
+    def close(self) -> None:
+        """See `Sink`."""
+        if self._pipeline is not None:
+            self._pipeline.close()
 
     def _current_pipeline(self) -> Pipeline | None:
         """The connection, unless it is so old that MLflow's client may have other headers to send by now."""
@@ -224,6 +232,9 @@ class ArtifactServer:
 
     def take_back(self, experiment_id: str, trace: EncodedTrace) -> None:
         """Nothing: there are no spans that could be refused later."""
+
+    def close(self) -> None:
+        """Nothing: it keeps no connection."""
 
     def _announce_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         response = _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)

@@ -126,6 +126,26 @@ class Spool:
         except OSError as error:
             raise SpoolProblem(f"the spool {self.directory} cannot be written ({error})") from error
 
+    def check(self) -> None:
+        """See whether something can be written, and leave nothing behind.
+
+        Raises:
+            SpoolProblem: The directory cannot be written (nor made, where it is missing), or it is full.
+        """
+        existing = next(each for each in (self.directory, *self.directory.absolute().parents) if each.exists())
+        try:
+            if existing != self.directory:  # who checks may be another user than who will use it: it is not made here
+                if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+                    raise SpoolProblem(f"the spool {self.directory} cannot be made in {existing}")
+                return
+            if self._bytes() >= self._max_bytes:
+                raise SpoolProblem(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
+            name = f".{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.check"
+            _write_whole(self.directory / name, self.directory / name, b"")
+            (self.directory / name).unlink()
+        except OSError as error:
+            raise SpoolProblem(f"the spool {self.directory} cannot be written ({error})") from error
+
     def disown(self) -> None:
         """In a forked child: what the parent wrote is not its own."""
         self._written.clear()
@@ -133,14 +153,14 @@ class Spool:
     def count(self) -> int:
         """The traces in all waiting files, as far as they can be read."""
         total = 0
-        for path in self._files():
+        for path in self.files():
             with contextlib.suppress(Exception):
                 total += len(_read(path))
         return total
 
     def claim(self) -> SpoolFile | None:
         """Lock and read the oldest file that nobody else has; None when there is none."""
-        for path in self._files():
+        for path in self.files():
             descriptor = _lock(path)
             if descriptor is None:
                 continue
@@ -169,7 +189,8 @@ class Spool:
                 elif path.is_file() and not unfinished and not _NAME.fullmatch(path.name):
                     self._set_aside(path, "is no file of the spool")
 
-    def _files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path]:
+        """The waiting files, oldest first."""
         try:
             names = sorted(name for name in os.listdir(self.directory) if _NAME.fullmatch(name))
         except OSError:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 from google.protobuf.json_format import ParseDict
-from mlflow.entities import LiveSpan, SpanType, TraceData
+from mlflow.entities import LiveSpan, SpanType, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.run import Run
 from mlflow.entities.span import _SpanAttributesRegistry, create_mlflow_span
@@ -216,18 +216,34 @@ class FinishedTrace:
         experiment_id: None for the one that the environment names, not known yet when the trace began.
         size: Bytes, about: what it counts for in the queue.
         supplement: Whether it was delivered before, and a span has ended since.
+        captured_by: What took it in the place of delivery; also for its supplements.
         is_read: Whether its content was read.
     """
 
-    __slots__ = ("_finalize", "_trace", "experiment_id", "is_read", "size", "supplement", "trace_id", "tracking_uri")
+    __slots__ = (
+        "_finalize",
+        "_trace",
+        "captured_by",
+        "experiment_id",
+        "is_read",
+        "size",
+        "supplement",
+        "trace_id",
+        "tracking_uri",
+    )
 
     def __init__(
-        self, tracking_uri: str, trace: _Trace, finalize: Callable[[_Trace], None], supplement: bool = False
+        self,
+        tracking_uri: str,
+        trace: _Trace,
+        finalize: Callable[[_Trace], None],
+        earlier: FinishedTrace | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.trace_id: str = trace.info.trace_id
         self.experiment_id: str | None = trace.info.experiment_id
-        self.supplement = supplement
+        self.supplement = earlier is not None
+        self.captured_by: Callable[[FinishedTrace], None] | None = earlier.captured_by if earlier else None
         self.is_read = False
         self.size = 1000 + sum(_size(span) for span in list(trace.span_dict.values()))
         self._trace = trace
@@ -243,6 +259,20 @@ class FinishedTrace:
 
     def content(self, experiment_id: str) -> TraceContent:
         """Read it: the spans that have ended by now, and its info, with that experiment."""
+        info, spans, read = self._read(experiment_id)
+        prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
+        attachments = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
+        otlp = encoding.spans_to_otlp(spans, {each.text: each.value for each in read})
+        root_ends = [span.end_time_ns for span in spans if _is_local_root(span._span)]
+        outlived = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
+        return TraceContent(otlp, encoding.info_to_json(info, spans), prompts, attachments, outlived)
+
+    def entity(self, experiment_id: str) -> Trace:
+        """Read it as what MLflow's own search would give."""
+        info, spans, _ = self._read(experiment_id)
+        return Trace(info, TraceData([span.to_immutable_span() for span in spans]))
+
+    def _read(self, experiment_id: str) -> tuple[TraceInfo, list[LiveSpan], list[Written]]:
         self.is_read = True
         read = [
             each for span in list(self._trace.span_dict.values()) for each in roots.read_contents(self._trace, span)
@@ -254,12 +284,7 @@ class FinishedTrace:
         spans = [span for span in list(self._trace.span_dict.values()) if span.end_time_ns is not None]
         if info.request_preview is None or info.response_preview is None:
             set_request_response_preview(info, TraceData(spans))
-        prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
-        attachments = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
-        otlp = encoding.spans_to_otlp(spans, {each.text: each.value for each in read})
-        root_ends = [span.end_time_ns for span in spans if _is_local_root(span._span)]
-        outlived = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
-        return TraceContent(otlp, encoding.info_to_json(info, spans), prompts, attachments, outlived)
+        return info, spans, read
 
 
 def _size(span: LiveSpan) -> int:
@@ -283,6 +308,7 @@ class FinishedRequest(FinishedTrace):
         self.trace_id = root.trace_id
         self.experiment_id = root.experiment_id
         self.supplement = supplement
+        self.captured_by = None
         self.is_read = False
         self.size = 1000 + root.size
         self._root = root
@@ -308,6 +334,11 @@ class FinishedRequest(FinishedTrace):
             return super().content(experiment_id)
         otlp, info = self._root.encoded(experiment_id)
         return TraceContent(otlp, info, (), {}, outlived=False)
+
+    def entity(self, experiment_id: str) -> Trace:
+        """See `FinishedTrace`; it is made of MLflow's objects, and so are its supplements."""
+        self._root.made()
+        return super().entity(experiment_id)
 
 
 MAX_OUTLIVED = 1000
@@ -346,7 +377,7 @@ class _Exporter(SpanExporter):
                     continue
                 earlier = self._outlived.pop(otel_id, None)
                 if earlier is None or earlier.is_read:
-                    finished = FinishedTrace(self._tracking_uri, trace, self._finalize, supplement=earlier is not None)
+                    finished = FinishedTrace(self._tracking_uri, trace, self._finalize, earlier)
                 else:
                     finished = earlier
                 if _has_open_spans(trace):
@@ -571,8 +602,19 @@ def set_active_experiment(experiment_id: str) -> None:
         fluent._active_experiment_id = experiment_id
 
 
+def is_known_shape() -> bool:
+    """Whether MLflow builds its span processors in the way that `install` knows."""
+    return list(inspect.signature(provider._get_mlflow_span_processor).parameters) == ["tracking_uri"]
+
+
+def rebuild() -> None:
+    """Make MLflow build its span processor anew, for the traces that begin from now on."""
+    if provider.provider.once._done and provider.is_tracing_enabled():
+        provider.provider.reset()
+
+
 def install(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None], queue: object) -> None:
-    """Make MLflow build its span processors with our exporter.
+    """Make MLflow build its span processors with our exporter; a second call does nothing.
 
     The factory function is replaced, not a processor: MLflow builds its processors anew on ``set_experiment``,
     ``set_tracking_uri``, ``set_destination``, ``tracing.reset`` and ``enable``.
@@ -587,7 +629,7 @@ def install(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None]
     original = provider._get_mlflow_span_processor
     if hasattr(original, "replaced_by_mlflow_middleware"):
         return
-    if list(inspect.signature(original).parameters) != ["tracking_uri"]:
+    if not is_known_shape():
         logger.warning(
             "mlflow %s builds its span processors in a way that is not known here; its own exporter stays in place",
             MLFLOW_VERSION,
@@ -605,8 +647,7 @@ def install(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None]
 
     build.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
     provider._get_mlflow_span_processor = build
-    if provider.provider.once._done and provider.is_tracing_enabled():
-        provider.provider.reset()
+    rebuild()
 
 
 def _forget_missing_modules() -> None:

@@ -1,0 +1,64 @@
+"""The pages of the documentation show what is there, and what other tests run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlflow_middleware import check
+from mlflow_middleware.cli import command_line
+from tests.servers import ROOT
+
+pytestmark = pytest.mark.once
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+"""``README.md`` is looked at as well, but for its code, which is shortened."""
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """What stands between fences of these languages."""
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        if language in languages:
+            yield text
+
+
+def commands(page: Path) -> list[str]:
+    """The lines in which our command line is used."""
+    lines = "".join(blocks(page, "console")).splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ mlflow-middleware ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_is_part_of_an_example(page: Path) -> None:
+    """Each paragraph of it, to the letter, of one example that the page names; all examples are run by tests."""
+    examples = [(ROOT / name).read_text() for name in re.findall(r"`(examples/[\w.]+)`", page.read_text())]
+
+    for block in blocks(page, "python", "js"):
+        paragraphs = [f"\n{paragraph.strip(chr(10))}\n" for paragraph in re.split(r"\n\n+(?=\S)", block)]
+        assert any(all(each in f"\n{example}" for each in paragraphs) for example in examples), block
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_commands_are_such_as_can_be_given(page: Path) -> None:
+    """With arguments that there are."""
+    assert all(command_line().parse_args(shlex.split(line, comments=True)[1:]) for line in commands(page))
+
+
+def test_the_page_of_the_check_shows_its_steps() -> None:
+    """All of them, in their order and form."""
+    shown = next(blocks(ROOT / "docs" / "check.md", "console")).splitlines()[1:]
+
+    assert [line[8:24].rstrip() for line in shown] == [name for name, _, _ in check.STEPS]
+
+
+def test_pages_refer_to_files_that_are_there() -> None:
+    """Links and names of examples."""
+    for page in (*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        text = page.read_text()
+        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+        assert [link for link in links if not (page.parent / link).exists()] == []
+        assert [name for name in re.findall(r"`(examples/[\w.]+)`", text) if not (ROOT / name).exists()] == []
