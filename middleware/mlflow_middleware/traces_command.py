@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
-import time
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
+from types import FrameType
 from typing import Any
 
 from mlflow.entities import Feedback
@@ -108,8 +110,9 @@ def run(
     """
     try:
         if follow:
+            interrupted = _interrupted()
             with suppress(KeyboardInterrupt):
-                _follow(conditions, feedback, as_json)
+                _follow(conditions, feedback, as_json, interrupted)
         elif summary:
             _print_routes(find(**{"limit": None, **conditions}), as_json, good_from)
         else:
@@ -123,6 +126,18 @@ def run(
     except ValueError as error:
         return _fail(error, 2)
     return 0
+
+
+def _interrupted() -> threading.Event:
+    """Is set with Ctrl-C, whose exception Python drops where it falls into a destructor or a callback."""
+    interrupted = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    return interrupted
 
 
 def _fail(error: Exception, code: int) -> int:
@@ -200,8 +215,8 @@ def _cell(value: object) -> str:
 # --- as they arrive --------------------------------------------------------------------------------------------
 
 
-def _follow(conditions: Mapping[str, Any], feedback: bool, as_json: bool) -> None:
-    """Print what is found now, then what is new."""
+def _follow(conditions: Mapping[str, Any], feedback: bool, as_json: bool, interrupted: threading.Event) -> None:
+    """Print what is found now, then what is new, until it is interrupted."""
     table, given = Table(_heads(feedback)), dict[str, int]()
     limit = conditions.get("limit", LIMIT)
     start = _start(conditions.get("since"))
@@ -211,8 +226,7 @@ def _follow(conditions: Mapping[str, Any], feedback: bool, as_json: bool) -> Non
     given |= {trace.trace_id: trace.request_time for trace in first[limit:]}
     _show(first[:limit], given, table, feedback, as_json)
     problem = ""
-    while True:
-        time.sleep(PAUSE)
+    while not interrupted.wait(PAUSE):
         since = max(start, datetime.now(timezone.utc) - LATE)
         try:
             fresh = list(_new({**conditions, "since": since, "limit": None}, given))

@@ -25,8 +25,11 @@ DEPTH = 32
 MAX_AHEAD_BYTES = 64 * 1024
 """Bytes sent ahead of their answers, about: what the buffers between two hosts hold while nobody reads."""
 
-MIN_SLEEP, MAX_SLEEP = 0.005, 0.25
+MIN_SLEEP, MAX_SLEEP = 0.005, 0.5
 """Seconds without a look at what the server has answered."""
+
+WAITED = 0.001
+"""Seconds of reading an answer after which it was not there yet."""
 
 _BUFFER = 65536
 _MAX_LINE = 65536
@@ -77,6 +80,7 @@ class Pipeline:
         self.depth = DEPTH
         self._address = address
         self._timeout = timeout
+        self._pace = 0.0  # seconds for an answer, the last time
         self._socket: socket.socket | None = None
         self._answers: BinaryIO | None = None
 
@@ -117,11 +121,13 @@ class Pipeline:
 
     def _exchange(self, head: bytes, bodies: Sequence[bytes]) -> Iterator[Answer]:
         requests = b"".join(b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in bodies)
-        answer, fresh = self._send(requests)
+        began = time.monotonic()
+        answer, fresh = self._send(requests, len(bodies))
         if fresh and _ends(answer):
             self.depth = 1
         used, answers = self._socket, self._answers
         left = len(bodies)
+        waited = True
         try:
             while True:
                 left -= 1
@@ -130,19 +136,25 @@ class Pipeline:
                     left = 0
                 yield answer
                 if not left or answers is None:
+                    if len(bodies) > 1:  # where the last one was there already, the server is faster than was thought
+                        self._pace = (time.monotonic() - began) / len(bodies) if waited else self._pace / 2
                     return
                 asked = time.monotonic()
                 answer = _read(answers)
-                # To be woken for each answer costs an app that is busy 0.1 ms each time; so this sleeps while most of
-                # those that are left come in.
-                pause = (time.monotonic() - asked) * (left - 1) * 0.75
-                if pause > MIN_SLEEP:
-                    time.sleep(min(MAX_SLEEP, pause))
+                waited = time.monotonic() - asked > WAITED
+                if waited:
+                    self._rest(left - 1)
         finally:
             if left and self._socket is used:
                 self.close()
 
-    def _send(self, requests: bytes) -> tuple[Answer, bool]:
+    def _rest(self, answers: int) -> None:
+        """Sleep while most of so many answers come in: to be woken for each costs the app 0.1 ms each time."""
+        pause = min(MAX_SLEEP, 0.9 * self._pace * answers)
+        if answers > 1 and pause > MIN_SLEEP:
+            time.sleep(pause)
+
+    def _send(self, requests: bytes, count: int) -> tuple[Answer, bool]:
         """Send, and read the first answer; once more where a connection that was open turns out to be closed.
 
         Returns:
@@ -151,7 +163,7 @@ class Pipeline:
         while True:
             fresh = self._socket is None
             try:
-                return self._send_once(requests), fresh
+                return self._send_once(requests, count), fresh
             except (ConnectionError, ssl.SSLError):
                 self.close()
                 if fresh:
@@ -160,13 +172,14 @@ class Pipeline:
                 self.close()
                 raise
 
-    def _send_once(self, requests: bytes) -> Answer:
+    def _send_once(self, requests: bytes, count: int) -> Answer:
         connection, answers = self._open()
         try:
             connection.sendall(requests)
         except ConnectionError:  # a server that has refused may close before it has read all: 413 for one
             early = _read(answers)
             return Answer(early.status_code, {**early.headers, "connection": "close"}, early.content)
+        self._rest(count)
         return _read(answers)
 
     def _open(self) -> tuple[socket.socket, BinaryIO]:
