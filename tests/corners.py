@@ -38,6 +38,7 @@ def check_long_streams(app: RunningApp, request_id: str) -> None:
     for trace in app.traces.wait(f"tags.client_request_id LIKE '{request_id}-%'", 5):
         attributes = root_of(trace).attributes
         assert root_of(trace).outputs == sent
+        assert (names_of(trace), trace.info.tags["token"]) == ({"token 0", "token 49"}, "49")
         assert attributes["http.response.chunks"] == 50
         assert attributes["http.response.body.size"] == sum(len(f"data: {token}\n\n") for token in sent)
         assert attributes["http.response.time_to_last_byte"] - attributes["http.response.time_to_first_byte"] > 2

@@ -166,6 +166,24 @@ def test_a_cache_around_us_can_keep_an_answer(app: RunningApp, request_id: str) 
     assert corners.root_of(app.traces.one(request_id)).outputs == "pickled"
 
 
+def test_one_response_for_many_requests_tells_each_its_own(app: RunningApp, request_id: str) -> None:
+    """Ids are those of the request; what the app itself exposes stays, once."""
+    for number in (1, 2):
+        answer = app.get("/always", x_request_id=f"{request_id}-{number}", origin="https://example.com")
+        assert answer.headers["X-Request-ID"] == f"{request_id}-{number}"
+        assert answer.headers["X-MLflow-Trace-ID"] == app.traces.one(f"{request_id}-{number}").info.trace_id
+        assert answer.headers["Access-Control-Expose-Headers"] == "X-Own, X-Request-ID, X-MLflow-Trace-ID"
+
+
+def test_a_stream_on_an_excluded_path_is_silent(app: RunningApp, request_id: str) -> None:
+    """None of the spans that its chunks open is a trace."""
+    assert [app.get(path).text for path in ("/metrics", "/healthz")] == ["up 1", "up 1"]
+
+    app.get("/pickled", x_request_id=request_id)
+    app.traces.one(request_id)
+    assert app.traces.search("tags.`mlflow.traceName` = 'metrics'") == []
+
+
 def check(**variables: str) -> tuple[int, str]:
     """Exit code and output of ``manage.py check``."""
     ended = subprocess.run(

@@ -45,6 +45,20 @@ def test_chat_chunks_become_one_completion() -> None:
     assert streams.usage_of(whole) == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
 
 
+def test_a_stream_that_breaks_off_inside_an_event_is_an_answer() -> None:
+    """The client has stopped, or the model's server has: what came before is shown."""
+    data = sse(chunk(content="Hel"), chunk(content="lo")).replace(b"data: [DONE]", b'data: {"id": "chatc')
+
+    def parse(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    answer, is_more = streams.read_events(data.rstrip(), False, parse)
+    assert (answer["choices"][0]["message"]["content"], is_more) == ("Hello", False)
+
+
 def test_an_event_without_data_is_no_piece() -> None:
     """Some servers send one now and then, so that nobody takes the connection for dead."""
     data = sse(chunk(content="a")).replace(b"data: [DONE]", b"data\n\n" + sse(chunk(content="b")))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import json
 import os
 import sys
@@ -88,6 +89,9 @@ WAYS: dict[str, Callable[[], object]] = {
     "failing": failing,
     "used": lambda: None,
 }
+
+if "sampling_ratio_override" in inspect.signature(mlflow.trace).parameters:
+    WAYS["child with a ratio"] = mlflow.trace(child, name="around", sampling_ratio_override=0.0)
 
 AFTERWARDS: dict[str, Callable[[], object]] = {
     "nothing afterwards": lambda: None,

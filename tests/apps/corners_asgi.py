@@ -78,6 +78,9 @@ async def tokens(scope: Scope, receive: Receive, send: Send) -> None:
     gone = asyncio.create_task(until_gone(receive))
     await send(EVENTS)
     for number in range(count):
+        if number in (0, count - 1):
+            with mlflow.start_span(f"token {number}"):
+                annotate(tags={"token": number})
         await send(body(f"data: token {number}\n\n".encode(), True))
         await asyncio.wait([gone], timeout=milliseconds / count / 1000)
         if gone.done():

@@ -132,6 +132,9 @@ def tokens(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[
     count, milliseconds = map(int, environ["PATH_INFO"].split("/")[2:])
     start_response("200 OK", [EVENTS])
     for number in range(count):
+        if number in (0, count - 1):
+            with mlflow.start_span(f"token {number}"):
+                annotate(tags={"token": number})
         yield f"data: token {number}\n\n".encode()
         time.sleep(milliseconds / count / 1000)
 

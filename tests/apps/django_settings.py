@@ -8,6 +8,7 @@ import pickle
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
+import mlflow
 from django.core.signals import request_finished
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -158,6 +159,32 @@ def health(request: HttpRequest) -> HttpResponseBase:
     return HttpResponse()
 
 
+def metrics(request: HttpRequest) -> HttpResponseBase:
+    """A stream on an excluded path, with a span in it."""
+
+    def chunks() -> Iterator[str]:
+        with mlflow.start_span("metrics"):
+            yield "up 1"
+
+    return StreamingHttpResponse(chunks())
+
+
+async def metrics_async(request: HttpRequest) -> HttpResponseBase:
+    async def chunks() -> AsyncIterator[str]:
+        with mlflow.start_span("metrics"):
+            yield "up 1"
+
+    return StreamingHttpResponse(chunks())
+
+
+ALWAYS = HttpResponse("the same", headers={"Access-Control-Expose-Headers": "X-Own"})
+
+
+def always(request: HttpRequest) -> HttpResponseBase:
+    """One object answers all requests."""
+    return ALWAYS
+
+
 chats = [
     path("sync/<str:chat_id>", chat),
     path("async/<str:chat_id>", chat_async),
@@ -176,4 +203,7 @@ urlpatterns = [
     path("open/<str:request_id>", open_gate),
     path("pickled", pickled),
     path("health", health),
+    path("metrics", metrics),
+    path("healthz", metrics_async),
+    path("always", always),
 ]

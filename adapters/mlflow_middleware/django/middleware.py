@@ -17,8 +17,9 @@ from mlflow_middleware import mlflow_seam, request_trace
 from mlflow_middleware.django import configuration
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
+from mlflow_middleware.mlflow_seam import Undo
 from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
-from mlflow_middleware.response_headers import EXPOSE, join
+from mlflow_middleware.response_headers import join
 from mlflow_middleware.settings import SettingsError
 from mlflow_middleware.wsgi import ReadBody, environ_headers
 
@@ -66,7 +67,7 @@ class TraceMiddleware:
         if self.settings.excludes(request.path):
             undo = mlflow_seam.silence()
             try:
-                return cast(HttpResponseBase, self.get_response(request))
+                return _silent(cast(HttpResponseBase, self.get_response(request)))
             finally:
                 undo()
         trace = RequestTrace.open(exchange_of(request), self.settings)
@@ -88,7 +89,7 @@ class TraceMiddleware:
         if self.settings.excludes(request.path):
             undo = mlflow_seam.silence()
             try:
-                return await cast(Awaitable[HttpResponseBase], self.get_response(request))
+                return _silent(await cast(Awaitable[HttpResponseBase], self.get_response(request)))
             finally:
                 undo()
         trace = RequestTrace.open(exchange_of(request), self.settings)
@@ -152,11 +153,21 @@ def _answered(request: HttpRequest, response: HttpResponseBase, trace: RequestTr
     elif getattr(response, "file_to_stream", None):  # to the server as it is, which may have a faster way to send it
         trace.last_byte()
         trace.answered()
-    elif response.is_async:
-        response.streaming_content = _AsyncChunks(response.streaming_content, trace)
     else:
-        response.streaming_content = _Chunks(response.streaming_content, trace)
+        _wrap(response, trace)
     return response
+
+
+def _silent(response: HttpResponseBase) -> HttpResponseBase:
+    """A response of an excluded path: what makes its chunks is not traced either."""
+    if isinstance(response, StreamingHttpResponse) and not getattr(response, "file_to_stream", None):
+        _wrap(response, None)
+    return response
+
+
+def _wrap(response: StreamingHttpResponse, trace: RequestTrace | None) -> None:
+    chunks = _AsyncChunks if response.is_async else _Chunks
+    response.streaming_content = chunks(response.streaming_content, trace)
 
 
 @guarded
@@ -174,15 +185,23 @@ def _sent(response: HttpResponseBase, trace: RequestTrace) -> None:
 
 @guarded
 def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
+    for name, value, before in vars(response).pop(_HEADERS, ()):  # the app answers with one response twice
+        if before is not None:
+            response.headers[name] = before
+        elif response.headers.get(name) == value:
+            del response.headers[name]
+    own = {name.lower(): value for name, value in response.items()}
     ours = trace.response_headers() or ()
     joined = [(name, value) for name, value in response.items()]
-    before = len(joined)
     join(joined, ours, cross_origin="origin" in trace.exchange.headers)
-    for name, value in joined[before:]:
+    changed = [(name, value, own.get(name.lower())) for name, value in joined if own.get(name.lower()) != value]
+    for name, value, _ in changed:
         response.headers[name] = value
-    for name, value in joined[:before]:
-        if name.lower() == EXPOSE:
-            response.headers[name] = value
+    vars(response)[_HEADERS] = changed
+
+
+_HEADERS = "_mlflow_middleware_headers"
+"""A response has our headers here: name, value, and the app's own value before."""
 
 
 @guarded
@@ -223,30 +242,37 @@ class _Closing:
 
 
 class _Step:
-    """The making of one chunk of a stream: the request is current, and with the last one its trace ends."""
+    """The making of one chunk of a stream: the request is current, and with the last one its trace ends; where it is
+    excluded, nothing is current."""
 
-    def __init__(self, trace: RequestTrace) -> None:
+    def __init__(self, trace: RequestTrace | None) -> None:
         self._trace = trace
+        self._undo: Undo | None = None
 
     def __enter__(self) -> None:
-        self._trace.activate()
+        if self._trace is None:
+            self._undo = mlflow_seam.silence()
+        else:
+            self._trace.activate()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        try:
-            if isinstance(error, StopIteration | StopAsyncIteration):
-                self._trace.last_byte()
-                self._trace.answered()
-            elif error is not None:
-                _blame(self._trace, error)
-                self._trace.answered()
-        finally:
-            self._trace.deactivate()
+        if self._undo:
+            self._undo()
+        if self._trace is None:
+            return
+        self._trace.deactivate()
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self._trace.last_byte()
+            self._trace.answered()
+        elif error is not None:
+            _blame(self._trace, error)
+            self._trace.answered()
 
 
 class _Chunks:
     """A streaming response's content: the request is current again while each chunk is made."""
 
-    def __init__(self, content: Any, trace: RequestTrace) -> None:
+    def __init__(self, content: Any, trace: RequestTrace | None) -> None:
         self._content = iter(content)
         self._trace = trace
 
@@ -256,12 +282,14 @@ class _Chunks:
     def __next__(self) -> bytes:
         with _Step(self._trace):
             chunk = cast(bytes, next(self._content))
-            self._trace.sent(chunk)
+            if self._trace:
+                self._trace.sent(chunk)
             return chunk
 
     def close(self) -> None:
         """Close what makes the chunks, where that is needed."""
-        self._trace.closed()
+        if self._trace:
+            self._trace.closed()
         if hasattr(self._content, "close"):
             self._content.close()
 
@@ -269,7 +297,7 @@ class _Chunks:
 class _AsyncChunks:
     """The same for content that is made asynchronously."""
 
-    def __init__(self, content: Any, trace: RequestTrace) -> None:
+    def __init__(self, content: Any, trace: RequestTrace | None) -> None:
         self._trace = trace
         self._content = aiter(content)
 
@@ -279,26 +307,26 @@ class _AsyncChunks:
     async def __anext__(self) -> bytes:
         with _Step(self._trace):
             chunk = cast(bytes, await anext(self._content))
-            self._trace.sent(chunk)
+            if self._trace:
+                self._trace.sent(chunk)
             return chunk
 
     async def aclose(self) -> None:
         """Close what makes the chunks, where that is needed."""
-        self._trace.closed()
-        self._trace.activate()
-        try:
+        self.close()
+        with _Step(self._trace):
             if hasattr(self._content, "aclose"):
                 await self._content.aclose()
-        finally:
-            self._trace.deactivate()
 
     def close(self) -> None:
         """Django closes all content so; what is made asynchronously it leaves to the garbage collector."""
-        self._trace.closed()
+        if self._trace:
+            self._trace.closed()
 
     def __del__(self) -> None:
-        self._trace.closed()
-        self._trace.finish()
+        self.close()
+        if self._trace:
+            self._trace.finish()
 
 
 def _failed(sender: object, **_: Any) -> None:

@@ -72,7 +72,10 @@ def read_events(
         some were left out.
     """
     parsed = [Event(name, parse(text)) for name, text in events(data, cut) if text.strip() != "[DONE]"]
-    answer = assembled([event.data for event in parsed if event.data != ""])  # some servers keep connections so
+    pieces = [event.data for event in parsed if event.data != ""]  # some servers keep connections so
+    answer = assembled(pieces)
+    if answer is None and pieces and isinstance(pieces[-1], str):
+        answer = assembled(pieces[:-1])  # it broke off inside of an event
     if answer is not None:
         return answer, False
     kept = parsed[:MAX_EVENTS]

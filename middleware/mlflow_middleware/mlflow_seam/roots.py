@@ -263,6 +263,7 @@ class PlainRoot:
     __slots__ = (
         "_contents",
         "_is_changed",
+        "_is_discarded",
         "_is_held",
         "_made",
         "_source",
@@ -288,6 +289,7 @@ class PlainRoot:
         self._contents: Contents | None = None
         self._is_held = False
         self._is_changed = False
+        self._is_discarded = False
         self.name = name
         self.context = SpanContext(trace_id, source.tracer.id_generator.generate_span_id(), False, _SAMPLED)
         self.trace_id = f"tr-{trace_id:032x}"
@@ -380,6 +382,7 @@ class PlainRoot:
         with self._source.lock:
             if self._made is None:
                 in_flight.pop(self.context.trace_id, None)
+                self._is_discarded = True
                 return True
         return self._made.discard()
 
@@ -389,14 +392,13 @@ class PlainRoot:
         with self._source.lock:
             if self._made is None:
                 self.end_time = end_time_ns or time.time_ns()
-                if self._is_held:
-                    is_wanted = self.context.trace_id in in_flight
-                else:
-                    is_wanted = in_flight.pop(self.context.trace_id, None) is not None
-                if is_wanted:  # else it was discarded
+                if not self._is_held:
+                    in_flight.pop(self.context.trace_id, None)
+                if not self._is_discarded:
                     self.finished = self._source.processor.finished(self)
-        if self._made:
-            self._made.end(end_time_ns)
+            made = self._made
+        if made:
+            made.end(end_time_ns)
         elif self.finished:
             _set_last_active_trace_id(self.trace_id)
             self._source.processor.put(self.finished)
@@ -416,8 +418,9 @@ class PlainRoot:
                 if self._is_held and self._is_changed and self.finished and self.finished.is_read:
                     supplement = self._source.processor.finished(self, supplement=True)
                 self._is_held = False
-        if self._made:
-            self._made.release()
+            made = self._made
+        if made:
+            made.release()
         elif supplement:
             self._source.processor.put(supplement)
 
@@ -497,12 +500,14 @@ class PlainRoot:
             return self._made
 
     def _make(self) -> MlflowRoot:
-        is_wanted = in_flight.pop(self.context.trace_id, None) is not None
         _making.root = self
+        ratio = _RATIO_HERE.set(1.0) if _RATIO_HERE else None  # whoever asks may have one of its own: this is sampled
         try:
             span = self._source.tracer.start_span(self.name, context=Context(), start_time=self.start_time)
         finally:
             _making.root = None
+            if _RATIO_HERE and ratio:
+                _RATIO_HERE.reset(ratio)
         manager = InMemoryTraceManager.get_instance()
         trace = manager._traces[self.trace_id]
         live = trace.span_dict[f"{self.context.span_id:016x}"]
@@ -517,11 +522,12 @@ class PlainRoot:
             made.hold()
         if self.end_time is not None:
             made.end_quietly(self.end_time)
-        if self.finished:
+        if self._is_discarded or (self.end_time is not None and not self._is_held):
+            made.discard()  # nothing more will come of it
+        elif self.finished:
             self.finished.made(trace)
             vars(live)[_EXPORTER].goes_on(self.context.trace_id, self.finished)
-        if not is_wanted:
-            made.discard()
+        in_flight.pop(self.context.trace_id, None)
         return made
 
 
@@ -605,7 +611,8 @@ class _CurrentSpan(OTelSpan):
 
     def is_recording(self) -> bool:
         """See ``Span``."""
-        return self.root.end_time is None
+        made = self.root._made
+        return made.otel.is_recording() if made else self.root.end_time is None
 
     end = _asked("end")
     set_attributes = _asked("set_attributes")
