@@ -30,7 +30,17 @@ QUIET = 6.0
 
 UVICORN = ["-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--port"]
 GUNICORN = ["-m", "gunicorn", "--log-level", "warning", "--threads", "8", "--bind"]
-APPS = {"FastAPI": "fastapi_app", "Flask": "flask_app", "Django": "django_app", "streams": "streams_app"}
+HYPERCORN = ["-m", "hypercorn", "--log-level", "warning", "--bind"]
+GUNICORN_ASGI = ["-m", "gunicorn", "--log-level", "warning", "-k", "uvicorn_worker.UvicornWorker", "--bind"]
+APPS = {
+    "FastAPI": ("fastapi_app", UVICORN),
+    "Flask": ("flask_app", GUNICORN),
+    "Django": ("django_app", GUNICORN),
+    "streams-uvicorn": ("streams_app", UVICORN),
+    "streams-hypercorn": ("streams_app", HYPERCORN),
+    "streams-gunicorn": ("streams_app", GUNICORN_ASGI),
+}
+"""Name -> the app's module, and the server that runs it."""
 
 OURS = {"ENVIRONMENT": "production", "APP_VERSION": "1.2.3", "DEPLOYMENT_ID": "d-7", "REGION": "eu-west-1"}
 """Deployment tags, as the hand-written way has them."""
@@ -84,14 +94,15 @@ class Subject:
         url = f"{server.uri}/api/2.0/mlflow/experiments/create"
         self._experiment = str(requests.post(url, json={"name": name}, timeout=60).json()["experiment_id"])
         self.port = free_port()
-        bind = [*GUNICORN, f"127.0.0.1:{self.port}"] if framework in ("Flask", "Django") else [*UVICORN, str(self.port)]
+        module, serve = APPS[framework]
+        where = str(self.port) if serve is UVICORN else f"127.0.0.1:{self.port}"
         environment = clean_environment(
             MLFLOW_TRACKING_URI=server.uri, WAY=way, EXPERIMENT=name, EXPERIMENT_ID=self._experiment, **WAYS[way]
         )
         if way.startswith("ours"):
             environment["MLFLOW_EXPERIMENT_NAME"] = name
         self._process = Process(
-            [sys.executable, *bind, f"tests.benchmarks.{APPS[framework]}:app"],
+            [sys.executable, *serve, where, f"tests.benchmarks.{module}:app"],
             {**environment, **variables},
             folder / f"{name}.log",
         )

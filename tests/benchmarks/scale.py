@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.scale [--only requests,streams,start] [--requests N] [--streams N] [--chunks N]
 
-Prints a Markdown table. Takes about six minutes on two cores that have nothing else to do.
+Prints a Markdown table. Takes about ten minutes on two cores that have nothing else to do.
 """
 
 from __future__ import annotations
@@ -88,20 +88,23 @@ def exit_counts(output: str) -> dict[str, int]:
     return {what: int(count) for count, what in counts}
 
 
-def many_streams(server: MLflowServer, folder: Path, streams: int, chunks: int) -> Iterator[Row]:
-    """Slow streams, all open at once: each complete, each a trace as long as the stream."""
-    subject = Subject("streams", "ours", server, folder, CHUNKS=str(chunks))
+def many_streams(server: MLflowServer, folder: Path, serving: str, streams: int, chunks: int) -> Iterator[Row]:
+    """Slow streams, all open at once: each complete, each a trace as long as the stream, with all that was sent."""
+    subject = Subject(f"streams-{serving}", "ours", server, folder, CHUNKS=str(chunks))
     try:
         idle, before = subject.memory(), subject.cpu()
         complete, slowest = run_module("tests.benchmarks.streams", str(subject.port), str(streams), str(chunks))
         cpu, peak = subject.cpu() - before, subject.peak_memory()
         say(f"{complete} streams complete, the slowest in {slowest:.1f} s, {cpu:.1f} s of CPU")
         subject.drain(600, streams)
-        durations = [float(trace["execution_duration"].removesuffix("s")) for trace in subject.traces()]
+        traces = list(subject.traces())
     finally:
         subject.stop()
-    yield f"streams of {chunks} s complete, of {streams:,} at once", f"{complete:,}", "all"
-    yield "... their traces stored", f"{len(durations):,}", "all"
+    durations = [float(trace["execution_duration"].removesuffix("s")) for trace in traces]
+    sent = json.dumps([f"token {number}" for number in range(chunks)])
+    whole = sum(trace["response_preview"] == sent for trace in traces)
+    yield f"streams of {chunks} s complete under {serving}, of {streams:,} at once", f"{complete:,}", "all"
+    yield "... their traces stored, and those with all that was sent", f"{len(traces):,} and {whole:,}", "all"
     yield "... memory at the peak, and before", f"{peak:.0f} and {idle:.0f} MiB", ""
     longest = f"{max(durations, default=0.0):.2f} s ({min(durations, default=0.0):.2f} s)"
     yield "... longest trace (shortest)", longest, f"the slowest stream, as the client saw it: {slowest:.2f} s"
@@ -143,7 +146,8 @@ def rows(arguments: argparse.Namespace, server: MLflowServer, folder: Path) -> I
     if "requests" in only:
         yield from many_requests(server, folder, arguments.requests)
     if "streams" in only:
-        yield from many_streams(server, folder, arguments.streams, arguments.chunks)
+        for serving in ("uvicorn", "hypercorn", "gunicorn"):
+            yield from many_streams(server, folder, serving, arguments.streams, arguments.chunks)
     if "start" in only:
         yield from start()
 

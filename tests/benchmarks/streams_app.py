@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import mlflow
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
@@ -21,7 +22,11 @@ app = FastAPI()
 async def tokens() -> AsyncIterator[str]:
     """One a second."""
     for number in range(CHUNKS):
-        await asyncio.sleep(1)
+        if number in (0, CHUNKS - 1):
+            with mlflow.start_span(f"token {number}"):
+                await asyncio.sleep(1)
+        else:
+            await asyncio.sleep(1)
         yield f"data: token {number}\n\n"
 
 
