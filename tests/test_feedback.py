@@ -420,13 +420,37 @@ def test_feedback_is_no_trace(app: RunningApp, request_id: str) -> None:
     assert app.traces.search(f"tags.client_request_id = '{request_id}'") == []
 
 
-@pytest.mark.xdist_group("fastapi")
-def test_an_excluded_feedback_route_keeps_its_options(run_app: AppRunner, request_id: str) -> None:
-    """A route that the middleware passes by still needs the token of its secret."""
-    app = run_app("fastapi", {"feedback_secret": [NEW], "exclude": ["/feedback"]})
-    trace_id = chat(app, request_id)
+@pytest.mark.parametrize("name", [FRAMEWORKS[0], pytest.param("wsgi", marks=pytest.mark.xdist_group("wsgi"))])
+def test_an_excluded_feedback_route_keeps_its_options(run_app: AppRunner, request_id: str, name: str) -> None:
+    """A route that the middleware passes by still needs the token of its secret, also without a framework."""
+    app = run_app(name, {"feedback_secret": [NEW], "exclude": ["/feedback"]})
+    answer = app.get("/sync/chats/c-1", x_request_id=request_id)
+    token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
 
     assert refused(say(app, {"trace_id": trace_id, "value": 1}))[0] == 403
+    assert say(app, {"trace_id": trace_id, "value": 1}, x_feedback_token=token).status_code == 200
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS[:2])
+def test_a_routes_own_options_leave_the_others(run_app: AppRunner, request_id: str, user: str, name: str) -> None:
+    """Those of the middleware: the token is asked for, and the user stays a pseudonym."""
+    options = {"feedback_secret": [NEW], "user_id_hmac_key": PSEUDONYMS, "feedback_wait": PATIENT}
+    app = run_app(name, options, APP_FEEDBACK_OPTIONS='{"feedback_wait": 0}')
+    answer = app.get("/sync/chats/c-1", x_request_id=request_id, x_user_id=user)
+    token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
+    app.traces.one(request_id)
+
+    assert refused(say(app, {"trace_id": trace_id, "value": 1}, x_user_id=user))[0] == 403
+    answer = say(app, {"trace_id": trace_id, "value": 1}, x_user_id=user, x_feedback_token=token)
+    assert answer.status_code == 200
+    assert (
+        only(app, request_id).source.source_id
+        == hmac.new(PSEUDONYMS.encode(), user.encode(), hashlib.sha256).hexdigest()
+    )
+    unknown = feedback_token.sign(UNKNOWN, None, int(time.time()) + 600, NEW.encode())
+    began = time.monotonic()
+    assert refused(say(app, {"trace_id": UNKNOWN, "value": 1}, x_feedback_token=unknown))[0] == 404
+    assert time.monotonic() - began < PATIENT
 
 
 @pytest.mark.xdist_group("fastapi")
