@@ -230,6 +230,12 @@ def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_p
         answer = requests.post(f"{url}/chats/c-1/messages", json=question, headers=headers, timeout=60)
         said = {"trace_id": answer.headers["X-MLflow-Trace-ID"], "value": True, "comment": "just right"}
         assert requests.post(f"{url}/feedback", json=said, timeout=60).json() == {"trace_id": said["trace_id"]}
+        bare = HTTPConnection(url.removeprefix("http://"), timeout=60)  # a body of no told length is no body
+        with closing(bare):
+            bare.putrequest("POST", "/feedback")
+            bare.putheader("Content-Type", "application/json")
+            bare.endheaders()
+            assert bare.getresponse().status == 422
 
     (trace,) = Traces(server.uri, experiment).search(spans=False)
     (found,) = trace.search_assessments()

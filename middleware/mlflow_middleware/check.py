@@ -206,7 +206,7 @@ class _Chain:
         from mlflow_middleware import mlflow_seam
         from mlflow_middleware.delivery.connection import ConnectionProblem, check_address, printable, serves
 
-        is_set = mlflow_seam.is_tracking_uri_set()  # slim MLflow fails when it is asked for its default
+        is_set = mlflow_seam.is_tracking_uri_set()
         self.uri = mlflow_seam.tracking_uri() if is_set else ""
         if is_set and not serves(self.uri):
             raise NotNeeded(f"{printable(self.uri)} is no server: full mlflow writes there itself")

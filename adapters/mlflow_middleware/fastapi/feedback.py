@@ -7,7 +7,8 @@
 
 What it takes and answers is in ``mlflow_middleware.feedback``, and in FastAPI's OpenAPI schema. It works with the
 options of the ``TraceMiddleware`` around it, wherever it is included; ``feedback_router(prefix="/api")`` makes it
-``/api/feedback``. Options given here, as keywords, are laid over those: an app without that middleware gives all. The server is asked in a thread.
+``/api/feedback``. Options given here, as keywords, are laid over those; an app without that middleware gives them all.
+The server is asked in a thread.
 
 A page on another origin needs the app's ``CORSMiddleware`` to allow the headers ``Content-Type``, ``X-Feedback-Token``
 and those that name session and user.
