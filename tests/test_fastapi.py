@@ -302,4 +302,3 @@ def test_feedback_on_plain_starlette(server: MLflowServer, tmp_path_factory: pyt
 
         assert (answer.status_code, answer.json()) == (200, {"trace_id": trace_id})
         assert (found.feedback.value, found.source.source_id) == ("good", "ann")
-        assert starlette.get("/api/feedback").status_code == 405
