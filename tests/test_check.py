@@ -162,6 +162,32 @@ def test_tracing_that_is_switched_off(traces: Traces, variable: dict[str, str]) 
     assert run_check(**connected(traces), **variable).failed_at("write", "MLflow opens no trace", *variable)
 
 
+def test_a_share_of_traces(traces: Traces) -> None:
+    """MLflow takes one of ten: the check takes as many as it needs, and leaves none."""
+    for _ in range(3):
+        checked = run_check(**connected(traces), MLFLOW_TRACE_SAMPLING_RATIO="0.1")
+        assert (checked.code, checked.steps["read back"]["outcome"]) == (0, "passed"), checked.printed
+    assert traces.search() == []
+
+
+def test_a_share_that_is_next_to_nothing(traces: Traces) -> None:
+    """No trace could be written, which is no failure."""
+    checked = run_check(**connected(traces), MLFLOW_TRACE_SAMPLING_RATIO="1e-12")
+
+    assert (checked.code, checked.having("failed")) == (0, [])
+    assert checked.says("write") == "MLFLOW_TRACE_SAMPLING_RATIO=1e-12: none of 500 traces was taken"
+    assert checked.says("read back") == checked.says("latency") == "no trace was written"
+
+
+def test_a_middleware_that_is_switched_off(tmp_path: Path) -> None:
+    """It needs no server and no spool."""
+    off = {"MLFLOW_MIDDLEWARE_ENABLED": "false", "MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path / "spool")}
+    checked = run_check(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}", **off)
+
+    assert (checked.code, checked.having("passed")) == (0, ["MLflow client", "settings"])
+    assert checked.says("reachability") == "enabled is false"
+
+
 # --- the way to the server ---
 
 

@@ -41,6 +41,9 @@ MAX_SKEW = 60.0
 OLDEST_SERVER = (3, 4)
 """The first MLflow server that takes spans by OTLP."""
 
+MAX_TRIES = 500
+"""Traces that are opened where MLflow takes a share of them only, until one is taken."""
+
 PROBE = "mlflow-middleware check"
 """The name of the probe trace."""
 
@@ -139,6 +142,9 @@ def _work(chain: _Chain, results: queue.SimpleQueue[Result]) -> None:
             broken[name] = cause
             results.put(Result(name, "skipped", f"not tried: {cause} has failed"))
             continue
+        if chain.is_off:
+            results.put(Result(name, "skipped", "enabled is false"))
+            continue
         result = _attempt(name, step, chain)
         if result.outcome == "failed":
             broken[name] = name
@@ -166,10 +172,11 @@ class _Chain:
     settings: Settings
     answer: Response
     experiment_id: str
-    trace_id: str
+    trace_id: str = ""
 
     def __init__(self, load: Callable[[], Settings] | None) -> None:
         self._load = load
+        self.is_off = False
         self._tls_problem: BaseException | None = None
         self._experiment_problem: Exception | None = None
         self._answered_in = self._stored_in = 0.0
@@ -195,7 +202,8 @@ class _Chain:
             self.settings = (self._load or Settings.load)()
         except SettingsError as error:
             raise Wrong(f"{error}; the app does not start with that: correct it") from error
-        if not self.settings.enabled:
+        self.is_off = not self.settings.enabled
+        if self.is_off:
             return "valid, but enabled is false: no request is traced"
         if self.settings.delivery == "mlflow":
             return "valid; delivery is 'mlflow': the app sends by MLflow's own exporter, this check by ours"
@@ -339,7 +347,7 @@ class _Chain:
         """The server gives the trace back, and deletes it when it is told to."""
         from mlflow_middleware import mlflow_seam
 
-        self._need_server()
+        self._need_trace()
         try:
             status, answer = self._ask("GET", f"{_TRACES}/{self.trace_id}")
             info = answer["trace"]["trace_info"] if status == 200 else {}
@@ -354,7 +362,7 @@ class _Chain:
 
     def latency(self) -> str:
         """How long a trace takes; requests never wait for it."""
-        self._need_server()
+        self._need_trace()
         return (
             f"{_ms(self._answered_in)} for an answer, {_ms(self._stored_in)} to store a trace; no request waits for it"
         )
@@ -390,6 +398,11 @@ class _Chain:
 
         if not serves(self.uri):
             raise NotNeeded("there is no server")
+
+    def _need_trace(self) -> None:
+        self._need_server()
+        if not self.trace_id:
+            raise NotNeeded("no trace was written")
 
     def _unreachable(self, error: Exception) -> str:
         from mlflow_middleware.delivery.connection import root_cause
@@ -464,16 +477,29 @@ def _probe() -> Any:
     from mlflow_middleware import delivery, mlflow_seam
 
     finished: list[mlflow_seam.FinishedTrace] = []
+    ratio = _sampling_ratio()
     with delivery.capturing(finished.append):
-        root = mlflow_seam.open_root_span(PROBE, {})
-        if root is not None:
-            root.end()
-    if not finished:
-        raise Wrong(
-            "MLflow opens no trace in this process: look at MLFLOW_TRACE_SAMPLING_RATIO and OTEL_SDK_DISABLED, and for "
-            "a call of mlflow.tracing.disable()"
-        )
-    return finished[0]
+        for _ in range(MAX_TRIES if 0 < ratio < 1 else 1):
+            root = mlflow_seam.open_root_span(PROBE, {})
+            if root is not None:
+                root.end()
+                break
+    if finished:
+        return finished[0]
+    if 0 < ratio < 1:
+        raise NotNeeded(f"MLFLOW_TRACE_SAMPLING_RATIO={ratio:g}: none of {MAX_TRIES} traces was taken")
+    raise Wrong(
+        "MLflow opens no trace in this process: look at MLFLOW_TRACE_SAMPLING_RATIO and OTEL_SDK_DISABLED, and for "
+        "a call of mlflow.tracing.disable()"
+    )
+
+
+def _sampling_ratio() -> float:
+    """The share of traces that MLflow takes, where it is told one."""
+    try:
+        return float(os.environ.get("MLFLOW_TRACE_SAMPLING_RATIO") or 1.0)
+    except ValueError:
+        return 1.0
 
 
 def _leftovers(directory: Path, files: int) -> str:
