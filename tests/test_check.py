@@ -291,16 +291,30 @@ def test_a_server_that_is_too_old(traces: Traces) -> None:
     assert checked.failed_at("server version", "MLflow 3.3.2", "upgrade the server to 3.13 or newer")
 
 
-@pytest.mark.parametrize("status", ["401", "403"])
-def test_credentials_that_are_refused(server: MLflowServer, status: str) -> None:
-    """The variables to look at, and not what is in them."""
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("401", ["refused the credentials (401)"]), ("403", ["denied this (403)", "knows this user", "EDIT", "MANAGE"])],
+)
+def test_credentials_that_are_refused(server: MLflowServer, status: str, words: list[str]) -> None:
+    """The variables to look at, and not what is in them; or the permission that this user needs."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = status
         stand_in.manner = "close"
         checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri, MLFLOW_TRACKING_TOKEN="hunter2")
 
-    assert checked.failed_at("credentials", f"refused the credentials ({status})", "MLFLOW_TRACKING_TOKEN")
+    assert checked.failed_at("credentials", *words, "MLFLOW_TRACKING_TOKEN")
     assert "hunter2" not in checked.printed
+    assert "proxy" not in checked.says("credentials")
+
+
+def test_a_proxy_that_denies(server: MLflowServer) -> None:
+    """It may be the proxy that says 403, and the server can be reached without it."""
+    with faulty(server.uri) as stand_in:
+        stand_in.mode = "403"
+        stand_in.manner = "close"
+        checked = run_check(MLFLOW_TRACKING_URI=server.uri, HTTP_PROXY=stand_in.uri)
+
+    assert checked.failed_at("credentials", "denied this (403)", "or a proxy denies it", "add 127.0.0.1 to NO_PROXY")
 
 
 def test_a_login_page(server: MLflowServer) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # all of it is imported in the first step: that takes a secon
 
     from requests import Response
 
+    from mlflow_middleware.delivery.connection import ConnectionProblem
     from mlflow_middleware.settings import Settings
 
 TIME_LIMIT = 8.0
@@ -299,7 +300,7 @@ class _Chain:
         try:
             self.experiment_id = resolve_experiment(self.uri)
         except NoAccess as problem:
-            raise Wrong(str(problem)) from problem
+            raise Wrong(self._told(problem)) from problem
         except ConnectionProblem as problem:
             self._experiment_problem = problem
         given = [name for name in _CREDENTIALS if os.environ.get(name)]
@@ -419,13 +420,22 @@ class _Chain:
             )
         return f"{says}; start the server, or correct the address, or open the way there: DNS, firewall, proxy"
 
-    def _ask(self, method: str, path: str, **kwargs: Any) -> tuple[int, dict[str, Any]]:
+    def _ask(
+        self, method: str, path: str, *, timeout: float = ANSWER_TIME, **kwargs: Any
+    ) -> tuple[int, dict[str, Any]]:
         from mlflow_middleware.delivery.connection import ConnectionProblem, ask
 
         try:
-            return ask(self.uri, method, path, timeout=ANSWER_TIME, **kwargs)
+            return ask(self.uri, method, path, timeout=timeout, **kwargs)
         except ConnectionProblem as problem:
-            raise Wrong(str(problem)) from problem
+            raise Wrong(self._told(problem)) from problem
+
+    def _told(self, problem: ConnectionProblem) -> str:
+        """A problem, and the proxy that may be its cause."""
+        from mlflow_middleware.delivery.connection import Denied
+
+        way_round = _way_round_the_proxy(self.uri) if isinstance(problem, Denied) else ""
+        return f"{problem}; or a proxy denies it{way_round}" if way_round else str(problem)
 
     def _delete(self) -> str:
         """Delete the probe; returns what is to be said when that did not work."""
