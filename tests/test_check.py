@@ -25,6 +25,17 @@ from tests.test_connection import create_experiment, delete_experiment
 
 pytestmark = pytest.mark.once
 
+AS_NOBODY = """
+import os
+from mlflow_middleware import check, delivery, mlflow_seam, settings
+from mlflow_middleware.delivery import spool
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setuid(65534)
+raise SystemExit(check.run(as_json=True))
+"""
+"""The check without the rights of root, who may enter everywhere; what it imports may lie where only root may read."""
+
 CHECK = ("-m", "mlflow_middleware.cli", "check", "--json")
 
 
@@ -375,6 +386,34 @@ def test_a_spool_that_cannot_be_written(traces: Traces, tmp_path: Path, place: s
     checked = run_check(**connected(traces), MLFLOW_MIDDLEWARE_SPOOL_DIR=str(tmp_path / place))
 
     assert checked.failed_at("spool", f"the spool {tmp_path / place}", "MLFLOW_MIDDLEWARE_SPOOL_DIR")
+
+
+def test_a_spool_where_this_user_may_not_enter(tmp_path: Path) -> None:
+    """Not even whether it is there can be seen: that is told with what to do."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0)
+    try:
+        variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(locked / "spool")}
+        checked = run_check("-c", AS_NOBODY, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}", **variables)
+    finally:
+        locked.chmod(0o700)
+
+    assert checked.steps["spool"]["outcome"] == "failed"
+    assert f"the spool {locked / 'spool'} cannot be" in checked.says("spool")
+    assert "make it a directory that this user may write to" in checked.says("spool")
+
+
+def test_a_full_spool(traces: Traces, tmp_path: Path) -> None:
+    """No failure, as the app has to start to send it; but told, with the options and the command that help."""
+    name = f"{time.time_ns():020d}-1-000000.experiment-0.otlp"
+    (tmp_path / name).write_bytes(b"x" * 65536)
+    options = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path), "MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES": "65536"}
+    checked = run_check(**connected(traces), **options)
+
+    assert (checked.code, checked.steps["spool"]["outcome"]) == (0, "passed")
+    for word in ("holds its 65536 bytes already", "MAX_SPOOL_BYTES", "1 file", f"mlflow-middleware replay {tmp_path}"):
+        assert word in checked.says("spool")
 
 
 def test_what_is_left_in_a_spool(traces: Traces, tmp_path: Path) -> None:

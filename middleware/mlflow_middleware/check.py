@@ -372,7 +372,7 @@ class _Chain:
 
     def spool(self) -> str:
         """The spool can be written; what waits in it is told."""
-        from mlflow_middleware.delivery.spool import Spool, SpoolProblem
+        from mlflow_middleware.delivery.spool import Spool, SpoolFull, SpoolProblem
 
         directory = self.settings.spool_dir
         if directory is None:
@@ -380,6 +380,11 @@ class _Chain:
         spool = Spool(directory, self.settings.max_spool_bytes)
         try:
             spool.check()
+        except SpoolFull as full:  # no failure: the app has to be let start to send it
+            return (
+                f"{full}, and takes nothing more until some of it is sent; raise MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES if "
+                f"that happens again{_leftovers(directory, len(list(spool.files())))}"
+            )
         except SpoolProblem as problem:
             raise Wrong(
                 f"{problem}: make it a directory that this user may write to, or set MLFLOW_MIDDLEWARE_SPOOL_DIR to one"

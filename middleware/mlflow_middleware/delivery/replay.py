@@ -30,8 +30,8 @@ def replay(directory: Path) -> int:
     uri = mlflow_seam.tracking_uri()
     try:
         check_address(uri)
-    except ConnectionProblem as problem:
-        print(f"mlflow-middleware replay: {problem}", file=sys.stderr)
+    except ConnectionProblem as wrong:
+        print(f"mlflow-middleware replay: {wrong}", file=sys.stderr)
         return 1
     spool, stats = Spool(directory, sys.maxsize), Stats()
     total = spool.count()
