@@ -142,7 +142,7 @@ def test_an_mlflow_client_of_unknown_shape(server: MLflowServer, change: str) ->
     """Whether it builds its processors anew, or has lost a name: the version and the command that helps."""
     checked = run_check("-m", "tests.apps.unknown_client", change, MLFLOW_TRACKING_URI=server.uri)
 
-    assert checked.failed_at("MLflow client", mlflow.__version__, "pip install 'mlflow-tracing>=3.11,<4'")
+    assert checked.failed_at("MLflow client", mlflow.__version__, "pip install 'mlflow-tracing>=3.11,<3.18'")
 
 
 def test_a_wrong_option(traces: Traces) -> None:
@@ -363,6 +363,31 @@ def test_a_server_that_does_not_store_spans(traces: Traces) -> None:
 
     assert checked.failed_at("write", "a trace could not be stored", "answered 500: told to fail")
     assert traces.search(spans=False) == []
+
+
+def test_a_server_that_gets_stuck_over_spans(traces: Traces) -> None:
+    """When the time is over the probe is deleted all the same, and named."""
+    with faulty(traces.uri) as stand_in:
+        stand_in.mode = "stuck"
+        stand_in.manner = "close"
+        began = time.monotonic()
+        checked = run_check(**connected(traces, stand_in.uri))
+        seconds = time.monotonic() - began
+        assert checked.failed_at("write", "not done when 8 s were over", "the probe tr-", "has been deleted")
+        assert traces.search(spans=False) == []
+
+    assert seconds < 10
+
+
+def test_a_probe_that_cannot_be_deleted(traces: Traces) -> None:
+    """It is named, with why."""
+    with faulty(traces.uri) as stand_in:
+        stand_in.mode = "undeletable"
+        stand_in.manner = "close"
+        checked = run_check(**connected(traces, stand_in.uri))
+
+    (left,) = traces.search(spans=False)
+    assert checked.failed_at("write", "a trace could not be stored", f"delete {left.info.trace_id} by hand")
 
 
 def test_a_server_that_does_not_give_a_trace_back(traces: Traces) -> None:

@@ -31,10 +31,13 @@ if TYPE_CHECKING:  # all of it is imported in the first step: that takes a secon
     from mlflow_middleware.settings import Settings
 
 TIME_LIMIT = 8.0
-"""Seconds that a whole check may take; with the interpreter's start it stays under 10."""
+"""Seconds that a whole check may take, but for `LAST_TIME`; with the interpreter's start it stays under 10."""
 
 ANSWER_TIME = 3.0
 """Seconds that the server may take to accept a connection, and then to answer."""
+
+LAST_TIME = 1.0
+"""Seconds in which the probe is still deleted, when the time is over."""
 
 MAX_SKEW = 60.0
 """Seconds that this machine's clock and the server's may differ."""
@@ -47,6 +50,9 @@ MAX_TRIES = 500
 
 PROBE = "mlflow-middleware check"
 """The name of the probe trace."""
+
+_UNTESTED = "3.18"
+"""The first version of MLflow's client that this was not tested with."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 _DELETE = "/api/2.0/mlflow/traces/delete-traces"
@@ -119,7 +125,8 @@ def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LI
     results: queue.SimpleQueue[Result] = queue.SimpleQueue()
     deadline = time.monotonic() + time_limit
     # a thread can be left behind, whatever it waits for: a name server, an import, a disk
-    threading.Thread(target=_work, args=(_Chain(load), results), name="mlflow-middleware-check", daemon=True).start()
+    chain = _Chain(load)
+    threading.Thread(target=_work, args=(chain, results), name="mlflow-middleware-check", daemon=True).start()
     for place, (name, _, _) in enumerate(STEPS):
         began = time.monotonic()
         try:
@@ -129,7 +136,7 @@ def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LI
             says = (
                 f"not done when {time_limit:g} s were over: the server, a name server or a disk does not answer; "
                 "look at the load, the database and the log of the server"
-            )
+            ) + chain.clean_up()
             yield Result(name, "failed", says, round(seconds, 4))
             yield from (Result(late, "skipped", "no time was left") for late, _, _ in STEPS[place + 1 :])
             return
@@ -177,7 +184,7 @@ class _Chain:
 
     def __init__(self, load: Callable[[], Settings] | None) -> None:
         self._load = load
-        self.is_off = False
+        self.is_off = self._may_be_left = False
         self._tls_problem: BaseException | None = None
         self._experiment_problem: Exception | None = None
         self._answered_in = self._stored_in = 0.0
@@ -329,6 +336,7 @@ class _Chain:
         try:
             for _ in range(2):  # the second time is for a server that has just turned out to take no spans by OTLP
                 batches = sink.batches
+                self._may_be_left = True
                 for outcome in sink.announce(self.experiment_id, [probe]):
                     if outcome is not None:
                         raise outcome
@@ -337,8 +345,8 @@ class _Chain:
                 if batches == sink.batches:
                     break
         except (TryAgain, Refused) as problem:
-            self._delete()
-            raise Wrong(f"a trace could not be stored: {problem}; look at the server's log") from problem
+            says = f"a trace could not be stored: {problem}; look at the server's log"
+            raise Wrong(f"{says}{self._delete('; the probe was to be deleted')}") from problem
         finally:
             sink.close()
         self._stored_in = time.monotonic() - began
@@ -357,9 +365,9 @@ class _Chain:
                     f"{self._shown} took the trace, and does not give it back (status {status}); does this "
                     "user have the permission to read the experiment, and do all replicas share one database?"
                 )
-        finally:
-            left = self._delete()
-        return "found as written, and deleted again" + left
+        except Wrong as problem:
+            raise Wrong(f"{problem}{self._delete('; the probe was to be deleted')}") from problem
+        return "found as written, and deleted again" + self._delete()
 
     def latency(self) -> str:
         """How long a trace takes; requests never wait for it."""
@@ -442,15 +450,28 @@ class _Chain:
         way_round = _way_round_the_proxy(self.uri) if isinstance(problem, Denied) else ""
         return f"{problem}; or a proxy denies it{way_round}" if way_round else str(problem)
 
-    def _delete(self) -> str:
-        """Delete the probe; returns what is to be said when that did not work."""
+    def clean_up(self) -> str:
+        """Delete the probe when the time is over, in a moment; returns what is to be said, if it may be there."""
+        if not self._may_be_left:
+            return ""
+        told: list[str] = []
+        last = threading.Thread(target=lambda: told.append(self._delete(timeout=LAST_TIME)), daemon=True)
+        last.start()
+        last.join(LAST_TIME)
+        if told == [""]:
+            return f"; the probe {self.trace_id} has been deleted"
+        return f"; the probe may be there: delete {self.trace_id} by hand"
+
+    def _delete(self, done: str = "", timeout: float = ANSWER_TIME) -> str:
+        """Delete the probe; returns what is to be said when that did not work, after what was ``done``."""
         body = {"experiment_id": self.experiment_id, "request_ids": [self.trace_id]}
         try:
-            status, _ = self._ask("POST", _DELETE, json=body)
+            status, _ = self._ask("POST", _DELETE, json=body, timeout=timeout)
             problem = "" if status == 200 else f"status {status}"
         except Wrong as no_answer:
             problem = str(no_answer)
-        return f" - but that has failed ({problem}): delete {self.trace_id} by hand" if problem else ""
+        self._may_be_left = bool(problem)
+        return f"{done} - but that has failed ({problem}): delete {self.trace_id} by hand" if problem else ""
 
 
 STEPS: tuple[tuple[str, tuple[str, ...], Callable[[_Chain], str]], ...] = (
@@ -474,7 +495,7 @@ STEPS: tuple[tuple[str, tuple[str, ...], Callable[[_Chain], str]], ...] = (
 def _unknown_client(version: str, why: str = "") -> str:
     return (
         f"the installed MLflow client ({version}) is of a shape that this mlflow-middleware does not know{why}: "
-        "install a newer mlflow-middleware, or an older client: pip install 'mlflow-tracing>=3.11,<4'"
+        f"install a newer mlflow-middleware, or an older client: pip install 'mlflow-tracing>=3.11,<{_UNTESTED}'"
     )
 
 
