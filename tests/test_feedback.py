@@ -281,12 +281,24 @@ def test_what_is_not_yours(app: RunningApp, request_id: str, user: str) -> None:
 def test_what_is_unknown(app: RunningApp, request_id: str) -> None:
     """After the wait."""
     targets = {"trace_id": UNKNOWN, "client_request_id": request_id, "session_id": request_id}
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda item: say(app, {item[0]: item[1], "value": 1}), targets.items()))
 
     assert [refused(answer) for answer in answers] == [
         (404, f"no {what} of this id is stored") for what in ("trace", "request", "session")
     ]
+
+
+def test_unknown_ids_hold_few_threads(app: RunningApp) -> None:
+    """Two votes wait for what may come; the others are told at once to come again, and the app goes on."""
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda n: say(app, {"trace_id": UNKNOWN, "value": n}), range(5)))
+
+    assert sorted(answer.status_code for answer in answers) == [404, 404, 503, 503, 503]
+    for answer in answers:
+        if answer.status_code == 503:
+            assert refused(answer) == (503, "too many votes come at a time, try again")
+            assert answer.headers["Retry-After"] == "1"
 
 
 INPUT: list[tuple[Any, str]] = [

@@ -73,8 +73,8 @@ __all__ = [
 MAX_AT_ONCE = 20
 """Votes that one process takes at a time: each holds one of the app's threads."""
 
-MAX_WAITING = 10
-"""How many of them may wait for a trace."""
+MAX_WAITING = 2
+"""How many of them may wait for a trace: fewer than a small app has threads, or unknown ids would hold them all."""
 
 HURRY = 0.5
 """Seconds that a vote waits for this process's own delivery, before it asks the server again."""
