@@ -32,7 +32,7 @@ def chat(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
 def vote(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Take a user's feedback."""
-    body = environ["wsgi.input"].read(min(int(environ["CONTENT_LENGTH"]), feedback.MAX_BODY + 1))
+    body = environ["wsgi.input"].read(min(int(environ.get("CONTENT_LENGTH") or 0), feedback.MAX_BODY + 1))
     answered = feedback.answer(wsgi.exchange_of(environ), body)
     start_response(f"{answered.status} {HTTPStatus(answered.status).phrase}", list(answered.headers.items()))
     return [answered.body]

@@ -29,7 +29,8 @@ class FaultyServer(ThreadingHTTPServer):
         mode: ``pass``, ``500``, ``401``, ``429`` (with ``Retry-After: 1``), ``hang``, ``reset``,
             ``truncate``, ``login`` (a proxy's page, with 200), ``spans`` (500 for spans only), ``silent`` (no answer
             but its version, as of a server that waits for its database), ``forgotten`` (traces are taken, and not given
-            back) or ``pool`` (400 for traces, as MLflow answers when its database has no free connection).
+            back), ``stuck`` (spans are never answered), ``undeletable`` (500 for spans, and for deleting a trace) or
+            ``pool`` (400 for traces, as MLflow answers when its database has no free connection).
         manner: How it answers what it forwards: ``plain``; ``close``, one request for each connection; ``chunked``; or
             ``forgetful``, where requests that were sent ahead are lost.
         fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
@@ -120,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
             "spans": ("500", self.path == "/v1/traces"),
             "pool": ("pool", self.path.endswith("/traces")),
             "silent": ("hang", self.path != "/version"),
+            "stuck": ("hang", self.path == "/v1/traces"),
+            "undeletable": ("500", self.path == "/v1/traces" or self.path.endswith("/delete-traces")),
             "forgotten": ("404", is_look_up),
         }
         if mode not in concerned:

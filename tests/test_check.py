@@ -25,6 +25,17 @@ from tests.test_connection import create_experiment, delete_experiment
 
 pytestmark = pytest.mark.once
 
+AS_NOBODY = """
+import os
+from mlflow_middleware import check, delivery, mlflow_seam, settings
+from mlflow_middleware.delivery import spool
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setuid(65534)
+raise SystemExit(check.run(as_json=True))
+"""
+"""The check without the rights of root, who may enter everywhere; what it imports may lie where only root may read."""
+
 CHECK = ("-m", "mlflow_middleware.cli", "check", "--json")
 
 
@@ -131,7 +142,7 @@ def test_an_mlflow_client_of_unknown_shape(server: MLflowServer, change: str) ->
     """Whether it builds its processors anew, or has lost a name: the version and the command that helps."""
     checked = run_check("-m", "tests.apps.unknown_client", change, MLFLOW_TRACKING_URI=server.uri)
 
-    assert checked.failed_at("MLflow client", mlflow.__version__, "pip install 'mlflow-tracing>=3.11,<4'")
+    assert checked.failed_at("MLflow client", mlflow.__version__, "pip install 'mlflow-tracing>=3.11,<3.18'")
 
 
 def test_a_wrong_option(traces: Traces) -> None:
@@ -160,6 +171,32 @@ def test_an_address_that_is_not_set() -> None:
 def test_tracing_that_is_switched_off(traces: Traces, variable: dict[str, str]) -> None:
     """By a variable that one forgets."""
     assert run_check(**connected(traces), **variable).failed_at("write", "MLflow opens no trace", *variable)
+
+
+def test_a_share_of_traces(traces: Traces) -> None:
+    """MLflow takes one of ten: the check takes as many as it needs, and leaves none."""
+    for _ in range(3):
+        checked = run_check(**connected(traces), MLFLOW_TRACE_SAMPLING_RATIO="0.1")
+        assert (checked.code, checked.steps["read back"]["outcome"]) == (0, "passed"), checked.printed
+    assert traces.search() == []
+
+
+def test_a_share_that_is_next_to_nothing(traces: Traces) -> None:
+    """No trace could be written, which is no failure."""
+    checked = run_check(**connected(traces), MLFLOW_TRACE_SAMPLING_RATIO="1e-12")
+
+    assert (checked.code, checked.having("failed")) == (0, [])
+    assert checked.says("write") == "MLFLOW_TRACE_SAMPLING_RATIO=1e-12: none of 500 traces was taken"
+    assert checked.says("read back") == checked.says("latency") == "no trace was written"
+
+
+def test_a_middleware_that_is_switched_off(tmp_path: Path) -> None:
+    """It needs no server and no spool."""
+    off = {"MLFLOW_MIDDLEWARE_ENABLED": "false", "MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path / "spool")}
+    checked = run_check(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}", **off)
+
+    assert (checked.code, checked.having("passed")) == (0, ["MLflow client", "settings"])
+    assert checked.says("reachability") == "enabled is false"
 
 
 # --- the way to the server ---
@@ -265,16 +302,30 @@ def test_a_server_that_is_too_old(traces: Traces) -> None:
     assert checked.failed_at("server version", "MLflow 3.3.2", "upgrade the server to 3.13 or newer")
 
 
-@pytest.mark.parametrize("status", ["401", "403"])
-def test_credentials_that_are_refused(server: MLflowServer, status: str) -> None:
-    """The variables to look at, and not what is in them."""
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("401", ["refused the credentials (401)"]), ("403", ["denied this (403)", "knows this user", "EDIT", "MANAGE"])],
+)
+def test_credentials_that_are_refused(server: MLflowServer, status: str, words: list[str]) -> None:
+    """The variables to look at, and not what is in them; or the permission that this user needs."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = status
         stand_in.manner = "close"
         checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri, MLFLOW_TRACKING_TOKEN="hunter2")
 
-    assert checked.failed_at("credentials", f"refused the credentials ({status})", "MLFLOW_TRACKING_TOKEN")
+    assert checked.failed_at("credentials", *words, "MLFLOW_TRACKING_TOKEN")
     assert "hunter2" not in checked.printed
+    assert "proxy" not in checked.says("credentials")
+
+
+def test_a_proxy_that_denies(server: MLflowServer) -> None:
+    """It may be the proxy that says 403, and the server can be reached without it."""
+    with faulty(server.uri) as stand_in:
+        stand_in.mode = "403"
+        stand_in.manner = "close"
+        checked = run_check(MLFLOW_TRACKING_URI=server.uri, HTTP_PROXY=stand_in.uri)
+
+    assert checked.failed_at("credentials", "denied this (403)", "or a proxy denies it", "add 127.0.0.1 to NO_PROXY")
 
 
 def test_a_login_page(server: MLflowServer) -> None:
@@ -314,6 +365,31 @@ def test_a_server_that_does_not_store_spans(traces: Traces) -> None:
     assert traces.search(spans=False) == []
 
 
+def test_a_server_that_gets_stuck_over_spans(traces: Traces) -> None:
+    """When the time is over the probe is deleted all the same, and named."""
+    with faulty(traces.uri) as stand_in:
+        stand_in.mode = "stuck"
+        stand_in.manner = "close"
+        began = time.monotonic()
+        checked = run_check(**connected(traces, stand_in.uri))
+        seconds = time.monotonic() - began
+        assert checked.failed_at("write", "not done when 8 s were over", "the probe tr-", "has been deleted")
+        assert traces.search(spans=False) == []
+
+    assert seconds < 10
+
+
+def test_a_probe_that_cannot_be_deleted(traces: Traces) -> None:
+    """It is named, with why."""
+    with faulty(traces.uri) as stand_in:
+        stand_in.mode = "undeletable"
+        stand_in.manner = "close"
+        checked = run_check(**connected(traces, stand_in.uri))
+
+    (left,) = traces.search(spans=False)
+    assert checked.failed_at("write", "a trace could not be stored", f"delete {left.info.trace_id} by hand")
+
+
 def test_a_server_that_does_not_give_a_trace_back(traces: Traces) -> None:
     """It has taken it; the probe is deleted all the same."""
     with faulty(traces.uri) as stand_in:
@@ -335,6 +411,34 @@ def test_a_spool_that_cannot_be_written(traces: Traces, tmp_path: Path, place: s
     checked = run_check(**connected(traces), MLFLOW_MIDDLEWARE_SPOOL_DIR=str(tmp_path / place))
 
     assert checked.failed_at("spool", f"the spool {tmp_path / place}", "MLFLOW_MIDDLEWARE_SPOOL_DIR")
+
+
+def test_a_spool_where_this_user_may_not_enter(tmp_path: Path) -> None:
+    """Not even whether it is there can be seen: that is told with what to do."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0)
+    try:
+        variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(locked / "spool")}
+        checked = run_check("-c", AS_NOBODY, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}", **variables)
+    finally:
+        locked.chmod(0o700)
+
+    assert checked.steps["spool"]["outcome"] == "failed"
+    assert f"the spool {locked / 'spool'} cannot be" in checked.says("spool")
+    assert "make it a directory that this user may write to" in checked.says("spool")
+
+
+def test_a_full_spool(traces: Traces, tmp_path: Path) -> None:
+    """No failure, as the app has to start to send it; but told, with the options and the command that help."""
+    name = f"{time.time_ns():020d}-1-000000.experiment-0.otlp"
+    (tmp_path / name).write_bytes(b"x" * 65536)
+    options = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path), "MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES": "65536"}
+    checked = run_check(**connected(traces), **options)
+
+    assert (checked.code, checked.steps["spool"]["outcome"]) == (0, "passed")
+    for word in ("holds its 65536 bytes already", "MAX_SPOOL_BYTES", "1 file", f"mlflow-middleware replay {tmp_path}"):
+        assert word in checked.says("spool")
 
 
 def test_what_is_left_in_a_spool(traces: Traces, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import re
 import socket
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ import requests
 from tests.apps.launch import running
 from tests.certificates import self_signed
 from tests.conftest import RunningApp, Traces
-from tests.servers import MLflowServer, eventually, free_port
+from tests.servers import MLflowServer, clean_environment, eventually, free_port
 
 pytestmark = pytest.mark.xdist_group("connection")
 
@@ -386,3 +388,24 @@ def test_mlflow_is_the_slim_package() -> None:
     if not mlflow.version.IS_TRACING_SDK_ONLY:
         pytest.skip("the full mlflow package is installed in this environment")
     assert not hasattr(mlflow, "MlflowClient")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "arguments",
+    [["traces"], ["replay", "."], ["feedback", f"tr-{'0' * 32}", "--value", "1"], ["feedback", "r-1", "--value", "1"]],
+    ids=["traces", "replay", "feedback-trace", "feedback-request"],
+)
+def test_a_command_without_an_address_says_so(tmp_path: Path, arguments: list[str]) -> None:
+    """In a sentence, and with an exit code; nothing is written in the place of a server."""
+    (tmp_path / "notes.txt").write_text("mine")
+    command = [sys.executable, "-m", "mlflow_middleware.cli", *arguments]
+    ended = subprocess.run(
+        command, env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ended.returncode == 1
+    if mlflow.version.IS_TRACING_SDK_ONLY:
+        assert "MLFLOW_TRACKING_URI is not set; set it to the address of your MLflow server" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]

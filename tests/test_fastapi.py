@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import uuid
 from collections.abc import Iterator
@@ -288,3 +289,16 @@ def test_plain_starlette_routes_have_their_templates(
         "/api/v2/api": "GET /api/v2/{word}",
         "/of/shoes": "GET /of/{thing}",
     }
+
+
+def test_feedback_on_plain_starlette(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """``feedback_route`` is a route as any other, with its prefix; no FastAPI is needed for it."""
+    for starlette in start("tests.apps.starlette_routes:app", server, tmp_path_factory):
+        request_id = uuid.uuid4().hex
+        trace_id = starlette.get("/plain/3", x_request_id=request_id).headers["X-MLflow-Trace-ID"]
+        said = json.dumps({"trace_id": trace_id, "value": "good"}).encode()
+        answer = starlette.post("/api/feedback", said, content_type="application/json", x_user_id="ann")
+        (found,) = starlette.traces.one(request_id).search_assessments()
+
+        assert (answer.status_code, answer.json()) == (200, {"trace_id": trace_id})
+        assert (found.feedback.value, found.source.source_id) == ("good", "ann")

@@ -230,6 +230,12 @@ def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_p
         answer = requests.post(f"{url}/chats/c-1/messages", json=question, headers=headers, timeout=60)
         said = {"trace_id": answer.headers["X-MLflow-Trace-ID"], "value": True, "comment": "just right"}
         assert requests.post(f"{url}/feedback", json=said, timeout=60).json() == {"trace_id": said["trace_id"]}
+        bare = HTTPConnection(url.removeprefix("http://"), timeout=60)  # a body of no told length is no body
+        with closing(bare):
+            bare.putrequest("POST", "/feedback")
+            bare.putheader("Content-Type", "application/json")
+            bare.endheaders()
+            assert bare.getresponse().status == 422
 
     (trace,) = Traces(server.uri, experiment).search(spans=False)
     (found,) = trace.search_assessments()
@@ -275,12 +281,24 @@ def test_what_is_not_yours(app: RunningApp, request_id: str, user: str) -> None:
 def test_what_is_unknown(app: RunningApp, request_id: str) -> None:
     """After the wait."""
     targets = {"trace_id": UNKNOWN, "client_request_id": request_id, "session_id": request_id}
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda item: say(app, {item[0]: item[1], "value": 1}), targets.items()))
 
     assert [refused(answer) for answer in answers] == [
         (404, f"no {what} of this id is stored") for what in ("trace", "request", "session")
     ]
+
+
+def test_unknown_ids_hold_few_threads(app: RunningApp) -> None:
+    """Two votes wait for what may come; the others are told at once to come again, and the app goes on."""
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda n: say(app, {"trace_id": UNKNOWN, "value": n}), range(5)))
+
+    assert sorted(answer.status_code for answer in answers) == [404, 404, 503, 503, 503]
+    for answer in answers:
+        if answer.status_code == 503:
+            assert refused(answer) == (503, "too many votes come at a time, try again")
+            assert answer.headers["Retry-After"] == "1"
 
 
 INPUT: list[tuple[Any, str]] = [
@@ -420,13 +438,37 @@ def test_feedback_is_no_trace(app: RunningApp, request_id: str) -> None:
     assert app.traces.search(f"tags.client_request_id = '{request_id}'") == []
 
 
-@pytest.mark.xdist_group("fastapi")
-def test_an_excluded_feedback_route_keeps_its_options(run_app: AppRunner, request_id: str) -> None:
-    """A route that the middleware passes by still needs the token of its secret."""
-    app = run_app("fastapi", {"feedback_secret": [NEW], "exclude": ["/feedback"]})
-    trace_id = chat(app, request_id)
+@pytest.mark.parametrize("name", [FRAMEWORKS[0], pytest.param("wsgi", marks=pytest.mark.xdist_group("wsgi"))])
+def test_an_excluded_feedback_route_keeps_its_options(run_app: AppRunner, request_id: str, name: str) -> None:
+    """A route that the middleware passes by still needs the token of its secret, also without a framework."""
+    app = run_app(name, {"feedback_secret": [NEW], "exclude": ["/feedback"]})
+    answer = app.get("/sync/chats/c-1", x_request_id=request_id)
+    token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
 
     assert refused(say(app, {"trace_id": trace_id, "value": 1}))[0] == 403
+    assert say(app, {"trace_id": trace_id, "value": 1}, x_feedback_token=token).status_code == 200
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS[:2])
+def test_a_routes_own_options_leave_the_others(run_app: AppRunner, request_id: str, user: str, name: str) -> None:
+    """Those of the middleware: the token is asked for, and the user stays a pseudonym."""
+    options = {"feedback_secret": [NEW], "user_id_hmac_key": PSEUDONYMS, "feedback_wait": PATIENT}
+    app = run_app(name, options, APP_FEEDBACK_OPTIONS='{"feedback_wait": 0}')
+    answer = app.get("/sync/chats/c-1", x_request_id=request_id, x_user_id=user)
+    token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
+    app.traces.one(request_id)
+
+    assert refused(say(app, {"trace_id": trace_id, "value": 1}, x_user_id=user))[0] == 403
+    answer = say(app, {"trace_id": trace_id, "value": 1}, x_user_id=user, x_feedback_token=token)
+    assert answer.status_code == 200
+    assert (
+        only(app, request_id).source.source_id
+        == hmac.new(PSEUDONYMS.encode(), user.encode(), hashlib.sha256).hexdigest()
+    )
+    unknown = feedback_token.sign(UNKNOWN, None, int(time.time()) + 600, NEW.encode())
+    began = time.monotonic()
+    assert refused(say(app, {"trace_id": UNKNOWN, "value": 1}, x_feedback_token=unknown))[0] == 404
+    assert time.monotonic() - began < PATIENT
 
 
 @pytest.mark.xdist_group("fastapi")

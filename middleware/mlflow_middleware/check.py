@@ -27,13 +27,17 @@ if TYPE_CHECKING:  # all of it is imported in the first step: that takes a secon
 
     from requests import Response
 
+    from mlflow_middleware.delivery.connection import ConnectionProblem
     from mlflow_middleware.settings import Settings
 
 TIME_LIMIT = 8.0
-"""Seconds that a whole check may take; with the interpreter's start it stays under 10."""
+"""Seconds that a whole check may take, but for `LAST_TIME`; with the interpreter's start it stays under 10."""
 
 ANSWER_TIME = 3.0
 """Seconds that the server may take to accept a connection, and then to answer."""
+
+LAST_TIME = 1.0
+"""Seconds in which the probe is still deleted, when the time is over."""
 
 MAX_SKEW = 60.0
 """Seconds that this machine's clock and the server's may differ."""
@@ -41,8 +45,14 @@ MAX_SKEW = 60.0
 OLDEST_SERVER = (3, 4)
 """The first MLflow server that takes spans by OTLP."""
 
+MAX_TRIES = 500
+"""Traces that are opened where MLflow takes a share of them only, until one is taken."""
+
 PROBE = "mlflow-middleware check"
 """The name of the probe trace."""
+
+_UNTESTED = "3.18"
+"""The first version of MLflow's client that this was not tested with."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 _DELETE = "/api/2.0/mlflow/traces/delete-traces"
@@ -115,7 +125,8 @@ def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LI
     results: queue.SimpleQueue[Result] = queue.SimpleQueue()
     deadline = time.monotonic() + time_limit
     # a thread can be left behind, whatever it waits for: a name server, an import, a disk
-    threading.Thread(target=_work, args=(_Chain(load), results), name="mlflow-middleware-check", daemon=True).start()
+    chain = _Chain(load)
+    threading.Thread(target=_work, args=(chain, results), name="mlflow-middleware-check", daemon=True).start()
     for place, (name, _, _) in enumerate(STEPS):
         began = time.monotonic()
         try:
@@ -125,7 +136,7 @@ def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LI
             says = (
                 f"not done when {time_limit:g} s were over: the server, a name server or a disk does not answer; "
                 "look at the load, the database and the log of the server"
-            )
+            ) + chain.clean_up()
             yield Result(name, "failed", says, round(seconds, 4))
             yield from (Result(late, "skipped", "no time was left") for late, _, _ in STEPS[place + 1 :])
             return
@@ -138,6 +149,9 @@ def _work(chain: _Chain, results: queue.SimpleQueue[Result]) -> None:
         if cause := next((broken[need] for need in needs if need in broken), None):
             broken[name] = cause
             results.put(Result(name, "skipped", f"not tried: {cause} has failed"))
+            continue
+        if chain.is_off:
+            results.put(Result(name, "skipped", "enabled is false"))
             continue
         result = _attempt(name, step, chain)
         if result.outcome == "failed":
@@ -166,10 +180,11 @@ class _Chain:
     settings: Settings
     answer: Response
     experiment_id: str
-    trace_id: str
+    trace_id: str = ""
 
     def __init__(self, load: Callable[[], Settings] | None) -> None:
         self._load = load
+        self.is_off = self._may_be_left = False
         self._tls_problem: BaseException | None = None
         self._experiment_problem: Exception | None = None
         self._answered_in = self._stored_in = 0.0
@@ -195,7 +210,8 @@ class _Chain:
             self.settings = (self._load or Settings.load)()
         except SettingsError as error:
             raise Wrong(f"{error}; the app does not start with that: correct it") from error
-        if not self.settings.enabled:
+        self.is_off = not self.settings.enabled
+        if self.is_off:
             return "valid, but enabled is false: no request is traced"
         if self.settings.delivery == "mlflow":
             return "valid; delivery is 'mlflow': the app sends by MLflow's own exporter, this check by ours"
@@ -206,7 +222,7 @@ class _Chain:
         from mlflow_middleware import mlflow_seam
         from mlflow_middleware.delivery.connection import ConnectionProblem, check_address, printable, serves
 
-        is_set = mlflow_seam.is_tracking_uri_set()  # slim MLflow fails when it is asked for its default
+        is_set = mlflow_seam.is_tracking_uri_set()
         self.uri = mlflow_seam.tracking_uri() if is_set else ""
         if is_set and not serves(self.uri):
             raise NotNeeded(f"{printable(self.uri)} is no server: full mlflow writes there itself")
@@ -291,7 +307,7 @@ class _Chain:
         try:
             self.experiment_id = resolve_experiment(self.uri)
         except NoAccess as problem:
-            raise Wrong(str(problem)) from problem
+            raise Wrong(self._told(problem)) from problem
         except ConnectionProblem as problem:
             self._experiment_problem = problem
         given = [name for name in _CREDENTIALS if os.environ.get(name)]
@@ -320,6 +336,7 @@ class _Chain:
         try:
             for _ in range(2):  # the second time is for a server that has just turned out to take no spans by OTLP
                 batches = sink.batches
+                self._may_be_left = True
                 for outcome in sink.announce(self.experiment_id, [probe]):
                     if outcome is not None:
                         raise outcome
@@ -328,8 +345,8 @@ class _Chain:
                 if batches == sink.batches:
                     break
         except (TryAgain, Refused) as problem:
-            self._delete()
-            raise Wrong(f"a trace could not be stored: {problem}; look at the server's log") from problem
+            says = f"a trace could not be stored: {problem}; look at the server's log"
+            raise Wrong(f"{says}{self._delete('; the probe was to be deleted')}") from problem
         finally:
             sink.close()
         self._stored_in = time.monotonic() - began
@@ -339,7 +356,7 @@ class _Chain:
         """The server gives the trace back, and deletes it when it is told to."""
         from mlflow_middleware import mlflow_seam
 
-        self._need_server()
+        self._need_trace()
         try:
             status, answer = self._ask("GET", f"{_TRACES}/{self.trace_id}")
             info = answer["trace"]["trace_info"] if status == 200 else {}
@@ -348,13 +365,13 @@ class _Chain:
                     f"{self._shown} took the trace, and does not give it back (status {status}); does this "
                     "user have the permission to read the experiment, and do all replicas share one database?"
                 )
-        finally:
-            left = self._delete()
-        return "found as written, and deleted again" + left
+        except Wrong as problem:
+            raise Wrong(f"{problem}{self._delete('; the probe was to be deleted')}") from problem
+        return "found as written, and deleted again" + self._delete()
 
     def latency(self) -> str:
         """How long a trace takes; requests never wait for it."""
-        self._need_server()
+        self._need_trace()
         return (
             f"{_ms(self._answered_in)} for an answer, {_ms(self._stored_in)} to store a trace; no request waits for it"
         )
@@ -363,7 +380,7 @@ class _Chain:
 
     def spool(self) -> str:
         """The spool can be written; what waits in it is told."""
-        from mlflow_middleware.delivery.spool import Spool, SpoolProblem
+        from mlflow_middleware.delivery.spool import Spool, SpoolFull, SpoolProblem
 
         directory = self.settings.spool_dir
         if directory is None:
@@ -371,6 +388,11 @@ class _Chain:
         spool = Spool(directory, self.settings.max_spool_bytes)
         try:
             spool.check()
+        except SpoolFull as full:  # no failure: the app has to be let start to send it
+            return (
+                f"{full}, and takes nothing more until some of it is sent; raise MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES if "
+                f"that happens again{_leftovers(directory, len(list(spool.files())))}"
+            )
         except SpoolProblem as problem:
             raise Wrong(
                 f"{problem}: make it a directory that this user may write to, or set MLFLOW_MIDDLEWARE_SPOOL_DIR to one"
@@ -391,6 +413,11 @@ class _Chain:
         if not serves(self.uri):
             raise NotNeeded("there is no server")
 
+    def _need_trace(self) -> None:
+        self._need_server()
+        if not self.trace_id:
+            raise NotNeeded("no trace was written")
+
     def _unreachable(self, error: Exception) -> str:
         from mlflow_middleware.delivery.connection import root_cause
 
@@ -406,23 +433,45 @@ class _Chain:
             )
         return f"{says}; start the server, or correct the address, or open the way there: DNS, firewall, proxy"
 
-    def _ask(self, method: str, path: str, **kwargs: Any) -> tuple[int, dict[str, Any]]:
+    def _ask(
+        self, method: str, path: str, *, timeout: float = ANSWER_TIME, **kwargs: Any
+    ) -> tuple[int, dict[str, Any]]:
         from mlflow_middleware.delivery.connection import ConnectionProblem, ask
 
         try:
-            return ask(self.uri, method, path, timeout=ANSWER_TIME, **kwargs)
+            return ask(self.uri, method, path, timeout=timeout, **kwargs)
         except ConnectionProblem as problem:
-            raise Wrong(str(problem)) from problem
+            raise Wrong(self._told(problem)) from problem
 
-    def _delete(self) -> str:
-        """Delete the probe; returns what is to be said when that did not work."""
+    def _told(self, problem: ConnectionProblem) -> str:
+        """A problem, and the proxy that may be its cause."""
+        from mlflow_middleware.delivery.connection import Denied
+
+        way_round = _way_round_the_proxy(self.uri) if isinstance(problem, Denied) else ""
+        return f"{problem}; or a proxy denies it{way_round}" if way_round else str(problem)
+
+    def clean_up(self) -> str:
+        """Delete the probe when the time is over, in a moment; returns what is to be said, if it may be there."""
+        if not self._may_be_left:
+            return ""
+        told: list[str] = []
+        last = threading.Thread(target=lambda: told.append(self._delete(timeout=LAST_TIME)), daemon=True)
+        last.start()
+        last.join(LAST_TIME)
+        if told == [""]:
+            return f"; the probe {self.trace_id} has been deleted"
+        return f"; the probe may be there: delete {self.trace_id} by hand"
+
+    def _delete(self, done: str = "", timeout: float = ANSWER_TIME) -> str:
+        """Delete the probe; returns what is to be said when that did not work, after what was ``done``."""
         body = {"experiment_id": self.experiment_id, "request_ids": [self.trace_id]}
         try:
-            status, _ = self._ask("POST", _DELETE, json=body)
+            status, _ = self._ask("POST", _DELETE, json=body, timeout=timeout)
             problem = "" if status == 200 else f"status {status}"
         except Wrong as no_answer:
             problem = str(no_answer)
-        return f" - but that has failed ({problem}): delete {self.trace_id} by hand" if problem else ""
+        self._may_be_left = bool(problem)
+        return f"{done} - but that has failed ({problem}): delete {self.trace_id} by hand" if problem else ""
 
 
 STEPS: tuple[tuple[str, tuple[str, ...], Callable[[_Chain], str]], ...] = (
@@ -446,7 +495,7 @@ STEPS: tuple[tuple[str, tuple[str, ...], Callable[[_Chain], str]], ...] = (
 def _unknown_client(version: str, why: str = "") -> str:
     return (
         f"the installed MLflow client ({version}) is of a shape that this mlflow-middleware does not know{why}: "
-        "install a newer mlflow-middleware, or an older client: pip install 'mlflow-tracing>=3.11,<4'"
+        f"install a newer mlflow-middleware, or an older client: pip install 'mlflow-tracing>=3.11,<{_UNTESTED}'"
     )
 
 
@@ -464,16 +513,29 @@ def _probe() -> Any:
     from mlflow_middleware import delivery, mlflow_seam
 
     finished: list[mlflow_seam.FinishedTrace] = []
+    ratio = _sampling_ratio()
     with delivery.capturing(finished.append):
-        root = mlflow_seam.open_root_span(PROBE, {})
-        if root is not None:
-            root.end()
-    if not finished:
-        raise Wrong(
-            "MLflow opens no trace in this process: look at MLFLOW_TRACE_SAMPLING_RATIO and OTEL_SDK_DISABLED, and for "
-            "a call of mlflow.tracing.disable()"
-        )
-    return finished[0]
+        for _ in range(MAX_TRIES if 0 < ratio < 1 else 1):
+            root = mlflow_seam.open_root_span(PROBE, {})
+            if root is not None:
+                root.end()
+                break
+    if finished:
+        return finished[0]
+    if 0 < ratio < 1:
+        raise NotNeeded(f"MLFLOW_TRACE_SAMPLING_RATIO={ratio:g}: none of {MAX_TRIES} traces was taken")
+    raise Wrong(
+        "MLflow opens no trace in this process: look at MLFLOW_TRACE_SAMPLING_RATIO and OTEL_SDK_DISABLED, and for "
+        "a call of mlflow.tracing.disable()"
+    )
+
+
+def _sampling_ratio() -> float:
+    """The share of traces that MLflow takes, where it is told one."""
+    try:
+        return float(os.environ.get("MLFLOW_TRACE_SAMPLING_RATIO") or 1.0)
+    except ValueError:
+        return 1.0
 
 
 def _leftovers(directory: Path, files: int) -> str:

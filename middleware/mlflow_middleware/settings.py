@@ -300,6 +300,12 @@ class Settings(BaseSettings):
             raise SettingsError(problems)
         return settings
 
+    def laid_over(self, below: Settings, names: Iterable[str]) -> Settings:
+        """Settings with these options from here, and all others from ``below``."""
+        own = set(names)  # not a copy of either, which would bring the other options' cached properties with it
+        values = {name: getattr(self if name in own else below, name) for name in type(self).model_fields}
+        return type(self).model_construct(below.model_fields_set | own, **values)
+
     @functools.cached_property
     def trace_tags(self) -> dict[str, str]:
         """The fixed tags and those of the deployment, as its environment variables stand now."""

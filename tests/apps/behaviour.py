@@ -21,6 +21,9 @@ from mlflow_middleware.request_trace import annotate, current, outbound_headers
 OPTIONS: dict[str, Any] = json.loads(os.environ.get("APP_OPTIONS", "{}"))
 """The middleware's options that a test wants."""
 
+FEEDBACK_OPTIONS: dict[str, Any] = json.loads(os.environ.get("APP_FEEDBACK_OPTIONS", "{}"))
+"""The options that the route for feedback is given."""
+
 WAIT = 0.02
 """Seconds that a handler waits, so that requests really overlap."""
 

@@ -9,7 +9,7 @@ from tests.apps import behaviour
 
 app = FastAPI()
 app.add_middleware(TraceMiddleware, **behaviour.OPTIONS)
-app.include_router(feedback_router())
+app.include_router(feedback_router(**behaviour.FEEDBACK_OPTIONS))
 
 
 @app.api_route("/sync/chats/{chat_id}", methods=["GET", "POST"])

@@ -10,7 +10,7 @@ from tests.apps import behaviour
 app = Flask(__name__)
 app.config["MLFLOW_MIDDLEWARE"] = {name.upper(): value for name, value in behaviour.OPTIONS.items()}
 MLflowMiddleware(app)
-app.register_blueprint(feedback_blueprint())
+app.register_blueprint(feedback_blueprint(**behaviour.FEEDBACK_OPTIONS))
 
 
 @app.route("/sync/chats/<chat_id>", methods=["GET", "POST"])

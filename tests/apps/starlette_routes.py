@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route
 
-from mlflow_middleware.fastapi import TraceMiddleware
+from mlflow_middleware.fastapi import TraceMiddleware, feedback_route
 
 
 async def answer(request: Request) -> PlainTextResponse:
@@ -24,6 +24,7 @@ class Chat(HTTPEndpoint):
 app = Starlette(
     routes=[
         Route("/health", answer),
+        feedback_route("/api"),
         Route("/plain/{number:int}", answer),
         Route("/class/{chat_id}", Chat),
         Mount("/api", routes=[Mount("/v2", routes=[Route("/{word}", answer)])]),

@@ -28,7 +28,9 @@ def bare(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
         start_response("200 OK", [("Content-Type", environ.get("CONTENT_TYPE", ""))])
         return [environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))]
     if template == "/feedback":
-        answered = feedback.answer(exchange_of(environ), environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        answered = feedback.answer(
+            exchange_of(environ), environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        )
         start_response(f"{answered.status} {HTTPStatus(answered.status).phrase}", list(answered.headers.items()))
         return [answered.body]
     body = handler()

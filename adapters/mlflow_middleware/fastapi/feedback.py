@@ -7,7 +7,8 @@
 
 What it takes and answers is in ``mlflow_middleware.feedback``, and in FastAPI's OpenAPI schema. It works with the
 options of the ``TraceMiddleware`` around it, wherever it is included; ``feedback_router(prefix="/api")`` makes it
-``/api/feedback``. An app without that middleware gives the options here, as keywords. The server is asked in a thread.
+``/api/feedback``. Options given here, as keywords, are laid over those; an app without that middleware gives them all.
+The server is asked in a thread.
 
 A page on another origin needs the app's ``CORSMiddleware`` to allow the headers ``Content-Type``, ``X-Feedback-Token``
 and those that name session and user.
@@ -26,7 +27,6 @@ from starlette.routing import Route
 
 from mlflow_middleware import asgi, feedback, feedback_token
 from mlflow_middleware.request_trace import SETTINGS_KEY
-from mlflow_middleware.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -39,7 +39,7 @@ def feedback_router(prefix: str = "", **options: object) -> APIRouter:
 
     Args:
         prefix: What stands before ``/feedback``.
-        options: What ``Settings`` knows; by default the options of the middleware around it count.
+        options: What ``Settings`` knows; they are laid over the options of the middleware around it.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.
@@ -78,10 +78,10 @@ def feedback_route(prefix: str = "", **options: object) -> Route:
 
 
 def _endpoint(options: dict[str, object]) -> Endpoint:
-    own = Settings.load(**options) if options else None
+    settings_for = feedback.settings_of_route(options)
 
     async def endpoint(request: Request) -> Response:
-        settings = own or request.scope.get(SETTINGS_KEY)
+        settings = settings_for(request.scope.get(SETTINGS_KEY))
         body = await _read(request)
         answered = await run_in_threadpool(feedback.answer, asgi.exchange_of(request.scope), body, settings)
         return Response(answered.body, answered.status, answered.headers)

@@ -5,7 +5,7 @@
     app.register_blueprint(feedback_blueprint())  # POST /feedback; url_prefix="/api" makes it /api/feedback
 
 What it takes and answers is in ``mlflow_middleware.feedback``. It works with the options of the ``MLflowMiddleware``
-of the app; an app without it gives the options here, as keywords. With Flask-WTF's ``CSRFProtect``, exempt the
+of the app; options given here, as keywords, are laid over those. With Flask-WTF's ``CSRFProtect``, exempt the
 blueprint (``csrf.exempt(blueprint)``): that the body has to be JSON protects it, as said there.
 """
 
@@ -15,24 +15,23 @@ from flask import Blueprint, Response, request
 
 from mlflow_middleware import feedback, wsgi
 from mlflow_middleware.request_trace import SETTINGS_KEY
-from mlflow_middleware.settings import Settings
 
 
 def feedback_blueprint(**options: object) -> Blueprint:
     """Make a blueprint with ``POST /feedback``.
 
     Args:
-        options: What ``Settings`` knows; by default the options of the app's middleware count.
+        options: What ``Settings`` knows; they are laid over the options of the app's middleware.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.
     """
-    own = Settings.load(**options) if options else None
+    settings_for = feedback.settings_of_route(options)
     blueprint = Blueprint("mlflow_middleware", __name__)
 
     @blueprint.post("/feedback", endpoint="feedback")
     def serve() -> Response:
-        settings = own or request.environ.get(SETTINGS_KEY)
+        settings = settings_for(request.environ.get(SETTINGS_KEY))
         body = feedback.read_body(request.stream)
         answered = feedback.answer(wsgi.exchange_of(request.environ), body, settings)
         return Response(answered.body, answered.status, answered.headers)

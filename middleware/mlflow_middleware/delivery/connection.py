@@ -30,6 +30,10 @@ class NoAccess(ConnectionProblem):
     """The server was not reached, did not let us in, or is no MLflow server."""
 
 
+class Denied(NoAccess):
+    """The server, or a proxy before it, does not allow this (403)."""
+
+
 def serves(tracking_uri: str) -> bool:
     """Whether delivery serves this tracking URI; with full MLflow a database or folder keeps MLflow's own way."""
     return _is_remote(tracking_uri) or mlflow_seam.is_slim()
@@ -208,7 +212,8 @@ def ask(
     except Exception as error:
         raise NoAccess(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
     if response.status_code in (401, 403):
-        raise NoAccess(refused_credentials(shown, response.status_code))
+        kind = Denied if response.status_code == 403 else NoAccess
+        raise kind(refused_credentials(shown, response.status_code))
     try:
         answer = response.json()
     except ValueError:
@@ -223,6 +228,12 @@ def ask(
 
 def refused_credentials(shown_uri: str, status: int) -> str:
     """The sentence for a 401 or 403."""
+    if status == 403:
+        return (
+            f"MLFLOW_TRACKING_URI={shown_uri} denied this (403): the server knows this user, who may not do it; give "
+            "the user EDIT on the experiment (READ to read, MANAGE to delete), or check MLFLOW_TRACKING_USERNAME or "
+            "MLFLOW_TRACKING_TOKEN (Databricks: DATABRICKS_TOKEN, of which a wrong one is answered so, too)"
+        )
     return (
         f"MLFLOW_TRACKING_URI={shown_uri} refused the credentials ({status}); check MLFLOW_TRACKING_TOKEN, or "
         "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (Databricks: DATABRICKS_TOKEN)"

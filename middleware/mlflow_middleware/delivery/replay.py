@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mlflow_middleware import mlflow_seam
+from mlflow_middleware.delivery.connection import ConnectionProblem, check_address
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.sender import Sender
 from mlflow_middleware.delivery.spool import Spool
@@ -26,11 +27,15 @@ def replay(directory: Path) -> int:
     if not directory.is_dir():
         print(f"mlflow-middleware replay: {directory} is not a directory", file=sys.stderr)
         return 2
+    uri = mlflow_seam.tracking_uri()
+    try:
+        check_address(uri)
+    except ConnectionProblem as wrong:
+        print(f"mlflow-middleware replay: {wrong}", file=sys.stderr)
+        return 1
     spool, stats = Spool(directory, sys.maxsize), Stats()
     total = spool.count()
-    problem = Sender(TraceQueue(0), stats, spool).send_spool(
-        mlflow_seam.tracking_uri(), lambda done: _show(done, max(total, done))
-    )
+    problem = Sender(TraceQueue(0), stats, spool).send_spool(uri, lambda done: _show(done, max(total, done)))
     print(file=sys.stderr)
     left = spool.count()
     refused = sum(stats.dropped.values())

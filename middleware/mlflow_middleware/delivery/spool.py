@@ -48,6 +48,10 @@ class SpoolProblem(Exception):
     """Why the spool takes nothing now."""
 
 
+class SpoolFull(SpoolProblem):
+    """It holds all that it may; what is sent makes room again."""
+
+
 class SpoolFile:
     """A file of the spool that this process has locked and read.
 
@@ -112,7 +116,8 @@ class Spool:
         """Write traces of one experiment to a file of their own.
 
         Raises:
-            SpoolProblem: The directory cannot be written, or it is full.
+            SpoolFull: There is no room left.
+            SpoolProblem: The directory cannot be written.
         """
         data = b"".join(_with_info(trace) for trace in traces)
         experiment = traces[0].experiment_id or _FROM_ENVIRONMENT
@@ -120,7 +125,7 @@ class Spool:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self._bytes() + len(data) > self._max_bytes:
-                raise SpoolProblem(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
+                raise SpoolFull(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
             _write_whole(self.directory / f".{name}", self.directory / name, data)
             self._written.add(name)
         except OSError as error:
@@ -130,16 +135,17 @@ class Spool:
         """See whether something can be written, and leave nothing behind.
 
         Raises:
-            SpoolProblem: The directory cannot be written (nor made, where it is missing), or it is full.
+            SpoolFull: There is no room left.
+            SpoolProblem: The directory cannot be written (nor made, where it is missing).
         """
-        existing = next(each for each in (self.directory, *self.directory.absolute().parents) if each.exists())
         try:
+            existing = next(each for each in (self.directory, *self.directory.absolute().parents) if each.exists())
             if existing != self.directory:  # who checks may be another user than who will use it: it is not made here
                 if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
                     raise SpoolProblem(f"the spool {self.directory} cannot be made in {existing}")
                 return
             if self._bytes() >= self._max_bytes:
-                raise SpoolProblem(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
+                raise SpoolFull(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
             name = f".{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.check"
             _write_whole(self.directory / name, self.directory / name, b"")
             (self.directory / name).unlink()

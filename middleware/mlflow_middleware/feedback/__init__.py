@@ -34,7 +34,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -46,7 +46,14 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.feedback import store
 from mlflow_middleware.feedback.body import MAX_BODY, Feedback, FeedbackError, described
 from mlflow_middleware.feedback_token import BadToken, Token
-from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG, USER_TAG, RequestTrace, current
+from mlflow_middleware.request_trace import (
+    CLIENT_REQUEST_ID_TAG,
+    SESSION_TAG,
+    SETTINGS_KEY,
+    USER_TAG,
+    RequestTrace,
+    current,
+)
 from mlflow_middleware.settings import Settings
 
 __all__ = [
@@ -60,13 +67,14 @@ __all__ = [
     "answer",
     "log",
     "read_body",
+    "settings_of_route",
 ]
 
 MAX_AT_ONCE = 20
 """Votes that one process takes at a time: each holds one of the app's threads."""
 
-MAX_WAITING = 10
-"""How many of them may wait for a trace."""
+MAX_WAITING = 2
+"""How many of them may wait for a trace: fewer than a small app has threads, or unknown ids would hold them all."""
 
 HURRY = 0.5
 """Seconds that a vote waits for this process's own delivery, before it asks the server again."""
@@ -137,8 +145,8 @@ def answer(exchange: Exchange, body: bytes, settings: Settings | None = None) ->
     Args:
         exchange: The request.
         body: Its body, or the first `MAX_BODY` + 1 bytes of it.
-        settings: Those of the middleware; by default those of the one that traces this request, else what the
-            environment says.
+        settings: Those of the middleware; by default those of the one around this request, whether it traces it or
+            not, else what the environment says.
 
     Raises:
         SettingsError: There is no middleware around, and the environment sets an option wrong.
@@ -147,7 +155,7 @@ def answer(exchange: Exchange, body: bytes, settings: Settings | None = None) ->
     if trace is not None:
         trace.leave_out()
         settings = settings or trace.settings
-    settings = settings or _settings_of_environment()
+    settings = settings or _settings_around(exchange) or _settings_of_environment()
     caller = trace if trace is not None and trace.settings is settings else RequestTrace(exchange, settings)
     try:
         feedback = _parse(exchange, body)
@@ -179,6 +187,30 @@ def log(feedback: Feedback, user_id: str | None = None, wait: float = 0.0) -> st
     if info is None:
         raise store.unknown(feedback)
     return store.store(feedback, info, user_id)
+
+
+def settings_of_route(options: Mapping[str, object]) -> Callable[[Settings | None], Settings | None]:
+    """What a route with options of its own works with: they are laid over those of the middleware around it.
+
+    Args:
+        options: The route's own.
+
+    Returns:
+        A function from the settings of the middleware around a request, if there is one, to what `answer` takes.
+
+    Raises:
+        SettingsError: An option is unknown or ill-typed.
+    """
+    if not options:
+        return lambda around: around
+    own = Settings.load(**options)
+    return lambda around: own.laid_over(around, options) if around else own
+
+
+def _settings_around(exchange: Exchange) -> Settings | None:
+    """Those of a middleware that passes this request by."""
+    found = exchange.request.get(SETTINGS_KEY) if isinstance(exchange.request, Mapping) else None
+    return found if isinstance(found, Settings) else None
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from mlflow_middleware import mlflow_seam
-from mlflow_middleware.delivery.connection import ConnectionProblem, ask, resolve_experiment
+from mlflow_middleware.delivery.connection import ConnectionProblem, ask, check_address, resolve_experiment
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
 from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG
 
@@ -156,8 +156,10 @@ def tags(info: TraceInfo) -> dict[str, str]:
 
 def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
     """Ask the tracking server; None when it has no such thing."""
+    uri = mlflow_seam.tracking_uri()
     try:
-        status, answered = ask(mlflow_seam.tracking_uri(), method, path, **kwargs)
+        check_address(uri)
+        status, answered = ask(uri, method, path, **kwargs)
     except ConnectionProblem as problem:
         raise _away(str(problem)) from problem
     if status == 404 and answered.get("error_code") == "RESOURCE_DOES_NOT_EXIST":

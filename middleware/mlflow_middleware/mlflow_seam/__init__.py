@@ -99,6 +99,9 @@ logger = logging.getLogger("mlflow_middleware")
 
 MLFLOW_VERSION: str = mlflow.__version__
 
+_DEFAULT_URI = "sqlite:///mlflow.db"
+"""What MLflow takes for the tracking URI where nobody chose one and there is no old data."""
+
 
 # --- the span of a request -------------------------------------------------------------------------------------
 
@@ -625,7 +628,7 @@ def install(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None]
         queue: An object with ``flush(terminate=False)``, for ``mlflow.flush_trace_async_logging()``.
     """
     if is_slim():  # to find the default, MLflow looks for old data with a module that the slim package has not
-        tracking_service._get_default_tracking_uri = lambda: "sqlite:///mlflow.db"
+        tracking_service._get_default_tracking_uri = lambda: _DEFAULT_URI
     original = provider._get_mlflow_span_processor
     if hasattr(original, "replaced_by_mlflow_middleware"):
         return
@@ -727,6 +730,8 @@ def _unlock_provider() -> None:
 
 def tracking_uri() -> str:
     """The tracking URI that MLflow would use now."""
+    if is_slim() and not is_tracking_uri_set():  # to find the default, MLflow needs a module of the full package
+        return _DEFAULT_URI
     return str(mlflow.get_tracking_uri())
 
 
