@@ -413,6 +413,11 @@ def test_replay_sends_a_spool_and_shows_its_progress(server: MLflowServer, tmp_p
     assert (sent.returncode, sent.stdout) == (0, f"30 traces sent, 0 refused, 0 left in {spool}\n")
     assert "[##############################] 30/30 traces" in sent.stderr
     assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 30)) == 30
+    foreign = spool / "notes.txt"
+    foreign.write_text("of somebody else")
+    empty = replay(server.uri)
+    assert (empty.returncode, empty.stdout) == (0, f"0 traces sent: {spool} holds none\n")
+    assert foreign.read_text() == "of somebody else"
 
 
 @pytest.mark.once

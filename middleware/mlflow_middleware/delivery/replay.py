@@ -34,6 +34,9 @@ def replay(directory: Path) -> int:
         print(f"mlflow-middleware replay: {wrong}", file=sys.stderr)
         return 1
     spool, stats = Spool(directory, sys.maxsize), Stats()
+    if next(spool.files(), None) is None:  # nothing is set aside in what may be no spool at all
+        print(f"0 traces sent: {directory} holds none")
+        return 0
     total = spool.count()
     problem = Sender(TraceQueue(0), stats, spool).send_spool(uri, lambda done: _show(done, max(total, done)))
     print(file=sys.stderr)
