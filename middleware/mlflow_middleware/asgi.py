@@ -14,6 +14,7 @@ carries its session, user, request id and tags. When the server shuts the app do
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, overload
 
@@ -154,8 +155,9 @@ def _observed(send: Send, trace: RequestTrace, answered: Callable[[], None]) -> 
         kind = message["type"]
         if kind == "http.response.start":
             has_trailers = bool(message.get("trailers"))
-            message = {**message, "headers": list(message.get("headers") or ())}  # it may be an iterator
-            message = _with_our_headers(message, trace) or message
+            headers = list(message.get("headers") or ())  # it may be an iterator; the app's own stays as it is
+            _start(message, headers, trace)
+            message = {**message, "headers": headers}
         is_last = kind in _ENDING[has_trailers] and not message.get(_ENDING[has_trailers][kind], False)
         if is_last:
             trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
@@ -186,26 +188,26 @@ https://asgi.readthedocs.io/en/latest/extensions.html"""
 
 
 @guarded
-def _with_our_headers(message: Message, trace: RequestTrace) -> Message:
-    """The message that starts the response, with our headers; the app's own message stays as it is."""
-    raw = message["headers"]
-    present = {name.lower(): value for name, value in raw}
+def _start(message: Message, headers: list[tuple[bytes, bytes]], trace: RequestTrace) -> None:
+    """The response starts: our headers join those that it has."""
+    present = {name.lower(): value for name, value in headers}
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
-    ours = trace.response_headers()
-    if not ours:
-        return message
+    ours = trace.response_headers() or ()
     if "origin" not in trace.exchange.headers:  # nothing to expose: 10 us less
-        added = [(key, value.encode()) for name, value in ours if (key := name.lower().encode()) not in present]
-        return {**message, "headers": [*raw, *added]}
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
-    own = len(headers)
-    join(headers, ours, cross_origin=True)
-    headers[own:] = [(name.lower(), value) for name, value in headers[own:]]  # ASGI names are lower-case
-    return {
-        **message,
-        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
-    }
+        headers += [(key, value.encode()) for name, value in ours if (key := _raw_name(name)) not in present]
+        return
+    known = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    join(known, ours, cross_origin=True)
+    new = [(_raw_name(name), value.encode("latin-1")) for name, value in known[len(headers) :]]
+    old = [(name, value.encode("latin-1")) for (name, _), (_, value) in zip(headers, known, strict=False)]
+    headers[:] = [*old, *new]
+
+
+@functools.lru_cache(maxsize=64)
+def _raw_name(name: str) -> bytes:
+    """ASGI's names are lower-case."""
+    return name.lower().encode("latin-1")
 
 
 def flushing(send: Send) -> Send:
@@ -226,7 +228,7 @@ def exchange_of(scope: Scope) -> Exchange:
     """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        name, value = _name(raw_name), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     server, client = scope.get("server"), scope.get("client")
     return Exchange(
@@ -240,3 +242,8 @@ def exchange_of(scope: Scope) -> Exchange:
         client=str(client[0]) if client else "",
         request=scope,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()

@@ -516,7 +516,7 @@ def _probe() -> Any:
     ratio = _sampling_ratio()
     with delivery.capturing(finished.append):
         for _ in range(MAX_TRIES if 0 < ratio < 1 else 1):
-            root = mlflow_seam.open_root_span(PROBE, {})
+            root = mlflow_seam.open_root_span(PROBE, lambda known: None)
             if root is not None:
                 root.end()
                 break

@@ -62,6 +62,7 @@ class RequestTrace:
         "_identified",
         "_inside",
         "_is_complete",
+        "_is_described",
         "_left",
         "_left_out",
         "_said",
@@ -91,6 +92,7 @@ class RequestTrace:
         self._said = Identity()
         self._error: BaseException | None = None
         self._is_complete = False
+        self._is_described = False
         self._ended = False
         self._left_out = False
         self.content_length = ""
@@ -197,7 +199,6 @@ class RequestTrace:
             headers.append((feedback_token.HEADER, feedback_token.sign(trace_id, user_id, expires_at, keys[0])))
         return headers
 
-    @guarded
     def last_byte(self) -> None:
         """The response is complete; what runs on after it does not count."""
         self._finish_at = time.time_ns()
@@ -230,11 +231,12 @@ class RequestTrace:
     @guarded
     def answered(self) -> None:
         """The client has all of the answer: the trace goes to delivery, open to what the app does until `finish`."""
-        if not self._ended and self._span:
+        span = self._span
+        if not self._ended and span:
             self._complete()
-            if self._is_kept(self._span) and self._span.hold():
+            if self._is_kept(span) and span.hold():
                 self._ended = True
-                self._end_span(is_kept=True)
+                self._end(span, is_kept=True)
 
     @guarded
     def sent_to_test(self) -> None:
@@ -246,15 +248,20 @@ class RequestTrace:
             self.last_byte()
             self.answered()
 
+    @guarded
     def finish(self) -> None:
         """End the trace and hand it to delivery; further calls do nothing."""
+        self._finish(self._span)
+        self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
+
+    def _finish(self, span: mlflow_seam.RootSpan | None) -> None:
         if not self._ended:
             self._ended = True
             self._complete()
-            self._end_span()
-        else:
-            self._release()
-        self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
+            if span:
+                self._end(span)
+        elif span:
+            span.release()
 
     def leave_out(self) -> None:
         """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
@@ -272,42 +279,61 @@ class RequestTrace:
         """What the app says of its request; it beats headers and ``identify``."""
         self._said = given.over(self._said)
         self.identity = self._said.over(self.identity)
-        self._store_identity()
         if target := self._target:
+            self._store_identity(target)
             target.update_trace(tags=_texts(tags), metadata=_texts(metadata))
 
     @guarded
     def _open_span(self) -> None:
-        exchange, settings = self.exchange, self._settings
+        exchange = self.exchange
         self._span = mlflow_seam.open_root_span(
             _method(exchange),
-            _request_attributes(exchange, settings),
+            self._describe,
             remote=_remote(exchange),
-            adopt_remote=settings.trust_incoming_trace,
+            adopt_remote=self._settings.trust_incoming_trace,
         )
-        if self._span:
-            self._span.update_trace(tags=settings.trace_tags)
-            self._store_identity()
+
+    @guarded
+    def _describe(self, metadata: Mapping[str, str]) -> mlflow_seam.Description:
+        """Say all that is known by now; what comes later is added to the span at once."""
+        self._is_described = True  # before anything is read: another thread may be just learning more
+        of_identity = self._identity_metadata()
+        said = mlflow_seam.Description(
+            _method(self.exchange),
+            _request_attributes(self.exchange, self._settings),
+            self._identity_tags(of_identity, self._settings.trace_tags),
+            of_identity,
+            self.identity.request_id,
+        )
+        if self._is_complete:
+            self._add_outcome(said, {**metadata, **of_identity})
+        return said
 
     @guarded
     def _open_inside(self) -> None:
         self._inside = mlflow_seam.TracesInside()
-        self._inside.update_trace(tags=self._settings.trace_tags)
-        self._store_identity()
+        self._inside.update_trace(self._settings.trace_tags)
+        self._store_identity(self._inside)
 
     @property
     def _target(self) -> mlflow_seam.RootSpan | mlflow_seam.TracesInside | None:
         return self._span or self._inside
 
-    def _store_identity(self) -> None:
-        target = self._target
-        if target is None:
-            return
-        request_id, session, user = self.identity.request_id, self.identity.session_id, self.user_id
-        tags = {CLIENT_REQUEST_ID_TAG: request_id, SESSION_TAG: session, USER_TAG: user}
-        known = {key: value for key, value in tags.items() if value}
-        metadata = {key: known[key] for key in (SESSION_TAG, USER_TAG) if key in known}
-        target.update_trace(known, metadata, client_request_id=request_id)
+    def _store_identity(self, target: mlflow_seam.RootSpan | mlflow_seam.TracesInside) -> None:
+        metadata = self._identity_metadata()
+        target.update_trace(self._identity_tags(metadata, {}), metadata, client_request_id=self.identity.request_id)
+
+    def _identity_metadata(self) -> dict[str, str]:
+        metadata = {}
+        if session := self.identity.session_id:
+            metadata[SESSION_TAG] = session
+        if user := self.user_id:
+            metadata[USER_TAG] = user
+        return metadata
+
+    def _identity_tags(self, metadata: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+        request_id = self.identity.request_id
+        return {**others, **({CLIENT_REQUEST_ID_TAG: request_id} if request_id else {}), **metadata}
 
     @guarded
     def _identify(self) -> None:
@@ -317,42 +343,51 @@ class RequestTrace:
         found = self._settings.identify(self.exchange)
         if found is not None:
             self.identity = self._said.over(found.over(self.identity))
-            self._store_identity()
+            if self._is_described and self._span:
+                self._store_identity(self._span)
+            elif self._inside:
+                self._store_identity(self._inside)
 
-    @guarded
     def _complete(self) -> None:
         if self._is_complete:
             return
+        if not self._identified:
+            self._identify()
         self._is_complete = True
-        self._identify()
-        exchange, span = self.exchange, self._span
-        if span is None:
-            return
+        if self._is_described and self._span:
+            self._store_outcome(self._span)
+
+    @guarded
+    def _store_outcome(self, span: mlflow_seam.RootSpan) -> None:
+        """Say how the request ended, where all else was said before."""
+        known = {key: value for key in (SESSION_TAG, USER_TAG) if (value := span.metadata(key))}
+        said = mlflow_seam.Description(None, {}, {}, {})
+        self._add_outcome(said, known)
+        span.add(said)
+
+    def _add_outcome(self, said: mlflow_seam.Description, metadata: Mapping[str, str]) -> None:
+        """Add how the request ended, given what metadata its trace has."""
+        exchange, attributes, tags = self.exchange, said.attributes, said.tags
         route, status = clean_text(exchange.route, MAX_ATTRIBUTE), exchange.status
-        attributes: dict[str, object] = {}
-        tags: dict[str, str] = {}
         if route:
             attributes["http.route"] = tags["http.route"] = route
-            span.rename(f"{_method(exchange)} {route}")
+            said.name = f"{_method(exchange)} {route}"
         if status is not None:
             attributes["http.response.status_code"] = status
             tags["http.status_code"] = str(status)
             if status in self._settings.error_statuses:
-                span.set_error(f"HTTP {status}")
+                said.error = f"HTTP {status}"
         # The app may have said more with mlflow.update_current_trace(session_id=, user=), which sets metadata only.
-        metadata: dict[str, str] = {}
         for key, attribute in ((SESSION_TAG, "session.id"), (USER_TAG, "user.id")):
-            if value := span.metadata(key):
-                metadata[key] = tags[key] = attributes[attribute] = self._storable(key, str(value))
-        attributes.update(self._of_bodies())
-        span.set_attributes(attributes)
-        span.update_trace(tags=tags, metadata=metadata)
-        self._keep_contents(span)
+            if value := metadata.get(key):
+                said.metadata[key] = tags[key] = attributes[attribute] = self._storable(key, str(value))
+        self._add_bodies(attributes)
+        if held := self._held():
+            said.unread = mlflow_seam.Unread(functools.partial(_contents, exchange, self._settings), held)
 
-    def _of_bodies(self) -> dict[str, object]:
+    def _add_bodies(self, attributes: dict[str, object]) -> None:
         """https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/, and what a stream's reader feels."""
         sent, answer = self.exchange.request_body, self.exchange.response_body
-        attributes: dict[str, object] = {}
         if sent and sent.size:
             attributes["http.request.body.size"] = sent.size
         if answer and answer.size:
@@ -361,16 +396,13 @@ class RequestTrace:
             attributes["http.response.chunks"] = answer.chunks
             attributes["http.response.time_to_first_byte"] = round(self._span.seconds(self._first_byte_at), 6)
             attributes["http.response.time_to_last_byte"] = round(self._span.seconds(self._finish_at), 6)
-        return attributes
 
-    def _keep_contents(self, span: mlflow_seam.RootSpan) -> None:
-        """Have the bodies read when the trace is sent."""
+    def _held(self) -> int:
+        """Bytes that are kept of the request until its trace is sent; 0 where nothing is to be read of them."""
         exchange = self.exchange
-        bodies = (exchange.request_body, exchange.response_body)
-        held = sum(body.held for body in bodies if body)
-        if held or exchange.query_string:
-            held += len(exchange.query_string) + sum(map(len, exchange.headers.values()))
-            span.read_later(functools.partial(_contents, exchange, self._settings), held)
+        sent, answer = exchange.request_body, exchange.response_body
+        held = (sent.held if sent else 0) + (answer.held if answer else 0) + len(exchange.query_string)
+        return held + sum(map(len, exchange.headers.values())) if held else 0
 
     def _storable(self, key: str, value: str) -> str:
         """A session or user id as MLflow's own functions set it; a user id as a pseudonym where that is wanted."""
@@ -379,44 +411,41 @@ class RequestTrace:
             return identity.pseudonym(value, hmac_key)
         return value
 
-    @guarded
-    def _end_span(self, is_kept: bool = False) -> None:
-        if self._span is None:
-            return
+    def _end(self, span: mlflow_seam.RootSpan, is_kept: bool = False) -> None:
         if self._left_out:
-            self._span.discard()
-        elif not (is_kept or self._is_kept(self._span)) and self._span.discard():
+            span.discard()
+        elif not (is_kept or self._is_kept(span)) and span.discard():
             delivery.sampled_out()
-        self._span.end(self._finish_at)
-
-    @guarded
-    def _release(self) -> None:
-        if self._span:
-            self._span.release()
+        span.end(self._finish_at, self._held())
 
     def _is_kept(self, span: mlflow_seam.RootSpan) -> bool:
         if self._settings.sample_ratio >= 1.0:
             return True
-        key = span.metadata(SESSION_TAG) or span.trace_id
-        seconds = span.seconds(self._finish_at)
-        return sampling.keeps(self._settings, key, failed=span.failed, seconds=seconds)
+        known = None if self._is_described else self.identity.session_id
+        session = known or span.metadata(SESSION_TAG)  # which has it described, if only to be dropped
+        failed = span.failed or self.exchange.status in self._settings.error_statuses
+        return sampling.keeps(
+            self._settings, session or span.trace_id, failed=failed, seconds=span.seconds(self._finish_at)
+        )
 
 
 @guarded
 def _contents(exchange: Exchange, settings: Settings) -> mlflow_seam.Contents:
     """What becomes the root's inputs and outputs."""
-    answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask)
+    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
     cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
-    inputs, outputs = _written(exchange.inputs, previews.of_request), _written(exchange.outputs, previews.of_answer)
+    inputs = _written(exchange.inputs, sent.text, previews.of_request)
+    outputs = _written(exchange.outputs, answer.text, previews.of_answer)
     return mlflow_seam.Contents(inputs, outputs, answer.usage, cut)
 
 
-def _written(value: object, preview: Callable[[object], str | None]) -> mlflow_seam.Written | None:
+def _written(value: object, text: str | None, preview: Callable[[object], str | None]) -> mlflow_seam.Written | None:
     if value is None:
         return None
-    value, text = strict_json.written(value)
-    return mlflow_seam.Written(value, text, preview(value) or text)
+    if text is None:
+        value, text = strict_json.written(value)
+    return mlflow_seam.Written(text, preview(value) or text)
 
 
 def _is_stream(exchange: Exchange) -> bool:

@@ -32,7 +32,7 @@ _TEXT = re.compile(r"text/(?!xml).+|application/(javascript|graphql)")  # secret
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-seq")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Content:
     """What is known of one body.
 
@@ -40,14 +40,16 @@ class Content:
         value: What JSON can hold, already redacted.
         cut: Whether something of the body is missing in it.
         usage: The tokens that the answer of a language model says it took, named as in MLflow.
+        text: The value's JSON, where the body can be stored as it came.
     """
 
     value: Any
     cut: bool
     usage: dict[str, int] | None = None
+    text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes 1 us more to make
 class _Body:
     """The beginning of a body, with what is needed to read it."""
 
@@ -63,6 +65,9 @@ class _Body:
 
         In UTF-8, -16 or -32 where it is that, whatever the header says: in another encoding, no secret would be found.
         """
+        if not self.cut and self.data[:1] in (b"{", b"[") and self.data[1:2] != b"\0":
+            with contextlib.suppress(UnicodeError):
+                return self.data.decode()  # as `detect_encoding` would find: 3 us less
         for codec in (json.detect_encoding, lambda data: self.codec):
             with contextlib.suppress(UnicodeError):
                 return _decode(self.data, codec(self.data), self.cut, "strict").removeprefix("\ufeff")
@@ -116,13 +121,32 @@ def read(data: bytes, size: int, content_type: str, content_encoding: str, limit
 def _read(body: _Body) -> Content:
     if not body.data:
         return Content(None, body.cut)
-    media_type = body.content_type.partition(";")[0].strip().lower()
-    value, is_cut = _reader(media_type)(body)
+    reader = _reader(body.content_type[:_MAX_NAME])
+    if reader is _json and not body.cut:
+        try:
+            return _as_it_is(body)
+        except ValueError:
+            pass
+    value, is_cut = reader(body)
     return Content(value, is_cut, streams.usage_of(value))
 
 
+def _as_it_is(body: _Body) -> Content:
+    """JSON in which nothing has to be replaced: most of it.
+
+    Raises:
+        ValueError: It is no such JSON.
+    """
+    text = body.text
+    value = strict_json.parsed_as_it_is(text)
+    if not body.redactor.is_clean(text):
+        raise ValueError("there may be a secret")
+    return Content(value, False, streams.usage_of(value), text)
+
+
 @functools.lru_cache(maxsize=256)
-def _reader(media_type: str) -> Callable[[_Body], tuple[Any, bool]]:
+def _reader(content_type: str) -> Callable[[_Body], tuple[Any, bool]]:
+    media_type = content_type.partition(";")[0].strip().lower()
     if not media_type:
         return _unnamed
     if media_type == "application/json" or media_type.endswith("+json"):

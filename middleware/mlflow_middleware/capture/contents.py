@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mlflow_middleware.capture.body import Body
@@ -11,7 +12,9 @@ from mlflow_middleware.capture.redaction import Redactor
 from mlflow_middleware.exchange import Exchange
 
 
-def fill(exchange: Exchange, redactor: Redactor, limit: int, mask: Callable[[Exchange], object] | None) -> Content:
+def fill(
+    exchange: Exchange, redactor: Redactor, limit: int, mask: Callable[[Exchange], object] | None
+) -> tuple[Content, Content]:
     """Set ``inputs`` and ``outputs`` of an exchange, redacted and masked.
 
     Args:
@@ -21,7 +24,7 @@ def fill(exchange: Exchange, redactor: Redactor, limit: int, mask: Callable[[Exc
         mask: Changes ``inputs`` and ``outputs`` further.
 
     Returns:
-        What was read of the response's body.
+        What was read of the request's body and of the response's, where nothing was added to it or masked.
 
     Raises:
         Exception: What ``mask`` raises; then nothing of the bodies may be kept.
@@ -30,12 +33,15 @@ def fill(exchange: Exchange, redactor: Redactor, limit: int, mask: Callable[[Exc
     encoding, kind = headers.get("content-encoding", ""), headers.get("content-type", "")
     sent = _content(exchange.request_body, kind, encoding, redactor, limit)
     answer = _content(exchange.response_body, exchange.response_type, exchange.response_encoding, redactor, limit)
-    exchange.inputs = _with_query(sent.value, redactor.json(form_fields(exchange.query_string)[0]))
-    exchange.outputs = answer.value
+    exchange.inputs, exchange.outputs = sent.value, answer.value
     exchange.inputs_cut, exchange.outputs_cut = sent.cut, answer.cut
+    if exchange.query_string:
+        exchange.inputs = _with_query(sent.value, redactor.json(form_fields(exchange.query_string)[0]))
+        sent = replace(sent, text=None)
     if mask is not None:
         mask(exchange)
-    return answer
+        sent, answer = replace(sent, text=None), replace(answer, text=None)
+    return sent, answer
 
 
 def _content(body: Body | None, content_type: str, encoding: str, redactor: Redactor, limit: int) -> Content:

@@ -30,6 +30,8 @@ def decoded(data: bytes, content_encoding: str, limit: int) -> tuple[bytes, bool
         The bytes, and whether there was more; None if an encoding is unknown, its library is not installed,
         or the data is not encoded so.
     """
+    if not content_encoding:
+        return data[:limit], len(data) > limit
     layers = [name for part in content_encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
     if len(layers) > MAX_LAYERS:
         return None

@@ -40,6 +40,7 @@ class Redactor:
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._patterns = tuple(pattern for key in keys if (pattern := _words(key)))
+        self._signs = [_sign(pattern.split()) for pattern in self._patterns]
         self._remembered = functools.lru_cache(maxsize=4096)(self._matches)
 
     def matches(self, key: str) -> bool:
@@ -49,6 +50,15 @@ class Redactor:
     def _matches(self, key: str) -> bool:
         words = _words(key)
         return any(pattern in words for pattern in self._patterns)
+
+    def is_clean(self, text: str) -> bool:
+        """Whether a quick look shows that no key in a text matches, also in text inside of it: `json` and `text` would
+        leave it as it is. False says nothing. 3 us for a chat's body, where a walk takes 20.
+        """
+        lower = text.lower()
+        if ("%" in lower or "\\u00" in lower) and _HIDDEN.search(lower):
+            return False
+        return not any(word in lower and key.search(text) for word, key in self._signs)
 
     def value(self, key: str, value: str) -> str:
         """The value, or what stands in its place where the key holds a secret."""
@@ -154,6 +164,17 @@ def _texts_by_place(values: list[Any]) -> Iterable[list[tuple[Any, Any]]]:
 
 _PLACE_KEYS = ("index", "output_index", "item_id")
 """What tells pieces of several texts apart, in the streams of language models."""
+
+
+_HIDDEN = re.compile(r"\\u00[0-7]|%[2-7][0-9a-f]")
+"""A character of ASCII that is written as its number, in JSON or in a form."""
+
+
+def _sign(words: list[str]) -> tuple[str, re.Pattern[str]]:
+    """What a text has in it where a key with these words in a row may be: a word, in lower case, and a pattern."""
+    between = r"(?:[^A-Za-z0-9]|\\[bfnrt]|\\u[0-9A-Fa-f]{4})*"
+    pattern = between.join(f"(?i:{word})" for word in words)
+    return max(words, key=len), re.compile(rf"{pattern}(?![a-z])")
 
 
 def _words(key: str) -> str:

@@ -32,6 +32,20 @@ def parsed(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def parsed_as_it_is(text: str) -> Any:
+    """Parse an object or array that can be stored as its text stands: `written` would say the same in other spaces.
+
+    Raises:
+        ValueError: It is no JSON, or has to be written anew.
+    """
+    if text[:1] not in ("{", "[") or "\\u" in text or "\n" in text or text.count("{") + text.count("[") > MAX_NESTING:
+        raise ValueError("to be written anew")
+    value, end = _plain_decoder.raw_decode(text)
+    if end != len(text):
+        raise ValueError("more than one value")
+    return value
+
+
 def written(value: Any) -> tuple[Any, str]:
     """A value as a trace can hold it, and its JSON.
 
@@ -118,5 +132,24 @@ def _float(digits: str) -> float | str:
     return number if math.isfinite(number) else digits
 
 
+def _plain_integer(digits: str) -> int:
+    number = _integer(digits)
+    if isinstance(number, str):
+        raise ValueError(digits)
+    return number
+
+
+def _plain_float(digits: str) -> float:
+    number = _float(digits)
+    if isinstance(number, str):
+        raise ValueError(digits)
+    return number
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
 _decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=str)
+_plain_decoder = json.JSONDecoder(parse_int=_plain_integer, parse_float=_plain_float, parse_constant=_no_constant)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

@@ -45,8 +45,13 @@ MAX_TAKE_IN = 0.25
 MAX_GIVE_UP = 0.25
 """Seconds of an exit, when its time is over, in which bodies are still read; what is left is spooled without them."""
 
-MAX_STRETCH = 0.005
-"""Seconds of encoding after which the app's threads are let in: as often as the interpreter would make it."""
+AHEAD = 128
+"""Traces that wait for a server encoded. More are encoded as these are sent: while an app has more requests than the
+server can take, all of the processor is the app's."""
+
+MAX_STRETCH = 0.0005
+"""Seconds of encoding after which the app's threads are let in, for as long: the interpreter would do that after 5 ms,
+which is what a request would wait."""
 
 SPOOL_LOOK = 5.0
 """Seconds between two looks for files of other processes in the spool."""
@@ -86,6 +91,7 @@ class Destination:
     sink: Sink
     spool: Spool | None = None
     experiment_id: str | None = None
+    unread: deque[FinishedTrace] = field(default_factory=deque)
     waiting: deque[EncodedTrace] = field(default_factory=deque)
     batch: int = 1
     announced: int = 0
@@ -239,6 +245,8 @@ class Sender:
         """Seconds until something is to be done; None when nothing but a new trace matters."""
         times = [due for each in self._destinations.values() if (due := each.due()) is not None]
         times += [until for until, _ in self._unfinished]
+        if any(each.unread and self._is_to_be_read(each) for each in self._destinations.values()):
+            return 0.0
         if not times:
             return None
         pause = max(0.0, min(times) - time.monotonic())
@@ -249,23 +257,41 @@ class Sender:
     def _take_in(self, traces: Sequence[FinishedTrace], snapshot_all: bool = False) -> None:
         now = time.monotonic()
         pending, self._unfinished = [*self._unfinished, *((now + LATE_SPANS, trace) for trace in traces)], []
-        began = now
-        for place, (until, trace) in enumerate(pending):
-            in_a_hurry = snapshot_all or self._queue.in_a_hurry
-            if snapshot_all and time.monotonic() - now > MAX_GIVE_UP:
-                trace.forget_contents()
-            if not snapshot_all and time.monotonic() - now > MAX_TAKE_IN:
-                self._unfinished += ((0.0 if each.is_complete() else at, each) for at, each in pending[place:])
-                return
-            if in_a_hurry or now >= until or trace.is_complete():
-                self._encode(trace)
+        wants_all = snapshot_all or self._queue.in_a_hurry
+        for until, trace in pending:
+            if wants_all or now >= until or trace.is_complete():
+                self._destination(trace.tracking_uri).unread.append(trace)
             else:
                 self._unfinished.append((until, trace))
-            if not in_a_hurry and time.monotonic() - began > MAX_STRETCH:
-                time.sleep(MAX_STRETCH / 5)  # the interpreter itself would often let this thread go on
-                began = time.monotonic()
+        for destination in list(self._destinations.values()):
+            self._read(destination, snapshot_all)
 
-    def _encode(self, trace: FinishedTrace) -> None:
+    def _read(self, destination: Destination, all_of_them: bool) -> None:
+        """Encode what is to be sent next; the rest waits, and the app has the processor as long as it is busy."""
+        began = stretch = time.monotonic()
+        while destination.unread and (all_of_them or self._is_to_be_read(destination)):
+            now = time.monotonic()
+            if not all_of_them and now - began > MAX_TAKE_IN:
+                return
+            if not (all_of_them or self._queue.in_a_hurry) and now - stretch > MAX_STRETCH:
+                time.sleep(MAX_STRETCH)  # the interpreter itself would let the app wait for 5 ms
+                stretch = time.monotonic()
+            trace = destination.unread.popleft()
+            if all_of_them and now - began > MAX_GIVE_UP:
+                trace.forget_contents()
+            self._encode(destination, trace)
+
+    def _is_to_be_read(self, destination: Destination) -> bool:
+        """Whether something of what waits there has to be encoded now."""
+        if len(destination.waiting) < AHEAD or destination.failures:  # then it has to be small, and goes to the spool
+            return True
+        return self._queue.in_a_hurry or self._is_filling()
+
+    def _is_filling(self) -> bool:
+        """Whether what waits is to be made small."""
+        return self._queue.bytes > self._queue.max_bytes // 4
+
+    def _encode(self, destination: Destination, trace: FinishedTrace) -> None:
         try:
             encoded = EncodedTrace.encode(trace)
         except Exception as error:
@@ -274,8 +300,7 @@ class Sender:
                 self._stats.drop("not encodable")
             self._queue.settle(trace.size)
             return
-        destination = self._destination(trace.tracking_uri)
-        if self._queue.bytes > self._queue.max_bytes // 4 or destination.failures:
+        if destination.failures or self._is_filling():
             encoded.pack()
         self._account(encoded)
         destination.waiting.append(encoded)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -78,12 +79,10 @@ class Written(NamedTuple):
     """What a trace holds of a body.
 
     Attributes:
-        value: What JSON can hold.
         text: Its JSON.
         preview: What a person would read of it.
     """
 
-    value: object
     text: str
     preview: str
 
@@ -113,6 +112,30 @@ class Unread:
     size: int
 
 
+@dataclass(slots=True)
+class Description:
+    """What a request gives to its root span, and to the trace.
+
+    Attributes:
+        name: The span's name, and the trace's; None leaves it.
+        attributes: Of the span; values are anything that JSON can hold.
+        tags: Of the trace.
+        metadata: The same.
+        client_request_id: The same; only where the server can store it.
+        error: What the error status says, unless an exception was recorded; None for no error.
+        unread: What becomes inputs and outputs. The sender reads it, out of the request's way; where MLflow's own
+            exporter has to find them, or one of the app's span processors, it is read when the span ends.
+    """
+
+    name: str | None
+    attributes: dict[str, object]
+    tags: dict[str, str]
+    metadata: dict[str, str]
+    client_request_id: str | None = None
+    error: str | None = None
+    unread: Unread | None = None
+
+
 class RootSpan(Protocol):
     """The root span of one request's trace, and the trace's own data (tags, metadata)."""
 
@@ -125,25 +148,11 @@ class RootSpan(Protocol):
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         """Set span attributes; values are anything that JSON can hold."""
 
-    def rename(self, name: str) -> None:
-        """Name the span and its trace."""
-
-    def read_later(self, read: Callable[[], Contents | None], size: int) -> None:
-        """Have inputs and outputs read by the sender, out of the request's way.
-
-        Where MLflow's own exporter has to find them, or one of the app's span processors, they are read when the span
-        ends.
-
-        Args:
-            read: Gives them; None for neither.
-            size: Bytes that are held until then.
-        """
+    def add(self, said: Description) -> None:
+        """Add to what it holds."""
 
     def fail(self, error: BaseException) -> None:
         """Record an exception as OpenTelemetry does, and the error status with it; also while the trace is held."""
-
-    def set_error(self, description: str) -> None:
-        """Set the error status, unless an exception already did."""
 
     def update_trace(
         self,
@@ -170,8 +179,13 @@ class RootSpan(Protocol):
             Whether that was done; a trace that another request of this process has begun is left alone.
         """
 
-    def end(self, end_time_ns: int | None = None) -> None:
-        """End the span, now or at a time (nanoseconds since the epoch); its status is OK unless an error was set."""
+    def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
+        """End the span; its status is OK unless an error was set.
+
+        Args:
+            end_time_ns: When, in nanoseconds since the epoch; None for now.
+            held: Bytes that are kept until the span is described, where that has not happened yet.
+        """
 
     def hold(self) -> bool:
         """Let the trace take spans, tags and an error also after this span has ended, until it is released.
@@ -201,6 +215,9 @@ def update(
 
 _OF_A_ROOT = {SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN}
 
+Describe = Callable[[Mapping[str, str]], Description | None]
+"""Says all that is known of a request by now, given the metadata that its trace has already; never raises."""
+
 
 # --- as plain data ---------------------------------------------------------------------------------------------
 
@@ -215,6 +232,7 @@ class Source(NamedTuple):
             attributes.
         lock: MLflow's, which is held over a fork.
         takes_all: Whether its sampler takes each root, unless a ratio is set in the context; to ask it takes 10 us.
+        ids: What gives new ids.
     """
 
     provider: object
@@ -222,6 +240,7 @@ class Source(NamedTuple):
     processor: Any
     lock: threading.RLock
     takes_all: bool
+    ids: IdGenerator
 
 
 _sampling: Any = importlib.import_module("mlflow.tracing.sampling") if find_spec("mlflow.tracing.sampling") else None
@@ -249,6 +268,9 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 class PlainRoot:
     """A `RootSpan` that is plain data until somebody asks for more; the names of `TraceInfo` where they mean the same.
 
+    What it holds is described when it is asked for first, mostly by the sender: out of the request's way, and never for
+    a trace that is not kept.
+
     Attributes:
         name: The span's name.
         context: Its ids.
@@ -257,11 +279,14 @@ class PlainRoot:
         error: What the error status says; None for no error.
         attributes: Values that JSON can hold.
         experiment_id: Where the trace goes; None for the one that the environment names.
+        has_surroundings: Whether tags and metadata were set at the start: an active run, `mlflow.tracing.context`.
         finished: What waits for delivery, once it has ended.
     """
 
     __slots__ = (
         "_contents",
+        "_describe",
+        "_held",
         "_is_changed",
         "_is_discarded",
         "_is_held",
@@ -275,6 +300,7 @@ class PlainRoot:
         "error",
         "experiment_id",
         "finished",
+        "has_surroundings",
         "name",
         "start_time",
         "tags",
@@ -282,41 +308,61 @@ class PlainRoot:
         "trace_metadata",
     )
 
-    def __init__(self, source: Source, name: str, attributes: Mapping[str, object], trace_id: int) -> None:
+    def __init__(self, source: Source, name: str, describe: Describe, trace_id: int) -> None:
         self._source = source
+        self._describe: Describe | None = describe
         self._made: MlflowRoot | None = None
         self._unread: Unread | None = None
         self._contents: Contents | None = None
+        self._held = 0
         self._is_held = False
         self._is_changed = False
         self._is_discarded = False
         self.name = name
-        self.context = SpanContext(trace_id, source.tracer.id_generator.generate_span_id(), False, _SAMPLED)
+        self.context = SpanContext(trace_id, source.ids.generate_span_id(), False, _SAMPLED)
         self.trace_id = f"tr-{trace_id:032x}"
         self.start_time = time.time_ns()
         self.end_time: int | None = None
         self.error: str | None = None
-        self.attributes = {SpanAttributeKey.REQUEST_ID: self.trace_id, **_OF_A_ROOT, **attributes}
         self.finished: FinishedRequest | None = None
+        self.attributes: dict[str, object] = {}
         self.client_request_id: str | None = None
         self.experiment_id: str | None
         self.tags: dict[str, str]
         self.trace_metadata: dict[str, str]
-        source.processor.describe(self)
+        self.has_surroundings: bool
+        source.processor.begin(self)
         in_flight[trace_id] = self
         if len(in_flight) > MAX_IN_FLIGHT:
             in_flight.pop(next(iter(in_flight)), None)
 
     @classmethod
-    def open(cls, source: Source, name: str, attributes: Mapping[str, object]) -> PlainRoot | None:
+    def open(cls, source: Source, name: str, describe: Describe) -> PlainRoot | None:
         """Start one; None where the trace is not sampled."""
-        trace_id = source.tracer.id_generator.generate_trace_id()
+        trace_id = source.ids.generate_trace_id()
         if not source.takes_all or (_RATIO_HERE and _RATIO_HERE.get() is not None):
             sampler = source.tracer.sampler
             sampled = sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
             if not sampled.decision.is_recording():
                 return None
-        return cls(source, name, attributes, trace_id)
+        return cls(source, name, describe, trace_id)
+
+    def _described(self) -> None:
+        """Have it described, if that has not happened yet; to be called under the lock."""
+        describe, self._describe = self._describe, None
+        if describe is not None:
+            self._source.processor.describe(self)
+            self.attributes = {SpanAttributeKey.REQUEST_ID: self.trace_id, **_OF_A_ROOT}
+            if said := describe(self.trace_metadata):
+                self._take(said)
+
+    def _take(self, said: Description) -> None:
+        if said.name is not None:
+            self.name = self.tags[TraceTagKey.TRACE_NAME] = said.name
+        self.attributes.update(said.attributes)
+        update(self, said.tags, said.metadata, said.client_request_id)
+        self.error = self.error or said.error
+        self._unread = said.unread or self._unread
 
     # --- a root span ---
 
@@ -325,35 +371,24 @@ class PlainRoot:
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         with self._source.lock:
+            self._described()
             if self._made is None and len(self.attributes) + len(attributes) <= _MAX_PLAIN_ATTRIBUTES:
                 self.attributes.update(attributes)
                 return
         self.made().set_attributes(attributes)
 
-    def rename(self, name: str) -> None:
+    def add(self, said: Description) -> None:
         with self._source.lock:
-            if self._made is None:
-                self.name = self.tags[TraceTagKey.TRACE_NAME] = name
+            self._described()
+            if self._made is None and len(self.attributes) + len(said.attributes) <= _MAX_PLAIN_ATTRIBUTES:
+                self._take(said)
+                self._is_changed = True
                 return
-        self._made.rename(name)
-
-    def read_later(self, read: Callable[[], Contents | None], size: int) -> None:
-        with self._source.lock:
-            if self._made is None:
-                self._unread = Unread(read, size)
-                return
-        self._made.read_later(read, size)
+        self.made().add(said)
 
     def fail(self, error: BaseException) -> None:
         if self._made or self.end_time is None or self._is_held:
             self.made().fail(error)
-
-    def set_error(self, description: str) -> None:
-        with self._source.lock:
-            if self._made is None:
-                self.error = self.error or description
-                return
-        self._made.set_error(description)
 
     def update_trace(
         self,
@@ -362,6 +397,7 @@ class PlainRoot:
         client_request_id: str | None = None,
     ) -> None:
         with self._source.lock:
+            self._described()
             if self._made is None:
                 update(self, tags, metadata, client_request_id)
                 self._is_changed = True
@@ -369,6 +405,8 @@ class PlainRoot:
         self._made.update_trace(tags, metadata, client_request_id)
 
     def metadata(self, key: str) -> str | None:
+        with self._source.lock:
+            self._described()
         return self.trace_metadata.get(key)  # made or not: the trace info has the same dictionary
 
     @property
@@ -382,16 +420,17 @@ class PlainRoot:
         with self._source.lock:
             if self._made is None:
                 in_flight.pop(self.context.trace_id, None)
-                self._is_discarded = True
+                self._is_discarded, self._describe = True, None  # with which it is a circle
                 return True
         return self._made.discard()
 
-    def end(self, end_time_ns: int | None = None) -> None:
+    def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
         if get_config().span_processors:
             self.made()
         with self._source.lock:
             if self._made is None:
                 self.end_time = end_time_ns or time.time_ns()
+                self._held = held
                 if not self._is_held:
                     in_flight.pop(self.context.trace_id, None)
                 if not self._is_discarded:
@@ -434,20 +473,26 @@ class PlainRoot:
     @property
     def size(self) -> int:
         """Bytes, about, that it holds."""
-        texts = sum([len(value) for value in self.attributes.values() if type(value) is str])
-        return 500 + texts + (self._unread.size if self._unread else 0)
+        if self._describe is not None:
+            return _SIZE + self._held
+        texts = [*self.attributes.values(), *self.tags.values(), *self.trace_metadata.values()]
+        size = sum([len(text) for text in texts if type(text) is str])
+        return _SIZE + size + (self._unread.size if self._unread else 0)
 
     def forget_contents(self) -> None:
         """Do without what is still to be read."""
-        if self._made:
-            self._made.forget_contents()
-        self._unread = None
+        with self._source.lock:
+            self._described()
+            if self._made:
+                self._made.forget_contents()
+            self._unread = None
 
     def is_read(self) -> bool:
         """Take it as it is from here: whether that can be done, or MLflow's objects for it have been made."""
         with self._source.lock:
             if self._made is not None:
                 return False
+            self._described()
             self._is_changed = False
             return True
 
@@ -461,21 +506,31 @@ class PlainRoot:
         attributes = {**_DEFAULT_LOG_LEVEL, **self.attributes, **contents.attributes}
         texts = {}
         if contents.usage:
-            attributes[USAGE] = contents.usage
-        for key, written in ((SpanAttributeKey.INPUTS, contents.inputs), (SpanAttributeKey.OUTPUTS, contents.outputs)):
-            if written is not None:
-                attributes[key], texts[key] = written.value, written.text
+            texts[USAGE] = json.dumps(contents.usage)
+        if contents.inputs:
+            texts[SpanAttributeKey.INPUTS] = contents.inputs.text
+        if contents.outputs:
+            texts[SpanAttributeKey.OUTPUTS] = contents.outputs.text
         with self._source.lock:  # the app may go on
-            info = self.info(experiment_id)
-            info.tags, info.trace_metadata = self.tags.copy(), self.trace_metadata.copy()
-        end = self.end_time or self.start_time
-        info.execution_duration = (end - self.start_time) // 1_000_000
-        info.state = TraceState.OK if self.error is None else TraceState.ERROR
-        info.request_preview = _preview(contents.inputs)
-        info.response_preview = _preview(contents.outputs)
-        info.trace_metadata.update(self._source.processor.summary(texts, contents.usage))
-        plain = encoding.Plain(self.name, self.context, self.start_time, end, self.error, attributes, texts)
-        return encoding.plain_to_otlp(plain, self._source.tracer.resource), encoding.plain_info_to_json(info, plain)
+            tags, metadata = self.tags.copy(), self.trace_metadata.copy()
+        metadata.update(self._source.processor.summary(texts, contents.usage))
+        plain = encoding.Plain(
+            self.trace_id,
+            self.name,
+            self.context,
+            self.start_time,
+            self.end_time or self.start_time,
+            self.error,
+            attributes,
+            texts,
+            tags,
+            metadata,
+            self.client_request_id,
+            request_preview=_preview(contents.inputs),
+            response_preview=_preview(contents.outputs),
+        )
+        otlp = encoding.plain_to_otlp(plain, self._source.tracer.resource)
+        return otlp, encoding.plain_info_to_json(plain, experiment_id)
 
     def info(self, experiment_id: str | None) -> TraceInfo:
         """Its trace info, in progress."""
@@ -500,6 +555,7 @@ class PlainRoot:
             return self._made
 
     def _make(self) -> MlflowRoot:
+        self._described()
         _making.root = self
         ratio = _RATIO_HERE.set(1.0) if _RATIO_HERE else None  # whoever asks may have one of its own: this is sampled
         try:
@@ -531,6 +587,9 @@ class PlainRoot:
         return made
 
 
+_SIZE = 4000
+"""Bytes, about, of a request's trace without its bodies and headers."""
+
 _NOTHING = Contents(None, None, None, {})
 
 
@@ -553,24 +612,28 @@ def being_made() -> PlainRoot | None:
 
 
 class Ids(IdGenerator):
-    """Gives a root that is being made the ids that it has already; anything else gets new ones."""
+    """Gives a root that is being made the ids that it has already; anything else gets new ones.
+
+    Args:
+        around: What gives new ids.
+    """
 
     def __init__(self, around: IdGenerator) -> None:
-        self._around = around
+        self.around = around
 
     def generate_trace_id(self) -> int:
         """See ``IdGenerator``."""
         root = _making.root
-        return root.context.trace_id if root else self._around.generate_trace_id()
+        return root.context.trace_id if root else self.around.generate_trace_id()
 
     def generate_span_id(self) -> int:
         """See ``IdGenerator``."""
         root = _making.root
-        return root.context.span_id if root else self._around.generate_span_id()
+        return root.context.span_id if root else self.around.generate_span_id()
 
     def is_trace_id_random(self) -> bool:
         """See ``IdGenerator``."""
-        return bool(getattr(self._around, "is_trace_id_random", bool)())
+        return bool(getattr(self.around, "is_trace_id_random", bool)())
 
 
 def made_of(trace_id: object) -> bool:
@@ -655,12 +718,16 @@ class MlflowRoot:
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         encoding.set_attributes(self.otel, attributes)
 
-    def rename(self, name: str) -> None:
-        self.otel.update_name(name)
-        self._trace.info.tags[TraceTagKey.TRACE_NAME] = name
-
-    def read_later(self, read: Callable[[], Contents | None], size: int) -> None:
-        vars(self._span)[_UNREAD] = Unread(read, size)
+    def add(self, said: Description) -> None:
+        if said.name is not None:
+            self.otel.update_name(said.name)
+            self._trace.info.tags[TraceTagKey.TRACE_NAME] = said.name
+        self.set_attributes(said.attributes)
+        self.update_trace(said.tags, said.metadata, said.client_request_id)
+        if said.error is not None:
+            self.set_error(said.error)
+        if said.unread is not None:
+            vars(self._span)[_UNREAD] = said.unread
 
     def forget_contents(self) -> None:
         """Do without what is still to be read."""
@@ -679,6 +746,7 @@ class MlflowRoot:
             self._trace.info.state = TraceState.ERROR
 
     def set_error(self, description: str) -> None:
+        """Set the error status, unless an exception already did."""
         if self.otel.status.status_code is not StatusCode.ERROR:
             self.otel.set_status(Status(StatusCode.ERROR, description))
 
@@ -710,7 +778,7 @@ class MlflowRoot:
             manager._otel_id_to_mlflow_trace_id.pop(self.otel.get_span_context().trace_id, None)
         return True
 
-    def end(self, end_time_ns: int | None = None) -> None:
+    def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
         # As ``LiveSpan.end`` does it, without what concerns other types of spans: the cost of a model's call, and hints
         # to agents, whose imports fail each time in the slim package (60 us on a slow core).
         self._complete()

@@ -8,6 +8,7 @@ collector/trace/v1/trace_service.proto).
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Any
 
@@ -76,7 +77,22 @@ def span(
 
 def attribute(key: str, value: Any) -> bytes:
     """A ``Span`` with nothing but this attribute; such messages joined are one with all of them."""
+    if type(value) is str:
+        start, text = _start(key), value.encode("utf-8", "replace")
+        size = len(text)
+        if len(start) + size < _SHORT:  # all sizes take a byte: 0.6 us instead of 1.5
+            return b"\x4a%c%b\x12%c\x0a%c%b" % (len(start) + 4 + size, start, 2 + size, size, text)
+        return b"\x4a" + _sized(start + b"\x12" + _sized(b"\x0a" + _sized(text)))
     return b"\x4a" + _sized(_key_value(key, value))
+
+
+_SHORT = 120
+
+
+@functools.lru_cache(maxsize=1024)
+def _start(key: str) -> bytes:
+    """The key of a ``KeyValue``."""
+    return b"\x0a" + _text(key)
 
 
 def _key_value(key: str, value: Any) -> bytes:
