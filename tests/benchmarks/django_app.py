@@ -17,7 +17,10 @@ settings.configure(
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["mlflow_middleware.django"] if ours else [],
-    MIDDLEWARE=["mlflow_middleware.django.TraceMiddleware"] if ours else [],
+    MIDDLEWARE=[
+        *(["mlflow_middleware.django.TraceMiddleware"] if ours else []),
+        "django.middleware.common.CommonMiddleware",  # as each new project has it: it says how long an answer is
+    ],
 )
 answer = ways.handler()
 

@@ -58,7 +58,8 @@ class Redactor:
         lower = text.lower()
         if ("%" in lower or "\\u00" in lower) and _HIDDEN.search(lower):
             return False
-        return not any(word in lower and key.search(text) for word, key in self._signs)
+        suspects = [key for word, key in self._signs if word in lower]
+        return not any(key.search(text) for key in suspects)
 
     def value(self, key: str, value: str) -> str:
         """The value, or what stands in its place where the key holds a secret."""

@@ -20,7 +20,6 @@ from typing import Any
 from mlflow.entities import LiveSpan, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.trace_info import TraceInfo
-from mlflow.entities.trace_state import TraceState
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_METADATA as MAX_METADATA
 from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_TAGS_KEY as MAX_TAG_KEY
@@ -105,7 +104,7 @@ class Plain:
     """A trace that is a root without parent, events and links, as data; named as in ``ReadableSpan`` and ``TraceInfo``.
 
     Attributes:
-        trace_id: MLflow's trace id.
+        trace_id: MLflow's.
         name: The root's name.
         context: Its ids.
         start_time: Nanoseconds since the epoch.
@@ -113,6 +112,11 @@ class Plain:
         error: What its error status says; None for OK.
         attributes: Texts and numbers, and what else JSON can hold.
         texts: Attributes that are JSON already.
+        tags: The trace's.
+        trace_metadata: The same.
+        client_request_id: The same.
+        request_preview: The same.
+        response_preview: The same.
     """
 
     trace_id: str
@@ -128,18 +132,6 @@ class Plain:
     client_request_id: str | None
     request_preview: str | None
     response_preview: str | None
-
-    @property
-    def state(self) -> TraceState:
-        return TraceState.OK if self.error is None else TraceState.ERROR
-
-    @property
-    def request_time(self) -> int:
-        return self.start_time // 1_000_000
-
-    @property
-    def execution_duration(self) -> int:
-        return (self.end_time - self.start_time) // 1_000_000
 
 
 def plain_to_otlp(root: Plain, resource: Resource) -> bytes:
@@ -287,11 +279,39 @@ def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
 
 
 def plain_info_to_json(root: Plain, experiment_id: str) -> bytes:
-    """As `info_to_json`, of a trace that is a root without other spans."""
-    return _info_to_json(root, experiment_id, [_size_of_plain(root)])
+    """As `info_to_json`, of a trace that is a root without other spans: 15 us instead of 30."""
+    info: dict[str, object] = {"trace_id": root.trace_id}
+    if root.client_request_id is not None:
+        info["client_request_id"] = root.client_request_id
+    info["trace_location"] = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
+    if root.request_preview is not None:
+        info["request_preview"] = root.request_preview
+    if root.response_preview is not None:
+        info["response_preview"] = root.response_preview
+    info["request_time"] = _timestamp(root.start_time // 1_000_000)
+    info["state"] = "OK" if root.error is None else "ERROR"
+    info["tags"] = _cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE)
+    info["execution_duration"] = _duration((root.end_time - root.start_time) // 1_000_000)
+    info["trace_metadata"] = _cut(root.trace_metadata, MAX_METADATA, MAX_METADATA)
+    text = _dumps({"trace": {"trace_info": info}})
+    stats = _size_stats(len(text) - len('{"trace": {"trace_info": }}'), [_size_of_plain(root)])
+    return f"{text[:-4]}, {stats}}}}}}}}}".encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
 
 
-def _info_to_json(info: TraceInfo | Plain, experiment_id: str, sizes: list[int]) -> bytes:
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _cut(values: dict[str, Any], longest_key: int, longest_value: int) -> dict[str, Any]:
+    """Tags or metadata, cut as MLflow cuts them."""
+    try:
+        if max(map(len, values.values())) <= longest_value and max(map(len, values)) <= longest_key:
+            return values
+    except TypeError:  # something else than text
+        pass
+    return {key[:longest_key]: str(value)[:longest_value] for key, value in values.items()}
+
+
+def _info_to_json(info: TraceInfo, experiment_id: str, sizes: list[int]) -> bytes:
     fields, metadata = _fields(info, experiment_id), _pairs(info.trace_metadata, MAX_METADATA, MAX_METADATA)
     size = (
         len(fields)
@@ -347,20 +367,12 @@ def _size_of(span: LiveSpan) -> int:
 
 
 def _size_of_plain(root: Plain) -> int:
-    """As `_size_of`."""
-    texts = [text for text in root.attributes.values() if type(text) is str]
-    others = [_to_json(value) for value in root.attributes.values() if type(value) is not str]
-    plain = "".join(texts)
-    quotes = 0
-    if len(encode_basestring_ascii(plain)) - 2 == len(plain):  # mostly nothing but their quotes would be escaped
-        texts, quotes = [plain], len(r"\"\"") * len(texts)
-    else:
-        texts = [_to_json(text) for text in texts]
-    count = len(root.attributes) + len(root.texts)
+    """As `_size_of`; where an attribute has quotes or backslashes, some bytes less."""
+    attributes, texts = root.attributes, root.texts
+    strings = list(map(type, attributes.values())).count(str)  # each in quotes, which are escaped
     status = StatusCode.OK if root.error is None else StatusCode.ERROR
-    return quotes + _size(
-        root, status, root.error, count, [*root.attributes, *root.texts, *texts, *others, *root.texts.values()]
-    )
+    parts = [*attributes, *texts, *map(str, attributes.values()), *texts.values()]
+    return len(r"\"\"") * strings + _size(root, status, root.error, len(attributes) + len(texts), parts)
 
 
 def _size(span: Any, status: StatusCode, description: str | None, count: int, texts: Iterable[str]) -> int:
@@ -388,7 +400,7 @@ def _percentile(ordered: Sequence[int], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def _fields(info: TraceInfo | Plain, experiment_id: str) -> str:
+def _fields(info: TraceInfo, experiment_id: str) -> str:
     """The JSON of ``TraceInfo.to_dict`` without its braces, and without duration and metadata."""
     texts = [f'"trace_id": {_quoted(info.trace_id)}']
     if info.client_request_id is not None:

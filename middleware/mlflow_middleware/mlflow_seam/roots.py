@@ -26,7 +26,7 @@ from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.config import get_config
-from mlflow.tracing.constant import SpanAttributeKey, TraceTagKey
+from mlflow.tracing.constant import TRACE_REQUEST_RESPONSE_PREVIEW_MAX_LENGTH_OSS, SpanAttributeKey, TraceTagKey
 from mlflow.tracing.context import _USER_TRACE_CONTEXT
 from mlflow.tracing.fluent import _set_last_active_trace_id
 from mlflow.tracing.trace_manager import InMemoryTraceManager, _Trace
@@ -887,8 +887,10 @@ def give(trace: _Trace, span: LiveSpan, contents: Contents) -> list[Written]:
 
 def _shortened(preview: str) -> str:
     """As MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
-    longest = _get_max_length()
     preview = preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
+    if len(preview) <= TRACE_REQUEST_RESPONSE_PREVIEW_MAX_LENGTH_OSS:  # the smaller of two limits: no look-up, 3 us
+        return preview
+    longest = _get_max_length()
     return preview if len(preview) <= longest else preview[: longest - 3] + "..."
 
 
