@@ -287,7 +287,7 @@ class RequestTrace:
     def _open_span(self) -> None:
         exchange = self.exchange
         self._span = mlflow_seam.open_root_span(
-            _method(exchange),
+            _method(exchange.method),
             self._describe,
             remote=_remote(exchange),
             adopt_remote=self._settings.trust_incoming_trace,
@@ -297,13 +297,24 @@ class RequestTrace:
     def _describe(self, metadata: Mapping[str, str]) -> mlflow_seam.Description:
         """Say all that is known by now; what comes later is added to the span at once."""
         self._is_described = True  # before anything is read: another thread may be just learning more
-        of_identity = self._identity_metadata()
+        exchange, settings = self.exchange, self._settings
+        route, status = (exchange.route, exchange.status) if self._is_complete else (None, None)
+        host, of_identity = exchange.headers.get("host", ""), self._identity_metadata()
         said = mlflow_seam.Description(
-            _method(self.exchange),
-            _request_attributes(self.exchange, self._settings),
-            self._identity_tags(of_identity, self._settings.trace_tags),
+            _own_attributes(exchange, settings),
+            self._identity_tags(of_identity),
             of_identity,
             self.identity.request_id,
+            common=_common(
+                settings.trace_tag_items,
+                exchange.method,
+                exchange.scheme,
+                host,
+                exchange.server,
+                exchange.http_version,
+                route,
+                status,
+            ),
         )
         if self._is_complete:
             self._add_outcome(said, {**metadata, **of_identity})
@@ -321,7 +332,7 @@ class RequestTrace:
 
     def _store_identity(self, target: mlflow_seam.RootSpan | mlflow_seam.TracesInside) -> None:
         metadata = self._identity_metadata()
-        target.update_trace(self._identity_tags(metadata, {}), metadata, client_request_id=self.identity.request_id)
+        target.update_trace(self._identity_tags(metadata), metadata, client_request_id=self.identity.request_id)
 
     def _identity_metadata(self) -> dict[str, str]:
         metadata = {}
@@ -331,9 +342,9 @@ class RequestTrace:
             metadata[USER_TAG] = user
         return metadata
 
-    def _identity_tags(self, metadata: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    def _identity_tags(self, metadata: Mapping[str, str]) -> dict[str, str]:
         request_id = self.identity.request_id
-        return {**others, **({CLIENT_REQUEST_ID_TAG: request_id} if request_id else {}), **metadata}
+        return {CLIENT_REQUEST_ID_TAG: request_id, **metadata} if request_id else {**metadata}
 
     @guarded
     def _identify(self) -> None:
@@ -360,23 +371,17 @@ class RequestTrace:
     @guarded
     def _store_outcome(self, span: mlflow_seam.RootSpan) -> None:
         """Say how the request ended, where all else was said before."""
-        known = {key: value for key in (SESSION_TAG, USER_TAG) if (value := span.metadata(key))}
-        said = mlflow_seam.Description(None, {}, {}, {})
-        self._add_outcome(said, known)
+        exchange = self.exchange
+        name, attributes, tags = _of_outcome(exchange.method, exchange.route, exchange.status)
+        said = mlflow_seam.Description(attributes, tags, {}, name=name if exchange.route else None)
+        self._add_outcome(said, {key: value for key in (SESSION_TAG, USER_TAG) if (value := span.metadata(key))})
         span.add(said)
 
     def _add_outcome(self, said: mlflow_seam.Description, metadata: Mapping[str, str]) -> None:
-        """Add how the request ended, given what metadata its trace has."""
+        """Add how the request ended, but for its route and status, given what metadata its trace has."""
         exchange, attributes, tags = self.exchange, said.attributes, said.tags
-        route, status = clean_text(exchange.route, MAX_ATTRIBUTE), exchange.status
-        if route:
-            attributes["http.route"] = tags["http.route"] = route
-            said.name = f"{_method(exchange)} {route}"
-        if status is not None:
-            attributes["http.response.status_code"] = status
-            tags["http.status_code"] = str(status)
-            if status in self._settings.error_statuses:
-                said.error = f"HTTP {status}"
+        if exchange.status in self._settings.error_statuses:
+            said.error = f"HTTP {exchange.status}"
         # The app may have said more with mlflow.update_current_trace(session_id=, user=), which sets metadata only.
         for key, attribute in ((SESSION_TAG, "session.id"), (USER_TAG, "user.id")):
             if value := metadata.get(key):
@@ -522,26 +527,54 @@ def _start(settings: Settings) -> None:
     delivery.start(settings)
 
 
-def _method(exchange: Exchange) -> str:
-    """The method for names and attributes; what is no known method becomes ``HTTP``, as OpenTelemetry has it."""
-    return exchange.method if exchange.method in _METHODS else "HTTP"
+def _method(method: str) -> str:
+    """The method for names; what is no known method becomes ``HTTP``, as OpenTelemetry has it."""
+    return method if method in _METHODS else "HTTP"
 
 
-def _request_attributes(exchange: Exchange, settings: Settings) -> dict[str, object]:
-    """https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server"""
-    known = exchange.method in _METHODS
-    host, port = _server(exchange)
+@functools.lru_cache(maxsize=512)
+def _common(
+    trace_tags: tuple[tuple[str, str], ...],
+    method: str,
+    scheme: str,
+    host: str,
+    server: tuple[str, int | None] | None,
+    http_version: str,
+    route: str | None,
+    status: int | None,
+) -> mlflow_seam.Common:
+    """What many requests have in common: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server"""
+    known = method in _METHODS
+    address, port = _server(host, server)
+    name, outcome, tags = _of_outcome(method, route, status)
+    attributes: dict[str, object] = {
+        "http.request.method": method if known else "_OTHER",
+        "http.request.method_original": None if known else clean_text(method, MAX_ATTRIBUTE),
+        "url.scheme": scheme,
+        "server.address": clean_text(address, MAX_ATTRIBUTE),
+        "server.port": port,
+        "network.protocol.version": http_version or None,
+        **outcome,
+    }
+    return mlflow_seam.in_common(name, _known(attributes), {**dict(trace_tags), **tags})
+
+
+def _of_outcome(method: str, route: str | None, status: int | None) -> tuple[str, dict[str, object], dict[str, str]]:
+    """The name, the attributes and the tags that a route and a status give."""
+    route = clean_text(route, MAX_ATTRIBUTE)
+    attributes: dict[str, object] = {"http.route": route, "http.response.status_code": status}
+    tags = {"http.route": route or "", "http.status_code": "" if status is None else str(status)}
+    name = f"{_method(method)} {route}" if route else _method(method)
+    return name, _known(attributes), {key: value for key, value in tags.items() if value}
+
+
+def _own_attributes(exchange: Exchange, settings: Settings) -> dict[str, object]:
+    """What few other requests have, too."""
     query = exchange.query_string[:_MAX_QUERY]
     attributes: dict[str, object] = {
-        "http.request.method": exchange.method if known else "_OTHER",
-        "http.request.method_original": None if known else clean_text(exchange.method, MAX_ATTRIBUTE),
         "url.path": clean_text(exchange.path, MAX_ATTRIBUTE),
         "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
-        "url.scheme": exchange.scheme,
-        "server.address": clean_text(host, MAX_ATTRIBUTE),
-        "server.port": port,
         "client.address": exchange.client or None,
-        "network.protocol.version": exchange.http_version or None,
         "user_agent.original": clean_text(exchange.headers.get("user-agent"), MAX_ATTRIBUTE),
     }
     for header in settings.capture_headers:
@@ -549,14 +582,18 @@ def _request_attributes(exchange: Exchange, settings: Settings) -> dict[str, obj
         value = clean_text(identity.decode_header(exchange.headers.get(name)), MAX_ATTRIBUTE)
         if value:
             attributes[f"http.request.header.{name}"] = [settings.redactor.value(header, value)]
+    return _known(attributes)
+
+
+def _known(attributes: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in attributes.items() if value is not None}
 
 
-def _server(exchange: Exchange) -> tuple[str | None, int | None]:
+def _server(host: str, server: tuple[str, int | None] | None) -> tuple[str | None, int | None]:
     """Where the request was sent to: what its ``Host`` says, else what the server knows."""
-    match = _HOST.fullmatch(exchange.headers.get("host", ""))
+    match = _HOST.fullmatch(host)
     if match is None:
-        return exchange.server or (None, None)
+        return server or (None, None)
     return match[1].strip("[]"), int(match[2]) if match[2] else None
 
 

@@ -314,6 +314,11 @@ class Settings(BaseSettings):
         return {tag: text for tag, value in tags.items() if (text := clean_text(value, MAX_TAG_VALUE))}
 
     @functools.cached_property
+    def trace_tag_items(self) -> tuple[tuple[str, str], ...]:
+        """The same."""
+        return tuple(self.trace_tags.items())
+
+    @functools.cached_property
     def identity_headers(self) -> tuple[str, str, str]:
         """The names of the headers with the request, session and user id, lower-case."""
         return self.request_id_header.lower(), self.session_id_header.lower(), self.user_id_header.lower()

@@ -81,6 +81,7 @@ from mlflow_middleware.mlflow_seam.current import current_context as current_con
 from mlflow_middleware.mlflow_seam.current import current_span as current_span
 from mlflow_middleware.mlflow_seam.current import resume as resume
 from mlflow_middleware.mlflow_seam.current import silence as silence
+from mlflow_middleware.mlflow_seam.encoding import Common as Common
 from mlflow_middleware.mlflow_seam.roots import MAX_IN_FLIGHT, MlflowRoot, PlainRoot, Source
 from mlflow_middleware.mlflow_seam.roots import Contents as Contents
 from mlflow_middleware.mlflow_seam.roots import Describe as Describe
@@ -89,6 +90,7 @@ from mlflow_middleware.mlflow_seam.roots import RootSpan as RootSpan
 from mlflow_middleware.mlflow_seam.roots import TracesInside as TracesInside
 from mlflow_middleware.mlflow_seam.roots import Unread as Unread
 from mlflow_middleware.mlflow_seam.roots import Written as Written
+from mlflow_middleware.mlflow_seam.roots import in_common as in_common
 
 # Imported by MLflow or requests only when a trace starts or is sent. A fork in the middle of an import leaves its lock
 # locked in the child for ever, so they are imported here, before there are threads.
@@ -493,7 +495,7 @@ class _Processor(BaseMlflowSpanProcessor):
     def describe(self, root: PlainRoot) -> None:
         """Give it the rest."""
         if not root.has_surroundings:
-            root.tags = {TraceTagKey.TRACE_NAME: root.name}
+            root.tags = {}
             root.trace_metadata = {**self._env_metadata, TRACE_SCHEMA_VERSION_KEY: str(TRACE_SCHEMA_VERSION)}
 
     def finished(self, root: PlainRoot, supplement: bool = False) -> FinishedRequest:

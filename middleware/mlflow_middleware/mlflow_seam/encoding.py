@@ -24,7 +24,7 @@ from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_METADATA as MAX_METADATA
 from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_TAGS_KEY as MAX_TAG_KEY
 from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE as MAX_TAG_VALUE
-from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey
+from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
 from mlflow.tracing.utils import add_size_stats_to_trace_metadata, dump_span_attribute_value
 from mlflow.tracing.utils.otlp import resource_to_otel_proto
 from mlflow.utils.proto_json_utils import message_to_json
@@ -99,6 +99,31 @@ def spans_to_otlp(spans: Sequence[LiveSpan], as_text: Container[str]) -> bytes:
     return wire.request(resource, [_span(each, as_text) for each in spans])
 
 
+class Common:
+    """What many requests' traces have in common, encoded once: for each of them, 40 us less.
+
+    Args:
+        name: The root's name, and the trace's.
+        attributes: Of the root; values that JSON can hold.
+        tags: Of the trace.
+
+    Attributes:
+        otlp: The attributes, as `wire.attribute` writes them.
+        pairs: The tags as JSON, without braces.
+        size: Bytes of the attributes' JSON in that of the span.
+    """
+
+    __slots__ = ("attributes", "name", "otlp", "pairs", "size", "tags")
+
+    def __init__(self, name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> None:
+        self.name = name
+        self.attributes = attributes
+        self.tags: Mapping[str, str] = {**tags, TraceTagKey.TRACE_NAME: name} if name else tags
+        self.otlp = b"".join([wire.attribute(key, value) for key, value in attributes.items()])
+        self.pairs = _dumps(_cut(self.tags, MAX_TAG_KEY, MAX_TAG_VALUE))[1:-1]
+        self.size = _size_of_attributes(attributes, {})
+
+
 @dataclass(slots=True)
 class Plain:
     """A trace that is a root without parent, events and links, as data; named as in ``ReadableSpan`` and ``TraceInfo``.
@@ -110,6 +135,7 @@ class Plain:
         start_time: Nanoseconds since the epoch.
         end_time: The same.
         error: What its error status says; None for OK.
+        common: More attributes and tags.
         attributes: Texts and numbers, and what else JSON can hold.
         texts: Attributes that are JSON already.
         tags: The trace's.
@@ -125,6 +151,7 @@ class Plain:
     start_time: int
     end_time: int
     error: str | None
+    common: Common
     attributes: dict[str, Any]
     texts: dict[str, str]
     tags: dict[str, str]
@@ -136,22 +163,14 @@ class Plain:
 
 def plain_to_otlp(root: Plain, resource: Resource) -> bytes:
     """As `spans_to_otlp`, of a root that is data."""
-    attributes = [
-        wire.attribute(key, value) if key in _VARYING or type(value) is list else _known_attribute(key, value)
+    attributes = [root.common.otlp]
+    attributes += [
+        _known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
         for key, value in root.attributes.items()
     ]
     attributes += [wire.attribute(key, _sent(text)) for key, text in root.texts.items()]
     code = StatusCode.OK if root.error is None else StatusCode.ERROR
     return wire.request(_resource(resource), [_message(root, None, (code, root.error), attributes)])
-
-
-_VARYING = frozenset(
-    {
-        *(SpanAttributeKey.REQUEST_ID, "url.path", "url.query", "session.id", "user.id"),
-        *("http.response.time_to_first_byte", "http.response.time_to_last_byte"),
-    }
-)
-"""Attributes of a request that are not worth remembering."""
 
 
 def _sent(text: str) -> Any:
@@ -279,32 +298,35 @@ def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
 
 
 def plain_info_to_json(root: Plain, experiment_id: str) -> bytes:
-    """As `info_to_json`, of a trace that is a root without other spans: 15 us instead of 30."""
-    info: dict[str, object] = {"trace_id": root.trace_id}
+    """As `info_to_json`, of a trace that is a root without other spans."""
+    quoted = encode_basestring
+    texts = [f'{{"trace": {{"trace_info": {{"trace_id": "{root.trace_id}"']
     if root.client_request_id is not None:
-        info["client_request_id"] = root.client_request_id
-    info["trace_location"] = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
+        texts.append(f'"client_request_id": {quoted(root.client_request_id)}')
+    where = f'{{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {{"experiment_id": {quoted(experiment_id)}}}}}'
+    texts.append(f'"trace_location": {where}')
     if root.request_preview is not None:
-        info["request_preview"] = root.request_preview
+        texts.append(f'"request_preview": {quoted(root.request_preview)}')
     if root.response_preview is not None:
-        info["response_preview"] = root.response_preview
-    info["request_time"] = _timestamp(root.start_time // 1_000_000)
-    info["state"] = "OK" if root.error is None else "ERROR"
-    info["tags"] = _cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE)
-    info["execution_duration"] = _duration((root.end_time - root.start_time) // 1_000_000)
-    info["trace_metadata"] = _cut(root.trace_metadata, MAX_METADATA, MAX_METADATA)
-    text = _dumps({"trace": {"trace_info": info}})
-    stats = _size_stats(len(text) - len('{"trace": {"trace_info": }}'), [_size_of_plain(root)])
-    return f"{text[:-4]}, {stats}}}}}}}}}".encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
+        texts.append(f'"response_preview": {quoted(root.response_preview)}')
+    state = "OK" if root.error is None else "ERROR"
+    texts.append(f'"request_time": "{_timestamp(root.start_time // 1_000_000)}", "state": "{state}"')
+    texts.append(f'"execution_duration": "{_duration((root.end_time - root.start_time) // 1_000_000)}"')
+    pairs = [pairs for pairs in (root.common.pairs, _dumps(_cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE))[1:-1]) if pairs]
+    texts.append(f'"tags": {{{", ".join(pairs)}}}')
+    texts.append(f'"trace_metadata": {_dumps(_cut(root.trace_metadata, MAX_METADATA, MAX_METADATA))[:-1]}')
+    text = ", ".join(texts)
+    stats = _size_stats(len(text), [_size_of_plain(root)])
+    return f"{text}, {stats}}}}}}}}}".encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def _cut(values: dict[str, Any], longest_key: int, longest_value: int) -> dict[str, Any]:
+def _cut(values: Mapping[str, Any], longest_key: int, longest_value: int) -> Mapping[str, Any]:
     """Tags or metadata, cut as MLflow cuts them."""
     try:
-        if max(map(len, values.values())) <= longest_value and max(map(len, values)) <= longest_key:
+        if not values or (max(map(len, values.values())) <= longest_value and max(map(len, values)) <= longest_key):
             return values
     except TypeError:  # something else than text
         pass
@@ -368,11 +390,21 @@ def _size_of(span: LiveSpan) -> int:
 
 def _size_of_plain(root: Plain) -> int:
     """As `_size_of`; where an attribute has quotes or backslashes, some bytes less."""
-    attributes, texts = root.attributes, root.texts
-    strings = list(map(type, attributes.values())).count(str)  # each in quotes, which are escaped
     status = StatusCode.OK if root.error is None else StatusCode.ERROR
-    parts = [*attributes, *texts, *map(str, attributes.values()), *texts.values()]
-    return len(r"\"\"") * strings + _size(root, status, root.error, len(attributes) + len(texts), parts)
+    attributes = root.common.size + _size_of_attributes(root.attributes, root.texts)
+    return _size(root, status, root.error, 0, ()) + attributes - len(", ")
+
+
+def _size_of_attributes(attributes: Mapping[str, Any], texts: Mapping[str, str]) -> int:
+    """Bytes of their JSON, with a comma after each."""
+    strings = list(map(type, attributes.values())).count(str)  # each in quotes, which are escaped
+    together = "".join([*attributes, *texts, *map(str, attributes.values()), *texts.values()])
+    escaped = len(encode_basestring_ascii(together)) - len('""')
+    return escaped + len(r"\"\"") * strings + _AROUND * (len(attributes) + len(texts))
+
+
+_AROUND = len('"": "", ')
+"""What is around a key and its value."""
 
 
 def _size(span: Any, status: StatusCode, description: str | None, count: int, texts: Iterable[str]) -> int:
@@ -380,7 +412,7 @@ def _size(span: Any, status: StatusCode, description: str | None, count: int, te
     size = _FIXED + len(str(span.start_time)) + len(str(span.end_time)) + len(_STATUS_NAMES[status]) + len("null")
     size += len(encode_basestring_ascii(span.name)) + len(encode_basestring_ascii(description or ""))
     together = encode_basestring_ascii("".join(texts))  # in one go: 4 us instead of 20
-    return size + len(together) - 2 + 8 * count - 2 if count else size  # 4 quotes, ": " and ", " each
+    return size + len(together) - 2 + _AROUND * count - len(", ") if count else size
 
 
 _BASE64_ID = '"AAAAAAAAAAA="'

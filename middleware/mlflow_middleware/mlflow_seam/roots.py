@@ -41,6 +41,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from mlflow_middleware.mlflow_seam import current, encoding
 from mlflow_middleware.mlflow_seam.current import Undo
+from mlflow_middleware.mlflow_seam.encoding import Common
 
 if TYPE_CHECKING:
     from mlflow_middleware.mlflow_seam import FinishedRequest
@@ -117,21 +118,23 @@ class Description:
     """What a request gives to its root span, and to the trace.
 
     Attributes:
-        name: The span's name, and the trace's; None leaves it.
         attributes: Of the span; values are anything that JSON can hold.
         tags: Of the trace.
         metadata: The same.
         client_request_id: The same; only where the server can store it.
+        name: The span's name, and the trace's; None leaves it.
+        common: Name, attributes and tags that other requests have, too.
         error: What the error status says, unless an exception was recorded; None for no error.
         unread: What becomes inputs and outputs. The sender reads it, out of the request's way; where MLflow's own
             exporter has to find them, or one of the app's span processors, it is read when the span ends.
     """
 
-    name: str | None
     attributes: dict[str, object]
     tags: dict[str, str]
     metadata: dict[str, str]
     client_request_id: str | None = None
+    name: str | None = None
+    common: Common | None = None
     error: str | None = None
     unread: Unread | None = None
 
@@ -213,8 +216,6 @@ def update(
         info.client_request_id = client_request_id
 
 
-_OF_A_ROOT = {SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN}
-
 Describe = Callable[[Mapping[str, str]], Description | None]
 """Says all that is known of a request by now, given the metadata that its trace has already; never raises."""
 
@@ -265,6 +266,15 @@ _NO_CONTEXT = Context()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
+_OF_A_ROOT: dict[str, object] = {SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN, **_DEFAULT_LOG_LEVEL}
+_ROOT = Common("", _OF_A_ROOT, {})
+
+
+def in_common(name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> Common:
+    """What the requests of a route have in common: see `Common`."""
+    return Common(name, {**_OF_A_ROOT, **attributes}, tags)
+
+
 class PlainRoot:
     """A `RootSpan` that is plain data until somebody asks for more; the names of `TraceInfo` where they mean the same.
 
@@ -284,6 +294,7 @@ class PlainRoot:
     """
 
     __slots__ = (
+        "_common",
         "_contents",
         "_describe",
         "_held",
@@ -311,6 +322,7 @@ class PlainRoot:
     def __init__(self, source: Source, name: str, describe: Describe, trace_id: int) -> None:
         self._source = source
         self._describe: Describe | None = describe
+        self._common = _ROOT
         self._made: MlflowRoot | None = None
         self._unread: Unread | None = None
         self._contents: Contents | None = None
@@ -352,11 +364,19 @@ class PlainRoot:
         describe, self._describe = self._describe, None
         if describe is not None:
             self._source.processor.describe(self)
-            self.attributes = {SpanAttributeKey.REQUEST_ID: self.trace_id, **_OF_A_ROOT}
+            self.attributes = {SpanAttributeKey.REQUEST_ID: self.trace_id}
             if said := describe(self.trace_metadata):
                 self._take(said)
+            if not self._common.name:
+                self.tags.setdefault(TraceTagKey.TRACE_NAME, self.name)
 
     def _take(self, said: Description) -> None:
+        if said.common is not None:
+            self._common = said.common
+            self.name = said.common.name
+            if self.has_surroundings:  # what is in it is newer
+                for key in said.common.tags:
+                    self.tags.pop(key, None)
         if said.name is not None:
             self.name = self.tags[TraceTagKey.TRACE_NAME] = said.name
         self.attributes.update(said.attributes)
@@ -503,7 +523,9 @@ class PlainRoot:
             self._contents = unread.read()
             self._unread = None
         contents = self._contents or _NOTHING
-        attributes = {**_DEFAULT_LOG_LEVEL, **self.attributes, **contents.attributes}
+        with self._source.lock:  # the app may go on
+            common, attributes, tags, metadata = self._state()
+        attributes.update(contents.attributes)
         texts = {}
         if contents.usage:
             texts[USAGE] = json.dumps(contents.usage)
@@ -511,8 +533,6 @@ class PlainRoot:
             texts[SpanAttributeKey.INPUTS] = contents.inputs.text
         if contents.outputs:
             texts[SpanAttributeKey.OUTPUTS] = contents.outputs.text
-        with self._source.lock:  # the app may go on
-            tags, metadata = self.tags.copy(), self.trace_metadata.copy()
         metadata.update(self._source.processor.summary(texts, contents.usage))
         plain = encoding.Plain(
             self.trace_id,
@@ -521,6 +541,7 @@ class PlainRoot:
             self.start_time,
             self.end_time or self.start_time,
             self.error,
+            common,
             attributes,
             texts,
             tags,
@@ -531,6 +552,14 @@ class PlainRoot:
         )
         otlp = encoding.plain_to_otlp(plain, self._source.tracer.resource)
         return otlp, encoding.plain_info_to_json(plain, experiment_id)
+
+    def _state(self) -> tuple[Common, dict[str, object], dict[str, str], dict[str, str]]:
+        """What it holds now: in common, attributes, tags and metadata."""
+        common, attributes, tags = self._common, self.attributes.copy(), self.tags.copy()
+        if not (common.tags.keys().isdisjoint(tags) and common.attributes.keys().isdisjoint(attributes)):
+            attributes, tags = {**common.attributes, **attributes}, {**common.tags, **tags}
+            common = _ROOT
+        return common, attributes, tags, self.trace_metadata.copy()
 
     def info(self, experiment_id: str | None) -> TraceInfo:
         """Its trace info, in progress."""
@@ -556,6 +585,9 @@ class PlainRoot:
 
     def _make(self) -> MlflowRoot:
         self._described()
+        self.attributes = {**self._common.attributes, **self.attributes}
+        self.tags = {**self._common.tags, **self.tags}
+        self._common = _ROOT
         _making.root = self
         ratio = _RATIO_HERE.set(1.0) if _RATIO_HERE else None  # whoever asks may have one of its own: this is sampled
         try:
@@ -719,9 +751,12 @@ class MlflowRoot:
         encoding.set_attributes(self.otel, attributes)
 
     def add(self, said: Description) -> None:
-        if said.name is not None:
-            self.otel.update_name(said.name)
-            self._trace.info.tags[TraceTagKey.TRACE_NAME] = said.name
+        if common := said.common:
+            self.set_attributes(common.attributes)
+            self.update_trace(common.tags)
+        if name := said.name or (common and common.name):
+            self.otel.update_name(name)
+            self._trace.info.tags[TraceTagKey.TRACE_NAME] = name
         self.set_attributes(said.attributes)
         self.update_trace(said.tags, said.metadata, said.client_request_id)
         if said.error is not None:
