@@ -17,7 +17,7 @@ def join(headers: list[tuple[str, str]], ours: Iterable[tuple[str, str]], *, cro
         cross_origin: Whether the request came with an ``Origin``: then scripts may read only what is exposed.
     """
     present = {name.lower(): index for index, (name, _) in enumerate(headers)}
-    exposed = [value for name, value in headers if name.lower() == EXPOSE]
+    exposed = [value for name, value in headers if name.lower() == EXPOSE] if cross_origin else []
     have = {part.strip().lower() for value in exposed for part in value.split(",")}
     names = []
     for name, value in ours:

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks [--frameworks FastAPI,Flask,Django] [--ways NAME,...] [--rounds N] [--output FOLDER]
 
-Each way has an app process and an experiment of its own on one real MLflow server on SQLite; the ways take turns in
-each round. Nothing is asserted: times differ from machine to machine, so look at the ratios. Where a target is missed,
-the last lines say so. Takes about half an hour on two cores that have nothing else to do. By hand is measured on
-FastAPI only, unless asked for: the other two have no target against it.
+Each way has an app process and an experiment of its own on one real MLflow server on SQLite; in each round all of them
+run, and take short turns. Nothing is asserted: times differ from machine to machine, so look at the ratios. Where a
+target is missed, the last lines say so. Takes about three quarters of an hour on two cores that have nothing else to
+do.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Progress:
         self._done = 0
         self._began = time.monotonic()
 
-    def step(self, what: str, figures: Figures) -> None:
+    def step(self, what: str, figures: object) -> None:
         """One more is done."""
         self._done += 1
         left = (time.monotonic() - self._began) / self._done * (self._steps - self._done) / 60
@@ -81,6 +81,11 @@ def added(rounds: Rounds, way: str) -> list[float]:
 def kept(rounds: Rounds, way: str) -> list[float]:
     """The share of the untraced throughput that is left."""
     return against(rounds, way, lambda mine, plain: mine.throughput / plain.throughput)
+
+
+def beside(rounds: Rounds) -> list[float]:
+    """What it adds to that percentile of an untraced app when the server stores another app's traces beside it."""
+    return [plain.p99_beside - plain.p99 for plain in rounds.get("untraced", ()) if plain.p99_beside]
 
 
 def p99(rounds: Rounds, way: str) -> list[float]:
@@ -134,43 +139,36 @@ def verdicts(framework: str, rounds: Rounds, stored: dict[str, Figures]) -> list
         judge("CPU added, ours / by hand", shares(rounds, "ours", "mlflow"), 0.1)
     judge("CPU added, ours / OpenTelemetry's", shares(rounds, "ours", "otel"), 0.6)
     judge("p99 at 200 requests/s, ours - untraced (ms)", p99(rounds, "ours"), 1.0)
+    if values := beside(rounds):
+        lines.append(
+            f"{framework}, for comparison, an untraced app's while the server stores another's traces: {spread(values)}"
+        )
     if "ours" in stored:
         judge("share stored", [stored["ours"].stored / stored["ours"].requests], 1.0, at_least=True)
     return lines
 
 
-def ways_of(framework: str, asked: str | None) -> list[str]:
-    """What to measure on a framework."""
-    if asked:
-        return asked.split(",")
-    return [way for way in WAYS if way != "mlflow" or framework == "FastAPI"]
-
-
-def plan(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    """Framework -> the ways to measure it in."""
-    return {framework: ways_of(framework, arguments.ways) for framework in arguments.frameworks.split(",")}
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frameworks", default="FastAPI,Flask,Django", metavar="NAME[,NAME]")
-    parser.add_argument("--ways", metavar="NAME[,NAME]", help=f"some of {', '.join(WAYS)}")
+    parser.add_argument("--ways", default=",".join(WAYS), metavar="NAME[,NAME]")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--rate", type=float, default=200.0, help="requests a second where latency and CPU are measured"
     )
-    parser.add_argument("--gentle", type=float, default=4.0, help="seconds at that rate")
-    parser.add_argument("--saturated", type=float, default=3.0, help="seconds at full load")
+    parser.add_argument("--slices", type=int, default=2, help="turns of each way in a round")
+    parser.add_argument("--gentle", type=float, default=1.5, help="seconds of a turn, at that rate")
+    parser.add_argument("--saturated", type=float, default=2.5, help="seconds at full load")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where benchmark.md and benchmark.svg go")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
-    planned = plan(arguments)
-    progress = Progress(sum(len(ways) * arguments.rounds + len({*ways} & {*COUNTED}) for ways in planned.values()))
+    frameworks, ways = arguments.frameworks.split(","), arguments.ways.split(",")
+    progress = Progress(len(frameworks) * (arguments.rounds + len({*ways} & {*COUNTED})))
     text, judged, plotted = [], [], {}
-    for framework, ways in planned.items():
+    for framework in frameworks:
         rounds, stored = run(framework, ways, arguments, progress)
         text += [*table(framework, rounds, stored), ""]
         judged += verdicts(framework, rounds, stored)
@@ -192,17 +190,17 @@ def run(
     """All rounds of one framework, on a server of its own; then what is stored of a saturated app, way by way."""
     rounds: Rounds = defaultdict(list)
     stored = {}
-    times = {"gentle": arguments.gentle, "saturated": arguments.saturated}
+    how = {name: getattr(arguments, name) for name in ("rate", "slices", "gentle", "saturated")}
     with tempfile.TemporaryDirectory(prefix="mlflow-middleware-benchmark-") as name:
         folder = Path(name)
         server = MLflowServer(folder)
         server.start()
         try:
             for number in range(arguments.rounds):
-                for way in ways:
-                    figures = measure(framework, way, server, folder, rate=arguments.rate, **times)
+                found = measure(framework, ways, server, folder, **how)
+                for way, figures in found.items():
                     rounds[way].append(figures)
-                    progress.step(f"{framework}, round {number + 1}, {way}", figures)
+                progress.step(f"{framework}, round {number + 1}", found)
             for way in ways:
                 if way in COUNTED:
                     stored[way] = caught_up(framework, way, server, folder, saturated=arguments.saturated)

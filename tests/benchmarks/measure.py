@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,19 +69,50 @@ class Figures:
             an idle server uses by itself while the exporter works on.
         p50: Milliseconds, at the gentle rate.
         p99: The same.
+        p99_beside: The same, while the server stores the traces of another app: what of it is the machine's.
         throughput: Requests a second, saturated.
         memory: MiB resident, after it.
-        requests: How many were answered in all.
+        requests: How many were answered, where these were counted.
         stored: How many of them the server has as a trace.
+        drained: Seconds that the exporter worked on.
     """
 
     cpu: float = 0.0
     p50: float = 0.0
     p99: float = 0.0
+    p99_beside: float = 0.0
     throughput: float = 0.0
     memory: float = 0.0
     requests: int = 0
     stored: int = 0
+    drained: float = 0.0
+
+    @classmethod
+    def of(cls, turns: Sequence[Turn]) -> Figures:
+        """Of all turns of one app."""
+        latencies = [latency for turn in turns for latency in turn.latencies]
+        return cls(
+            cpu=1e6 * sum(turn.cpu for turn in turns) / len(latencies),
+            p50=statistics.median(latencies),
+            p99=_p99(latencies),
+            requests=len(latencies),
+            drained=sum(turn.drained for turn in turns),
+        )
+
+
+@dataclass
+class Turn:
+    """Some seconds of gentle traffic, and what came of it.
+
+    Attributes:
+        cpu: Seconds, of all processes of the app, until its exporter was done.
+        latencies: Milliseconds, of each request.
+        drained: Seconds that the exporter worked on.
+    """
+
+    cpu: float
+    latencies: list[float]
+    drained: float
 
 
 class Subject:
@@ -109,7 +140,7 @@ class Subject:
         self._process.wait_until_up(f"http://127.0.0.1:{self.port}/health")
         self.requests = 0
 
-    def load(self, *, seconds: float = 0.0, requests: int = 0, rate: float = 0.0) -> tuple[float, list[float]]:
+    def load(self, *, seconds: float = 0.0, requests: float = 0, rate: float = 0.0) -> tuple[float, list[float]]:
         """Ask it for a time or so many times; returns the seconds that it took, and the latencies."""
         asked = {"seconds": seconds, "requests": requests, "rate": rate}
         options = [f"--{name}={value}" for name, value in asked.items() if value]
@@ -118,6 +149,14 @@ class Subject:
         )
         self.requests += count
         return took, latencies
+
+    def turn(self, rate: float, seconds: float) -> Turn:
+        """Ask it gently for a while, and wait until its exporter is done."""
+        before = self.cpu()
+        _, latencies = self.load(seconds=seconds, rate=rate)
+        loaded = time.monotonic()
+        self.drain(60, self.requests)
+        return Turn(self.cpu() - before, latencies, time.monotonic() - loaded)
 
     def cpu(self) -> float:
         """Seconds of CPU that its processes have used, to the nanosecond, with those of threads that have ended."""
@@ -212,28 +251,50 @@ def _session(pid: int) -> int:
 
 
 def measure(
-    framework: str, way: str, server: MLflowServer, folder: Path, *, rate: float, gentle: float, saturated: float
-) -> Figures:
-    """Run one app, gently and then saturated."""
-    subject = Subject(framework, way, server, folder)
+    framework: str,
+    ways: Sequence[str],
+    server: MLflowServer,
+    folder: Path,
+    *,
+    rate: float,
+    slices: int,
+    gentle: float,
+    saturated: float,
+) -> dict[str, Figures]:
+    """One round: an app for each way, asked gently in turns, and then each saturated.
+
+    The turns are short, so that a machine that gets slower or faster does so for all; and each waits until the one
+    before is stored, so that none is measured while the server works for another.
+    """
+    subjects: dict[str, Subject] = {}
     try:
-        subject.load(seconds=WARM_UP, rate=rate)
-        subject.drain(60, subject.requests)
-        figures = Figures()
-        before, cpu = subject.requests, subject.cpu()
-        _, latencies = subject.load(seconds=gentle, rate=rate)
-        loaded = time.monotonic()
-        subject.drain(60, subject.requests)
-        used, drained = subject.cpu() - cpu, time.monotonic() - loaded
-        figures.cpu = 1e6 * (used - subject.idle_cpu() * drained) / (subject.requests - before)
-        figures.p50, figures.p99 = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
-        before = subject.requests
-        took, _ = subject.load(seconds=saturated)
-        figures.throughput = (subject.requests - before) / took
-        figures.memory = subject.memory()
-        return figures
+        for way in ways:
+            subjects[way] = Subject(framework, way, server, folder)
+            subjects[way].load(seconds=WARM_UP, rate=rate)
+            subjects[way].drain(60, subjects[way].requests)
+        turns = [(way, subject.turn(rate, gentle)) for _ in range(slices) for way, subject in subjects.items()]
+        found = {way: Figures.of([turn for each, turn in turns if each == way]) for way in ways}
+        for way, subject in subjects.items():
+            found[way].cpu -= 1e6 * subject.idle_cpu() * found[way].drained / found[way].requests
+        if {"untraced", "ours"} <= subjects.keys():
+            subjects["ours"].load(requests=rate * gentle)
+            _, latencies = subjects["untraced"].load(seconds=gentle, rate=rate)
+            found["untraced"].p99_beside = _p99(latencies)
+            subjects["ours"].drain(60, subjects["ours"].requests)
+        for way, subject in subjects.items():
+            before = subject.requests
+            took, _ = subject.load(seconds=saturated)
+            found[way].throughput = (subject.requests - before) / took
+            found[way].memory = subject.memory()
+            subject.stop()  # what it has still to send is nobody's load
+        return found
     finally:
-        subject.stop()
+        for subject in subjects.values():
+            subject.stop()
+
+
+def _p99(latencies: list[float]) -> float:
+    return statistics.quantiles(latencies, n=100)[98]
 
 
 def caught_up(framework: str, way: str, server: MLflowServer, folder: Path, *, saturated: float) -> Figures:

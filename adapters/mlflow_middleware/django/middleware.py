@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -190,14 +190,23 @@ def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
             response.headers[name] = before
         elif response.headers.get(name) == value:
             del response.headers[name]
-    own = {name.lower(): value for name, value in response.items()}
-    ours = trace.response_headers() or ()
-    joined = [(name, value) for name, value in response.items()]
-    join(joined, ours, cross_origin="origin" in trace.exchange.headers)
-    changed = [(name, value, own.get(name.lower())) for name, value in joined if own.get(name.lower()) != value]
+    changed = list(_changed(response, trace.response_headers() or (), "origin" in trace.exchange.headers))
     for name, value, _ in changed:
         response.headers[name] = value
     vars(response)[_HEADERS] = changed
+
+
+def _changed(
+    response: HttpResponseBase, ours: Iterable[tuple[str, str]], cross_origin: bool
+) -> Iterator[tuple[str, str, str | None]]:
+    """The headers that the response gets: name, value, and the app's own value before."""
+    if not cross_origin:  # nothing to expose: 10 us less
+        yield from ((name, value, None) for name, value in ours if name not in response.headers)
+        return
+    own = {name.lower(): value for name, value in response.items()}
+    joined = list(response.items())
+    join(joined, ours, cross_origin=True)
+    yield from ((name, value, own.get(name.lower())) for name, value in joined if own.get(name.lower()) != value)
 
 
 _HEADERS = "_mlflow_middleware_headers"
@@ -220,9 +229,11 @@ class _Closing:
         self._own: object = own._own if isinstance(own, _Closing) else own  # the app may answer with one response twice
         self._response = response
         self._trace = trace
+        self._is_called = False
 
     def __call__(self) -> None:
         """Close the response; the trace ends here."""
+        self._is_called = True
         vars(self._response).pop("close", None)
         if self._own:
             vars(self._response)["close"] = self._own
@@ -238,7 +249,8 @@ class _Closing:
         return getattr, (self._response, "close")
 
     def __del__(self) -> None:
-        self._trace.finish()  # Django closes no response whose client went away before it was sent
+        if not self._is_called:  # Django closes no response whose client went away before it was sent
+            self._trace.finish()
 
 
 class _Step:
