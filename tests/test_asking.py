@@ -109,6 +109,7 @@ def test_what_the_app_says_is_there(traces: dict[str, Trace]) -> None:
     assert said["attribute"]["attributes"]["asked"] == said["opentelemetry"]["attributes"]["asked"] == "yes"
     for way in ("update", "tag by its id", "annotated"):
         assert said[way]["tags"]["asked"] == "yes"
+    assert (said["annotated over"]["tags"]["tier"], said["annotated"]["tags"]["tier"]) == ("mine", "gold")
     assert said["update"]["previews"][0] == "mine"
     assert said["update"]["metadata"]["mlflow.trace.session"] == "s-9"
     assert said["inputs"]["attributes"]["mlflow.spanInputs"] == {"mine": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import quote
 
@@ -178,3 +179,61 @@ def test_json_that_is_nested_too_deeply_is_replaced() -> None:
 def test_secret_keys_in_text_lose_their_values(text: str, kept: str) -> None:
     """In JSON that is broken, or inside another string, in forms and in headers; prose stays."""
     assert redactor.text(text) == kept
+
+
+@pytest.mark.parametrize("key", SECRET_KEYS)
+@pytest.mark.parametrize(
+    "text", ['{{"{}": "x"}}', '{{"a": "{}=x"}}', '{{"a": "{{\\"{}\\": 1}}"}}', '[[{{"{}": null}}]]']
+)
+def test_no_secret_is_overlooked_at_a_glance(key: str, text: str) -> None:
+    """Wherever its key is."""
+    assert not redactor.is_clean(text.format(key))
+
+
+@pytest.mark.parametrize("key", ["max_tokens", "total_tokens", "tokenizer", "author", "monkey", "secretary"])
+def test_ordinary_text_is_clean_at_a_glance(key: str) -> None:
+    """The answer of a language model says how many tokens it took."""
+    assert redactor.is_clean(f'{{"{key}": 1, "content": "Là-bas, 100 % sûr\\n"}}')
+
+
+def escaped(text: str) -> str:
+    """Each character by its number."""
+    return "".join(f"\\u{ord(char):04x}" for char in text)
+
+
+SPELLINGS = [str, str.upper, str.title, escaped, quote, lambda key: key.replace("_", "%5F"), "\0".join, "\t".join]
+SEPARATORS = ["_", "-", ".", " ", "\t", "\0", "é", "\u200b", "+", "%20", "\\u0020", ""]
+spelled = st.builds(
+    lambda key, spell, separator, before: before + spell(key.replace("_", separator)),
+    st.sampled_from([*SECRET_KEYS, *ORDINARY_KEYS, "private_key", "api_key"]),
+    st.sampled_from(SPELLINGS),
+    st.sampled_from(SEPARATORS),
+    st.sampled_from(["", "my", "my_", "é", "\\n", "x2"]),
+)
+said = st.one_of(
+    spelled,
+    spelled.map(lambda key: f"{key}=x"),
+    spelled.map(lambda key: f"{key}: x"),
+    spelled.map(lambda key: json.dumps({key: "x"})),
+    spelled.map(lambda key: json.dumps({"a": json.dumps({key: "x"})})),
+    st.integers(),
+)
+texts = st.recursive(
+    said,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(spelled, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@given(texts, st.booleans())
+def test_what_is_clean_at_a_glance_is_left_as_it_is(value: Any, is_ascii: bool) -> None:
+    """A closer look replaces nothing."""
+    text = json.dumps(value, ensure_ascii=is_ascii)
+    for each in (text, text.replace("\\\\", "\\")):
+        if redactor.is_clean(each):
+            try:
+                parsed = json.loads(each)
+            except ValueError:
+                assert redactor.text(each) == each
+            else:
+                assert redactor.json(parsed) == parsed

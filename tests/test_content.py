@@ -192,3 +192,31 @@ def test_no_secret_survives(how: str, document: Any, share: float) -> None:
     content = read(kept, len(data), content_type, encoding, LIMIT, redactor)
 
     assert MARKER[:6] not in json.dumps(content.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b'{"a":[1,2.5,null,true],"b":"\xc3\xa9\\n"}', '{"a":[1,2.5,null,true],"b":"\u00e9\\n"}'),
+        (b'[{"max_tokens":3}]\n', '[{"max_tokens":3}]'),
+        (b'{"a": NaN}', None),
+        (b'{"a": -Infinity}', None),
+        (b'{"a": 1e999}', None),
+        (b'{"a": 12345678901234567890123}', None),
+        (b'{"a": "\\ud800"}', None),
+        (b'{"a":\n1}', None),
+        (b' {"a": 1}', None),
+        (b'{"a": 1} {"b": 2}', None),
+        (b'"text"', None),
+        (b'{"password": "x"}', None),
+        (b"[" * 30 + b"]" * 30, None),
+        (b'{"a": 1', None),
+    ],
+)
+def test_json_that_can_be_stored_as_it_came_is(data: bytes, text: str | None) -> None:
+    """It is not written anew; anything that a trace cannot hold is."""
+    content = seen(data, "application/json")
+
+    assert content.text == text
+    if text is not None:
+        assert json.loads(text) == content.value

@@ -86,6 +86,7 @@ WAYS: dict[str, Callable[[], object]] = {
     "child": child,
     "threads": in_threads,
     "annotated": lambda: annotate(tags={"asked": "yes"}),
+    "annotated over": lambda: annotate(tags={"tier": "mine"}),
     "failing": failing,
     "used": lambda: None,
 }
@@ -139,7 +140,7 @@ async def ask(traced: TraceMiddleware, way: str) -> None:
 
 async def main(experiment: str) -> None:
     os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment
-    traced = TraceMiddleware(app, tags={"plan": "pro"})
+    traced = TraceMiddleware(app, tags={"plan": "pro", "tier": "gold"})
     for way in (*WAYS, *AFTERWARDS):
         await ask(traced, way)
         assert mlflow.get_current_active_span() is None, way

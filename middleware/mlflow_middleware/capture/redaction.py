@@ -167,8 +167,8 @@ _PLACE_KEYS = ("index", "output_index", "item_id")
 """What tells pieces of several texts apart, in the streams of language models."""
 
 
-_HIDDEN = re.compile(r"\\u00[0-7]|%[2-7][0-9a-f]")
-"""A character of ASCII that is written as its number, in JSON or in a form."""
+_HIDDEN = re.compile(r"\\u00[0-7]|%[0-9a-f]{2}")
+"""A character of ASCII that is written as its number, in JSON, or any in a form."""
 
 
 def _sign(words: list[str]) -> tuple[str, re.Pattern[str]]:
