@@ -196,6 +196,15 @@ def test_ordinary_text_is_clean_at_a_glance(key: str) -> None:
     assert redactor.is_clean(f'{{"{key}": 1, "content": "Là-bas, 100 % sûr\\n"}}')
 
 
+@pytest.mark.parametrize(("listed", "key"), [("oauth2", "oauth2x"), ("s3", "S3secret"), ("md5", "my_md5hash")])
+def test_a_listed_key_may_end_in_a_digit(listed: str, key: str) -> None:
+    """A letter behind it begins another word."""
+    redactor = Redactor([listed])
+
+    assert redactor.matches(key)
+    assert not redactor.is_clean(json.dumps({key: "x"}))
+
+
 def escaped(text: str) -> str:
     """Each character by its number."""
     return "".join(f"\\u{ord(char):04x}" for char in text)

@@ -228,7 +228,8 @@ def exchange_of(scope: Scope) -> Exchange:
     """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
-        name, value = _name(raw_name), raw_value.decode("latin-1")
+        name = _name(raw_name) if len(raw_name) <= _MAX_KNOWN else raw_name.decode("latin-1").lower()
+        value = raw_value.decode("latin-1")
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     server, client = scope.get("server"), scope.get("client")
     return Exchange(
@@ -242,6 +243,10 @@ def exchange_of(scope: Scope) -> Exchange:
         client=str(client[0]) if client else "",
         request=scope,
     )
+
+
+_MAX_KNOWN = 64
+"""Characters of a header's name that is remembered."""
 
 
 @functools.lru_cache(maxsize=256)

@@ -38,6 +38,8 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9
 """https://www.w3.org/TR/trace-context/#traceparent-header-field-values"""
 _MAX_QUERY = 4 * MAX_ATTRIBUTE
 """Characters of a query string that are looked at on the request path; fewer are kept."""
+_MAX_HOST = 255
+"""Characters of a host name at most: https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4"""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
 
 _current: ContextVar[RequestTrace | None] = ContextVar("mlflow_middleware_request_trace", default=None)
@@ -300,12 +302,13 @@ class RequestTrace:
         exchange, settings = self.exchange, self._settings
         route, status = (exchange.route, exchange.status) if self._is_complete else (None, None)
         host, of_identity = exchange.headers.get("host", ""), self._identity_metadata()
+        is_usual = len(host) <= _MAX_HOST and exchange.method in _METHODS  # nothing else is worth remembering
         said = mlflow_seam.Description(
             _own_attributes(exchange, settings),
             self._identity_tags(of_identity),
             of_identity,
             self.identity.request_id,
-            common=_common(
+            common=(_common if is_usual else _common.__wrapped__)(
                 settings.trace_tag_items,
                 exchange.method,
                 exchange.scheme,
@@ -387,8 +390,8 @@ class RequestTrace:
             if value := metadata.get(key):
                 said.metadata[key] = tags[key] = attributes[attribute] = self._storable(key, str(value))
         self._add_bodies(attributes)
-        if held := self._held():
-            said.unread = mlflow_seam.Unread(functools.partial(_contents, exchange, self._settings), held)
+        if exchange.query_string or self._held_of_bodies():
+            said.unread = mlflow_seam.Unread(functools.partial(_contents, exchange, self._settings), self._held())
 
     def _add_bodies(self, attributes: dict[str, object]) -> None:
         """https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/, and what a stream's reader feels."""
@@ -403,11 +406,14 @@ class RequestTrace:
             attributes["http.response.time_to_last_byte"] = round(self._span.seconds(self._finish_at), 6)
 
     def _held(self) -> int:
-        """Bytes that are kept of the request until its trace is sent; 0 where nothing is to be read of them."""
+        """Bytes, about, that are kept of the request until its trace is sent."""
         exchange = self.exchange
-        sent, answer = exchange.request_body, exchange.response_body
-        held = (sent.held if sent else 0) + (answer.held if answer else 0) + len(exchange.query_string)
-        return held + sum(map(len, exchange.headers.values())) if held else 0
+        headers = sum(map(len, exchange.headers)) + sum(map(len, exchange.headers.values()))
+        return headers + len(exchange.path) + len(exchange.query_string) + self._held_of_bodies()
+
+    def _held_of_bodies(self) -> int:
+        sent, answer = self.exchange.request_body, self.exchange.response_body
+        return (sent.held if sent else 0) + (answer.held if answer else 0)
 
     def _storable(self, key: str, value: str) -> str:
         """A session or user id as MLflow's own functions set it; a user id as a pseudonym where that is wanted."""
@@ -450,7 +456,10 @@ def _written(value: object, text: str | None, preview: Callable[[object], str | 
         return None
     if text is None:
         value, text = strict_json.written(value)
-    return mlflow_seam.Written(text, preview(value) or text)
+    said = preview(value)
+    if said is None:  # then it is the JSON that people see
+        value, text = strict_json.written(value)
+    return mlflow_seam.Written(text, said or text)
 
 
 def _is_stream(exchange: Exchange) -> bool:

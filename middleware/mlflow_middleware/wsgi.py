@@ -289,8 +289,14 @@ def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: value
         for key, value in environ.items()
-        if (name := _header_name(key)) and isinstance(value, str) and value
+        if (name := (_header_name if len(key) <= _MAX_KNOWN else _header_name.__wrapped__)(key))
+        and isinstance(value, str)
+        and value
     }
+
+
+_MAX_KNOWN = 64
+"""Characters of a key of an environ that is remembered."""
 
 
 @functools.lru_cache(maxsize=1024)  # of 30 keys of an environ, 10 or so are headers: 3 us instead of 10

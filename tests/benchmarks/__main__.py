@@ -114,7 +114,7 @@ def table(framework: str, rounds: Rounds, stored: dict[str, Figures]) -> list[st
         if way == "untraced":
             lines.append(f"| {NAMES[way]} | 1 | | | {memory} | |")
             continue
-        latencies = f"{statistics.median(p50s):.2f} / {statistics.median(p99(rounds, way)):.2f}" if p50s else ""
+        latencies = f"{statistics.median(p50s):.2f} / {spread(p99(rounds, way), '{:.1f}')}" if p50s else ""
         lines.append(
             f"| {NAMES[way]} | {spread(kept(rounds, way))} | {spread(added(rounds, way), '{:.0f}')} "
             f"| {latencies} | {memory} | {share} |"

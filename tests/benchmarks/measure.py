@@ -272,12 +272,15 @@ def measure(
             subjects[way] = Subject(framework, way, server, folder)
             subjects[way].load(seconds=WARM_UP, rate=rate)
             subjects[way].drain(60, subjects[way].requests)
-        turns = [(way, subject.turn(rate, gentle)) for _ in range(slices) for way, subject in subjects.items()]
+        turns = []
+        for number in range(slices):
+            order = [*ways[number % len(ways) :], *ways[: number % len(ways)]]
+            turns += [(way, subjects[way].turn(rate, gentle)) for way in order]
         found = {way: Figures.of([turn for each, turn in turns if each == way]) for way in ways}
         for way, subject in subjects.items():
             found[way].cpu -= 1e6 * subject.idle_cpu() * found[way].drained / found[way].requests
         if {"untraced", "ours"} <= subjects.keys():
-            subjects["ours"].load(requests=rate * gentle)
+            subjects["ours"].load(seconds=gentle, rate=rate)  # of which two thirds are still to be stored
             _, latencies = subjects["untraced"].load(seconds=gentle, rate=rate)
             found["untraced"].p99_beside = _p99(latencies)
             subjects["ours"].drain(60, subjects["ours"].requests)

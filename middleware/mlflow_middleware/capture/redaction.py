@@ -175,7 +175,8 @@ def _sign(words: list[str]) -> tuple[str, re.Pattern[str]]:
     """What a text has in it where a key with these words in a row may be: a word, in lower case, and a pattern."""
     between = r"(?:[^A-Za-z0-9]|\\[bfnrt]|\\u[0-9A-Fa-f]{4})*"
     pattern = between.join(f"(?i:{word})" for word in words)
-    return max(words, key=len), re.compile(rf"{pattern}(?![a-z])")
+    end = "" if words[-1].isdigit() else "(?![a-z])"  # a letter goes on with a word, but not with a number
+    return max(words, key=len), re.compile(pattern + end)
 
 
 def _words(key: str) -> str:

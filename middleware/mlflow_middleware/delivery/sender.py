@@ -53,6 +53,9 @@ MAX_STRETCH = 0.0005
 """Seconds of encoding after which the app's threads are let in, for as long: the interpreter would do that after 5 ms,
 which is what a request would wait."""
 
+MAX_STRETCH_FILLING = 0.005
+"""The same while the queue fills up: what is encoded is packed, and takes a third of the room."""
+
 SPOOL_LOOK = 5.0
 """Seconds between two looks for files of other processes in the spool."""
 
@@ -273,8 +276,9 @@ class Sender:
             now = time.monotonic()
             if not all_of_them and now - began > MAX_TAKE_IN:
                 return
-            if not (all_of_them or self._queue.in_a_hurry) and now - stretch > MAX_STRETCH:
-                time.sleep(MAX_STRETCH)  # the interpreter itself would let the app wait for 5 ms
+            longest = MAX_STRETCH_FILLING if self._is_filling() else MAX_STRETCH
+            if not (all_of_them or self._queue.in_a_hurry) and now - stretch > longest:
+                time.sleep(MAX_STRETCH)
                 stretch = time.monotonic()
             trace = destination.unread.popleft()
             if all_of_them and now - began > MAX_GIVE_UP:

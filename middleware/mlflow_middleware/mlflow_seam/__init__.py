@@ -348,6 +348,7 @@ class FinishedRequest(FinishedTrace):
         if not self._root.is_read():
             return super().content(experiment_id)
         otlp, info = self._root.encoded(experiment_id)
+        self._root.encoded_as(self)
         return TraceContent(otlp, info, (), {}, outlived=False)
 
     def entity(self, experiment_id: str) -> Trace:

@@ -109,7 +109,7 @@ class Common:
 
     Attributes:
         otlp: The attributes, as `wire.attribute` writes them.
-        pairs: The tags as JSON, without braces.
+        pairs: The tags, with the one for the name, as JSON without braces.
         size: Bytes of the attributes' JSON in that of the span.
     """
 
@@ -118,9 +118,10 @@ class Common:
     def __init__(self, name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> None:
         self.name = name
         self.attributes = attributes
-        self.tags: Mapping[str, str] = {**tags, TraceTagKey.TRACE_NAME: name} if name else tags
+        self.tags = tags
         self.otlp = b"".join([wire.attribute(key, value) for key, value in attributes.items()])
-        self.pairs = _dumps(_cut(self.tags, MAX_TAG_KEY, MAX_TAG_VALUE))[1:-1]
+        named = {TraceTagKey.TRACE_NAME: name, **tags} if name else tags
+        self.pairs = _dumps(_cut(named, MAX_TAG_KEY, MAX_TAG_VALUE))[1:-1]
         self.size = _size_of_attributes(attributes, {})
 
 
@@ -316,7 +317,7 @@ def plain_info_to_json(root: Plain, experiment_id: str) -> bytes:
     texts.append(f'"tags": {{{", ".join(pairs)}}}')
     texts.append(f'"trace_metadata": {_dumps(_cut(root.trace_metadata, MAX_METADATA, MAX_METADATA))[:-1]}')
     text = ", ".join(texts)
-    stats = _size_stats(len(text), [_size_of_plain(root)])
+    stats = _size_stats(len(text) + len("}}") - len('{"trace": {"trace_info": '), [_size_of_plain(root)])
     return f"{text}, {stats}}}}}}}}}".encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
 
 
@@ -326,6 +327,7 @@ _dumps = json.JSONEncoder(ensure_ascii=False).encode
 def _cut(values: Mapping[str, Any], longest_key: int, longest_value: int) -> Mapping[str, Any]:
     """Tags or metadata, cut as MLflow cuts them."""
     try:
+        "".join(values.values())  # which takes nothing but text
         if not values or (max(map(len, values.values())) <= longest_value and max(map(len, values)) <= longest_key):
             return values
     except TypeError:  # something else than text

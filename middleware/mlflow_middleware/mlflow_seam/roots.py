@@ -375,7 +375,7 @@ class PlainRoot:
             self._common = said.common
             self.name = said.common.name
             if self.has_surroundings:  # what is in it is newer
-                for key in said.common.tags:
+                for key in (TraceTagKey.TRACE_NAME, *said.common.tags):
                     self.tags.pop(key, None)
         if said.name is not None:
             self.name = self.tags[TraceTagKey.TRACE_NAME] = said.name
@@ -440,7 +440,8 @@ class PlainRoot:
         with self._source.lock:
             if self._made is None:
                 in_flight.pop(self.context.trace_id, None)
-                self._is_discarded, self._describe = True, None  # with which it is a circle
+                self._is_discarded = True
+                self._describe = self._describe and _nothing_more  # the other one has this root: a circle
                 return True
         return self._made.discard()
 
@@ -475,7 +476,9 @@ class PlainRoot:
             if self._made is None:
                 in_flight.pop(self.context.trace_id, None)
                 if self._is_held and self._is_changed and self.finished and self.finished.is_read:
-                    supplement = self._source.processor.finished(self, supplement=True)
+                    self.finished = supplement = self._source.processor.finished(self, supplement=True)
+                elif self.finished and self.finished.is_read:
+                    self.finished = self._contents = None
                 self._is_held = False
             made = self._made
         if made:
@@ -518,11 +521,11 @@ class PlainRoot:
 
     def encoded(self, experiment_id: str) -> tuple[bytes, bytes]:
         """Its span as an OTLP request, and its info as the body of ``POST /api/3.0/mlflow/traces``."""
-        unread = self._unread
+        contents, unread = self._contents, self._unread
         if unread is not None:
-            self._contents = unread.read()
+            self._contents = contents = unread.read()
             self._unread = None
-        contents = self._contents or _NOTHING
+        contents = contents or _NOTHING
         with self._source.lock:  # the app may go on
             common, attributes, tags, metadata = self._state()
         attributes.update(contents.attributes)
@@ -553,13 +556,23 @@ class PlainRoot:
         otlp = encoding.plain_to_otlp(plain, self._source.tracer.resource)
         return otlp, encoding.plain_info_to_json(plain, experiment_id)
 
+    def encoded_as(self, finished: FinishedRequest) -> None:
+        """That was its last reading, unless more may come: hold nothing, and not what holds this."""
+        with self._source.lock:
+            if finished is self.finished and not self._is_held:
+                self.finished = self._contents = None
+
     def _state(self) -> tuple[Common, dict[str, object], dict[str, str], dict[str, str]]:
         """What it holds now: in common, attributes, tags and metadata."""
         common, attributes, tags = self._common, self.attributes.copy(), self.tags.copy()
-        if not (common.tags.keys().isdisjoint(tags) and common.attributes.keys().isdisjoint(attributes)):
-            attributes, tags = {**common.attributes, **attributes}, {**common.tags, **tags}
+        is_apart = common.tags.keys().isdisjoint(tags) and common.attributes.keys().isdisjoint(attributes)
+        if not is_apart or TraceTagKey.TRACE_NAME in tags:
+            attributes, tags = {**common.attributes, **attributes}, self._all_tags()
             common = _ROOT
         return common, attributes, tags, self.trace_metadata.copy()
+
+    def _all_tags(self) -> dict[str, str]:
+        return {TraceTagKey.TRACE_NAME: self.name, **self._common.tags, **self.tags}
 
     def info(self, experiment_id: str | None) -> TraceInfo:
         """Its trace info, in progress."""
@@ -586,7 +599,7 @@ class PlainRoot:
     def _make(self) -> MlflowRoot:
         self._described()
         self.attributes = {**self._common.attributes, **self.attributes}
-        self.tags = {**self._common.tags, **self.tags}
+        self.tags = self._all_tags()
         self._common = _ROOT
         _making.root = self
         ratio = _RATIO_HERE.set(1.0) if _RATIO_HERE else None  # whoever asks may have one of its own: this is sampled
@@ -619,8 +632,13 @@ class PlainRoot:
         return made
 
 
-_SIZE = 4000
-"""Bytes, about, of a request's trace without its bodies and headers."""
+_SIZE = 2500
+"""Bytes, about, of a request's trace without its bodies, path and headers."""
+
+
+def _nothing_more(metadata: Mapping[str, str]) -> None:
+    """Say nothing of a trace that is not kept."""
+
 
 _NOTHING = Contents(None, None, None, {})
 
@@ -754,7 +772,8 @@ class MlflowRoot:
         if common := said.common:
             self.set_attributes(common.attributes)
             self.update_trace(common.tags)
-        if name := said.name or (common and common.name):
+        name = said.name or (common and common.name)
+        if name and name != self.otel.name:  # else the trace may have it from another request's root
             self.otel.update_name(name)
             self._trace.info.tags[TraceTagKey.TRACE_NAME] = name
         self.set_attributes(said.attributes)
