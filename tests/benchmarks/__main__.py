@@ -4,8 +4,7 @@
 
 Each way has an app process and an experiment of its own on one real MLflow server on SQLite; in each round all of them
 run, and take short turns. Nothing is asserted: times differ from machine to machine, so look at the ratios. Where a
-target is missed, the last lines say so. Takes about three quarters of an hour on two cores that have nothing else to
-do.
+target is missed, the last lines say so. Takes about an hour on two cores that have nothing else to do.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ def parse() -> argparse.Namespace:
         "--rate", type=float, default=200.0, help="requests a second where latency and CPU are measured"
     )
     parser.add_argument("--slices", type=int, default=2, help="turns of each way in a round")
-    parser.add_argument("--gentle", type=float, default=1.5, help="seconds of a turn, at that rate")
+    parser.add_argument("--gentle", type=float, default=1.0, help="seconds of a turn, at that rate")
     parser.add_argument("--saturated", type=float, default=2.5, help="seconds at full load")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where benchmark.md and benchmark.svg go")
     return parser.parse_args()
@@ -197,7 +196,7 @@ def run(
         server.start()
         try:
             for number in range(arguments.rounds):
-                found = measure(framework, ways, server, folder, **how)
+                found = measure(framework, ways, server, folder, number=number, **how)
                 for way, figures in found.items():
                     rounds[way].append(figures)
                 progress.step(f"{framework}, round {number + 1}", found)

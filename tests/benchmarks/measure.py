@@ -256,6 +256,7 @@ def measure(
     server: MLflowServer,
     folder: Path,
     *,
+    number: int,
     rate: float,
     slices: int,
     gentle: float,
@@ -273,9 +274,8 @@ def measure(
             subjects[way].load(seconds=WARM_UP, rate=rate)
             subjects[way].drain(60, subjects[way].requests)
         turns = []
-        for number in range(slices):
-            order = [*ways[number % len(ways) :], *ways[: number % len(ways)]]
-            turns += [(way, subjects[way].turn(rate, gentle)) for way in order]
+        for turn in range(number, number + slices):
+            turns += [(way, subjects[way].turn(rate, gentle)) for way in _from(turn, ways)]
         found = {way: Figures.of([turn for each, turn in turns if each == way]) for way in ways}
         for way, subject in subjects.items():
             found[way].cpu -= 1e6 * subject.idle_cpu() * found[way].drained / found[way].requests
@@ -284,7 +284,8 @@ def measure(
             _, latencies = subjects["untraced"].load(seconds=gentle, rate=rate)
             found["untraced"].p99_beside = _p99(latencies)
             subjects["ours"].drain(60, subjects["ours"].requests)
-        for way, subject in subjects.items():
+        for way in _from(number, ways):
+            subject = subjects[way]
             before = subject.requests
             took, _ = subject.load(seconds=saturated)
             found[way].throughput = (subject.requests - before) / took
@@ -294,6 +295,12 @@ def measure(
     finally:
         for subject in subjects.values():
             subject.stop()
+
+
+def _from(number: int, ways: Sequence[str]) -> list[str]:
+    """Another way is the first in each round."""
+    first = number % len(ways)
+    return [*ways[first:], *ways[:first]]
 
 
 def _p99(latencies: list[float]) -> float:
