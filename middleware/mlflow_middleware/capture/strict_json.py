@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 _MAX_INTEGER = 2**63
@@ -132,24 +133,20 @@ def _float(digits: str) -> float | str:
     return number if math.isfinite(number) else digits
 
 
-def _plain_integer(digits: str) -> int:
-    number = _integer(digits)
-    if isinstance(number, str):
-        raise ValueError(digits)
-    return number
+def _unchanged(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Read a number or constant, but only where it need not become text."""
 
+    def read_unchanged(digits: str) -> Any:
+        value = read(digits)
+        if isinstance(value, str):
+            raise ValueError(digits)
+        return value
 
-def _plain_float(digits: str) -> float:
-    number = _float(digits)
-    if isinstance(number, str):
-        raise ValueError(digits)
-    return number
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
+    return read_unchanged
 
 
 _decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=str)
-_plain_decoder = json.JSONDecoder(parse_int=_plain_integer, parse_float=_plain_float, parse_constant=_no_constant)
+_plain_decoder = json.JSONDecoder(
+    parse_int=_unchanged(_integer), parse_float=_unchanged(_float), parse_constant=_unchanged(str)
+)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
