@@ -109,11 +109,10 @@ class Common:
 
     Attributes:
         otlp: The attributes, as `wire.attribute` writes them.
-        pairs: The tags, with the one for the name, as JSON without braces.
-        size: Bytes of the attributes' JSON in that of the span.
+        cut_tags: The tags, with the one for the name, as a server stores them.
     """
 
-    __slots__ = ("attributes", "name", "otlp", "pairs", "size", "tags")
+    __slots__ = ("attributes", "cut_tags", "name", "otlp", "tags")
 
     def __init__(self, name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> None:
         self.name = name
@@ -121,8 +120,7 @@ class Common:
         self.tags = tags
         self.otlp = b"".join([wire.attribute(key, value) for key, value in attributes.items()])
         named = {TraceTagKey.TRACE_NAME: name, **tags} if name else tags
-        self.pairs = _dumps(_cut(named, MAX_TAG_KEY, MAX_TAG_VALUE))[1:-1]
-        self.size = _size_of_attributes(attributes, {})
+        self.cut_tags = _cut(named, MAX_TAG_KEY, MAX_TAG_VALUE)
 
 
 @dataclass(slots=True)
@@ -162,8 +160,8 @@ class Plain:
     response_preview: str | None
 
 
-def plain_to_otlp(root: Plain, resource: Resource) -> bytes:
-    """As `spans_to_otlp`, of a root that is data."""
+def encoded(root: Plain, resource: Resource, experiment_id: str) -> tuple[bytes, bytes]:
+    """As `spans_to_otlp` and `info_to_json`, of a trace that is data."""
     attributes = [root.common.otlp]
     attributes += [
         _known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
@@ -171,7 +169,8 @@ def plain_to_otlp(root: Plain, resource: Resource) -> bytes:
     ]
     attributes += [wire.attribute(key, _sent(text)) for key, text in root.texts.items()]
     code = StatusCode.OK if root.error is None else StatusCode.ERROR
-    return wire.request(_resource(resource), [_message(root, None, (code, root.error), attributes)])
+    span = _message(root, None, (code, root.error), attributes)
+    return wire.request(_resource(resource), [span]), _info_of_plain(root, experiment_id, _size_of_plain(root, span))
 
 
 def _sent(text: str) -> Any:
@@ -298,30 +297,26 @@ def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
     return _info_to_json(info, location.experiment_id if location else "", [_size_of(span) for span in spans])
 
 
-def plain_info_to_json(root: Plain, experiment_id: str) -> bytes:
+def _info_of_plain(root: Plain, experiment_id: str, span_size: int) -> bytes:
     """As `info_to_json`, of a trace that is a root without other spans."""
-    quoted = encode_basestring
-    texts = [f'{{"trace": {{"trace_info": {{"trace_id": "{root.trace_id}"']
-    if root.client_request_id is not None:
-        texts.append(f'"client_request_id": {quoted(root.client_request_id)}')
-    where = f'{{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {{"experiment_id": {quoted(experiment_id)}}}}}'
-    texts.append(f'"trace_location": {where}')
-    if root.request_preview is not None:
-        texts.append(f'"request_preview": {quoted(root.request_preview)}')
-    if root.response_preview is not None:
-        texts.append(f'"response_preview": {quoted(root.response_preview)}')
-    state = "OK" if root.error is None else "ERROR"
-    texts.append(f'"request_time": "{_timestamp(root.start_time // 1_000_000)}", "state": "{state}"')
-    texts.append(f'"execution_duration": "{_duration((root.end_time - root.start_time) // 1_000_000)}"')
-    pairs = [pairs for pairs in (root.common.pairs, _dumps(_cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE))[1:-1]) if pairs]
-    texts.append(f'"tags": {{{", ".join(pairs)}}}')
-    texts.append(f'"trace_metadata": {_dumps(_cut(root.trace_metadata, MAX_METADATA, MAX_METADATA))[:-1]}')
-    text = ", ".join(texts)
-    stats = _size_stats(len(text) + len("}}") - len('{"trace": {"trace_info": '), [_size_of_plain(root)])
-    return f"{text}, {stats}}}}}}}}}".encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
+    found = {
+        "trace_id": root.trace_id,
+        "client_request_id": root.client_request_id,
+        "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}},
+        "request_preview": root.request_preview,
+        "response_preview": root.response_preview,
+        "request_time": _timestamp(root.start_time // 1_000_000),
+        "state": "OK" if root.error is None else "ERROR",
+        "execution_duration": _duration((root.end_time - root.start_time) // 1_000_000),
+        "tags": {**root.common.cut_tags, **_cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE)},
+        "trace_metadata": _cut(root.trace_metadata, MAX_METADATA, MAX_METADATA),
+    }
+    text = _dumps({"trace": {"trace_info": {key: value for key, value in found.items() if value is not None}}})
+    stats = _size_stats(len(text) - len('{"trace": {"trace_info": }}'), [span_size])
+    return f"{text[: -len('}}}}')]}, {stats}}}}}}}}}".encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
 
 
-_dumps = json.JSONEncoder(ensure_ascii=False).encode
+_dumps = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
 def _cut(values: Mapping[str, Any], longest_key: int, longest_value: int) -> Mapping[str, Any]:
@@ -390,20 +385,15 @@ def _size_of(span: LiveSpan) -> int:
     return parent + size + sum(len(json.dumps(text, default=str)) - 2 for text in others)
 
 
-def _size_of_plain(root: Plain) -> int:
-    """As `_size_of`; where an attribute has quotes or backslashes, some bytes less."""
-    status = StatusCode.OK if root.error is None else StatusCode.ERROR
-    attributes = root.common.size + _size_of_attributes(root.attributes, root.texts)
-    return _size(root, status, root.error, 0, ()) + attributes - len(", ")
+def _size_of_plain(root: Plain, span: bytes) -> int:
+    """As `_size_of`, given the span in OTLP: that of bodies, and of the rest as good as that."""
+    texts = "".join(root.texts.values())
+    escaped = len(encode_basestring_ascii(texts)) - len(texts.encode("utf-8", "replace"))
+    return len(span) + escaped + _MORE + _MORE_OF_EACH * (len(root.common.attributes) + len(root.attributes))
 
 
-def _size_of_attributes(attributes: Mapping[str, Any], texts: Mapping[str, str]) -> int:
-    """Bytes of their JSON, with a comma after each."""
-    strings = list(map(type, attributes.values())).count(str)  # each in quotes, which are escaped
-    together = "".join([*attributes, *texts, *map(str, attributes.values()), *texts.values()])
-    escaped = len(encode_basestring_ascii(together)) - len('""')
-    return escaped + len(r"\"\"") * strings + _AROUND * (len(attributes) + len(texts))
-
+_MORE, _MORE_OF_EACH = 280, 4
+"""Bytes that the JSON of a span and of each of its texts takes more than OTLP, about."""
 
 _AROUND = len('"": "", ')
 """What is around a key and its value."""

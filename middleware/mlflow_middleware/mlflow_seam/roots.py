@@ -553,8 +553,7 @@ class PlainRoot:
             request_preview=_preview(contents.inputs),
             response_preview=_preview(contents.outputs),
         )
-        otlp = encoding.plain_to_otlp(plain, self._source.tracer.resource)
-        return otlp, encoding.plain_info_to_json(plain, experiment_id)
+        return encoding.encoded(plain, self._source.tracer.resource, experiment_id)
 
     def encoded_as(self, finished: FinishedRequest) -> None:
         """That was its last reading, unless more may come: hold nothing, and not what holds this."""
