@@ -86,7 +86,7 @@ class RequestTrace:
         self._span: mlflow_seam.RootSpan | None = None
         self._inside: mlflow_seam.TracesInside | None = None
         self._left: Context | None = None
-        self._token: tuple[mlflow_seam.Undo, Token[RequestTrace | None]] | None = None
+        self._token: tuple[mlflow_seam.Entered, Token[RequestTrace | None]] | None = None
         self._first_byte_at: int | None = None
         self._finish_at: int | None = None
         self._disconnected = False
@@ -134,23 +134,23 @@ class RequestTrace:
     @guarded
     def activate(self) -> None:
         """Make this the current request, and its root the current span; later, the span that was current last."""
-        target = self._target
         if self._left is not None:
-            undo = mlflow_seam.resume(self._left)
+            entered = mlflow_seam.resume(self._left)
         else:
-            undo = target.attach() if target else mlflow_seam.silence()  # not sampled: nor what is inside
-        self._token = (undo, _current.set(self))
+            target = self._target
+            entered = target.attach() if target else mlflow_seam.silence()  # not sampled: nor what is inside
+        self._token = (entered, _current.set(self))
 
     @guarded
     def deactivate(self) -> None:
         """Undo `activate`, in the same context."""
         if self._token is not None:
-            undo, token = self._token
+            entered, token = self._token
             self._token = None
             if not self._ended:  # else there is no next step
                 self._left = mlflow_seam.current_context()
             _current.reset(token)
-            undo()
+            mlflow_seam.leave(entered)
 
     # --- what happens to the request ---
 
@@ -180,6 +180,8 @@ class RequestTrace:
             if self._first_byte_at is None:
                 self._first_byte_at = time.time_ns()
             self.exchange.response_body.add(chunk)
+            if delivery.is_capturing():
+                self._sent_to_test()
 
     @guarded
     def response_headers(self) -> list[tuple[str, str]] | None:
@@ -240,11 +242,8 @@ class RequestTrace:
                 self._ended = True
                 self._end(span, is_kept=True)
 
-    @guarded
-    def sent_to_test(self) -> None:
+    def _sent_to_test(self) -> None:
         """While a test captures the trace, the announced length ends it: a test client may read no further."""
-        if not delivery.is_capturing():
-            return
         body, length = self.exchange.response_body, self.content_length
         if length.isdecimal() and body and body.size >= int(length):
             self.last_byte()

@@ -17,7 +17,10 @@ def join(headers: list[tuple[str, str]], ours: Iterable[tuple[str, str]], *, cro
         cross_origin: Whether the request came with an ``Origin``: then scripts may read only what is exposed.
     """
     present = {name.lower(): index for index, (name, _) in enumerate(headers)}
-    exposed = [value for name, value in headers if name.lower() == EXPOSE] if cross_origin else []
+    if not cross_origin:
+        headers += [(name, value) for name, value in ours if name.lower() not in present]
+        return
+    exposed = [value for name, value in headers if name.lower() == EXPOSE]
     have = {part.strip().lower() for value in exposed for part in value.split(",")}
     names = []
     for name, value in ours:
@@ -25,7 +28,7 @@ def join(headers: list[tuple[str, str]], ours: Iterable[tuple[str, str]], *, cro
             headers.append((name, value))
         if name.lower() not in have:
             names.append(name)
-    if not cross_origin or not names or "*" in have:
+    if not names or "*" in have:
         return
     if EXPOSE not in present:
         headers.append(("Access-Control-Expose-Headers", ", ".join(names)))

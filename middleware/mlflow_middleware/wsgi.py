@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import mlflow_seam, request_trace
 from mlflow_middleware.exchange import Exchange
@@ -26,8 +26,6 @@ from mlflow_middleware.settings import Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-R = TypeVar("R")
 
 
 class TraceMiddleware:
@@ -45,6 +43,7 @@ class TraceMiddleware:
     def __init__(self, app: WSGIApplication, *, settings: Settings | None = None, **options: object) -> None:
         self.app = app
         self.settings = settings or Settings.load(**options)
+        self._safe_route = guarded(self.route)
         request_trace.start(self.settings)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -59,20 +58,44 @@ class TraceMiddleware:
                 result = self.app(environ, start_response)
             finally:
                 undo()
-            return result if _is_whole(result, environ) else _Chunks(result, None)
+            return result if _is_whole(result, environ) else _SilentChunks(result)
         environ[REQUEST_KEY] = trace
         if "wsgi.input" in environ:
             environ["wsgi.input"] = ReadBody(environ["wsgi.input"], trace)
         trace.activate()
         try:
-            result = self.app(environ, _observed(start_response, trace))
+            result = self.app(environ, self._observed(environ, start_response, trace))
         except BaseException as error:
+            trace.exchange.route = self._safe_route(environ)
             trace.failed(error)
             trace.finish()
             raise
         finally:
             trace.deactivate()
         return _finishing(result, environ, trace)
+
+    def route(self, environ: WSGIEnvironment) -> str | None:
+        """The template of the route that the app took; plain WSGI knows none."""
+        return None
+
+    def _observed(self, environ: WSGIEnvironment, start_response: StartResponse, trace: RequestTrace) -> StartResponse:
+        def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+            trace.exchange.route = self._safe_route(environ)
+            headers = _with_our_headers(status, headers, trace) or headers
+            write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+            def written(chunk: bytes) -> object:
+                try:
+                    done = write(chunk)
+                except OSError:
+                    trace.disconnected(certainly=True)
+                    raise
+                trace.sent(chunk)
+                return done
+
+            return written
+
+        return observed
 
 
 def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: RequestTrace) -> Iterable[bytes]:
@@ -167,7 +190,7 @@ class ReadBody:
 class _Chunks:
     """An app's iterable: the request is current again while each chunk is made."""
 
-    def __init__(self, result: Iterable[bytes], trace: RequestTrace | None) -> None:
+    def __init__(self, result: Iterable[bytes], trace: RequestTrace) -> None:
         self._result = result
         self._trace = trace
         self._iterator: Iterator[bytes] | None = None
@@ -177,80 +200,78 @@ class _Chunks:
         return self
 
     def __next__(self) -> bytes:
+        trace = self._trace
         try:
-            chunk = self._current(self._next)
-            if self._trace:
-                self._trace.sent(chunk)
-                self._trace.sent_to_test()
-            return chunk
+            trace.activate()
+            try:
+                if self._iterator is None:
+                    self._iterator = iter(self._result)
+                chunk = next(self._iterator)
+            finally:
+                trace.deactivate()
         except StopIteration:
-            if self._trace:
-                self._trace.last_byte()
-                self._trace.answered()
+            trace.last_byte()
+            trace.answered()
             raise
         except BaseException as error:
-            if self._trace:
-                self._trace.failed(error)
-                self._trace.answered()
+            trace.failed(error)
+            trace.answered()
             raise
+        trace.sent(chunk)
+        return chunk
 
     def close(self) -> None:
         """Close the app's iterable; the trace ends here. A server that closes it early has lost its client."""
-        if self._trace:
-            self._trace.closed()
+        trace = self._trace
+        trace.closed()
         try:
             if hasattr(self._result, "close"):
-                self._current(self._result.close)
+                trace.activate()
+                try:
+                    self._result.close()
+                finally:
+                    trace.deactivate()
         except BaseException as error:
-            if self._trace:
-                self._trace.failed(error)
+            trace.failed(error)
             raise
         finally:
             self._is_closed = True
-            if self._trace:
-                self._trace.finish()
+            trace.finish()
 
     def __del__(self) -> None:
         """A test client may never close what it has read: the trace ends all the same."""
-        if self._trace and not self._is_closed:
+        if not self._is_closed:
             self._trace.closed()
             self._trace.finish()
 
-    def _next(self) -> bytes:
-        if self._iterator is None:
-            self._iterator = iter(self._result)
-        return next(self._iterator)
 
-    def _current(self, step: Callable[[], R]) -> R:
-        """Take a step inside the request, or where it is excluded, inside of nothing."""
-        if self._trace is None:
-            undo = mlflow_seam.silence()
-        else:
-            self._trace.activate()
-            undo = self._trace.deactivate
+class _SilentChunks:
+    """The iterable of an app's answer that is not traced: nothing is current while each chunk is made."""
+
+    def __init__(self, result: Iterable[bytes]) -> None:
+        self._result = result
+        self._iterator: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        undo = mlflow_seam.silence()
         try:
-            return step()
+            if self._iterator is None:
+                self._iterator = iter(self._result)
+            return next(self._iterator)
         finally:
             undo()
 
-
-def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:
-    def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        headers = _with_our_headers(status, headers, trace) or headers
-        write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
-
-        def written(chunk: bytes) -> object:
+    def close(self) -> None:
+        """Close the app's iterable."""
+        if hasattr(self._result, "close"):
+            undo = mlflow_seam.silence()
             try:
-                done = write(chunk)
-            except OSError:
-                trace.disconnected(certainly=True)
-                raise
-            trace.sent(chunk)
-            return done
-
-        return written
-
-    return observed
+                self._result.close()
+            finally:
+                undo()
 
 
 @guarded
@@ -281,7 +302,7 @@ def exchange_of(environ: WSGIEnvironment) -> Exchange:
 
 def _path(environ: WSGIEnvironment) -> str:
     path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    return path.encode("latin-1", "replace").decode("utf-8", "replace")
+    return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:

@@ -40,11 +40,12 @@ class TraceQueue:
         self._hurry = 0
         self.hurries = 0
         """How often somebody began to wait for the queue to be empty."""
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # a trace may end with an object that is collected while this thread is in here
+        self._changed = threading.Condition(self._lock)
 
     def put(self, trace: FinishedTrace) -> bool:
         """Add a trace; False when there is no room for it. Never blocks."""
-        with self._changed:
+        with self._lock:  # as good as the condition, without its two calls
             if self.bytes + trace.size > self.max_bytes:
                 return False
             self.bytes += trace.size

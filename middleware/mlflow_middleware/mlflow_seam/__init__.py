@@ -76,9 +76,11 @@ from requests import Response
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from mlflow_middleware.mlflow_seam import current, encoding, roots
+from mlflow_middleware.mlflow_seam.current import Entered as Entered
 from mlflow_middleware.mlflow_seam.current import Undo as Undo
 from mlflow_middleware.mlflow_seam.current import current_context as current_context
 from mlflow_middleware.mlflow_seam.current import current_span as current_span
+from mlflow_middleware.mlflow_seam.current import leave as leave
 from mlflow_middleware.mlflow_seam.current import resume as resume
 from mlflow_middleware.mlflow_seam.current import silence as silence
 from mlflow_middleware.mlflow_seam.encoding import Common as Common

@@ -40,7 +40,7 @@ from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from mlflow_middleware.mlflow_seam import current, encoding
-from mlflow_middleware.mlflow_seam.current import Undo
+from mlflow_middleware.mlflow_seam.current import Entered, Undo
 from mlflow_middleware.mlflow_seam.encoding import Common
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ class RootSpan(Protocol):
     trace_id: str
     """MLflow's trace id, ``tr-`` and 32 hexadecimal digits."""
 
-    def attach(self) -> Undo:
-        """Make this the current span; returns what undoes it, in the same context."""
+    def attach(self) -> Entered:
+        """Make this the current span, until `current.leave`."""
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         """Set span attributes; values are anything that JSON can hold."""
@@ -386,7 +386,7 @@ class PlainRoot:
 
     # --- a root span ---
 
-    def attach(self) -> Undo:
+    def attach(self) -> Entered:
         return current.attach(_CurrentSpan(self))
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
@@ -761,7 +761,7 @@ class MlflowRoot:
         self.otel: Span = span._span
         self.trace_id: str = trace.info.trace_id
 
-    def attach(self) -> Undo:
+    def attach(self) -> Entered:
         return current.attach(self.otel)
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
