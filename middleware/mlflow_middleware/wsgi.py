@@ -66,7 +66,7 @@ class TraceMiddleware:
         try:
             result = self.app(environ, self._observed(environ, start_response, trace))
         except BaseException as error:
-            trace.exchange.route = self._safe_route(environ)
+            trace.exchange.route = self._safe_route(environ) or trace.exchange.route
             trace.failed(error)
             trace.finish()
             raise
@@ -80,7 +80,7 @@ class TraceMiddleware:
 
     def _observed(self, environ: WSGIEnvironment, start_response: StartResponse, trace: RequestTrace) -> StartResponse:
         def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-            trace.exchange.route = self._safe_route(environ)
+            trace.exchange.route = self._safe_route(environ) or trace.exchange.route
             headers = _with_our_headers(status, headers, trace) or headers
             write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 

@@ -15,7 +15,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from mlflow_middleware.mlflow_seam import Address
 
@@ -32,7 +32,7 @@ WAITED = 0.001
 """Seconds of reading an answer after which it was not there yet."""
 
 _BUFFER = 65536
-_MAX_LINE = 65536
+_MAX_HEAD = 65536
 _MAX_DIGITS = 12
 
 
@@ -82,7 +82,7 @@ class Pipeline:
         self._timeout = timeout
         self._pace = 0.0  # seconds for an answer, the last time
         self._socket: socket.socket | None = None
-        self._answers: BinaryIO | None = None
+        self._answers: _Answers | None = None
 
     def post(self, path: str, headers: Mapping[str, str], bodies: Sequence[bytes]) -> Iterator[Answer]:
         """Send bodies to one path; yields the answers in their order, and stops early when no more come.
@@ -105,9 +105,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
-        for end in (self._answers, self._socket):
-            if end is not None:
-                end.close()
+        if self._socket is not None:
+            self._socket.close()
         self._socket = self._answers = None
 
     def _fitting(self, bodies: Sequence[bytes]) -> int:
@@ -140,7 +139,7 @@ class Pipeline:
                         self._pace = (time.monotonic() - began) / len(bodies) if waited else self._pace / 2
                     return
                 asked = time.monotonic()
-                answer = _read(answers)
+                answer = answers.read()
                 waited = time.monotonic() - asked > WAITED
                 if waited:
                     self._rest(left - 1)
@@ -177,12 +176,12 @@ class Pipeline:
         try:
             connection.sendall(requests)
         except ConnectionError:  # a server that has refused may close before it has read all: 413 for one
-            early = _read(answers)
+            early = answers.read()
             return Answer(early.status_code, {**early.headers, "connection": "close"}, early.content)
         self._rest(count)
-        return _read(answers)
+        return answers.read()
 
-    def _open(self) -> tuple[socket.socket, BinaryIO]:
+    def _open(self) -> tuple[socket.socket, _Answers]:
         if self._socket is None or self._answers is None:
             host, port = self._address.host, self._address.port
             if self._address.tls is None:
@@ -191,7 +190,7 @@ class Pipeline:
                 connection = http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._address.tls)
             connection.connect()
             self._socket = connection.sock
-            self._answers = cast(BinaryIO, connection.sock.makefile("rb", buffering=_BUFFER))
+            self._answers = _Answers(connection.sock)
         return self._socket, self._answers
 
     def _head(self, path: str, headers: Mapping[str, str]) -> bytes:
@@ -207,27 +206,50 @@ def _ends(answer: Answer) -> bool:
     return answer.headers.get("connection", "").lower() == "close"
 
 
-def _read(answers: BinaryIO) -> Answer:
-    """Read one answer.
+class _Answers:
+    """The answers of one connection, many of them with one call of the system.
 
-    Raises:
-        ConnectionError: The connection ended first.
-        Unreadable: It is not as plain as an MLflow server's.
+    Args:
+        connection: The connection.
     """
-    lines = []
-    while line := _line(answers):
-        lines.append(line)
-    status, headers, length = _parsed(b"\n".join(lines))
-    content = answers.read(length)
-    if len(content) < length:
-        raise ConnectionError("the connection ended inside an answer")
-    return Answer(status, headers, content)
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._received = bytearray()
+
+    def read(self) -> Answer:
+        """Read one answer.
+
+        Raises:
+            ConnectionError: The connection ended first.
+            Unreadable: It is not as plain as an MLflow server's.
+        """
+        while (end := self._received.find(b"\r\n\r\n")) < 0:
+            if b"\n\n" in self._received or len(self._received) > _MAX_HEAD:
+                raise Unreadable("no HTTP/1.1 answer")
+            self._receive("before an answer")
+        status, headers, length = _parsed(self._taken(end))
+        del self._received[: len(b"\r\n\r\n")]
+        while len(self._received) < length:
+            self._receive("inside an answer")
+        return Answer(status, headers, self._taken(length))
+
+    def _receive(self, where: str) -> None:
+        chunk = self._connection.recv(_BUFFER)
+        if not chunk:
+            raise ConnectionError(f"the connection ended {where}")
+        self._received += chunk
+
+    def _taken(self, size: int) -> bytes:
+        taken = bytes(self._received[:size])
+        del self._received[:size]
+        return taken
 
 
 @functools.lru_cache(maxsize=64)  # answers of the same second have the same head
 def _parsed(lines: bytes) -> tuple[int, Mapping[str, str], int]:
     """Status, headers and length of an answer."""
-    first, *rest = lines.split(b"\n")
+    first, *rest = lines.split(b"\r\n")
     version, _, reason = first.partition(b" ")
     status = reason[:3]
     if not version.startswith(b"HTTP/1.") or not status.isdigit() or not 200 <= int(status) <= 599:
@@ -242,10 +264,3 @@ def _parsed(lines: bytes) -> tuple[int, Mapping[str, str], int]:
     if version == b"HTTP/1.0":
         headers["connection"] = "close"
     return int(status), headers, int(length)
-
-
-def _line(answers: BinaryIO) -> bytes:
-    line = answers.readline(_MAX_LINE)
-    if not line.endswith(b"\n"):
-        raise ConnectionError("the connection ended before an answer")
-    return line.rstrip(b"\r\n")
