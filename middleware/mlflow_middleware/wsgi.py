@@ -49,7 +49,11 @@ class TraceMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         environ.setdefault(SETTINGS_KEY, self.settings)
-        if not self.settings.enabled or REQUEST_KEY in environ or _is_traced_around(environ):
+        if (
+            not self.settings.enabled
+            or REQUEST_KEY in environ
+            or (request_trace.current() and _is_traced_around(environ))
+        ):
             return self.app(environ, start_response)
         trace = _opened(environ, self.settings)
         if trace is None:
@@ -310,17 +314,19 @@ def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: value
         for key, value in environ.items()
-        if (name := (_header_name if len(key) <= _MAX_KNOWN else _header_name.__wrapped__)(key))
+        if key.startswith(_HEADERS)
+        and (name := (_header_name if len(key) <= _MAX_KNOWN else _header_name.__wrapped__)(key))
         and isinstance(value, str)
         and value
     }
 
 
+_HEADERS = ("HTTP_", "CONTENT_TYPE", "CONTENT_LENGTH")
 _MAX_KNOWN = 64
 """Characters of a key of an environ that is remembered."""
 
 
-@functools.lru_cache(maxsize=1024)  # of 30 keys of an environ, 10 or so are headers: 3 us instead of 10
+@functools.lru_cache(maxsize=256)
 def _header_name(key: str) -> str | None:
     """The header that a key of an environ stands for, in lower case."""
     is_header = key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")

@@ -78,7 +78,6 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_p
 from mlflow_middleware.mlflow_seam import current, encoding, roots
 from mlflow_middleware.mlflow_seam.current import Entered as Entered
 from mlflow_middleware.mlflow_seam.current import Undo as Undo
-from mlflow_middleware.mlflow_seam.current import current_context as current_context
 from mlflow_middleware.mlflow_seam.current import current_span as current_span
 from mlflow_middleware.mlflow_seam.current import leave as leave
 from mlflow_middleware.mlflow_seam.current import resume as resume
@@ -502,7 +501,8 @@ class _Processor(BaseMlflowSpanProcessor):
     def begin(self, root: PlainRoot) -> None:
         """Give a root that is plain data what MLflow gives to each trace when it begins, where it is of this moment."""
         run = fluent._get_latest_active_run() if _runs is None or _runs else None
-        root.experiment_id = _chosen_experiment(self._destination(), run)
+        destination = self._destination()
+        root.experiment_id = _chosen_experiment(destination, run) if destination or run else active_experiment_id()
         inside = roots.inside.get()
         root.client_request_id = inside.client_request_id if inside else None
         root.has_surroundings = bool(run or not self._is_slim or _USER_TRACE_CONTEXT.get() or _may_have_a_model())
@@ -598,7 +598,10 @@ def _may_have_a_model() -> bool:
     """Whether some thread has an active model; to ask MLflow takes 1.2 us, this 0.2."""
     if not _models:
         return _models is None or bool(fluent._get_active_model_id_global())  # which asks this thread
-    return any(each.model_id for each in list(_models.values()))
+    for each in list(_models.values()):  # noqa: SIM110 -- a generator takes twice as long
+        if each.model_id:
+            return True
+    return False
 
 
 _LIVE_SPAN = {"_span", "_attachments", "_attributes", "_links", "_original_name"}

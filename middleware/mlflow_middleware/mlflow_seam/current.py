@@ -48,16 +48,23 @@ def attach(span: OTelSpan) -> Entered:
     return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(span)))
 
 
-def leave(entered: Entered) -> None:
-    """Make current again what was current before; to be called in the same context."""
+def leave(entered: Entered) -> Context:
+    """Make current again what was current before; to be called in the same context.
+
+    Returns:
+        What was current until now, for `resume`.
+    """
     if not isinstance(entered, Token):
+        left = current_context()
         entered()
-        return
+        return left
+    left = _isolated.get()
     try:
         _isolated.reset(entered)
     except ValueError as error:  # an async generator that ends in another task's context
         if "different Context" not in str(error):
             raise
+    return left
 
 
 def silence() -> Undo:
