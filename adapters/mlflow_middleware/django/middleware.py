@@ -190,7 +190,7 @@ def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
             response.headers[name] = before
         elif response.headers.get(name) == value:
             del response.headers[name]
-    changed = list(_changed(response, trace.response_headers() or (), "origin" in trace.exchange.headers))
+    changed = _changed(response, trace.response_headers() or (), "origin" in trace.exchange.headers)
     for name, value, _ in changed:
         response.headers[name] = value
     vars(response)[_HEADERS] = changed
@@ -198,15 +198,14 @@ def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
 
 def _changed(
     response: HttpResponseBase, ours: Iterable[tuple[str, str]], cross_origin: bool
-) -> Iterator[tuple[str, str, str | None]]:
+) -> list[tuple[str, str, str | None]]:
     """The headers that the response gets: name, value, and the app's own value before."""
     if not cross_origin:  # nothing to expose: 10 us less
-        yield from ((name, value, None) for name, value in ours if name not in response.headers)
-        return
+        return [(name, value, None) for name, value in ours if name not in response.headers]
     own = {name.lower(): value for name, value in response.items()}
     joined = list(response.items())
     join(joined, ours, cross_origin=True)
-    yield from ((name, value, own.get(name.lower())) for name, value in joined if own.get(name.lower()) != value)
+    return [(name, value, own.get(name.lower())) for name, value in joined if own.get(name.lower()) != value]
 
 
 _HEADERS = "_mlflow_middleware_headers"

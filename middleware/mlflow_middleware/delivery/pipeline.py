@@ -39,7 +39,7 @@ _MAX_HEAD = 65536
 _MAX_DIGITS = 12
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """A server's answer, with the names that ``requests.Response`` has for its parts.
 

@@ -203,7 +203,7 @@ def _trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
 # --- from a finished trace to our delivery ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TraceContent:
     """What of a trace goes over the wire.
 
