@@ -39,7 +39,7 @@ def test_traces_are_captured_and_nothing_is_sent(server: MLflowServer) -> None:
         stand_in.mode = "500"
         printed = run_pytest("tests/apps/captured.py", "-k", "not waited_before", MLFLOW_TRACKING_URI=stand_in.uri)
         assert stand_in.failed == 0, printed
-    assert "10 passed, 1 deselected" in printed
+    assert "11 passed, 1 deselected" in printed
 
 
 def test_without_a_tracking_server() -> None:

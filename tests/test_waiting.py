@@ -69,6 +69,25 @@ def test_a_request_that_is_not_kept_can_be_asked_for_later(late: Callable[[], ob
     assert guard.failures == before
 
 
+@pytest.mark.parametrize(
+    "late",
+    [
+        mlflow.get_current_active_span,
+        lambda: mlflow.update_current_trace(tags={"a": "b"}),
+        lambda: annotate(tags={"a": "b"}),
+    ],
+)
+def test_a_request_that_waits_can_be_asked_for(late: Callable[[], object]) -> None:
+    """A task that goes on after it takes nothing from what is sent."""
+    (waiting,), _ = asked(late=late)
+
+    encoded = EncodedTrace.encode(waiting)
+    info = json.loads(encoded.info)["trace"]["trace_info"]
+    assert (info["tags"]["mlflow.trace.session"], info["tags"]["http.status_code"]) == ("s-1", "200")
+    assert info["response_preview"] == "ok"
+    assert b"session.id" in encoded.otlp
+
+
 @pytest.mark.parametrize("headers", [[(b"x-large", b"x" * 60_000)], [(b"x" * 60_000, b"1")]])
 def test_large_headers_count(headers: list[tuple[bytes, bytes]]) -> None:
     """They are held until the trace is read, so they take their room in the queue."""

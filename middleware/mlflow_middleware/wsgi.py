@@ -43,7 +43,6 @@ class TraceMiddleware:
     def __init__(self, app: WSGIApplication, *, settings: Settings | None = None, **options: object) -> None:
         self.app = app
         self.settings = settings or Settings.load(**options)
-        self._safe_route = guarded(self.route)
         request_trace.start(self.settings)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -68,38 +67,14 @@ class TraceMiddleware:
             environ["wsgi.input"] = ReadBody(environ["wsgi.input"], trace)
         trace.activate()
         try:
-            result = self.app(environ, self._observed(environ, start_response, trace))
+            result = self.app(environ, _observed(start_response, trace))
         except BaseException as error:
-            trace.exchange.route = self._safe_route(environ) or trace.exchange.route
             trace.failed(error)
             trace.finish()
             raise
         finally:
             trace.deactivate()
         return _finishing(result, environ, trace)
-
-    def route(self, environ: WSGIEnvironment) -> str | None:
-        """The template of the route that the app took; plain WSGI knows none."""
-        return None
-
-    def _observed(self, environ: WSGIEnvironment, start_response: StartResponse, trace: RequestTrace) -> StartResponse:
-        def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-            trace.exchange.route = self._safe_route(environ) or trace.exchange.route
-            headers = _with_our_headers(status, headers, trace) or headers
-            write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
-
-            def written(chunk: bytes) -> object:
-                try:
-                    done = write(chunk)
-                except OSError:
-                    trace.disconnected(certainly=True)
-                    raise
-                trace.sent(chunk)
-                return done
-
-            return written
-
-        return observed
 
 
 def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: RequestTrace) -> Iterable[bytes]:
@@ -276,6 +251,25 @@ class _SilentChunks:
                 self._result.close()
             finally:
                 undo()
+
+
+def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:
+    def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        headers = _with_our_headers(status, headers, trace) or headers
+        write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+        def written(chunk: bytes) -> object:
+            try:
+                done = write(chunk)
+            except OSError:
+                trace.disconnected(certainly=True)
+                raise
+            trace.sent(chunk)
+            return done
+
+        return written
+
+    return observed
 
 
 @guarded

@@ -101,6 +101,7 @@ def test_flask(captured_traces: list[Trace]) -> None:
         assert flask.request.json
         annotate(session_id="s-1")
         opened("inside")
+        flask.copy_current_request_context(lambda: None)()  # after which Werkzeug has forgotten the request
         return {"answer": 42}
 
     @app.get("/stream")
@@ -116,12 +117,15 @@ def test_flask(captured_traces: list[Trace]) -> None:
     assert len(captured_traces) == 1
     assert client.get("/stream").text == "ab"
     client.get("/fail")
+    app.testing = True
+    with pytest.raises(ZeroDivisionError):
+        client.get("/fail")
 
-    assert names(captured_traces) == ["POST /chats/<chat_id>", "GET /stream", "GET /fail"]
+    assert names(captured_traces) == ["POST /chats/<chat_id>", "GET /stream", "GET /fail", "GET /fail"]
     check_chat(captured_traces[0], ["POST /chats/<chat_id>", "inside"])
     assert captured_traces[1].data.spans[0].outputs == "ab"
     assert captured_traces[1].info.state == "OK"
-    assert captured_traces[2].info.state == "ERROR"
+    assert [trace.info.state for trace in captured_traces[2:]] == ["ERROR", "ERROR"]
 
 
 def test_django(captured_traces: list[Trace]) -> None:
@@ -201,6 +205,18 @@ def test_an_answer_that_is_closed_later() -> None:
     del forgotten
 
     assert (names(first), names(second)) == (["GET", "GET"], [])
+
+
+def test_an_answer_that_is_a_list(captured_traces: list[Trace]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"ab"]
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    WSGIMiddleware(app)(environ, lambda *_: bytearray().extend)
+
+    assert names(captured_traces) == ["GET"]
 
 
 def test_nested_captures() -> None:

@@ -13,19 +13,16 @@ mlflow-check`` says whether traces can reach their server, and what is wrong if 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from flask import Flask, got_request_exception
+from flask import Flask, got_request_exception, request, request_started
 
 from mlflow_middleware import check
 from mlflow_middleware.flask.feedback import feedback_blueprint
 from mlflow_middleware.request_trace import annotate, current, outbound_headers
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.wsgi import TraceMiddleware
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = ["MLflowMiddleware", "annotate", "feedback_blueprint", "outbound_headers"]
 
@@ -55,8 +52,9 @@ class MLflowMiddleware:
             return
         settings = Settings.load(app.config.get(CONFIG_KEY), **self._options)
         app.extensions[EXTENSION_KEY] = self
-        app.wsgi_app = _TraceMiddleware(app.wsgi_app, settings=settings)  # type: ignore[method-assign]
+        app.wsgi_app = TraceMiddleware(app.wsgi_app, settings=settings)  # type: ignore[method-assign]
         app.cli.add_command(_check_command(settings))
+        request_started.connect(_routed, app)
         got_request_exception.connect(_failed, app)
 
 
@@ -72,14 +70,11 @@ def _check_command(settings: Settings) -> click.Command:
     return command
 
 
-class _TraceMiddleware(TraceMiddleware):
-    """The WSGI middleware, which knows Flask's routes."""
-
-    def route(self, environ: WSGIEnvironment) -> str | None:
-        """The rule that matched, in this app or in one that is mounted in it."""
-        request = environ.get("werkzeug.request")  # where Werkzeug has the request: a signal that it began takes 6 us
-        rule = getattr(request, "url_rule", None)
-        return None if request is None or rule is None else f"{request.script_root}{rule.rule}"
+def _routed(sender: Flask, **_: Any) -> None:
+    trace = current()
+    asked = request._get_current_object()  # type: ignore[attr-defined] # looked up once, which takes 1 us each time
+    if trace is not None and asked.url_rule is not None:
+        trace.exchange.route = asked.script_root + asked.url_rule.rule
 
 
 def _failed(sender: Flask, exception: Exception, **_: Any) -> None:

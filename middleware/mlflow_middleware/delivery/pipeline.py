@@ -31,8 +31,8 @@ MIN_SLEEP, MAX_SLEEP = 0.005, 0.5
 WAITED = 0.001
 """Seconds of reading an answer after which it was not there yet."""
 
-FASTER = 0.8
-"""The share of the pace that the server is thought to have, where all its answers were there already."""
+SHARE, SHARE_OF_REST = 0.9, 1.1
+"""How much of the time that answers take, by the last batch's pace, is slept at first, and for those that are left."""
 
 _BUFFER = 65536
 _MAX_HEAD = 65536
@@ -129,7 +129,7 @@ class Pipeline:
             self.depth = 1
         used, answers = self._socket, self._answers
         left = len(bodies)
-        waited = True
+        has_waited = False
         try:
             while True:
                 left -= 1
@@ -138,19 +138,20 @@ class Pipeline:
                     left = 0
                 yield answer
                 if not left or answers is None:
-                    if len(bodies) > 1:  # where the last one was there already, the server is faster than was thought
-                        self._pace = (time.monotonic() - began) / len(bodies) if waited else self._pace * FASTER
+                    if len(bodies) > 1:  # where all were there already, the server is faster than was thought
+                        is_known = has_waited or not self._pace
+                        self._pace = (time.monotonic() - began) / len(bodies) if is_known else self._pace / 2
                     return
-                if answers.is_empty:
-                    self._rest(left)
                 asked = time.monotonic()
                 answer = answers.read()
-                waited = time.monotonic() - asked > WAITED
+                if time.monotonic() - asked > WAITED:
+                    has_waited = True
+                    self._rest(SHARE_OF_REST * (left - 1))
         finally:
             if left and self._socket is used:
                 self.close()
 
-    def _rest(self, answers: int) -> None:
+    def _rest(self, answers: float) -> None:
         """Sleep while so many answers come in: to be woken for each costs the app 0.1 ms each time."""
         pause = min(MAX_SLEEP, self._pace * answers)
         if answers > 1 and pause > MIN_SLEEP:
@@ -181,7 +182,7 @@ class Pipeline:
         except ConnectionError:  # a server that has refused may close before it has read all: 413 for one
             early = answers.read()
             return Answer(early.status_code, {**early.headers, "connection": "close"}, early.content)
-        self._rest(count)
+        self._rest(SHARE * count)
         return answers.read()
 
     def _open(self) -> tuple[socket.socket, _Answers]:
@@ -210,7 +211,7 @@ def _ends(answer: Answer) -> bool:
 
 
 class _Answers:
-    """The answers of one connection, many of them with one call of the system.
+    """The answers of one connection; without TLS, many of them with one call of the system.
 
     Args:
         connection: The connection.
@@ -220,11 +221,6 @@ class _Answers:
         self._connection = connection
         self._received = bytearray()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was received that was not read yet."""
-        return not self._received
-
     def read(self) -> Answer:
         """Read one answer.
 
@@ -232,12 +228,12 @@ class _Answers:
             ConnectionError: The connection ended first.
             Unreadable: It is not as plain as an MLflow server's.
         """
-        while (end := self._received.find(b"\r\n\r\n")) < 0:
+        while (end := self._received.find(b"\n\r\n")) < 0:
             if b"\n\n" in self._received or len(self._received) > _MAX_HEAD:
                 raise Unreadable("no HTTP/1.1 answer")
             self._receive("before an answer")
         status, headers, length = _parsed(self._taken(end))
-        del self._received[: len(b"\r\n\r\n")]
+        del self._received[: len(b"\n\r\n")]
         while len(self._received) < length:
             self._receive("inside an answer")
         return Answer(status, headers, self._taken(length))
@@ -257,7 +253,7 @@ class _Answers:
 @functools.lru_cache(maxsize=64)  # answers of the same second have the same head
 def _parsed(lines: bytes) -> tuple[int, Mapping[str, str], int]:
     """Status, headers and length of an answer."""
-    first, *rest = lines.split(b"\r\n")
+    first, *rest = lines.split(b"\n")
     version, _, reason = first.partition(b" ")
     status = reason[:3]
     if not version.startswith(b"HTTP/1.") or not status.isdigit() or not 200 <= int(status) <= 599:

@@ -49,8 +49,8 @@ AHEAD = 128
 """Traces that wait for a server encoded. More are encoded as these are sent: while an app has more requests than the
 server can take, all of the processor is the app's."""
 
-AT_ONCE = 4
-"""Traces that are encoded together: they take less than `MAX_STRETCH`."""
+AT_ONCE, AT_ONCE_BYTES = 4, 16 * 1024
+"""Traces that are encoded together, and what they may hold: they take about `MAX_STRETCH`."""
 
 MAX_STRETCH = 0.0005
 """Seconds of encoding after which the app's threads are let in, for as long: the interpreter would do that after 5 ms,
@@ -283,7 +283,7 @@ class Sender:
             if not (all_of_them or self._queue.in_a_hurry) and now - stretch > longest:
                 time.sleep(MAX_STRETCH)
                 stretch = time.monotonic()
-            next_ones = list(islice(destination.unread, AT_ONCE))
+            next_ones = _few(destination.unread)
             if all_of_them and now - began > MAX_GIVE_UP:
                 for trace in next_ones:
                     trace.forget_contents()
@@ -570,6 +570,18 @@ class Sender:
             logger.warning("%s; traces wait in memory instead", problem)
 
 
+def _few(traces: Iterable[FinishedTrace]) -> list[FinishedTrace]:
+    """The next ones that are to be encoded together, at least one."""
+    found: list[FinishedTrace] = []
+    size = 0
+    for trace in islice(traces, AT_ONCE):
+        size += trace.size
+        if found and size > AT_ONCE_BYTES:
+            break
+        found.append(trace)
+    return found
+
+
 def _read_step_by_step(traces: Sequence[FinishedTrace]) -> None:
     """Take each step of reading for all of them before the next one, which a processor does better: 85 us instead of
     97 to encode a trace."""
@@ -578,7 +590,7 @@ def _read_step_by_step(traces: Sequence[FinishedTrace]) -> None:
             trace.describe()
         for trace in traces:
             trace.read_contents()
-    except Exception as error:  # shows again when this trace is encoded, and is told there
+    except Exception as error:  # it will fail again when its content is asked for, and is told there
         logger.debug("a trace cannot be read", exc_info=error)
 
 

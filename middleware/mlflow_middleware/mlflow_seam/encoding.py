@@ -386,13 +386,13 @@ def _size_of(span: LiveSpan) -> int:
 
 
 def _size_of_plain(root: Plain, span: bytes) -> int:
-    """As `_size_of`, given the span in OTLP: that of bodies, and of the rest as good as that."""
+    """As `_size_of`, given the span in OTLP: exact for bodies, and to some bytes for what else is plain ASCII."""
     texts = "".join(root.texts.values())
     escaped = len(encode_basestring_ascii(texts)) - len(texts.encode("utf-8", "replace"))
     return len(span) + escaped + _MORE + _MORE_OF_EACH * (len(root.common.attributes) + len(root.attributes))
 
 
-_MORE, _MORE_OF_EACH = 280, 4
+_MORE, _MORE_OF_EACH = 228, 4
 """Bytes that the JSON of a span and of each of its texts takes more than OTLP, about."""
 
 _AROUND = len('"": "", ')

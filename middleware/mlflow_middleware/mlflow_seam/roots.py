@@ -362,13 +362,18 @@ class PlainRoot:
     def _described(self) -> None:
         """Have it described, if that has not happened yet; to be called under the lock."""
         describe, self._describe = self._describe, None
-        if describe is not None:
+        if describe is None:
+            return
+        try:
             self._source.processor.describe(self)
             self.attributes = {SpanAttributeKey.REQUEST_ID: self.trace_id}
             if said := describe(self.trace_metadata):
                 self._take(said)
             if not self._common.name:
                 self.tags.setdefault(TraceTagKey.TRACE_NAME, self.name)
+        except BaseException:
+            self._describe = describe  # else the next one to ask would take it for described
+            raise
 
     def _take(self, said: Description) -> None:
         if said.common is not None:
@@ -631,10 +636,11 @@ class PlainRoot:
             made.hold()
         if self.end_time is not None:
             made.end_quietly(self.end_time)
+        if self.finished:  # it waits for delivery, or may come once more
+            self.finished.made(trace)
         if self._is_discarded or (self.end_time is not None and not self._is_held):
             made.discard()  # nothing more will come of it
         elif self.finished:
-            self.finished.made(trace)
             vars(live)[_EXPORTER].goes_on(self.context.trace_id, self.finished)
         in_flight.pop(self.context.trace_id, None)
         return made
