@@ -4,7 +4,7 @@
 
 Each way has an app process and an experiment of its own on one real MLflow server on SQLite; in each round all of them
 run, and take short turns. Nothing is asserted: times differ from machine to machine, so look at the ratios. Where a
-target is missed, the last lines say so. Takes about an hour on two cores that have nothing else to do.
+target is missed, the last lines say so. Takes about 45 minutes on two cores that have nothing else to do.
 """
 
 from __future__ import annotations
