@@ -53,14 +53,15 @@ def asked(
     return waiting, results
 
 
-@pytest.mark.parametrize(
-    "late",
-    [
-        mlflow.get_current_active_span,
-        lambda: mlflow.update_current_trace(tags={"a": "b"}),
-        lambda: annotate(tags={"a": "b"}),
-    ],
-)
+LATE = [
+    mlflow.get_current_active_span,
+    lambda: mlflow.update_current_trace(tags={"a": "b"}),
+    lambda: annotate(tags={"a": "b"}),
+]
+"""What a task may ask for that goes on after its request."""
+
+
+@pytest.mark.parametrize("late", LATE)
 def test_a_request_that_is_not_kept_can_be_asked_for_later(late: Callable[[], object]) -> None:
     """A task that goes on after it gets no error, and nothing comes of what it says."""
     before = dict(guard.failures)
@@ -69,14 +70,7 @@ def test_a_request_that_is_not_kept_can_be_asked_for_later(late: Callable[[], ob
     assert guard.failures == before
 
 
-@pytest.mark.parametrize(
-    "late",
-    [
-        mlflow.get_current_active_span,
-        lambda: mlflow.update_current_trace(tags={"a": "b"}),
-        lambda: annotate(tags={"a": "b"}),
-    ],
-)
+@pytest.mark.parametrize("late", LATE)
 def test_a_request_that_waits_can_be_asked_for(late: Callable[[], object]) -> None:
     """A task that goes on after it takes nothing from what is sent."""
     (waiting,), _ = asked(late=late)

@@ -166,8 +166,7 @@ class RequestTrace:
         exchange = self.exchange
         exchange.status = int(status)  # it may be an HTTPStatus
         exchange.response_type, exchange.response_encoding = content_type, content_encoding
-        if not self._identified:
-            self._identify()
+        self._identify()
 
     @guarded
     def accepted(self) -> None:
@@ -239,7 +238,7 @@ class RequestTrace:
         span = self._span
         if not self._ended and span:
             self._complete()
-            if (self._settings.sample_ratio >= 1.0 or self._is_kept(span)) and span.hold():
+            if self._is_kept(span) and span.hold():
                 self._ended = True
                 self._end(span, is_kept=True)
 
@@ -425,12 +424,13 @@ class RequestTrace:
     def _end(self, span: mlflow_seam.RootSpan, is_kept: bool = False) -> None:
         if self._left_out:
             span.discard()
-        elif not (is_kept or self._settings.sample_ratio >= 1.0 or self._is_kept(span)) and span.discard():
+        elif not (is_kept or self._is_kept(span)) and span.discard():
             delivery.sampled_out()
         span.end(self._finish_at, self._held())
 
     def _is_kept(self, span: mlflow_seam.RootSpan) -> bool:
-        """To be asked where `sample_ratio` leaves something out."""
+        if self._settings.sample_ratio >= 1.0:
+            return True
         known = None if self._is_described else self.identity.session_id
         session = known or span.metadata(SESSION_TAG)  # which has it described, if only to be dropped
         failed = span.failed or self.exchange.status in self._settings.error_statuses

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 EXPOSE = "access-control-expose-headers"
 """https://fetch.spec.whatwg.org/#http-access-control-expose-headers"""
 
 
-def join(headers: list[tuple[str, str]], ours: Iterable[tuple[str, str]], *, cross_origin: bool) -> None:
+def join(headers: list[tuple[str, str]], ours: Collection[tuple[str, str]], *, cross_origin: bool) -> None:
     """Add our headers to a response's, in place.
 
     Args:
@@ -17,17 +17,10 @@ def join(headers: list[tuple[str, str]], ours: Iterable[tuple[str, str]], *, cro
         cross_origin: Whether the request came with an ``Origin``: then scripts may read only what is exposed.
     """
     present = {name.lower(): index for index, (name, _) in enumerate(headers)}
-    if not cross_origin:
-        headers += [(name, value) for name, value in ours if name.lower() not in present]
-        return
-    exposed = [value for name, value in headers if name.lower() == EXPOSE]
+    exposed = [value for name, value in headers if name.lower() == EXPOSE] if cross_origin else []
+    headers += [(name, value) for name, value in ours if name.lower() not in present]
     have = {part.strip().lower() for value in exposed for part in value.split(",")}
-    names = []
-    for name, value in ours:
-        if name.lower() not in present:
-            headers.append((name, value))
-        if name.lower() not in have:
-            names.append(name)
+    names = [name for name, _ in ours if name.lower() not in have] if cross_origin else []
     if not names or "*" in have:
         return
     if EXPOSE not in present:

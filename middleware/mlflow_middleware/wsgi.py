@@ -48,11 +48,7 @@ class TraceMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         environ.setdefault(SETTINGS_KEY, self.settings)
-        if (
-            not self.settings.enabled
-            or REQUEST_KEY in environ
-            or (request_trace.current() and _is_traced_around(environ))
-        ):
+        if not self.settings.enabled or REQUEST_KEY in environ or _is_traced_around(environ):
             return self.app(environ, start_response)
         trace = _opened(environ, self.settings)
         if trace is None:
@@ -306,22 +302,17 @@ def _path(environ: WSGIEnvironment) -> str:
 def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:
     """The request headers of a WSGI environ, or of Django's ``request.META``: lower-case names."""
     return {
-        name: value
+        (_header_name if len(key) <= _MAX_KNOWN else _header_name.__wrapped__)(key): value
         for key, value in environ.items()
-        if key.startswith(_HEADERS)
-        and (name := (_header_name if len(key) <= _MAX_KNOWN else _header_name.__wrapped__)(key))
-        and isinstance(value, str)
-        and value
+        if (key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")) and isinstance(value, str) and value
     }
 
 
-_HEADERS = ("HTTP_", "CONTENT_TYPE", "CONTENT_LENGTH")
 _MAX_KNOWN = 64
 """Characters of a key of an environ that is remembered."""
 
 
 @functools.lru_cache(maxsize=256)
-def _header_name(key: str) -> str | None:
+def _header_name(key: str) -> str:
     """The header that a key of an environ stands for, in lower case."""
-    is_header = key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
-    return key.removeprefix("HTTP_").replace("_", "-").lower() if is_header else None
+    return key.removeprefix("HTTP_").replace("_", "-").lower()

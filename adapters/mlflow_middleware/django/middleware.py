@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -197,7 +197,7 @@ def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
 
 
 def _changed(
-    response: HttpResponseBase, ours: Iterable[tuple[str, str]], cross_origin: bool
+    response: HttpResponseBase, ours: Collection[tuple[str, str]], cross_origin: bool
 ) -> list[tuple[str, str, str | None]]:
     """The headers that the response gets: name, value, and the app's own value before."""
     if not cross_origin:  # nothing to expose: 10 us less

@@ -104,15 +104,15 @@ def read(data: bytes, size: int, content_type: str, content_encoding: str, limit
         redactor: Knows which keys hold secrets.
     """
     kind = content_type[:_MAX_NAME]
+    unread = {"content_type": kind, "bytes": size}
     try:
         decoded = decoding.decoded(data[:limit], content_encoding, limit)
         if decoded is None:
-            unread = {"content_type": kind, "bytes": size, "content_encoding": content_encoding[:_MAX_NAME]}
-            return Content(unread, cut=False)
+            return Content({**unread, "content_encoding": content_encoding[:_MAX_NAME]}, cut=False)
         kept, cut = decoded
         cut = cut or min(len(data), limit) < size
         if not kept:
-            return Content({"content_type": kind, "bytes": size} if cut else None, cut)
+            return Content(unread if cut else None, cut)
         reader = _reader(kind)
         if reader is _json and not cut:
             try:
@@ -123,7 +123,7 @@ def read(data: bytes, size: int, content_type: str, content_encoding: str, limit
         return Content(value, cut, streams.usage_of(value))
     except Exception as error:  # no body may take the rest of its trace with it
         report("reading a body", error)
-        return Content({"content_type": kind, "bytes": size}, cut=True)
+        return Content(unread, cut=True)
 
 
 def _as_it_is(data: bytes, redactor: Redactor) -> Content:

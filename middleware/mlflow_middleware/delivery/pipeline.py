@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.mlflow_seam import Address
 
 DEPTH = 32
@@ -94,7 +95,7 @@ class Pipeline:
             OSError: Nothing was answered at all.
             Unreadable: See there.
         """
-        bodies = bodies[: self._fitting(bodies)]
+        bodies = fitting(bodies, self.depth, MAX_AHEAD_BYTES, len)
         answered = 0
         try:
             for answer in self._exchange(self._head(path, headers), bodies):
@@ -111,15 +112,6 @@ class Pipeline:
         if self._socket is not None:
             self._socket.close()
         self._socket = self._answers = None
-
-    def _fitting(self, bodies: Sequence[bytes]) -> int:
-        count = size = 0
-        for body in bodies[: self.depth]:
-            size += len(body)
-            if count and size > MAX_AHEAD_BYTES:
-                break
-            count += 1
-        return count
 
     def _exchange(self, head: bytes, bodies: Sequence[bytes]) -> Iterator[Answer]:
         requests = b"".join(b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in bodies)

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 from typing import ParamSpec, TypeVar
 
 from mlflow_middleware import mlflow_seam
 from mlflow_middleware.delivery.connection import ConnectionProblem, printable, resolve_experiment, serves
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.delivery.queue import MAX_BATCH, TraceQueue
 from mlflow_middleware.delivery.sinks import Refused, Sink, TryAgain, sink_for
 from mlflow_middleware.delivery.spool import Spool, SpoolProblem
@@ -283,7 +284,7 @@ class Sender:
             if not (all_of_them or self._queue.in_a_hurry) and now - stretch > longest:
                 time.sleep(MAX_STRETCH)
                 stretch = time.monotonic()
-            next_ones = _few(destination.unread)
+            next_ones = fitting(destination.unread, AT_ONCE, AT_ONCE_BYTES, lambda trace: trace.size)
             if all_of_them and now - began > MAX_GIVE_UP:
                 for trace in next_ones:
                     trace.forget_contents()
@@ -362,14 +363,7 @@ class Sender:
         """The oldest traces, all of one experiment; they stay in ``waiting`` meanwhile, so that an exit finds them."""
         target = destination.waiting[0].experiment_id
         same = (trace for trace in destination.waiting if trace.experiment_id == target and not trace.settled)
-        batch: list[EncodedTrace] = []
-        size = 0
-        for trace in islice(same, destination.batch):
-            size += trace.raw
-            if batch and size > MAX_BATCH_BYTES:
-                break
-            batch.append(trace)
-        return batch
+        return fitting(same, destination.batch, MAX_BATCH_BYTES, lambda trace: trace.raw)
 
     def _send(self, destination: Destination, batch: list[EncodedTrace]) -> None:
         experiment_id = destination.experiment_of(batch[0])
@@ -568,18 +562,6 @@ class Sender:
         if time.monotonic() - self._spool_logged_at >= LOG_INTERVAL:
             self._spool_logged_at = time.monotonic()
             logger.warning("%s; traces wait in memory instead", problem)
-
-
-def _few(traces: Iterable[FinishedTrace]) -> list[FinishedTrace]:
-    """The next ones that are to be encoded together, at least one."""
-    found: list[FinishedTrace] = []
-    size = 0
-    for trace in islice(traces, AT_ONCE):
-        size += trace.size
-        if found and size > AT_ONCE_BYTES:
-            break
-        found.append(trace)
-    return found
 
 
 def _read_step_by_step(traces: Sequence[FinishedTrace]) -> None:

@@ -501,8 +501,7 @@ class _Processor(BaseMlflowSpanProcessor):
     def begin(self, root: PlainRoot) -> None:
         """Give a root that is plain data what MLflow gives to each trace when it begins, where it is of this moment."""
         run = fluent._get_latest_active_run() if _runs is None or _runs else None
-        destination = self._destination()
-        root.experiment_id = _chosen_experiment(destination, run) if destination or run else active_experiment_id()
+        root.experiment_id = _chosen_experiment(self._destination(), run)
         inside = roots.inside.get()
         root.client_request_id = inside.client_request_id if inside else None
         root.has_surroundings = bool(run or not self._is_slim or _USER_TRACE_CONTEXT.get() or _may_have_a_model())
@@ -598,10 +597,7 @@ def _may_have_a_model() -> bool:
     """Whether some thread has an active model; to ask MLflow takes 1.2 us, this 0.2."""
     if not _models:
         return _models is None or bool(fluent._get_active_model_id_global())  # which asks this thread
-    for each in list(_models.values()):  # noqa: SIM110 -- a generator takes twice as long
-        if each.model_id:
-            return True
-    return False
+    return any(each.model_id for each in list(_models.values()))
 
 
 _LIVE_SPAN = {"_span", "_attachments", "_attributes", "_links", "_original_name"}
