@@ -27,7 +27,7 @@ pytestmark = pytest.mark.once
 
 AS_NOBODY = """
 import os
-from mlflow_middleware import check, delivery, mlflow_seam, settings
+from mlflow_middleware import check, delivery, mlflow_bridge, settings
 from mlflow_middleware.delivery import spool
 if os.geteuid() == 0:
     os.setgroups([])

@@ -19,7 +19,7 @@ CORE = ROOT / "middleware" / "mlflow_middleware"
 ADAPTERS = ROOT / "adapters" / "mlflow_middleware"
 SOURCES = sorted([*CORE.rglob("*.py"), *ADAPTERS.rglob("*.py")])
 CORE_SOURCES = sorted(CORE.rglob("*.py"))
-SEAM = CORE / "mlflow_seam"
+BRIDGE = CORE / "mlflow_bridge"
 FRAMEWORKS = {"fastapi", "starlette", "flask", "werkzeug", "django"}
 TRACING = {"mlflow", "opentelemetry"}
 
@@ -97,7 +97,7 @@ def test_no_path_exists_in_both_roots() -> None:
     assert both[0] & both[1] == set()
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if SEAM not in path.parents], ids=relative)
+@pytest.mark.parametrize("path", [path for path in SOURCES if BRIDGE not in path.parents], ids=relative)
 def test_only_the_seam_touches_what_is_private(path: Path) -> None:
     """No other module imports or reads a private name of MLflow or OpenTelemetry."""
     assert private_uses(path.read_text()) == []

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from mlflow_middleware.delivery.pipeline import Pipeline, Unreadable
-from mlflow_middleware.mlflow_seam import Address
+from mlflow_middleware.mlflow_bridge import Address
 
 pytestmark = pytest.mark.once
 

@@ -12,7 +12,7 @@ import pytest
 from mlflow_middleware import delivery, guard
 from mlflow_middleware.asgi import Message, Receive, Scope, Send, TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
-from mlflow_middleware.mlflow_seam import FinishedTrace
+from mlflow_middleware.mlflow_bridge import FinishedTrace
 from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.settings import Settings
 

@@ -15,7 +15,7 @@ from wsgiref.validate import validator
 import mlflow
 import pytest
 
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.request_trace import current
 from mlflow_middleware.wsgi import TraceMiddleware
 from tests.conftest import Traces
@@ -129,7 +129,7 @@ def test_what_the_app_sets_in_its_context_stays(options: dict[str, Any]) -> None
     next(chunks)
     assert set_by_the_app.get() == "called"
     assert current() is None
-    assert mlflow_seam.current_span() is None
+    assert mlflow_bridge.current_span() is None
     list(chunks)
     assert set_by_the_app.get() == "read"
 
@@ -150,7 +150,7 @@ def test_a_span_stays_open_from_chunk_to_chunk() -> None:
         yield b"c"
 
     for _ in TraceMiddleware(app)({"REQUEST_METHOD": "GET"}, lambda *_: bytearray().extend):
-        assert mlflow_seam.current_span() is None
+        assert mlflow_bridge.current_span() is None
     assert len(parents) == 2
     assert all(seen is not None and seen == expected for seen, expected in parents)
 

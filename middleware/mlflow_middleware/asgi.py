@@ -18,7 +18,7 @@ import functools
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, overload
 
-from mlflow_middleware import delivery, mlflow_seam, request_trace
+from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
@@ -80,7 +80,7 @@ class TraceMiddleware:
         return None
 
     async def _silenced(self, scope: Scope, receive: Receive, send: Send) -> None:
-        undo = mlflow_seam.silence()
+        undo = mlflow_bridge.silence()
         try:
             await self.app(scope, receive, send)
         finally:

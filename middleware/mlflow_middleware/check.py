@@ -7,7 +7,6 @@ so that it fits a container's start-up or readiness command.
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import json
 import os
@@ -50,9 +49,6 @@ MAX_TRIES = 500
 
 PROBE = "mlflow-middleware check"
 """The name of the probe trace."""
-
-_UNTESTED = "3.18"
-"""The first version of MLflow's client that this was not tested with."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 _DELETE = "/api/2.0/mlflow/traces/delete-traces"
@@ -193,14 +189,13 @@ class _Chain:
 
     def client(self) -> str:
         """MLflow can be imported, and is of a known shape."""
-        try:
-            from mlflow_middleware import mlflow_seam
-        except (ImportError, AttributeError, TypeError) as error:
-            raise Wrong(_unknown_client(_installed_mlflow(), f": {error}")) from error
-        if not mlflow_seam.is_known_shape():
-            raise Wrong(_unknown_client(mlflow_seam.MLFLOW_VERSION))
-        package = "mlflow-tracing (slim)" if mlflow_seam.is_slim() else "mlflow (full)"
-        return f"{package} {mlflow_seam.MLFLOW_VERSION}"
+        from mlflow_middleware import mlflow_bridge
+
+        found = mlflow_bridge.found
+        if found.summary:
+            raise Wrong(found.summary)
+        kind = "slim" if mlflow_bridge.client.is_slim() else "full"
+        return f"{found.package} ({kind}); supported are {mlflow_bridge.supported.RANGE}"
 
     def check_settings(self) -> str:
         """Every option is known and well-typed."""
@@ -219,11 +214,11 @@ class _Chain:
 
     def check_uri(self) -> str:
         """The tracking URI is one that traces can be sent to."""
-        from mlflow_middleware import mlflow_seam
+        from mlflow_middleware import mlflow_bridge
         from mlflow_middleware.delivery.connection import ConnectionProblem, check_address, printable, serves
 
-        is_set = mlflow_seam.is_tracking_uri_set()
-        self.uri = mlflow_seam.tracking_uri() if is_set else ""
+        is_set = mlflow_bridge.client.is_tracking_uri_set()
+        self.uri = mlflow_bridge.client.tracking_uri() if is_set else ""
         if is_set and not serves(self.uri):
             raise NotNeeded(f"{printable(self.uri)} is no server: full mlflow writes there itself")
         try:
@@ -236,12 +231,12 @@ class _Chain:
 
     def reach(self) -> str:
         """Something answers there; by any certificate, and with any status below 500."""
-        from mlflow_middleware import mlflow_seam
+        from mlflow_middleware import mlflow_bridge
 
         self._need_server()
         began = time.monotonic()
         try:
-            self.answer = mlflow_seam.request(self.uri, "GET", "/version", timeout=ANSWER_TIME)
+            self.answer = mlflow_bridge.client.request(self.uri, "GET", "/version", timeout=ANSWER_TIME)
         except Exception as error:
             if tls := _tls_error(error):
                 self._tls_problem = tls
@@ -354,13 +349,13 @@ class _Chain:
 
     def read_back(self) -> str:
         """The server gives the trace back, and deletes it when it is told to."""
-        from mlflow_middleware import mlflow_seam
+        from mlflow_middleware import mlflow_bridge
 
         self._need_trace()
         try:
             status, answer = self._ask("GET", f"{_TRACES}/{self.trace_id}")
             info = answer["trace"]["trace_info"] if status == 200 else {}
-            if info.get("tags", {}).get(mlflow_seam.NAME) != PROBE:
+            if info.get("tags", {}).get(mlflow_bridge.keys.NAME) != PROBE:
                 raise Wrong(
                     f"{self._shown} took the trace, and does not give it back (status {status}); does this "
                     "user have the permission to read the experiment, and do all replicas share one database?"
@@ -492,31 +487,15 @@ STEPS: tuple[tuple[str, tuple[str, ...], Callable[[_Chain], str]], ...] = (
 """Each step: its name, the steps that it needs, and what does it."""
 
 
-def _unknown_client(version: str, why: str = "") -> str:
-    return (
-        f"the installed MLflow client ({version}) is of a shape that this mlflow-middleware does not know{why}: "
-        f"install a newer mlflow-middleware, or an older client: pip install 'mlflow-tracing>=3.11,<{_UNTESTED}'"
-    )
-
-
-def _installed_mlflow() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    for package in ("mlflow-tracing", "mlflow"):
-        with contextlib.suppress(PackageNotFoundError):
-            return f"{package} {version(package)}"
-    return "not installed"
-
-
 def _probe() -> Any:
     """A finished trace, opened and ended as a request's is."""
-    from mlflow_middleware import delivery, mlflow_seam
+    from mlflow_middleware import delivery, mlflow_bridge
 
-    finished: list[mlflow_seam.FinishedTrace] = []
+    finished: list[mlflow_bridge.FinishedTrace] = []
     ratio = _sampling_ratio()
     with delivery.capturing(finished.append):
         for _ in range(MAX_TRIES if 0 < ratio < 1 else 1):
-            root = mlflow_seam.open_root_span(PROBE, lambda known: None)
+            root = mlflow_bridge.open_root_span(PROBE, lambda known: None)
             if root is not None:
                 root.end()
                 break

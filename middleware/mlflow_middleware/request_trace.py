@@ -9,13 +9,11 @@ from __future__ import annotations
 import functools
 import re
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 
-from opentelemetry.context import Context
-from opentelemetry.trace import SpanContext, TraceFlags
-
-from mlflow_middleware import delivery, feedback_token, identity, mlflow_seam, sampling
+from mlflow_middleware import delivery, feedback_token, identity, mlflow_bridge, sampling
 from mlflow_middleware.capture import MAX_ATTRIBUTE, contents, previews, strict_json
 from mlflow_middleware.capture.body import Body
 from mlflow_middleware.exchange import Exchange
@@ -30,8 +28,8 @@ SETTINGS_KEY = "mlflow_middleware.settings"
 """Where an ASGI scope or a WSGI environ holds the settings of the middleware around it, whether it is traced or not."""
 
 CLIENT_REQUEST_ID_TAG = "client_request_id"
-SESSION_TAG = mlflow_seam.SESSION
-USER_TAG = mlflow_seam.USER
+SESSION_TAG = mlflow_bridge.keys.SESSION
+USER_TAG = mlflow_bridge.keys.USER
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
@@ -83,10 +81,10 @@ class RequestTrace:
         exchange.request_body = Body(kept_of_request)
         exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
         self._settings = settings
-        self._span: mlflow_seam.RootSpan | None = None
-        self._inside: mlflow_seam.TracesInside | None = None
-        self._left: Context | None = None
-        self._token: tuple[mlflow_seam.Entered, Token[RequestTrace | None]] | None = None
+        self._span: mlflow_bridge.RootSpan | None = None
+        self._inside: mlflow_bridge.TracesInside | None = None
+        self._left: mlflow_bridge.Left | None = None
+        self._token: tuple[mlflow_bridge.Entered, Token[RequestTrace | None]] | None = None
         self._first_byte_at: int | None = None
         self._finish_at: int | None = None
         self._disconnected = False
@@ -135,10 +133,10 @@ class RequestTrace:
     def activate(self) -> None:
         """Make this the current request, and its root the current span; later, the span that was current last."""
         if self._left is not None:
-            entered = mlflow_seam.resume(self._left)
+            entered = mlflow_bridge.resume(self._left)
         else:
             target = self._target
-            entered = target.attach() if target else mlflow_seam.silence()  # not sampled: nor what is inside
+            entered = target.attach() if target else mlflow_bridge.silence()  # not sampled: nor what is inside
         self._token = (entered, _current.set(self))
 
     @guarded
@@ -148,7 +146,7 @@ class RequestTrace:
             entered, token = self._token
             self._token = None
             _current.reset(token)
-            left = mlflow_seam.leave(entered)
+            left = mlflow_bridge.leave(entered)
             if not self._ended:  # else there is no next step
                 self._left = left
 
@@ -255,7 +253,7 @@ class RequestTrace:
         self._finish(self._span)
         self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
 
-    def _finish(self, span: mlflow_seam.RootSpan | None) -> None:
+    def _finish(self, span: mlflow_bridge.RootSpan | None) -> None:
         if not self._ended:
             self._ended = True
             self._complete()
@@ -287,22 +285,30 @@ class RequestTrace:
     @guarded
     def _open_span(self) -> None:
         exchange = self.exchange
-        self._span = mlflow_seam.open_root_span(
+        if not mlflow_bridge.tracing.can_discard and not self._is_in_sample():
+            delivery.sampled_out()
+            return
+        self._span = mlflow_bridge.open_root_span(
             _method(exchange.method),
             self._describe,
             remote=_remote(exchange),
             adopt_remote=self._settings.trust_incoming_trace,
         )
 
+    def _is_in_sample(self) -> bool:
+        """Whether the trace is kept, where that has to be decided before it begins."""
+        key = self.identity.session_id or uuid.uuid4().hex
+        return sampling.keeps(self._settings, key, failed=False, seconds=0.0)
+
     @guarded
-    def _describe(self, metadata: Mapping[str, str]) -> mlflow_seam.Description:
+    def _describe(self, metadata: Mapping[str, str]) -> mlflow_bridge.Description:
         """Say all that is known by now; what comes later is added to the span at once."""
         self._is_described = True  # before anything is read: another thread may be just learning more
         exchange, settings = self.exchange, self._settings
         route, status = (exchange.route, exchange.status) if self._is_complete else (None, None)
         host, of_identity = exchange.headers.get("host", ""), self._identity_metadata()
         is_usual = len(host) <= _MAX_HOST and exchange.method in _METHODS  # nothing else is worth remembering
-        said = mlflow_seam.Description(
+        said = mlflow_bridge.Description(
             _own_attributes(exchange, settings),
             self._identity_tags(of_identity),
             of_identity,
@@ -324,15 +330,15 @@ class RequestTrace:
 
     @guarded
     def _open_inside(self) -> None:
-        self._inside = mlflow_seam.TracesInside()
+        self._inside = mlflow_bridge.tracing.TracesInside()
         self._inside.update_trace(self._settings.trace_tags)
         self._store_identity(self._inside)
 
     @property
-    def _target(self) -> mlflow_seam.RootSpan | mlflow_seam.TracesInside | None:
+    def _target(self) -> mlflow_bridge.RootSpan | mlflow_bridge.TracesInside | None:
         return self._span or self._inside
 
-    def _store_identity(self, target: mlflow_seam.RootSpan | mlflow_seam.TracesInside) -> None:
+    def _store_identity(self, target: mlflow_bridge.RootSpan | mlflow_bridge.TracesInside) -> None:
         metadata = self._identity_metadata()
         target.update_trace(self._identity_tags(metadata), metadata, client_request_id=self.identity.request_id)
 
@@ -371,15 +377,15 @@ class RequestTrace:
             self._store_outcome(self._span)
 
     @guarded
-    def _store_outcome(self, span: mlflow_seam.RootSpan) -> None:
+    def _store_outcome(self, span: mlflow_bridge.RootSpan) -> None:
         """Say how the request ended, where all else was said before."""
         exchange = self.exchange
         name, attributes, tags = _of_outcome(exchange.method, exchange.route, exchange.status)
-        said = mlflow_seam.Description(attributes, tags, {}, name=name if exchange.route else None)
+        said = mlflow_bridge.Description(attributes, tags, {}, name=name if exchange.route else None)
         self._add_outcome(said, {key: value for key in (SESSION_TAG, USER_TAG) if (value := span.metadata(key))})
         span.add(said)
 
-    def _add_outcome(self, said: mlflow_seam.Description, metadata: Mapping[str, str]) -> None:
+    def _add_outcome(self, said: mlflow_bridge.Description, metadata: Mapping[str, str]) -> None:
         """Add how the request ended, but for its route and status, given what metadata its trace has."""
         exchange, attributes, tags = self.exchange, said.attributes, said.tags
         if exchange.status in self._settings.error_statuses:
@@ -390,7 +396,7 @@ class RequestTrace:
                 said.metadata[key] = tags[key] = attributes[attribute] = self._storable(key, str(value))
         self._add_bodies(attributes)
         if exchange.query_string or self._held_of_bodies():
-            said.unread = mlflow_seam.Unread(functools.partial(_contents, exchange, self._settings), self._held())
+            said.unread = mlflow_bridge.Unread(functools.partial(_contents, exchange, self._settings), self._held())
 
     def _add_bodies(self, attributes: dict[str, object]) -> None:
         """https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/, and what a stream's reader feels."""
@@ -421,14 +427,14 @@ class RequestTrace:
             return identity.pseudonym(value, hmac_key)
         return value
 
-    def _end(self, span: mlflow_seam.RootSpan, is_kept: bool = False) -> None:
+    def _end(self, span: mlflow_bridge.RootSpan, is_kept: bool = False) -> None:
         if self._left_out:
             span.discard()
         elif not (is_kept or self._is_kept(span)) and span.discard():
             delivery.sampled_out()
         span.end(self._finish_at, self._held())
 
-    def _is_kept(self, span: mlflow_seam.RootSpan) -> bool:
+    def _is_kept(self, span: mlflow_bridge.RootSpan) -> bool:
         if self._settings.sample_ratio >= 1.0:
             return True
         known = None if self._is_described else self.identity.session_id
@@ -440,17 +446,17 @@ class RequestTrace:
 
 
 @guarded
-def _contents(exchange: Exchange, settings: Settings) -> mlflow_seam.Contents:
+def _contents(exchange: Exchange, settings: Settings) -> mlflow_bridge.Contents:
     """What becomes the root's inputs and outputs."""
     sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
     cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
     inputs = _written(exchange.inputs, sent.text, previews.of_request)
     outputs = _written(exchange.outputs, answer.text, previews.of_answer)
-    return mlflow_seam.Contents(inputs, outputs, answer.usage, cut)
+    return mlflow_bridge.Contents(inputs, outputs, answer.usage, cut)
 
 
-def _written(value: object, text: str | None, preview: Callable[[object], str | None]) -> mlflow_seam.Written | None:
+def _written(value: object, text: str | None, preview: Callable[[object], str | None]) -> mlflow_bridge.Written | None:
     if value is None:
         return None
     if text is None:
@@ -458,7 +464,7 @@ def _written(value: object, text: str | None, preview: Callable[[object], str | 
     said = preview(value)
     if said is None:  # then it is the JSON that people see
         value, text = strict_json.written(value)
-    return mlflow_seam.Written(text, said or text)
+    return mlflow_bridge.Written(text, said or text)
 
 
 def _is_stream(exchange: Exchange) -> bool:
@@ -519,7 +525,7 @@ def _outbound(trace: RequestTrace) -> dict[str, str]:
         settings.user_id_header: who.user_id,
     }
     headers = {name: value for name, value in ids.items() if value and value.isascii()}
-    if span := mlflow_seam.current_span():
+    if span := mlflow_bridge.current_span():
         headers["traceparent"] = f"00-{span.trace_id:032x}-{span.span_id:016x}-01"
     return headers
 
@@ -550,7 +556,7 @@ def _common(
     http_version: str,
     route: str | None,
     status: int | None,
-) -> mlflow_seam.Common:
+) -> mlflow_bridge.Common:
     """What many requests have in common: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server"""
     known = method in _METHODS
     address, port = _server(host, server)
@@ -564,7 +570,7 @@ def _common(
         "network.protocol.version": http_version or None,
         **outcome,
     }
-    return mlflow_seam.in_common(name, _known(attributes), {**dict(trace_tags), **tags})
+    return mlflow_bridge.in_common(name, _known(attributes), {**dict(trace_tags), **tags})
 
 
 def _of_outcome(method: str, route: str | None, status: int | None) -> tuple[str, dict[str, object], dict[str, str]]:
@@ -605,15 +611,13 @@ def _server(host: str, server: tuple[str, int | None] | None) -> tuple[str | Non
     return match[1].strip("[]"), int(match[2]) if match[2] else None
 
 
-def _remote(exchange: Exchange) -> SpanContext | None:
+def _remote(exchange: Exchange) -> mlflow_bridge.SpanIds | None:
     """The caller's span. Its sampled flag is not honoured: whoever set it decided for another tracing system."""
     match = _TRACEPARENT.fullmatch(exchange.headers.get("traceparent", "").strip())
     if match is None:
         return None
-    context = SpanContext(
-        int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
-    )
-    return context if context.is_valid else None
+    caller = mlflow_bridge.SpanIds(int(match[1], 16), int(match[2], 16))
+    return caller if all(caller) else None  # zero is no id
 
 
 def _texts(values: Mapping[str, object]) -> dict[str, str]:

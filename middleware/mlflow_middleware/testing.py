@@ -22,13 +22,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from mlflow.entities import Trace
+from typing import TYPE_CHECKING
 
 from mlflow_middleware import delivery
 from mlflow_middleware.delivery.connection import DEFAULT_EXPERIMENT
 from mlflow_middleware.guard import report
-from mlflow_middleware.mlflow_seam import FinishedTrace
+
+if TYPE_CHECKING:
+    from mlflow.entities import Trace
+
+    from mlflow_middleware.mlflow_bridge import FinishedTrace
 
 __all__ = ["captured_traces"]
 

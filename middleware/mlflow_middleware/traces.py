@@ -22,15 +22,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from mlflow.entities.trace_info import TraceInfo
-
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.connection import ConnectionProblem, ask, find_experiment
 from mlflow_middleware.identity import clean_text, pseudonym
 from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG
 from mlflow_middleware.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow.entities.trace_info import TraceInfo
 
 __all__ = ["ConnectionProblem", "Session", "Turn", "find", "sessions"]
 
@@ -110,7 +111,7 @@ def find(
     clauses = list(_bounds(since, until, slower_than))
     if errors_only:
         clauses.append("attributes.status = 'ERROR'")
-    tracking_uri = mlflow_seam.tracking_uri()
+    tracking_uri = mlflow_bridge.client.tracking_uri()
     experiment_id = find_experiment(tracking_uri, experiment)
     return _search(tracking_uri, experiment_id, clauses, wanted, limit)
 
@@ -202,7 +203,7 @@ def _sessions(
 ) -> Iterator[Session]:
     known: set[str] = set()
     for trace in found:
-        name = trace.trace_metadata.get(mlflow_seam.SESSION)
+        name = trace.trace_metadata.get(mlflow_bridge.keys.SESSION)
         if not name or name in known:
             continue
         known.add(name)
@@ -214,7 +215,7 @@ def _sessions(
 
 def _turns(trace: TraceInfo) -> Iterator[Turn]:
     if trace.request_preview:
-        user = trace.trace_metadata.get(mlflow_seam.USER) or "user"
+        user = trace.trace_metadata.get(mlflow_bridge.keys.USER) or "user"
         yield Turn("user", user, trace.request_preview, trace.trace_id)
     if trace.response_preview:
         yield Turn("assistant", "assistant", trace.response_preview, trace.trace_id)
@@ -277,7 +278,7 @@ def _search(
             continue
         if status != 200:
             raise ConnectionProblem(f"the tracking server answered {status} {answer.get('message', '')}".rstrip())
-        for trace in mlflow_seam.found_traces(answer):
+        for trace in mlflow_bridge.found_traces(answer):
             if trace.trace_id in given or not all(entry.is_in(trace) for entry in wanted):
                 continue
             given.add(trace.trace_id)
@@ -296,10 +297,10 @@ def _entry(name: str, value: str, user_id_hmac_key: str | None) -> _Entry:
     if name == "request_id":
         return _Entry("tags", CLIENT_REQUEST_ID_TAG, value)
     if name == "session_id":
-        return _Entry("metadata", mlflow_seam.SESSION, value)
+        return _Entry("metadata", mlflow_bridge.keys.SESSION, value)
     if name == "user_id":
-        return _Entry("metadata", mlflow_seam.USER, _stored_user(value, user_id_hmac_key))
-    return _Entry("tags", mlflow_seam.NAME if _NAMED_ROUTE.fullmatch(value) else "http.route", value)
+        return _Entry("metadata", mlflow_bridge.keys.USER, _stored_user(value, user_id_hmac_key))
+    return _Entry("tags", mlflow_bridge.keys.NAME if _NAMED_ROUTE.fullmatch(value) else "http.route", value)
 
 
 def _bounds(since: Moment | None, until: Moment | None, slower_than: float | None) -> Iterator[str]:

@@ -14,16 +14,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Feedback
-from mlflow.entities.trace_info import TraceInfo
-
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG
 from mlflow_middleware.table import Table
 from mlflow_middleware.traces import PAGE, ConnectionProblem, find
+
+if TYPE_CHECKING:
+    from mlflow.entities.trace_info import TraceInfo
 
 PAUSE = 2.0
 """Seconds between two looks for new traces."""
@@ -153,11 +153,11 @@ def _row(trace: TraceInfo) -> Row:
     began = datetime.fromtimestamp(trace.request_time / 1000).astimezone()
     return Row(
         time=began.isoformat(timespec="milliseconds"),
-        name=tags.get(mlflow_seam.NAME) or tags.get("http.route") or "",
+        name=tags.get(mlflow_bridge.keys.NAME) or tags.get("http.route") or "",
         status=tags.get("http.status_code"),
         request_id=tags.get(CLIENT_REQUEST_ID_TAG) or trace.client_request_id,
-        session_id=metadata.get(mlflow_seam.SESSION) or tags.get(mlflow_seam.SESSION),
-        user_id=metadata.get(mlflow_seam.USER) or tags.get(mlflow_seam.USER),
+        session_id=metadata.get(mlflow_bridge.keys.SESSION) or tags.get(mlflow_bridge.keys.SESSION),
+        user_id=metadata.get(mlflow_bridge.keys.USER) or tags.get(mlflow_bridge.keys.USER),
         milliseconds=trace.execution_duration,
         state=trace.state.value,
         trace_id=trace.trace_id,
@@ -167,6 +167,8 @@ def _row(trace: TraceInfo) -> Row:
 
 def _ratings(trace: TraceInfo) -> list[Rating]:
     """Ratings that were not replaced by others."""
+    from mlflow.entities import Feedback
+
     return [
         Rating(each.name, each.value, each.source.source_id, each.source.source_type == "HUMAN", each.rationale)
         for each in trace.assessments

@@ -17,7 +17,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlflow_middleware import mlflow_seam, request_trace
+from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
@@ -52,7 +52,7 @@ class TraceMiddleware:
             return self.app(environ, start_response)
         trace = _opened(environ, self.settings)
         if trace is None:
-            undo = mlflow_seam.silence()
+            undo = mlflow_bridge.silence()
             try:
                 result = self.app(environ, start_response)
             finally:
@@ -231,7 +231,7 @@ class _SilentChunks:
         return self
 
     def __next__(self) -> bytes:
-        undo = mlflow_seam.silence()
+        undo = mlflow_bridge.silence()
         try:
             if self._iterator is None:
                 self._iterator = iter(self._result)
@@ -242,7 +242,7 @@ class _SilentChunks:
     def close(self) -> None:
         """Close the app's iterable."""
         if hasattr(self._result, "close"):
-            undo = mlflow_seam.silence()
+            undo = mlflow_bridge.silence()
             try:
                 self._result.close()
             finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import mlflow
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from mlflow_middleware import guard, mlflow_seam
+from mlflow_middleware import guard, mlflow_bridge
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request_trace import RequestTrace
@@ -73,9 +73,9 @@ class Way:
 
     def __init__(self) -> None:
         self.worst = Worst()
-        self._finished: list[mlflow_seam.FinishedTrace] = []
+        self._finished: list[mlflow_bridge.FinishedTrace] = []
         mlflow.set_tracking_uri("http://127.0.0.1:9")
-        mlflow_seam.install(lambda uri: True, self._finished.append, None)
+        mlflow_bridge.tracing.start(lambda uri: True, self._finished.append, None)
         self.send(Sample(b'{"a": 1}', "application/json"))  # imports, caches
         self._resident = resident()
 

@@ -13,11 +13,11 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from mlflow_middleware import mlflow_seam, request_trace
+from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware.django import configuration
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
-from mlflow_middleware.mlflow_seam import Undo
+from mlflow_middleware.mlflow_bridge import Undo
 from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
 from mlflow_middleware.response_headers import join
 from mlflow_middleware.settings import SettingsError
@@ -65,7 +65,7 @@ class TraceMiddleware:
             _tell_route(request, around)
             return response
         if self.settings.excludes(request.path):
-            undo = mlflow_seam.silence()
+            undo = mlflow_bridge.silence()
             try:
                 return _silent(cast(HttpResponseBase, self.get_response(request)))
             finally:
@@ -87,7 +87,7 @@ class TraceMiddleware:
             _tell_route(request, around)
             return response
         if self.settings.excludes(request.path):
-            undo = mlflow_seam.silence()
+            undo = mlflow_bridge.silence()
             try:
                 return _silent(await cast(Awaitable[HttpResponseBase], self.get_response(request)))
             finally:
@@ -262,7 +262,7 @@ class _Step:
 
     def __enter__(self) -> None:
         if self._trace is None:
-            self._undo = mlflow_seam.silence()
+            self._undo = mlflow_bridge.silence()
         else:
             self._trace.activate()
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.connection import serves
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.sender import LOG_INTERVAL, Sender
@@ -70,7 +70,7 @@ class Delivery:
         self._exit_by: float | None = None
         self._full_logged_at = float("-inf")
 
-    def put(self, trace: mlflow_seam.FinishedTrace) -> None:
+    def put(self, trace: mlflow_bridge.FinishedTrace) -> None:
         """Take a finished trace; microseconds, never blocks."""
         if not self._queue.put(trace):
             trace.forget_contents()
@@ -106,6 +106,8 @@ class Delivery:
             return True
         if self._queue.unsettled:
             self.start_thread()
+        elif not mlflow_bridge.tracing.flush(MAX_FLUSH if timeout is None else timeout):
+            return False
         if self._queue.unsettled and self._thread is None:
             self._sender.work_until(time.monotonic() + (MAX_FLUSH if timeout is None else timeout))
         return self._queue.wait_until_settled(timeout)
@@ -162,7 +164,7 @@ class Delivery:
 
 _delivery: Delivery | None = None
 _is_ours = False
-_captures: list[Callable[[mlflow_seam.FinishedTrace], None]] = []
+_captures: list[Callable[[mlflow_bridge.FinishedTrace], None]] = []
 _start_lock = threading.RLock()
 
 
@@ -175,13 +177,16 @@ def start(settings: Settings) -> None:
                 settings.max_queue_bytes, settings.shutdown_timeout, settings.spool_dir, settings.max_spool_bytes
             )
             _delivery, _is_ours = delivery, settings.delivery == "auto"
-            mlflow_seam.install(_accepts, _put, _Flush())
-            mlflow_seam.rebuild()
-            delivery.start_thread()  # which also tells MLflow's own exporter what the environment's experiment is
+            if line := mlflow_bridge.found.summary:
+                logger.warning(line)
+            mlflow_bridge.tracing.start(_accepts, _put, _Flush())
+            mlflow_bridge.tracing.rebuild()
+            if mlflow_bridge.found.level is mlflow_bridge.Level.EVERYTHING:
+                delivery.start_thread()  # which also tells MLflow's own exporter what the environment's experiment is
 
 
 @contextmanager
-def capturing(put: Callable[[mlflow_seam.FinishedTrace], None]) -> Iterator[None]:
+def capturing(put: Callable[[mlflow_bridge.FinishedTrace], None]) -> Iterator[None]:
     """Hand every trace of the process that ends inside to ``put``, in place of any delivery; nothing is sent meanwhile.
 
     Args:
@@ -191,13 +196,11 @@ def capturing(put: Callable[[mlflow_seam.FinishedTrace], None]) -> Iterator[None
     Raises:
         RuntimeError: MLflow is of a version that is not known here.
     """
-    if not mlflow_seam.is_known_shape():
-        raise RuntimeError(
-            f"the traces of mlflow {mlflow_seam.MLFLOW_VERSION} cannot be captured: it is not known here"
-        )
+    if mlflow_bridge.found.level is not mlflow_bridge.Level.EVERYTHING:
+        raise RuntimeError(f"traces cannot be captured: {mlflow_bridge.found.summary}")
     with _start_lock:
         _captures.append(put)
-        mlflow_seam.install(_accepts, _put, _Flush())
+        mlflow_bridge.tracing.start(_accepts, _put, _Flush())
         _captures_changed()
     try:
         yield
@@ -213,8 +216,8 @@ def is_capturing() -> bool:
 
 
 def _captures_changed() -> None:
-    if not (_is_ours and serves(mlflow_seam.tracking_uri())):
-        mlflow_seam.rebuild()  # the exporter that stands there otherwise is MLflow's own
+    if not (_is_ours and serves(mlflow_bridge.client.tracking_uri())):
+        mlflow_bridge.tracing.rebuild()  # the exporter that stands there otherwise is MLflow's own
     if _delivery is not None:
         _delivery.pause(_captures)
 
@@ -223,7 +226,7 @@ def _accepts(tracking_uri: str) -> bool:
     return bool(_captures) or (_is_ours and serves(tracking_uri))
 
 
-def _put(trace: mlflow_seam.FinishedTrace) -> None:
+def _put(trace: mlflow_bridge.FinishedTrace) -> None:
     if _captures and not trace.supplement:
         trace.captured_by = _captures[-1]
     if trace.captured_by:

@@ -11,7 +11,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 
 REQUEST_TIMEOUT = 10.0
 """Seconds that one request to the tracking server may take to connect, and then to answer."""
@@ -36,7 +36,7 @@ class Denied(NoAccess):
 
 def serves(tracking_uri: str) -> bool:
     """Whether delivery serves this tracking URI; with full MLflow a database or folder keeps MLflow's own way."""
-    return _is_remote(tracking_uri) or mlflow_seam.is_slim()
+    return _is_remote(tracking_uri) or mlflow_bridge.client.is_slim()
 
 
 def printable(tracking_uri: str) -> str:
@@ -59,7 +59,7 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
         ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is away.
     """
     check_address(tracking_uri)
-    if active := mlflow_seam.active_experiment_id():
+    if active := mlflow_bridge.client.active_experiment_id():
         return active
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
@@ -79,7 +79,7 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
         )
     else:
         found = _by_id(tracking_uri, DEFAULT_EXPERIMENT)
-    mlflow_seam.set_active_experiment(found)
+    mlflow_bridge.client.set_active_experiment(found)
     return found
 
 
@@ -123,7 +123,7 @@ def check_address(tracking_uri: str) -> None:
         ConnectionProblem: It is not set, or traces cannot be sent to what it names.
     """
     shown = printable(tracking_uri)
-    if not mlflow_seam.is_tracking_uri_set():
+    if not mlflow_bridge.client.is_tracking_uri_set():
         raise ConnectionProblem(
             "MLFLOW_TRACKING_URI is not set; set it to the address of your MLflow server, "
             "for example http://localhost:5000"
@@ -208,7 +208,7 @@ def ask(
     """
     shown = printable(tracking_uri)
     try:
-        response = mlflow_seam.request(tracking_uri, method, path, timeout=timeout, **kwargs)
+        response = mlflow_bridge.client.request(tracking_uri, method, path, timeout=timeout, **kwargs)
     except Exception as error:
         raise NoAccess(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
     if response.status_code in (401, 403):

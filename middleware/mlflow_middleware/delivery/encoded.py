@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlflow_middleware.mlflow_seam import FinishedTrace
-
 if TYPE_CHECKING:
     from mlflow_middleware.delivery.spool import SpoolFile
+    from mlflow_middleware.mlflow_bridge import FinishedTrace
 
 PENDING_EXPERIMENT = "mlflow-middleware-pending-experiment"
 """Stands in a trace info for the experiment's id until that is known."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_middleware.delivery.fitting import fitting
-from mlflow_middleware.mlflow_seam import Address
+from mlflow_middleware.mlflow_bridge import Address
 
 DEPTH = 32
 """Requests sent ahead of their answers at most."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
-from mlflow_middleware.mlflow_seam import FinishedTrace
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge import FinishedTrace
 
 MAX_BATCH = 512
 """Traces sent in one request."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.connection import ConnectionProblem, check_address
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.sender import Sender
@@ -27,7 +27,7 @@ def replay(directory: Path) -> int:
     if not directory.is_dir():
         print(f"mlflow-middleware replay: {directory} is not a directory", file=sys.stderr)
         return 2
-    uri = mlflow_seam.tracking_uri()
+    uri = mlflow_bridge.client.tracking_uri()
     try:
         check_address(uri)
     except ConnectionProblem as wrong:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.connection import ConnectionProblem, printable, resolve_experiment, serves
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.fitting import fitting
@@ -22,7 +22,9 @@ from mlflow_middleware.delivery.sinks import Refused, Sink, TryAgain, sink_for
 from mlflow_middleware.delivery.spool import Spool, SpoolProblem
 from mlflow_middleware.delivery.stats import Stats
 from mlflow_middleware.guard import report
-from mlflow_middleware.mlflow_seam import FinishedTrace
+
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge import FinishedTrace
 
 MIN_BACKOFF, MAX_BACKOFF = 0.5, 30.0
 """Seconds between two attempts, after the first failure and at most."""
@@ -167,13 +169,13 @@ class Sender:
 
     def run(self) -> None:
         """Work for ever; the body of the thread."""
-        mlflow_seam.silence()  # this thread's own spans, if a library opens any
+        mlflow_bridge.silence()  # this thread's own spans, if a library opens any
         pause: float | None = START_UP
         while True:
             try:
                 self._round(pause)
                 pause = self._pause()
-                if pause is None and not self._destinations and serves(uri := mlflow_seam.tracking_uri()):
+                if pause is None and not self._destinations and serves(uri := mlflow_bridge.client.tracking_uri()):
                     self._destination(uri)  # a wrong address is told at start-up, not with the first request
                     pause = 0.0
             except Exception as error:  # the thread must live on: without it nothing is delivered

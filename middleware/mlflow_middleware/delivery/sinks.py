@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, Protocol
 
 from requests import HTTPError, RequestException, Response
 
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.connection import printable, refused_credentials, root_cause
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.pipeline import Answer, Pipeline, Unreadable
@@ -186,7 +186,7 @@ class TrackingServer:
     def _announce_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         response = _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)
         _check(self._uri, response)
-        if self._may_pipeline and (address := mlflow_seam.address_of(self._uri, _TRACES, response)):
+        if self._may_pipeline and (address := mlflow_bridge.client.address_of(self._uri, _TRACES, response)):
             self._pipeline = Pipeline(address, REQUEST_TIMEOUT)
             self._pipeline_until = time.monotonic() + PIPELINE_LIFE
         _add_what_belongs_to_it(self._uri, response, trace)
@@ -240,7 +240,7 @@ class ArtifactServer:
         response = _post(self._uri, _TRACES, trace.info_for(experiment_id), _JSON)
         _check(self._uri, response)
         try:
-            mlflow_seam.upload_spans(self._uri, response.json(), trace.otlp, timeout=REQUEST_TIMEOUT)
+            mlflow_bridge.upload_spans(self._uri, response.json(), trace.otlp, timeout=REQUEST_TIMEOUT)
         except HTTPError as error:  # told without its text, which holds the signed address
             status = error.response.status_code
             raise TryAgain(
@@ -270,7 +270,7 @@ def _add_what_belongs_to_it(tracking_uri: str, reply: Response | Answer, trace: 
     """Add attachments and prompts to a stored trace; a server that refuses them has the trace all the same."""
     try:
         if trace.attachments:
-            mlflow_seam.upload_attachments(tracking_uri, reply.json(), trace.attachments)
+            mlflow_bridge.upload_attachments(tracking_uri, reply.json(), trace.attachments)
         if trace.prompts:
             versions = [{"name": name, "version": version} for name, version in trace.prompts]
             body = json.dumps({"trace_id": trace.trace_id, "prompt_versions": versions}).encode()
@@ -283,7 +283,7 @@ def _add_what_belongs_to_it(tracking_uri: str, reply: Response | Answer, trace: 
 
 def _post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
     try:
-        return mlflow_seam.request(
+        return mlflow_bridge.client.request(
             tracking_uri, "POST", path, timeout=REQUEST_TIMEOUT, data=body, extra_headers=headers
         )
     except Exception as error:

@@ -21,8 +21,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
 from mlflow_middleware.delivery.encoded import EncodedTrace
 
 try:
@@ -222,6 +220,8 @@ class Spool:
 
 def _with_info(trace: EncodedTrace) -> bytes:
     """A trace's OTLP request, with its info beside the spans."""
+    from mlflow_middleware.mlflow_bridge.encoding import ExportTraceServiceRequest  # loaded with the bridge, if it fits
+
     otlp, info = trace.plain()
     request = ExportTraceServiceRequest.FromString(otlp)
     resource = request.resource_spans[0] if request.resource_spans else request.resource_spans.add()
@@ -245,6 +245,8 @@ def _read(path: Path) -> list[EncodedTrace]:
     Raises:
         Exception: It is not one of ours, or not whole.
     """
+    from mlflow_middleware.mlflow_bridge.encoding import ExportTraceServiceRequest
+
     match = _NAME.fullmatch(path.name)
     experiment = match["experiment"] if match else _FROM_ENVIRONMENT
     request = ExportTraceServiceRequest.FromString(path.read_bytes())

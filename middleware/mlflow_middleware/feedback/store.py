@@ -10,7 +10,7 @@ import logging
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from mlflow_middleware import mlflow_seam
+from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.connection import ConnectionProblem, ask, check_address, resolve_experiment
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
 from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG
@@ -52,7 +52,7 @@ def trace(trace_id: str) -> TraceInfo | None:
 def _search(query: str, order: Literal["ASC", "DESC"], limit: int = 20) -> list[TraceInfo]:
     """Traces of the experiment that this process's traces go to."""
     try:
-        experiment_id = resolve_experiment(mlflow_seam.tracking_uri())
+        experiment_id = resolve_experiment(mlflow_bridge.client.tracking_uri())
     except ConnectionProblem as problem:
         raise _away(str(problem)) from None
     place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
@@ -156,7 +156,7 @@ def tags(info: TraceInfo) -> dict[str, str]:
 
 def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
     """Ask the tracking server; None when it has no such thing."""
-    uri = mlflow_seam.tracking_uri()
+    uri = mlflow_bridge.client.tracking_uri()
     try:
         check_address(uri)
         status, answered = ask(uri, method, path, **kwargs)

@@ -21,18 +21,19 @@ from mlflow.entities import LiveSpan, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.protos.service_pb2 import StartTraceV3
-from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_METADATA as MAX_METADATA
-from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_TAGS_KEY as MAX_TAG_KEY
-from mlflow.tracing.constant import MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE as MAX_TAG_VALUE
-from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
 from mlflow.tracing.utils import add_size_stats_to_trace_metadata, dump_span_attribute_value
 from mlflow.tracing.utils.otlp import resource_to_otel_proto
 from mlflow.utils.proto_json_utils import message_to_json
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest as ExportTraceServiceRequest,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.trace import SpanContext, StatusCode
 
-from mlflow_middleware.mlflow_seam import wire
+from mlflow_middleware.mlflow_bridge import keys, wire
+from mlflow_middleware.mlflow_bridge.common import Common, cut
+from mlflow_middleware.mlflow_bridge.keys import MAX_METADATA, MAX_TAG_KEY, MAX_TAG_VALUE
 
 _STATUS_NAMES = {
     StatusCode.UNSET: "STATUS_CODE_UNSET",
@@ -99,30 +100,6 @@ def spans_to_otlp(spans: Sequence[LiveSpan], as_text: Container[str]) -> bytes:
     return wire.request(resource, [_span(each, as_text) for each in spans])
 
 
-class Common:
-    """What many requests' traces have in common, encoded once: for each of them, 40 us less.
-
-    Args:
-        name: The root's name, and the trace's.
-        attributes: Of the root; values that JSON can hold.
-        tags: Of the trace.
-
-    Attributes:
-        otlp: The attributes, as `wire.attribute` writes them.
-        cut_tags: The tags, with the one for the name, as a server stores them.
-    """
-
-    __slots__ = ("attributes", "cut_tags", "name", "otlp", "tags")
-
-    def __init__(self, name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> None:
-        self.name = name
-        self.attributes = attributes
-        self.tags = tags
-        self.otlp = b"".join([wire.attribute(key, value) for key, value in attributes.items()])
-        named = {TraceTagKey.TRACE_NAME: name, **tags} if name else tags
-        self.cut_tags = _cut(named, MAX_TAG_KEY, MAX_TAG_VALUE)
-
-
 @dataclass(slots=True)
 class Plain:
     """A trace that is a root without parent, events and links, as data; named as in ``ReadableSpan`` and ``TraceInfo``.
@@ -186,7 +163,7 @@ def _sent(text: str) -> Any:
 def undo_text(span: MlflowSpan) -> None:
     """Undo `_sent` for the inputs and outputs of a span read from OTLP, where the server has no part in reading it."""
     attributes: dict[str, Any] = span._span._attributes
-    for key in (SpanAttributeKey.INPUTS, SpanAttributeKey.OUTPUTS, SpanAttributeKey.CHAT_USAGE):
+    for key in (keys.INPUTS, keys.OUTPUTS, keys.USAGE):
         if type(text := _decoded(attributes.get(key))) is str and type(_decoded(text)) in (dict, list):
             span._span._attributes = attributes = {**attributes, key: text}
 
@@ -194,7 +171,7 @@ def undo_text(span: MlflowSpan) -> None:
 def _span(span: LiveSpan, as_text: Container[str]) -> bytes:
     otel = span._span
     try:
-        if span._links or otel._events:
+        if otel.events or _links_of(span):
             return bytes(span.to_immutable_span().to_otel_proto().SerializeToString())
         attributes = [
             wire.attribute(key, _sent(text)) if text in as_text else _attribute(key, text, _decoded(text))
@@ -204,6 +181,12 @@ def _span(span: LiveSpan, as_text: Container[str]) -> bytes:
         return _message(otel, parent, (otel.status.status_code, otel.status.description), attributes)
     except Exception:  # it holds what protobuf refuses
         return bytes(_sendable_span(span.to_immutable_span()).SerializeToString())
+
+
+def _links_of(span: LiveSpan) -> Sequence[object]:
+    """The links of a span: its own, where MLflow knows links (3.13), else those of OpenTelemetry's span."""
+    links: Sequence[object] = getattr(span, "links", span._span.links)
+    return links
 
 
 def _message(span: Any, parent: int | None, status: tuple[StatusCode, str | None], attributes: list[bytes]) -> bytes:
@@ -308,8 +291,8 @@ def _info_of_plain(root: Plain, experiment_id: str, span_size: int) -> bytes:
         "request_time": _timestamp(root.start_time // 1_000_000),
         "state": "OK" if root.error is None else "ERROR",
         "execution_duration": _duration((root.end_time - root.start_time) // 1_000_000),
-        "tags": {**root.common.cut_tags, **_cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE)},
-        "trace_metadata": _cut(root.trace_metadata, MAX_METADATA, MAX_METADATA),
+        "tags": {**root.common.cut_tags, **cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE)},
+        "trace_metadata": cut(root.trace_metadata, MAX_METADATA, MAX_METADATA),
     }
     text = _dumps({"trace": {"trace_info": {key: value for key, value in found.items() if value is not None}}})
     stats = _size_stats(len(text) - len('{"trace": {"trace_info": }}'), [span_size])
@@ -317,17 +300,6 @@ def _info_of_plain(root: Plain, experiment_id: str, span_size: int) -> bytes:
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
-
-
-def _cut(values: Mapping[str, Any], longest_key: int, longest_value: int) -> Mapping[str, Any]:
-    """Tags or metadata, cut as MLflow cuts them."""
-    try:
-        "".join(values.values())  # which takes nothing but text
-        if not values or (max(map(len, values.values())) <= longest_value and max(map(len, values)) <= longest_key):
-            return values
-    except TypeError:  # something else than text
-        pass
-    return {key[:longest_key]: str(value)[:longest_value] for key, value in values.items()}
 
 
 def _info_to_json(info: TraceInfo, experiment_id: str, sizes: list[int]) -> bytes:
@@ -369,13 +341,13 @@ def _size_stats(info: int, spans: list[int]) -> str:
     p25, p50, p75 = [int(_percentile(sizes, share)) if several else sizes[0] for share in (0.25, 0.50, 0.75)]
     stats = f'\\"total_size_bytes\\": {total}, \\"num_spans\\": {len(sizes)}, \\"max\\": {sizes[-1]}'
     stats += f', \\"p25\\": {p25}, \\"p50\\": {p50}, \\"p75\\": {p75}'
-    return f'"{TraceMetadataKey.SIZE_STATS}": "{{{stats}}}", "{TraceMetadataKey.SIZE_BYTES}": "{total}"'
+    return f'"{keys.SIZE_STATS}": "{{{stats}}}", "{keys.SIZE_BYTES}": "{total}"'
 
 
 def _size_of(span: LiveSpan) -> int:
     """Bytes of a span's JSON."""
     otel = span._span
-    if span._links or otel._events:
+    if otel.events or _links_of(span):
         return len(json.dumps(span.to_immutable_span().to_dict(), default=str))
     parent = len(_BASE64_ID) - len("null") if otel.parent is not None else 0
     attributes = attributes_of(otel).copy()

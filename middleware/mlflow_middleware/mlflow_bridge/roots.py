@@ -13,41 +13,44 @@ import importlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlflow
 from mlflow.entities import LiveSpan
-from mlflow.entities.span import SpanType
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.config import get_config
-from mlflow.tracing.constant import TRACE_REQUEST_RESPONSE_PREVIEW_MAX_LENGTH_OSS, SpanAttributeKey, TraceTagKey
+from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.tracing.context import _USER_TRACE_CONTEXT
 from mlflow.tracing.fluent import _set_last_active_trace_id
-from mlflow.tracing.trace_manager import InMemoryTraceManager, _Trace
+from mlflow.tracing.trace_manager import InMemoryTraceManager
 from mlflow.tracing.utils.processor import apply_span_processors
 from mlflow.tracing.utils.truncation import _get_max_length
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON, ParentBased
 from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from mlflow_middleware.mlflow_seam import current, encoding
-from mlflow_middleware.mlflow_seam.current import Entered, Undo
-from mlflow_middleware.mlflow_seam.encoding import Common
+from mlflow_middleware.mlflow_bridge import context, encoding, keys
+from mlflow_middleware.mlflow_bridge.common import Common
+from mlflow_middleware.mlflow_bridge.root_span import (
+    Contents,
+    Describe,
+    Description,
+    Entered,
+    Undo,
+    Unread,
+    Written,
+    update,
+)
 
 if TYPE_CHECKING:
-    from mlflow_middleware.mlflow_seam import FinishedRequest
-
-MAX_CLIENT_REQUEST_ID = 50
-"""Characters of MLflow's ``client_request_id`` column (mlflow/store/tracking/dbmodels/models.py, SqlTraceInfo)."""
+    from mlflow_middleware.mlflow_bridge.exporter import FinishedRequest
 
 MAX_IN_FLIGHT = 100_000
 """Traces in flight in one process; past that the oldest are given up, so that roots that never end do not pile up."""
@@ -60,9 +63,6 @@ _LOG_LEVEL: str | None = getattr(SpanAttributeKey, "LOG_LEVEL", None)
 _DEFAULT_LOG_LEVEL: dict[str, object] = {_LOG_LEVEL: 10} if _LOG_LEVEL else {}
 """What MLflow gives to spans of type CHAIN: DEBUG (mlflow/tracing/utils/default_log_level.py)."""
 
-USAGE = "mlflow.chat.tokenUsage"
-"""The span attribute for token usage (mlflow/tracing/constant.py: CHAT_USAGE)."""
-
 _HELD = "_mlflow_middleware_held"
 """A root of ours has this attribute while the request goes on after its answer."""
 
@@ -71,153 +71,6 @@ _EXPORTER = "_mlflow_middleware_exporter"
 
 _UNREAD = "_mlflow_middleware_unread"
 """A root of ours has this attribute when our own delivery will read it."""
-
-
-# --- what a root holds -----------------------------------------------------------------------------------------
-
-
-class Written(NamedTuple):
-    """What a trace holds of a body.
-
-    Attributes:
-        text: Its JSON.
-        preview: What a person would read of it.
-    """
-
-    text: str
-    preview: str
-
-
-@dataclass(slots=True)
-class Contents:
-    """What a request's bodies say.
-
-    Attributes:
-        inputs: The root's inputs; None for none.
-        outputs: The root's outputs; None for none.
-        usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
-        attributes: More of the root's attributes.
-    """
-
-    inputs: Written | None
-    outputs: Written | None
-    usage: Mapping[str, int] | None
-    attributes: Mapping[str, object]
-
-
-@dataclass(slots=True)
-class Unread:
-    """What is still to be read for a root: how, and the bytes that it holds until then."""
-
-    read: Callable[[], Contents | None]
-    size: int
-
-
-@dataclass(slots=True)
-class Description:
-    """What a request gives to its root span, and to the trace.
-
-    Attributes:
-        attributes: Of the span; values are anything that JSON can hold.
-        tags: Of the trace.
-        metadata: The same.
-        client_request_id: The same; only where the server can store it.
-        name: The span's name, and the trace's; None leaves it.
-        common: Name, attributes and tags that other requests have, too.
-        error: What the error status says, unless an exception was recorded; None for no error.
-        unread: What becomes inputs and outputs. The sender reads it, out of the request's way; where MLflow's own
-            exporter has to find them, or one of the app's span processors, it is read when the span ends.
-    """
-
-    attributes: dict[str, object]
-    tags: dict[str, str]
-    metadata: dict[str, str]
-    client_request_id: str | None = None
-    name: str | None = None
-    common: Common | None = None
-    error: str | None = None
-    unread: Unread | None = None
-
-
-class RootSpan(Protocol):
-    """The root span of one request's trace, and the trace's own data (tags, metadata)."""
-
-    trace_id: str
-    """MLflow's trace id, ``tr-`` and 32 hexadecimal digits."""
-
-    def attach(self) -> Entered:
-        """Make this the current span, until `current.leave`."""
-
-    def set_attributes(self, attributes: Mapping[str, object]) -> None:
-        """Set span attributes; values are anything that JSON can hold."""
-
-    def add(self, said: Description) -> None:
-        """Add to what it holds."""
-
-    def fail(self, error: BaseException) -> None:
-        """Record an exception as OpenTelemetry does, and the error status with it; also while the trace is held."""
-
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        """Add tags and metadata to the trace, and set its client request id where the server can store it."""
-
-    def metadata(self, key: str) -> str | None:
-        """The trace's metadata value for ``key``, as it stands now."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether the span's status is an error."""
-
-    def seconds(self, end_time_ns: int | None = None) -> float:
-        """How long the span has taken, until now or a time (nanoseconds since the epoch)."""
-
-    def discard(self) -> bool:
-        """Forget the trace, so that nothing of it will be exported.
-
-        Returns:
-            Whether that was done; a trace that another request of this process has begun is left alone.
-        """
-
-    def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
-        """End the span; its status is OK unless an error was set.
-
-        Args:
-            end_time_ns: When, in nanoseconds since the epoch; None for now.
-            held: Bytes that are kept until the span is described, where that has not happened yet.
-        """
-
-    def hold(self) -> bool:
-        """Let the trace take spans, tags and an error also after this span has ended, until it is released.
-
-        Returns:
-            Whether that is so; MLflow's own exporter is not to be held.
-        """
-
-    def release(self) -> None:
-        """Nothing more will come; what came after the trace was read is delivered."""
-
-
-def update(
-    info: TraceInfo | TracesInside | PlainRoot,
-    tags: Mapping[str, str] | None,
-    metadata: Mapping[str, str] | None,
-    client_request_id: str | None,
-) -> None:
-    """Add to what is known of a trace."""
-    if tags:
-        info.tags.update(tags)
-    if metadata:
-        info.trace_metadata.update(metadata)
-    if client_request_id is not None and len(client_request_id) <= MAX_CLIENT_REQUEST_ID:
-        info.client_request_id = client_request_id
-
-
-Describe = Callable[[Mapping[str, str]], Description | None]
-"""Says all that is known of a request by now, given the metadata that its trace has already; never raises."""
 
 
 # --- as plain data ---------------------------------------------------------------------------------------------
@@ -232,7 +85,6 @@ class Source(NamedTuple):
         processor: Ours, where a root may be plain data: no other processor wants to see it, and no limit is set on its
             attributes.
         lock: MLflow's, which is held over a fork.
-        takes_all: Whether its sampler takes each root, unless a ratio is set in the context; to ask it takes 10 us.
         ids: What gives new ids.
     """
 
@@ -240,20 +92,12 @@ class Source(NamedTuple):
     tracer: Any
     processor: Any
     lock: threading.RLock
-    takes_all: bool
     ids: IdGenerator
 
 
 _sampling: Any = importlib.import_module("mlflow.tracing.sampling") if find_spec("mlflow.tracing.sampling") else None
 _RATIO_HERE: ContextVar[float | None] | None = getattr(_sampling, "_SAMPLING_RATIO_OVERRIDE", None)
 """Where MLflow keeps the ratio of ``@mlflow.trace(sampling_ratio_override=...)``, where it knows that."""
-
-
-def takes_all(sampler: object) -> bool:
-    """Whether a tracer's sampler takes each root: OpenTelemetry's default, or MLflow's with a ratio of 1."""
-    root = getattr(sampler, "_root", None) if type(sampler) is ParentBased else None
-    is_mlflows = root is not None and type(root) is getattr(_sampling, "_MlflowSampler", None)
-    return sampler is DEFAULT_ON or (is_mlflows and getattr(root, "_default_ratio", 0.0) >= 1.0)
 
 
 in_flight: dict[int, PlainRoot] = {}
@@ -266,7 +110,7 @@ _NO_CONTEXT = Context()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-_OF_A_ROOT: dict[str, object] = {SpanAttributeKey.SPAN_TYPE: SpanType.CHAIN, **_DEFAULT_LOG_LEVEL}
+_OF_A_ROOT: dict[str, object] = {keys.SPAN_TYPE: keys.CHAIN, **_DEFAULT_LOG_LEVEL}
 _ROOT = Common("", _OF_A_ROOT, {})
 
 
@@ -352,11 +196,9 @@ class PlainRoot:
     def open(cls, source: Source, name: str, describe: Describe) -> PlainRoot | None:
         """Start one; None where the trace is not sampled."""
         trace_id = source.ids.generate_trace_id()
-        if not source.takes_all or (_RATIO_HERE and _RATIO_HERE.get() is not None):
-            sampler = source.tracer.sampler
-            sampled = sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
-            if not sampled.decision.is_recording():
-                return None
+        sampled = source.tracer.sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
+        if not sampled.decision.is_recording():
+            return None
         return cls(source, name, describe, trace_id)
 
     def _described(self) -> None:
@@ -366,11 +208,11 @@ class PlainRoot:
             return
         try:
             self._source.processor.describe(self)
-            self.attributes = {SpanAttributeKey.REQUEST_ID: self.trace_id}
+            self.attributes = {keys.REQUEST_ID: self.trace_id}
             if said := describe(self.trace_metadata):
                 self._take(said)
             if not self._common.name:
-                self.tags.setdefault(TraceTagKey.TRACE_NAME, self.name)
+                self.tags.setdefault(keys.NAME, self.name)
         except BaseException:
             self._describe = describe  # else the next one to ask would take it for described
             raise
@@ -380,10 +222,10 @@ class PlainRoot:
             self._common = said.common
             self.name = said.common.name
             if self.has_surroundings:  # what is in it is newer
-                for key in (TraceTagKey.TRACE_NAME, *said.common.tags):
+                for key in (keys.NAME, *said.common.tags):
                     self.tags.pop(key, None)
         if said.name is not None:
-            self.name = self.tags[TraceTagKey.TRACE_NAME] = said.name
+            self.name = self.tags[keys.NAME] = said.name
         self.attributes.update(said.attributes)
         update(self, said.tags, said.metadata, said.client_request_id)
         self.error = self.error or said.error
@@ -392,7 +234,7 @@ class PlainRoot:
     # --- a root span ---
 
     def attach(self) -> Entered:
-        return current.attach(_CurrentSpan(self))
+        return context.attach(_CurrentSpan(self))
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         with self._source.lock:
@@ -545,11 +387,11 @@ class PlainRoot:
         attributes.update(contents.attributes)
         texts = {}
         if contents.usage:
-            texts[USAGE] = json.dumps(contents.usage)
+            texts[keys.USAGE] = json.dumps(contents.usage)
         if contents.inputs:
-            texts[SpanAttributeKey.INPUTS] = contents.inputs.text
+            texts[keys.INPUTS] = contents.inputs.text
         if contents.outputs:
-            texts[SpanAttributeKey.OUTPUTS] = contents.outputs.text
+            texts[keys.OUTPUTS] = contents.outputs.text
         metadata.update(self._source.processor.summary(texts, contents.usage))
         plain = encoding.Plain(
             self.trace_id,
@@ -579,13 +421,13 @@ class PlainRoot:
         """What it holds now: in common, attributes, tags and metadata."""
         common, attributes, tags = self._common, self.attributes.copy(), self.tags.copy()
         is_apart = common.tags.keys().isdisjoint(tags) and common.attributes.keys().isdisjoint(attributes)
-        if not is_apart or TraceTagKey.TRACE_NAME in tags:
+        if not is_apart or keys.NAME in tags:
             attributes, tags = {**common.attributes, **attributes}, self._all_tags()
             common = _ROOT
         return common, attributes, tags, self.trace_metadata.copy()
 
     def _all_tags(self) -> dict[str, str]:
-        return {TraceTagKey.TRACE_NAME: self.name, **self._common.tags, **self.tags}
+        return {keys.NAME: self.name, **self._common.tags, **self.tags}
 
     def info(self, experiment_id: str | None) -> TraceInfo:
         """Its trace info, in progress."""
@@ -768,7 +610,7 @@ class MlflowRoot:
 
     __slots__ = ("_is_ours", "_is_shared", "_span", "_trace", "otel", "trace_id")
 
-    def __init__(self, span: LiveSpan, trace: _Trace, is_shared: bool) -> None:
+    def __init__(self, span: LiveSpan, trace: Any, is_shared: bool) -> None:
         self._is_ours = _UNREAD in vars(span)
         self._is_shared = is_shared
         self._span = span
@@ -777,7 +619,7 @@ class MlflowRoot:
         self.trace_id: str = trace.info.trace_id
 
     def attach(self) -> Entered:
-        return current.attach(self.otel)
+        return context.attach(self.otel)
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         encoding.set_attributes(self.otel, attributes)
@@ -789,7 +631,7 @@ class MlflowRoot:
         name = said.name or (common and common.name)
         if name and name != self.otel.name:  # else the trace may have it from another request's root
             self.otel.update_name(name)
-            self._trace.info.tags[TraceTagKey.TRACE_NAME] = name
+            self._trace.info.tags[keys.NAME] = name
         self.set_attributes(said.attributes)
         self.update_trace(said.tags, said.metadata, said.client_request_id)
         if said.error is not None:
@@ -909,14 +751,14 @@ def unread_of(span: LiveSpan) -> int:
     return unread.size if unread else 0
 
 
-def forget_contents(trace: _Trace) -> None:
+def forget_contents(trace: Any) -> None:
     """Do without what is still to be read for a trace."""
     for span in list(trace.span_dict.values()):
         if vars(span).get(_UNREAD):
             vars(span)[_UNREAD] = None
 
 
-def read_contents(trace: _Trace, span: LiveSpan) -> list[Written]:
+def read_contents(trace: Any, span: LiveSpan) -> list[Written]:
     """Give a root the inputs and outputs that were to be read later; what the app has set itself stays.
 
     Returns:
@@ -930,25 +772,25 @@ def read_contents(trace: _Trace, span: LiveSpan) -> list[Written]:
     return give(trace, span, contents) if contents else []
 
 
-def give(trace: _Trace, span: LiveSpan, contents: Contents) -> list[Written]:
+def give(trace: Any, span: LiveSpan, contents: Contents) -> list[Written]:
     """Give a root what was read; what the app has set itself stays.
 
     Returns:
         What it was given.
     """
     known, info = encoding.attributes_of(span._span), trace.info
-    found = ((SpanAttributeKey.INPUTS, contents.inputs), (SpanAttributeKey.OUTPUTS, contents.outputs))
+    found = ((keys.INPUTS, contents.inputs), (keys.OUTPUTS, contents.outputs))
     new = {key: value for key, value in found if value is not None and key not in known}
     encoding.set_texts(span._span, {key: value.text for key, value in new.items()})
     rest = dict(contents.attributes)
     spans = list(trace.span_dict.values())
-    if contents.usage and not any(USAGE in encoding.attributes_of(each._span) for each in spans):
-        rest[USAGE] = contents.usage
+    if contents.usage and not any(keys.USAGE in encoding.attributes_of(each._span) for each in spans):
+        rest[keys.USAGE] = contents.usage
     if rest:
         encoding.set_attributes(span._span, rest)
-    if info.request_preview is None and (inputs := new.get(SpanAttributeKey.INPUTS)):
+    if info.request_preview is None and (inputs := new.get(keys.INPUTS)):
         info.request_preview = _shortened(inputs.preview)
-    if info.response_preview is None and (outputs := new.get(SpanAttributeKey.OUTPUTS)):
+    if info.response_preview is None and (outputs := new.get(keys.OUTPUTS)):
         info.response_preview = _shortened(outputs.preview)
     return list(new.values())
 
@@ -956,7 +798,7 @@ def give(trace: _Trace, span: LiveSpan, contents: Contents) -> list[Written]:
 def _shortened(preview: str) -> str:
     """As MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
     preview = preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
-    if len(preview) <= TRACE_REQUEST_RESPONSE_PREVIEW_MAX_LENGTH_OSS:  # the smaller of two limits: no look-up, 3 us
+    if len(preview) <= keys.MAX_PREVIEW:  # the smaller of two limits: no look-up, 3 us
         return preview
     longest = _get_max_length()
     return preview if len(preview) <= longest else preview[: longest - 3] + "..."

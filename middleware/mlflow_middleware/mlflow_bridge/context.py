@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from contextvars import ContextVar, Token
 
 from mlflow.tracing import provider
@@ -14,11 +13,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_c
 from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import set_span_in_context as otel_set_span_in_context
 
-Undo = Callable[[], object]
-"""Makes current again what was current before; to be called in the same context."""
-
-Entered = Token[Context] | Undo
-"""What `leave` takes."""
+from mlflow_middleware.mlflow_bridge.root_span import Entered, SpanIds, Undo
 
 _NOWHERE: ContextVar[Context] = ContextVar("mlflow_middleware_nowhere")
 _isolated: ContextVar[Context] = getattr(
@@ -88,10 +83,13 @@ def resume(context: Context) -> Entered:
     return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(get_current_span(context))))
 
 
-def current_span() -> SpanContext | None:
+def current_span() -> SpanIds | None:
     """The span that is current for MLflow here, if there is one that is stored; a request's root may have ended."""
     span = get_current_span(provider.get_current_context())
-    return None if isinstance(span, NonRecordingSpan) else span.get_span_context()
+    if isinstance(span, NonRecordingSpan):
+        return None
+    known = span.get_span_context()
+    return SpanIds(known.trace_id, known.span_id)
 
 
 class _Carrier:

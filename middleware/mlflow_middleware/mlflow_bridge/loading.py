@@ -1,0 +1,119 @@
+"""Loads the bridge once, guarded: whatever the installed MLflow is, the app starts and answers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from typing import cast
+
+from mlflow_middleware.mlflow_bridge import no_client, nothing, supported
+from mlflow_middleware.mlflow_bridge.interface import Client, Tracing
+
+
+class Level(Enum):
+    """How much of MLflow can be used."""
+
+    EVERYTHING = "everything"
+    PUBLIC = "MLflow's public functions and its own exporter"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of MLflow.
+
+    Attributes:
+        level: How much of it is used.
+        package: Its name and version, such as ``mlflow-tracing 3.17.2``.
+        why: What does not fit; empty at the level `Level.EVERYTHING`.
+    """
+
+    level: Level
+    package: str
+    why: str
+
+    @property
+    def summary(self) -> str:
+        """The one line for the log; empty if nothing needs to be said."""
+        if self.level is Level.EVERYTHING:
+            return supported.complaint(self.package)
+        kept = (
+            f"{self.package} does not fit this mlflow-middleware, which supports MLflow {supported.RANGE} ({self.why})"
+        )
+        remedy = f"Install a newer mlflow-middleware, or pip install '{supported.REQUIREMENT}'."
+        if self.level is Level.NOTHING:
+            return f"{kept}: requests are not traced at all. {remedy}"
+        return (
+            f"{kept}: requests are traced with MLflow's public functions, and its own exporter stays in place. Off are "
+            "delivery by mlflow-middleware (its queue, spool, retries and counts), keep_errors and keep_slower_than, "
+            f"trust_incoming_trace, captured_traces and silence on excluded paths. {remedy}"
+        )
+
+
+def load() -> tuple[Tracing, Client, Found]:
+    """Choose the most that the installed MLflow can do. Never raises."""
+    client, no_client_why = _client()
+    problem = no_client_why or _problem_of(_everything)
+    if not problem:
+        return _module("everything"), client, Found(Level.EVERYTHING, installed(), "")
+    worse = _problem_of(_public)
+    if not worse:
+        return _module("public"), client, Found(Level.PUBLIC, installed(), problem)
+    why = problem if problem == worse else f"{problem}; {worse}"
+    return nothing, client, Found(Level.NOTHING, installed(), why)
+
+
+def _module(name: str) -> Tracing:
+    return cast(Tracing, importlib.import_module(f"{__package__}.{name}"))
+
+
+def _client() -> tuple[Client, str]:
+    try:
+        return cast(Client, importlib.import_module(f"{__package__}.tracking_client")), ""
+    except Exception as error:
+        return no_client, _in_a_line(error)
+
+
+def _problem_of(attempt: Callable[[], str]) -> str:
+    try:
+        return attempt()
+    except Exception as error:
+        return _in_a_line(error)
+
+
+def _everything() -> str:
+    from mlflow_middleware.mlflow_bridge import names
+
+    if missing := names.missing():
+        return f"missing: {', '.join(missing)}"
+    from mlflow_middleware.mlflow_bridge import everything, trial  # noqa: F401
+
+    trial.run()
+    return ""
+
+
+def _public() -> str:
+    import mlflow
+
+    from mlflow_middleware.mlflow_bridge import public
+
+    missing = [f"mlflow.{name}" for name in public.NEEDED if not hasattr(mlflow, name)]
+    return f"missing: {', '.join(missing)}" if missing else ""
+
+
+def installed() -> str:
+    """The installed MLflow package and its version."""
+    for package in ("mlflow", "mlflow-tracing", "mlflow-skinny"):
+        with contextlib.suppress(PackageNotFoundError):
+            return f"{package} {version(package)}"
+    return "no MLflow"
+
+
+def _in_a_line(error: Exception) -> str:
+    text = re.sub(r" \(\S*\)$", "", str(error))  # where a module is that lacks a name
+    return " ".join(f"{type(error).__name__}: {text}".split())[:300]

@@ -1,0 +1,95 @@
+"""Opens the root span of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlflow.tracing import provider
+from mlflow.tracing.trace_manager import InMemoryTraceManager
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from mlflow_middleware.mlflow_bridge import context, encoding, keys, registry, roots
+from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
+from mlflow_middleware.mlflow_bridge.root_span import Describe, RootSpan, SpanIds
+from mlflow_middleware.mlflow_bridge.roots import MlflowRoot, PlainRoot, Source
+
+
+def open_root_span(
+    name: str,
+    describe: Describe,
+    *,
+    remote: SpanIds | None = None,
+    adopt_remote: bool = False,
+) -> RootSpan | None:
+    """Start the root span of a new trace.
+
+    Args:
+        name: The span's name.
+        describe: Says what the span holds; called when somebody asks, at the latest when the trace is sent.
+        remote: The caller's span, from its ``traceparent``.
+        adopt_remote: True makes the caller's span the parent; false links to it.
+
+    Returns:
+        The span; None when tracing is disabled or the trace is not sampled.
+    """
+    source = _source()
+    if source.processor is not None and remote is None:
+        return PlainRoot.open(source, name, describe)
+    around = Context()
+    links: Sequence[Link] = ()
+    caller = remote and SpanContext(*remote, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    if caller and adopt_remote:
+        around = set_span_in_context(NonRecordingSpan(caller), around)
+    elif caller:
+        links = (Link(caller),)
+    manager = InMemoryTraceManager.get_instance()
+    is_shared = adopt_remote and bool(caller and registry.trace_id_of(manager, caller.trace_id))
+    otel_span: Any = source.tracer.start_span(name, context=around, links=links)
+    if not otel_span.is_recording():
+        return None
+    trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(otel_span.context.trace_id))
+    span = trace.span_dict.get(f"{otel_span.context.span_id:016x}") if trace else None
+    if span is None:
+        return None
+    ours = {keys.REQUEST_ID: trace.info.trace_id, keys.SPAN_TYPE: keys.CHAIN}
+    encoding.set_attributes(otel_span, ours)
+    root = MlflowRoot(span, trace, is_shared)
+    if said := describe(trace.info.trace_metadata):
+        root.add(said)
+    return root
+
+
+_known_source: Source | None = None
+
+
+def _source() -> Source:
+    """MLflow's tracer, which stays the same as long as its provider does; to get it takes 15 us each time."""
+    global _known_source  # noqa: PLW0603
+    known = _known_source
+    now = provider.provider._isolated_tracer_provider if context.is_isolated() else provider.provider.get()
+    if known is not None and known.provider is now:
+        return known
+    tracer = provider._get_tracer(SCOPE)
+    processor = _sole_processor(tracer)
+    ids: Any = getattr(tracer, "id_generator", None)
+    if isinstance(ids, roots.Ids):
+        ids = ids.around
+    elif processor is not None:
+        tracer.id_generator = roots.Ids(ids)
+    lock = InMemoryTraceManager.get_instance()._lock
+    source = Source(provider.provider.get(), tracer, processor, lock, ids)
+    _known_source = source
+    return source
+
+
+def _sole_processor(tracer: Any) -> Processor | None:
+    """Our span processor, where no other one has to see a request's root begin and end, and nothing limits its data."""
+    processors: Any = getattr(getattr(tracer, "span_processor", None), "_span_processors", ())
+    limits = getattr(tracer, "_span_limits", None)
+    if len(processors) != 1 or limits is None or not isinstance(processors[0], Processor):
+        return None
+    is_limited = limits.max_span_attribute_length is not None or (limits.max_span_attributes or 128) < 128
+    is_plain = context.is_isolated() and processors[0].takes_plain_roots and not is_limited
+    return processors[0] if is_plain and hasattr(tracer, "id_generator") and hasattr(tracer, "sampler") else None

@@ -1,0 +1,215 @@
+"""The span processor that stands in the place of MLflow's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mlflow
+from mlflow.entities.run import Run
+from mlflow.entities.span import create_mlflow_span
+from mlflow.entities.trace_info import TraceInfo
+from mlflow.entities.trace_location import TraceLocation
+from mlflow.entities.trace_state import TraceState
+from mlflow.environment_variables import MLFLOW_TRACE_TIMEOUT_SECONDS, MLFLOW_USE_DEFAULT_TRACER_PROVIDER
+from mlflow.tracing import provider
+from mlflow.tracing.context import _USER_TRACE_CONTEXT, get_configured_trace_metadata, get_configured_trace_tags
+from mlflow.tracing.fluent import _set_last_active_trace_id
+from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
+from mlflow.tracing.trace_manager import InMemoryTraceManager
+from mlflow.tracing.utils import generate_mlflow_trace_id_from_otel_trace_id, get_otel_attribute
+from mlflow.tracing.utils.environment import resolve_env_metadata
+from mlflow.tracking import fluent
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span
+from opentelemetry.trace import StatusCode
+
+from mlflow_middleware.mlflow_bridge import context, encoding, keys, registry, roots, tracking_client
+from mlflow_middleware.mlflow_bridge.exporter import Exporter, FinishedRequest, FinishedTrace, is_local_root
+from mlflow_middleware.mlflow_bridge.roots import PlainRoot
+from mlflow_middleware.mlflow_bridge.tracking_client import is_slim
+from mlflow_middleware.mlflow_bridge.uris import is_databricks
+
+SCOPE = "mlflow_middleware"
+"""The instrumentation scope of the root spans of requests."""
+
+_PROPAGATES: Any = getattr(mlflow.environment_variables, "MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT", None)
+"""Whether the current span is OpenTelemetry's too, where MLflow knows that option (3.15)."""
+
+
+class Processor(BaseMlflowSpanProcessor):
+    """MLflow's own span processor, but for four things.
+
+    It never asks the server for the experiment. It takes a span under a remote parent for the root of what this
+    process knows of the trace. It needs no lock of its own, which a fork could leave locked. And it leaves the work at
+    the end of a trace to the sender.
+    """
+
+    def __init__(self, tracking_uri: str, put: Callable[[FinishedTrace], None], queue: object) -> None:
+        exporter = Exporter(tracking_uri, put, queue, self._finalize)
+        self._exports_metrics = provider.should_export_otlp_metrics()
+        super().__init__(exporter, export_metrics=self._exports_metrics)
+        context.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
+        self._is_slim = is_slim()
+        self._source_metadata: dict[str, str] = resolve_env_metadata()
+        self._manager = InMemoryTraceManager.get_instance()
+        self._tracking_uri = tracking_uri
+        self.put = put
+        self.takes_plain_roots = not (
+            self._exports_metrics or MLFLOW_TRACE_TIMEOUT_SECONDS.get() or is_databricks(tracking_uri)
+        )
+
+    def _metadata_of(self, run: Run | None) -> dict[str, Any]:
+        metadata: dict[str, Any]
+        if not self._is_slim:
+            metadata = self._get_basic_trace_metadata()
+            return metadata
+        # without the prediction context, for which MLflow tries imports that fail: 10 us
+        metadata = {**self._source_metadata, keys.SCHEMA_VERSION: keys.SCHEMA}
+        if run:
+            metadata[keys.SOURCE_RUN] = run.info.run_id
+        if model_id := fluent._get_active_model_id_global():
+            metadata[keys.MODEL_ID] = model_id
+        return {**metadata, **(get_configured_trace_metadata() or {})}
+
+    def _get_basic_trace_tags(self, span: ReadableSpan | PlainRoot) -> dict[str, Any]:
+        if not self._is_slim:
+            tags: dict[str, Any] = super()._get_basic_trace_tags(span)
+            return tags
+        return {**(get_configured_trace_tags() or {}), keys.NAME: span.name}
+
+    def _start_trace(self, root_span: Span) -> TraceInfo:
+        begun = roots.being_made()
+        info = begun.info(begun.experiment_id) if begun else self._info_of(root_span)
+        self._manager.register_trace(root_span.context.trace_id, info)
+        return info
+
+    def _info_of(self, root_span: Span) -> TraceInfo:
+        run = fluent._get_latest_active_run()
+        return TraceInfo(
+            trace_id=generate_mlflow_trace_id_from_otel_trace_id(root_span.context.trace_id),
+            trace_location=TraceLocation.from_experiment_id(
+                _experiment_id(root_span, provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
+            ),
+            request_time=(root_span.start_time or 0) // 1_000_000,
+            execution_duration=None,
+            state=TraceState.IN_PROGRESS,
+            trace_metadata=self._metadata_of(run),
+            tags=self._get_basic_trace_tags(root_span),
+            client_request_id=inside.client_request_id if (inside := roots.inside.get()) else None,
+        )
+
+    def begin(self, root: PlainRoot) -> None:
+        """Give a root that is plain data what MLflow gives to each trace when it begins, where it is of this moment."""
+        run = fluent._get_latest_active_run()
+        root.experiment_id = _chosen_experiment(provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
+        inside = roots.inside.get()
+        root.client_request_id = inside.client_request_id if inside else None
+        root.has_surroundings = bool(
+            run or not self._is_slim or _USER_TRACE_CONTEXT.get() or fluent._get_active_model_id_global()
+        )
+        if root.has_surroundings:
+            root.tags, root.trace_metadata = self._get_basic_trace_tags(root), self._metadata_of(run)
+
+    def describe(self, root: PlainRoot) -> None:
+        """Give it the rest."""
+        if not root.has_surroundings:
+            root.tags = {}
+            root.trace_metadata = {**self._source_metadata, keys.SCHEMA_VERSION: keys.SCHEMA}
+
+    def finished(self, root: PlainRoot, supplement: bool = False) -> FinishedRequest:
+        """A root that is plain data, as it waits for delivery."""
+        return FinishedRequest(self._tracking_uri, root, self._finalize, supplement)
+
+    def summary(self, texts: Mapping[str, str], usage: Mapping[str, int] | None) -> dict[str, str]:
+        """What `_finalize` puts into a trace's metadata, for one that is a root without other spans.
+
+        Args:
+            texts: Its inputs and outputs, as JSON.
+            usage: The tokens that it used.
+        """
+        found = {
+            keys.TRACE_INPUTS: _shortened(texts.get(keys.INPUTS)),
+            keys.TRACE_OUTPUTS: _shortened(texts.get(keys.OUTPUTS)),
+        }
+        if usage:
+            found[keys.TOKEN_USAGE] = json.dumps(dict(usage))
+        return found
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        trace_id = self._manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id)
+        if trace_id is None and not is_local_root(span):
+            trace_id = registry.trace_id_of(self._manager, span.context.trace_id)
+            if trace_id is None:
+                return
+        if trace_id is None:
+            trace_id = self._start_trace(span).trace_id
+        is_ours = span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE
+        live = create_mlflow_span(span, trace_id, keys.CHAIN if is_ours else None)
+        if is_ours:
+            roots.adopt(live, self.span_exporter)
+        with self._manager._lock:  # ``register_span`` decodes the trace id once more for that: 15 us
+            trace = self._manager._traces.get(trace_id)
+            if trace is not None:
+                trace.span_dict[f"{span.get_span_context().span_id:016x}"] = live
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._exports_metrics:
+            self.record_metrics_for_span(span)
+        if is_local_root(span):
+            _set_last_active_trace_id(self._manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id))
+        self.span_exporter.export((span,))  # which makes no requests that would have to be kept from being traced
+
+    def _finalize(self, trace: Any) -> None:
+        """Bring the trace info up to date with the root; what MLflow does when the root ends."""
+        spans = [span._span for span in list(trace.span_dict.values())]
+        for root in filter(is_local_root, spans):
+            if any(key in encoding.attributes_of(span) for span in spans for key in (keys.USAGE, keys.COST)):
+                self._update_trace_info(trace, root)
+            else:
+                _update_plain_info(trace, root)
+
+
+def _update_plain_info(trace: Any, root: ReadableSpan) -> None:
+    """What ``_update_trace_info`` does for a trace without usage and cost: it looks for their settings in modules that
+    the slim package has not, with a warning for each trace."""
+    attributes = encoding.attributes_of(root)
+    start, end = root.start_time or 0, root.end_time or 0
+    trace.info.request_time = start // 1_000_000
+    trace.info.execution_duration = (end - start) // 1_000_000
+    if trace.info.state == TraceState.IN_PROGRESS:  # else the app has set it
+        is_error = root.status.status_code is StatusCode.ERROR
+        trace.info.state = TraceState.ERROR if is_error else TraceState.OK
+    trace.info.trace_metadata.update(
+        {
+            keys.TRACE_INPUTS: _shortened(attributes.get(keys.INPUTS)),
+            keys.TRACE_OUTPUTS: _shortened(attributes.get(keys.OUTPUTS)),
+        }
+    )
+
+
+def _shortened(text: str | None) -> str:
+    """As MLflow shortens inputs and outputs for a trace's metadata (``_truncate_metadata``)."""
+    text = text or ""
+    return text if len(text) <= keys.MAX_METADATA else text[: keys.MAX_METADATA - 3] + "..."
+
+
+def _experiment_id(span: ReadableSpan, destination: object, run: Run | None) -> str | None:
+    """The experiment that the app chose for this trace; None leaves it to the environment.
+
+    The order is that of ``mlflow.tracing.utils.get_experiment_id_for_trace``, without its last step: a request
+    to the server.
+    """
+    attributes = encoding.attributes_of(span)
+    if attributes and (experiment_id := get_otel_attribute(span, keys.EXPERIMENT_ID)):
+        return str(experiment_id)
+    return _chosen_experiment(destination, run)
+
+
+def _chosen_experiment(destination: object, run: Run | None) -> str | None:
+    if experiment_id := getattr(destination, "experiment_id", None):
+        return str(experiment_id)
+    if run:
+        return str(run.info.experiment_id)
+    return tracking_client.active_experiment_id()

@@ -1,0 +1,148 @@
+"""The tracking server, as MLflow's own client would ask it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow.tracing.client import TracingClient
+from mlflow.tracking import fluent
+from mlflow.utils.rest_utils import MlflowHostCreds, http_request
+from requests import Response
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
+
+from mlflow_middleware.mlflow_bridge.address import Address
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+"""What MLflow takes for the tracking URI where nobody chose one and there is no old data."""
+
+
+def active_experiment_id() -> str | None:
+    """The experiment that ``mlflow.set_experiment`` chose, if it was called."""
+    chosen: str | None = fluent._active_experiment_id
+    return chosen
+
+
+def set_active_experiment(experiment_id: str) -> None:
+    """Tell MLflow what the environment's experiment is, unless the app has chosen one meanwhile."""
+    if fluent._active_experiment_id is None:
+        fluent._active_experiment_id = experiment_id
+
+
+def tracking_uri() -> str:
+    """The tracking URI that MLflow would use now."""
+    if is_slim() and not is_tracking_uri_set():  # to find the default, MLflow needs a module of the full package
+        return DEFAULT_URI
+    return str(mlflow.get_tracking_uri())
+
+
+def is_tracking_uri_set() -> bool:
+    """Whether anybody chose a tracking URI, or it is only MLflow's default."""
+    return bool(mlflow.is_tracking_uri_set())
+
+
+def is_slim() -> bool:
+    """Whether only ``mlflow-tracing`` is installed, not full ``mlflow``."""
+    return bool(mlflow.version.IS_TRACING_SDK_ONLY)
+
+
+def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwargs: Any) -> Response:
+    """One request to a tracking server, with MLflow's credentials and TLS settings, and without its retries.
+
+    Args:
+        tracking_uri: The server.
+        method: The HTTP method.
+        path: The path below the tracking URI, with its leading slash.
+        timeout: Seconds to wait for a connection, and for each read.
+        kwargs: ``json``, ``data``, ``params`` or ``extra_headers``.
+
+    Raises:
+        mlflow.exceptions.MlflowException: No answer came.
+    """
+    credentials, signed_in = _sign_in(tracking_uri)
+    headers = {**signed_in, **kwargs.pop("extra_headers", {})}
+    response: Response = http_request(
+        credentials,
+        path,
+        method,
+        max_retries=0,
+        raise_on_status=False,
+        timeout=timeout,
+        extra_headers=headers,
+        **kwargs,
+    )
+    return response
+
+
+def address_of(tracking_uri: str, path: str, answered: Response) -> Address | None:
+    """How to send more requests like one that MLflow's client has just sent.
+
+    Args:
+        tracking_uri: The server.
+        path: What was asked for below the tracking URI.
+        answered: The answer.
+
+    Returns:
+        The address; None where MLflow's client does more than headers can say: it goes through a proxy, follows a
+        redirect, or signs each request by itself.
+    """
+    credentials, _ = _sign_in(tracking_uri)
+    url = answered.request.url or ""
+    if credentials.aws_sigv4 or credentials.auth or answered.history or not url.endswith(path):
+        return None
+    if select_proxy(url, get_environ_proxies(url, no_proxy=None)):
+        return None
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    skipped = {"content-length", "content-type", "accept-encoding", "connection", "x-mlflow-experiment-id"}
+    headers = {name: str(value) for name, value in answered.request.headers.items() if name.lower() not in skipped}
+    if not any(name.lower() == "host" for name in headers):
+        headers["Host"] = parts.netloc.rpartition("@")[2]
+    tls = _tls(credentials) if parts.scheme == "https" else None
+    return Address(parts.hostname or "", port, tls, parts.path.removesuffix(path), headers)
+
+
+def _tls(credentials: MlflowHostCreds) -> ssl.SSLContext:
+    """As ``requests`` would verify the server, and show who we are."""
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+    bundle = credentials.verify if isinstance(credentials.verify, str) else bundle
+    is_folder = os.path.isdir(bundle)
+    context = ssl.create_default_context(cafile=None if is_folder else bundle, capath=bundle if is_folder else None)
+    if credentials.verify is False:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if credentials.client_cert_path:
+        context.load_cert_chain(credentials.client_cert_path)
+    return context
+
+
+_workspaces: dict[str, tuple[MlflowHostCreds, Any]] = {}
+
+
+def _sign_in(tracking_uri: str) -> tuple[MlflowHostCreds, dict[str, str]]:
+    """Where a tracking server is, and how to sign in there.
+
+    The Databricks SDK is asked for the headers only: its requests share connections with a forked child, are sent again
+    for up to a minute, and hide ``Retry-After``. MLflow would look up each workspace anew for each request.
+    """
+    if tracking_uri not in _workspaces:
+        credentials = TracingClient(tracking_uri).store.get_host_creds()
+        if not credentials.use_databricks_sdk:
+            return credentials, {}
+        from mlflow.utils.rest_utils import get_workspace_client  # which only Databricks needs
+
+        config = get_workspace_client(
+            credentials.use_secret_scope_token,
+            credentials.host,
+            credentials.token,
+            credentials.databricks_auth_profile,
+        ).config
+        plain = copy.copy(credentials)
+        plain.host, plain.token, plain.use_databricks_sdk = config.host, None, False
+        plain.ignore_tls_verification = bool(config.skip_verify)
+        _workspaces[tracking_uri] = (plain, config)
+    plain, config = _workspaces[tracking_uri]
+    return plain, config.authenticate()
