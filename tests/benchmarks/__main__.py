@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -109,6 +110,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     frameworks = arguments.frameworks.split(",")
     chosen = cases(arguments.ways.split(","), arguments.kinds.split(","))
     bursts = [case for case in chosen if case.way in BURSTS]

@@ -112,15 +112,15 @@ class Figures:
     drained: float = 0.0
 
     @classmethod
-    def of(cls, turns: Sequence[Turn]) -> Figures:
-        """Of all turns of one app."""
+    def of(cls, turns: Sequence[Turn], missing: int) -> Figures:
+        """Of all turns of one app, of whose requests so many are not on the server after the last turn."""
         latencies = [latency for turn in turns for latency in turn.latencies]
         return cls(
             cpu=1e6 * sum(turn.cpu for turn in turns) / len(latencies),
             p50=statistics.median(latencies),
             p99=_p99(latencies),
             requests=len(latencies),
-            stored=sum(turn.stored for turn in turns),
+            stored=max(0, len(latencies) - missing),
             drained=sum(turn.drained for turn in turns),
         )
 
@@ -137,13 +137,11 @@ class Turn:
         cpu: Seconds, of all processes of the app, until its exporter was done.
         latencies: Milliseconds, of each request.
         drained: Seconds that the exporter worked on.
-        stored: Traces that the server has got in that time.
     """
 
     cpu: float
     latencies: list[float]
     drained: float
-    stored: int
 
 
 class Subject:
@@ -155,7 +153,6 @@ class Subject:
         self._server = server
         self._is_stored = way not in ("untraced", "nowhere")
         self._quiet = QUIET_SAMPLED if way == "ours-sampled" else QUIET
-        self._stored = 0
         name = f"{framework}-{way}-{kind}-{time.time_ns()}"
         url = f"{server.uri}/api/2.0/mlflow/experiments/create"
         self._experiment = str(requests.post(url, json={"name": name}, timeout=60).json()["experiment_id"])
@@ -173,7 +170,7 @@ class Subject:
             folder / f"{name}.log",
         )
         self._process.wait_until_up(f"http://127.0.0.1:{self.port}/health")
-        self.requests = 0
+        self.requests = self.missing = 0
 
     def load(self, *, seconds: float = 0.0, requests: float = 0, rate: float = 0.0) -> tuple[float, list[float]]:
         """Ask it for a time or so many times; returns the seconds that it took, and the latencies."""
@@ -187,11 +184,11 @@ class Subject:
 
     def turn(self, seconds: float, rate: float = 0.0, patience: float = 60.0) -> Turn:
         """Ask it for a while, and wait until its exporter is done."""
-        before, stored = self.cpu(), self._stored
+        before = self.cpu()
         _, latencies = self.load(seconds=seconds, rate=rate)
         loaded = time.monotonic()
-        self._stored = self.drain(patience, self.requests)
-        return Turn(self.cpu() - before, latencies, time.monotonic() - loaded, self._stored - stored)
+        self.missing = self.requests - self.drain(patience, self.requests)
+        return Turn(self.cpu() - before, latencies, time.monotonic() - loaded)
 
     def cpu(self) -> float:
         """Seconds of CPU that its processes have used, to the nanosecond, with those of threads that have ended."""
@@ -310,8 +307,9 @@ def measure(
         turns = []
         for turn in range(number, number + slices):
             turns += [(case, subjects[case].turn(gentle, rate)) for case in _from(turn, cases)]
-        found = {case: Figures.of([turn for each, turn in turns if each == case]) for case in cases}
+        found = {}
         for case, subject in subjects.items():
+            found[case] = Figures.of([turn for each, turn in turns if each == case], subject.missing)
             found[case].without_idle(subject.idle_cpu())
         if {UNTRACED, Case("ours", "none")} <= subjects.keys():
             found[UNTRACED].p99_beside = _beside(subjects[UNTRACED], subjects[Case("ours", "none")], gentle, rate)
@@ -351,7 +349,7 @@ def caught_up(framework: str, case: Case, server: MLflowServer, folder: Path, *,
     subject = Subject(framework, case.way, server, folder, kind=case.kind)
     try:
         subject.turn(WARM_UP, 50)
-        figures = Figures.of([subject.turn(saturated, patience=900)])
+        figures = Figures.of([subject.turn(saturated, patience=900)], subject.missing)
         figures.without_idle(subject.idle_cpu())
         return figures
     finally:
