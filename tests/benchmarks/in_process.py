@@ -281,10 +281,17 @@ def take_turns(source: Path, rounds: int) -> dict[Scenario, list[float]]:
     found: dict[Scenario, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for group in GROUPS:
-            output = subprocess.run(
-                command(group, source), cwd=ROOT, env=environment(source), stdout=subprocess.PIPE, text=True, check=True
-            ).stdout
-            for way, kind, *_, took in map(json.loads, output.splitlines()):
+            done = subprocess.run(
+                command(group, source),
+                cwd=ROOT,
+                env=environment(source),
+                stdout=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise SystemExit(f"The measured process ended with {done.returncode}.")
+            for way, kind, *_, took in map(json.loads, done.stdout.splitlines()):
                 found[Scenario(way, kind)].append(took)
     return found
 

@@ -50,7 +50,7 @@ def counted(source: Path) -> dict[Scenario, float]:
         for process in processes:
             output, _ = process.communicate()
             if process.returncode:
-                raise SystemExit(f"The process that was to be counted ended with {process.returncode}.")
+                raise SystemExit(f"The measured process ended with {process.returncode}.")
             for way, kind, requests, pid, _ in map(json.loads, output.splitlines()):
                 found[Scenario(way, kind), requests] = instructions(Path(name, str(pid)))
     scenarios = {scenario for scenario, _ in found}

@@ -303,7 +303,9 @@ def measure(
     try:
         for case in cases:
             subjects[case] = Subject(framework, case.way, server, folder, kind=case.kind)
-            subjects[case].turn(WARM_UP, rate)
+            subjects[case].load(seconds=WARM_UP, rate=rate)
+        for subject in subjects.values():  # most of them are done by the time that it is their turn
+            subject.drain(60, subject.requests)
         turns = []
         for turn in range(number, number + slices):
             turns += [(case, subjects[case].turn(gentle, rate)) for case in _from(turn, cases)]
