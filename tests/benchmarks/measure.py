@@ -26,8 +26,9 @@ WARM_UP = 1.0
 IDLE = 1.0
 """Seconds in which an idle app's CPU is measured."""
 
-QUIET = 6.0
-"""Seconds without a new trace after which an exporter counts as done."""
+QUIET = 15.0
+"""Seconds without a new trace after which an exporter counts as done: OpenTelemetry's waits 5 s for a batch of
+512, and the server needs seconds for one. Too short a time would call traces lost that are only late."""
 
 QUIET_SAMPLED = 2.0
 """The same where most traces never come, and the exporter does not wait for more than a fraction of a second."""
@@ -169,7 +170,11 @@ class Subject:
             {**environment, "CHILDREN": str(KINDS[kind]), **variables},
             folder / f"{name}.log",
         )
-        self._process.wait_until_up(f"http://127.0.0.1:{self.port}/health")
+        try:
+            self._process.wait_until_up(f"http://127.0.0.1:{self.port}/health")
+        except BaseException:
+            self.stop()
+            raise
         self.requests = self.missing = 0
 
     def load(self, *, seconds: float = 0.0, requests: float = 0, rate: float = 0.0) -> tuple[float, list[float]]:
