@@ -13,20 +13,25 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 
+from tests.benchmarks.spans import KINDS
 from tests.servers import ROOT, MLflowServer, Process, clean_environment, free_port
 
 WARM_UP = 1.0
 """Seconds of gentle traffic before anything is measured."""
 
-IDLE = 2.0
+IDLE = 1.0
 """Seconds in which an idle app's CPU is measured."""
 
-QUIET = 6.0
-"""Seconds without a new trace after which an exporter counts as done."""
+QUIET = 15.0
+"""Seconds without a new trace after which an exporter counts as done: OpenTelemetry's waits 5 s for a batch of
+512, and the server needs seconds for one. Too short a time would call traces lost that are only late."""
+
+QUIET_SAMPLED = 2.0
+"""The same where most traces never come, and the exporter does not wait for more than a fraction of a second."""
 
 UVICORN = ["-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--port"]
 GUNICORN = ["-m", "gunicorn", "--log-level", "warning", "--threads", "8", "--bind"]
@@ -48,6 +53,7 @@ OURS = {"ENVIRONMENT": "production", "APP_VERSION": "1.2.3", "DEPLOYMENT_ID": "d
 WAYS: dict[str, dict[str, str]] = {
     "untraced": {},
     "mlflow": {},
+    "nowhere": {"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false"},
     "otel": {},
     "ours": OURS,
     "ours-without-bodies": {
@@ -60,19 +66,38 @@ WAYS: dict[str, dict[str, str]] = {
 """Way -> its environment variables."""
 
 
+class Case(NamedTuple):
+    """One way to trace an app, and one kind of request: a key of ``KINDS``."""
+
+    way: str
+    kind: str
+
+
+UNTRACED = Case("untraced", "none")
+"""An untraced app opens no child spans: it is what both kinds are compared with."""
+
+
+def cases(ways: Sequence[str], kinds: Sequence[str]) -> list[Case]:
+    """What is to be measured; options of ours are compared with each other on requests without child spans only."""
+    plain = [Case(way, "none") for way in ways if "none" in kinds or way == "untraced"]
+    several = [kind for kind in kinds if kind != "none"]
+    return plain + [
+        Case(way, kind) for kind in several for way in ways if way != "untraced" and not way.startswith("ours-")
+    ]
+
+
 @dataclass
 class Figures:
-    """What was measured of one app.
+    """What was measured of one case in one round.
 
     Attributes:
-        cpu: Microseconds of CPU for each request, of all processes of the app, until its exporter was done; less what
-            an idle server uses by itself while the exporter works on.
-        p50: Milliseconds, at the gentle rate.
-        p99: The same.
-        p99_beside: The same, while the server stores the traces of another app: what of it is the machine's.
+        cpu: Microseconds of CPU of the app for one request, export included.
+        p50: Milliseconds of latency at the gentle rate, median.
+        p99: Its 99th percentile.
+        p99_beside: That percentile while the server stores the traces of another app: the machine's share of it.
         throughput: Requests a second, saturated.
         memory: MiB resident, after it.
-        requests: How many were answered, where these were counted.
+        requests: How many were answered.
         stored: How many of them the server has as a trace.
         drained: Seconds that the exporter worked on.
     """
@@ -88,21 +113,26 @@ class Figures:
     drained: float = 0.0
 
     @classmethod
-    def of(cls, turns: Sequence[Turn]) -> Figures:
-        """Of all turns of one app."""
+    def of(cls, turns: Sequence[Turn], missing: int) -> Figures:
+        """Of all turns of one app, of whose requests so many are not on the server after the last turn."""
         latencies = [latency for turn in turns for latency in turn.latencies]
         return cls(
             cpu=1e6 * sum(turn.cpu for turn in turns) / len(latencies),
             p50=statistics.median(latencies),
             p99=_p99(latencies),
             requests=len(latencies),
+            stored=max(0, len(latencies) - missing),
             drained=sum(turn.drained for turn in turns),
         )
+
+    def without_idle(self, share: float) -> None:
+        """Take out the CPU that the app uses anyway while its exporter works."""
+        self.cpu -= 1e6 * share * self.drained / self.requests
 
 
 @dataclass
 class Turn:
-    """Some seconds of gentle traffic, and what came of it.
+    """Some seconds of traffic, and its outcome.
 
     Attributes:
         cpu: Seconds, of all processes of the app, until its exporter was done.
@@ -118,10 +148,13 @@ class Turn:
 class Subject:
     """A running app, traced in one way into an experiment of its own."""
 
-    def __init__(self, framework: str, way: str, server: MLflowServer, folder: Path, **variables: str) -> None:
+    def __init__(
+        self, framework: str, way: str, server: MLflowServer, folder: Path, *, kind: str = "none", **variables: str
+    ) -> None:
         self._server = server
-        self._is_traced = way != "untraced"
-        name = f"{framework}-{way}-{time.time_ns()}"
+        self._is_stored = way not in ("untraced", "nowhere")
+        self._quiet = QUIET_SAMPLED if way == "ours-sampled" else QUIET
+        name = f"{framework}-{way}-{kind}-{time.time_ns()}"
         url = f"{server.uri}/api/2.0/mlflow/experiments/create"
         self._experiment = str(requests.post(url, json={"name": name}, timeout=60).json()["experiment_id"])
         self.port = free_port()
@@ -134,11 +167,15 @@ class Subject:
             environment["MLFLOW_EXPERIMENT_NAME"] = name
         self._process = Process(
             [sys.executable, *serve, where, f"tests.benchmarks.{module}:app"],
-            {**environment, **variables},
+            {**environment, "CHILDREN": str(KINDS[kind]), **variables},
             folder / f"{name}.log",
         )
-        self._process.wait_until_up(f"http://127.0.0.1:{self.port}/health")
-        self.requests = 0
+        try:
+            self._process.wait_until_up(f"http://127.0.0.1:{self.port}/health")
+        except BaseException:
+            self.stop()
+            raise
+        self.requests = self.missing = 0
 
     def load(self, *, seconds: float = 0.0, requests: float = 0, rate: float = 0.0) -> tuple[float, list[float]]:
         """Ask it for a time or so many times; returns the seconds that it took, and the latencies."""
@@ -150,12 +187,12 @@ class Subject:
         self.requests += count
         return took, latencies
 
-    def turn(self, rate: float, seconds: float) -> Turn:
-        """Ask it gently for a while, and wait until its exporter is done."""
+    def turn(self, seconds: float, rate: float = 0.0, patience: float = 60.0) -> Turn:
+        """Ask it for a while, and wait until its exporter is done."""
         before = self.cpu()
         _, latencies = self.load(seconds=seconds, rate=rate)
         loaded = time.monotonic()
-        self.drain(60, self.requests)
+        self.missing = self.requests - self.drain(patience, self.requests)
         return Turn(self.cpu() - before, latencies, time.monotonic() - loaded)
 
     def cpu(self) -> float:
@@ -193,11 +230,11 @@ class Subject:
 
     def drain(self, limit: float, expected: int) -> int:
         """Wait until its exporter is done; returns the traces stored."""
-        if not self._is_traced:
+        if not self._is_stored:
             return 0
         end = time.monotonic() + limit
         before, changed = -1, time.monotonic()
-        while (now := time.monotonic()) < end and now < changed + QUIET and before < expected:
+        while (now := time.monotonic()) < end and now < changed + self._quiet and before < expected:
             stored = self.stored()
             if stored != before:
                 before, changed = stored, now
@@ -252,7 +289,7 @@ def _session(pid: int) -> int:
 
 def measure(
     framework: str,
-    ways: Sequence[str],
+    cases: Sequence[Case],
     server: MLflowServer,
     folder: Path,
     *,
@@ -261,59 +298,66 @@ def measure(
     slices: int,
     gentle: float,
     saturated: float,
-) -> dict[str, Figures]:
-    """One round: an app for each way, asked gently in turns, and then each saturated.
+) -> dict[Case, Figures]:
+    """One round: an app for each case, asked gently in turns, and then each saturated.
 
     The turns are short, so that a machine that gets slower or faster does so for all; and each waits until the one
     before is stored, so that none is measured while the server works for another.
     """
-    subjects: dict[str, Subject] = {}
+    subjects: dict[Case, Subject] = {}
     try:
-        for way in ways:
-            subjects[way] = Subject(framework, way, server, folder)
-            subjects[way].load(seconds=WARM_UP, rate=rate)
-            subjects[way].drain(60, subjects[way].requests)
+        for case in cases:
+            subjects[case] = Subject(framework, case.way, server, folder, kind=case.kind)
+            subjects[case].load(seconds=WARM_UP, rate=rate)
+        for subject in subjects.values():  # most of them are done by the time that it is their turn
+            subject.drain(60, subject.requests)
         turns = []
         for turn in range(number, number + slices):
-            turns += [(way, subjects[way].turn(rate, gentle)) for way in _from(turn, ways)]
-        found = {way: Figures.of([turn for each, turn in turns if each == way]) for way in ways}
-        for way, subject in subjects.items():
-            found[way].cpu -= 1e6 * subject.idle_cpu() * found[way].drained / found[way].requests
-        if {"untraced", "ours"} <= subjects.keys():
-            subjects["ours"].load(seconds=gentle, rate=rate)  # of which two thirds are still to be stored
-            _, latencies = subjects["untraced"].load(seconds=gentle, rate=rate)
-            found["untraced"].p99_beside = _p99(latencies)
-            subjects["ours"].drain(60, subjects["ours"].requests)
-        for way in _from(number, ways):
-            subject = subjects[way]
+            turns += [(case, subjects[case].turn(gentle, rate)) for case in _from(turn, cases)]
+        found = {}
+        for case, subject in subjects.items():
+            found[case] = Figures.of([turn for each, turn in turns if each == case], subject.missing)
+            found[case].without_idle(subject.idle_cpu())
+        if {UNTRACED, Case("ours", "none")} <= subjects.keys():
+            found[UNTRACED].p99_beside = _beside(subjects[UNTRACED], subjects[Case("ours", "none")], gentle, rate)
+        for case in _from(number, cases):
+            subject = subjects[case]
             before = subject.requests
             took, _ = subject.load(seconds=saturated)
-            found[way].throughput = (subject.requests - before) / took
-            found[way].memory = subject.memory()
-            subject.stop()  # what it has still to send is nobody's load
+            found[case].throughput = (subject.requests - before) / took
+            found[case].memory = subject.memory()
+            subject.stop()  # what it still has to send is nobody's load
         return found
     finally:
         for subject in subjects.values():
             subject.stop()
 
 
-def _from(number: int, ways: Sequence[str]) -> list[str]:
-    """Another way is the first in each round."""
-    first = number % len(ways)
-    return [*ways[first:], *ways[:first]]
+def _beside(plain: Subject, traced: Subject, seconds: float, rate: float) -> float:
+    """The untraced app's latency while the server stores the traces of another app."""
+    traced.load(seconds=seconds, rate=rate)  # of which two thirds are still to be stored
+    _, latencies = plain.load(seconds=seconds, rate=rate)
+    traced.drain(60, traced.requests)
+    return _p99(latencies)
+
+
+def _from(number: int, cases: Sequence[Case]) -> list[Case]:
+    """Another case is the first in each round."""
+    first = number % len(cases)
+    return [*cases[first:], *cases[:first]]
 
 
 def _p99(latencies: list[float]) -> float:
     return statistics.quantiles(latencies, n=100)[98]
 
 
-def caught_up(framework: str, way: str, server: MLflowServer, folder: Path, *, saturated: float) -> Figures:
-    """Run one app saturated, and count what the server has of it once nothing more comes."""
-    subject = Subject(framework, way, server, folder)
+def caught_up(framework: str, case: Case, server: MLflowServer, folder: Path, *, saturated: float) -> Figures:
+    """Run one app saturated, until nothing more reaches the server: what that costs, and what the server has."""
+    subject = Subject(framework, case.way, server, folder, kind=case.kind)
     try:
-        subject.load(seconds=WARM_UP, rate=50)
-        subject.load(seconds=saturated)
-        stored = subject.drain(900, subject.requests)
-        return Figures(requests=subject.requests, stored=stored)
+        subject.turn(WARM_UP, 50)
+        figures = Figures.of([subject.turn(saturated, patience=900)], subject.missing)
+        figures.without_idle(subject.idle_cpu())
+        return figures
     finally:
         subject.stop()

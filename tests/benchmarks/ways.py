@@ -1,4 +1,7 @@
-"""The ways to trace an app, as they are in each one's documentation; ``WAY`` in the environment chooses."""
+"""The ways to trace an app, as they are in each one's documentation.
+
+``WAY`` in the environment chooses one, ``CHILDREN`` how many child spans each request opens.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,43 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tests.benchmarks.spans import CONTENT, Children, export_to_nowhere, mlflow_children, no_children, otel_children
+
 logging.getLogger("mlflow_middleware").setLevel(logging.INFO)  # at the exit it says what became of the traces
 logging.basicConfig(level=logging.WARNING)
 
 WAY = os.environ.get("WAY", "untraced")
+CHILDREN = int(os.environ.get("CHILDREN", "0"))
 
-REPLY = {"choices": [{"message": {"role": "assistant", "content": "MLflow is a platform for GenAI apps. " * 5}}]}
+REPLY = {"choices": [{"message": {"role": "assistant", "content": CONTENT}}]}
 
 
-def _answer(body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-    """What the chat app does: as good as nothing."""
-    return REPLY
+def _children() -> Children:
+    if WAY == "untraced":
+        return no_children
+    return otel_children(CHILDREN) if WAY == "otel" else mlflow_children(CHILDREN)
 
 
 def handler() -> Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]:
-    """The function that answers, traced by hand where that is the way."""
-    if WAY != "mlflow":
-        return _answer
+    """The function that answers, and does nothing else than opening spans; traced by hand where that is the way."""
+    open_children = _children()
+
+    def answer(body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        open_children(body)
+        return REPLY
+
+    return by_hand(open_children) if WAY in ("mlflow", "nowhere") else answer
+
+
+def by_hand(open_children: Children) -> Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]:
+    """The function that answers, as MLflow's documentation traces one."""
     import mlflow
 
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-    mlflow.set_experiment(os.environ["EXPERIMENT"])
+    if WAY == "nowhere":
+        export_to_nowhere()
+    else:
+        mlflow.set_experiment(os.environ["EXPERIMENT"])
 
     @mlflow.trace(name="POST /chats/{chat_id}")
     def traced(body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
@@ -40,6 +59,7 @@ def handler() -> Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]:
                 "mlflow.trace.user": headers.get("x-user-id", ""),
             },
         )
+        open_children(body)
         return REPLY
 
     return traced  # type: ignore[no-any-return]
