@@ -30,6 +30,7 @@ INPUTS = "mlflow.spanInputs"
 OUTPUTS = "mlflow.spanOutputs"
 USAGE = "mlflow.chat.tokenUsage"
 COST = "mlflow.llm.cost"
+LOG_LEVEL = "mlflow.spanLogLevel"
 
 CHAIN = "CHAIN"
 """The type of a request's root span (mlflow/entities/span.py: SpanType)."""

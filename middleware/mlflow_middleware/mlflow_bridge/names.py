@@ -18,8 +18,8 @@ class Name(NamedTuple):
     Attributes:
         owner: A module, ``module:name`` of an object in it, or a key of `SAMPLES`.
         name: The name there.
-        since: The first version of mlflow-tracing that has it, as far back as 3.8; of OpenTelemetry's SDK as far back
-            as 1.30.
+        since: The first version of mlflow-tracing (looked for as far back as 3.6), of OpenTelemetry's SDK (1.16) or of
+            Python that has it.
         purpose: What it is used for.
         is_optional: Whether it is done without where it is missing.
     """
@@ -30,46 +30,41 @@ class Name(NamedTuple):
     purpose: str
     is_optional: bool = False
 
-    @property
-    def path(self) -> str:
-        """As a person would write it."""
-        return f"{self.owner.replace(':', '.')}.{self.name}"
-
 
 TRACING = (
     # MLflow: where our span processor is put in
     Name(
-        "mlflow.tracing.provider", "_get_mlflow_span_processor", "3.8", "replaced, so that MLflow builds our processor"
+        "mlflow.tracing.provider", "_get_mlflow_span_processor", "3.6", "replaced, so that MLflow builds our processor"
     ),
-    Name("mlflow.tracing.provider", "_get_tracer", "3.8", "the tracer that requests' roots are opened with"),
-    Name("mlflow.tracing.provider", "_MLFLOW_TRACE_USER_DESTINATION", "3.8", "what set_destination() chose"),
-    Name("mlflow.tracing.provider:provider", "_isolated_tracer_provider", "3.8", "whether the tracer is still current"),
-    Name("mlflow.tracing.provider:provider.once", "_done", "3.8", "whether MLflow has built its provider"),
-    Name("mlflow.tracing.provider:mlflow_runtime_context", "_current_context", "3.8", "MLflow's current span", True),
+    Name("mlflow.tracing.provider", "_get_tracer", "3.6", "the tracer that requests' roots are opened with"),
+    Name("mlflow.tracing.provider", "_MLFLOW_TRACE_USER_DESTINATION", "3.6", "what set_destination() chose"),
+    Name("mlflow.tracing.provider:provider", "_isolated_tracer_provider", "3.6", "whether the tracer is still current"),
+    Name("mlflow.tracing.provider:provider.once", "_done", "3.6", "whether MLflow has built its provider"),
+    Name("mlflow.tracing.provider:mlflow_runtime_context", "_current_context", "3.9", "MLflow's current span", True),
     # MLflow: what a trace gets when it begins and ends
     Name("mlflow.tracing.context", "_USER_TRACE_CONTEXT", "3.11", "tags and metadata of mlflow.tracing.context()"),
-    Name("mlflow.tracing.fluent", "_set_last_active_trace_id", "3.8", "mlflow.get_last_active_trace_id()"),
+    Name("mlflow.tracing.fluent", "_set_last_active_trace_id", "3.6", "mlflow.get_last_active_trace_id()"),
     Name(
-        "mlflow.tracing.sampling", "_SAMPLING_RATIO_OVERRIDE", "3.12", "@mlflow.trace(sampling_ratio_override=)", True
+        "mlflow.tracing.sampling", "_SAMPLING_RATIO_OVERRIDE", "3.10", "@mlflow.trace(sampling_ratio_override=)", True
     ),
-    Name("mlflow.tracing.utils.truncation", "_get_max_length", "3.8", "how long a preview may be"),
+    Name("mlflow.tracing.utils.truncation", "_get_max_length", "3.6", "how long a preview may be"),
     Name(
         "mlflow.tracking.fluent",
         "_active_experiment_id",
         "3.8",
         "what set_experiment() chose; set to the environment's",
     ),
-    Name("mlflow.tracking.fluent", "_get_active_model_id_global", "3.8", "what set_active_model() chose"),
-    Name("mlflow.tracking.fluent", "_get_latest_active_run", "3.8", "the run that a trace belongs to"),
+    Name("mlflow.tracking.fluent", "_get_active_model_id_global", "3.6", "what set_active_model() chose"),
+    Name("mlflow.tracking.fluent", "_get_latest_active_run", "3.6", "the run that a trace belongs to"),
     Name(
-        "mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_get_basic_trace_metadata", "3.8", "metadata"
+        "mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_get_basic_trace_metadata", "3.6", "metadata"
     ),
-    Name("mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_get_basic_trace_tags", "3.8", "tags"),
+    Name("mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_get_basic_trace_tags", "3.6", "tags"),
     Name(
-        "mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_update_trace_info", "3.8", "tokens and cost"
+        "mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_update_trace_info", "3.6", "tokens and cost"
     ),
     # MLflow: spans, and the registry of traces in flight
-    Name("mlflow.entities:LiveSpan()", "_span", "3.8", "the span of OpenTelemetry's SDK"),
+    Name("mlflow.entities:LiveSpan()", "_span", "3.6", "the span of OpenTelemetry's SDK"),
     Name("mlflow.entities:LiveSpan()", "_attachments", "3.11", "files taken out of inputs and outputs"),
     Name(
         "mlflow.tracing.trace_manager:InMemoryTraceManager()",
@@ -77,7 +72,7 @@ TRACING = (
         "3.8",
         "held while traces are moved, and over forks",
     ),
-    Name("mlflow.tracing.trace_manager:InMemoryTraceManager()", "_traces", "3.8", "the traces in flight"),
+    Name("mlflow.tracing.trace_manager:InMemoryTraceManager()", "_traces", "3.6", "the traces in flight"),
     Name(
         "mlflow.tracing.trace_manager:InMemoryTraceManager()",
         "_otel_id_to_mlflow_trace_id",
@@ -85,50 +80,65 @@ TRACING = (
         "the same, by other ids",
     ),
     # MLflow: the slim package and forks
-    Name("mlflow.tracking._tracking_service.utils", "_get_default_tracking_uri", "3.8", "fails in the slim package"),
-    Name("mlflow.tracing.provider:provider", "_isolated_tracer_provider_once", "3.8", "unlocked in a forked child"),
-    Name("mlflow.tracing.provider:provider", "_global_provider_init_once", "3.8", "unlocked in a forked child"),
-    Name("mlflow.tracing.provider:provider.once", "_Once__lock", "3.8", "unlocked in a forked child"),
+    Name("mlflow.tracking._tracking_service.utils", "_get_default_tracking_uri", "3.7", "fails in the slim package"),
+    Name("mlflow.tracing.provider:provider", "_isolated_tracer_provider_once", "3.6", "unlocked in a forked child"),
+    Name("mlflow.tracing.provider:provider", "_global_provider_init_once", "3.6", "unlocked in a forked child"),
+    Name("mlflow.tracing.provider:provider.once", "_Once__lock", "3.6", "unlocked in a forked child"),
     Name("_frozen_importlib", "_module_locks", "3.10", "forgotten in a forked child (CPython)", True),
     # OpenTelemetry's SDK
-    Name("opentelemetry.sdk.trace:Tracer()", "_span_limits", "1.30", "whether attributes are limited"),
+    Name("opentelemetry.sdk.trace:Tracer()", "_span_limits", "1.16", "whether attributes are limited"),
     Name(
-        "opentelemetry.sdk.trace:SynchronousMultiSpanProcessor()", "_span_processors", "1.30", "whether others look on"
+        "opentelemetry.sdk.trace:SynchronousMultiSpanProcessor()", "_span_processors", "1.16", "whether others look on"
     ),
-    Name("opentelemetry.sdk.trace:Span()", "_attributes", "1.30", "attributes, without a copy"),
-    Name("opentelemetry.sdk.trace:Span()", "_end_time", "1.30", "an exception after a request's end"),
-    Name("opentelemetry.sdk.trace:Span()", "_status", "1.30", "an exception after a request's end"),
+    Name("opentelemetry.sdk.trace:Span()", "_attributes", "1.16", "attributes, without a copy"),
+    Name("opentelemetry.sdk.trace:Span()", "_end_time", "1.16", "an exception after a request's end"),
+    Name("opentelemetry.sdk.trace:Span()", "_status", "1.16", "an exception after a request's end"),
     Name(
         "opentelemetry.attributes:BoundedAttributes()",
         "_dict",
-        "1.30",
+        "1.16",
         "attributes set all at once, read without a copy",
     ),
-    Name("opentelemetry.attributes:BoundedAttributes()", "_lock", "1.30", "attributes set all at once"),
-    Name("opentelemetry.attributes:BoundedAttributes()", "_immutable", "1.30", "an exception after a request's end"),
+    Name("opentelemetry.attributes:BoundedAttributes()", "_lock", "1.16", "attributes set all at once"),
+    Name("opentelemetry.attributes:BoundedAttributes()", "_immutable", "1.16", "an exception after a request's end"),
 )
 """What tracing needs."""
 
 ARTIFACTS = (
-    Name("mlflow.tracing.client:TracingClient", "_get_artifact_repo_for_trace", "3.8", "where attachments are stored"),
+    Name("mlflow.tracing.client:TracingClient", "_get_artifact_repo_for_trace", "3.6", "where attachments are stored"),
     Name(
-        "mlflow.tracing.client:TracingClient", "_upload_trace_data", "3.8", "spans, on servers that take none by OTLP"
+        "mlflow.tracing.client:TracingClient", "_upload_trace_data", "3.6", "spans, on servers that take none by OTLP"
     ),
 )
 """What only Databricks workspaces, attachments and servers older than 3.4 need; looked for when it is used."""
+
+UNDOCUMENTED = (
+    ("mlflow.tracing.provider:provider", "get"),
+    ("mlflow.tracing.provider:provider", "reset"),
+    ("mlflow.tracing.provider", "get_current_context"),
+    ("mlflow.tracing.provider", "is_tracing_enabled"),
+    ("mlflow.tracing.trace_manager", "get_trace_cache_with_timeout"),
+)
+"""Names that look public and are in no documentation; no import would show that one is missing."""
 
 ALL = (*TRACING, *ARTIFACTS)
 
 
 def missing() -> list[str]:
     """The names that tracing needs and that the installed packages do not have."""
-    return [name.path for name in TRACING if not (name.is_optional or is_there(name))]
+    needed = [(name.owner, name.name) for name in TRACING if not name.is_optional]
+    return [path(owner, name) for owner, name in (*needed, *UNDOCUMENTED) if not is_there(owner, name)]
 
 
-def is_there(name: Name) -> bool:
+def path(owner: str, name: str) -> str:
+    """A name as a person would write it."""
+    return f"{owner.replace(':', '.')}.{name}"
+
+
+def is_there(owner: str, name: str) -> bool:
     """Whether the installed packages have a name."""
     try:
-        return hasattr(_owner(name.owner), name.name)
+        return hasattr(_owner(owner), name)
     except Exception:  # its owner is missing
         return False
 

@@ -24,7 +24,6 @@ from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.config import get_config
-from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.tracing.context import _USER_TRACE_CONTEXT
 from mlflow.tracing.fluent import _set_last_active_trace_id
 from mlflow.tracing.trace_manager import InMemoryTraceManager
@@ -57,11 +56,8 @@ MAX_IN_FLIGHT = 100_000
 
 _OK = Status(StatusCode.OK)
 
-_LOG_LEVEL: str | None = getattr(SpanAttributeKey, "LOG_LEVEL", None)
-"""The attribute for a span's severity, where MLflow knows it (3.15)."""
-
-_DEFAULT_LOG_LEVEL: dict[str, object] = {_LOG_LEVEL: 10} if _LOG_LEVEL else {}
-"""What MLflow gives to spans of type CHAIN: DEBUG (mlflow/tracing/utils/default_log_level.py)."""
+_DEFAULT_LOG_LEVEL: dict[str, object] = {keys.LOG_LEVEL: 10} if hasattr(LiveSpan, "set_log_level") else {}
+"""What MLflow gives to spans of type CHAIN: DEBUG, where it knows levels (3.13; tracing/utils/default_log_level.py)."""
 
 _HELD = "_mlflow_middleware_held"
 """A root of ours has this attribute while the request goes on after its answer."""
@@ -708,7 +704,7 @@ class MlflowRoot:
     def _complete(self) -> None:
         if self.otel.status.status_code is not StatusCode.ERROR:
             self.otel.set_status(_OK)
-        if _LOG_LEVEL and _LOG_LEVEL not in encoding.attributes_of(self.otel):
+        if keys.LOG_LEVEL not in encoding.attributes_of(self.otel):
             encoding.set_attributes(self.otel, _DEFAULT_LOG_LEVEL)
 
     def hold(self) -> bool:

@@ -8,10 +8,12 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
-import mlflow
+from mlflow import get_tracking_uri
+from mlflow import is_tracking_uri_set as is_tracking_uri_set
 from mlflow.tracing.client import TracingClient
 from mlflow.tracking import fluent
 from mlflow.utils.rest_utils import MlflowHostCreds, http_request
+from mlflow.version import IS_TRACING_SDK_ONLY
 from requests import Response
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
@@ -37,17 +39,12 @@ def tracking_uri() -> str:
     """The tracking URI that MLflow would use now."""
     if is_slim() and not is_tracking_uri_set():  # to find the default, MLflow needs a module of the full package
         return DEFAULT_URI
-    return str(mlflow.get_tracking_uri())
-
-
-def is_tracking_uri_set() -> bool:
-    """Whether anybody chose a tracking URI, or it is only MLflow's default."""
-    return bool(mlflow.is_tracking_uri_set())
+    return str(get_tracking_uri())
 
 
 def is_slim() -> bool:
     """Whether only ``mlflow-tracing`` is installed, not full ``mlflow``."""
-    return bool(mlflow.version.IS_TRACING_SDK_ONLY)
+    return bool(IS_TRACING_SDK_ONLY)
 
 
 def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwargs: Any) -> Response:

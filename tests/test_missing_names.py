@@ -1,0 +1,116 @@
+"""An MLflow or OpenTelemetry that has lost a name: the app starts, answers and says so, and mostly is traced still."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Trace
+
+from tests.conftest import Traces
+from tests.servers import ROOT, MLflowServer, clean_environment, eventually
+
+pytestmark = pytest.mark.once
+
+SPARED = {
+    "mlflow.protos.service_pb2.SearchTracesV3",
+    "mlflow.tracing.client:TracingClient._get_artifact_repo_for_trace",
+    "mlflow.tracing.client:TracingClient._upload_trace_data",
+    "mlflow.utils.rest_utils.get_workspace_client",
+}
+"""Names that only searches, artifacts and Databricks need: requests are traced without them as ever."""
+
+
+@dataclass
+class Outcome:
+    """What became of an app in whose MLflow a name was missing."""
+
+    name: str
+    id: str
+    lines: list[str]
+    answer: str = ""
+    level: str = ""
+    error: str = ""
+
+
+@pytest.fixture(scope="module")
+def stored(server: MLflowServer) -> Traces:
+    """What these apps have stored."""
+    return Traces(server.uri, f"missing-{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def outcomes(stored: Traces, tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
+    """One for each name of the list, and for each that the bridge imports."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.missing_names", stored.experiment, str(tmp_path_factory.mktemp("logs"))],
+        env=clean_environment(MLFLOW_TRACKING_URI=stored.uri),
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [Outcome(**each) for each in json.loads(done.stdout)]
+
+
+def test_every_app_starts_and_answers(outcomes: list[Outcome]) -> None:
+    """Whichever name is missing."""
+    assert len(outcomes) > 80
+    assert [(each.name, each.error) for each in outcomes if each.answer != "answered"] == []
+
+
+def test_it_is_said_once(outcomes: list[Outcome]) -> None:
+    """The line names the MLflow found, the ones supported, and what is off; nothing is said where nothing is off."""
+    for each in outcomes:
+        assert len(each.lines) == (each.level != "EVERYTHING"), each
+        for line in each.lines:
+            assert "which supports MLflow 3." in line
+            assert "public functions, and its own exporter stays in place. Off are" in line
+            assert "pip install 'mlflow-tracing>=3." in line
+
+
+def test_what_few_need_is_no_loss_for_others(outcomes: list[Outcome]) -> None:
+    """Names for Databricks, artifacts and searches are missed by nobody else."""
+    assert {each.name for each in outcomes if each.level == "EVERYTHING"} >= SPARED
+
+
+def test_most_requests_are_stored_all_the_same(outcomes: list[Outcome], stored: Traces) -> None:
+    """With identity, tags, inputs and outputs; the others are those whose name MLflow itself cannot do without."""
+    wanted = len(outcomes) * 6 // 10
+
+    def complete() -> list[Trace]:
+        return [trace for trace in stored.search("tags.plan = 'pro'") if is_complete(trace)]
+
+    eventually(lambda: len(complete()) >= wanted, f"{wanted} of {len(outcomes)} traces", 60)
+
+
+def is_complete(trace: Trace) -> bool:
+    """Whether a trace holds what the middleware says of a request."""
+    metadata: dict[str, Any] = trace.info.trace_metadata
+    (root,) = trace.data.spans
+    return (
+        metadata.get("mlflow.trace.session"),
+        metadata.get("mlflow.trace.user"),
+        str(trace.info.client_request_id).startswith("n-"),
+        trace.info.tags.get("mlflow.traceName"),
+        root.inputs,
+        root.outputs,
+    ) == ("s-1", "jane", True, "POST", {"question": 1}, "answered")
+
+
+def test_no_log_is_left_behind_by_the_bridge(tmp_path: Path) -> None:
+    """An MLflow that fits needs no word."""
+    program = "from mlflow_middleware import mlflow_bridge as b; print(repr(b.found.summary), b.found.level.name)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+    )
+
+    assert (done.stdout, done.stderr) == ("'' EVERYTHING\n", "")
