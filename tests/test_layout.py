@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
+import platform
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from mlflow_middleware.mlflow_bridge import keys, names
 from mlflow_middleware.settings import Settings
 from tests.servers import ROOT
 
@@ -22,6 +25,10 @@ CORE_SOURCES = sorted(CORE.rglob("*.py"))
 BRIDGE = CORE / "mlflow_bridge"
 FRAMEWORKS = {"fastapi", "starlette", "flask", "werkzeug", "django"}
 TRACING = {"mlflow", "opentelemetry"}
+OF_FRAMEWORKS = {"_body", "_get_current_object"}
+"""What the adapters use of Django's requests and of Flask's proxies."""
+
+DISTRIBUTIONS = {"mlflow": "mlflow-tracing", "opentelemetry": "opentelemetry-sdk"}
 
 
 def relative(path: Path) -> str:
@@ -43,32 +50,50 @@ def is_private(name: str) -> bool:
     return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
 
 
-def private_uses(source: str) -> list[str]:
-    """Where a module touches what MLflow or OpenTelemetry keep private: by import or by attribute."""
-    tree = ast.parse(source)
-    found = [
-        f"{module}: {', '.join(names)}"
-        for module, names in imported(tree)
-        if module.split(".")[0] in TRACING and any(map(is_private, (module, *names)))
-    ]
-    ours = {
-        (alias.asname or alias.name).split(".")[0]
-        for node in ast.walk(tree)
-        if (isinstance(node, ast.Import) and any(each.name.split(".")[0] in TRACING for each in node.names))
-        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in TRACING)
-        for alias in node.names
+def defined(tree: ast.AST) -> set[str]:
+    """The private names that a module defines itself: functions, classes, variables, slots and ``self._x = ...``."""
+    found = {
+        node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and is_private(node.attr) and _root(node) in ours:
-            found.append(ast.unparse(node))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_self(node.value):
+            found.add(node.attr)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+            found |= set(ast.literal_eval(node.value))
+    return set(filter(is_private, found))
+
+
+def private_uses(source: str, ours: set[str]) -> set[str]:
+    """The private names of others that a module uses: by import, as an attribute, or by ``getattr`` and the like.
+
+    Args:
+        source: The module.
+        ours: Private names that only we have.
+    """
+    tree = ast.parse(source)
+    own = defined(tree)
+    found: set[str] = set()
+    for module, taken in imported(tree):
+        if module.split(".")[0] in TRACING:
+            found |= {part for part in (*module.split("."), *taken) if is_private(part)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            is_inherited = ast.unparse(node.value) == "super()"
+            found |= {node.attr} - ours - (set() if is_inherited else own)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in BY_TEXT:
+            texts = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+            found |= {text for text in texts if is_private(text)} - own - ours
     return found
 
 
-def _root(node: ast.expr) -> str | None:
-    """The name that a chain of attributes and calls starts with."""
-    while isinstance(node, (ast.Attribute, ast.Call)):
-        node = node.value if isinstance(node, ast.Attribute) else node.func
-    return node.id if isinstance(node, ast.Name) else None
+BY_TEXT = {"getattr", "setattr", "hasattr", "delattr", "attrgetter", "methodcaller"}
+"""Functions that take an attribute's name as text."""
+
+
+def _is_self(node: ast.expr) -> bool:
+    return ast.unparse(node) in ("self", "cls")
 
 
 @pytest.mark.parametrize("folder", [CORE, ADAPTERS], ids=relative)
@@ -97,10 +122,38 @@ def test_no_path_exists_in_both_roots() -> None:
     assert both[0] & both[1] == set()
 
 
+OURS = set().union(*(defined(ast.parse(path.read_text())) for path in SOURCES)) - {name.name for name in names.ALL}
+"""Private names of ours that nobody else has."""
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if BRIDGE not in path.parents], ids=relative)
-def test_only_the_seam_touches_what_is_private(path: Path) -> None:
+def test_only_the_bridge_touches_what_is_private(path: Path) -> None:
     """No other module imports or reads a private name of MLflow or OpenTelemetry."""
-    assert private_uses(path.read_text()) == []
+    assert private_uses(path.read_text(), OURS) - OF_FRAMEWORKS == set()
+
+
+def test_each_private_name_is_listed() -> None:
+    """The list has all that the bridge uses, and nothing that it does not."""
+    used = {path.name: private_uses(path.read_text(), OURS) for path in sorted(BRIDGE.glob("*.py"))}
+    listed = {name.name for name in names.ALL} | {"_tracking_service", "_Once__lock"}  # a package; written out
+
+    assert {file: found - listed for file, found in used.items() if found - listed} == {}
+    assert {name.name for name in names.ALL} - set().union(*used.values()) == set()
+
+
+@pytest.mark.parametrize("name", names.ALL, ids=lambda name: name.name)
+def test_each_listed_name_is_there(name: names.Name) -> None:
+    """The installed MLflow, OpenTelemetry SDK and Python have it, unless they are older than it is."""
+    package = name.owner.split(".")[0]
+    installed = platform.python_version() if package not in TRACING else version(DISTRIBUTIONS[package])
+    if name.is_optional and _numbers(installed) < _numbers(name.since):
+        pytest.skip(f"{name.since} is the first that has it, {installed} is installed")
+
+    assert names.is_there(name.owner, name.name)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2])
 
 
 @pytest.mark.parametrize(
@@ -115,18 +168,28 @@ def test_only_the_seam_touches_what_is_private(path: Path) -> None:
         "from mlflow.tracing import provider as p\np._get_tracer",
         "from mlflow import get_current_active_span\nget_current_active_span()._span",
         "def f():\n    from opentelemetry.sdk import _logs",
+        "def f(span):\n    return span._attributes",
+        "def f(span):\n    return getattr(span, '_attributes')",
+        "def f(span):\n    return hasattr(span, '_attributes')",
+        "import operator\nf = operator.attrgetter('_attributes')",
+        "class C(Base):\n    def f(self):\n        return self._inherited",
+        "class C(Base):\n    def f(self):\n        return super()._inherited",
     ],
 )
 def test_a_private_use_would_be_seen(source: str) -> None:
     """The search above finds every way to write one."""
-    assert private_uses(source)
+    assert private_uses(source, set())
 
 
 def test_a_public_use_is_none() -> None:
     """Public names, dunders and our own private names are left alone."""
-    source = "import mlflow\nfrom opentelemetry.trace import Link\nmlflow.__version__\nself._span\nLink(1).context"
+    source = (
+        "import mlflow\nfrom opentelemetry.trace import Link\nmlflow.__version__\nLink(1).context\n"
+        "class C:\n    __slots__ = ('_slot',)\n    def __init__(self):\n        self._span = 1\n"
+        "    def f(self):\n        return self._span, self._slot"
+    )
 
-    assert private_uses(source) == []
+    assert private_uses(source, set()) == set()
 
 
 @pytest.mark.parametrize("path", CORE_SOURCES, ids=relative)
@@ -167,3 +230,41 @@ def test_the_readme_names_every_option() -> None:
     table = (ROOT / "README.md").read_text().split("## Settings", 1)[1].split("## ", 1)[0]
     first_cells = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
     assert set(re.findall(r"`(\w+)`", first_cells)) == set(Settings.model_fields)
+
+
+def test_the_stored_format_is_that_of_mlflow() -> None:
+    """Keys and limits are literals here; they are those of the installed MLflow, as far as it has them."""
+    from mlflow.entities import SpanType
+    from mlflow.tracing import constant
+
+    spans, metadata, tags = constant.SpanAttributeKey, constant.TraceMetadataKey, constant.TraceTagKey
+    theirs = {
+        "NAME": tags.TRACE_NAME,
+        "SESSION": metadata.TRACE_SESSION,
+        "USER": metadata.TRACE_USER,
+        "TRACE_INPUTS": metadata.INPUTS,
+        "TRACE_OUTPUTS": metadata.OUTPUTS,
+        "TOKEN_USAGE": metadata.TOKEN_USAGE,
+        "SIZE_STATS": metadata.SIZE_STATS,
+        "SIZE_BYTES": getattr(metadata, "SIZE_BYTES", keys.SIZE_BYTES),
+        "SOURCE_RUN": metadata.SOURCE_RUN,
+        "MODEL_ID": metadata.MODEL_ID,
+        "SCHEMA_VERSION": constant.TRACE_SCHEMA_VERSION_KEY,
+        "SCHEMA": str(constant.TRACE_SCHEMA_VERSION),
+        "REQUEST_ID": spans.REQUEST_ID,
+        "EXPERIMENT_ID": spans.EXPERIMENT_ID,
+        "SPAN_TYPE": spans.SPAN_TYPE,
+        "INPUTS": spans.INPUTS,
+        "OUTPUTS": spans.OUTPUTS,
+        "USAGE": spans.CHAT_USAGE,
+        "COST": getattr(spans, "LLM_COST", keys.COST),
+        "LOG_LEVEL": getattr(spans, "LOG_LEVEL", keys.LOG_LEVEL),
+        "CHAIN": SpanType.CHAIN,
+        "MAX_METADATA": constant.MAX_CHARS_IN_TRACE_INFO_METADATA,
+        "MAX_TAG_KEY": constant.MAX_CHARS_IN_TRACE_INFO_TAGS_KEY,
+        "MAX_TAG_VALUE": constant.MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE,
+        "MAX_PREVIEW": constant.TRACE_REQUEST_RESPONSE_PREVIEW_MAX_LENGTH_OSS,
+        "MAX_CLIENT_REQUEST_ID": 50,
+    }
+
+    assert {name: value for name, value in vars(keys).items() if name.isupper()} == theirs
