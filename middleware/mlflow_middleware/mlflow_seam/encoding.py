@@ -194,7 +194,7 @@ def undo_text(span: MlflowSpan) -> None:
 def _span(span: LiveSpan, as_text: Container[str]) -> bytes:
     otel = span._span
     try:
-        if span._links or otel._events:
+        if otel.links or otel._events:
             return bytes(span.to_immutable_span().to_otel_proto().SerializeToString())
         attributes = [
             wire.attribute(key, _sent(text)) if text in as_text else _attribute(key, text, _decoded(text))
@@ -375,7 +375,7 @@ def _size_stats(info: int, spans: list[int]) -> str:
 def _size_of(span: LiveSpan) -> int:
     """Bytes of a span's JSON."""
     otel = span._span
-    if span._links or otel._events:
+    if otel.links or otel._events:
         return len(json.dumps(span.to_immutable_span().to_dict(), default=str))
     parent = len(_BASE64_ID) - len("null") if otel.parent is not None else 0
     attributes = attributes_of(otel).copy()
