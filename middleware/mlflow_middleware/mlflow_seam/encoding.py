@@ -30,7 +30,7 @@ from mlflow.tracing.utils.otlp import resource_to_otel_proto
 from mlflow.utils.proto_json_utils import message_to_json
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span
-from opentelemetry.trace import SpanContext, StatusCode
+from opentelemetry.trace import Link, SpanContext, StatusCode
 
 from mlflow_middleware.mlflow_seam import wire
 
@@ -195,7 +195,7 @@ def _span(span: LiveSpan, as_text: Container[str]) -> bytes:
     otel = span._span
     try:
         if otel.links or otel._events:
-            return bytes(span.to_immutable_span().to_otel_proto().SerializeToString())
+            return bytes(_with_links(span.to_immutable_span().to_otel_proto(), otel.links).SerializeToString())
         attributes = [
             wire.attribute(key, _sent(text)) if text in as_text else _attribute(key, text, _decoded(text))
             for key, text in list(attributes_of(otel).items())
@@ -204,6 +204,14 @@ def _span(span: LiveSpan, as_text: Container[str]) -> bytes:
         return _message(otel, parent, (otel.status.status_code, otel.status.description), attributes)
     except Exception:  # it holds what protobuf refuses
         return bytes(_sendable_span(span.to_immutable_span()).SerializeToString())
+
+
+def _with_links(message: Any, links: Sequence[Link]) -> Any:
+    """A span as protobuf with its links, which MLflow before 3.13 leaves out."""
+    for link in links if not message.links else ():
+        ids = link.context
+        message.links.add(trace_id=ids.trace_id.to_bytes(16, "big"), span_id=ids.span_id.to_bytes(8, "big"))
+    return message
 
 
 def _message(span: Any, parent: int | None, status: tuple[StatusCode, str | None], attributes: list[bytes]) -> bytes:

@@ -55,7 +55,7 @@ MAX_IN_FLIGHT = 100_000
 _OK = Status(StatusCode.OK)
 
 _LOG_LEVEL: str | None = getattr(SpanAttributeKey, "LOG_LEVEL", None)
-"""The attribute for a span's severity, where MLflow knows it (3.15)."""
+"""The attribute for a span's severity, where MLflow knows it (3.13)."""
 
 _DEFAULT_LOG_LEVEL: dict[str, object] = {_LOG_LEVEL: 10} if _LOG_LEVEL else {}
 """What MLflow gives to spans of type CHAIN: DEBUG (mlflow/tracing/utils/default_log_level.py)."""
