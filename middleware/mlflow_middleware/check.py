@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from mlflow_middleware import supported
+
 if TYPE_CHECKING:  # all of it is imported in the first step: that takes a second, and may be what fails
     from pathlib import Path
 
@@ -50,9 +52,6 @@ MAX_TRIES = 500
 
 PROBE = "mlflow-middleware check"
 """The name of the probe trace."""
-
-_UNTESTED = "3.18"
-"""The first version of MLflow's client that this was not tested with."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 _DELETE = "/api/2.0/mlflow/traces/delete-traces"
@@ -197,10 +196,12 @@ class _Chain:
             from mlflow_middleware import mlflow_seam
         except (ImportError, AttributeError, TypeError) as error:
             raise Wrong(_unknown_client(_installed_mlflow(), f": {error}")) from error
-        if not mlflow_seam.is_known_shape():
-            raise Wrong(_unknown_client(mlflow_seam.MLFLOW_VERSION))
+        version = mlflow_seam.MLFLOW_VERSION
+        if supported.is_too_old(version) or not mlflow_seam.is_known_shape():
+            raise Wrong(_unknown_client(version))
         package = "mlflow-tracing (slim)" if mlflow_seam.is_slim() else "mlflow (full)"
-        return f"{package} {mlflow_seam.MLFLOW_VERSION}"
+        untried = ": newer than any that this was tested with" if supported.is_untried(version) else ""
+        return f"{package} {version}{untried} (supported: {supported.in_words()})"
 
     def check_settings(self) -> str:
         """Every option is known and well-typed."""
@@ -492,10 +493,13 @@ STEPS: tuple[tuple[str, tuple[str, ...], Callable[[_Chain], str]], ...] = (
 """Each step: its name, the steps that it needs, and what does it."""
 
 
-def _unknown_client(version: str, why: str = "") -> str:
+def _unknown_client(found: str, why: str = "") -> str:
+    cure = f"a client that is supported ({supported.in_words()}): pip install '{supported.REQUIREMENT}'"
+    if supported.is_too_old(found.split()[-1]):
+        return f"the installed MLflow client ({found}) is too old{why}; install {cure}"
     return (
-        f"the installed MLflow client ({version}) is of a shape that this mlflow-middleware does not know{why}: "
-        f"install a newer mlflow-middleware, or an older client: pip install 'mlflow-tracing>=3.11,<{_UNTESTED}'"
+        f"the installed MLflow client ({found}) is of a shape that this mlflow-middleware does not know{why}: "
+        f"install a newer mlflow-middleware, or {cure}"
     )
 
 

@@ -33,3 +33,6 @@ def identity(**metadata: str) -> dict[str, Any]:
 
 HAS_LINKS = hasattr(mlflow.entities, "Link")
 NO_LINKS = f"MLflow {mlflow.__version__} has no span links; 3.13 is the first that has"
+
+TAKES_FILES_OUT = hasattr(mlflow.environment_variables, "MLFLOW_TRACE_EXTRACT_ATTACHMENTS")
+"""Whether MLflow takes the files in a chat's messages for attachments: since 3.12."""
