@@ -142,7 +142,9 @@ def test_an_mlflow_client_of_unknown_shape(server: MLflowServer, change: str) ->
     """Whether it builds its processors anew, or has lost a name: the version and the command that helps."""
     checked = run_check("-m", "tests.apps.unknown_client", change, MLFLOW_TRACKING_URI=server.uri)
 
-    assert checked.failed_at("MLflow client", mlflow.__version__, "pip install 'mlflow-tracing>=3.11,<3.19'")
+    assert checked.failed_at(
+        "MLflow client", mlflow.__version__, "3.11 to 3.18", "pip install 'mlflow-tracing>=3.11,<3.19'"
+    )
 
 
 def test_a_wrong_option(traces: Traces) -> None:

@@ -9,10 +9,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from mlflow_middleware.mlflow_bridge import keys, names
 from mlflow_middleware.settings import Settings
@@ -190,6 +191,46 @@ def test_a_public_use_is_none() -> None:
     )
 
     assert private_uses(source, set()) == set()
+
+
+PACKAGES = {"google": "protobuf", "mlflow": "mlflow-tracing", "starlette": "fastapi", "click": "flask"}
+"""Modules whose package has another name, or always comes with another package."""
+
+UNDECLARED = {"pytest", "_typeshed"}
+"""Whoever loads our pytest plugin has pytest; the other one is only there for type checkers."""
+
+
+def package_of(module: str) -> str:
+    """What has to be installed for a module; OpenTelemetry's come from several packages."""
+    first, *rest = module.split(".")
+    if first == "opentelemetry":
+        return f"opentelemetry-{rest[0] if rest[0] in ('sdk', 'proto') else 'api'}"
+    return PACKAGES.get(first, first).replace("_", "-")
+
+
+def required(extra: str) -> set[str]:
+    """The packages that we require, and those of one of our extras."""
+    found = [Requirement(each) for each in requires("mlflow-middleware") or ()]
+    return {each.name for each in found if each.marker is None or each.marker.evaluate({"extra": extra})}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_what_is_imported_is_declared(path: Path) -> None:
+    """Each package is one that we require, or that the extra of its adapter does."""
+    modules = {module for module, _ in imported(ast.parse(path.read_text()))}
+    known = {*sys.stdlib_module_names, *UNDECLARED, "mlflow_middleware"}
+    others = {name for name in modules if name.split(".")[0] not in known}
+    extra = path.relative_to(ADAPTERS).parts[0] if ADAPTERS in path.parents else ""
+
+    assert {package_of(name) for name in others} - required(extra) == set()
+
+
+def test_what_is_required_is_bounded() -> None:
+    """Each of our own requirements has an oldest and a newest version."""
+    found = [Requirement(each) for each in requires("mlflow-middleware") or ()]
+    signs = {each.name: {part.operator for part in each.specifier} for each in found if each.marker is None}
+
+    assert {name for name, each in signs.items() if each != {">=", "<"}} == set()
 
 
 @pytest.mark.parametrize("path", CORE_SOURCES, ids=relative)

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from mlflow_middleware import supported
+
 if TYPE_CHECKING:  # all of it is imported in the first step: that takes a second, and may be what fails
     from pathlib import Path
 
@@ -195,7 +197,8 @@ class _Chain:
         if found.summary:
             raise Wrong(found.summary)
         kind = "slim" if mlflow_bridge.client.is_slim() else "full"
-        return f"{found.package} ({kind}); supported are {mlflow_bridge.supported.RANGE}"
+        untried = ": newer than any that this was tested with" if supported.is_untried(found.version) else ""
+        return f"{found.package} ({kind}) {found.version}{untried} (supported: {supported.in_words()})"
 
     def check_settings(self) -> str:
         """Every option is known and well-typed."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import json
 import os
 import sys
@@ -22,6 +21,7 @@ from opentelemetry.trace import Span
 from mlflow_middleware import delivery
 from mlflow_middleware.asgi import Message, Receive, Scope, Send, TraceMiddleware
 from mlflow_middleware.request_trace import annotate, current
+from tests.apps.known import identity, takes
 
 QUESTION = {"messages": [{"role": "user", "content": "Où est-il?"}], "api_key": "k", "deep": [[{"n": [1, 2.5, None]}]]}
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Là-bas. 🙂"}}], "usage": None, "ok": True}
@@ -77,7 +77,9 @@ WAYS: dict[str, Callable[[], object]] = {
     "nothing": lambda: None,
     "active span": span,
     "attribute": lambda: span().set_attribute("asked", "yes"),
-    "update": lambda: mlflow.update_current_trace(tags={"asked": "yes"}, request_preview="mine", session_id="s-9"),
+    "update": lambda: mlflow.update_current_trace(
+        tags={"asked": "yes"}, request_preview="mine", **identity(session_id="s-9")
+    ),
     "state": lambda: mlflow.update_current_trace(state="ERROR"),
     "trace by its id": lambda: InMemoryTraceManager.get_instance().get_root_span_id(trace_id()),
     "tag by its id": lambda: mlflow.set_trace_tag(trace_id(), "asked", "yes"),
@@ -91,7 +93,7 @@ WAYS: dict[str, Callable[[], object]] = {
     "used": lambda: None,
 }
 
-if "sampling_ratio_override" in inspect.signature(mlflow.trace).parameters:
+if takes(mlflow.trace, "sampling_ratio_override"):
     WAYS["child with a ratio"] = mlflow.trace(child, name="around", sampling_ratio_override=0.0)
 
 AFTERWARDS: dict[str, Callable[[], object]] = {

@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 
 from mlflow_middleware.asgi import Receive, Scope, Send, TraceMiddleware
+from tests.apps.known import identity
 
 if chosen := os.environ.get("APP_EXPERIMENT"):
     mlflow.set_experiment(chosen)
@@ -36,7 +37,7 @@ def in_the_background() -> None:
 
 def update() -> dict[str, Any]:
     """A handler that uses MLflow's own words for what it knows."""
-    mlflow.update_current_trace(tags={"plan": "pro"}, session_id="from-mlflow", user="mlflow-user")
+    mlflow.update_current_trace(tags={"plan": "pro"}, **identity(session_id="from-mlflow", user="mlflow-user"))
     return {}
 
 

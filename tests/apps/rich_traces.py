@@ -17,10 +17,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 import mlflow
-from mlflow.entities import AssessmentSource, Feedback, Link, SpanEvent, SpanType
+from mlflow.entities import AssessmentSource, Feedback, SpanEvent, SpanType
 from mlflow.entities.model_registry import PromptVersion
 from mlflow.tracing.attachments import Attachment
+from mlflow.tracing.provider import provider
 from mlflow.tracing.trace_manager import InMemoryTraceManager
+
+from tests.apps.known import HAS_LINKS, identity, taken
 
 LONG = "a long text, with umlauts äöü, 日本語 and 🦊; " * 2000
 USAGE = {"input_tokens": 120, "output_tokens": 30, "total_tokens": 150}
@@ -107,9 +110,12 @@ def links() -> None:
     """A link to a span of another trace and one to a span of the same."""
     with mlflow.start_span("linked") as other:
         pass
-    to_other = Link(other.trace_id, other.span_id, {"why": "follows", "hops": 2})
-    with mlflow.start_span("links", links=[to_other]) as root, mlflow.start_span("inner") as inner:
-        inner.add_link(Link(root.trace_id, root.span_id))
+    to_other = mlflow.entities.Link(other.trace_id, other.span_id, {"why": "follows", "hops": 2})
+    at_start = taken(mlflow.start_span, links=[to_other])  # since MLflow 3.15
+    with mlflow.start_span("links", **at_start) as root, mlflow.start_span("inner") as inner:
+        inner.add_link(mlflow.entities.Link(root.trace_id, root.span_id))
+        if not at_start:
+            root.add_link(to_other)
 
 
 def annotated() -> None:
@@ -119,11 +125,9 @@ def annotated() -> None:
         mlflow.update_current_trace(
             client_request_id="request-1",
             tags={"plan": "pro", "umlaut": "äöü", "long": "t" * 4000},
-            metadata={"kb": "2026-11", "long": "m" * 200},
-            session_id="s-1",
-            user="jane",
             request_preview="asks something",
             response_preview="is told something",
+            **identity(session_id="s-1", user="jane", kb="2026-11", long="m" * 200),
         )
         span.set_outputs({"answer": LONG})
 
@@ -217,7 +221,8 @@ def with_a_prompt() -> None:
 
 def of_opentelemetry() -> None:
     """Spans that were opened by OpenTelemetry's own API, in MLflow's provider."""
-    tracer = mlflow.tracing.get_bridged_tracer_provider().get_tracer("a library")
+    bridged = getattr(mlflow.tracing, "get_bridged_tracer_provider", None)  # since MLflow 3.15
+    tracer = bridged().get_tracer("a library") if bridged else provider.get_or_init_tracer("a library")
     with tracer.start_as_current_span("of opentelemetry") as span:
         span.set_attribute("gen_ai.request.model", "gpt-5")
         span.set_attribute("gen_ai.usage.input_tokens", 3)
@@ -228,7 +233,7 @@ def of_opentelemetry() -> None:
 
 def described() -> None:
     """A description, a log level and a span that was given nothing else."""
-    with mlflow.start_span("described", description="What it does.", log_level="WARNING"):
+    with mlflow.start_span("described", **taken(mlflow.start_span, description="What it does.", log_level="WARNING")):
         pass
 
 
@@ -255,7 +260,8 @@ def processed() -> None:
 
 
 KINDS: list[Callable[[], None]] = [
-    *(nested, values, failing, caught, events, links, annotated, overridden, in_context, without_context, decorated),
+    *(nested, values, failing, caught, events, annotated, overridden, in_context, without_context, decorated),
+    *((links,) if HAS_LINKS else ()),
     *(threaded, assessed, with_a_prompt, of_opentelemetry, described, with_attachments, processed),
 ]
 

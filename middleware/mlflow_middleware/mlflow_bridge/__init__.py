@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware.mlflow_bridge import keys as keys
-from mlflow_middleware.mlflow_bridge import supported as supported
 from mlflow_middleware.mlflow_bridge.address import Address as Address
 from mlflow_middleware.mlflow_bridge.common import Common as Common
 from mlflow_middleware.mlflow_bridge.loading import Level as Level

@@ -29,7 +29,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span
-from opentelemetry.trace import SpanContext, StatusCode
+from opentelemetry.trace import Link, SpanContext, StatusCode
 
 from mlflow_middleware.mlflow_bridge import keys, wire
 from mlflow_middleware.mlflow_bridge.common import Common, cut
@@ -171,8 +171,8 @@ def undo_text(span: MlflowSpan) -> None:
 def _span(span: LiveSpan, as_text: Container[str]) -> bytes:
     otel = span._span
     try:
-        if otel.events or _links_of(span):
-            return bytes(span.to_immutable_span().to_otel_proto().SerializeToString())
+        if otel.links or otel.events:
+            return bytes(_with_links(span.to_immutable_span().to_otel_proto(), otel.links).SerializeToString())
         attributes = [
             wire.attribute(key, _sent(text)) if text in as_text else _attribute(key, text, _decoded(text))
             for key, text in list(attributes_of(otel).items())
@@ -183,10 +183,12 @@ def _span(span: LiveSpan, as_text: Container[str]) -> bytes:
         return bytes(_sendable_span(span.to_immutable_span()).SerializeToString())
 
 
-def _links_of(span: LiveSpan) -> Sequence[object]:
-    """The links of a span: its own, where MLflow knows links (3.13), else those of OpenTelemetry's span."""
-    links: Sequence[object] = getattr(span, "links", span._span.links)
-    return links
+def _with_links(message: Any, links: Sequence[Link]) -> Any:
+    """A span as protobuf with its links, which MLflow before 3.13 leaves out."""
+    for link in links if not message.links else ():
+        ids = link.context
+        message.links.add(trace_id=ids.trace_id.to_bytes(16, "big"), span_id=ids.span_id.to_bytes(8, "big"))
+    return message
 
 
 def _message(span: Any, parent: int | None, status: tuple[StatusCode, str | None], attributes: list[bytes]) -> bytes:
@@ -347,7 +349,7 @@ def _size_stats(info: int, spans: list[int]) -> str:
 def _size_of(span: LiveSpan) -> int:
     """Bytes of a span's JSON."""
     otel = span._span
-    if otel.events or _links_of(span):
+    if otel.links or otel.events:
         return len(json.dumps(span.to_immutable_span().to_dict(), default=str))
     parent = len(_BASE64_ID) - len("null") if otel.parent is not None else 0
     attributes = attributes_of(otel).copy()

@@ -11,7 +11,8 @@ from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
-from mlflow_middleware.mlflow_bridge import no_client, nothing, supported
+from mlflow_middleware import supported
+from mlflow_middleware.mlflow_bridge import no_client, nothing
 from mlflow_middleware.mlflow_bridge.interface import Client, Tracing
 
 
@@ -29,29 +30,35 @@ class Found:
 
     Attributes:
         level: How much of it is used.
-        package: Its name and version, such as ``mlflow-tracing 3.17.2``.
+        package: ``mlflow-tracing``, ``mlflow`` or ``mlflow-skinny``; empty if none is installed.
+        version: Its version.
         why: What does not fit; empty at the level `Level.EVERYTHING`.
     """
 
     level: Level
     package: str
+    version: str
     why: str
 
     @property
     def summary(self) -> str:
         """The one line for the log; empty if nothing needs to be said."""
+        name = f"{self.package} {self.version}" if self.package else "no MLflow"
+        cure = f"Install a newer mlflow-middleware, or pip install '{supported.REQUIREMENT}'."
         if self.level is Level.EVERYTHING:
-            return supported.complaint(self.package)
-        kept = (
-            f"{self.package} does not fit this mlflow-middleware, which supports MLflow {supported.RANGE} ({self.why})"
-        )
-        remedy = f"Install a newer mlflow-middleware, or pip install '{supported.REQUIREMENT}'."
+            if not supported.is_too_old(self.version):
+                return ""
+            return (
+                f"{name} is older than MLflow {supported.in_words()}, which this mlflow-middleware supports: traces may "
+                f"be incomplete or missing. pip install '{supported.REQUIREMENT}'."
+            )
+        unfit = f"{name} does not fit this mlflow-middleware, which supports MLflow {supported.in_words()} ({self.why})"
         if self.level is Level.NOTHING:
-            return f"{kept}: requests are not traced at all. {remedy}"
+            return f"{unfit}: requests are not traced at all. {cure}"
         return (
-            f"{kept}: requests are traced with MLflow's public functions, and its own exporter stays in place. Off are "
-            "delivery by mlflow-middleware (its queue, spool, retries and counts), keep_errors and keep_slower_than, "
-            f"trust_incoming_trace, captured_traces and silence on excluded paths. {remedy}"
+            f"{unfit}: requests are traced with MLflow's public functions, and its own exporter stays in place. Off "
+            "are delivery by mlflow-middleware (its queue, spool, retries and counts), keep_errors and keep_slower_than, "
+            f"trust_incoming_trace, captured_traces and silence on excluded paths. {cure}"
         )
 
 
@@ -60,12 +67,12 @@ def load() -> tuple[Tracing, Client, Found]:
     client, no_client_why = _client()
     problem = no_client_why or _problem_of(_everything)
     if not problem:
-        return _module("everything"), client, Found(Level.EVERYTHING, installed(), "")
+        return _module("everything"), client, Found(Level.EVERYTHING, *installed(), "")
     worse = _problem_of(_public)
     if not worse:
-        return _module("public"), client, Found(Level.PUBLIC, installed(), problem)
+        return _module("public"), client, Found(Level.PUBLIC, *installed(), problem)
     why = problem if problem == worse else f"{problem}; {worse}"
-    return nothing, client, Found(Level.NOTHING, installed(), why)
+    return nothing, client, Found(Level.NOTHING, *installed(), why)
 
 
 def _module(name: str) -> Tracing:
@@ -106,12 +113,12 @@ def _public() -> str:
     return f"missing: {', '.join(missing)}" if missing else ""
 
 
-def installed() -> str:
-    """The installed MLflow package and its version."""
+def installed() -> tuple[str, str]:
+    """The installed MLflow package and its version; empty if there is none."""
     for package in ("mlflow", "mlflow-tracing", "mlflow-skinny"):
         with contextlib.suppress(PackageNotFoundError):
-            return f"{package} {version(package)}"
-    return "no MLflow"
+            return package, version(package)
+    return "", ""
 
 
 def _in_a_line(error: Exception) -> str:

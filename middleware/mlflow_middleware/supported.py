@@ -1,0 +1,40 @@
+"""The versions of MLflow's client that this is tested with; nothing of MLflow is imported here."""
+
+from __future__ import annotations
+
+import re
+
+FLOOR = (3, 11)
+"""The oldest; what it lacks of the bridge's names, no older one has."""
+
+CEILING = (3, 18)
+"""The newest. One after it may work, but nobody has tried."""
+
+REQUIREMENT = f"mlflow-tracing>={FLOOR[0]}.{FLOOR[1]},<{CEILING[0]}.{CEILING[1] + 1}"
+"""What to install where another version is in the way."""
+
+
+def in_words() -> str:
+    """The range, as a person reads it."""
+    return f"{_text(FLOOR)} to {_text(CEILING)}"
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a version of MLflow is older than the oldest; false for one that cannot be read."""
+    found = _parts(version)
+    return found is not None and found < FLOOR
+
+
+def is_untried(version: str) -> bool:
+    """Whether a version of MLflow is newer than the newest; false for one that cannot be read."""
+    found = _parts(version)
+    return found is not None and found > CEILING
+
+
+def _parts(version: str) -> tuple[int, int] | None:
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

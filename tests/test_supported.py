@@ -1,0 +1,63 @@
+"""The versions of MLflow that are said to be supported."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mlflow_middleware import supported
+from mlflow_middleware.mlflow_bridge.loading import Found, Level
+from tests.servers import ROOT
+
+pytestmark = pytest.mark.once
+
+
+def test_all_say_the_same() -> None:
+    """The package's requirement, the README and the tox environment of the oldest name the range of the code."""
+    floor = ".".join(map(str, supported.FLOOR))
+    readme = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+
+    assert f'"mlflow-tracing>={floor},<4"' in (ROOT / "pyproject.toml").read_text()
+    assert f"mlflow-tracing {supported.in_words()}," in readme
+    assert f"mlflow-tracing=={floor}.*" in (ROOT / "tox.ini").read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "too_old", "untried"),
+    [
+        ("3.10.1", True, False),
+        ("3.11.0", False, False),
+        ("3.11.0rc1", False, False),
+        ("3.18.3", False, False),
+        ("3.19.0", False, True),
+        ("4.0", False, True),
+        ("2.22.5", True, False),
+        ("not installed", False, False),
+    ],
+)
+def test_a_version_is_placed(version: str, too_old: bool, untried: bool) -> None:
+    """Below the range, in it or above; what cannot be read is in it."""
+    assert (supported.is_too_old(version), supported.is_untried(version)) == (too_old, untried)
+
+
+@pytest.mark.parametrize(
+    ("level", "version", "says"),
+    [
+        (Level.EVERYTHING, "3.10.1", "is older than"),
+        (Level.PUBLIC, "3.20.0", "its own exporter stays in place"),
+        (Level.NOTHING, "3.20.0", "are not traced at all"),
+    ],
+)
+def test_the_line_names_the_range(level: Level, version: str, says: str) -> None:
+    """For a client that is too old and for one that has changed: which was found, which are supported, and the cure."""
+    told = Found(level, "mlflow-tracing", version, "missing: x").summary
+
+    words = (f"mlflow-tracing {version}", says, supported.in_words(), supported.REQUIREMENT)
+    assert [word for word in words if word not in told] == []
+    assert "\n" not in told
+
+
+def test_a_client_that_fits_needs_no_line() -> None:
+    """Also one that is newer than any that was tested."""
+    assert Found(Level.EVERYTHING, "mlflow-tracing", "3.20.0", "").summary == ""
