@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ SERVERS = {
     "gunicorn-preload": (),
 }
 """Ways to serve the plain test apps -> the packages that they need."""
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name tests by short, plain words, also where a parameter is long or odd; pytest numbers those that are equal."""
+    if isinstance(val, Enum):
+        return val.name
+    if not isinstance(val, str | bytes):
+        return None
+    text = val.decode("latin-1") if isinstance(val, bytes) else val
+    is_plain = re.fullmatch(r"[\w./{}<>:=@-]{0,60}", text, re.ASCII)
+    return None if is_plain else re.sub(r"\W+", "-", text[:30], flags=re.ASCII).strip("-") or "text"
 
 
 @pytest.fixture(scope="session")
