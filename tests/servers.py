@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +36,12 @@ DEADLINE = 120.0
 PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60", "GUNICORN_CMD_ARGS": "--graceful-timeout 60"}
 """For exits that should deliver all, on a machine that may be busy with other tests."""
 
+IN_BACKGROUND = ["sh", "-c", 'trap "" INT QUIT; exec "$@"', "sh"]
+"""What starts a command as a script does with ``&``: SIGINT and SIGQUIT are ignored from the beginning."""
+
+PORTS = range(10_000, 32_768)
+"""Where test servers listen: below the ports that systems give to clients, and to servers that ask for any."""
+
 T = TypeVar("T")
 
 
@@ -48,10 +56,24 @@ def eventually(ask: Callable[[], T | None], what: str = "it", deadline: float = 
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port on 127.0.0.1 that nobody listens on; the next call, in any process of this user, gives another one."""
+    with Path(tempfile.gettempdir(), f"mlflow-middleware-tests-port-{os.getuid()}").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        last = int(file.read() or random.choice(PORTS))
+        port = next(filter(_is_free, chain(PORTS[PORTS.index(last) + 1 :], PORTS)))
+        file.truncate(0)
+        file.write(str(port))
+    return port
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
