@@ -30,8 +30,11 @@ MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow==3.17.*")
 BACKEND = os.environ.get("TEST_BACKEND", "sqlite")
 """What the session's MLflow server stores in: ``sqlite`` or ``postgresql``."""
 
-DEADLINE = 120.0
-"""Seconds after which something that should happen counts as not happening."""
+DEADLINE = 300.0
+"""Seconds after which something that should happen counts as not happening, on a machine that is busy otherwise."""
+
+MAX_PAUSE = 1.0
+"""Seconds between two looks at most: a server that is asked all the time has none left for what is waited for."""
 
 PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60", "GUNICORN_CMD_ARGS": "--graceful-timeout 60"}
 """For exits that should deliver all, on a machine that may be busy with other tests."""
@@ -46,12 +49,13 @@ T = TypeVar("T")
 
 
 def eventually(ask: Callable[[], T | None], what: str = "it", deadline: float = DEADLINE, pause: float = 0.05) -> T:
-    """Ask again until the answer is true; fail after the deadline."""
+    """Ask again until the answer is true, less and less often; fail after the deadline."""
     end = time.monotonic() + deadline
     while not (answer := ask()):
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not happen in {deadline:g} s; the last answer was {answer!r}")
         time.sleep(pause)
+        pause = max(pause, min(1.25 * pause, MAX_PAUSE))
     return answer
 
 
@@ -132,7 +136,7 @@ class Process:
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
+    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 60.0) -> int:
         """End it, and what it started; returns its exit code."""
         if self._popen.poll() is None:
             self._popen.send_signal(how)

@@ -431,7 +431,7 @@ def test_a_trace_that_the_server_fails_over_does_not_hold_up_the_others(
         variables["MLFLOW_MIDDLEWARE_SPOOL_DIR"] = str(tmp_path / "spool")
     proxy.fail_over = b"x" * 300
     with burst(tmp_path, 20, 7, **variables) as running:
-        eventually(lambda: running.stats()["dropped"] == {"refused by the server": 1}, "the refusal", 120)
+        eventually(lambda: running.stats()["dropped"] == {"refused by the server": 1}, "the refusal")
         eventually(lambda: running.stats()["delivered"] == 19, "19 delivered")
     assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 19)) == 19
 
