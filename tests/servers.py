@@ -33,7 +33,7 @@ BACKEND = os.environ.get("TEST_BACKEND", "sqlite")
 DEADLINE = 300.0
 """Seconds after which something that should happen counts as not happening, on a machine that is busy otherwise."""
 
-MAX_PAUSE = 1.0
+MAX_PAUSE = 0.5
 """Seconds between two looks at most: a server that is asked all the time has none left for what is waited for."""
 
 PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60", "GUNICORN_CMD_ARGS": "--graceful-timeout 60"}
