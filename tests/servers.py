@@ -36,7 +36,7 @@ DEADLINE = 300.0
 MAX_PAUSE = 0.5
 """Seconds between two looks at most: a server that is asked all the time has none left for what is waited for."""
 
-PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60", "GUNICORN_CMD_ARGS": "--graceful-timeout 60"}
+PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "120", "GUNICORN_CMD_ARGS": "--graceful-timeout 120"}
 """For exits that should deliver all, on a machine that may be busy with other tests."""
 
 IN_BACKGROUND = ["sh", "-c", 'trap "" INT QUIT; exec "$@"', "sh"]
