@@ -84,7 +84,7 @@ def run_check(*command: str, **variables: str) -> Checked:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert "Traceback" not in ended.stderr, ended.stderr
@@ -121,8 +121,8 @@ def test_a_trace_is_written_read_back_and_deleted(traces: Traces, tmp_path: Path
 def test_it_prints_a_line_for_each_step(traces: Traces) -> None:
     """For people; a step that needs a failed one says so."""
     environment = clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
-    command = [sys.executable, "-m", "mlflow_middleware.cli", "check"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, *PATIENT, "mlflow_middleware.cli", "check"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
     lines = ended.stdout.splitlines()
     assert [line.split(maxsplit=1)[0] for line in lines] == [*["passed"] * 3, "failed", *["skipped"] * 9]
@@ -458,7 +458,7 @@ def test_what_is_left_in_a_spool(traces: Traces, tmp_path: Path) -> None:
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
     }
     command = [sys.executable, "-m", "tests.apps.traced_script", "3"]
-    subprocess.run(command, env=clean_environment(**variables), cwd=ROOT, capture_output=True, timeout=60, check=True)
+    subprocess.run(command, env=clean_environment(**variables), cwd=ROOT, capture_output=True, timeout=180, check=True)
     assert spooled(tmp_path) == 3
 
     checked = run_check(**{**variables, **connected(traces)})
@@ -480,7 +480,7 @@ def test_manage_py_check_deploy(traces: Traces, tmp_path: Path) -> None:
         command = [sys.executable, *PATIENT, "django", "check", "--settings", "tests.apps.django_settings", *arguments]
         environment = clean_environment(**variables)
         ended = subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
         )
         return ended.returncode, ended.stdout + ended.stderr
 

@@ -6,6 +6,6 @@ from functools import partial
 
 from mlflow_middleware import check
 
-check.walk = partial(check.walk, time_limit=40)
+check.walk = partial(check.walk, time_limit=120)
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
