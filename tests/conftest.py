@@ -63,7 +63,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
         return None
     text = val.decode("latin-1") if isinstance(val, bytes) else val
     is_plain = re.fullmatch(r"[\w./{}<>:=@-]{0,60}", text, re.ASCII)
-    return None if is_plain else re.sub(r"\W+", "-", text[:30], flags=re.ASCII).strip("-") or "text"
+    return None if is_plain else re.sub(r"\W+", "-", text[:24], flags=re.ASCII).strip("-") or "text"
 
 
 @pytest.fixture(scope="session")
