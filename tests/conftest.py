@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from mlflow.entities import Trace
 
 from tests.servers import (
     BACKEND,
+    DEADLINE,
     MLflowServer,
     PostgreSQL,
     Process,
@@ -52,6 +55,17 @@ SERVERS = {
 """Ways to serve the plain test apps -> the packages that they need."""
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name tests by short, plain words, also where a parameter is long or odd; pytest numbers those that are equal."""
+    if isinstance(val, Enum):
+        return val.name
+    if not isinstance(val, str | bytes):
+        return None
+    text = val.decode("latin-1") if isinstance(val, bytes) else val
+    is_plain = re.fullmatch(r"[\w./{}<>:=@-]{0,60}", text, re.ASCII)
+    return None if is_plain else re.sub(r"\W+", "-", text[:24], flags=re.ASCII).strip("-") or "text"
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[MLflowServer]:
     """The MLflow server of this session. Parallel workers share it: the first starts it, and ends it after them."""
@@ -74,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator
         (guests / worker_id).unlink()
         return
     while guests.exists():
-        eventually(lambda: not list(guests.iterdir()), "the end of all other workers", 900)
+        eventually(lambda: not list(guests.iterdir()), "the end of all other workers", 3600)
         with _locked(folder):
             if not list(guests.iterdir()):
                 mlflow_server.stop()  # a worker that needs it only now is the next host
@@ -109,7 +123,7 @@ class Traces:
         answer = requests.get(
             f"{self.uri}/api/2.0/mlflow/experiments/get-by-name",
             params={"experiment_name": self.experiment},
-            timeout=30,
+            timeout=60,
         )
         return answer.json()["experiment"]["experiment_id"] if answer.ok else None
 
@@ -136,7 +150,7 @@ class Traces:
             return sum(bool(trace.info.client_request_id) for trace in found) >= count
 
         pause = 0.25 if count < 50 else 1.0
-        eventually(complete, f"{count} traces with {query}", 60 + count / 4, pause=pause)
+        eventually(complete, f"{count} traces with {query}", DEADLINE + count, pause=pause)
         found: list[Trace] = []
 
         def with_spans() -> bool:  # MLflow leaves out a trace of which more spans were announced than are stored
@@ -165,12 +179,12 @@ class RunningApp:
     def get(self, path: str, **headers: str) -> requests.Response:
         """GET, with headers written as ``x_user_id``."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.session.get(self.url + path, headers=named, timeout=60)
+        return self.session.get(self.url + path, headers=named, timeout=DEADLINE)
 
     def post(self, path: str, body: bytes, **headers: str) -> requests.Response:
         """POST, with headers written in the same way."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.session.post(self.url + path, data=body, headers=named, timeout=60)
+        return self.session.post(self.url + path, data=body, headers=named, timeout=DEADLINE)
 
 
 @dataclass

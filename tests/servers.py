@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,30 +30,54 @@ MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow==3.17.*")
 BACKEND = os.environ.get("TEST_BACKEND", "sqlite")
 """What the session's MLflow server stores in: ``sqlite`` or ``postgresql``."""
 
-DEADLINE = 120.0
-"""Seconds after which something that should happen counts as not happening."""
+DEADLINE = 300.0
+"""Seconds after which something that should happen counts as not happening, on a machine that is busy otherwise."""
 
-PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60", "GUNICORN_CMD_ARGS": "--graceful-timeout 60"}
+MAX_PAUSE = 0.5
+"""Seconds between two looks at most: a server that is asked all the time has none left for what is waited for."""
+
+PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "120", "GUNICORN_CMD_ARGS": "--graceful-timeout 120"}
 """For exits that should deliver all, on a machine that may be busy with other tests."""
+
+IN_BACKGROUND = ["sh", "-c", 'trap "" INT QUIT; exec "$@"', "sh"]
+"""What starts a command as a script does with ``&``: SIGINT and SIGQUIT are ignored from the beginning."""
+
+PORTS = range(10_000, 32_768)
+"""Where test servers listen: below the ports that systems give to clients, and to servers that ask for any."""
 
 T = TypeVar("T")
 
 
 def eventually(ask: Callable[[], T | None], what: str = "it", deadline: float = DEADLINE, pause: float = 0.05) -> T:
-    """Ask again until the answer is true; fail after the deadline."""
+    """Ask again until the answer is true, less and less often; fail after the deadline."""
     end = time.monotonic() + deadline
     while not (answer := ask()):
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not happen in {deadline:g} s; the last answer was {answer!r}")
         time.sleep(pause)
+        pause = max(pause, min(1.25 * pause, MAX_PAUSE))
     return answer
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port on 127.0.0.1 that nobody listens on; the next call, in any process of this user, gives another one."""
+    with Path(tempfile.gettempdir(), f"mlflow-middleware-tests-port-{os.getuid()}").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        last = int(file.read() or random.choice(PORTS))
+        port = next(filter(_is_free, chain(PORTS[PORTS.index(last) + 1 :], PORTS)))
+        file.truncate(0)
+        file.write(str(port))
+    return port
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -110,7 +136,7 @@ class Process:
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
+    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 60.0) -> int:
         """End it, and what it started; returns its exit code."""
         if self._popen.poll() is None:
             self._popen.send_signal(how)

@@ -155,7 +155,7 @@ def test_a_worker_that_is_killed_for_its_time_leaves_its_trace(
         tmp_path_factory.mktemp("hang"),
         free_port(),
     )
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--timeout", "3", TARGET]
+    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--timeout", "15", TARGET]
     variables = {**connected(traces, server.uri), "MLFLOW_MIDDLEWARE_SPOOL_DIR": str(folder / "spool")}
     with serving(command, clean_environment(**variables), folder / "log", port) as (process, url):
         app = RunningApp("hanging", url, process, traces)

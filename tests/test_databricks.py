@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from tests.databricks_workspace import UPLOAD, Workspace, workspace
-from tests.servers import ROOT, Process, clean_environment, command_for, eventually, free_port, serving
+from tests.servers import PATIENT, ROOT, Process, clean_environment, command_for, eventually, free_port, serving
 
 pytestmark = pytest.mark.once
 
@@ -154,10 +154,10 @@ def test_an_existing_experiment_is_used(databricks: Workspace, serve: Serve) -> 
 
 def test_sigterm_delivers_what_waits(databricks: Workspace, serve: Serve) -> None:
     """A server that is told to stop right after its requests has every trace and all spans in the workspace."""
-    app = serve()
+    app = serve(**PATIENT)
     ids = [app.chat() for _ in range(50)]
 
-    app.process.stop(signal.SIGTERM)
+    app.process.stop(signal.SIGTERM, timeout=150)
 
     assert [bool(databricks.of_request(request_id)) for request_id in ids] == [True] * 50
     assert [len(spans) for spans in databricks.spans.values()] == [2] * 50

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import pytest
 
 from mlflow_middleware.cli import main
 from mlflow_middleware.demo import why_not
+from mlflow_middleware.demo.processes import Interrupted, Progress
 from mlflow_middleware.demo.traffic import Sent, compare
-from tests.servers import eventually
+from tests.servers import IN_BACKGROUND, eventually
 
 PROBLEM = why_not()
 needs_the_extra = pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))
@@ -91,10 +92,11 @@ def check_rows(app: str, route: str, rows: list[dict[str, Any]]) -> None:
 
 
 @needs_the_extra
+@pytest.mark.parametrize("start", [[], IN_BACKGROUND], ids=["foreground", "background"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals) -> None:
-    """Also while a server is starting: no process and no file stays behind."""
-    with subprocess.Popen(COMMAND, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals, start: list[str]) -> None:
+    """Also while a server is starting, and where a script runs it: no process and no file stays behind."""
+    with subprocess.Popen([*start, *COMMAND], env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
         eventually(lambda: list(tmp_path.glob("*/mlflow.log")), "the start of the MLflow server")
         process.send_signal(signum)
         _, said = process.communicate(timeout=60)
@@ -103,6 +105,20 @@ def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals) ->
     assert f"{signum.name}: all servers are ended." in said
     assert processes_in(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_of_ignored_signals_only_a_hangup_stays_ignored(signum: signal.Signals) -> None:
+    """``nohup`` keeps its meaning, and there is a signal left to end the demo with; afterwards all is as before."""
+    before = signal.signal(signum, signal.SIG_IGN)
+    try:
+        with Progress() as progress:
+            signal.raise_signal(signum)
+            with nullcontext() if signum == signal.SIGHUP else pytest.raises(Interrupted, match=signum.name):
+                progress.pause(0)
+        assert signal.getsignal(signum) is signal.SIG_IGN
+    finally:
+        signal.signal(signum, before)
 
 
 def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

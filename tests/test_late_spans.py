@@ -31,7 +31,7 @@ def run(server: MLflowServer) -> Run:
             check=False,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr[-4000:]
         return Traces(server.uri, experiment), done.stdout

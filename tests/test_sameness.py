@@ -82,7 +82,7 @@ def run(server: MLflowServer, module: str, *arguments: str, **variables: str) ->
     """Run a script to its end against the server."""
     environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, **PATIENT, **variables)
     command = [sys.executable, "-m", f"tests.apps.{module}", *arguments]
-    done = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

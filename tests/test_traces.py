@@ -25,7 +25,7 @@ from mlflow_middleware import traces
 from mlflow_middleware.cli import main
 from mlflow_middleware.identity import pseudonym
 from tests.conftest import AppRunner, RunningApp
-from tests.servers import ROOT, MLflowServer, clean_environment, eventually, free_port
+from tests.servers import IN_BACKGROUND, ROOT, MLflowServer, clean_environment, eventually, free_port
 
 pytestmark = pytest.mark.once
 
@@ -516,11 +516,12 @@ def test_a_server_that_is_away_is_told(capsys: pytest.CaptureFixture[str], store
     assert "cannot be reached" in capsys.readouterr().err
 
 
-def test_new_traces_are_printed_as_they_arrive(store: Store) -> None:
+@pytest.mark.parametrize("start", [[], IN_BACKGROUND], ids=["foreground", "background"])
+def test_new_traces_are_printed_as_they_arrive(store: Store, start: list[str]) -> None:
     """Also one whose request began before; each once, none of what was there beyond the limit, until Ctrl-C."""
     store.put(ago=timedelta(minutes=3))
     there = store.put(ago=timedelta(minutes=2))
-    command = [sys.executable, "-m", "mlflow_middleware.cli", "traces", "--follow", "--json", "--limit", "1"]
+    command = [*start, sys.executable, "-m", "mlflow_middleware.cli", "traces", "--follow", "--json", "--limit", "1"]
     environment = clean_environment(MLFLOW_TRACKING_URI=store.uri, MLFLOW_EXPERIMENT_NAME=store.experiment)
     following = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -180,7 +180,7 @@ def test_an_answer_that_is_never_closed_is_a_trace(server: MLflowServer) -> None
     traces = Traces(server.uri, f"wsgi-{uuid.uuid4().hex}")
     script = UNCLOSED + "del read\n"
     environment = clean_environment(**PATIENT, MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=traces.experiment)
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=300)
 
     (trace,) = traces.wait("tags.`http.status_code` = '200'")
     (span,) = trace.data.spans

@@ -22,7 +22,7 @@ def end() -> None:
     """The second part, when the gate is open."""
     trace = current()
     assert trace is not None
-    _gates[str(trace.identity.request_id)].wait(60)
+    _gates[str(trace.identity.request_id)].wait(300)
     with mlflow.start_span("at last"):
         annotate(tags={"afterwards": "done"})
 

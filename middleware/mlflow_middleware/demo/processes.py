@@ -15,7 +15,8 @@ from types import FrameType, TracebackType
 
 import requests
 
-ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+HANGUP = getattr(signal, "SIGHUP", None)
+ENDING_SIGNALS = [signum for signum in (signal.SIGINT, signal.SIGTERM, HANGUP) if signum is not None]
 TERMINATION = 10.0
 """Seconds that a server has to end by itself."""
 
@@ -50,9 +51,11 @@ class Progress:
     def __enter__(self) -> Progress:
         for signum in ENDING_SIGNALS:
             before = signal.getsignal(signum)
-            if before is not signal.SIG_IGN:  # nohup
-                signal.signal(signum, self._note)
-                self._restore.callback(signal.signal, signum, before or signal.SIG_DFL)
+            if (signum, before) == (HANGUP, signal.SIG_IGN):  # nohup
+                continue
+            # Also an ignored SIGINT, as any command has that a script puts into the background: it is how we are ended.
+            signal.signal(signum, self._note)
+            self._restore.callback(signal.signal, signum, before or signal.SIG_DFL)
         return self
 
     def __exit__(self, *_: object) -> None:
