@@ -49,15 +49,15 @@ class Found:
             if not supported.is_too_old(self.version):
                 return ""
             return (
-                f"{name} is older than MLflow {supported.in_words()}, which this mlflow-middleware supports: traces may "
-                f"be incomplete or missing. pip install '{supported.REQUIREMENT}'."
+                f"{name} is older than MLflow {supported.in_words()}, which this mlflow-middleware supports: traces "
+                f"may be incomplete or missing. pip install '{supported.REQUIREMENT}'."
             )
         unfit = f"{name} does not fit this mlflow-middleware, which supports MLflow {supported.in_words()} ({self.why})"
         if self.level is Level.NOTHING:
             return f"{unfit}: requests are not traced at all. {cure}"
         return (
             f"{unfit}: requests are traced with MLflow's public functions, and its own exporter stays in place. Off "
-            "are delivery by mlflow-middleware (its queue, spool, retries and counts), keep_errors and keep_slower_than, "
+            "are delivery by mlflow-middleware (its queue, spool, retries and counts), keep_errors, keep_slower_than, "
             f"trust_incoming_trace, captured_traces and silence on excluded paths. {cure}"
         )
 
