@@ -140,6 +140,13 @@ def test_statuses_that_are_errors(status: int, state: str) -> None:
 
 # --- who asked ---------------------------------------------------------------------------------------------------
 
+
+def both() -> None:
+    """Say one thing with MLflow's function, and another with ours."""
+    mlflow.update_current_trace(user="u-mlflow")
+    annotate(session_id="s-app", tags={"plan": "pro"})
+
+
 BOTH = {"x-user-id": "u-header", "x-session-id": "s-header"}
 
 
@@ -152,8 +159,9 @@ BOTH = {"x-user-id": "u-header", "x-session-id": "s-header"}
         (lambda: annotate(user_id="u-app"), Identity(user_id="u-auth", session_id="s-auth"), "u-app", "s-auth"),
         (lambda: mlflow.update_current_trace(session_id="s-mlflow"), None, "u-header", "s-mlflow"),
         (lambda: mlflow.update_current_trace(user="u-mlflow"), Identity(session_id="s-auth"), "u-mlflow", "s-auth"),
+        (both, None, "u-mlflow", "s-app"),
     ],
-    ids=["headers", "identify", "annotate", "annotate over identify", "MLflow", "MLflow and identify"],
+    ids=["headers", "identify", "annotate", "annotate over identify", "MLflow", "MLflow, identify", "MLflow, annotate"],
 )
 def test_who_is_believed(handler: Callable[[], object], identify: Identity | None, user: str, session: str) -> None:
     """The app before framework auth before headers; as tag, metadata and attribute alike."""
