@@ -505,6 +505,20 @@ async def test_a_websocket_gives_its_identity_to_the_traces_inside(traces: list[
         assert (trace.info.tags["plan"], trace.info.tags["turn"]) == ("pro", root_of(trace).inputs)
 
 
+async def test_framework_auth_is_asked_when_a_websocket_is_accepted(traces: list[Trace]) -> None:
+    """It beats the header for what is opened from there on; before, nobody has checked anything."""
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        opened("before")
+        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        opened("after")
+
+    middleware = TraceMiddleware(app, identify=lambda exchange: Identity(user_id="joe"))
+    await Serving(middleware, messages.websocket("/ws", (b"x-user-id", b"jane"))).end()
+
+    assert [trace.info.tags["mlflow.trace.user"] for trace in traces] == ["jane", "joe"]
+
+
 async def test_a_websocket_that_breaks(traces: list[Trace]) -> None:
     """The app's exception reaches the server; what is opened afterwards has none of its identity."""
 

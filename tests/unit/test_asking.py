@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +144,7 @@ class Request:
     error: Exception | None = None
 
 
+USED = json.dumps(asking.USED).encode()
 STREAM = tuple(b'data: {"choices": [{"delta": {"content": "%d"}}]}\n\n' % number for number in range(3))
 REQUESTS = {
     "plain": Request({}),
@@ -153,6 +155,7 @@ REQUESTS = {
     "exception": Request({}, error=ValueError("no")),
     "exception at once": Request({}, status=0, error=ValueError("no")),
     "stream": Request({}, kind=b"text/event-stream", chunks=STREAM),
+    "used": Request({}, chunks=(USED,)),
     "large": Request({}, kind=b"text/plain", chunks=(b"x" * 50_000,) * 3),
     "bytes": Request({}, kind=b"image/png", chunks=(b"\x89PNG",)),
     "identified": Request({"identify": lambda exchange: Identity("r-2", "s-2", "u-2")}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -241,15 +241,16 @@ def test_a_span_with_what_protobuf_refuses(value: Any, read: Any) -> None:
     assert sent(value) == read
 
 
-def nested(depth: int) -> Any:
-    """Lists in lists."""
+def nested(depth: int, around: Callable[[Any], Any]) -> Any:
+    """Lists in lists, or objects in objects."""
     found: Any = "deep"
     for _ in range(depth):
-        found = [found]
+        found = around(found)
     return found
 
 
-@pytest.mark.parametrize("depth", [1, 25, 26, 27, 33, 100, 500])
-def test_a_span_with_what_nests_too_deeply(depth: int) -> None:
+@pytest.mark.parametrize("depth", [1, 25, 26, 27, 33, 40, 100, 500])
+@pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"k": inner}], ids=["lists", "objects"])
+def test_a_span_with_what_nests_too_deeply(depth: int, around: Callable[[Any], Any]) -> None:
     """Parsers give up at 100 messages in each other: it goes as JSON text, and is read as what it was."""
-    assert sent(nested(depth)) == nested(depth)
+    assert sent(nested(depth, around)) == nested(depth, around)
