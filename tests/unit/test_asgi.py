@@ -663,6 +663,18 @@ async def test_framework_auth_is_asked_when_the_response_starts(traces: list[Tra
     assert (tags["mlflow.trace.user"], tags["mlflow.trace.session"]) == ("joe", "s-of-app")
 
 
+async def test_framework_auth_is_asked_also_where_no_response_starts(traces: list[Trace]) -> None:
+    """A request that fails has a user, too."""
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        raise ValueError("no model")
+
+    with pytest.raises(ValueError, match="no model"):
+        await ask(TraceMiddleware(app, identify=lambda exchange: Identity(user_id="joe")), http())
+
+    assert traces[0].info.tags["mlflow.trace.user"] == "joe"
+
+
 # --- spans -------------------------------------------------------------------------------------------------------
 
 

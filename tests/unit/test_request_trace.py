@@ -210,7 +210,8 @@ def test_annotations_become_text() -> None:
 
     def handler() -> None:
         annotate(tags={"plan": "free", "count": 3, "odd": "a\0b", "none": None}, metadata={"m": 1.5})
-        annotate(tags={"plan": "pro"}, request_id="r-app")
+        annotate(tags={"plan": "pro"}, request_id="r-early", user_id="u-early")
+        annotate(request_id="r-app", user_id="u-app")
 
     trace = handled(handler, {"x-request-id": "r-header"}, options={"tags": {"plan": "default", "fixed": "yes"}})
 
@@ -219,6 +220,7 @@ def test_annotations_become_text() -> None:
     assert tags["odd"] == "a\N{REPLACEMENT CHARACTER}b"
     assert trace.info.trace_metadata["m"] == "1.5"
     assert (trace.info.client_request_id, tags["client_request_id"]) == ("r-app", "r-app")
+    assert tags["mlflow.trace.user"] == "u-app"
 
 
 def test_outside_of_a_request(traces: list[Trace]) -> None:
