@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     )
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
-"""An app of any framework. Each has types of its own for scope, receive and send, which take no others: Starlette's
-``add_middleware`` refuses a middleware whose ``__call__`` has asgiref's."""
+"""An app of any framework. Each has types of its own for scope, receive and send, and refuses others: where Starlette
+wants an app, as in a ``Mount``, type checkers take none whose ``__call__`` has asgiref's.
+"""
 
 
 class TraceMiddleware:
