@@ -40,7 +40,7 @@ TIMED = """
 import atexit
 import sys
 import time
-from mlflow_middleware import cli, mlflow_seam, settings
+from mlflow_middleware import cli, mlflow_bridge, settings
 from mlflow_middleware.delivery import connection, encoded, sinks, spool
 began = time.monotonic()
 atexit.register(lambda: print(time.monotonic() - began, file=sys.stderr))

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, overload
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, overload
 
 from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware.exchange import Exchange
@@ -25,11 +25,22 @@ from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTr
 from mlflow_middleware.response_headers import join
 from mlflow_middleware.settings import Settings
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]  # each framework has types of its own for the three
+if TYPE_CHECKING:
+    from asgiref.typing import (
+        ASGIReceiveCallable,
+        ASGIReceiveEvent,
+        ASGISendCallable,
+        ASGISendEvent,
+        HTTPResponseStartEvent,
+        HTTPScope,
+        WebSocketScope,
+        WWWScope,
+    )
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+"""An app of any framework. Each has types of its own for scope, receive and send, and refuses others: where Starlette
+wants an app, as in a ``Mount``, type checkers take none whose ``__call__`` has asgiref's.
+"""
 
 
 class TraceMiddleware:
@@ -60,7 +71,7 @@ class TraceMiddleware:
         self._safe_route = guarded(self.route)
         request_trace.start(self.settings)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, flushing(send))
@@ -70,36 +81,38 @@ class TraceMiddleware:
             await self.app(scope, receive, send)
         elif (trace := _opened(scope, self.settings)) is None:
             await self._silenced(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._connected(trace, scope, receive, send)
         else:
-            await self._traced(trace, scope, receive, send)
+            scope[REQUEST_KEY] = trace
+            serve = self._connected if scope["type"] == "websocket" else self._traced
+            await serve(trace, scope, receive, send)
 
-    def route(self, scope: Scope) -> str | None:
+    def route(self, scope: HTTPScope) -> str | None:
         """The template of the route that the app took; plain ASGI knows none."""
         return None
 
-    async def _silenced(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _silenced(self, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         undo = mlflow_bridge.silence()
         try:
             await self.app(scope, receive, send)
         finally:
             undo()
 
-    async def _connected(self, trace: RequestTrace, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[REQUEST_KEY] = trace
+    async def _connected(
+        self, trace: RequestTrace, scope: WebSocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         trace.activate()
         try:
             await self.app(scope, receive, _accepting(send, trace))
         finally:
             trace.deactivate()
 
-    async def _traced(self, trace: RequestTrace, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _traced(
+        self, trace: RequestTrace, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         def answered() -> None:
             trace.exchange.route = self._safe_route(scope) or trace.exchange.route
             trace.answered()
 
-        scope[REQUEST_KEY] = trace
         trace.activate()
         try:
             await self.app(scope, _read(receive, trace), _observed(send, trace, answered))
@@ -116,7 +129,7 @@ class TraceMiddleware:
 
 
 @guarded
-def _opened(scope: Scope, settings: Settings) -> RequestTrace | None:
+def _opened(scope: WWWScope, settings: Settings) -> RequestTrace | None:
     """The trace of a request, or what stands for a websocket; None where it is excluded."""
     if settings.excludes(scope["path"]):
         return None
@@ -124,10 +137,10 @@ def _opened(scope: Scope, settings: Settings) -> RequestTrace | None:
     return kind(exchange_of(scope), settings)
 
 
-def _read(receive: Receive, trace: RequestTrace) -> Receive:
+def _read(receive: ASGIReceiveCallable, trace: RequestTrace) -> ASGIReceiveCallable:
     """The request as the app reads it; what it does not read, nobody does."""
 
-    async def read() -> Message:
+    async def read() -> ASGIReceiveEvent:
         message = await receive()
         if message["type"] == "http.request":
             trace.received(message.get("body", b""))
@@ -138,8 +151,8 @@ def _read(receive: Receive, trace: RequestTrace) -> Receive:
     return read
 
 
-def _accepting(send: Send, trace: RequestTrace) -> Send:
-    async def accepting(message: Message) -> None:
+def _accepting(send: ASGISendCallable, trace: RequestTrace) -> ASGISendCallable:
+    async def accepting(message: ASGISendEvent) -> None:
         if message["type"] == "websocket.accept":
             trace.accepted()
         await send(message)
@@ -147,13 +160,13 @@ def _accepting(send: Send, trace: RequestTrace) -> Send:
     return accepting
 
 
-def _observed(send: Send, trace: RequestTrace, answered: Callable[[], None]) -> Send:
+def _observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[], None]) -> ASGISendCallable:
     has_trailers = False
 
-    async def observed(message: Message) -> None:
+    async def observed(message: ASGISendEvent) -> None:
         nonlocal has_trailers
         kind = message["type"]
-        if kind == "http.response.start":
+        if message["type"] == "http.response.start":
             has_trailers = bool(message.get("trailers"))
             headers = list(message.get("headers") or ())  # it may be an iterator; the app's own stays as it is
             _start(message, headers, trace)
@@ -166,7 +179,7 @@ def _observed(send: Send, trace: RequestTrace, answered: Callable[[], None]) -> 
         except OSError:
             trace.disconnected(certainly=True)
             raise
-        if kind == "http.response.body":
+        if message["type"] == "http.response.body":
             trace.sent(message.get("body", b""))
         if is_last:
             trace.last_byte()
@@ -188,7 +201,7 @@ https://asgi.readthedocs.io/en/latest/extensions.html"""
 
 
 @guarded
-def _start(message: Message, headers: list[tuple[bytes, bytes]], trace: RequestTrace) -> None:
+def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], trace: RequestTrace) -> None:
     """The response starts: our headers join those that it has."""
     present = {name.lower(): value for name, value in headers}
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
@@ -210,10 +223,10 @@ def _raw_name(name: str) -> bytes:
     return name.lower().encode("latin-1")
 
 
-def flushing(send: Send) -> Send:
+def flushing(send: ASGISendCallable) -> ASGISendCallable:
     """A lifespan's ``send`` that delivers what waits before it confirms the shutdown."""
 
-    async def confirming(message: Message) -> None:
+    async def confirming(message: ASGISendEvent) -> None:
         if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
             try:
                 await asyncio.to_thread(delivery.shutdown)
@@ -224,7 +237,7 @@ def flushing(send: Send) -> Send:
     return confirming
 
 
-def exchange_of(scope: Scope) -> Exchange:
+def exchange_of(scope: Mapping[str, Any]) -> Exchange:
     """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:

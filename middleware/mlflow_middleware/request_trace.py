@@ -279,7 +279,7 @@ class RequestTrace:
         self._said = given.over(self._said)
         self.identity = self._said.over(self.identity)
         if target := self._target:
-            self._store_identity(target)
+            self._store_identity(target, given)
             target.update_trace(tags=_texts(tags), metadata=_texts(metadata))
 
     @guarded
@@ -332,15 +332,23 @@ class RequestTrace:
     def _open_inside(self) -> None:
         self._inside = mlflow_bridge.tracing.TracesInside()
         self._inside.update_trace(self._settings.trace_tags)
-        self._store_identity(self._inside)
+        self._store_identity(self._inside, self.identity)
 
     @property
     def _target(self) -> mlflow_bridge.RootSpan | mlflow_bridge.TracesInside | None:
         return self._span or self._inside
 
-    def _store_identity(self, target: mlflow_bridge.RootSpan | mlflow_bridge.TracesInside) -> None:
+    def _store_identity(self, target: mlflow_bridge.RootSpan | mlflow_bridge.TracesInside, learned: Identity) -> None:
+        """Store the parts that were just learned; the app may have set the others with MLflow's own functions."""
         metadata = self._identity_metadata()
-        target.update_trace(self._identity_tags(metadata), metadata, client_request_id=self.identity.request_id)
+        if learned.session_id is None:
+            metadata.pop(SESSION_TAG, None)
+        if learned.user_id is None:
+            metadata.pop(USER_TAG, None)
+        if learned.request_id is None:
+            target.update_trace(metadata, metadata)
+        else:
+            target.update_trace(self._identity_tags(metadata), metadata, client_request_id=self.identity.request_id)
 
     def _identity_metadata(self) -> dict[str, str]:
         metadata = {}
@@ -363,9 +371,9 @@ class RequestTrace:
         if found is not None:
             self.identity = self._said.over(found.over(self.identity))
             if self._is_described and self._span:
-                self._store_identity(self._span)
+                self._store_identity(self._span, found)
             elif self._inside:
-                self._store_identity(self._inside)
+                self._store_identity(self._inside, found)
 
     def _complete(self) -> None:
         if self._is_complete:

@@ -1,31 +1,35 @@
 """The test app on plain ASGI: routes by hand, no framework."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import mlflow
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
-from mlflow_middleware.asgi import Receive, Scope, Send, TraceMiddleware
+from mlflow_middleware.asgi import TraceMiddleware
+from tests import messages
 from tests.apps import behaviour
 
 
 class Routed(TraceMiddleware):
     """What an app without a framework does to give its templates."""
 
-    def route(self, scope: Scope) -> str | None:
+    def route(self, scope: Mapping[str, Any]) -> str | None:
         template: str | None = scope.get("template")
         return template
 
 
-async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+async def bare(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
+    assert scope["type"] == "http"
     parts = scope["path"].strip("/").split("/")
     handler, template = _find(parts)
     if template:
-        scope["template"] = template
+        own: Any = scope
+        own["template"] = template
     if handler is None:
         await _send(send, 404, b"not found")
     elif template == "/stream":
@@ -36,39 +40,39 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
         await _echo(scope, receive, send)
     elif template == "/unread":
         headers = iter([(b"content-type", b"application/json"), (b"x-own", b"kept")])  # the specification allows it
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"{}"})
+        await send({**messages.start(), "headers": headers})
+        await send(messages.body(b"{}"))
     else:
         status, body = await handler(parts)
         await _send(send, status, body)
 
 
-async def _stream(send: Send, chunks: Iterator[bytes], kind: bytes) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+async def _stream(send: ASGISendCallable, chunks: Iterator[bytes], kind: bytes) -> None:
+    await send(messages.start(200, (b"content-type", kind)))
     for chunk in chunks:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body"})
+        await send(messages.body(chunk, more=True))
+    await send(messages.other("http.response.body"))
 
 
-async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
+async def _echo(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     body, more = b"", True
     while more:
-        message = await receive()
+        message: Any = await receive()
         body, more = body + message.get("body", b""), message.get("more_body", False)
     await _send(send, 200, body, dict(scope["headers"]).get(b"content-type", b""))
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     while True:
         message = await receive()
-        await send({"type": message["type"] + ".complete"})
+        await send(messages.other(f"{message['type']}.complete"))
         if message["type"] == "lifespan.shutdown":
             return
 
 
-async def _send(send: Send, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
-    await send({"type": "http.response.body", "body": body})
+async def _send(send: ASGISendCallable, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
+    await send(messages.start(status, (b"content-type", kind)))
+    await send(messages.other("http.response.body", body=body))
 
 
 Handler = Callable[[list[str]], Awaitable[tuple[int, bytes]]]

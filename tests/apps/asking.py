@@ -15,12 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 import mlflow
+from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from opentelemetry.trace import Span
 
 from mlflow_middleware import delivery
-from mlflow_middleware.asgi import Message, Receive, Scope, Send, TraceMiddleware
+from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.request_trace import annotate, current
+from tests import messages
 from tests.apps.known import identity, takes
 
 QUESTION = {"messages": [{"role": "user", "content": "Où est-il?"}], "api_key": "k", "deep": [[{"n": [1, 2.5, None]}]]}
@@ -106,13 +108,12 @@ AFTERWARDS: dict[str, Callable[[], object]] = {
 """The same, when the request was answered and its trace was delivered."""
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
+async def app(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     way = scope["path"][1:]
     await receive()
     WAYS.get(way, WAYS["nothing"])()
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 500 if way == "state" else 200, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(USED if way == "used" else ANSWER).encode()})
+    await send(messages.start(500 if way == "state" else 200, (b"content-type", b"application/json")))
+    await send(messages.body(json.dumps(USED if way == "used" else ANSWER).encode()))
     if way in AFTERWARDS:
         assert await asyncio.to_thread(delivery.flush, 60)
         AFTERWARDS[way]()
@@ -120,18 +121,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def ask(traced: TraceMiddleware, way: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"host", b"example"), (b"x-session-id", b"s-1")]
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": f"/{way}",
-        "query_string": b"a=1&token=t",
-        "headers": [*headers, (b"x-request-id", way.replace(" ", "-").encode())],
-    }
+    own = (b"x-request-id", way.replace(" ", "-").encode())
+    scope = messages.http(f"/{way}", *headers, own, method="POST", query=b"a=1&token=t")
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": json.dumps(QUESTION).encode()}
+    async def receive() -> ASGIReceiveEvent:
+        return messages.request(json.dumps(QUESTION).encode())
 
-    async def send(message: Message) -> None:
+    async def send(message: ASGISendEvent) -> None:
         pass
 
     try:

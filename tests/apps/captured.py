@@ -11,10 +11,11 @@ from wsgiref.util import setup_testing_defaults
 
 import mlflow
 import pytest
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from mlflow.entities import Trace
 
 from mlflow_middleware import delivery
-from mlflow_middleware.asgi import Receive, Scope, Send, TraceMiddleware
+from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.testing import captured_traces as capturing
@@ -25,7 +26,7 @@ def names(traces: list[Trace]) -> list[str]:
     return [trace.data.spans[0].name for trace in traces]
 
 
-async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+async def nothing(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     """An app that another part of a program may set up meanwhile."""
 
 

@@ -12,21 +12,36 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import mlflow
+from asgiref.typing import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPResponseBodyEvent,
+    HTTPResponseTrailersEvent,
+    HTTPScope,
+    Scope,
+)
 
-from mlflow_middleware.asgi import Message, Receive, Scope, Send, TraceMiddleware
+from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.request_trace import annotate
 from tests.apps import afterwards
 
 PIECE = b"x" * (1 << 20)
-HINT: Message = {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
-TRAILER: Message = {"type": "http.response.trailers", "headers": [(b"x-checksum", b"1")], "more_trailers": False}
+HINT: Any = {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
+TRAILER: HTTPResponseTrailersEvent = {
+    "type": "http.response.trailers",
+    "headers": [(b"x-checksum", b"1")],
+    "more_trailers": False,
+}
 
 
-def start(status: int, *headers: tuple[bytes, bytes], **more: object) -> Message:
+def start(status: int, *headers: tuple[bytes, bytes], **more: object) -> Any:
     return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
 
 
-def body(content: bytes, more: bool = False) -> Message:
+def body(content: bytes, more: bool = False) -> HTTPResponseBodyEvent:
     return {"type": "http.response.body", "body": content, "more_body": more}
 
 
@@ -34,7 +49,7 @@ LENGTH = (b"content-length", b"5")
 EVENTS = start(200, (b"content-type", b"text/event-stream"))
 TEXT = start(200, (b"content-type", b"text/plain"))
 
-SAID: dict[str, list[Message]] = {
+SAID: dict[str, list[Any]] = {
     "/plain": [start(200, (b"content-type", b"text/plain"), LENGTH), body(b"whole")],
     "/chunks": [TEXT, body(b"one,", True), body(b"", True), body(b"two", True), body(b"")],
     "/created": [start(201, (b"location", b"/plain"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")), body(b"")],
@@ -49,10 +64,10 @@ SAID: dict[str, list[Message]] = {
     "/unknown": [{"type": "x.y", "z": [1]}, TEXT, {"type": "http.response.push", "path": "/a"}, body(b"known")],
     "/without-headers": [{"type": "http.response.start", "status": 200}, {"type": "http.response.body"}],
 }
-"""What the app says to requests for these paths, word for word."""
+"""What the app says to requests for these paths, word for word; also what asgiref has no types for."""
 
 
-async def say(scope: Scope, receive: Receive, send: Send) -> None:
+async def say(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     for message in SAID[scope["path"]]:
         await send(message)
 
@@ -65,14 +80,14 @@ async def chunks() -> AsyncIterator[bytes]:
         yield f"{number}\n".encode()
 
 
-async def generated(scope: Scope, receive: Receive, send: Send) -> None:
+async def generated(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     await send(TEXT)
     async for chunk in chunks():
         await send(body(chunk, True))
     await send(body(b""))
 
 
-async def tokens(scope: Scope, receive: Receive, send: Send) -> None:
+async def tokens(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     """A stream of so many tokens in so many milliseconds; it ends early when the server says that nobody reads it."""
     count, milliseconds = map(int, scope["path"].split("/")[2:])
     gone = asyncio.create_task(until_gone(receive))
@@ -89,24 +104,24 @@ async def tokens(scope: Scope, receive: Receive, send: Send) -> None:
     gone.cancel()
 
 
-async def until_gone(receive: Receive) -> None:
+async def until_gone(receive: ASGIReceiveCallable) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+async def broken(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     await send(TEXT)
     await send(body(b"begun", True))
     raise RuntimeError("the model went away")
 
 
-async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+async def cancelled(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     await send(TEXT)
     await send(body(b"begun", True))
     raise asyncio.CancelledError
 
 
-async def after(scope: Scope, receive: Receive, send: Send) -> None:
+async def after(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     await send(TEXT)
     await send(body(b"answer"))
     afterwards.begin()
@@ -115,16 +130,16 @@ async def after(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("the index is away")
 
 
-async def upload(scope: Scope, receive: Receive, send: Send) -> None:
+async def upload(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     size, more = 0, True
     while more:
-        message = await receive()
+        message: Any = await receive()
         size, more = size + len(message.get("body", b"")), message.get("more_body", False)
     await send(TEXT)
     await send(body(str(size).encode()))
 
 
-async def download(scope: Scope, receive: Receive, send: Send) -> None:
+async def download(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     count = int(scope["path"].split("/")[2])
     await send(start(200, (b"content-length", str(count * len(PIECE)).encode())))
     for _ in range(count):
@@ -132,18 +147,18 @@ async def download(scope: Scope, receive: Receive, send: Send) -> None:
     await send(body(b""))
 
 
-async def open_gate(scope: Scope, receive: Receive, send: Send) -> None:
+async def open_gate(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     afterwards.open_gate(scope["path"].split("/")[2])
     await send(TEXT)
     await send(body(b"open"))
 
 
-async def health(scope: Scope, receive: Receive, send: Send) -> None:
+async def health(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     await send(TEXT)
     await send(body(b"fine"))
 
 
-HANDLERS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+HANDLERS: dict[str, Callable[[HTTPScope, ASGIReceiveCallable, ASGISendCallable], Awaitable[None]]] = {
     "generated": generated,
     "tokens": tokens,
     "broken": broken,
@@ -157,47 +172,47 @@ HANDLERS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
 }
 
 
-async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+async def bare(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     if scope["type"] == "lifespan":
-        while (message := await receive())["type"] != "lifespan.shutdown":
-            await send({"type": f"{message['type']}.complete"})
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
+    assert scope["type"] == "http"
     await HANDLERS.get(scope["path"].split("/")[1], say)(scope, receive, send)
 
 
 traced = TraceMiddleware(TraceMiddleware(bare))
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    path: str = scope.get("path", "")
-    if path.startswith("/bare/"):
-        await bare({**scope, "path": path.removeprefix("/bare")}, receive, send)
-    elif path.startswith("/transcript/"):
-        await transcript({**scope, "path": path.removeprefix("/transcript")}, send)
+async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    if scope["type"] == "http" and scope["path"].startswith("/bare/"):
+        await bare({**scope, "path": scope["path"].removeprefix("/bare")}, receive, send)
+    elif scope["type"] == "http" and scope["path"].startswith("/transcript/"):
+        await transcript({**scope, "path": scope["path"].removeprefix("/transcript")}, send)
     else:
         await traced(scope, receive, send)
 
 
-async def transcript(scope: Scope, send: Send) -> None:
+async def transcript(scope: HTTPScope, send: ASGISendCallable) -> None:
     """Both apps' messages, and which of the traced one's are the app's very own objects."""
-    seen = {"bare": await heard(bare, dict(scope)), "traced": await heard(traced, dict(scope))}
+    seen = {"bare": await heard(bare, {**scope}), "traced": await heard(traced, {**scope})}
     said = SAID.get(scope["path"], [])
     own = [any(message is mine for mine in said) for message in seen["traced"]]
     await send(start(200, (b"content-type", b"application/json")))
     await send(body(json.dumps({**seen, "own": own}, default=bytes.decode).encode()))
 
 
-async def heard(app: Any, scope: Scope) -> list[Message]:
+async def heard(app: ASGI3Application, scope: HTTPScope) -> list[Any]:
     """The messages that a server gets of an app; with ``?broken`` it has lost its client when the third one comes."""
-    messages: list[Message] = []
+    messages: list[Any] = []
 
-    async def send(message: Message) -> None:
+    async def send(message: ASGISendEvent) -> None:
         if scope["query_string"] == b"broken" and len(messages) == 2:
             raise BrokenPipeError
         messages.append(message)
 
-    async def receive() -> Message:
+    async def receive() -> ASGIReceiveEvent:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     try:

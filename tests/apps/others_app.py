@@ -8,8 +8,10 @@ import threading
 from typing import Any
 
 import mlflow
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
-from mlflow_middleware.asgi import Receive, Scope, Send, TraceMiddleware
+from mlflow_middleware.asgi import TraceMiddleware
+from tests import messages
 from tests.apps.known import identity
 
 if chosen := os.environ.get("APP_EXPERIMENT"):
@@ -65,13 +67,13 @@ def start_background() -> dict[str, Any]:
 HANDLERS = {"/update": update, "/wait-until-stored": wait_until_stored, "/background": start_background}
 
 
-async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+async def bare(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     handler = HANDLERS.get(scope["path"], dict)
     body = json.dumps(handler()).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
+    await send(messages.start())
+    await send(messages.body(body))
 
 
 warm_up()

@@ -6,8 +6,10 @@ import random
 import string
 
 import mlflow
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
-from mlflow_middleware.asgi import Receive, Scope, Send, TraceMiddleware
+from mlflow_middleware.asgi import TraceMiddleware
+from tests import messages
 
 KILOBYTES = 10
 _random = random.Random(0)
@@ -19,7 +21,7 @@ def text() -> str:
     return " ".join(_random.choices(WORDS, k=KILOBYTES * 160))[: KILOBYTES * 1024]
 
 
-async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+async def bare(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     if scope["type"] == "lifespan":
         while (await receive())["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
@@ -29,8 +31,8 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
         with mlflow.start_span("model") as span:
             span.set_inputs(text())
             span.set_outputs(text())
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": b"fine"})
+    await send(messages.start(200, (b"content-type", b"text/plain")))
+    await send(messages.body(b"fine"))
 
 
 app = TraceMiddleware(bare)

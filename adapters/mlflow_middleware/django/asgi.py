@@ -14,24 +14,27 @@ traced in the last moments is then lost, or left to the spool. This one delivers
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.asgi import get_asgi_application as django_application
 
-from mlflow_middleware.asgi import ASGIApp, Receive, Scope, Send, flushing
+from mlflow_middleware.asgi import ASGIApp, flushing
+
+if TYPE_CHECKING:
+    from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 
 def get_asgi_application() -> ASGIApp:
     """Build the project's ASGI application, as Django's function of that name does, with a lifespan."""
     application: Any = django_application()
 
-    async def with_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    async def with_lifespan(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "lifespan":
             await application(scope, receive, send)
             return
         send = flushing(send)
-        while (message := await receive())["type"] != "lifespan.shutdown":
-            await send({"type": f"{message['type']}.complete"})
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
 
     return with_lifespan

@@ -44,7 +44,7 @@ class TraceMiddleware(asgi.TraceMiddleware):
         except SettingsError as error:
             self._problem = error
 
-    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection."""
         if self._problem is None:
             await super().__call__(scope, receive, send)
@@ -54,7 +54,7 @@ class TraceMiddleware(asgi.TraceMiddleware):
         else:
             raise self._problem
 
-    def route(self, scope: asgi.Scope) -> str | None:
+    def route(self, scope: Mapping[str, Any]) -> str | None:
         """The template of the route taken, e.g. ``/chats/{chat_id}``; that of the mount where only that is known."""
         route = _selected(scope)
         template = getattr(route, "path_format", None) or getattr(route, "path", None)
@@ -63,7 +63,7 @@ class TraceMiddleware(asgi.TraceMiddleware):
         return _mounted_at(scope) or "/" if "app_root_path" in scope else None
 
 
-def _selected(scope: asgi.Scope) -> Any:
+def _selected(scope: Mapping[str, Any]) -> Any:
     """The route that the router took, with the prefixes of the routers that it was included by."""
     included = scope.get("fastapi")
     context = included.get("effective_route_context") if isinstance(included, dict) else None
@@ -76,7 +76,7 @@ def _selected(scope: asgi.Scope) -> Any:
     return _of_endpoint(scope)
 
 
-def _of_endpoint(scope: asgi.Scope) -> Any:
+def _of_endpoint(scope: Mapping[str, Any]) -> Any:
     """The route by its endpoint, which is all that older Starlette tells; of several with the same, by its path too."""
     endpoint = scope.get("endpoint")
     routes = [
@@ -94,7 +94,7 @@ def _flat(routes: Iterable[Any]) -> Iterator[Any]:
         yield from _flat(getattr(route, "routes", None) or ())
 
 
-def _mounted_at(scope: asgi.Scope) -> str:
+def _mounted_at(scope: Mapping[str, Any]) -> str:
     """The template of the mounts on the way; the server's own prefix is no part of it."""
     root_path = scope.get("root_path", "")
     path = root_path[len(scope.get("app_root_path", root_path)) :]

@@ -419,10 +419,8 @@ def _pairs(values: Mapping[str, Any], longest_key: int, longest_value: int) -> s
     """Tags or metadata as JSON without its braces, cut as MLflow cuts them."""
     return ", ".join(
         [
-            _known_pair(key, value)
-            if type(value) is str and len(key) + len(value) <= _SHORT
-            else _pair(key[:longest_key], str(value)[:longest_value])
-            for key, value in values.items()
+            _known_pair(key, value) if len(key) + len(value) <= _SHORT else _pair(key, value)
+            for key, value in cut(values, longest_key, longest_value).items()
         ]
     )
 

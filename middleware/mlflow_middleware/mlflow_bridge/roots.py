@@ -319,7 +319,9 @@ class PlainRoot:
             if self._made is None:
                 in_flight.pop(self.context.trace_id, None)
                 if self._is_held and self._is_changed and self.finished and self.finished.is_read:
-                    self.finished = supplement = self._source.processor.finished(self, supplement=True)
+                    supplement = self._source.processor.finished(self, supplement=True)
+                    supplement.captured_by = self.finished.captured_by
+                    self.finished = supplement
                 elif self.finished and self.finished.is_read:
                     self.finished = self._contents = None
                 self._is_held = False

@@ -125,7 +125,7 @@ def test_an_empty_variable_is_unset(env: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["tests.test_settings.identify", "tests.test_settings:identify"])
+@pytest.mark.parametrize("path", ["tests.unit.test_settings.identify", "tests.unit.test_settings:identify"])
 def test_identify_may_be_a_dotted_path(env: pytest.MonkeyPatch, path: str) -> None:
     """In code and in the environment."""
     request = Exchange("GET", "/", {})
@@ -190,7 +190,7 @@ def test_an_option_unlike_any_other_lists_them_all() -> None:
         ("identify", "os.path.nothing", ["cannot import it", "nothing", "not 'os.path.nothing'"]),
         ("identify", "identify", ["cannot import it", "not 'identify'"]),
         ("identify", ".tests.identify", ["cannot import it", "not '.tests.identify'"]),
-        ("identify", "tests.test_settings.NOT_CALLABLE", ["callable", "not 1"]),
+        ("identify", "tests.unit.test_settings.NOT_CALLABLE", ["callable", "not 1"]),
         ("identify", 3, ["callable", "not 3"]),
         ("response_headers[session, [key]]", {"session": "X-S"}, ["'session_id'", "not 'session'"]),
         ("response_headers[trace_id]", {"trace_id": "X T"}, ["should match pattern", "not 'X T'"]),

@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 import mlflow
 import pytest
+from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, Scope
 
 from mlflow_middleware import delivery, guard
-from mlflow_middleware.asgi import Message, Receive, Scope, Send, TraceMiddleware
+from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
-from mlflow_middleware.mlflow_bridge import FinishedTrace
+from mlflow_middleware.mlflow_bridge.exporter import FinishedTrace
 from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.settings import Settings
+from tests import messages
 
 HEADERS = [(b"host", b"example"), (b"x-session-id", b"s-1")]
 
@@ -31,19 +33,19 @@ def asked(
         await answered.wait()
         return late() if late else None
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         tasks.append(asyncio.create_task(afterwards()))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"ok"})
+        await send(messages.start())
+        await send(messages.body(b"ok"))
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b""}
+    async def receive() -> ASGIReceiveEvent:
+        return messages.request()
 
-    async def send(message: Message) -> None:
+    async def send(message: ASGISendEvent) -> None:
         pass
 
     async def main() -> list[object]:
-        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [*HEADERS, *headers]}
+        scope = messages.http(path, *HEADERS, *headers)
         await TraceMiddleware(app, settings=Settings.load(**options))(scope, receive, send)
         answered.set()
         return list(await asyncio.gather(*tasks))

@@ -1,0 +1,62 @@
+"""A server of one connection, without a socket: what it gives the app, and what the app gives it."""
+
+from __future__ import annotations
+
+from asgiref.testing import ApplicationCommunicator
+from asgiref.typing import ASGIReceiveEvent, ASGISendEvent, Scope
+from mlflow.entities import Span, Trace
+
+from mlflow_middleware.asgi import ASGIApp
+
+TIMEOUT = 30
+"""Seconds that a test waits for an app that does not go on."""
+
+
+class Serving:
+    """One connection to an app.
+
+    Args:
+        app: The app.
+        scope: The connection.
+        given: What the server has for the app from the start.
+    """
+
+    def __init__(self, app: ASGIApp, scope: Scope, *given: ASGIReceiveEvent) -> None:
+        self._app = ApplicationCommunicator(app, scope)
+        for message in given:
+            self._app.input_queue.put_nowait(message)
+
+    async def give(self, message: ASGIReceiveEvent) -> None:
+        """Let the app receive a message."""
+        await self._app.send_input(message)
+
+    async def take(self) -> ASGISendEvent:
+        """Wait for the app's next message; raise what the app raised."""
+        message: ASGISendEvent = await self._app.receive_output(TIMEOUT)
+        return message
+
+    async def cancel(self) -> None:
+        """Cancel the app, as a server does that stops."""
+        self._app.stop()
+        await self._app.wait(TIMEOUT)
+
+    async def end(self) -> list[ASGISendEvent]:
+        """Wait for the app's end, raise what it raised, and return what it has sent and nobody took."""
+        await self._app.wait(TIMEOUT)
+        return self.sent
+
+    @property
+    def sent(self) -> list[ASGISendEvent]:
+        """What the app has sent by now, and nobody took."""
+        return [self._app.output_queue.get_nowait() for _ in range(self._app.output_queue.qsize())]
+
+    @property
+    def unread(self) -> int:
+        """Messages that the app has not received."""
+        return int(self._app.input_queue.qsize())
+
+
+def root_of(trace: Trace) -> Span:
+    """The span of the request."""
+    (root,) = (span for span in trace.data.spans if span.parent_id is None)
+    return root

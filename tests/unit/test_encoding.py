@@ -1,0 +1,257 @@
+"""Trace infos and spans as we write them mean what MLflow's own writers say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+import pytest
+from google.protobuf.json_format import ParseDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.entities import LiveSpan, Trace, TraceData
+from mlflow.entities.trace_info import TraceInfo
+from mlflow.entities.trace_location import TraceLocation
+from mlflow.entities.trace_state import TraceState
+from mlflow.protos.service_pb2 import StartTraceV3
+from mlflow.tracing.utils import add_size_stats_to_trace_metadata
+from mlflow.utils.proto_json_utils import message_to_json
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import SpanContext
+
+from mlflow_middleware.mlflow_bridge import encoding
+from mlflow_middleware.mlflow_bridge.common import Common
+from mlflow_middleware.testing import captured_traces
+from tests.unit.encoded import Sent, attributes_of
+
+SIZES = {"mlflow.trace.sizeStats", "mlflow.trace.sizeBytes"}
+LENGTHS = st.sampled_from([0, 1, 100, 199, 200, 201, 249, 250, 251, 4095, 4096, 4097, 9000])
+"""Around the limits of keys and values."""
+
+LETTERS = st.sampled_from(["a", "é", '"', "\\", "\0", "\U0001f642"])
+TEXT = st.text(max_size=30) | st.builds(str.__mul__, LETTERS, LENGTHS)
+ANY_TEXT = TEXT | st.text(st.characters(exclude_categories=()), max_size=30)
+"""Half a surrogate pair, too."""
+
+
+def readable(value: Any) -> Any:
+    """Text as protobuf can hold it: half a surrogate pair becomes a question mark."""
+    if isinstance(value, dict):
+        return {readable(key): readable(inner) for key, inner in value.items()}
+    return value.encode("utf-8", "replace").decode() if type(value) is str else value
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a trace info holds; named as in ``TraceInfo``."""
+
+    trace_id: str
+    client_request_id: str | None
+    experiment_id: str
+    request_preview: str | None
+    response_preview: str | None
+    request_time: int
+    execution_duration: int
+    state: TraceState
+    tags: dict[str, str]
+    trace_metadata: dict[str, str]
+
+    def info(self, *, is_readable: bool = False) -> TraceInfo:
+        """MLflow's own object; without what protobuf refuses, if wanted."""
+        found = {**vars(self)}
+        location = TraceLocation.from_experiment_id(found.pop("experiment_id"))
+        values = {key: readable(value) for key, value in found.items()} if is_readable else found
+        return TraceInfo(trace_location=location, **values)
+
+
+FIELDS = st.builds(
+    Fields,
+    trace_id=st.from_regex(r"tr-[0-9a-f]{32}", fullmatch=True),
+    client_request_id=st.none() | ANY_TEXT,
+    experiment_id=st.sampled_from(["0", "123456789012345678"]),
+    request_preview=st.none() | ANY_TEXT,
+    response_preview=st.none() | ANY_TEXT,
+    request_time=st.integers(0, 4_102_444_800_000),
+    execution_duration=st.integers(0, 10**10),
+    state=st.sampled_from([TraceState.OK, TraceState.ERROR]),
+    tags=st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=4),
+    trace_metadata=st.dictionaries(ANY_TEXT, ANY_TEXT, min_size=1, max_size=4),  # each trace has some
+)
+
+
+@pytest.fixture(scope="module")
+def span() -> LiveSpan:
+    """A span of MLflow's own."""
+    with captured_traces():
+        span = mlflow.start_span_no_context("s", inputs={"q": "é"})
+        span.end()
+    return span
+
+
+def is_whole(fields: Fields) -> bool:
+    """Whether protobuf takes it as it is."""
+    return bool(readable(vars(fields)) == vars(fields))
+
+
+def by_mlflow(info: TraceInfo, spans: list[LiveSpan]) -> StartTraceV3:
+    """What MLflow's own exporter sends of a trace info."""
+    trace = Trace(info, TraceData([span.to_immutable_span() for span in spans]))
+    add_size_stats_to_trace_metadata(trace)
+    text = message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto()))
+    return ParseDict(json.loads(text), StartTraceV3())
+
+
+def parsed(info: bytes) -> StartTraceV3:
+    """What whoever receives it reads."""
+    return ParseDict(json.loads(info), StartTraceV3())
+
+
+def without_sizes(message: StartTraceV3) -> StartTraceV3:
+    """The same but for the sizes."""
+    for key in SIZES:
+        message.trace.trace_info.trace_metadata.pop(key)
+    return message
+
+
+@settings(deadline=None, max_examples=150)
+@given(fields=FIELDS)
+def test_an_info(span: LiveSpan, fields: Fields) -> None:
+    """Each field, cut where MLflow cuts it."""
+    ours = parsed(encoding.info_to_json(fields.info(), [span]))
+
+    assert without_sizes(ours) == without_sizes(by_mlflow(fields.info(is_readable=True), [span]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(fields=FIELDS.filter(is_whole), count=st.integers(1, 4))
+def test_the_sizes_of_a_trace(span: LiveSpan, fields: Fields, count: int) -> None:
+    """To the byte, of any number of spans."""
+    ours = parsed(encoding.info_to_json(fields.info(), [span] * count)).trace.trace_info.trace_metadata
+    mlflows = by_mlflow(fields.info(), [span] * count).trace.trace_info.trace_metadata
+
+    assert {key: json.loads(ours[key]) for key in SIZES} == {key: json.loads(mlflows[key]) for key in SIZES}
+
+
+@settings(deadline=None, max_examples=150)
+@given(FIELDS, ANY_TEXT)
+def test_an_info_of_plain_data(fields: Fields, name: str) -> None:
+    """Of a request for which MLflow's objects were never made."""
+    common = Common(name, {}, {"plan": "pro"})
+    begin = fields.request_time * 1_000_000
+    plain = encoding.Plain(
+        fields.trace_id,
+        name,
+        SpanContext(1, 1, is_remote=False),
+        begin,
+        begin + fields.execution_duration * 1_000_000,
+        None if fields.state == TraceState.OK else "why",
+        common,
+        {},
+        {},
+        fields.tags,
+        fields.trace_metadata,
+        fields.client_request_id,
+        fields.request_preview,
+        fields.response_preview,
+    )
+    _, info = encoding.encoded(plain, Resource({}), fields.experiment_id)
+    expected = fields.info(is_readable=True)
+    expected.tags = readable({**({"mlflow.traceName": name} if name else {}), "plan": "pro", **fields.tags})
+
+    assert without_sizes(parsed(info)) == without_sizes(by_mlflow(expected, []))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def explicit(span: Span) -> bytes:
+    """A span in which each attribute has a value, if only an empty one: that is how we, not MLflow, write None."""
+
+    def fill(pairs: Iterable[KeyValue]) -> None:
+        for each in pairs:
+            each.value.SetInParent()
+            inside(each.value)
+
+    def inside(value: AnyValue) -> None:
+        fill(value.kvlist_value.values)
+        for each in value.array_value.values:
+            inside(each)
+
+    fill(span.attributes)
+    return span.SerializeToString()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.text(min_size=1, max_size=30),
+    st.dictionaries(st.text(min_size=1, max_size=20), VALUES, max_size=4),
+    VALUES,
+    st.sampled_from(["OK", "ERROR", "UNSET"]),
+)
+def test_a_span_of_the_apps(name: str, attributes: dict[str, Any], inputs: Any, status: str) -> None:
+    """As MLflow writes it, whatever the app gave it."""
+    with captured_traces():
+        root = mlflow.start_span_no_context(name, inputs=inputs)
+        child = mlflow.start_span_no_context(name, parent_span=root, attributes=attributes)
+        child.set_outputs(inputs)
+        child.set_status(status)
+        child.end()
+        root.end()
+    read = ExportTraceServiceRequest.FromString(encoding.spans_to_otlp([root, child], ()))
+    (scope_spans,) = read.resource_spans[0].scope_spans
+
+    assert [explicit(each) for each in scope_spans.spans] == [
+        explicit(each.to_immutable_span().to_otel_proto()) for each in (root, child)
+    ]
+
+
+def sent(value: Any) -> Any:
+    """What whoever receives it reads of an attribute of the app's."""
+    with captured_traces():
+        span = mlflow.start_span_no_context("s", attributes={"odd": value, "plain": 1})
+        span.end()
+    attributes = attributes_of(Sent(encoding.spans_to_otlp([span], ()), b"").root)
+    assert attributes["plain"] == 1
+    return attributes["odd"]
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (2**63 - 1, 2**63 - 1),
+        (2**63, str(2**63)),
+        (-(2**70), str(-(2**70))),
+        ("\ud800", "?"),
+        (["\ud800", {"k": 2**64}], ["?", {"k": str(2**64)}]),
+        ({"\ud800": 1}, {"?": 1}),
+    ],
+    ids=["largest", "larger", "smaller", "surrogate", "inside", "key"],
+)
+def test_a_span_with_what_protobuf_refuses(value: Any, read: Any) -> None:
+    """It arrives all the same: a large integer as text, half a surrogate pair as a question mark."""
+    assert sent(value) == read
+
+
+def nested(depth: int, around: Callable[[Any], Any]) -> Any:
+    """Lists in lists, or objects in objects."""
+    found: Any = "deep"
+    for _ in range(depth):
+        found = around(found)
+    return found
+
+
+@pytest.mark.parametrize("depth", [1, 25, 26, 27, 33, 40, 100, 500])
+@pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"k": inner}], ids=["lists", "objects"])
+def test_a_span_with_what_nests_too_deeply(depth: int, around: Callable[[Any], Any]) -> None:
+    """Parsers give up at 100 messages in each other: it goes as JSON text, and is read as what it was."""
+    assert sent(nested(depth, around)) == nested(depth, around)

@@ -1,0 +1,280 @@
+"""What a request's trace says, from what is known of its exchange; and what the app may say of it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.entities import Trace
+
+from mlflow_middleware import guard
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.identity import Identity
+from mlflow_middleware.request_trace import RequestTrace, annotate, current, outbound_headers
+from mlflow_middleware.settings import Settings
+from mlflow_middleware.testing import captured_traces
+from tests.unit.serving import root_of
+
+KEY = "0123456789abcdef"
+
+
+def nothing() -> None:
+    """What a handler does by default."""
+
+
+def handled(
+    handler: Callable[[], object] = nothing,
+    headers: Mapping[str, str] | None = None,
+    *,
+    status: int = 200,
+    options: dict[str, Any] | None = None,
+    **of_exchange: Any,
+) -> Trace:
+    """The trace of one request, whose handler runs inside."""
+    exchange = Exchange(**{"method": "GET", "path": "/", "headers": headers or {}, **of_exchange})
+    with captured_traces() as traces:
+        trace = RequestTrace.open(exchange, Settings.load(**(options or {})))
+        trace.activate()
+        handler()
+        trace.response_started(status)
+        trace.last_byte()
+        trace.deactivate()
+        trace.finish()
+        trace.finish()  # which does nothing
+    (found,) = traces
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_fails() -> Any:
+    """That tracing itself fails, fails the test."""
+    before = guard.failures.copy()
+    yield
+    assert guard.failures == before
+
+
+# --- names and attributes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "name"),
+    [
+        ("GET", None, "GET"),
+        ("GET", "/chats/{chat_id}", "GET /chats/{chat_id}"),
+        ("BREW", None, "HTTP"),
+        ("BREW", "/pots/{pot_id}", "HTTP /pots/{pot_id}"),
+        ("get", "/", "HTTP /"),
+    ],
+)
+def test_its_name(method: str, route: str | None, name: str) -> None:
+    """Method and template, of which there are few; never the path, of which there are many."""
+    trace = handled(method=method, route=route, path="/chats/123")
+
+    assert (root_of(trace).name, trace.info.tags["mlflow.traceName"]) == (name, name)
+    assert trace.info.tags.get("http.route") == route
+    assert root_of(trace).attributes.get("http.route") == route
+
+
+def test_a_method_that_is_none() -> None:
+    """As OpenTelemetry has it: what the client said is kept apart."""
+    attributes = root_of(handled(method="BREW\n" * 1000)).attributes
+
+    assert attributes["http.request.method"] == "_OTHER"
+    assert attributes["http.request.method_original"].startswith("BREW")
+    assert "\n" not in attributes["http.request.method_original"]
+    assert len(attributes["http.request.method_original"]) < 2000
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "port"),
+    [
+        ("example", "example", None),
+        ("example:8000", "example", 8000),
+        ("[2001:db8::1]:443", "2001:db8::1", 443),
+        ("[2001:db8::1]", "2001:db8::1", None),
+        ("user@example", "192.0.2.2", 80),
+        ("a b", "192.0.2.2", 80),
+        ("", "192.0.2.2", 80),
+    ],
+)
+def test_where_it_was_sent_to(host: str, address: str, port: int | None) -> None:
+    """What the client says, if it can be a host; otherwise what the server knows."""
+    attributes = root_of(handled(headers={"host": host}, server=("192.0.2.2", 80))).attributes
+
+    assert (attributes.get("server.address"), attributes.get("server.port")) == (address, port)
+
+
+@pytest.mark.parametrize("name", ["url.path", "url.query", "user_agent.original"])
+def test_what_a_client_sends_is_cut_and_clean(name: str) -> None:
+    """However much it sends."""
+    long = "a\0\x1b" + "b" * 100_000
+    attributes = root_of(handled(headers={"user-agent": long}, path=f"/{long}", query_string=long)).attributes
+
+    assert len(attributes[name]) <= 2000
+    assert not {"\0", "\x1b"} & set(attributes[name])
+
+
+def test_headers_that_are_wanted() -> None:
+    """Only those, and no secret."""
+    headers = {"x-a": "1", "authorization": "Basic x", "x-b": "2"}
+    attributes = root_of(handled(headers=headers, options={"capture_headers": ["X-A", "Authorization"]})).attributes
+
+    assert {key: value for key, value in attributes.items() if key.startswith("http.request.header.")} == {
+        "http.request.header.x-a": ["1"],
+        "http.request.header.authorization": ["[redacted]"],
+    }
+
+
+@pytest.mark.parametrize(("status", "state"), [(200, "OK"), (404, "ERROR"), (503, "OK")])
+def test_statuses_that_are_errors(status: int, state: str) -> None:
+    """Are the user's choice."""
+    trace = handled(status=status, options={"error_statuses": ["400-404"]})
+
+    assert (trace.info.state, root_of(trace).status.description) == (state, "HTTP 404" if state == "ERROR" else "")
+
+
+# --- who asked ---------------------------------------------------------------------------------------------------
+
+
+def both() -> None:
+    """Say one thing with MLflow's function, and another with ours."""
+    mlflow.update_current_trace(user="u-mlflow")
+    annotate(session_id="s-app", tags={"plan": "pro"})
+
+
+BOTH = {"x-user-id": "u-header", "x-session-id": "s-header"}
+
+
+@pytest.mark.parametrize(
+    ("handler", "identify", "user", "session"),
+    [
+        (nothing, None, "u-header", "s-header"),
+        (nothing, Identity(user_id="u-auth"), "u-auth", "s-header"),
+        (lambda: annotate(user_id="u-app"), None, "u-app", "s-header"),
+        (lambda: annotate(user_id="u-app"), Identity(user_id="u-auth", session_id="s-auth"), "u-app", "s-auth"),
+        (lambda: mlflow.update_current_trace(session_id="s-mlflow"), None, "u-header", "s-mlflow"),
+        (lambda: mlflow.update_current_trace(user="u-mlflow"), Identity(session_id="s-auth"), "u-mlflow", "s-auth"),
+        (both, None, "u-mlflow", "s-app"),
+    ],
+    ids=["headers", "identify", "annotate", "annotate over identify", "MLflow", "MLflow, identify", "MLflow, annotate"],
+)
+def test_who_is_believed(handler: Callable[[], object], identify: Identity | None, user: str, session: str) -> None:
+    """The app before framework auth before headers; as tag, metadata and attribute alike."""
+    trace = handled(handler, BOTH, options={"identify": (lambda exchange: identify) if identify else None})
+
+    for key, attribute, value in (("user", "user.id", user), ("session", "session.id", session)):
+        assert trace.info.tags[f"mlflow.trace.{key}"] == value
+        assert trace.info.trace_metadata[f"mlflow.trace.{key}"] == value
+        assert root_of(trace).attributes[attribute] == value
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [nothing, lambda: annotate(user_id="u-header"), lambda: mlflow.update_current_trace(user="u-header")],
+    ids=["header", "annotate", "MLflow"],
+)
+def test_a_pseudonym_stands_for_the_user(handler: Callable[[], object]) -> None:
+    """Wherever the user id came from; the id itself is nowhere."""
+    trace = handled(handler, BOTH, options={"user_id_hmac_key": KEY})
+    expected = hmac.new(KEY.encode(), b"u-header", hashlib.sha256).hexdigest()
+
+    assert trace.info.tags["mlflow.trace.user"] == expected
+    assert trace.info.trace_metadata["mlflow.trace.user"] == expected
+    assert "u-header" not in trace.to_json()
+
+
+def test_an_identify_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the headers, and the request goes on."""
+
+    def identify(exchange: Exchange) -> Identity:
+        raise ValueError("no claims")
+
+    monkeypatch.setattr(guard, "failures", counts := type(guard.failures)())
+    trace = handled(headers=BOTH, options={"identify": identify})
+
+    assert trace.info.tags["mlflow.trace.user"] == "u-header"
+    assert [kind for _, kind in counts] == ["ValueError"]
+    monkeypatch.undo()
+
+
+# --- what the app says -------------------------------------------------------------------------------------------
+
+
+def test_annotations_become_text() -> None:
+    """Which is safe to store; a later one beats an earlier one."""
+
+    def handler() -> None:
+        annotate(tags={"plan": "free", "count": 3, "odd": "a\0b", "none": None}, metadata={"m": 1.5})
+        annotate(tags={"plan": "pro"}, request_id="r-early", user_id="u-early")
+        annotate(request_id="r-app", user_id="u-app")
+
+    trace = handled(handler, {"x-request-id": "r-header"}, options={"tags": {"plan": "default", "fixed": "yes"}})
+
+    tags = trace.info.tags
+    assert (tags["plan"], tags["count"], tags["fixed"], "none" in tags) == ("pro", "3", "yes", False)
+    assert tags["odd"] == "a\N{REPLACEMENT CHARACTER}b"
+    assert trace.info.trace_metadata["m"] == "1.5"
+    assert (trace.info.client_request_id, tags["client_request_id"]) == ("r-app", "r-app")
+    assert tags["mlflow.trace.user"] == "u-app"
+
+
+def test_outside_of_a_request(traces: list[Trace]) -> None:
+    """Nothing happens, and nothing is known."""
+    annotate(user_id="jane", tags={"a": "b"})
+
+    assert current() is None
+    assert outbound_headers() == {}
+    assert traces == []
+
+
+def test_another_thread_is_outside() -> None:
+    """A thread that is started without the context knows nothing of the request."""
+    seen: list[object] = []
+
+    def handler() -> None:
+        thread = threading.Thread(target=lambda: seen.append(current()))
+        thread.start()
+        thread.join()
+        seen.append(current())
+
+    handled(handler)
+
+    assert seen[0] is None
+    assert isinstance(seen[1], RequestTrace)
+
+
+def test_headers_for_the_next_service() -> None:
+    """The ids, as they came, and the span that is current."""
+    seen: list[dict[str, str]] = []
+
+    def handler() -> None:
+        seen.append(outbound_headers())
+        with mlflow.start_span("call"):
+            seen.append(outbound_headers())
+
+    headers = {**BOTH, "x-request-id": "r-1"}
+    trace = handled(handler, headers, options={"user_id_hmac_key": KEY})
+
+    root, child = trace.data.spans
+    for got, span in zip(seen, (root, child), strict=True):
+        trace_id = trace.info.trace_id.removeprefix("tr-")
+        assert got == {
+            "X-Request-ID": "r-1",
+            "X-Session-ID": "s-header",
+            "X-User-ID": "u-header",
+            "traceparent": f"00-{trace_id}-{span.span_id}-01",
+        }
+
+
+def test_an_id_that_no_client_could_send_is_left_out() -> None:
+    """HTTP clients refuse such headers."""
+    seen: list[dict[str, str]] = []
+    handled(lambda: seen.append(outbound_headers()), {"x-user-id": "jos\u00e9"})
+
+    assert "X-User-ID" not in seen[0]
+    assert "X-Request-ID" in seen[0]
