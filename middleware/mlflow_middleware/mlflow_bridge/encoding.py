@@ -137,8 +137,10 @@ class Plain:
     response_preview: str | None
 
 
-def encoded(root: Plain, resource: Resource, experiment_id: str) -> tuple[bytes, bytes]:
-    """As `spans_to_otlp` and `info_to_json`, of a trace that is data."""
+def encoded(
+    root: Plain, resource: Resource, experiment_id: str, children: Sequence[LiveSpan] = ()
+) -> tuple[bytes, bytes]:
+    """As `spans_to_otlp` and `info_to_json`, of a trace whose root is data."""
     attributes = [root.common.otlp]
     attributes += [
         _known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
@@ -147,7 +149,9 @@ def encoded(root: Plain, resource: Resource, experiment_id: str) -> tuple[bytes,
     attributes += [wire.attribute(key, _sent(text)) for key, text in root.texts.items()]
     code = StatusCode.OK if root.error is None else StatusCode.ERROR
     span = _message(root, None, (code, root.error), attributes)
-    return wire.request(_resource(resource), [span]), _info_of_plain(root, experiment_id, _size_of_plain(root, span))
+    otlp = wire.request(_resource(resource), [span, *[_span(child, ()) for child in children]])
+    sizes = [_size_of_plain(root, span), *map(_size_of, children)]
+    return otlp, _info_of_plain(root, experiment_id, sizes)
 
 
 def _sent(text: str) -> Any:
@@ -282,8 +286,8 @@ def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
     return _info_to_json(info, location.experiment_id if location else "", [_size_of(span) for span in spans])
 
 
-def _info_of_plain(root: Plain, experiment_id: str, span_size: int) -> bytes:
-    """As `info_to_json`, of a trace that is a root without other spans."""
+def _info_of_plain(root: Plain, experiment_id: str, sizes: list[int]) -> bytes:
+    """As `info_to_json`, of a trace whose root is data."""
     found = {
         "trace_id": root.trace_id,
         "client_request_id": root.client_request_id,
@@ -297,7 +301,7 @@ def _info_of_plain(root: Plain, experiment_id: str, span_size: int) -> bytes:
         "trace_metadata": cut(root.trace_metadata, MAX_METADATA, MAX_METADATA),
     }
     text = _dumps({"trace": {"trace_info": {key: value for key, value in found.items() if value is not None}}})
-    stats = _size_stats(len(text) - len('{"trace": {"trace_info": }}'), [span_size])
+    stats = _size_stats(len(text) - len('{"trace": {"trace_info": }}'), sizes)
     return f"{text[: -len('}}}}')]}, {stats}}}}}}}}}".encode("utf-8", "replace")  # half a surrogate pair is no UTF-8
 
 

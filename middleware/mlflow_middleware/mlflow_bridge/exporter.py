@@ -100,7 +100,7 @@ class FinishedTrace:
         """Read it: the spans that have ended by now, and its info, with that experiment."""
         info, spans, read = self._read(experiment_id)
         prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
-        attachments = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
+        attachments = _attachments_of(spans)
         as_text = () if is_databricks(self.tracking_uri) else {each.text for each in read}
         otlp = encoding.spans_to_otlp(spans, as_text)
         root_ends = [span.end_time_ns for span in spans if is_local_root(span._span)]
@@ -127,6 +127,10 @@ class FinishedTrace:
         return info, spans, read
 
 
+def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
+    return {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
+
+
 def _size(span: LiveSpan) -> int:
     attached = sum(len(each.content_bytes) for each in span._attachments.values())
     return 500 + attached + roots.unread_of(span) + encoding.size_of_attributes(span._span)
@@ -150,7 +154,7 @@ class FinishedRequest(FinishedTrace):
         self.supplement = supplement
         self.captured_by = None
         self.is_read = False
-        self.size = root.size
+        self.size = root.size + sum(map(_size, root.children))
         self._root = root
         self._finalize = finalize
 
@@ -181,8 +185,9 @@ class FinishedRequest(FinishedTrace):
         if not self._root.is_read():
             return super().content(experiment_id)
         otlp, info = self._root.encoded(experiment_id)
+        attachments = _attachments_of(self._root.children)
         self._root.encoded_as(self)
-        return TraceContent(otlp, info, (), {}, outlived=False)
+        return TraceContent(otlp, info, (), attachments, outlived=False)
 
     def entity(self, experiment_id: str) -> Trace:
         """See `FinishedTrace`; it is made of MLflow's objects, and so are its supplements."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def open_root_span(
     elif caller:
         links = (Link(caller),)
     manager = InMemoryTraceManager.get_instance()
-    is_shared = adopt_remote and bool(caller and registry.trace_id_of(manager, caller.trace_id))
+    is_shared = adopt_remote and bool(caller and registry.is_in_flight(manager, caller.trace_id))
     otel_span: Any = source.tracer.start_span(name, context=around, links=links)
     if not otel_span.is_recording():
         return None
@@ -72,6 +73,8 @@ def _source() -> Source:
     if known is not None and known.provider is now:
         return known
     tracer = provider._get_tracer(SCOPE)
+    if context.is_isolated():
+        _keep_tracers(provider.provider.get())
     processor = _sole_processor(tracer)
     ids: Any = getattr(tracer, "id_generator", None)
     if isinstance(ids, roots.Ids):
@@ -82,6 +85,18 @@ def _source() -> Source:
     source = Source(provider.provider.get(), tracer, processor, lock, ids)
     _known_source = source
     return source
+
+
+def _keep_tracers(tracer_provider: Any) -> None:
+    """Give the same tracer to all who ask by the same name, as MLflow does for each span that it starts."""
+    original = tracer_provider.get_tracer
+    kept = functools.lru_cache(maxsize=64)(original)
+
+    @functools.wraps(original)
+    def get_tracer(name: str, *args: Any, **kwargs: Any) -> Any:
+        return original(name, *args, **kwargs) if args or kwargs else kept(name)
+
+    tracer_provider.get_tracer = get_tracer
 
 
 def _sole_processor(tracer: Any) -> Processor | None:

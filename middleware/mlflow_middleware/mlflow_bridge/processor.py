@@ -138,8 +138,9 @@ class Processor(BaseMlflowSpanProcessor):
         return found
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        trace_id = self._manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id)
-        if trace_id is None and not is_local_root(span):
+        if is_local_root(span):
+            trace_id = self._manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id)
+        else:
             trace_id = registry.trace_id_of(self._manager, span.context.trace_id)
             if trace_id is None:
                 return

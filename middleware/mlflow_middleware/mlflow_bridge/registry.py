@@ -14,12 +14,18 @@ from mlflow_middleware.mlflow_bridge.roots import MAX_IN_FLIGHT
 
 
 def trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
-    """MLflow's id of a trace in flight; one of plain data is made into MLflow's objects."""
+    """MLflow's id of a trace in flight, to which a span is added."""
     with manager._lock:
+        if root := roots.in_flight.get(otel_id):
+            root.take_child()
         trace_id: str | None = manager.get_mlflow_trace_id_from_otel_id(otel_id)
-        if trace_id is None and roots.made_of(otel_id):
-            trace_id = manager.get_mlflow_trace_id_from_otel_id(otel_id)
         return trace_id
+
+
+def is_in_flight(manager: InMemoryTraceManager, otel_id: int) -> bool:
+    """Whether a trace is in flight; one whose root is plain data is made into MLflow's objects."""
+    with manager._lock:
+        return roots.made_of(otel_id) or manager.get_mlflow_trace_id_from_otel_id(otel_id) is not None
 
 
 class _InFlight(dict[str, Any]):

@@ -27,6 +27,7 @@ from mlflow.tracing.config import get_config
 from mlflow.tracing.context import _USER_TRACE_CONTEXT
 from mlflow.tracing.fluent import _set_last_active_trace_id
 from mlflow.tracing.trace_manager import InMemoryTraceManager
+from mlflow.tracing.utils import aggregate_usage_from_spans
 from mlflow.tracing.utils.processor import apply_span_processors
 from mlflow.tracing.utils.truncation import _get_max_length
 from opentelemetry.context import Context
@@ -134,6 +135,7 @@ class PlainRoot:
     """
 
     __slots__ = (
+        "_children",
         "_common",
         "_contents",
         "_describe",
@@ -164,6 +166,7 @@ class PlainRoot:
         self._describe: Describe | None = describe
         self._common = _ROOT
         self._made: MlflowRoot | None = None
+        self._children: TraceOfRequest | None = None
         self._unread: Unread | None = None
         self._contents: Contents | None = None
         self._held = 0
@@ -282,21 +285,21 @@ class PlainRoot:
     def discard(self) -> bool:
         with self._source.lock:
             if self._made is None:
-                in_flight.pop(self.context.trace_id, None)
+                self._forget()
                 self._is_discarded = True
                 self._describe = self._describe and _nothing_more  # the other one has this root: a circle
                 return True
         return self._made.discard()
 
     def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
-        if get_config().span_processors:
-            self.made()
         with self._source.lock:
+            if get_config().span_processors or (self._children and self._children.need_objects()):
+                self.made()
             if self._made is None:
                 self.end_time = end_time_ns or time.time_ns()
                 self._held = held
                 if not self._is_held:
-                    in_flight.pop(self.context.trace_id, None)
+                    self._forget()
                 if not self._is_discarded:
                     self.finished = self._source.processor.finished(self)
             made = self._made
@@ -317,7 +320,7 @@ class PlainRoot:
         supplement = None
         with self._source.lock:
             if self._made is None:
-                in_flight.pop(self.context.trace_id, None)
+                self._forget()
                 if self._is_held and self._is_changed and self.finished and self.finished.is_read:
                     supplement = self._source.processor.finished(self, supplement=True)
                     supplement.captured_by = self.finished.captured_by
@@ -330,6 +333,28 @@ class PlainRoot:
             made.release()
         elif supplement:
             self._source.processor.put(supplement)
+
+    # --- its children ---
+
+    def take_child(self) -> None:
+        """Register the trace with MLflow, so that a child span finds it; to be called under the lock."""
+        if self._made is None and self.end_time is None and self._children is None:
+            manager = InMemoryTraceManager.get_instance()
+            self._children = manager._traces[self.trace_id] = TraceOfRequest(self)
+            manager._otel_id_to_mlflow_trace_id[self.context.trace_id] = self.trace_id
+        elif self.end_time is not None:  # a span that may outlive the request
+            self.made()
+
+    @property
+    def children(self) -> list[LiveSpan]:
+        """Its child spans, all of which have ended, unless MLflow's objects have been made for it."""
+        return self._children.spans if self._children else []
+
+    def _forget(self) -> None:
+        """Nobody finds it any more: nothing more will come."""
+        in_flight.pop(self.context.trace_id, None)
+        if self._children:
+            discard(self.trace_id, self.context.trace_id)
 
     # --- for the sender ---
 
@@ -384,13 +409,15 @@ class PlainRoot:
             common, attributes, tags, metadata = self._state()
         attributes.update(contents.attributes)
         texts = {}
-        if contents.usage:
-            texts[keys.USAGE] = json.dumps(contents.usage)
+        children = self.children
+        usage = usage_of(children) or contents.usage
+        if usage is contents.usage and usage:
+            texts[keys.USAGE] = json.dumps(usage)
         if contents.inputs:
             texts[keys.INPUTS] = contents.inputs.text
         if contents.outputs:
             texts[keys.OUTPUTS] = contents.outputs.text
-        metadata.update(self._source.processor.summary(texts, contents.usage))
+        metadata.update(self._source.processor.summary(texts, usage))
         plain = encoding.Plain(
             self.trace_id,
             self.name,
@@ -407,7 +434,7 @@ class PlainRoot:
             request_preview=_preview(contents.inputs),
             response_preview=_preview(contents.outputs),
         )
-        return encoding.encoded(plain, self._source.tracer.resource, experiment_id)
+        return encoding.encoded(plain, self._source.tracer.resource, experiment_id, children)
 
     def encoded_as(self, finished: FinishedRequest) -> None:
         """That was its last reading, unless more may come: hold nothing, and not what holds this."""
@@ -454,6 +481,9 @@ class PlainRoot:
         self.attributes = {**self._common.attributes, **self.attributes}
         self.tags = self._all_tags()
         self._common = _ROOT
+        children = self.children
+        if self._children:
+            discard(self.trace_id, self.context.trace_id)
         _making.root = self
         ratio = _RATIO_HERE.set(1.0) if _RATIO_HERE else None  # whoever asks may have one of its own: this is sampled
         try:
@@ -465,6 +495,7 @@ class PlainRoot:
         manager = InMemoryTraceManager.get_instance()
         trace = manager._traces[self.trace_id]
         live = trace.span_dict[f"{self.context.span_id:016x}"]
+        trace.span_dict.update({child.span_id: child for child in children})
         made = MlflowRoot(live, trace, is_shared=False)
         encoding.set_attributes(span, self.attributes)
         vars(live)[_UNREAD] = self._unread
@@ -484,6 +515,86 @@ class PlainRoot:
             vars(live)[_EXPORTER].goes_on(self.context.trace_id, self.finished)
         in_flight.pop(self.context.trace_id, None)
         return made
+
+
+class TraceOfRequest:
+    """What MLflow finds as the trace of a request whose root is plain data, while it has child spans.
+
+    MLflow asks it for nothing but the child that has just begun. For all else the root is made: see `_Spans`.
+    """
+
+    def __init__(self, root: PlainRoot) -> None:
+        self._root = root
+        self.span_dict = _Spans(root)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # it is being copied
+            raise AttributeError(name)
+        return getattr(self._root.made().trace, name)
+
+    @property
+    def spans(self) -> list[LiveSpan]:
+        """The children."""
+        return list(dict.values(self.span_dict))
+
+    def need_objects(self) -> bool:
+        """Whether the end of a child has to find the root, or MLflow has to sum up what a child has cost."""
+        return any(
+            child.end_time_ns is None or keys.COST in encoding.attributes_of(child._span) for child in self.spans
+        )
+
+
+class _Spans(dict[str, LiveSpan]):
+    """The children of a root that is plain data, by their ids; whoever looks for another span gets those of MLflow."""
+
+    def __init__(self, root: PlainRoot) -> None:
+        super().__init__()
+        self._root = root
+
+    def _all(self) -> dict[str, LiveSpan]:
+        found: dict[str, LiveSpan] = self._root.made().trace.span_dict
+        return found
+
+    def get(self, key: str, default: Any = None) -> Any:
+        found = super().get(key)
+        return self._all().get(key, default) if found is None else found
+
+    def __missing__(self, key: str) -> LiveSpan:
+        return self._all()[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._all()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def keys(self) -> Any:
+        return self._all().keys()
+
+    def values(self) -> Any:
+        return self._all().values()
+
+    def items(self) -> Any:
+        return self._all().items()
+
+
+def usage_of(children: list[LiveSpan]) -> Mapping[str, int] | None:
+    """The tokens that the child spans of a root have used together."""
+    if not any(keys.USAGE in encoding.attributes_of(child._span) for child in children):
+        return None
+    found: Mapping[str, int] | None = aggregate_usage_from_spans(children)
+    return found
+
+
+def discard(trace_id: str, otel_id: int) -> None:
+    """Have MLflow forget a trace."""
+    manager = InMemoryTraceManager.get_instance()
+    with manager._lock:
+        manager._traces.pop(trace_id, None)
+        manager._otel_id_to_mlflow_trace_id.pop(otel_id, None)
 
 
 _SIZE = 2500
@@ -604,15 +715,16 @@ class MlflowRoot:
 
     Attributes:
         otel: The span.
+        trace: MLflow's trace in flight.
     """
 
-    __slots__ = ("_is_ours", "_is_shared", "_span", "_trace", "otel", "trace_id")
+    __slots__ = ("_is_ours", "_is_shared", "_span", "otel", "trace", "trace_id")
 
     def __init__(self, span: LiveSpan, trace: Any, is_shared: bool) -> None:
         self._is_ours = _UNREAD in vars(span)
         self._is_shared = is_shared
         self._span = span
-        self._trace = trace
+        self.trace = trace
         self.otel: Span = span._span
         self.trace_id: str = trace.info.trace_id
 
@@ -629,7 +741,7 @@ class MlflowRoot:
         name = said.name or (common and common.name)
         if name and name != self.otel.name:  # else the trace may have it from another request's root
             self.otel.update_name(name)
-            self._trace.info.tags[keys.NAME] = name
+            self.trace.info.tags[keys.NAME] = name
         self.set_attributes(said.attributes)
         self.update_trace(said.tags, said.metadata, said.client_request_id)
         if said.error is not None:
@@ -639,7 +751,7 @@ class MlflowRoot:
 
     def forget_contents(self) -> None:
         """Do without what is still to be read."""
-        forget_contents(self._trace)
+        forget_contents(self.trace)
 
     def fail(self, error: BaseException) -> None:
         if self.otel.end_time and _HELD not in vars(self._span):
@@ -651,7 +763,7 @@ class MlflowRoot:
             self._span.record_exception(error if known else f"{type(error).__name__}: {error}")
         if had_ended:  # its status is OK by now, which is final for the SDK
             self.otel._status = Status(StatusCode.ERROR, type(error).__qualname__)
-            self._trace.info.state = TraceState.ERROR
+            self.trace.info.state = TraceState.ERROR
 
     def set_error(self, description: str) -> None:
         """Set the error status, unless an exception already did."""
@@ -664,10 +776,10 @@ class MlflowRoot:
         metadata: Mapping[str, str] | None = None,
         client_request_id: str | None = None,
     ) -> None:
-        update(self._trace.info, tags, metadata, client_request_id)
+        update(self.trace.info, tags, metadata, client_request_id)
 
     def metadata(self, key: str) -> str | None:
-        value: str | None = self._trace.info.trace_metadata.get(key)
+        value: str | None = self.trace.info.trace_metadata.get(key)
         return value
 
     @property
@@ -680,10 +792,7 @@ class MlflowRoot:
     def discard(self) -> bool:
         if self._is_shared:
             return False
-        manager = InMemoryTraceManager.get_instance()
-        with manager._lock:
-            manager._traces.pop(self.trace_id, None)
-            manager._otel_id_to_mlflow_trace_id.pop(self.otel.get_span_context().trace_id, None)
+        discard(self.trace_id, self.otel.get_span_context().trace_id)
         return True
 
     def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
@@ -692,7 +801,7 @@ class MlflowRoot:
         self._complete()
         processors = get_config().span_processors
         if processors or not self._is_ours:
-            read_contents(self._trace, self._span)
+            read_contents(self.trace, self._span)
         if processors:
             apply_span_processors(self._span)
         self.otel.end(end_time=end_time_ns)

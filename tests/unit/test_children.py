@@ -1,0 +1,158 @@
+"""Child spans of a request whose own span nobody has asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import mlflow
+import pytest
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from mlflow.tracing.trace_manager import InMemoryTraceManager
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from mlflow_middleware import guard
+from mlflow_middleware.asgi import TraceMiddleware
+from mlflow_middleware.mlflow_bridge import roots
+from tests.messages import body, http, start
+from tests.unit.encoded import Sent, attributes_of, sent_traces
+
+USAGE = "mlflow.chat.tokenUsage"
+
+
+def trace_of(handler: Callable[[], object], afterwards: Callable[[], object] = lambda: None) -> list[Sent]:
+    """What is sent of a request, the last time all of it.
+
+    Args:
+        handler: What the app does before it answers.
+        afterwards: What it does when its answer is complete.
+    """
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        handler()
+        await send(start())
+        await send(body(b"answered"))
+        afterwards()
+
+    async def ask() -> None:
+        async def nothing(*message: object) -> None:
+            pass
+
+        with suppress(ValueError):
+            await TraceMiddleware(app)(http(), nothing, nothing)
+
+    before = guard.failures.copy()
+    with sent_traces() as sent:
+        asyncio.run(ask())
+    assert guard.failures == before
+    manager = InMemoryTraceManager.get_instance()
+    assert (dict(roots.in_flight), len(manager._traces), len(manager._otel_id_to_mlflow_trace_id)) == ({}, 0, 0)
+    return sent
+
+
+def children(sent: Sent) -> dict[str, Span]:
+    """The spans below the root, by name; each is its child."""
+    root, *others = sent.spans
+    assert {span.parent_span_id for span in others} <= {root.span_id}
+    assert {span.trace_id for span in others} <= {root.trace_id}
+    return {span.name: span for span in others}
+
+
+def child(name: str = "child", **attributes: object) -> None:
+    with mlflow.start_span(name, attributes=attributes or None):
+        pass
+
+
+def test_a_child_needs_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the request's own span no object of MLflow's is made: that is most of what the first child would cost."""
+    monkeypatch.setattr(roots.PlainRoot, "_make", None)
+
+    (sent,) = trace_of(child)
+
+    assert list(children(sent)) == ["child"]
+    assert attributes_of(sent.root)["mlflow.spanOutputs"] == "answered"
+    assert json.loads(sent.trace_info["trace_metadata"]["mlflow.trace.sizeStats"])["num_spans"] == 2
+
+
+def test_what_children_used_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the trace; the root has no usage of its own then."""
+    monkeypatch.setattr(roots.PlainRoot, "_make", None)
+
+    def calls() -> None:
+        for tokens in (3, 4):
+            used = {"input_tokens": tokens, "output_tokens": 1, "total_tokens": tokens + 1}
+            child(f"call {tokens}", **{USAGE: used})
+
+    (sent,) = trace_of(calls)
+
+    assert json.loads(sent.trace_info["trace_metadata"]["mlflow.trace.tokenUsage"]) == {
+        "input_tokens": 7,
+        "output_tokens": 2,
+        "total_tokens": 9,
+    }
+    assert USAGE not in attributes_of(sent.root)
+
+
+def test_a_child_that_asks_for_the_trace() -> None:
+    """From inside, and for a span that is not its own: it finds the request's."""
+
+    def asks() -> None:
+        child("first")
+        with mlflow.start_span("second") as span:
+            mlflow.update_current_trace(tags={"asked": "yes"})
+            manager = InMemoryTraceManager.get_instance()
+            root_id = manager.get_root_span_id(span.trace_id)
+            with manager.get_trace(span.trace_id) as trace:
+                assert trace is not None
+                assert len(trace.span_dict) == 3
+                assert root_id in trace.span_dict
+                assert root_id == span.parent_id
+        child("third")
+
+    (sent,) = trace_of(asks)
+
+    assert list(children(sent)) == ["first", "second", "third"]
+    assert sent.trace_info["tags"]["asked"] == "yes"
+
+
+def test_a_child_that_outlives_the_request() -> None:
+    """It is sent when it has ended."""
+    ended = threading.Event()
+
+    def begin() -> None:
+        spans.append(mlflow.start_span_no_context("late", parent_span=mlflow.get_current_active_span()))
+        child("in time")
+
+    def end() -> None:
+        spans.pop().end()
+        ended.set()
+
+    spans: list[mlflow.entities.LiveSpan] = []
+    sent = trace_of(begin, end)
+
+    assert ended.is_set()
+    assert set(children(sent[-1])) == {"late", "in time"}
+
+
+def test_children_before_and_after_the_answer() -> None:
+    """All of them are there."""
+    sent = trace_of(lambda: child("before"), lambda: child("after"))
+
+    assert set(children(sent[-1])) == {"before", "after"}
+
+
+def test_an_exception_beside_children() -> None:
+    """It is recorded on the request's own span, which has its children all the same."""
+
+    def fail() -> None:
+        child()
+        raise ValueError("no")
+
+    (sent,) = trace_of(fail)
+
+    assert list(children(sent)) == ["child"]
+    assert [event.name for event in sent.root.events] == ["exception"]
+    assert sent.trace_info["state"] == "ERROR"
