@@ -52,6 +52,7 @@ class Processor(BaseMlflowSpanProcessor):
         super().__init__(exporter, export_metrics=self._exports_metrics)
         context.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
         self._is_slim = is_slim()
+        self._destination_of_environment = provider._MLFLOW_TRACE_USER_DESTINATION._get_trace_location_from_env()
         self._source_metadata: dict[str, str] = resolve_env_metadata()
         self._manager = InMemoryTraceManager.get_instance()
         self._tracking_uri = tracking_uri
@@ -73,6 +74,12 @@ class Processor(BaseMlflowSpanProcessor):
             metadata[keys.MODEL_ID] = model_id
         return {**metadata, **(get_configured_trace_metadata() or {})}
 
+    def _destination(self) -> object:
+        """What ``mlflow.tracing.set_destination`` chose, else the environment, which is read once: to read it for each
+        request is most of what MLflow's own function costs."""
+        chosen = provider._MLFLOW_TRACE_USER_DESTINATION
+        return chosen._context_local_value.get() or chosen._global_value or self._destination_of_environment
+
     def _get_basic_trace_tags(self, span: ReadableSpan | PlainRoot) -> dict[str, Any]:
         if not self._is_slim:
             tags: dict[str, Any] = super()._get_basic_trace_tags(span)
@@ -89,9 +96,7 @@ class Processor(BaseMlflowSpanProcessor):
         run = fluent._get_latest_active_run()
         return TraceInfo(
             trace_id=generate_mlflow_trace_id_from_otel_trace_id(root_span.context.trace_id),
-            trace_location=TraceLocation.from_experiment_id(
-                _experiment_id(root_span, provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
-            ),
+            trace_location=TraceLocation.from_experiment_id(_experiment_id(root_span, self._destination(), run)),
             request_time=(root_span.start_time or 0) // 1_000_000,
             execution_duration=None,
             state=TraceState.IN_PROGRESS,
@@ -103,7 +108,7 @@ class Processor(BaseMlflowSpanProcessor):
     def begin(self, root: PlainRoot) -> None:
         """Give a root that is plain data what MLflow gives to each trace when it begins, where it is of this moment."""
         run = fluent._get_latest_active_run()
-        root.experiment_id = _chosen_experiment(provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
+        root.experiment_id = _chosen_experiment(self._destination(), run)
         inside = roots.inside.get()
         root.client_request_id = inside.client_request_id if inside else None
         root.has_surroundings = bool(
