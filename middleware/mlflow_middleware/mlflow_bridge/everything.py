@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from mlflow_middleware.mlflow_bridge.context import current_span, leave, resume, silence
+from mlflow_middleware.mlflow_bridge.inside import TracesInside
 from mlflow_middleware.mlflow_bridge.install import rebuild, start
 from mlflow_middleware.mlflow_bridge.opening import open_root_span
-from mlflow_middleware.mlflow_bridge.roots import TracesInside, in_common
+from mlflow_middleware.mlflow_bridge.plain_root import in_common
 
 __all__ = [
     "TracesInside",

@@ -15,9 +15,9 @@ from mlflow.tracing.utils.truncation import set_request_response_preview
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from mlflow_middleware.mlflow_bridge import encoding, roots
+from mlflow_middleware.mlflow_bridge import encoding, mlflow_root
+from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
 from mlflow_middleware.mlflow_bridge.root_span import Written
-from mlflow_middleware.mlflow_bridge.roots import PlainRoot
 from mlflow_middleware.mlflow_bridge.uris import is_databricks
 
 
@@ -84,7 +84,7 @@ class FinishedTrace:
 
     def forget_contents(self) -> None:
         """Do without the inputs and outputs that are still to be read: there is no time or no room for them."""
-        roots.forget_contents(self._trace)
+        mlflow_root.forget_contents(self._trace)
 
     def describe(self) -> None:
         """Do the first part of reading it; what `content` does otherwise."""
@@ -115,7 +115,9 @@ class FinishedTrace:
     def _read(self, experiment_id: str) -> tuple[TraceInfo, list[LiveSpan], list[Written]]:
         self.is_read = True
         read = [
-            each for span in list(self._trace.span_dict.values()) for each in roots.read_contents(self._trace, span)
+            each
+            for span in list(self._trace.span_dict.values())
+            for each in mlflow_root.read_contents(self._trace, span)
         ]
         self._finalize(self._trace)
         info = copy.copy(self._trace.info)
@@ -133,11 +135,11 @@ def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
 
 def _size(span: LiveSpan) -> int:
     attached = sum(len(each.content_bytes) for each in span._attachments.values())
-    return 500 + attached + roots.unread_of(span) + encoding.size_of_attributes(span._span)
+    return 500 + attached + mlflow_root.unread_of(span) + encoding.size_of_attributes(span._span)
 
 
 def _has_open_spans(trace: Any) -> bool:
-    return any(map(roots.is_open, list(trace.span_dict.values())))
+    return any(map(mlflow_root.is_open, list(trace.span_dict.values())))
 
 
 class FinishedRequest(FinishedTrace):

@@ -1,8 +1,53 @@
-"""Ids of spans that are made to be looked at, not to be stored."""
+"""Ids of spans whose ids are known before they begin, and of spans that are made to be looked at."""
 
 from __future__ import annotations
 
+import threading
+from typing import TYPE_CHECKING
+
 from opentelemetry.sdk.trace.id_generator import IdGenerator
+
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
+
+
+class _Making(threading.local):
+    """The root of which the objects are being made in this thread."""
+
+    root: PlainRoot | None = None
+
+
+making = _Making()
+
+
+def being_made() -> PlainRoot | None:
+    """The root whose span begins right now, where it is one that has begun before."""
+    return making.root
+
+
+class Ids(IdGenerator):
+    """Gives a root that is being made the ids that it has already; anything else gets new ones.
+
+    Args:
+        around: What gives new ids.
+    """
+
+    def __init__(self, around: IdGenerator) -> None:
+        self.around = around
+
+    def generate_trace_id(self) -> int:
+        """See ``IdGenerator``."""
+        root = making.root
+        return root.context.trace_id if root else self.around.generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        """See ``IdGenerator``."""
+        root = making.root
+        return root.context.span_id if root else self.around.generate_span_id()
+
+    def is_trace_id_random(self) -> bool:
+        """See ``IdGenerator``."""
+        return bool(getattr(self.around, "is_trace_id_random", bool)())
 
 
 class CountingIds(IdGenerator):

@@ -11,10 +11,12 @@ from mlflow.tracing.trace_manager import InMemoryTraceManager
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from mlflow_middleware.mlflow_bridge import context, encoding, keys, registry, roots
+from mlflow_middleware.mlflow_bridge import context, encoding, keys, registry
+from mlflow_middleware.mlflow_bridge.ids import Ids
+from mlflow_middleware.mlflow_bridge.mlflow_root import MlflowRoot
+from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot, Source
 from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
 from mlflow_middleware.mlflow_bridge.root_span import Describe, RootSpan, SpanIds
-from mlflow_middleware.mlflow_bridge.roots import MlflowRoot, PlainRoot, Source
 
 
 def open_root_span(
@@ -77,10 +79,10 @@ def _source() -> Source:
         _keep_tracers(provider.provider.get())
     processor = _sole_processor(tracer)
     ids: Any = getattr(tracer, "id_generator", None)
-    if isinstance(ids, roots.Ids):
+    if isinstance(ids, Ids):
         ids = ids.around
     elif processor is not None:
-        tracer.id_generator = roots.Ids(ids)
+        tracer.id_generator = Ids(ids)
     lock = InMemoryTraceManager.get_instance()._lock
     source = Source(provider.provider.get(), tracer, processor, lock, ids)
     _known_source = source

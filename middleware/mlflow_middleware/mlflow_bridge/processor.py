@@ -25,9 +25,11 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.trace import StatusCode
 
-from mlflow_middleware.mlflow_bridge import context, encoding, keys, registry, roots, tracking_client
+from mlflow_middleware.mlflow_bridge import context, encoding, keys, mlflow_root, registry, tracking_client
 from mlflow_middleware.mlflow_bridge.exporter import Exporter, FinishedRequest, FinishedTrace, is_local_root
-from mlflow_middleware.mlflow_bridge.roots import PlainRoot
+from mlflow_middleware.mlflow_bridge.ids import being_made
+from mlflow_middleware.mlflow_bridge.inside import inside
+from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
 from mlflow_middleware.mlflow_bridge.tracking_client import is_slim
 from mlflow_middleware.mlflow_bridge.uris import is_databricks
 
@@ -87,7 +89,7 @@ class Processor(BaseMlflowSpanProcessor):
         return {**(get_configured_trace_tags() or {}), keys.NAME: span.name}
 
     def _start_trace(self, root_span: Span) -> TraceInfo:
-        begun = roots.being_made()
+        begun = being_made()
         info = begun.info(begun.experiment_id) if begun else self._info_of(root_span)
         self._manager.register_trace(root_span.context.trace_id, info)
         return info
@@ -102,15 +104,15 @@ class Processor(BaseMlflowSpanProcessor):
             state=TraceState.IN_PROGRESS,
             trace_metadata=self._metadata_of(run),
             tags=self._get_basic_trace_tags(root_span),
-            client_request_id=inside.client_request_id if (inside := roots.inside.get()) else None,
+            client_request_id=around.client_request_id if (around := inside.get()) else None,
         )
 
     def begin(self, root: PlainRoot) -> None:
         """Give a root that is plain data what MLflow gives to each trace when it begins, where it is of this moment."""
         run = fluent._get_latest_active_run()
         root.experiment_id = _chosen_experiment(self._destination(), run)
-        inside = roots.inside.get()
-        root.client_request_id = inside.client_request_id if inside else None
+        around = inside.get()
+        root.client_request_id = around.client_request_id if around else None
         root.has_surroundings = bool(
             run or not self._is_slim or _USER_TRACE_CONTEXT.get() or fluent._get_active_model_id_global()
         )
@@ -154,7 +156,7 @@ class Processor(BaseMlflowSpanProcessor):
         is_ours = span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE
         live = create_mlflow_span(span, trace_id, keys.CHAIN if is_ours else None)
         if is_ours:
-            roots.adopt(live, self.span_exporter)
+            mlflow_root.adopt(live, self.span_exporter)
         with self._manager._lock:  # ``register_span`` decodes the trace id once more for that: 15 us
             trace = self._manager._traces.get(trace_id)
             if trace is not None:

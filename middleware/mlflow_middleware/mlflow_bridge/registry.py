@@ -9,14 +9,14 @@ from mlflow.environment_variables import MLFLOW_TRACE_TIMEOUT_SECONDS
 from mlflow.tracing import trace_manager
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 
-from mlflow_middleware.mlflow_bridge import roots
-from mlflow_middleware.mlflow_bridge.roots import MAX_IN_FLIGHT
+from mlflow_middleware.mlflow_bridge import plain_root
+from mlflow_middleware.mlflow_bridge.plain_root import MAX_IN_FLIGHT
 
 
 def trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
     """MLflow's id of a trace in flight, to which a span is added."""
     with manager._lock:
-        if root := roots.in_flight.get(otel_id):
+        if root := plain_root.in_flight.get(otel_id):
             root.take_child()
         trace_id: str | None = manager.get_mlflow_trace_id_from_otel_id(otel_id)
         return trace_id
@@ -25,7 +25,7 @@ def trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
 def is_in_flight(manager: InMemoryTraceManager, otel_id: int) -> bool:
     """Whether a trace is in flight; one whose root is plain data is made into MLflow's objects."""
     with manager._lock:
-        return roots.made_of(otel_id) or manager.get_mlflow_trace_id_from_otel_id(otel_id) is not None
+        return plain_root.made_of(otel_id) or manager.get_mlflow_trace_id_from_otel_id(otel_id) is not None
 
 
 class _InFlight(dict[str, Any]):
@@ -36,7 +36,7 @@ class _InFlight(dict[str, Any]):
 
     def get(self, trace_id: str, default: Any = None) -> Any:
         found = super().get(trace_id)
-        if found is None and roots.made_of(trace_id):
+        if found is None and plain_root.made_of(trace_id):
             found = super().get(trace_id)
         return default if found is None else found
 

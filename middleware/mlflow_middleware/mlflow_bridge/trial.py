@@ -18,11 +18,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import set_span_in_context
 
-from mlflow_middleware.mlflow_bridge import roots
-from mlflow_middleware.mlflow_bridge.ids import CountingIds
+from mlflow_middleware.mlflow_bridge.ids import CountingIds, Ids
+from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot, Source
 from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
 from mlflow_middleware.mlflow_bridge.root_span import Contents, Description, Unread, Written
-from mlflow_middleware.mlflow_bridge.roots import PlainRoot, Source
 
 
 def run() -> None:
@@ -37,7 +36,7 @@ def run() -> None:
     ids = CountingIds()
     processor = Processor("http://localhost", finished.append, None)
     tracer_provider = TracerProvider(
-        sampler=ALWAYS_ON, resource=Resource.get_empty(), shutdown_on_exit=False, id_generator=roots.Ids(ids)
+        sampler=ALWAYS_ON, resource=Resource.get_empty(), shutdown_on_exit=False, id_generator=Ids(ids)
     )
     tracer_provider.add_span_processor(processor)
     tracer = tracer_provider.get_tracer(SCOPE)

@@ -1,76 +1,54 @@
-"""The root span of a request, and the trace's own data.
+"""A request's root span as plain data.
 
-As long as nobody but the middleware speaks of a request's trace, it is plain data (`PlainRoot`), and encoded as such.
-MLflow's and OpenTelemetry's objects for it (`MlflowRoot`) cost 110 us, and 25 objects that the garbage collector looks
-after until the trace is sent. So they are made when they are needed: for a child span, for MLflow's own functions, for
-an exception, for the app's own span processors.
+As long as nobody but the middleware speaks of a request's trace, it is plain data, and encoded as such. MLflow's and
+OpenTelemetry's objects for it cost 110 us, and 25 objects that the garbage collector looks after until the trace is
+sent. So they are made when they are needed (`PlainRoot.made`): for MLflow's own functions, for an exception, for the
+app's own span processors, for a child span that outlives the request.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import mlflow
 from mlflow.entities import LiveSpan
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.config import get_config
-from mlflow.tracing.context import _USER_TRACE_CONTEXT
 from mlflow.tracing.fluent import _set_last_active_trace_id
 from mlflow.tracing.trace_manager import InMemoryTraceManager
-from mlflow.tracing.utils import aggregate_usage_from_spans
-from mlflow.tracing.utils.processor import apply_span_processors
-from mlflow.tracing.utils.truncation import _get_max_length
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.trace import Span as OTelSpan
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from mlflow_middleware.mlflow_bridge import context, encoding, keys
+from mlflow_middleware.mlflow_bridge.children import TraceOfRequest, usage_of
 from mlflow_middleware.mlflow_bridge.common import Common
-from mlflow_middleware.mlflow_bridge.root_span import (
-    Contents,
-    Describe,
-    Description,
-    Entered,
-    Undo,
-    Unread,
-    Written,
-    update,
+from mlflow_middleware.mlflow_bridge.current_span import CurrentSpan
+from mlflow_middleware.mlflow_bridge.ids import making
+from mlflow_middleware.mlflow_bridge.mlflow_root import (
+    DEFAULT_LOG_LEVEL,
+    EXPORTER,
+    UNREAD,
+    MlflowRoot,
+    discard,
+    give,
+    preview_of,
 )
+from mlflow_middleware.mlflow_bridge.root_span import Contents, Describe, Description, Entered, Unread, update
 
 if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.exporter import FinishedRequest
 
 MAX_IN_FLIGHT = 100_000
 """Traces in flight in one process; past that the oldest are given up, so that roots that never end do not pile up."""
-
-_OK = Status(StatusCode.OK)
-
-_DEFAULT_LOG_LEVEL: dict[str, object] = {keys.LOG_LEVEL: 10} if hasattr(LiveSpan, "set_log_level") else {}
-"""What MLflow gives to spans of type CHAIN: DEBUG, where it knows levels (3.13; tracing/utils/default_log_level.py)."""
-
-_HELD = "_mlflow_middleware_held"
-"""A root of ours has this attribute while the request goes on after its answer."""
-
-_EXPORTER = "_mlflow_middleware_exporter"
-"""A root of ours has its exporter here."""
-
-_UNREAD = "_mlflow_middleware_unread"
-"""A root of ours has this attribute when our own delivery will read it."""
-
-
-# --- as plain data ---------------------------------------------------------------------------------------------
 
 
 class Source(NamedTuple):
@@ -107,7 +85,7 @@ _NO_CONTEXT = Context()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-_OF_A_ROOT: dict[str, object] = {keys.SPAN_TYPE: keys.CHAIN, **_DEFAULT_LOG_LEVEL}
+_OF_A_ROOT: dict[str, object] = {keys.SPAN_TYPE: keys.CHAIN, **DEFAULT_LOG_LEVEL}
 _ROOT = Common("", _OF_A_ROOT, {})
 
 
@@ -233,7 +211,7 @@ class PlainRoot:
     # --- a root span ---
 
     def attach(self) -> Entered:
-        return context.attach(_CurrentSpan(self))
+        return context.attach(CurrentSpan(self))
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         with self._source.lock:
@@ -274,6 +252,11 @@ class PlainRoot:
         with self._source.lock:
             self._described()
         return self.trace_metadata.get(key)  # made or not: the trace info has the same dictionary
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether its span takes more."""
+        return self._made.otel.is_recording() if self._made else self.end_time is None
 
     @property
     def failed(self) -> bool:
@@ -431,8 +414,8 @@ class PlainRoot:
             tags,
             metadata,
             self.client_request_id,
-            request_preview=_preview(contents.inputs),
-            response_preview=_preview(contents.outputs),
+            request_preview=contents.inputs and preview_of(contents.inputs),
+            response_preview=contents.outputs and preview_of(contents.outputs),
         )
         return encoding.encoded(plain, self._source.tracer.resource, experiment_id, children)
 
@@ -484,12 +467,12 @@ class PlainRoot:
         children = self.children
         if self._children:
             discard(self.trace_id, self.context.trace_id)
-        _making.root = self
+        making.root = self
         ratio = _RATIO_HERE.set(1.0) if _RATIO_HERE else None  # whoever asks may have one of its own: this is sampled
         try:
             span = self._source.tracer.start_span(self.name, context=Context(), start_time=self.start_time)
         finally:
-            _making.root = None
+            making.root = None
             if _RATIO_HERE and ratio:
                 _RATIO_HERE.reset(ratio)
         manager = InMemoryTraceManager.get_instance()
@@ -498,7 +481,7 @@ class PlainRoot:
         trace.span_dict.update({child.span_id: child for child in children})
         made = MlflowRoot(live, trace, is_shared=False)
         encoding.set_attributes(span, self.attributes)
-        vars(live)[_UNREAD] = self._unread
+        vars(live)[UNREAD] = self._unread
         if self._contents:
             give(trace, live, self._contents)
         if self.error is not None:
@@ -512,143 +495,9 @@ class PlainRoot:
         if self._is_discarded or (self.end_time is not None and not self._is_held):
             made.discard()  # nothing more will come of it
         elif self.finished:
-            vars(live)[_EXPORTER].goes_on(self.context.trace_id, self.finished)
+            vars(live)[EXPORTER].goes_on(self.context.trace_id, self.finished)
         in_flight.pop(self.context.trace_id, None)
         return made
-
-
-class TraceOfRequest:
-    """What MLflow finds as the trace of a request whose root is plain data, while it has child spans.
-
-    MLflow asks it for nothing but the child that has just begun. For all else the root is made: see `_Spans`.
-    """
-
-    def __init__(self, root: PlainRoot) -> None:
-        self._root = root
-        self.span_dict = _Spans(root)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # it is being copied
-            raise AttributeError(name)
-        return getattr(self._root.made().trace, name)
-
-    @property
-    def spans(self) -> list[LiveSpan]:
-        """The children."""
-        return list(dict.values(self.span_dict))
-
-    def need_objects(self) -> bool:
-        """Whether the end of a child has to find the root, or MLflow has to sum up what a child has cost."""
-        return any(
-            child.end_time_ns is None or keys.COST in encoding.attributes_of(child._span) for child in self.spans
-        )
-
-
-class _Spans(dict[str, LiveSpan]):
-    """The children of a root that is plain data, by their ids; whoever looks for another span gets those of MLflow."""
-
-    def __init__(self, root: PlainRoot) -> None:
-        super().__init__()
-        self._root = root
-
-    def _all(self) -> dict[str, LiveSpan]:
-        found: dict[str, LiveSpan] = self._root.made().trace.span_dict
-        return found
-
-    def get(self, key: str, default: Any = None) -> Any:
-        found = super().get(key)
-        return self._all().get(key, default) if found is None else found
-
-    def __missing__(self, key: str) -> LiveSpan:
-        return self._all()[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._all()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def keys(self) -> Any:
-        return self._all().keys()
-
-    def values(self) -> Any:
-        return self._all().values()
-
-    def items(self) -> Any:
-        return self._all().items()
-
-
-def usage_of(children: list[LiveSpan]) -> Mapping[str, int] | None:
-    """The tokens that the child spans of a root have used together."""
-    if not any(keys.USAGE in encoding.attributes_of(child._span) for child in children):
-        return None
-    found: Mapping[str, int] | None = aggregate_usage_from_spans(children)
-    return found
-
-
-def discard(trace_id: str, otel_id: int) -> None:
-    """Have MLflow forget a trace."""
-    manager = InMemoryTraceManager.get_instance()
-    with manager._lock:
-        manager._traces.pop(trace_id, None)
-        manager._otel_id_to_mlflow_trace_id.pop(otel_id, None)
-
-
-_SIZE = 2500
-"""Bytes, about, of a request's trace without its bodies, path and headers."""
-
-
-def _nothing_more(metadata: Mapping[str, str]) -> None:
-    """Say nothing of a trace that is not kept."""
-
-
-_NOTHING = Contents(None, None, None, {})
-
-
-def _preview(written: Written | None) -> str | None:
-    return _shortened(written.preview) if written else None
-
-
-class _Making(threading.local):
-    """The root of which the objects are being made in this thread."""
-
-    root: PlainRoot | None = None
-
-
-_making = _Making()
-
-
-def being_made() -> PlainRoot | None:
-    """The root whose span begins right now, where it is one that has begun before."""
-    return _making.root
-
-
-class Ids(IdGenerator):
-    """Gives a root that is being made the ids that it has already; anything else gets new ones.
-
-    Args:
-        around: What gives new ids.
-    """
-
-    def __init__(self, around: IdGenerator) -> None:
-        self.around = around
-
-    def generate_trace_id(self) -> int:
-        """See ``IdGenerator``."""
-        root = _making.root
-        return root.context.trace_id if root else self.around.generate_trace_id()
-
-    def generate_span_id(self) -> int:
-        """See ``IdGenerator``."""
-        root = _making.root
-        return root.context.span_id if root else self.around.generate_span_id()
-
-    def is_trace_id_random(self) -> bool:
-        """See ``IdGenerator``."""
-        return bool(getattr(self.around, "is_trace_id_random", bool)())
 
 
 def made_of(trace_id: object) -> bool:
@@ -667,284 +516,12 @@ def made_of(trace_id: object) -> bool:
     return root is not None
 
 
-def _asked(name: str) -> Any:
-    """A method of a span that has to be made for it."""
-
-    def ask(self: _CurrentSpan, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.root.made().otel, name)(*args, **kwargs)
-
-    return ask
+_SIZE = 2500
+"""Bytes, about, of a request's trace without its bodies, path and headers."""
 
 
-class _CurrentSpan(OTelSpan):
-    """What is current in a request whose root is plain data; whoever asks for more than its ids has it made."""
-
-    def __init__(self, root: PlainRoot) -> None:
-        self.root = root
-        self.context = root.context
-
-    def get_span_context(self) -> SpanContext:
-        """See ``Span``."""
-        return self.context
-
-    def is_recording(self) -> bool:
-        """See ``Span``."""
-        made = self.root._made
-        return made.otel.is_recording() if made else self.root.end_time is None
-
-    end = _asked("end")
-    set_attributes = _asked("set_attributes")
-    set_attribute = _asked("set_attribute")
-    add_event = _asked("add_event")
-    add_link = _asked("add_link")
-    update_name = _asked("update_name")
-    set_status = _asked("set_status")
-    record_exception = _asked("record_exception")
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("root", "context"):  # it is being copied
-            raise AttributeError(name)
-        return getattr(self.root.made().otel, name)
+def _nothing_more(metadata: Mapping[str, str]) -> None:
+    """Say nothing of a trace that is not kept."""
 
 
-# --- as MLflow's objects ---------------------------------------------------------------------------------------
-
-
-class MlflowRoot:
-    """A `RootSpan` that is MLflow's and OpenTelemetry's objects.
-
-    Attributes:
-        otel: The span.
-        trace: MLflow's trace in flight.
-    """
-
-    __slots__ = ("_is_ours", "_is_shared", "_span", "otel", "trace", "trace_id")
-
-    def __init__(self, span: LiveSpan, trace: Any, is_shared: bool) -> None:
-        self._is_ours = _UNREAD in vars(span)
-        self._is_shared = is_shared
-        self._span = span
-        self.trace = trace
-        self.otel: Span = span._span
-        self.trace_id: str = trace.info.trace_id
-
-    def attach(self) -> Entered:
-        return context.attach(self.otel)
-
-    def set_attributes(self, attributes: Mapping[str, object]) -> None:
-        encoding.set_attributes(self.otel, attributes)
-
-    def add(self, said: Description) -> None:
-        if common := said.common:
-            self.set_attributes(common.attributes)
-            self.update_trace(common.tags)
-        name = said.name or (common and common.name)
-        if name and name != self.otel.name:  # else the trace may have it from another request's root
-            self.otel.update_name(name)
-            self.trace.info.tags[keys.NAME] = name
-        self.set_attributes(said.attributes)
-        self.update_trace(said.tags, said.metadata, said.client_request_id)
-        if said.error is not None:
-            self.set_error(said.error)
-        if said.unread is not None:
-            vars(self._span)[_UNREAD] = said.unread
-
-    def forget_contents(self) -> None:
-        """Do without what is still to be read."""
-        forget_contents(self.trace)
-
-    def fail(self, error: BaseException) -> None:
-        if self.otel.end_time and _HELD not in vars(self._span):
-            return
-        with _reopened(self.otel) as had_ended:
-            self.set_attributes({"error.type": type(error).__qualname__})
-            self.set_error(type(error).__qualname__)
-            known = isinstance(error, Exception)  # MLflow takes no other BaseException
-            self._span.record_exception(error if known else f"{type(error).__name__}: {error}")
-        if had_ended:  # its status is OK by now, which is final for the SDK
-            self.otel._status = Status(StatusCode.ERROR, type(error).__qualname__)
-            self.trace.info.state = TraceState.ERROR
-
-    def set_error(self, description: str) -> None:
-        """Set the error status, unless an exception already did."""
-        if self.otel.status.status_code is not StatusCode.ERROR:
-            self.otel.set_status(Status(StatusCode.ERROR, description))
-
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        update(self.trace.info, tags, metadata, client_request_id)
-
-    def metadata(self, key: str) -> str | None:
-        value: str | None = self.trace.info.trace_metadata.get(key)
-        return value
-
-    @property
-    def failed(self) -> bool:
-        return self.otel.status.status_code is StatusCode.ERROR
-
-    def seconds(self, end_time_ns: int | None = None) -> float:
-        return ((end_time_ns or time.time_ns()) - (self.otel.start_time or 0)) / 1e9
-
-    def discard(self) -> bool:
-        if self._is_shared:
-            return False
-        discard(self.trace_id, self.otel.get_span_context().trace_id)
-        return True
-
-    def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
-        # As ``LiveSpan.end`` does it, without what concerns other types of spans: the cost of a model's call, and hints
-        # to agents, whose imports fail each time in the slim package (60 us on a slow core).
-        self._complete()
-        processors = get_config().span_processors
-        if processors or not self._is_ours:
-            read_contents(self.trace, self._span)
-        if processors:
-            apply_span_processors(self._span)
-        self.otel.end(end_time=end_time_ns)
-
-    def end_quietly(self, end_time_ns: int) -> None:
-        """End the span of which nobody needs to be told."""
-        self._complete()
-        span: Any = self.otel
-        span._end_time, span._attributes._immutable = end_time_ns, True
-
-    def _complete(self) -> None:
-        if self.otel.status.status_code is not StatusCode.ERROR:
-            self.otel.set_status(_OK)
-        if keys.LOG_LEVEL not in encoding.attributes_of(self.otel):
-            encoding.set_attributes(self.otel, _DEFAULT_LOG_LEVEL)
-
-    def hold(self) -> bool:
-        if self._is_ours:
-            vars(self._span)[_HELD] = True
-        return self._is_ours
-
-    def release(self) -> None:
-        exporter = vars(self._span).get(_EXPORTER)
-        if vars(self._span).pop(_HELD, False) and exporter:
-            exporter.export((self.otel,))
-
-
-@contextlib.contextmanager
-def _reopened(span: Any) -> Iterator[bool]:
-    """Have the SDK take more for a span, also when it has ended; says whether it has."""
-    attributes, ended = span._attributes, span._end_time
-    if ended:
-        span._end_time, attributes._immutable = None, False
-    try:
-        yield bool(ended)
-    finally:
-        if ended:
-            span._end_time, attributes._immutable = ended, True
-
-
-def adopt(span: LiveSpan, exporter: object) -> None:
-    """Make a root one of ours: our own delivery reads it."""
-    vars(span).update({_UNREAD: None, _EXPORTER: exporter})
-
-
-def is_open(span: LiveSpan) -> bool:
-    """Whether more may come for a span."""
-    return span.end_time_ns is None or _HELD in vars(span)
-
-
-def unread_of(span: LiveSpan) -> int:
-    """Bytes that wait to be read for a span."""
-    unread: Unread | None = vars(span).get(_UNREAD)
-    return unread.size if unread else 0
-
-
-def forget_contents(trace: Any) -> None:
-    """Do without what is still to be read for a trace."""
-    for span in list(trace.span_dict.values()):
-        if vars(span).get(_UNREAD):
-            vars(span)[_UNREAD] = None
-
-
-def read_contents(trace: Any, span: LiveSpan) -> list[Written]:
-    """Give a root the inputs and outputs that were to be read later; what the app has set itself stays.
-
-    Returns:
-        What it was given.
-    """
-    unread: Unread | None = vars(span).get(_UNREAD)
-    if unread is None:
-        return []
-    vars(span)[_UNREAD] = None
-    contents = unread.read()
-    return give(trace, span, contents) if contents else []
-
-
-def give(trace: Any, span: LiveSpan, contents: Contents) -> list[Written]:
-    """Give a root what was read; what the app has set itself stays.
-
-    Returns:
-        What it was given.
-    """
-    known, info = encoding.attributes_of(span._span), trace.info
-    found = ((keys.INPUTS, contents.inputs), (keys.OUTPUTS, contents.outputs))
-    new = {key: value for key, value in found if value is not None and key not in known}
-    encoding.set_texts(span._span, {key: value.text for key, value in new.items()})
-    rest = dict(contents.attributes)
-    spans = list(trace.span_dict.values())
-    if contents.usage and not any(keys.USAGE in encoding.attributes_of(each._span) for each in spans):
-        rest[keys.USAGE] = contents.usage
-    if rest:
-        encoding.set_attributes(span._span, rest)
-    if info.request_preview is None and (inputs := new.get(keys.INPUTS)):
-        info.request_preview = _shortened(inputs.preview)
-    if info.response_preview is None and (outputs := new.get(keys.OUTPUTS)):
-        info.response_preview = _shortened(outputs.preview)
-    return list(new.values())
-
-
-def _shortened(preview: str) -> str:
-    """As MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
-    preview = preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
-    if len(preview) <= keys.MAX_PREVIEW:  # the smaller of two limits: no look-up, 3 us
-        return preview
-    longest = _get_max_length()
-    return preview if len(preview) <= longest else preview[: longest - 3] + "..."
-
-
-# --- a connection that has no trace of its own -----------------------------------------------------------------
-
-
-inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_inside", default=None)
-"""What each trace that begins here holds."""
-
-
-class TracesInside:
-    """What each trace holds from its start that the app opens where this is attached; named as in ``TraceInfo``."""
-
-    def __init__(self) -> None:
-        self.tags: dict[str, str] = {}
-        self.trace_metadata: dict[str, str] = {}
-        self.client_request_id: str | None = None
-
-    def attach(self) -> Undo:
-        """Give it to the traces opened from here; returns what undoes that, in the same context."""
-        around = mlflow.tracing.context(metadata=self.trace_metadata, tags=self.tags)
-        around.__enter__()
-        merged = _USER_TRACE_CONTEXT.get()
-        self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
-        token = inside.set(self)
-
-        def undo() -> None:
-            inside.reset(token)
-            around.__exit__(None, None, None)
-
-        return undo
-
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        """As `RootSpan.update_trace`, for the traces that begin from now on."""
-        update(self, tags, metadata, client_request_id)
+_NOTHING = Contents(None, None, None, {})

@@ -1,0 +1,46 @@
+"""A connection that has no trace of its own, such as a websocket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+
+import mlflow
+from mlflow.tracing.context import _USER_TRACE_CONTEXT
+
+from mlflow_middleware.mlflow_bridge.root_span import Undo, update
+
+inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_inside", default=None)
+"""What each trace that begins here holds."""
+
+
+class TracesInside:
+    """What each trace holds from its start that the app opens where this is attached; named as in ``TraceInfo``."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, str] = {}
+        self.trace_metadata: dict[str, str] = {}
+        self.client_request_id: str | None = None
+
+    def attach(self) -> Undo:
+        """Give it to the traces opened from here; returns what undoes that, in the same context."""
+        around = mlflow.tracing.context(metadata=self.trace_metadata, tags=self.tags)
+        around.__enter__()
+        merged = _USER_TRACE_CONTEXT.get()
+        self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
+        token = inside.set(self)
+
+        def undo() -> None:
+            inside.reset(token)
+            around.__exit__(None, None, None)
+
+        return undo
+
+    def update_trace(
+        self,
+        tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        client_request_id: str | None = None,
+    ) -> None:
+        """As `RootSpan.update_trace`, for the traces that begin from now on."""
+        update(self, tags, metadata, client_request_id)
