@@ -22,8 +22,6 @@ _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 def _varint(number: int) -> bytes:
     if number < 128:
         return _ONE_BYTE[number]
-    if number < 128 * 128:  # most of the others: 0.2 us instead of 0.4
-        return bytes((number & 127 | 128, number >> 7))
     found = bytearray()
     while number > 127:
         found.append(number & 127 | 128)
