@@ -25,7 +25,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanContext
 
-from mlflow_middleware.mlflow_bridge import encoding
+from mlflow_middleware.mlflow_bridge import encoding, otlp, trace_info
 from mlflow_middleware.mlflow_bridge.common import Common
 from mlflow_middleware.testing import captured_traces
 from tests.unit.encoded import Sent, attributes_of
@@ -123,7 +123,7 @@ def without_sizes(message: StartTraceV3) -> StartTraceV3:
 @given(fields=FIELDS)
 def test_an_info(span: LiveSpan, fields: Fields) -> None:
     """Each field, cut where MLflow cuts it."""
-    ours = parsed(encoding.info_to_json(fields.info(), [span]))
+    ours = parsed(trace_info.info_to_json(fields.info(), [span]))
 
     assert without_sizes(ours) == without_sizes(by_mlflow(fields.info(is_readable=True), [span]))
 
@@ -132,7 +132,7 @@ def test_an_info(span: LiveSpan, fields: Fields) -> None:
 @given(fields=FIELDS.filter(is_whole), count=st.integers(1, 4))
 def test_the_sizes_of_a_trace(span: LiveSpan, fields: Fields, count: int) -> None:
     """To the byte, of any number of spans."""
-    ours = parsed(encoding.info_to_json(fields.info(), [span] * count)).trace.trace_info.trace_metadata
+    ours = parsed(trace_info.info_to_json(fields.info(), [span] * count)).trace.trace_info.trace_metadata
     mlflows = by_mlflow(fields.info(), [span] * count).trace.trace_info.trace_metadata
 
     assert {key: json.loads(ours[key]) for key in SIZES} == {key: json.loads(mlflows[key]) for key in SIZES}
@@ -207,7 +207,7 @@ def test_a_span_of_the_apps(name: str, attributes: dict[str, Any], inputs: Any, 
         child.set_status(status)
         child.end()
         root.end()
-    read = ExportTraceServiceRequest.FromString(encoding.spans_to_otlp([root, child], ()))
+    read = ExportTraceServiceRequest.FromString(otlp.spans_to_otlp([root, child], ()))
     (scope_spans,) = read.resource_spans[0].scope_spans
 
     assert [explicit(each) for each in scope_spans.spans] == [
@@ -220,7 +220,7 @@ def sent(value: Any) -> Any:
     with captured_traces():
         span = mlflow.start_span_no_context("s", attributes={"odd": value, "plain": 1})
         span.end()
-    attributes = attributes_of(Sent(encoding.spans_to_otlp([span], ()), b"").root)
+    attributes = attributes_of(Sent(otlp.spans_to_otlp([span], ()), b"").root)
     assert attributes["plain"] == 1
     return attributes["odd"]
 

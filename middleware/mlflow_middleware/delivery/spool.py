@@ -220,7 +220,7 @@ class Spool:
 
 def _with_info(trace: EncodedTrace) -> bytes:
     """A trace's OTLP request, with its info beside the spans."""
-    from mlflow_middleware.mlflow_bridge.encoding import ExportTraceServiceRequest  # loaded with the bridge, if it fits
+    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
 
     otlp, info = trace.plain()
     request = ExportTraceServiceRequest.FromString(otlp)
@@ -245,7 +245,7 @@ def _read(path: Path) -> list[EncodedTrace]:
     Raises:
         Exception: It is not one of ours, or not whole.
     """
-    from mlflow_middleware.mlflow_bridge.encoding import ExportTraceServiceRequest
+    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest
 
     match = _NAME.fullmatch(path.name)
     experiment = match["experiment"] if match else _FROM_ENVIRONMENT

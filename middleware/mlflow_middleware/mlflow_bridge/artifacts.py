@@ -14,7 +14,7 @@ from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.tracing.client import TracingClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from mlflow_middleware.mlflow_bridge import encoding
+from mlflow_middleware.mlflow_bridge.otlp import undo_text
 from mlflow_middleware.mlflow_bridge.tracking_client import request
 from mlflow_middleware.mlflow_bridge.uris import is_databricks
 
@@ -45,7 +45,7 @@ def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeo
         _upload_to_workspace(tracking_uri, info, data, timeout)
         return
     for span in data.spans:
-        encoding.undo_text(span)
+        undo_text(span)
     TracingClient(tracking_uri)._upload_trace_data(info, data)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import LiveSpan
 from mlflow.tracing.utils import aggregate_usage_from_spans
 
-from mlflow_middleware.mlflow_bridge import encoding, keys
+from mlflow_middleware.mlflow_bridge import keys, span_attributes
 
 if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
@@ -37,7 +37,7 @@ class TraceOfRequest:
     def need_objects(self) -> bool:
         """Whether the end of a child has to find the root, or MLflow has to sum up what a child has cost."""
         return any(
-            child.end_time_ns is None or keys.COST in encoding.attributes_of(child._span) for child in self.spans
+            child.end_time_ns is None or keys.COST in span_attributes.attributes_of(child._span) for child in self.spans
         )
 
 
@@ -80,7 +80,7 @@ class _Spans(dict[str, LiveSpan]):
 
 def usage_of(children: list[LiveSpan]) -> Mapping[str, int] | None:
     """The tokens that the child spans of a root have used together."""
-    if not any(keys.USAGE in encoding.attributes_of(child._span) for child in children):
+    if not any(keys.USAGE in span_attributes.attributes_of(child._span) for child in children):
         return None
     found: Mapping[str, int] | None = aggregate_usage_from_spans(children)
     return found

@@ -15,7 +15,7 @@ from mlflow.tracing.utils.truncation import set_request_response_preview
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from mlflow_middleware.mlflow_bridge import encoding, mlflow_root
+from mlflow_middleware.mlflow_bridge import mlflow_root, otlp, span_attributes, trace_info
 from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
 from mlflow_middleware.mlflow_bridge.root_span import Written
 from mlflow_middleware.mlflow_bridge.uris import is_databricks
@@ -102,10 +102,10 @@ class FinishedTrace:
         prompts = [(prompt.name, str(prompt.version)) for prompt in self._trace.prompts]
         attachments = _attachments_of(spans)
         as_text = () if is_databricks(self.tracking_uri) else {each.text for each in read}
-        otlp = encoding.spans_to_otlp(spans, as_text)
+        encoded = otlp.spans_to_otlp(spans, as_text)
         root_ends = [span.end_time_ns for span in spans if is_local_root(span._span)]
         outlived = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
-        return TraceContent(otlp, encoding.info_to_json(info, spans), prompts, attachments, outlived)
+        return TraceContent(encoded, trace_info.info_to_json(info, spans), prompts, attachments, outlived)
 
     def entity(self, experiment_id: str) -> Trace:
         """Read it as what MLflow's own search would give."""
@@ -135,7 +135,7 @@ def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
 
 def _size(span: LiveSpan) -> int:
     attached = sum(len(each.content_bytes) for each in span._attachments.values())
-    return 500 + attached + mlflow_root.unread_of(span) + encoding.size_of_attributes(span._span)
+    return 500 + attached + mlflow_root.unread_of(span) + span_attributes.size_of_attributes(span._span)
 
 
 def _has_open_spans(trace: Any) -> bool:
@@ -186,10 +186,10 @@ class FinishedRequest(FinishedTrace):
         self.is_read = True
         if not self._root.is_read():
             return super().content(experiment_id)
-        otlp, info = self._root.encoded(experiment_id)
+        encoded, info = self._root.encoded(experiment_id)
         attachments = _attachments_of(self._root.children)
         self._root.encoded_as(self)
-        return TraceContent(otlp, info, (), attachments, outlived=False)
+        return TraceContent(encoded, info, (), attachments, outlived=False)
 
     def entity(self, experiment_id: str) -> Trace:
         """See `FinishedTrace`; it is made of MLflow's objects, and so are its supplements."""

@@ -16,7 +16,7 @@ from mlflow.tracing.utils.truncation import _get_max_length
 from opentelemetry.sdk.trace import Span
 from opentelemetry.trace import Status, StatusCode
 
-from mlflow_middleware.mlflow_bridge import context, encoding, keys
+from mlflow_middleware.mlflow_bridge import context, keys, span_attributes
 from mlflow_middleware.mlflow_bridge.root_span import Contents, Description, Entered, Unread, Written, update
 
 _OK = Status(StatusCode.OK)
@@ -56,7 +56,7 @@ class MlflowRoot:
         return context.attach(self.otel)
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
-        encoding.set_attributes(self.otel, attributes)
+        span_attributes.set_attributes(self.otel, attributes)
 
     def add(self, said: Description) -> None:
         if common := said.common:
@@ -139,8 +139,8 @@ class MlflowRoot:
     def _complete(self) -> None:
         if self.otel.status.status_code is not StatusCode.ERROR:
             self.otel.set_status(_OK)
-        if keys.LOG_LEVEL not in encoding.attributes_of(self.otel):
-            encoding.set_attributes(self.otel, DEFAULT_LOG_LEVEL)
+        if keys.LOG_LEVEL not in span_attributes.attributes_of(self.otel):
+            span_attributes.set_attributes(self.otel, DEFAULT_LOG_LEVEL)
 
     def hold(self) -> bool:
         if self._is_ours:
@@ -209,16 +209,16 @@ def give(trace: Any, span: LiveSpan, contents: Contents) -> list[Written]:
     Returns:
         What it was given.
     """
-    known, info = encoding.attributes_of(span._span), trace.info
+    known, info = span_attributes.attributes_of(span._span), trace.info
     found = ((keys.INPUTS, contents.inputs), (keys.OUTPUTS, contents.outputs))
     new = {key: value for key, value in found if value is not None and key not in known}
-    encoding.set_texts(span._span, {key: value.text for key, value in new.items()})
+    span_attributes.set_texts(span._span, {key: value.text for key, value in new.items()})
     rest = dict(contents.attributes)
     spans = list(trace.span_dict.values())
-    if contents.usage and not any(keys.USAGE in encoding.attributes_of(each._span) for each in spans):
+    if contents.usage and not any(keys.USAGE in span_attributes.attributes_of(each._span) for each in spans):
         rest[keys.USAGE] = contents.usage
     if rest:
-        encoding.set_attributes(span._span, rest)
+        span_attributes.set_attributes(span._span, rest)
     if info.request_preview is None and (inputs := new.get(keys.INPUTS)):
         info.request_preview = preview_of(inputs)
     if info.response_preview is None and (outputs := new.get(keys.OUTPUTS)):

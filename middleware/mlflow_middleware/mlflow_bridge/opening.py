@@ -11,7 +11,7 @@ from mlflow.tracing.trace_manager import InMemoryTraceManager
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from mlflow_middleware.mlflow_bridge import context, encoding, keys, registry
+from mlflow_middleware.mlflow_bridge import context, keys, registry, span_attributes
 from mlflow_middleware.mlflow_bridge.ids import Ids
 from mlflow_middleware.mlflow_bridge.mlflow_root import MlflowRoot
 from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot, Source
@@ -57,7 +57,7 @@ def open_root_span(
     if span is None:
         return None
     ours = {keys.REQUEST_ID: trace.info.trace_id, keys.SPAN_TYPE: keys.CHAIN}
-    encoding.set_attributes(otel_span, ours)
+    span_attributes.set_attributes(otel_span, ours)
     root = MlflowRoot(span, trace, is_shared)
     if said := describe(trace.info.trace_metadata):
         root.add(said)

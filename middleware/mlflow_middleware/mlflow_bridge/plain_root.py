@@ -28,7 +28,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
-from mlflow_middleware.mlflow_bridge import context, encoding, keys
+from mlflow_middleware.mlflow_bridge import context, encoding, keys, span_attributes
 from mlflow_middleware.mlflow_bridge.children import TraceOfRequest, usage_of
 from mlflow_middleware.mlflow_bridge.common import Common
 from mlflow_middleware.mlflow_bridge.current_span import CurrentSpan
@@ -480,7 +480,7 @@ class PlainRoot:
         live = trace.span_dict[f"{self.context.span_id:016x}"]
         trace.span_dict.update({child.span_id: child for child in children})
         made = MlflowRoot(live, trace, is_shared=False)
-        encoding.set_attributes(span, self.attributes)
+        span_attributes.set_attributes(span, self.attributes)
         vars(live)[UNREAD] = self._unread
         if self._contents:
             give(trace, live, self._contents)

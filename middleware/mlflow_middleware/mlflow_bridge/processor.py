@@ -25,7 +25,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.trace import StatusCode
 
-from mlflow_middleware.mlflow_bridge import context, encoding, keys, mlflow_root, registry, tracking_client
+from mlflow_middleware.mlflow_bridge import context, keys, mlflow_root, registry, span_attributes, tracking_client
 from mlflow_middleware.mlflow_bridge.exporter import Exporter, FinishedRequest, FinishedTrace, is_local_root
 from mlflow_middleware.mlflow_bridge.ids import being_made
 from mlflow_middleware.mlflow_bridge.inside import inside
@@ -173,7 +173,7 @@ class Processor(BaseMlflowSpanProcessor):
         """Bring the trace info up to date with the root; what MLflow does when the root ends."""
         spans = [span._span for span in list(trace.span_dict.values())]
         for root in filter(is_local_root, spans):
-            if any(key in encoding.attributes_of(span) for span in spans for key in (keys.USAGE, keys.COST)):
+            if any(key in span_attributes.attributes_of(span) for span in spans for key in (keys.USAGE, keys.COST)):
                 self._update_trace_info(trace, root)
             else:
                 _update_plain_info(trace, root)
@@ -182,7 +182,7 @@ class Processor(BaseMlflowSpanProcessor):
 def _update_plain_info(trace: Any, root: ReadableSpan) -> None:
     """What ``_update_trace_info`` does for a trace without usage and cost: it looks for their settings in modules that
     the slim package has not, with a warning for each trace."""
-    attributes = encoding.attributes_of(root)
+    attributes = span_attributes.attributes_of(root)
     start, end = root.start_time or 0, root.end_time or 0
     trace.info.request_time = start // 1_000_000
     trace.info.execution_duration = (end - start) // 1_000_000
@@ -209,7 +209,7 @@ def _experiment_id(span: ReadableSpan, destination: object, run: Run | None) -> 
     The order is that of ``mlflow.tracing.utils.get_experiment_id_for_trace``, without its last step: a request
     to the server.
     """
-    attributes = encoding.attributes_of(span)
+    attributes = span_attributes.attributes_of(span)
     if attributes and (experiment_id := get_otel_attribute(span, keys.EXPERIMENT_ID)):
         return str(experiment_id)
     return _chosen_experiment(destination, run)

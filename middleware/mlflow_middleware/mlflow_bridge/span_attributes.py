@@ -1,0 +1,88 @@
+"""A span's attributes as they are stored: MLflow's are JSON texts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from enum import Enum
+from json.encoder import encode_basestring
+from typing import Any
+
+from mlflow.tracing.utils import dump_span_attribute_value
+from opentelemetry.sdk.trace import ReadableSpan, Span
+
+
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+    """The attributes as they are stored: MLflow's are JSON texts. Not to be changed."""
+    bounded: Any = span._attributes
+    plain: dict[str, Any] = getattr(bounded, "_dict", bounded)  # its own iterators copy, under a lock
+    return plain
+
+
+def size_of_attributes(span: ReadableSpan) -> int:
+    """Characters of all attribute values."""
+    values = list(attributes_of(span).values())
+    try:
+        return sum(map(len, values))
+    except TypeError:  # a number, set with OpenTelemetry's own API
+        return sum(len(str(value)) for value in values)
+
+
+def set_attributes(span: Span, attributes: Mapping[str, object]) -> None:
+    """Set attributes of a span that has not ended, as MLflow stores them: JSON texts.
+
+    All at once, without what MLflow and OpenTelemetry check of each: 1 us for each, instead of 13.
+    """
+    set_texts(span, {key: _to_json(value) for key, value in attributes.items()})
+
+
+def set_texts(span: Span, texts: Mapping[str, str]) -> None:
+    """As `set_attributes`, of values that are JSON texts already."""
+    bounded: Any = span._attributes
+    plain: dict[str, Any] | None = getattr(bounded, "_dict", None)
+    if plain is not None and span.end_time is not None:  # the SDK takes no more
+        with bounded._lock:
+            plain.update((key, text[: bounded.max_value_len]) for key, text in texts.items())
+        return
+    full = plain is None or (bounded.maxlen is not None and len(plain) + len(texts) > bounded.maxlen)
+    if plain is None or full or bounded.max_value_len is not None:  # another SDK, or a limit that is reached
+        span.set_attributes(texts)
+        return
+    with bounded._lock:
+        plain.update(texts)
+
+
+def _to_json(value: object) -> str:
+    if type(value) is str:
+        return encode_basestring(value)
+    return str(value) if type(value) is int else str(dump_span_attribute_value(value))
+
+
+_PLAIN = re.compile(r'"[^"\\\x00-\x1f]*"')
+"""A JSON string without escapes."""
+
+
+def decoded(text: Any) -> Any:
+    """What MLflow reads from a stored attribute: the value of a JSON text, and anything else as it is."""
+    if not text:
+        return None
+    if type(text) is str and _PLAIN.fullmatch(text):
+        return text[1:-1]
+    try:
+        return json.loads(text)
+    except Exception:
+        return text
+
+
+def sendable(value: Any) -> Any:
+    """The same without what protobuf or JSON refuse: half a surrogate pair, an integer of more than 64 bits."""
+    if isinstance(value, Enum):
+        return value
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
+    if isinstance(value, dict):
+        return {sendable(key): sendable(inner) for key, inner in value.items()}
+    return [sendable(inner) for inner in value] if isinstance(value, list | tuple) else value

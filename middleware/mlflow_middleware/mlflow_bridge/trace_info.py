@@ -1,0 +1,195 @@
+"""A trace's info as the body of ``POST /api/3.0/mlflow/traces``, with the sizes of the trace in its metadata."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import LiveSpan, Trace, TraceData
+from mlflow.entities.trace_info import TraceInfo
+from mlflow.protos.service_pb2 import StartTraceV3
+from mlflow.tracing.utils import add_size_stats_to_trace_metadata
+from mlflow.utils.proto_json_utils import message_to_json
+from opentelemetry.trace import StatusCode
+
+from mlflow_middleware.mlflow_bridge import keys
+from mlflow_middleware.mlflow_bridge.common import cut
+from mlflow_middleware.mlflow_bridge.keys import MAX_METADATA, MAX_TAG_KEY, MAX_TAG_VALUE
+from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, sendable
+
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge.encoding import Plain
+
+_STATUS_NAMES = {
+    StatusCode.UNSET: "STATUS_CODE_UNSET",
+    StatusCode.OK: "STATUS_CODE_OK",
+    StatusCode.ERROR: "STATUS_CODE_ERROR",
+}
+"""https://github.com/open-telemetry/opentelemetry-proto, opentelemetry/proto/trace/v1/trace.proto, Status.StatusCode"""
+
+
+def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
+    """A trace info as the body of ``POST /api/3.0/mlflow/traces``, with the sizes of its trace in its metadata."""
+    if info.assessments or not spans:
+        immutable = [span.to_immutable_span() for span in spans]
+        add_size_stats_to_trace_metadata(Trace(info, TraceData(immutable)))
+        return _info_by_mlflow(info).encode()
+    location = info.trace_location.mlflow_experiment
+    found = {
+        **_where(info.trace_id, info.client_request_id, location.experiment_id if location else ""),
+        "request_preview": info.request_preview,
+        "response_preview": info.response_preview,
+        "request_time": _timestamp(info.request_time),
+        "state": info.state.value,
+        "tags": cut(info.tags, MAX_TAG_KEY, MAX_TAG_VALUE) or None,
+    }
+    sizes = [size_of(span) for span in spans]
+    return _written(found, info.execution_duration, info.trace_metadata, sizes)
+
+
+def info_of_plain(root: Plain, experiment_id: str, sizes: list[int]) -> bytes:
+    """As `info_to_json`, of a trace whose root is data."""
+    found = {
+        **_where(root.trace_id, root.client_request_id, experiment_id),
+        "request_preview": root.request_preview,
+        "response_preview": root.response_preview,
+        "request_time": _timestamp(root.start_time // 1_000_000),
+        "state": "OK" if root.error is None else "ERROR",
+        "tags": {**root.common.cut_tags, **cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE)},
+    }
+    return _written(found, (root.end_time - root.start_time) // 1_000_000, root.trace_metadata, sizes)
+
+
+def _where(trace_id: str, client_request_id: str | None, experiment_id: str) -> dict[str, Any]:
+    location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
+    return {"trace_id": trace_id, "client_request_id": client_request_id, "trace_location": location}
+
+
+_dumps = json.JSONEncoder(check_circular=False).encode
+
+
+def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str, Any], sizes: list[int]) -> bytes:
+    """Write a trace info.
+
+    Args:
+        found: Its fields, but for the following; None leaves one out.
+        duration: Milliseconds.
+        metadata: Its metadata, to which the sizes are added.
+        sizes: Bytes of the JSON of each span.
+    """
+    fields = {key: value for key, value in found.items() if value is not None}
+    if duration is not None:
+        fields["execution_duration"] = _duration(duration)
+    fields["trace_metadata"] = cut(metadata, MAX_METADATA, MAX_METADATA)
+    text = _dumps(fields)
+    if "\\ud" in text:  # maybe half a surrogate pair, which is no UTF-8
+        text = _dumps(sendable(fields))
+    # MLflow's own JSON has the milliseconds as a number, under a longer name; without them it has null
+    differs = len(f'_ms": {duration}') - len(f'": "{_duration(duration)}"') if duration is not None else _NO_DURATION
+    stats = _size_stats(len(text) + differs, sizes)
+    stats = f", {stats}" if fields["trace_metadata"] else stats
+    return f'{{"trace": {{"trace_info": {text[: -len("}}")]}{stats}}}}}}}}}'.encode()
+
+
+_NO_DURATION = len(', "execution_duration_ms": null')
+
+
+def _info_by_mlflow(info: TraceInfo) -> str:
+    try:
+        return str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
+    except Exception:
+        plain = TraceInfo(**{name: sendable(value) for name, value in vars(info).items()})
+        return str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
+
+
+def _size_stats(info: int, spans: list[int]) -> str:
+    """The sizes of a trace's JSON, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata`` finds them.
+
+    Args:
+        info: Bytes of its info.
+        spans: Those of each span.
+
+    Returns:
+        Metadata as JSON without its braces.
+    """
+    sizes = sorted(spans)
+    total = sum(sizes) + info + len('{"info": , "data": {"spans": []}}') + (len(sizes) - 1) * 2
+    several = len(sizes) > 1
+    p25, p50, p75 = [int(_percentile(sizes, share)) if several else sizes[0] for share in (0.25, 0.50, 0.75)]
+    stats = f'\\"total_size_bytes\\": {total}, \\"num_spans\\": {len(sizes)}, \\"max\\": {sizes[-1]}'
+    stats += f', \\"p25\\": {p25}, \\"p50\\": {p50}, \\"p75\\": {p75}'
+    return f'"{keys.SIZE_STATS}": "{{{stats}}}", "{keys.SIZE_BYTES}": "{total}"'
+
+
+def size_of(span: LiveSpan) -> int:
+    """Bytes of a span's JSON."""
+    otel = span._span
+    if otel.links or otel.events:
+        return len(json.dumps(span.to_immutable_span().to_dict(), default=str))
+    parent = len(_BASE64_ID) - len("null") if otel.parent is not None else 0
+    attributes = attributes_of(otel).copy()
+    others = [text for text in attributes.values() if type(text) is not str]  # set with OpenTelemetry's own API
+    texts = [text for text in attributes.values() if type(text) is str] if others else attributes.values()
+    size = _size(otel, otel.status.status_code, otel.status.description, len(attributes), [*attributes, *texts])
+    return parent + size + sum(len(json.dumps(text, default=str)) - 2 for text in others)
+
+
+def size_of_plain(root: Plain, span: bytes) -> int:
+    """As `_size_of`, given the span in OTLP: exact for bodies, and to some bytes for what else is plain ASCII."""
+    texts = "".join(root.texts.values())
+    escaped = len(encode_basestring_ascii(texts)) - len(texts.encode("utf-8", "replace"))
+    return len(span) + escaped + _MORE + _MORE_OF_EACH * (len(root.common.attributes) + len(root.attributes))
+
+
+_MORE, _MORE_OF_EACH = 228, 4
+"""Bytes that the JSON of a span and of each of its texts takes more than OTLP, about."""
+
+_AROUND = len('"": "", ')
+"""What is around a key and its value."""
+
+
+def _size(span: Any, status: StatusCode, description: str | None, count: int, texts: Iterable[str]) -> int:
+    """Bytes of the JSON of a span with so many attributes, given their keys and their JSON."""
+    size = _FIXED + len(str(span.start_time)) + len(str(span.end_time)) + len(_STATUS_NAMES[status]) + len("null")
+    size += len(encode_basestring_ascii(span.name)) + len(encode_basestring_ascii(description or ""))
+    together = encode_basestring_ascii("".join(texts))  # in one go: 4 us instead of 20
+    return size + len(together) - 2 + _AROUND * count - len(", ") if count else size
+
+
+_BASE64_ID = '"AAAAAAAAAAA="'
+_FIXED = len(
+    '{"trace_id": "AAAAAAAAAAAAAAAAAAAAAA==", "span_id": "AAAAAAAAAAA=", "parent_span_id": , "name": , '
+    '"start_time_unix_nano": , "end_time_unix_nano": , "events": [], "status": {"code": "", "message": }, '
+    '"attributes": {}, "links": []}'
+)
+"""What is the same in the JSON of all spans."""
+
+
+def _percentile(ordered: Sequence[int], share: float) -> float:
+    """Between the two values next to that place, as far as the place is between them."""
+    place = (len(ordered) - 1) * share
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def _timestamp(milliseconds: int) -> str:
+    """https://protobuf.dev/programming-guides/json/, ``Timestamp``: RFC 3339, with 0 or 3 digits of a fraction."""
+    seconds, fraction = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{fraction:03d}Z" if fraction else f"{_second(seconds)}Z"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def _duration(milliseconds: int) -> str:
+    """https://protobuf.dev/programming-guides/json/, ``Duration``."""
+    sign = "-" if milliseconds < 0 else ""
+    seconds, fraction = divmod(abs(milliseconds), 1000)
+    return f"{sign}{seconds}.{fraction:03d}s" if fraction else f"{sign}{seconds}s"
