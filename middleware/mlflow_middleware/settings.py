@@ -204,12 +204,8 @@ class Settings(BaseSettings):
     @functools.cached_property
     def trace_tags(self) -> dict[str, str]:
         """The fixed tags and those of the deployment, as its environment variables are set now."""
-        deployment = {tag: os.environ.get(variable) for tag, variable in self.deployment_tags.items()}
-        return {
-            tag: text
-            for tag, value in {**deployment, **self.tags}.items()
-            if (text := clean_text(value, MAX_TAG_VALUE))
-        }
+        tags = {tag: os.environ.get(variable) for tag, variable in self.deployment_tags.items()} | self.tags
+        return {tag: text for tag, value in tags.items() if (text := clean_text(value, MAX_TAG_VALUE))}
 
     @functools.cached_property
     def trace_tag_items(self) -> tuple[tuple[str, str], ...]:
