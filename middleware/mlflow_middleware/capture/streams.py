@@ -63,7 +63,7 @@ def read_events(
         One answer if the stream is a language model's, otherwise a list of the events; and whether some were left out.
     """
     parsed = [Event(name, parse(text)) for name, text in events(data, cut) if text.strip() != "[DONE]"]
-    pieces = [event.data for event in parsed if event.data != ""]  # some servers keep connections alive with empty events
+    pieces = [event.data for event in parsed if event.data != ""]  # some servers keep connections alive that way
     answer = assembled(pieces)
     if answer is None and pieces and isinstance(pieces[-1], str):
         answer = assembled(pieces[:-1])  # the stream broke off inside an event
