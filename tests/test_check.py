@@ -15,7 +15,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from mlflow_middleware import check
+from mlflow_middleware.commands import check
 from tests.certificates import self_signed
 from tests.conftest import Traces
 from tests.databricks_workspace import workspace
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.once
 
 AS_NOBODY = """
 import os
-from mlflow_middleware import check, delivery, mlflow_bridge, settings
+from mlflow_middleware import delivery, mlflow_bridge, settings
+from mlflow_middleware.commands import check
 from mlflow_middleware.delivery import spool
 if os.geteuid() == 0:
     os.setgroups([])

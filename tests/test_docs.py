@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_middleware import check
 from mlflow_middleware.cli import command_line
+from mlflow_middleware.commands import check
 from tests.servers import ROOT
 
 pytestmark = pytest.mark.once

@@ -37,7 +37,7 @@ def replay(subcommands: Subcommands) -> None:
     """Declare ``mlflow-middleware replay DIR``."""
 
     def execute(arguments: argparse.Namespace) -> int:
-        from mlflow_middleware.delivery.replay import replay
+        from mlflow_middleware.commands.replay import replay
 
         return replay(arguments.directory)
 
@@ -51,7 +51,7 @@ def check(subcommands: Subcommands) -> None:
     """Declare ``mlflow-middleware check``."""
 
     def execute(arguments: argparse.Namespace) -> int:
-        from mlflow_middleware.check import run
+        from mlflow_middleware.commands.check import run
 
         return run(as_json=arguments.json)
 
@@ -65,7 +65,7 @@ def feedback(subcommands: Subcommands) -> None:
     """Declare ``mlflow-middleware feedback TRACE_OR_REQUEST_ID --value VALUE``."""
 
     def execute(arguments: argparse.Namespace) -> int:
-        from mlflow_middleware.feedback.terminal import run
+        from mlflow_middleware.commands.feedback import run
 
         return run(
             arguments.id, arguments.value, name=arguments.name, comment=arguments.comment, user_id=arguments.user
@@ -85,7 +85,7 @@ def traces(subcommands: Subcommands) -> None:
     """Declare ``mlflow-middleware traces``."""
 
     def execute(arguments: argparse.Namespace) -> int:
-        from mlflow_middleware.traces_command import run
+        from mlflow_middleware.commands.traces import run
 
         given = vars(arguments)
         find = {name: given[name] for name in FIND if given[name] is not None}

@@ -4,7 +4,7 @@ import runpy
 import sys
 from functools import partial
 
-from mlflow_middleware import check
+from mlflow_middleware.commands import check
 
 check.walk = partial(check.walk, time_limit=120)
 del sys.argv[0]

@@ -22,7 +22,7 @@ from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as CheckWarning
 from django.utils.module_loading import import_string
 
-from mlflow_middleware import check
+from mlflow_middleware.commands import check
 from mlflow_middleware.django import configuration
 from mlflow_middleware.django.middleware import TraceMiddleware
 from mlflow_middleware.settings import SettingsError

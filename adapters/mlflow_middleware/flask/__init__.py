@@ -18,7 +18,7 @@ from typing import Any
 import click
 from flask import Flask, got_request_exception, request, request_started
 
-from mlflow_middleware import check
+from mlflow_middleware.commands import check
 from mlflow_middleware.flask.feedback import feedback_blueprint
 from mlflow_middleware.request_trace import annotate, current, outbound_headers
 from mlflow_middleware.settings import Settings

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
-from mlflow_middleware.capture import decoding, multipart, streams, strict_json
+from mlflow_middleware.capture import decoding, llm_streams, multipart, streams, strict_json
 from mlflow_middleware.capture.redaction import Redactor
 from mlflow_middleware.guard import report
 
@@ -120,7 +120,7 @@ def read(data: bytes, size: int, content_type: str, content_encoding: str, limit
             except ValueError:
                 pass
         value, cut = reader(_Body(kept, size, content_type, cut, redactor))
-        return Content(value, cut, streams.usage_of(value))
+        return Content(value, cut, llm_streams.usage_of(value))
     except Exception as error:  # no body may take the rest of its trace with it
         report("reading a body", error)
         return Content(unread, cut=True)
@@ -136,7 +136,7 @@ def _as_it_is(data: bytes, redactor: Redactor) -> Content:
     value = strict_json.parsed_as_it_is(text)
     if not redactor.is_clean(text):
         raise ValueError("there may be a secret")
-    return Content(value, False, streams.usage_of(value), text)
+    return Content(value, False, llm_streams.usage_of(value), text)
 
 
 @functools.lru_cache(maxsize=256)

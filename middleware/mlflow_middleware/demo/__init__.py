@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 
 import requests
 
+from mlflow_middleware.commands.table import Table
 from mlflow_middleware.demo.processes import DemoError, Interrupted, Progress, Server
 from mlflow_middleware.demo.traffic import ENVIRONMENT, Client, Row, Sent, compare, stored_traces
-from mlflow_middleware.table import Table
 
 EXPERIMENT = "mlflow-middleware-demo"
 SERVER_START, TRACES_STORED = 90.0, 60.0

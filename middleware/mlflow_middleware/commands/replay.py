@@ -1,4 +1,4 @@
-"""``mlflow-middleware replay DIR``: send what a spool directory still holds."""
+"""``mlflow-middleware replay DIR``: send the traces that a spool directory still holds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def replay(directory: Path) -> int:
     """Send a spool's traces to the server that ``MLFLOW_TRACKING_URI`` names, with a progress bar on standard error.
 
     Args:
-        directory: The spool. An app may be using it meanwhile.
+        directory: The spool. An app may use it at the same time.
 
     Returns:
-        The exit code: 0 when nothing is left, 1 when the server did not take all, 2 when there is no such directory.
+        The exit code: 0 if nothing is left, 1 if the server did not accept every trace, 2 if the directory is missing.
     """
     if not directory.is_dir():
         print(f"mlflow-middleware replay: {directory} is not a directory", file=sys.stderr)
@@ -30,22 +30,22 @@ def replay(directory: Path) -> int:
     uri = mlflow_bridge.client.tracking_uri()
     try:
         check_address(uri)
-    except ConnectionProblem as wrong:
-        print(f"mlflow-middleware replay: {wrong}", file=sys.stderr)
+    except ConnectionProblem as problem:
+        print(f"mlflow-middleware replay: {problem}", file=sys.stderr)
         return 1
     spool, stats = Spool(directory, sys.maxsize), Stats()
-    if next(spool.files(), None) is None:  # nothing is set aside in what may be no spool at all
+    if next(spool.files(), None) is None:  # it may be no spool at all: set nothing aside there
         print(f"0 traces sent: {directory} holds none")
         return 0
     total = spool.count()
-    problem = Sender(TraceQueue(0), stats, spool).send_spool(uri, lambda done: _show(done, max(total, done)))
+    failure = Sender(TraceQueue(0), stats, spool).send_spool(uri, lambda done: _show(done, max(total, done)))
     print(file=sys.stderr)
     left = spool.count()
     refused = sum(stats.dropped.values())
     print(f"{stats.delivered} traces sent, {refused} refused, {left} left in {directory}")
-    if problem:
-        print(f"mlflow-middleware replay: {problem}", file=sys.stderr)
-    return 1 if problem or left or refused else 0
+    if failure:
+        print(f"mlflow-middleware replay: {failure}", file=sys.stderr)
+    return 1 if failure or left or refused else 0
 
 
 def _show(done: int, total: int) -> None:

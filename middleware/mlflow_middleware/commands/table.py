@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 
 class Table:
-    """Columns that are as wide as what they hold so far, two spaces apart.
+    """Lay out rows in columns as wide as their longest cell so far, two spaces apart.
 
     Args:
-        heads: What stands above each column.
+        heads: The heading of each column.
     """
 
     def __init__(self, heads: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ class Table:
         self._widths = [len(head) for head in heads]
 
     def add(self, rows: Sequence[Sequence[str]]) -> Iterator[str]:
-        """The lines of more rows; before the first ones, the heads and a rule."""
+        """Yield the lines of more rows; before the first ones, the headings and a rule."""
         self._widths = [
             max(map(len, column)) for column in zip(["-" * width for width in self._widths], *rows, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""What ``mlflow-middleware traces`` prints: a table of traces or of routes, or the same as JSON."""
+"""``mlflow-middleware traces``: print stored traces, or figures for each route, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.commands.table import Table
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG
-from mlflow_middleware.table import Table
 from mlflow_middleware.traces import PAGE, ConnectionProblem, find
 
 if TYPE_CHECKING:
     from mlflow.entities.trace_info import TraceInfo
 
 PAUSE = 2.0
-"""Seconds between two looks for new traces."""
+"""Seconds between two searches for new traces."""
 
 LIMIT = 100
-"""Traces that are shown at most, unless the user says otherwise."""
+"""Maximum number of traces shown, unless ``--limit`` is given."""
 
 LATE = timedelta(hours=1)
 """A trace is stored when its request is over: with ``--follow``, one that began this long ago is still new."""
 
 GOOD = frozenset(("yes", "true", "good", "correct", "up", "positive"))
-"""Ratings in words that are good ones."""
+"""Textual ratings that count as good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Rating:
         name: What was rated.
         value: The rating.
         by: Who gave it: a user's id, or a judge's name.
-        is_human: Whether a person did.
+        is_human: Whether a person gave it.
         comment: Why.
     """
 
@@ -99,14 +99,14 @@ def run(
     Args:
         conditions: Arguments of `mlflow_middleware.traces.find`.
         feedback: Whether ratings are shown.
-        as_json: JSON in place of a table.
-        follow: Go on with new traces until Ctrl-C.
-        summary: Count by route.
-        good_from: The number from which on a rating is good.
+        as_json: Print JSON instead of a table.
+        follow: Keep printing new traces until Ctrl-C.
+        summary: Print figures for each route.
+        good_from: The lowest number that is a good rating.
 
     Returns:
-        The exit code: 0; 1 when the server is away, refuses us or has no such experiment; 2 for a value that cannot be
-        looked up.
+        The exit code: 0; 1 if the server is unreachable, refuses the request or has no such experiment; 2 for a value
+        that cannot be searched for.
     """
     try:
         if follow:
@@ -129,7 +129,7 @@ def run(
 
 
 def _interrupted() -> threading.Event:
-    """Is set with Ctrl-C, whose exception Python drops where it falls into a destructor or a callback."""
+    """Return an event that Ctrl-C sets: Python drops its exception if it is raised in a destructor or a callback."""
     interrupted = threading.Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -166,7 +166,7 @@ def _row(trace: TraceInfo) -> Row:
 
 
 def _ratings(trace: TraceInfo) -> list[Rating]:
-    """Ratings that were not replaced by others."""
+    """Return the ratings that no later one replaced."""
     from mlflow.entities import Feedback
 
     return [
@@ -200,17 +200,17 @@ def _columns(row: Row, feedback: bool) -> Iterator[object]:
     yield row.time[:19].replace("T", " ")
     yield from (row.name, row.status, row.request_id, row.session_id, row.user_id, row.milliseconds, row.state)
     if feedback:
-        yield ", ".join(map(_said, row.feedback))
+        yield ", ".join(map(_rating, row.feedback))
 
 
-def _said(rating: Rating) -> str:
+def _rating(rating: Rating) -> str:
     value = json.dumps(rating.value) if isinstance(rating.value, bool) else str(rating.value)
     comment = f" ({rating.comment})" if rating.comment else ""
     return f"{rating.name}={value} by {rating.by or '-'}{comment}"
 
 
 def _cell(value: object) -> str:
-    """What is known, without anything that would steer the terminal; ``-`` where nothing is."""
+    """Format a value, without control characters; ``-`` if there is none."""
     return clean_text(value) or "-"
 
 
@@ -218,28 +218,28 @@ def _cell(value: object) -> str:
 
 
 def _follow(conditions: Mapping[str, Any], feedback: bool, as_json: bool, interrupted: threading.Event) -> None:
-    """Print what is found now, then what is new, until it is interrupted."""
-    table, given = Table(_heads(feedback)), dict[str, int]()
+    """Print the traces that are stored now, then new ones, until interrupted."""
+    table, printed = Table(_heads(feedback)), dict[str, int]()
     limit = conditions.get("limit", LIMIT)
     start = _start(conditions.get("since"))
     first = list(find(**{**conditions, "limit": max(limit, PAGE)}))
-    if len(first) >= PAGE:  # what came before these is not new, though it is not known
+    if len(first) >= PAGE:  # older traces are not new, although they were never seen
         start = datetime.fromtimestamp((first[-1].request_time + 1) / 1000, timezone.utc)
-    given |= {trace.trace_id: trace.request_time for trace in first[limit:]}
-    _show(first[:limit], given, table, feedback, as_json)
+    printed |= {trace.trace_id: trace.request_time for trace in first[limit:]}
+    _show(first[:limit], printed, table, feedback, as_json)
     problem = ""
     while not interrupted.wait(PAUSE):
         since = max(start, datetime.now(timezone.utc) - LATE)
         try:
-            fresh = list(_new({**conditions, "since": since, "limit": None}, given))
+            fresh = list(_new({**conditions, "since": since, "limit": None}, printed))
             problem = ""
-        except ConnectionProblem as error:  # once it is over, what came meanwhile is found
+        except ConnectionProblem as error:  # traces stored meanwhile are found by the next search
             if str(error) != problem:
                 _fail(error, 1)
             fresh, problem = [], str(error)
-        for trace_id in [each for each, began in given.items() if began < since.timestamp() * 1000]:
-            del given[trace_id]
-        _show(fresh, given, table, feedback, as_json)
+        for trace_id in [each for each, began in printed.items() if began < since.timestamp() * 1000]:
+            del printed[trace_id]
+        _show(fresh, printed, table, feedback, as_json)
 
 
 def _start(since: datetime | timedelta | None) -> datetime:
@@ -248,11 +248,11 @@ def _start(since: datetime | timedelta | None) -> datetime:
     return datetime.now(timezone.utc) - (LATE if since is None else since)
 
 
-def _new(conditions: Mapping[str, Any], given: Mapping[str, int]) -> Iterator[TraceInfo]:
-    """Traces that were not given yet, newest first, up to a whole page of others."""
+def _new(conditions: Mapping[str, Any], printed: Mapping[str, int]) -> Iterator[TraceInfo]:
+    """Yield traces that were not printed yet, newest first; stop after a whole page of printed ones."""
     others = 0
     for trace in find(**conditions):
-        others = others + 1 if trace.trace_id in given else 0
+        others = others + 1 if trace.trace_id in printed else 0
         if not others:
             yield trace
         elif others == PAGE:
@@ -260,11 +260,11 @@ def _new(conditions: Mapping[str, Any], given: Mapping[str, int]) -> Iterator[Tr
 
 
 def _show(
-    newest_first: Sequence[TraceInfo], given: dict[str, int], table: Table, feedback: bool, as_json: bool
+    newest_first: Sequence[TraceInfo], printed: dict[str, int], table: Table, feedback: bool, as_json: bool
 ) -> None:
-    """Print traces, oldest first, that are complete."""
+    """Print the complete traces, oldest first."""
     complete = [trace for trace in reversed(newest_first) if trace.state.value != "IN_PROGRESS"]
-    given |= {trace.trace_id: trace.request_time for trace in complete}
+    printed |= {trace.trace_id: trace.request_time for trace in complete}
     rows = [_row(trace) for trace in complete]
     lines = (json.dumps(_plain(row, feedback)) for row in rows) if as_json else table.add(_cells(rows, feedback))
     for line in lines:
@@ -292,7 +292,7 @@ def _print_routes(found: Iterator[TraceInfo], as_json: bool, good_from: float) -
 
 
 def _routes(found: Iterator[TraceInfo], is_good: Callable[[Any], bool]) -> list[Route]:
-    """One for each route, the one with most requests first."""
+    """Summarize the traces by route, the one with most requests first."""
     by_name: dict[str, list[Row]] = defaultdict(list)
     for trace in found:
         row = _row(trace)
@@ -317,7 +317,7 @@ def _route(name: str, rows: Sequence[Row], is_good: Callable[[Any], bool]) -> Ro
 
 
 def _percentile(ordered: Sequence[int], share: float) -> int | None:
-    """The smallest value that this share of them does not exceed."""
+    """Return the smallest value that this share of the values does not exceed."""
     return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None
 
 

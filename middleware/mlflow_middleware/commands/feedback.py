@@ -1,4 +1,4 @@
-"""``mlflow-middleware feedback``."""
+"""``mlflow-middleware feedback``: store feedback on a trace."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mlflow_middleware.identity import clean_text
 
 
 def run(target: str, value: str, *, name: str, comment: str | None, user_id: str | None) -> int:
-    """``mlflow-middleware feedback``: whoever has the server's credentials may say anything.
+    """Store feedback; anyone who has the server's credentials may rate any trace.
 
     Args:
         target: A trace id or a request id.
         value: ``true``, ``false``, a number, or text.
-        name: What is judged.
+        name: What is rated.
         comment: Why.
-        user_id: Who says it; by default the name of the user logged in.
+        user_id: Who rates it; by default the name of the user logged in.
 
     Returns:
-        The exit code: 0, or 1 when it was not stored.
+        The exit code: 0, or 1 if it was not stored.
     """
     what = "trace_id" if TRACE_ID.fullmatch(target) else "client_request_id"
     try:
@@ -43,7 +43,7 @@ def run(target: str, value: str, *, name: str, comment: str | None, user_id: str
 
 
 def _read(value: str) -> object:
-    """What somebody means who writes a value in a terminal."""
+    """Parse a value as typed in a terminal: a number, ``true`` or ``false``, otherwise text."""
     try:
         read = json.loads(value)
     except ValueError:

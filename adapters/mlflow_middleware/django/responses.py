@@ -1,0 +1,112 @@
+"""A response on its way out: our headers, what the trace keeps of it, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from mlflow_middleware.django.streaming import observe_stream
+from mlflow_middleware.guard import guarded
+from mlflow_middleware.request_trace import RequestTrace
+from mlflow_middleware.response_headers import join
+
+_HEADERS = "_mlflow_middleware_headers"
+"""The attribute of a response with the headers that we set: name, value, and the app's own value before."""
+
+
+def observe_response(response: HttpResponseBase, trace: RequestTrace) -> HttpResponseBase:
+    """Add our headers to a response; its trace is delivered now, or with the last chunk of a stream."""
+    _started(response, trace)
+    _add_headers(response, trace)
+    _stay_until_closed(response, trace)
+    if not isinstance(response, StreamingHttpResponse):
+        _sent(response, trace)
+        trace.last_byte()
+        trace.answered()
+    elif getattr(response, "file_to_stream", None):  # the server may have a faster way to send a file
+        trace.last_byte()
+        trace.answered()
+    else:
+        observe_stream(response, trace)
+    return response
+
+
+@guarded
+def _started(response: HttpResponseBase, trace: RequestTrace) -> None:
+    headers = response.headers
+    trace.response_started(response.status_code, headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
+
+
+@guarded
+def _sent(response: HttpResponseBase, trace: RequestTrace) -> None:
+    """Record the whole body, unless a middleware further out has still to render it."""
+    if getattr(response, "is_rendered", True):
+        trace.sent(cast(HttpResponse, response).content)
+
+
+@guarded
+def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
+    for name, value, before in vars(response).pop(_HEADERS, ()):  # the app returned this response before
+        if before is not None:
+            response.headers[name] = before
+        elif response.headers.get(name) == value:
+            del response.headers[name]
+    changed = _changed(response, trace.response_headers() or (), "origin" in trace.exchange.headers)
+    for name, value, _ in changed:
+        response.headers[name] = value
+    vars(response)[_HEADERS] = changed
+
+
+def _changed(
+    response: HttpResponseBase, ours: Collection[tuple[str, str]], cross_origin: bool
+) -> list[tuple[str, str, str | None]]:
+    """List the headers that the response gets: name, value, and the app's own value before."""
+    if not cross_origin:  # nothing to expose
+        return [(name, value, None) for name, value in ours if name not in response.headers]
+    own = {name.lower(): value for name, value in response.items()}
+    joined = list(response.items())
+    join(joined, ours, cross_origin=True)
+    return [(name, value, own.get(name.lower())) for name, value in joined if own.get(name.lower()) != value]
+
+
+@guarded
+def _stay_until_closed(response: HttpResponseBase, trace: RequestTrace) -> None:
+    vars(response)["close"] = _Closing(response, trace)
+
+
+class _Closing:
+    """Replace a response's ``close``: what runs there, Django's ``request_finished`` included, belongs to the request.
+
+    A cache around ours may pickle the response: the pickle holds the response's own ``close``.
+    """
+
+    def __init__(self, response: HttpResponseBase, trace: RequestTrace) -> None:
+        own = vars(response).get("close")
+        self._own: object = own._own if isinstance(own, _Closing) else own  # a response may be returned twice
+        self._response = response
+        self._trace = trace
+        self._is_called = False
+
+    def __call__(self) -> None:
+        """Close the response; the trace ends here."""
+        self._is_called = True
+        vars(self._response).pop("close", None)
+        if self._own:
+            vars(self._response)["close"] = self._own
+        self._trace.closed()
+        self._trace.activate()
+        try:
+            self._response.close()
+        finally:
+            self._trace.deactivate()
+            self._trace.finish()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, ...]]:
+        return getattr, (self._response, "close")
+
+    def __del__(self) -> None:
+        if not self._is_called:  # Django closes no response whose client went away before it was sent
+            self._trace.finish()

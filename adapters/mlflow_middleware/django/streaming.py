@@ -1,0 +1,125 @@
+"""Streaming responses: the request is current while each chunk is made, and its trace ends with the last one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+from django.http import StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.mlflow_bridge import Undo
+from mlflow_middleware.request_trace import RequestTrace
+
+
+def silence_stream(response: HttpResponseBase) -> HttpResponseBase:
+    """Keep what makes the chunks of an excluded path's response from being traced."""
+    if isinstance(response, StreamingHttpResponse) and not getattr(response, "file_to_stream", None):
+        observe_stream(response, None)
+    return response
+
+
+def observe_stream(response: StreamingHttpResponse, trace: RequestTrace | None) -> None:
+    """Wrap a response's content; without a trace, nothing that makes it is traced."""
+    chunks = _AsyncChunks if response.is_async else _Chunks
+    response.streaming_content = chunks(response.streaming_content, trace)
+
+
+class _Step:
+    """Surround the making of one chunk: the request is current, and its trace ends with the last one.
+
+    For an excluded request, nothing is current.
+    """
+
+    def __init__(self, trace: RequestTrace | None) -> None:
+        self._trace = trace
+        self._undo: Undo | None = None
+
+    def __enter__(self) -> None:
+        if self._trace is None:
+            self._undo = mlflow_bridge.silence()
+        else:
+            self._trace.activate()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._undo:
+            self._undo()
+        if self._trace is None:
+            return
+        self._trace.deactivate()
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self._trace.last_byte()
+            self._trace.answered()
+        elif error is not None:
+            record_error(self._trace, error)
+            self._trace.answered()
+
+
+class _Chunks:
+    """Iterate over a streaming response's content; the request is current again while each chunk is made."""
+
+    def __init__(self, content: Any, trace: RequestTrace | None) -> None:
+        self._content = iter(content)
+        self._trace = trace
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with _Step(self._trace):
+            chunk = cast(bytes, next(self._content))
+            if self._trace:
+                self._trace.sent(chunk)
+            return chunk
+
+    def close(self) -> None:
+        """Close the content, if it can be closed."""
+        if self._trace:
+            self._trace.closed()
+        if hasattr(self._content, "close"):
+            self._content.close()
+
+
+class _AsyncChunks:
+    """Iterate like `_Chunks` over content that is made asynchronously."""
+
+    def __init__(self, content: Any, trace: RequestTrace | None) -> None:
+        self._trace = trace
+        self._content = aiter(content)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with _Step(self._trace):
+            chunk = cast(bytes, await anext(self._content))
+            if self._trace:
+                self._trace.sent(chunk)
+            return chunk
+
+    async def aclose(self) -> None:
+        """Close the content, if it can be closed."""
+        self.close()
+        with _Step(self._trace):
+            if hasattr(self._content, "aclose"):
+                await self._content.aclose()
+
+    def close(self) -> None:
+        """Note that Django has closed the content; it leaves asynchronous content to the garbage collector."""
+        if self._trace:
+            self._trace.closed()
+
+    def __del__(self) -> None:
+        self.close()
+        if self._trace:
+            self._trace.finish()
+
+
+def record_error(trace: RequestTrace, error: BaseException) -> None:
+    """Record an exception; a cancelled request is one whose client has disconnected."""
+    if isinstance(error, asyncio.CancelledError):
+        trace.disconnected()
+    else:
+        trace.failed(error)

@@ -1,0 +1,78 @@
+"""What the steps of ``mlflow-middleware check`` share: their findings, and the two ways in which one does not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the first step imports it: that takes a second, and may be what fails
+    from requests import Response
+
+    from mlflow_middleware.settings import Settings
+
+ANSWER_TIME = 3.0
+"""Seconds that the server may take to accept a connection, and then to answer."""
+
+
+class Wrong(Exception):
+    """A step has failed; the message describes the problem and its remedy."""
+
+
+class NotNeeded(Exception):
+    """A step has nothing to check here; the message gives the reason."""
+
+
+@dataclass
+class Chain:
+    """The findings of the steps so far, for those that follow.
+
+    Attributes:
+        load: Builds the settings; None for those of the environment.
+        is_off: Whether the middleware is disabled.
+        uri: The tracking URI.
+        answer: The server's answer to the first request.
+        tls_problem: Why there is no such answer, if TLS is the reason.
+        experiment_id: Where the probe is written.
+        experiment_problem: Why there is no such id, if the credentials are not the reason.
+        trace_id: The probe, once it has been encoded.
+        may_be_left: Whether the server may hold the probe.
+        answered_in: Seconds that the first answer took.
+        stored_in: Seconds that it took to store the probe.
+    """
+
+    load: Callable[[], Settings] | None
+    is_off: bool = False
+    settings: Settings = field(init=False)
+    uri: str = field(init=False)
+    answer: Response = field(init=False)
+    tls_problem: BaseException | None = None
+    experiment_id: str = field(init=False)
+    experiment_problem: Exception | None = None
+    trace_id: str = ""
+    may_be_left: bool = False
+    answered_in: float = 0.0
+    stored_in: float = 0.0
+
+    @property
+    def shown_uri(self) -> str:
+        """The tracking URI's variable and value, without a password."""
+        from mlflow_middleware.delivery.connection import printable
+
+        return f"MLFLOW_TRACKING_URI={printable(self.uri)}"
+
+    def need_server(self) -> None:
+        """Skip the step if traces are not sent to a server.
+
+        Raises:
+            NotNeeded: The tracking URI is a database or a folder.
+        """
+        from mlflow_middleware.delivery.connection import serves
+
+        if not serves(self.uri):
+            raise NotNeeded("there is no server")
+
+
+def milliseconds(seconds: float) -> str:
+    """Format a duration."""
+    return f"{seconds * 1000:.0f} ms"

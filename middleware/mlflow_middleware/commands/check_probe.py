@@ -1,0 +1,139 @@
+"""Steps of ``mlflow-middleware check`` with a trace: write it, read it back, delete it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+from mlflow_middleware.commands.check_chain import ANSWER_TIME, Chain, NotNeeded, Wrong, milliseconds
+from mlflow_middleware.commands.check_server import ask
+
+PROBE = "mlflow-middleware check"
+"""The name of the probe trace."""
+
+LAST_TIME = 1.0
+"""Seconds in which the probe is still deleted when the time is over."""
+
+MAX_TRIES = 500
+"""Traces opened until one is sampled, if MLflow is configured to sample."""
+
+_TRACES = "/api/3.0/mlflow/traces"
+_DELETE = "/api/2.0/mlflow/traces/delete-traces"
+
+
+def write(chain: Chain) -> str:
+    """Send a trace as every trace is sent."""
+    from mlflow_middleware.delivery.encoded import EncodedTrace
+    from mlflow_middleware.delivery.sinks import Refused, TryAgain, sink_for
+
+    chain.need_server()
+    probe = EncodedTrace.encode(_probe())
+    chain.trace_id = probe.trace_id
+    sink = sink_for(chain.uri)
+    began = time.monotonic()
+    try:
+        for _ in range(2):  # once more for a server that has just turned out to take no spans by OTLP
+            batches = sink.batches
+            chain.may_be_left = True
+            for outcome in sink.announce(chain.experiment_id, [probe]):
+                if outcome is not None:
+                    raise outcome
+            if batches:
+                sink.store(chain.experiment_id, [probe])
+            if batches == sink.batches:
+                break
+    except (TryAgain, Refused) as problem:
+        says = f"a trace could not be stored: {problem}; look at the server's log"
+        raise Wrong(f"{says}{_delete(chain, '; the probe was to be deleted')}") from problem
+    finally:
+        sink.close()
+    chain.stored_in = time.monotonic() - began
+    return f"trace {chain.trace_id} stored"
+
+
+def read_back(chain: Chain) -> str:
+    """Check that the server returns the trace, and deletes it on request."""
+    from mlflow_middleware import mlflow_bridge
+
+    _need_trace(chain)
+    try:
+        status, answer = ask(chain, "GET", f"{_TRACES}/{chain.trace_id}")
+        info = answer["trace"]["trace_info"] if status == 200 else {}
+        if info.get("tags", {}).get(mlflow_bridge.keys.NAME) != PROBE:
+            raise Wrong(
+                f"{chain.shown_uri} took the trace, and does not give it back (status {status}); does this "
+                "user have the permission to read the experiment, and do all replicas share one database?"
+            )
+    except Wrong as problem:
+        raise Wrong(f"{problem}{_delete(chain, '; the probe was to be deleted')}") from problem
+    return "found as written, and deleted again" + _delete(chain)
+
+
+def latency(chain: Chain) -> str:
+    """Report how long an answer and a trace took; requests never wait for them."""
+    _need_trace(chain)
+    answered, stored = milliseconds(chain.answered_in), milliseconds(chain.stored_in)
+    return f"{answered} for an answer, {stored} to store a trace; no request waits for it"
+
+
+def clean_up(chain: Chain) -> str:
+    """Delete the probe when the time is over, within `LAST_TIME`; returns what to report if it may be stored."""
+    if not chain.may_be_left:
+        return ""
+    reports: list[str] = []
+    last = threading.Thread(target=lambda: reports.append(_delete(chain, timeout=LAST_TIME)), daemon=True)
+    last.start()
+    last.join(LAST_TIME)
+    if reports == [""]:
+        return f"; the probe {chain.trace_id} has been deleted"
+    return f"; the probe may be there: delete {chain.trace_id} by hand"
+
+
+def _delete(chain: Chain, done: str = "", timeout: float = ANSWER_TIME) -> str:
+    """Delete the probe; returns what to report if that has failed, after what was ``done``."""
+    body = {"experiment_id": chain.experiment_id, "request_ids": [chain.trace_id]}
+    try:
+        status, _ = ask(chain, "POST", _DELETE, json=body, timeout=timeout)
+        problem = "" if status == 200 else f"status {status}"
+    except Wrong as no_answer:
+        problem = str(no_answer)
+    chain.may_be_left = bool(problem)
+    return f"{done} - but that has failed ({problem}): delete {chain.trace_id} by hand" if problem else ""
+
+
+def _need_trace(chain: Chain) -> None:
+    chain.need_server()
+    if not chain.trace_id:
+        raise NotNeeded("no trace was written")
+
+
+def _probe() -> Any:
+    """Make a finished trace, opened and ended as a request's is."""
+    from mlflow_middleware import delivery, mlflow_bridge
+
+    finished: list[mlflow_bridge.FinishedTrace] = []
+    ratio = _sampling_ratio()
+    with delivery.capturing(finished.append):
+        for _ in range(MAX_TRIES if 0 < ratio < 1 else 1):
+            root = mlflow_bridge.open_root_span(PROBE, lambda known: None)
+            if root is not None:
+                root.end()
+                break
+    if finished:
+        return finished[0]
+    if 0 < ratio < 1:
+        raise NotNeeded(f"MLFLOW_TRACE_SAMPLING_RATIO={ratio:g}: none of {MAX_TRIES} traces was taken")
+    raise Wrong(
+        "MLflow opens no trace in this process: look at MLFLOW_TRACE_SAMPLING_RATIO and OTEL_SDK_DISABLED, and for "
+        "a call of mlflow.tracing.disable()"
+    )
+
+
+def _sampling_ratio() -> float:
+    """Read MLflow's sampling ratio; 1 if it is not set."""
+    try:
+        return float(os.environ.get("MLFLOW_TRACE_SAMPLING_RATIO") or 1.0)
+    except ValueError:
+        return 1.0

@@ -1,0 +1,88 @@
+"""Steps of ``mlflow-middleware check`` that need no server: MLflow, the settings, the tracking URI, the spool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlflow_middleware import supported
+from mlflow_middleware.commands.check_chain import Chain, NotNeeded, Wrong
+
+
+def client(chain: Chain) -> str:
+    """Check that MLflow can be imported and has a known shape."""
+    from mlflow_middleware import mlflow_bridge
+
+    found = mlflow_bridge.found
+    if found.summary:
+        raise Wrong(found.summary)
+    kind = "slim" if mlflow_bridge.client.is_slim() else "full"
+    untried = ": newer than any that this was tested with" if supported.is_untried(found.version) else ""
+    return f"{found.package} ({kind}) {found.version}{untried} (supported: {supported.in_words()})"
+
+
+def settings(chain: Chain) -> str:
+    """Check that every option is known and well-typed."""
+    from mlflow_middleware.settings import Settings, SettingsError
+
+    try:
+        chain.settings = (chain.load or Settings.load)()
+    except SettingsError as error:
+        raise Wrong(f"{error}; the app does not start with that: correct it") from error
+    chain.is_off = not chain.settings.enabled
+    if chain.is_off:
+        return "valid, but enabled is false: no request is traced"
+    if chain.settings.delivery == "mlflow":
+        return "valid; delivery is 'mlflow': the app sends by MLflow's own exporter, this check by ours"
+    return "valid"
+
+
+def tracking_uri(chain: Chain) -> str:
+    """Check that traces can be sent to the tracking URI."""
+    from mlflow_middleware import mlflow_bridge
+    from mlflow_middleware.delivery.connection import ConnectionProblem, check_address, printable, serves
+
+    is_set = mlflow_bridge.client.is_tracking_uri_set()
+    chain.uri = mlflow_bridge.client.tracking_uri() if is_set else ""
+    if is_set and not serves(chain.uri):
+        raise NotNeeded(f"{printable(chain.uri)} is no server: full mlflow writes there itself")
+    try:
+        check_address(chain.uri)
+    except ConnectionProblem as problem:
+        raise Wrong(str(problem)) from problem
+    return printable(chain.uri)
+
+
+def spool(chain: Chain) -> str:
+    """Check that the spool is writable, and report the traces that it holds."""
+    from mlflow_middleware.delivery.spool import Spool, SpoolFull, SpoolProblem
+
+    directory = chain.settings.spool_dir
+    if directory is None:
+        raise NotNeeded("spool_dir is not set: what cannot be sent waits in memory")
+    spool = Spool(directory, chain.settings.max_spool_bytes)
+    try:
+        spool.check()
+    except SpoolFull as full:  # no failure: the app must be allowed to start to empty it
+        return (
+            f"{full}, and takes nothing more until some of it is sent; raise MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES if "
+            f"that happens again{_leftovers(directory, len(list(spool.files())))}"
+        )
+    except SpoolProblem as problem:
+        raise Wrong(
+            f"{problem}: make it a directory that this user may write to, or set MLFLOW_MIDDLEWARE_SPOOL_DIR to one"
+        ) from problem
+    return f"{directory} can be written{_leftovers(directory, len(list(spool.files())))}"
+
+
+def _leftovers(directory: Path, files: int) -> str:
+    aside = directory / "set-aside"
+    unreadable = len(list(aside.iterdir())) if aside.is_dir() else 0
+    says = ""
+    if files:
+        says += (
+            f"; {files} file{'s' * (files != 1)} of traces still wait{'s' * (files == 1)} there: an app with this "
+            f"spool_dir sends them, or mlflow-middleware replay {directory}"
+        )
+    if unreadable:
+        says += f"; {unreadable} that could not be read: look at them in {aside}, and remove them"
+    return says

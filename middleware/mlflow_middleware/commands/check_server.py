@@ -1,0 +1,86 @@
+"""Steps of ``mlflow-middleware check`` on the server itself: its version, our credentials, the experiment."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from mlflow_middleware.commands.check_chain import ANSWER_TIME, Chain, NotNeeded, Wrong
+from mlflow_middleware.commands.check_network import proxy_remedy
+
+if TYPE_CHECKING:  # the first step imports it: that takes a second, and may be what fails
+    from mlflow_middleware.delivery.connection import ConnectionProblem
+
+OLDEST_SERVER = (3, 4)
+"""The first MLflow server that accepts spans by OTLP."""
+
+_CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_AUTH", "DATABRICKS_TOKEN")
+
+
+def version(chain: Chain) -> str:
+    """Check that the server is new enough."""
+    chain.need_server()
+    content, text = chain.answer.headers.get("Content-Type", ""), chain.answer.text.strip()
+    match = re.match(r"(\d+)\.(\d+)", text)
+    if chain.answer.status_code == 200 and match:
+        if (int(match[1]), int(match[2])) < OLDEST_SERVER:
+            raise Wrong(
+                f"{chain.shown_uri} is MLflow {text[:20]}, which does not take spans by OTLP; "
+                "upgrade the server to 3.13 or newer (3.4 is the oldest that can work)"
+            )
+        return f"MLflow {text[:20]}"
+    if chain.answer.status_code == 200 and content.startswith("text/html"):
+        raise Wrong(
+            f"{chain.shown_uri} does not answer like an MLflow server, but with a web page; "
+            "is the address complete, or does a login page stand before it?"
+        )
+    raise NotNeeded(f"the server does not report its version (status {chain.answer.status_code})")
+
+
+def credentials(chain: Chain) -> str:
+    """Check that the server accepts our credentials."""
+    from mlflow_middleware.delivery.connection import ConnectionProblem, NoAccess, resolve_experiment
+
+    chain.need_server()
+    try:
+        chain.experiment_id = resolve_experiment(chain.uri)
+    except NoAccess as problem:
+        raise Wrong(_described(chain, problem)) from problem
+    except ConnectionProblem as problem:
+        chain.experiment_problem = problem
+    used = [name for name in _CREDENTIALS if os.environ.get(name)]
+    return f"accepted ({', '.join(used) or 'none are set'})"
+
+
+def experiment(chain: Chain) -> str:
+    """Check that the experiment that the environment names exists, or could be created."""
+    chain.need_server()
+    if chain.experiment_problem is not None:
+        raise Wrong(str(chain.experiment_problem))
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    return f"{name!r}, id {chain.experiment_id}" if name else f"id {chain.experiment_id}"
+
+
+def ask(
+    chain: Chain, method: str, path: str, *, timeout: float = ANSWER_TIME, **kwargs: Any
+) -> tuple[int, dict[str, Any]]:
+    """Ask the server; returns the status and the JSON of its answer.
+
+    Raises:
+        Wrong: There is no such answer.
+    """
+    from mlflow_middleware.delivery import connection
+
+    try:
+        return connection.ask(chain.uri, method, path, timeout=timeout, **kwargs)
+    except connection.ConnectionProblem as problem:
+        raise Wrong(_described(chain, problem)) from problem
+
+
+def _described(chain: Chain, problem: ConnectionProblem) -> str:
+    """Describe a problem, and the proxy that may cause it."""
+    from mlflow_middleware.delivery.connection import Denied
+
+    remedy = proxy_remedy(chain.uri) if isinstance(problem, Denied) else ""
+    return f"{problem}; or a proxy denies it{remedy}" if remedy else str(problem)

@@ -1,0 +1,48 @@
+"""Descriptions of what is wrong with options: the option, what was given, and what is allowed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+ENV_PREFIX = "MLFLOW_MIDDLEWARE_"
+
+
+def unknown_options(given: Collection[str], known: Collection[str]) -> Iterator[str]:
+    """Describe the options, given or in the environment, that do not exist."""
+    yield from (_unknown(name, known) for name in given if name not in known)
+    in_environment = (name[len(ENV_PREFIX) :].lower() for name in os.environ if name.upper().startswith(ENV_PREFIX))
+    yield from (_unknown(name, known) + _from_environment(name) for name in in_environment if name not in known)
+
+
+def ill_typed(detail: Mapping[str, Any], given: Mapping[str, object]) -> str:
+    """Describe a value that its option does not accept.
+
+    Args:
+        detail: One of pydantic's errors.
+        given: The options that do not come from the environment.
+    """
+    name, *inside = (str(part) for part in detail["loc"]) if detail["loc"] else ("settings",)
+    place = f"{name}[{', '.join(inside)}]" if inside else name
+    source = "" if name in given else _from_environment(name)
+    value = "" if "hmac" in name or "secret" in name else f", not {shortened(detail.get('input'))}"
+    return f"option {place!r}{source}: {detail['msg'][:1].lower()}{detail['msg'][1:]}{value}"
+
+
+def shortened(value: object) -> str:
+    """Represent a value in at most 100 characters."""
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    import difflib  # takes milliseconds that only a mistake has to pay
+
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "there are: " + ", ".join(known)
+    return f"unknown option {name!r} ({hint})"
+
+
+def _from_environment(name: str) -> str:
+    return f" (from {ENV_PREFIX}{name.upper()})"

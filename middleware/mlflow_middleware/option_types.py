@@ -1,0 +1,106 @@
+"""The types of the options: what each accepts, and how it is written in the environment."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
+
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.identity import Identity
+
+_STATUS_RANGE = re.compile(r"\s*([0-9]{3})\s*(?:-\s*([0-9]{3})\s*)?")
+
+
+def compiled_globs(globs: Iterable[str]) -> re.Pattern[str] | None:
+    """Compile path globs into one pattern; None if there are none."""
+    patterns = "|".join(map(fnmatch.translate, globs))
+    return re.compile(patterns) if patterns else None
+
+
+def _split(value: object) -> object:
+    """Parse a list as written in the environment: JSON, or parts between commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return _json(value, "a list is written a,b or as JSON")
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _split_mapping(value: object) -> object:
+    """Parse a mapping as written in the environment: JSON, or ``key=value`` parts between commas."""
+    if not isinstance(value, str):
+        return value
+    allowed = "a mapping is written key=value,key=value or as JSON"
+    if value.lstrip().startswith("{"):
+        return _json(value, allowed)
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if not all(separator for _, separator, _ in pairs):
+        raise ValueError(allowed)
+    return {key.strip(): text.strip() for key, _, text in pairs}
+
+
+def _json(text: str, allowed: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{allowed} ({error})") from None
+
+
+def _statuses(value: object) -> object:
+    """Expand numbers and ``"500-599"`` ranges to status codes."""
+    parts = _split(value)
+    if isinstance(parts, int) or not isinstance(parts, Iterable):
+        parts = [parts]
+    codes: set[int] = set()
+    for part in parts:
+        match = _STATUS_RANGE.fullmatch(str(part))
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 100 <= first <= last <= 599:
+            raise ValueError("it takes status codes from 100 to 599, and ranges of them as 500-599")
+        codes.update(range(first, last + 1))
+    return codes
+
+
+def _import(value: object) -> object:
+    """Import a callable from its dotted path: ``"shop.tracing.identify"`` or ``"shop.tracing:identify"``."""
+    if not isinstance(value, str):
+        return value
+    module, _, name = value.replace(":", ".").rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"cannot import it: {error}") from error
+
+
+def _is_plain(function: Callable[[Exchange], Any]) -> Callable[[Exchange], Any]:
+    if inspect.iscoroutinefunction(function):
+        raise ValueError("it takes a plain function, not an async one")
+    return function
+
+
+def _not_empty(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not values:
+        raise ValueError("it takes at least one secret")
+    return values
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(_split)]
+TextMapping = Annotated[dict[str, str], BeforeValidator(_split_mapping)]
+ResponseHeaders = Annotated[
+    dict[Literal["request_id", "session_id", "user_id", "trace_id"], HeaderName],
+    BeforeValidator(_split_mapping),
+]
+Statuses = Annotated[frozenset[int], BeforeValidator(_statuses)]
+Secret = Annotated[SecretStr, Field(min_length=16)]
+Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_split), AfterValidator(_not_empty)]
+Identify = Annotated[Callable[[Exchange], Identity | None], BeforeValidator(_import), AfterValidator(_is_plain)]
+Mask = Annotated[Callable[[Exchange], Any], BeforeValidator(_import), AfterValidator(_is_plain)]
