@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
@@ -86,7 +87,7 @@ def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str,
         fields["execution_duration"] = _duration(duration)
     fields["trace_metadata"] = cut(metadata, MAX_METADATA, MAX_METADATA)
     text = _dumps(fields)
-    if "\\ud" in text:  # maybe half a surrogate pair, which is no UTF-8
+    if "\\ud" in text and _HALF.search(text):
         text = _dumps(sendable(fields))
     # MLflow's own JSON has the milliseconds as a number, under a longer name; without them it has null
     differs = len(f'_ms": {duration}') - len(f'": "{_duration(duration)}"') if duration is not None else _NO_DURATION
@@ -94,6 +95,9 @@ def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str,
     stats = f", {stats}" if fields["trace_metadata"] else stats
     return f'{{"trace": {{"trace_info": {text[: -len("}}")]}{stats}}}}}}}}}'.encode()
 
+
+_HALF = re.compile(r"\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]")
+"""Half a surrogate pair in JSON, which is no text that UTF-8 can hold."""
 
 _NO_DURATION = len(', "execution_duration_ms": null')
 
