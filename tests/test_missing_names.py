@@ -64,7 +64,7 @@ def outcomes(stored: Traces, tmp_path_factory: pytest.TempPathFactory) -> list[O
 def test_every_app_starts_and_answers(outcomes: list[Outcome]) -> None:
     """Whichever name is missing."""
     assert len(outcomes) > 80
-    assert [(each.name, each.error) for each in outcomes if each.answer != "answered"] == []
+    assert [(each.name, each.error) for each in outcomes if each.answer != "answered answered answered"] == []
 
 
 def test_it_is_said_once(outcomes: list[Outcome]) -> None:
@@ -114,3 +114,33 @@ def test_no_log_is_left_behind_by_the_bridge(tmp_path: Path) -> None:
     )
 
     assert (done.stdout, done.stderr) == ("'' EVERYTHING\n", "")
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "OTEL_TRACES_SAMPLER=always_off",
+        "OTEL_SDK_DISABLED=true",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=http://127.0.0.1:1",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=1",
+        "MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false",
+        "MLFLOW_TRACE_SAMPLING_RATIO=0",
+        "MLFLOW_TRACE_TIMEOUT_SECONDS=5",
+        "MLFLOW_TRACKING_URI=databricks",
+    ],
+)
+def test_the_environment_is_no_misfit(variable: str, tmp_path: Path) -> None:
+    """What an operator sets for MLflow and OpenTelemetry has no part in whether MLflow fits."""
+    program = "from mlflow_middleware import mlflow_bridge as b; print(b.found.level.name, b.found.why)"
+    name, _, value = variable.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=clean_environment(**{name: value}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+
+    assert (done.stdout, done.stderr) == ("EVERYTHING \n", "")

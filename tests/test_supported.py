@@ -53,7 +53,7 @@ def test_the_line_names_the_range(level: Level, version: str, says: str) -> None
     """For a client that is too old and for one that has changed: which was found, which are supported, and the cure."""
     told = Found(level, "mlflow-tracing", version, "missing: x").summary
 
-    words = (f"mlflow-tracing {version}", says, supported.in_words(), supported.REQUIREMENT)
+    words = (f"mlflow-tracing {version}", says, supported.in_words(), supported.requirement())
     assert [word for word in words if word not in told] == []
     assert "\n" not in told
 

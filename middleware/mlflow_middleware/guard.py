@@ -27,7 +27,7 @@ def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            report(function.__qualname__, error)
+            report(getattr(function, "__qualname__", repr(function)), error)
             return None
 
     return wrapper

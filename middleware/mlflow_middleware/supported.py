@@ -10,8 +10,10 @@ FLOOR = (3, 11)
 CEILING = (3, 18)
 """The newest. One after it may work, but nobody has tried."""
 
-REQUIREMENT = f"mlflow-tracing>={FLOOR[0]}.{FLOOR[1]},<{CEILING[0]}.{CEILING[1] + 1}"
-"""What to install where another version is in the way."""
+
+def requirement(package: str = "mlflow-tracing") -> str:
+    """What pip is to be asked for, if another version of a package of MLflow's is in the way."""
+    return f"{package or 'mlflow-tracing'}>={_text(FLOOR)},<{CEILING[0]}.{CEILING[1] + 1}"
 
 
 def in_words() -> str:

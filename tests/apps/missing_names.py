@@ -101,7 +101,7 @@ def _hide_in_instances(owner: str, name: str) -> None:
 
 
 async def ask(name: str) -> str:
-    """One request to an app with the middleware; returns the answer."""
+    """One request to an app with the middleware, and one to an excluded path; returns the answers."""
     from mlflow_middleware import delivery
     from mlflow_middleware.asgi import TraceMiddleware
 
@@ -121,9 +121,23 @@ async def ask(name: str) -> str:
     ids = {b"x-request-id": name, b"x-session-id": "s-1", b"x-user-id": "jane"}
     headers = [(key, value.encode()) for key, value in ids.items()]
     scope = {"type": "http", "method": "POST", "path": "/ask", "headers": headers, "query_string": b""}
-    await TraceMiddleware(app, tags={"plan": "pro"})(scope, receive, send)
+    traced = TraceMiddleware(app, tags={"plan": "pro"})
+    await traced(scope, receive, send)
+    await traced({**scope, "path": "/health", "headers": []}, receive, send)
     delivery.flush(5)
-    return str(b"".join(each.get("body", b"") for each in sent).decode())
+    return " ".join(each["body"].decode() for each in sent if "body" in each)
+
+
+def ask_wsgi() -> str:
+    """The excluded path of a WSGI app."""
+    from mlflow_middleware.wsgi import TraceMiddleware
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"answered"]
+
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/health", "SERVER_NAME": "here", "SERVER_PORT": "80"}
+    return b"".join(TraceMiddleware(app)(environ, lambda *args: print)).decode()
 
 
 def run(owner: str, name: str, number: int, folder: Path) -> None:
@@ -133,7 +147,7 @@ def run(owner: str, name: str, number: int, folder: Path) -> None:
     logging.basicConfig(filename=log, format="%(name)s: %(message)s", force=True)
     try:
         hide(owner, name)
-        outcome["answer"] = asyncio.run(ask(f"n-{number}"))
+        outcome["answer"] = f"{asyncio.run(ask(f'n-{number}'))} {ask_wsgi()}"
         from mlflow_middleware import mlflow_bridge
 
         outcome["level"] = mlflow_bridge.found.level.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mlflow_middleware.guard import guarded
 from mlflow_middleware.mlflow_bridge import keys as keys
 from mlflow_middleware.mlflow_bridge.address import Address as Address
 from mlflow_middleware.mlflow_bridge.common import Common as Common
@@ -35,10 +36,22 @@ tracing, client, found = load()
 
 open_root_span = tracing.open_root_span
 in_common = tracing.in_common
-silence = tracing.silence
 leave = tracing.leave
 resume = tracing.resume
 current_span = tracing.current_span
+
+
+_silence = guarded(tracing.silence)
+
+
+def silence() -> Undo:
+    """Make every MLflow span opened from here a no-op; returns what undoes it, in the same context. Never raises."""
+    undo = _silence()
+    return guarded(undo) if undo else _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 def found_traces(reply: dict[str, Any]) -> list[TraceInfo]:

@@ -41,7 +41,7 @@ def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeo
             for span in scope.spans
         ]
     )
-    if is_databricks(tracking_uri):
+    if is_databricks(tracking_uri) and info.tags.get("mlflow.artifactLocation", "").startswith("dbfs:"):
         _upload_to_workspace(tracking_uri, info, data, timeout)
         return
     for span in data.spans:
@@ -50,15 +50,17 @@ def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeo
 
 
 def _upload_to_workspace(tracking_uri: str, info: TraceInfo, data: TraceData, timeout: float) -> None:
-    """Upload to a workspace's storage. MLflow's own way there retries for minutes: only Azure's protocols take it."""
+    """Upload to a workspace's storage. MLflow's own way there retries for minutes: only one of Azure's takes it."""
     path = f"/api/2.0/mlflow/traces/{info.trace_id}/credentials-for-data-upload"
     answer = request(tracking_uri, "GET", path, timeout=timeout)
     answer.raise_for_status()
     signed = answer.json()["credential_info"]
-    if signed["type"] not in ("AWS_PRESIGNED_URL", "GCP_SIGNED_URL"):
+    if signed["type"] == "AZURE_ADLS_GEN2_SAS_URI":
         TracingClient(tracking_uri)._upload_trace_data(info, data)
         return
     headers = {header["name"]: header["value"] for header in signed.get("headers", ())}
+    if signed["type"] == "AZURE_SAS_URI":  # https://learn.microsoft.com/rest/api/storageservices/put-blob
+        headers["x-ms-blob-type"] = "BlockBlob"
     body = json.dumps(data.to_dict(), default=str, ensure_ascii=False).encode()
     requests.put(signed["signed_uri"], data=body, headers=headers, timeout=timeout).raise_for_status()
 

@@ -22,6 +22,9 @@ _isolated: ContextVar[Context] = getattr(
 """Where MLflow keeps its own current span. Its own functions read the environment each time, 15 us, and OpenTelemetry's
 are 1 us for a request's eight steps in and out."""
 
+if not isinstance(_isolated, ContextVar):
+    raise TypeError("MLflow's current span is not kept in a context variable")
+
 _is_isolated = False
 
 

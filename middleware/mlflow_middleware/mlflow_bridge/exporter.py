@@ -198,9 +198,6 @@ class FinishedRequest(FinishedTrace):
 
 
 MAX_OUTLIVED = 1000
-
-
-MAX_OUTLIVED = 1000
 """Traces, delivered but for spans that are still open, that are kept so that such a span finds its trace."""
 
 

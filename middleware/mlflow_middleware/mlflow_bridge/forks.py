@@ -34,6 +34,3 @@ def _unlock_imports() -> None:
 def _unlock_provider() -> None:
     for once in (provider.provider._isolated_tracer_provider_once, provider.provider._global_provider_init_once):
         once._Once__lock = threading.Lock()
-
-
-# --- the tracking server ---------------------------------------------------------------------------------------

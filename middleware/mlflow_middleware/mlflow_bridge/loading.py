@@ -45,13 +45,13 @@ class Found:
     def summary(self) -> str:
         """The one line for the log; empty if nothing needs to be said."""
         name = f"{self.package} {self.version}" if self.package else "no MLflow"
-        cure = f"Install a newer mlflow-middleware, or pip install '{supported.REQUIREMENT}'."
+        cure = f"Install a newer mlflow-middleware, or pip install '{supported.requirement(self.package)}'."
         if self.level is Level.EVERYTHING:
             if not supported.is_too_old(self.version):
                 return ""
             return (
                 f"{name} is older than MLflow {supported.in_words()}, which this mlflow-middleware supports: traces "
-                f"may be incomplete or missing. pip install '{supported.REQUIREMENT}'."
+                f"may be incomplete or missing. pip install '{supported.requirement(self.package)}'."
             )
         unfit = f"{name} does not fit this mlflow-middleware, which supports MLflow {supported.in_words()} ({self.why})"
         if self.level is Level.NOTHING:
@@ -59,7 +59,7 @@ class Found:
         return (
             f"{unfit}: requests are traced with MLflow's public functions, and its own exporter stays in place. Off "
             "are delivery by mlflow-middleware (its queue, spool, retries and counts), keep_errors, keep_slower_than, "
-            f"trust_incoming_trace, captured_traces and silence on excluded paths. {cure}"
+            f"trust_incoming_trace, captured_traces and silence in requests that are not traced. {cure}"
         )
 
 
@@ -83,14 +83,14 @@ def _module(name: str) -> Tracing:
 def _client() -> tuple[Client, str]:
     try:
         return cast(Client, importlib.import_module(f"{__package__}.tracking_client")), ""
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return no_client, _in_a_line(error)
 
 
 def _problem_of(attempt: Callable[[], str]) -> str:
     try:
         return attempt()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module that ends the process when it is imported ends no app
         return _in_a_line(error)
 
 
@@ -124,6 +124,6 @@ def installed() -> tuple[str, str]:
     return "", ""
 
 
-def _in_a_line(error: Exception) -> str:
+def _in_a_line(error: BaseException) -> str:
     text = re.sub(r" \(\S*\)$", "", str(error))  # where a module is that lacks a name
     return " ".join(f"{type(error).__name__}: {text}".split())[:300]

@@ -95,7 +95,7 @@ TRACING = (
     # MLflow: the slim package and forks
     Name("mlflow.tracking._tracking_service.utils", "_get_default_tracking_uri", "3.7", "fails in the slim package"),
     Name("mlflow.tracing.provider:provider", "_isolated_tracer_provider_once", "3.6", "unlocked in a forked child"),
-    Name("mlflow.tracing.provider:provider", "_global_provider_init_once", "3.6", "unlocked in a forked child"),
+    Name("mlflow.tracing.provider:provider", "_global_provider_init_once", "3.9", "unlocked in a forked child"),
     Name("mlflow.tracing.provider:provider.once", "_Once__lock", "3.6", "unlocked in a forked child"),
     Name("_frozen_importlib", "_module_locks", "3.10", "forgotten in a forked child (CPython)", True),
     # OpenTelemetry's SDK
@@ -172,11 +172,18 @@ def _sample_span() -> Any:
 @functools.cache
 def _sample_tracer() -> Any:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
     from mlflow_middleware.mlflow_bridge.ids import CountingIds
 
-    provider = TracerProvider(resource=Resource.get_empty(), shutdown_on_exit=False, id_generator=CountingIds())
+    provider = TracerProvider(  # nothing of it is left to the environment
+        sampler=ALWAYS_ON,
+        resource=Resource.get_empty(),
+        shutdown_on_exit=False,
+        id_generator=CountingIds(),
+        span_limits=SpanLimits(max_span_attributes=128),
+    )
     return provider.get_tracer("sample")
 
 

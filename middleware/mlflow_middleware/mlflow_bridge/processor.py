@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
 from mlflow_middleware.mlflow_bridge.tracking_client import is_slim
 from mlflow_middleware.mlflow_bridge.uris import is_databricks
 
+logger = logging.getLogger("mlflow_middleware")
+
 SCOPE = "mlflow_middleware"
 """The instrumentation scope of the root spans of requests."""
 
@@ -48,9 +51,15 @@ class Processor(BaseMlflowSpanProcessor):
     the end of a trace to the sender.
     """
 
-    def __init__(self, tracking_uri: str, put: Callable[[FinishedTrace], None], queue: object) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        put: Callable[[FinishedTrace], None],
+        queue: object,
+        exports_metrics: bool | None = None,
+    ) -> None:
         exporter = Exporter(tracking_uri, put, queue, self._finalize)
-        self._exports_metrics = provider.should_export_otlp_metrics()
+        self._exports_metrics = provider.should_export_otlp_metrics() if exports_metrics is None else exports_metrics
         super().__init__(exporter, export_metrics=self._exports_metrics)
         context.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
         self._is_slim = is_slim()
@@ -88,7 +97,7 @@ class Processor(BaseMlflowSpanProcessor):
             return tags
         return {**(get_configured_trace_tags() or {}), keys.NAME: span.name}
 
-    def _start_trace(self, root_span: Span) -> TraceInfo:
+    def _register_trace(self, root_span: Span) -> TraceInfo:
         begun = being_made()
         info = begun.info(begun.experiment_id) if begun else self._info_of(root_span)
         self._manager.register_trace(root_span.context.trace_id, info)
@@ -152,7 +161,7 @@ class Processor(BaseMlflowSpanProcessor):
             if trace_id is None:
                 return
         if trace_id is None:
-            trace_id = self._start_trace(span).trace_id
+            trace_id = self._register_trace(span).trace_id
         is_ours = span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE
         live = create_mlflow_span(span, trace_id, keys.CHAIN if is_ours else None)
         if is_ours:
@@ -164,10 +173,17 @@ class Processor(BaseMlflowSpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         if self._exports_metrics:
-            self.record_metrics_for_span(span)
+            self._record_metrics(span)
         if is_local_root(span):
             _set_last_active_trace_id(self._manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id))
         self.span_exporter.export((span,))  # which makes no requests that would have to be kept from being traced
+
+    def _record_metrics(self, span: ReadableSpan) -> None:
+        try:
+            self.record_metrics_for_span(span)
+        except ImportError as error:
+            self._exports_metrics = False
+            logger.warning("no metrics of spans are exported, as OTEL_EXPORTER_OTLP_..._ENDPOINT asks: %s", error)
 
     def _finalize(self, trace: Any) -> None:
         """Bring the trace info up to date with the root; what MLflow does when the root ends."""

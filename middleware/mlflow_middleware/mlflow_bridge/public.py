@@ -54,27 +54,36 @@ silence = nothing.silence
 
 logger = logging.getLogger("mlflow_middleware")
 
-_start_lock = threading.Lock()
-_experiment_thread: threading.Thread | None = None
+_known: threading.Event | None = None
+"""Set when the experiment that the environment names has been found; None if it names none."""
+
+_open: set[PublicRoot] = set()
+"""The roots that have not ended: a response that nobody closes must not end one by being collected."""
 
 
 def start(accepts: Callable[[str], bool], put: Callable[[Any], None], queue: object) -> None:
     """See `Tracing`. MLflow's exporter stays in place."""
-    global _experiment_thread  # noqa: PLW0603 - one for each process
-    chosen = {"MLFLOW_EXPERIMENT_NAME": "experiment_name", "MLFLOW_EXPERIMENT_ID": "experiment_id"}
-    given = {argument: os.environ[name] for name, argument in chosen.items() if os.environ.get(name)}
-    with _start_lock:
-        if _experiment_thread is not None or not given:
-            return
-        known = threading.Event()
-        _experiment_thread = threading.Thread(target=_set_experiment, args=(given, known), daemon=True)
-        _experiment_thread.start()
-    known.wait(START_UP)
+    if _known is None and any(map(os.environ.get, _NAMED_BY)):
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_look_for_experiment)
+        _look_for_experiment().wait(START_UP)
 
 
-def _set_experiment(given: Mapping[str, str], known: threading.Event) -> None:
-    """The slim package fails on MLflow's two variables whenever a span is started, and not on this call."""
-    argument, value = next(iter(given.items()))
+_NAMED_BY = {"MLFLOW_EXPERIMENT_NAME": "experiment_name", "MLFLOW_EXPERIMENT_ID": "experiment_id"}
+"""The variables that name the experiment, and what ``mlflow.set_experiment`` calls them."""
+
+
+def _look_for_experiment() -> threading.Event:
+    """Have the experiment found by a thread: each span that MLflow has to find it for fails in the slim package, and in
+    the full one each waits for the server."""
+    global _known  # noqa: PLW0603 - one for each process
+    _known = known = threading.Event()
+    threading.Thread(target=_set_experiment, args=(known,), daemon=True).start()
+    return known
+
+
+def _set_experiment(known: threading.Event) -> None:
+    argument, value = next((each, os.environ[name]) for name, each in _NAMED_BY.items() if os.environ.get(name))
     is_logged = False
     while True:
         try:
@@ -104,7 +113,9 @@ def flush(timeout: float) -> bool:
 def open_root_span(
     name: str, describe: Describe, *, remote: SpanIds | None = None, adopt_remote: bool = False
 ) -> RootSpan | None:
-    """See `Tracing`. A caller's span is neither parent nor link."""
+    """See `Tracing`. A caller's span is neither parent nor link. No request waits for the experiment to be found."""
+    if _known is not None and not _known.is_set():
+        return None
     root = PublicRoot(name, describe)
     return root if root.is_recording else None
 
@@ -122,30 +133,25 @@ class _Value(NamedTuple):
 
 
 class PublicRoot:
-    """A `RootSpan` by ``mlflow.start_span``, in a context of its own, of which `attach` makes the span current."""
+    """A `RootSpan` by ``mlflow.start_span``, in an empty context, of which `attach` makes the span current."""
 
     def __init__(self, name: str, describe: Describe) -> None:
-        self._describe: Describe | None = describe
         self._began = time.time_ns()
         self._failed = False
-        self._tags: dict[str, str] = {}
-        self._metadata: dict[str, str] = {}
-        self._client_request_id: str | None = None
-        before = contextvars.copy_context()
-        self._context = contextvars.copy_context()
+        self._context = contextvars.Context()
         self._manager: Any = mlflow.start_span(name=name, span_type=keys.CHAIN)
         self._span: Any = self._context.run(self._manager.__enter__)
-        self._values = [
-            _Value(variable, value)
-            for variable, value in self._context.items()
-            if variable not in before or before[variable] is not value
-        ]
+        self._values = [_Value(variable, value) for variable, value in self._context.items()]
         self.trace_id: str = str(self._span.trace_id)
+        if self.is_recording:
+            _open.add(self)
+            if said := describe({}):
+                self.add(said)
 
     @property
     def is_recording(self) -> bool:
-        """Whether MLflow traces it; its span that does nothing has no trace id of MLflow's kind."""
-        return self.trace_id.startswith("tr-")
+        """Whether MLflow traces it."""
+        return not self.trace_id.startswith("MLFLOW_NO_OP")
 
     def attach(self) -> Entered:
         return resume(self._values)
@@ -157,9 +163,8 @@ class PublicRoot:
         common = said.common
         name = said.name or (common.name if common else None)
         named = {keys.NAME: name} if name else {}
-        self._tags = {**named, **(common.tags if common else {}), **said.tags, **self._tags}
-        self._metadata = {**said.metadata, **self._metadata}
-        self._client_request_id = self._client_request_id or said.client_request_id
+        tags = {**named, **(common.tags if common else {}), **said.tags}
+        self.update_trace(tags, said.metadata, said.client_request_id)
         self.set_attributes({**(common.attributes if common else {}), **said.attributes})
         if said.error is not None:
             self._set_error()
@@ -178,12 +183,11 @@ class PublicRoot:
         metadata: Mapping[str, str] | None = None,
         client_request_id: str | None = None,
     ) -> None:
-        self._tags.update(tags or {})
-        self._metadata.update(metadata or {})
-        self._client_request_id = client_request_id or self._client_request_id
+        given = {"tags": tags, "metadata": metadata, "client_request_id": client_request_id}
+        self._context.run(mlflow.update_current_trace, **{name: value for name, value in given.items() if value})
 
     def metadata(self, key: str) -> str | None:
-        return self._metadata.get(key)
+        return None  # MLflow's public functions do not tell
 
     @property
     def failed(self) -> bool:
@@ -196,24 +200,14 @@ class PublicRoot:
         return False
 
     def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
-        self._context.run(self._finish)
+        _open.discard(self)
+        self._context.run(self._manager.__exit__, None, None, None)
 
     def hold(self) -> bool:
         return False
 
     def release(self) -> None:
         pass
-
-    def _finish(self) -> None:
-        try:
-            describe, self._describe = self._describe, None
-            if describe and (said := describe(self._metadata)):
-                self.add(said)
-            mlflow.update_current_trace(
-                tags=self._tags, metadata=self._metadata, client_request_id=self._client_request_id
-            )
-        finally:
-            self._manager.__exit__(None, None, None)
 
     def _set_error(self) -> None:
         self._failed = True
@@ -227,7 +221,8 @@ class PublicRoot:
         usage = {keys.USAGE: dict(contents.usage)} if contents.usage else {}
         self.set_attributes({**contents.attributes, **usage})
         previews = {"request_preview": contents.inputs, "response_preview": contents.outputs}
-        mlflow.update_current_trace(**{name: _preview(written) for name, written in previews.items() if written})
+        given = {name: _preview(written) for name, written in previews.items() if written}
+        self._context.run(mlflow.update_current_trace, **given)
 
 
 def _preview(written: Written) -> str:
@@ -246,7 +241,9 @@ class TracesInside:
         around = mlflow.tracing.context(metadata=self._metadata, tags=self._tags)
         before, inside = contextvars.copy_context(), contextvars.copy_context()
         inside.run(around.__enter__)
-        return resume([_Value(key, value) for key, value in inside.items() if before.get(key) is not value])
+        values = [_Value(key, value) for key, value in inside.items() if before.get(key) is not value]
+        inside.run(around.__exit__, None, None, None)
+        return resume(values)
 
     def update_trace(
         self,

@@ -1,0 +1,170 @@
+"""Requests traced with MLflow's public functions only, as where the rest of MLflow has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Mapping
+
+import mlflow
+import pytest
+from mlflow.entities import Trace
+
+from mlflow_middleware.mlflow_bridge import public
+from mlflow_middleware.mlflow_bridge.common import Common
+from mlflow_middleware.mlflow_bridge.root_span import Contents, Description, RootSpan, Unread, Written
+
+
+def describe(name: str) -> Description:
+    """What a request says when it begins."""
+    metadata = {"mlflow.trace.session": name}
+    return Description({"url.path": f"/{name}"}, dict(metadata), metadata, f"r-{name}", common=Common("POST", {}, {}))
+
+
+def outcome() -> Description:
+    """What a request says at its end."""
+    contents = Contents(Written('{"a": 1}', "one"), Written('"b"', "two"), None, {})
+    return Description({"http.route": "/x"}, {"plan": "pro"}, {}, name="POST /x", unread=Unread(lambda: contents, 0))
+
+
+def opened(name: str) -> RootSpan:
+    """A root that is recorded."""
+
+    def described(metadata: Mapping[str, str]) -> Description:
+        return describe(name)
+
+    root = public.open_root_span("POST", described)
+    assert root is not None
+    return root
+
+
+def end(root: RootSpan) -> None:
+    """End one as a request does."""
+    root.add(outcome())
+    root.end()
+
+
+def test_a_request_has_all(traces: list[Trace]) -> None:
+    """Identity, tags, inputs, outputs and previews."""
+    end(opened("s-1"))
+
+    (trace,) = traces
+    (root,) = trace.data.spans
+    assert (root.inputs, root.outputs, root.attributes["url.path"]) == ({"a": 1}, "b", "/s-1")
+    assert (trace.info.request_preview, trace.info.response_preview) == ("one", "two")
+    assert (trace.info.client_request_id, trace.info.trace_metadata["mlflow.trace.session"]) == ("r-s-1", "s-1")
+    assert (trace.info.tags["plan"], trace.info.tags["mlflow.traceName"]) == ("pro", "POST /x")
+
+
+def test_children_nest_and_nothing_stays_current(traces: list[Trace]) -> None:
+    """Also when the request is entered in several steps, in contexts of their own."""
+    root = opened("s-1")
+    for step in ("first", "second"):
+
+        def take(name: str) -> None:
+            entered = root.attach()
+            with mlflow.start_span(name):
+                pass
+            public.leave(entered)
+
+        contextvars.copy_context().run(take, step)
+        assert mlflow.get_current_active_span() is None
+    end(root)
+
+    (trace,) = traces
+    parent, *children = trace.data.spans
+    assert [child.name for child in children] == ["first", "second"]
+    assert {child.parent_id for child in children} == {parent.span_id}
+
+
+def test_requests_at_once_keep_apart(traces: list[Trace]) -> None:
+    """Each trace has its own session and its own child."""
+
+    async def request(number: int) -> None:
+        root = opened(f"s-{number}")
+        entered = root.attach()
+        await asyncio.sleep(0)
+        with mlflow.start_span(f"child {number}"):
+            await asyncio.sleep(0)
+        public.leave(entered)
+        end(root)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(request(number) for number in range(50)))
+
+    asyncio.run(all_of_them())
+
+    assert len(traces) == 50
+    for trace in traces:
+        number = trace.info.trace_metadata["mlflow.trace.session"].removeprefix("s-")
+        assert [span.name for span in trace.data.spans] == ["POST", f"child {number}"]
+
+
+def test_a_request_inside_an_open_span_is_a_trace_of_its_own(traces: list[Trace]) -> None:
+    """As everywhere: what is open around it is not its parent."""
+    with mlflow.start_span("around"):
+        end(opened("s-1"))
+        end(opened("s-2"))
+
+    sessions = [trace.info.trace_metadata.get("mlflow.trace.session") for trace in traces]
+    assert sorted(map(str, sessions)) == ["None", "s-1", "s-2"]
+
+
+def test_what_the_app_says_stays(traces: list[Trace]) -> None:
+    """The headers' ids were first."""
+    root = opened("from the header")
+    entered = root.attach()
+    mlflow.update_current_trace(metadata={"mlflow.trace.session": "from the app"})
+    public.leave(entered)
+    end(root)
+
+    assert traces[0].info.trace_metadata["mlflow.trace.session"] == "from the app"
+
+
+def test_an_exception_is_recorded(traces: list[Trace]) -> None:
+    """With its type and the state of the trace."""
+    root = opened("s-1")
+    root.fail(ValueError("no"))
+    end(root)
+
+    (trace,) = traces
+    assert str(trace.info.state) == "ERROR"
+    assert trace.data.spans[0].attributes["error.type"] == "ValueError"
+    assert [event.name for event in trace.data.spans[0].events] == ["exception"]
+
+
+def test_traces_inside_a_connection(traces: list[Trace]) -> None:
+    """What is known of a websocket is on each trace opened in it, and on none after it."""
+    inside = public.TracesInside()
+    inside.update_trace({"plan": "pro"}, {"mlflow.trace.session": "s-1"})
+    entered = inside.attach()
+    with mlflow.start_span("one"):
+        pass
+    public.leave(entered)
+    with mlflow.start_span("two"):
+        pass
+
+    assert [trace.info.tags.get("plan") for trace in traces] == ["pro", None]
+
+
+def test_no_request_waits_for_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is looked for, requests are not traced: MLflow would ask the server on their way."""
+    import threading
+
+    known = threading.Event()
+    monkeypatch.setattr(public, "_known", known)
+
+    assert public.open_root_span("POST", lambda metadata: None) is None
+
+
+def test_the_caller_is_told_the_current_span(traces: list[Trace]) -> None:
+    """For ``traceparent``."""
+    root = opened("s-1")
+    entered = root.attach()
+    current = public.current_span()
+    public.leave(entered)
+    end(root)
+
+    assert current is not None
+    assert f"tr-{current.trace_id:032x}" == traces[0].info.trace_id
+    assert public.current_span() is None
