@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # all of it is imported in the first step: that takes a secon
 
     from requests import Response
 
-    from mlflow_middleware.delivery.connection import ConnectionProblem
+    from mlflow_middleware.delivery.rest import ConnectionProblem
     from mlflow_middleware.settings import Settings
 
 TIME_LIMIT = 8.0
@@ -218,7 +218,7 @@ class _Chain:
     def check_uri(self) -> str:
         """The tracking URI is one that traces can be sent to."""
         from mlflow_middleware import mlflow_bridge
-        from mlflow_middleware.delivery.connection import ConnectionProblem, check_address, printable, serves
+        from mlflow_middleware.delivery.rest import ConnectionProblem, check_address, printable, serves
 
         is_set = mlflow_bridge.client.is_tracking_uri_set()
         self.uri = mlflow_bridge.client.tracking_uri() if is_set else ""
@@ -299,7 +299,8 @@ class _Chain:
 
     def credentials(self) -> str:
         """The server lets us in."""
-        from mlflow_middleware.delivery.connection import ConnectionProblem, NoAccess, resolve_experiment
+        from mlflow_middleware.delivery.experiment import resolve_experiment
+        from mlflow_middleware.delivery.rest import ConnectionProblem, NoAccess
 
         self._need_server()
         try:
@@ -324,7 +325,8 @@ class _Chain:
     def write(self) -> str:
         """A trace goes the way that all go."""
         from mlflow_middleware.delivery.encoded import EncodedTrace
-        from mlflow_middleware.delivery.sinks import Refused, TryAgain, sink_for
+        from mlflow_middleware.delivery.replies import PermanentError, RetryableError
+        from mlflow_middleware.delivery.sinks import sink_for
 
         self._need_server()
         probe = EncodedTrace.encode(_probe())
@@ -333,16 +335,16 @@ class _Chain:
         began = time.monotonic()
         try:
             for _ in range(2):  # the second time is for a server that has just turned out to take no spans by OTLP
-                batches = sink.batches
+                apart = sink.sends_spans_apart
                 self._may_be_left = True
-                for outcome in sink.announce(self.experiment_id, [probe]):
+                for outcome in sink.send_infos(self.experiment_id, [probe]):
                     if outcome is not None:
                         raise outcome
-                if batches:
-                    sink.store(self.experiment_id, [probe])
-                if batches == sink.batches:
+                if apart:
+                    sink.send_spans(self.experiment_id, [probe])
+                if apart == sink.sends_spans_apart:
                     break
-        except (TryAgain, Refused) as problem:
+        except (RetryableError, PermanentError) as problem:
             says = f"a trace could not be stored: {problem}; look at the server's log"
             raise Wrong(f"{says}{self._delete('; the probe was to be deleted')}") from problem
         finally:
@@ -401,12 +403,12 @@ class _Chain:
 
     @property
     def _shown(self) -> str:
-        from mlflow_middleware.delivery.connection import printable
+        from mlflow_middleware.delivery.rest import printable
 
         return f"MLFLOW_TRACKING_URI={printable(self.uri)}"
 
     def _need_server(self) -> None:
-        from mlflow_middleware.delivery.connection import serves
+        from mlflow_middleware.delivery.rest import serves
 
         if not serves(self.uri):
             raise NotNeeded("there is no server")
@@ -417,7 +419,7 @@ class _Chain:
             raise NotNeeded("no trace was written")
 
     def _unreachable(self, error: Exception) -> str:
-        from mlflow_middleware.delivery.connection import root_cause
+        from mlflow_middleware.delivery.rest import root_cause
 
         says = f"{self._shown} cannot be reached ({root_cause(error)})"
         if way_round := _way_round_the_proxy(self.uri):
@@ -434,7 +436,7 @@ class _Chain:
     def _ask(
         self, method: str, path: str, *, timeout: float = ANSWER_TIME, **kwargs: Any
     ) -> tuple[int, dict[str, Any]]:
-        from mlflow_middleware.delivery.connection import ConnectionProblem, ask
+        from mlflow_middleware.delivery.rest import ConnectionProblem, ask
 
         try:
             return ask(self.uri, method, path, timeout=timeout, **kwargs)
@@ -443,7 +445,7 @@ class _Chain:
 
     def _told(self, problem: ConnectionProblem) -> str:
         """A problem, and the proxy that may be its cause."""
-        from mlflow_middleware.delivery.connection import Denied
+        from mlflow_middleware.delivery.rest import Denied
 
         way_round = _way_round_the_proxy(self.uri) if isinstance(problem, Denied) else ""
         return f"{problem}; or a proxy denies it{way_round}" if way_round else str(problem)
@@ -578,7 +580,7 @@ def _proxy(uri: str) -> tuple[str, str] | None:
     """The proxy on the way to a server: the variable that names it, and its address without its password."""
     from requests.utils import get_environ_proxies, select_proxy
 
-    from mlflow_middleware.delivery.connection import printable
+    from mlflow_middleware.delivery.rest import printable
 
     if not uri.startswith(("http://", "https://")):
         return None

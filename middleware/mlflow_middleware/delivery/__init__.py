@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.connection import serves
 from mlflow_middleware.delivery.queue import TraceQueue
+from mlflow_middleware.delivery.rest import serves
 from mlflow_middleware.delivery.sender import LOG_INTERVAL, Sender
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.stats import Stats

@@ -14,11 +14,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.connection import ConnectionProblem, printable, resolve_experiment, serves
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.experiment import resolve_experiment
 from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.delivery.queue import MAX_BATCH, TraceQueue
-from mlflow_middleware.delivery.sinks import Refused, Sink, TryAgain, sink_for
+from mlflow_middleware.delivery.replies import PermanentError, RetryableError
+from mlflow_middleware.delivery.rest import ConnectionProblem, printable, serves
+from mlflow_middleware.delivery.sinks import Sink, sink_for
 from mlflow_middleware.delivery.spool import Spool, SpoolProblem
 from mlflow_middleware.delivery.stats import Stats
 from mlflow_middleware.guard import report
@@ -81,7 +83,7 @@ PATIENCE = 5
 LOG_INTERVAL = 30.0
 """Seconds between two log lines about the same trouble."""
 
-_NOT_TRIED = Refused("not tried")
+_NOT_TRIED = PermanentError("not tried")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -341,12 +343,12 @@ class Sender:
             _forget_settled(destination.waiting)
             if destination.waiting:
                 self._send(destination, self._next_batch(destination))
-        except (ConnectionProblem, TryAgain) as problem:
+        except (ConnectionProblem, RetryableError) as problem:
             self._back_off(destination, problem)
             self._to_spool(destination, keep=getattr(problem, "ill", False))
         except Exception as error:
             report("delivery", error)
-            self._back_off(destination, TryAgain(f"sending failed ({type(error).__name__})"))
+            self._back_off(destination, RetryableError(f"sending failed ({type(error).__name__})"))
         else:
             self._recovered(destination)
 
@@ -373,9 +375,9 @@ class Sender:
             trace.unpack()
         try:
             self._announce(destination, experiment_id, [trace for trace in batch if not trace.announced])
-            if destination.sink.batches and (rest := [trace for trace in batch if not trace.settled]):
+            if destination.sink.sends_spans_apart and (rest := [trace for trace in batch if not trace.settled]):
                 self._store(destination, experiment_id, rest)
-        except TryAgain:
+        except RetryableError:
             for trace in batch:
                 trace.pack()
                 self._account(trace)
@@ -387,14 +389,14 @@ class Sender:
     def _announce(self, destination: Destination, experiment_id: str, batch: list[EncodedTrace]) -> None:
         """Send the infos of a batch; where the sink takes no spans by themselves, the spans with them."""
         while batch:
-            problem: TryAgain | None = None
+            problem: RetryableError | None = None
             left = deque(batch)
-            with closing(destination.sink.announce(experiment_id, batch)) as outcomes:
+            with closing(destination.sink.send_infos(experiment_id, batch)) as outcomes:
                 while left and (outcome := self._unlocked(next, outcomes, _NOT_TRIED)) is not _NOT_TRIED:
                     trace = left.popleft()
-                    if isinstance(outcome, Refused):
+                    if isinstance(outcome, PermanentError):
                         self._refused(trace, outcome)
-                    elif isinstance(outcome, TryAgain):
+                    elif isinstance(outcome, RetryableError):
                         problem = problem or outcome
                         if outcome.ill:
                             self._suspect(destination, [trace], outcome)
@@ -409,37 +411,37 @@ class Sender:
         trace.announced = True
         trace.failures = 0
         destination.announced += 1
-        if not destination.sink.batches:
+        if not destination.sink.sends_spans_apart:
             self._delivered(trace)
 
     def _store(self, destination: Destination, experiment_id: str, batch: list[EncodedTrace]) -> None:
         """Store the spans of a batch; one that is refused is halved until the poisonous trace stands alone."""
         try:
-            self._unlocked(destination.sink.store, experiment_id, batch)
-        except Refused as error:
+            self._unlocked(destination.sink.send_spans, experiment_id, batch)
+        except PermanentError as error:
             if len(batch) == 1:
                 if not batch[0].supplement and batch[0].source is None:  # else it may have been there before
-                    self._unlocked(destination.sink.take_back, experiment_id, batch[0])
+                    self._unlocked(destination.sink.delete_info, experiment_id, batch[0])
                 self._refused(batch[0], error)
                 return
             half = len(batch) // 2
             self._store(destination, experiment_id, batch[:half])
             self._store(destination, experiment_id, batch[half:])
             return
-        except TryAgain as problem:
+        except RetryableError as problem:
             destination.batch = max(1, len(batch) // 2)
             if problem.ill:
                 self._suspect(destination, batch, problem)
             raise
         destination.stored += 1
-        if destination.sink.batches:
+        if destination.sink.sends_spans_apart:
             for trace in batch:
                 self._delivered(trace)
         else:  # it has just turned out that this server takes no spans by themselves
             for trace in batch:
                 trace.announced = False
 
-    def _suspect(self, destination: Destination, batch: list[EncodedTrace], problem: TryAgain) -> None:
+    def _suspect(self, destination: Destination, batch: list[EncodedTrace], problem: RetryableError) -> None:
         """The server failed over a batch: smaller ones will show over which trace; it comes last, and is refused in the
         end."""
         if len(batch) > 1:
@@ -486,7 +488,7 @@ class Sender:
 
     # --- how the server is doing ---
 
-    def _back_off(self, destination: Destination, problem: ConnectionProblem | TryAgain) -> None:
+    def _back_off(self, destination: Destination, problem: ConnectionProblem | RetryableError) -> None:
         destination.failures += 1
         asked = min(MAX_RETRY_AFTER, getattr(problem, "after", None) or 0.0)
         destination.retry_at = time.monotonic() + max(asked, self._pause_after(destination.failures))
