@@ -20,8 +20,9 @@ from pathlib import Path
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.rest import serves
-from mlflow_middleware.delivery.sender import LOG_INTERVAL, Sender
+from mlflow_middleware.delivery.sender import Sender
 from mlflow_middleware.delivery.spool import Spool
+from mlflow_middleware.delivery.spooling import LOG_INTERVAL
 from mlflow_middleware.delivery.stats import Stats
 from mlflow_middleware.guard import report
 from mlflow_middleware.settings import Settings
@@ -104,13 +105,13 @@ class Delivery:
         """
         if _captures:  # nothing is sent meanwhile, and what is captured does not wait
             return True
-        if self._queue.unsettled:
+        if self._queue.pending:
             self.start_thread()
         elif not mlflow_bridge.tracing.flush(MAX_FLUSH if timeout is None else timeout):
             return False
-        if self._queue.unsettled and self._thread is None:
+        if self._queue.pending and self._thread is None:
             self._sender.work_until(time.monotonic() + (MAX_FLUSH if timeout is None else timeout))
-        return self._queue.wait_until_settled(timeout)
+        return self._queue.flush(timeout)
 
     def shutdown(self) -> None:
         """Within ``shutdown_timeout``, deliver what waits; spool or count the rest, and say so.
@@ -148,7 +149,7 @@ class Delivery:
 
     def stats(self) -> Stats:
         """The counts as they stand."""
-        return replace(self._stats, waiting=self._queue.unsettled, dropped=dict(self._stats.dropped))
+        return replace(self._stats, waiting=self._queue.pending, dropped=dict(self._stats.dropped))
 
     def _full(self) -> None:
         self._stats.drop("queue full")

@@ -71,7 +71,7 @@ class TrackingServer:
             return
         check(self._uri, response)
         for trace in traces:
-            if trace.outlived:  # by its spans, the server has made the trace longer than its root
+            if trace.has_late_spans:  # by its spans, the server has made the trace longer than its root
                 with contextlib.suppress(RetryableError):
                     post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
 
