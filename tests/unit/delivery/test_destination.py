@@ -1,4 +1,4 @@
-"""One server as a state machine: batches, refusals, pauses, suspicion, the spool and the exit, by a clock of our own."""
+"""One server as a state machine: batches, refusals, pauses, suspicion, the spool and the exit, by a fake clock."""
 
 from __future__ import annotations
 
