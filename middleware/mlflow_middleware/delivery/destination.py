@@ -96,7 +96,7 @@ class Destination:
                 self._spool_at = now + SPOOL_EVERY
                 self._spool(now)
             due = self.due()
-            if due is None or due > now or self.server.retry_at > now:
+            if due is None or due > now:
                 return None
             self._forget_ended()
             if self.experiment_id is None and (not self.pending or self.pending[0].experiment_id is None):

@@ -15,7 +15,7 @@ from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError
 from mlflow_middleware.delivery.sender import Sender
 from mlflow_middleware.delivery.stats import Stats
-from tests.unit.delivery.fakes import Driven, away, finished, spool_in
+from tests.unit.delivery.fakes import SIZE, Driven, away, finished, spool_in
 
 REFUSED = PermanentError("not acceptable")
 
@@ -243,6 +243,22 @@ def test_infos_that_failed_are_sent_one_by_one(driven: Driven) -> None:
     assert driven.server.requests("infos")[3:] == [["a", "b", "c", "d"], ["b"]]
     assert driven.server.requests("spans")[3:] == [["a"], ["b", "c"], ["d"]]
     assert driven.stats == Stats(delivered=11)
+
+
+def test_what_could_not_be_sent_waits_packed(driven: Driven) -> None:
+    """It counts as large as it is by then, and is sent as it was."""
+    info = b'{"a": "' + b"a" * SIZE + b'"}'
+    driven.server.infos = lambda trace_id: RetryableError("away")
+    driven.add("tr-0", info=info)
+    driven.work()
+    (trace,) = driven.destination.pending
+    assert len(trace.info) < SIZE / 10
+    assert driven.queue.bytes == trace.size
+
+    driven.server.infos = lambda trace_id: None
+    driven.wait()
+    assert trace.info == info
+    assert driven.queue.bytes == 0
 
 
 def test_an_error_that_nobody_expected_is_a_failure_like_others(driven: Driven) -> None:
