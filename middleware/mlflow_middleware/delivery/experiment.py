@@ -29,7 +29,7 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
         The experiment's id.
 
     Raises:
-        ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is away.
+        ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is unreachable.
     """
     check_address(tracking_uri)
     if active := mlflow_bridge.client.active_experiment_id():
@@ -67,7 +67,7 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str:
         The experiment's id.
 
     Raises:
-        ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is away.
+        ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is unreachable.
     """
     if not serves(tracking_uri):
         raise ConnectionProblem(

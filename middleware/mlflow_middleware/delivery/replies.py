@@ -37,7 +37,7 @@ P = ParamSpec("P")
 
 
 class RetryableError(Exception):
-    """The server is away, busy or ill; nothing is lost by sending the same again.
+    """The server is unreachable, busy or ill; nothing is lost by sending the same again.
 
     Attributes:
         after: Seconds that the server asked us to wait; None when it did not say.

@@ -80,7 +80,7 @@ def check_address(tracking_uri: str) -> None:
 def ask(
     tracking_uri: str, method: str, path: str, *, timeout: float = REQUEST_TIMEOUT, **kwargs: Any
 ) -> tuple[int, dict[str, Any]]:
-    """One request to the tracking server, and what it says.
+    """Send one request to the tracking server.
 
     Args:
         tracking_uri: The server.
@@ -93,7 +93,7 @@ def ask(
         The status, and the answer's JSON; an error has ``error_code`` and ``message``.
 
     Raises:
-        ConnectionProblem: The server is away, refuses the credentials or is no MLflow server.
+        ConnectionProblem: The server is unreachable, refuses the credentials or is no MLflow server.
     """
     shown = printable(tracking_uri)
     try:

@@ -70,7 +70,8 @@ class Sender:
                 self._round(pause)
                 pause = self._pause()
                 if pause is None and not self._destinations and serves(uri := mlflow_bridge.client.tracking_uri()):
-                    self._destination(uri)  # a wrong address is told at start-up, not with the first request
+                    with self._lock:
+                        self._destination(uri)  # a wrong address is told at start-up, not with the first request
                     pause = 0.0
             except Exception as error:  # the thread must live on: without it nothing is delivered
                 report("delivery", error)

@@ -28,7 +28,7 @@ class Sink(Protocol):
         """Store the spans of many traces; all or nothing.
 
         Raises:
-            RetryableError: See there.
+            RetryableError: The same may be sent again.
             PermanentError: At least one of them is not acceptable.
         """
 

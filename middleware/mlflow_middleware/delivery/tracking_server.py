@@ -105,7 +105,7 @@ class TrackingServer:
         """The answers that come over our own connection; none where MLflow's client has to be asked instead.
 
         Raises:
-            RetryableError: The server is away.
+            RetryableError: The server is unreachable.
         """
         try:
             for answer in connection.post(path, headers, bodies):

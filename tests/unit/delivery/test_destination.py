@@ -70,8 +70,9 @@ def test_a_batch_is_bounded_in_bytes(driven: Driven) -> None:
 def test_a_batch_is_of_one_experiment(driven: Driven) -> None:
     """Traces of another one wait for the next."""
     driven.add("first")
-    driven.add("a", "b", experiment_id="1")
+    driven.add("a", experiment_id="1")
     driven.add("c", experiment_id="2")
+    driven.add("b", experiment_id="1")
     driven.work()
 
     assert driven.server.requests("spans") == [["first"], ["a", "b"], ["c"]]
@@ -169,6 +170,18 @@ def test_pauses_double_within_bounds(driven: Driven, caplog: pytest.LogCaptureFi
         "traces wait: away. Trying again, with up to 30 s between.",
         "traces are sent to http://tracking again",
     ]
+
+
+def test_the_same_trouble_is_logged_again_after_a_recovery(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """And begins with a short pause."""
+    driven.add("tr-0", "tr-1")
+    failures = iter([RetryableError("away"), None, RetryableError("away")])
+    driven.server.infos = lambda trace_id: next(failures, None)
+    driven.work()
+    driven.wait()
+    assert driven.wait() <= 1.25 * MIN_BACKOFF
+
+    assert [message.split(":")[0] for message in caplog.messages] == ["traces wait", "traces are sent to http"] * 2
 
 
 def test_no_two_pauses_are_the_same(driven: Driven) -> None:
