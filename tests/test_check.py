@@ -42,7 +42,7 @@ import atexit
 import sys
 import time
 from mlflow_middleware import cli, mlflow_bridge, settings
-from mlflow_middleware.delivery import connection, encoded, sinks, spool
+from mlflow_middleware.delivery import encoded, experiment, sinks, spool
 began = time.monotonic()
 atexit.register(lambda: print(time.monotonic() - began, file=sys.stderr))
 sys.exit(cli.main(["check", "--json"]))

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
-from mlflow_middleware.delivery.pipeline import Pipeline, Unreadable
+from mlflow_middleware.delivery.pipelined_http import PipelinedConnection, Unreadable
 from mlflow_middleware.mlflow_bridge import Address
 
 pytestmark = pytest.mark.once
@@ -19,7 +19,7 @@ BODIES = [b'{"number": %d}' % number for number in range(12)]
 
 
 @contextmanager
-def answering(pieces: Sequence[bytes]) -> Iterator[Pipeline]:
+def answering(pieces: Sequence[bytes]) -> Iterator[PipelinedConnection]:
     """A pipeline to a server that sends these pieces once it has been asked for something, and then says no more."""
 
     def serve() -> None:
@@ -36,7 +36,9 @@ def answering(pieces: Sequence[bytes]) -> Iterator[Pipeline]:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
-        pipeline = Pipeline(Address("127.0.0.1", listener.getsockname()[1], None, "", {"Host": "here"}), timeout=30)
+        pipeline = PipelinedConnection(
+            Address("127.0.0.1", listener.getsockname()[1], None, "", {"Host": "here"}), timeout=30
+        )
         try:
             yield pipeline
         finally:
@@ -44,7 +46,7 @@ def answering(pieces: Sequence[bytes]) -> Iterator[Pipeline]:
             thread.join()
 
 
-def answers(pipeline: Pipeline) -> list[bytes]:
+def answers(pipeline: PipelinedConnection) -> list[bytes]:
     return [answer.content for answer in pipeline.post("/", {}, BODIES)]
 
 

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlflow_middleware import delivery
-from mlflow_middleware.delivery.connection import DEFAULT_EXPERIMENT
+from mlflow_middleware.delivery.experiment import DEFAULT_EXPERIMENT
 from mlflow_middleware.guard import report
 
 if TYPE_CHECKING:

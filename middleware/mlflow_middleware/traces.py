@@ -25,7 +25,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.connection import ConnectionProblem, ask, find_experiment
+from mlflow_middleware.delivery.experiment import find_experiment
+from mlflow_middleware.delivery.rest import ConnectionProblem, ask
 from mlflow_middleware.identity import clean_text, pseudonym
 from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG
 from mlflow_middleware.settings import Settings

@@ -13,7 +13,7 @@ import time
 import mlflow
 
 from mlflow_middleware import delivery
-from mlflow_middleware.delivery.sender import LATE_SPANS
+from mlflow_middleware.delivery.encoder import LATE_SPANS
 from mlflow_middleware.settings import Settings
 
 

@@ -57,7 +57,7 @@ class Chain:
     @property
     def shown_uri(self) -> str:
         """The tracking URI's variable and value, without a password."""
-        from mlflow_middleware.delivery.connection import printable
+        from mlflow_middleware.delivery.rest import printable
 
         return f"MLFLOW_TRACKING_URI={printable(self.uri)}"
 
@@ -67,7 +67,7 @@ class Chain:
         Raises:
             NotNeeded: The tracking URI is a database or a folder.
         """
-        from mlflow_middleware.delivery.connection import serves
+        from mlflow_middleware.delivery.rest import serves
 
         if not serves(self.uri):
             raise NotNeeded("there is no server")

@@ -41,7 +41,7 @@ def reachability(chain: Chain) -> str:
 
 
 def _unreachable(chain: Chain, error: Exception) -> str:
-    from mlflow_middleware.delivery.connection import root_cause
+    from mlflow_middleware.delivery.rest import root_cause
 
     says = f"{chain.shown_uri} cannot be reached ({root_cause(error)})"
     if remedy := proxy_remedy(chain.uri):
@@ -137,7 +137,7 @@ def _proxy(uri: str) -> tuple[str, str] | None:
     """Find the proxy on the way to a server: the variable that names it, and its address without its password."""
     from requests.utils import get_environ_proxies, select_proxy
 
-    from mlflow_middleware.delivery.connection import printable
+    from mlflow_middleware.delivery.rest import printable
 
     if not uri.startswith(("http://", "https://")):
         return None

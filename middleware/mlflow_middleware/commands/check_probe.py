@@ -26,7 +26,8 @@ _DELETE = "/api/2.0/mlflow/traces/delete-traces"
 def write(chain: Chain) -> str:
     """Send a trace as every trace is sent."""
     from mlflow_middleware.delivery.encoded import EncodedTrace
-    from mlflow_middleware.delivery.sinks import Refused, TryAgain, sink_for
+    from mlflow_middleware.delivery.replies import PermanentError, RetryableError
+    from mlflow_middleware.delivery.sinks import sink_for
 
     chain.need_server()
     probe = EncodedTrace.encode(_probe())
@@ -35,16 +36,16 @@ def write(chain: Chain) -> str:
     began = time.monotonic()
     try:
         for _ in range(2):  # once more for a server that has just turned out to take no spans by OTLP
-            batches = sink.batches
+            apart = sink.sends_spans_apart
             chain.may_be_left = True
-            for outcome in sink.announce(chain.experiment_id, [probe]):
+            for outcome in sink.send_infos(chain.experiment_id, [probe]):
                 if outcome is not None:
                     raise outcome
-            if batches:
-                sink.store(chain.experiment_id, [probe])
-            if batches == sink.batches:
+            if apart:
+                sink.send_spans(chain.experiment_id, [probe])
+            if apart == sink.sends_spans_apart:
                 break
-    except (TryAgain, Refused) as problem:
+    except (RetryableError, PermanentError) as problem:
         says = f"a trace could not be stored: {problem}; look at the server's log"
         raise Wrong(f"{says}{_delete(chain, '; the probe was to be deleted')}") from problem
     finally:

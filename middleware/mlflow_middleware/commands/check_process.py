@@ -39,7 +39,7 @@ def settings(chain: Chain) -> str:
 def tracking_uri(chain: Chain) -> str:
     """Check that traces can be sent to the tracking URI."""
     from mlflow_middleware import mlflow_bridge
-    from mlflow_middleware.delivery.connection import ConnectionProblem, check_address, printable, serves
+    from mlflow_middleware.delivery.rest import ConnectionProblem, check_address, printable, serves
 
     is_set = mlflow_bridge.client.is_tracking_uri_set()
     chain.uri = mlflow_bridge.client.tracking_uri() if is_set else ""

@@ -10,7 +10,7 @@ from mlflow_middleware.commands.check_chain import ANSWER_TIME, Chain, NotNeeded
 from mlflow_middleware.commands.check_network import proxy_remedy
 
 if TYPE_CHECKING:  # the first step imports it: that takes a second, and may be what fails
-    from mlflow_middleware.delivery.connection import ConnectionProblem
+    from mlflow_middleware.delivery.rest import ConnectionProblem
 
 OLDEST_SERVER = (3, 4)
 """The first MLflow server that accepts spans by OTLP."""
@@ -40,7 +40,8 @@ def version(chain: Chain) -> str:
 
 def credentials(chain: Chain) -> str:
     """Check that the server accepts our credentials."""
-    from mlflow_middleware.delivery.connection import ConnectionProblem, NoAccess, resolve_experiment
+    from mlflow_middleware.delivery.experiment import resolve_experiment
+    from mlflow_middleware.delivery.rest import ConnectionProblem, NoAccess
 
     chain.need_server()
     try:
@@ -70,17 +71,17 @@ def ask(
     Raises:
         Wrong: There is no such answer.
     """
-    from mlflow_middleware.delivery import connection
+    from mlflow_middleware.delivery import rest
 
     try:
-        return connection.ask(chain.uri, method, path, timeout=timeout, **kwargs)
-    except connection.ConnectionProblem as problem:
+        return rest.ask(chain.uri, method, path, timeout=timeout, **kwargs)
+    except rest.ConnectionProblem as problem:
         raise Wrong(_described(chain, problem)) from problem
 
 
 def _described(chain: Chain, problem: ConnectionProblem) -> str:
     """Describe a problem, and the proxy that may cause it."""
-    from mlflow_middleware.delivery.connection import Denied
+    from mlflow_middleware.delivery.rest import Denied
 
     remedy = proxy_remedy(chain.uri) if isinstance(problem, Denied) else ""
     return f"{problem}; or a proxy denies it{remedy}" if remedy else str(problem)

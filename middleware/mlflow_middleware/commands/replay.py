@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.connection import ConnectionProblem, check_address
 from mlflow_middleware.delivery.queue import TraceQueue
+from mlflow_middleware.delivery.rest import ConnectionProblem, check_address
 from mlflow_middleware.delivery.sender import Sender
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.stats import Stats

@@ -30,12 +30,14 @@ class EncodedTrace:
         prompts: Name and version of each prompt linked to it.
         attachments: Files taken out of its inputs and outputs, by their ids.
         supplement: Whether it was delivered before, and now comes again with spans that ended late.
-        outlived: Whether one of its spans ended after its root.
+        has_late_spans: Whether one of its spans ended after its root.
         source: The spool file that it was read from.
         held: Bytes that it counts for in the queue.
         raw: Bytes of spans and info, before `pack`.
-        announced: Whether the server has its info.
-        settled: Whether it has come to its end: delivered, spooled or dropped.
+        has_info: Whether the server has its info.
+        ended: Whether it has come to its end: delivered, spooled or dropped.
+        failures: How often the server failed over it, while it was sent alone.
+        passed_at_first_failure: How many others had passed at the first of these failures.
     """
 
     trace_id: str
@@ -45,12 +47,12 @@ class EncodedTrace:
     prompts: Sequence[tuple[str, str]] = ()
     attachments: dict[str, bytes] = field(default_factory=dict)
     supplement: bool = False
-    outlived: bool = False
+    has_late_spans: bool = False
     source: SpoolFile | None = None
     held: int = 0
     raw: int = 0
-    announced: bool = False
-    settled: bool = False
+    has_info: bool = False
+    ended: bool = False
     failures: int = 0
     passed_at_first_failure: int = 0
     _packed: bool = False
@@ -67,7 +69,7 @@ class EncodedTrace:
             content.prompts,
             content.attachments,
             supplement=trace.supplement,
-            outlived=content.outlived,
+            has_late_spans=content.outlived,
             held=trace.size,
         )
 

@@ -233,7 +233,7 @@ def _with_info(trace: EncodedTrace) -> bytes:
         "prompts": trace.prompts,
         "attachments": {key: base64.b64encode(content).decode() for key, content in trace.attachments.items()},
         "supplement": trace.supplement,
-        "outlived": trace.outlived,
+        "outlived": trace.has_late_spans,
     }
     attribute.value.string_value = json.dumps(kept)
     return bytes(request.SerializeToString())
@@ -268,7 +268,7 @@ def _read(path: Path) -> list[EncodedTrace]:
                 [(name, version) for name, version in kept["prompts"]],
                 {key: base64.b64decode(content) for key, content in kept["attachments"].items()},
                 supplement=bool(kept["supplement"]),
-                outlived=bool(kept.get("outlived")),
+                has_late_spans=bool(kept.get("outlived")),
             )
         )
     if not traces:

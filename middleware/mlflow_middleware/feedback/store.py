@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.connection import ConnectionProblem, ask, check_address, resolve_experiment
+from mlflow_middleware.delivery.experiment import resolve_experiment
+from mlflow_middleware.delivery.rest import ConnectionProblem, ask, check_address
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
 from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG
 

@@ -54,11 +54,11 @@ class CountingIds(IdGenerator):
     """Ids that count: the random numbers of an app that has seeded them are left alone."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self.last = 0
 
     def generate_span_id(self) -> int:
         """See ``IdGenerator``."""
-        self._last += 1
-        return self._last
+        self.last += 1
+        return self.last
 
     generate_trace_id = generate_span_id

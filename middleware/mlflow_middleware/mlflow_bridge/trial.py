@@ -20,8 +20,9 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import set_span_in_context
 
-from mlflow_middleware.mlflow_bridge import context
+from mlflow_middleware.mlflow_bridge import context, plain_root
 from mlflow_middleware.mlflow_bridge.ids import CountingIds, Ids
+from mlflow_middleware.mlflow_bridge.mlflow_root import discard
 from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot, Source
 from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
 from mlflow_middleware.mlflow_bridge.root_span import Contents, Description, Unread, Written
@@ -37,9 +38,13 @@ def run() -> None:
     last = mlflow.get_last_active_trace_id()
     config = get_config()
     of_app, config.span_processors = config.span_processors, []  # they are not to see what is tried
+    ids = CountingIds()
     try:
-        _take_requests()
+        _take_requests(ids)
     finally:
+        for number in range(1, ids.last + 1):  # what a failure may have left
+            plain_root.in_flight.pop(number, None)
+            discard(f"tr-{number:032x}", number)
         config.span_processors = of_app
         _set_last_active_trace_id(last)
 
@@ -56,9 +61,8 @@ def _check_signatures() -> None:
     inspect.signature(trace_manager.get_trace_cache_with_timeout).bind()
 
 
-def _take_requests() -> None:
+def _take_requests(ids: CountingIds) -> None:
     finished: list[Any] = []
-    ids = CountingIds()
     processor = Processor("http://localhost", finished.append, None, exports_metrics=False)
     tracer_provider = TracerProvider(
         sampler=ALWAYS_ON,

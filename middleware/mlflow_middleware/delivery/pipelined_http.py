@@ -68,7 +68,7 @@ class Unreadable(Exception):
     """The server answers in a way that only a whole HTTP client understands."""
 
 
-class Pipeline:
+class PipelinedConnection:
     """A connection to one server, opened when it is needed and kept open.
 
     Args:

@@ -1,0 +1,76 @@
+"""A server that takes a trace's spans as a file: a Databricks workspace, or an MLflow server without OTLP."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from requests import HTTPError, RequestException
+
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.replies import (
+    JSON,
+    REQUEST_TIMEOUT,
+    TRACES,
+    Outcome,
+    RetryableError,
+    add_attachments_and_prompts,
+    check,
+    outcome_of,
+    post,
+    retry_after,
+)
+from mlflow_middleware.delivery.rest import printable, root_cause
+
+_NOT_ITS_FAULT = (401, 403, 408, 429, 502, 503, 504)
+"""Answers to an upload that say nothing against what was sent."""
+
+
+class ArtifactServer:
+    """A server that stores a trace's info in its database, and its spans as an artifact: a Databricks workspace.
+
+    Args:
+        tracking_uri: ``databricks``, ``databricks://<profile>``, or an old server's address.
+    """
+
+    sends_spans_apart = False
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+
+    def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
+        """See `Sink`."""
+        for trace in traces:
+            outcome = outcome_of(self._send_one, experiment_id, trace)
+            yield outcome
+            if isinstance(outcome, RetryableError):
+                return
+
+    def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
+        """Do nothing: the spans went with the infos."""
+
+    def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """Do nothing: there are no spans that could be refused later."""
+
+    def close(self) -> None:
+        """Do nothing: it keeps no connection."""
+
+    def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
+        response = post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
+        check(self._uri, response)
+        try:
+            mlflow_bridge.upload_spans(self._uri, response.json(), trace.otlp, timeout=REQUEST_TIMEOUT)
+        except HTTPError as error:  # told without its text, which holds the signed address
+            status = error.response.status_code
+            raise RetryableError(
+                f"{printable(self._uri)} took no spans (status {status})",
+                retry_after(error.response),
+                ill=status not in _NOT_ITS_FAULT,
+            ) from error
+        except RequestException as error:
+            raise RetryableError(
+                f"the storage of {printable(self._uri)} cannot be reached ({root_cause(error)})"
+            ) from error
+        except Exception as error:
+            raise RetryableError(f"{printable(self._uri)} took no spans ({root_cause(error)})", ill=True) from error
+        add_attachments_and_prompts(self._uri, response, trace)

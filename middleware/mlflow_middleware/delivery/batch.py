@@ -1,0 +1,134 @@
+"""One batch on its way to a server: first the infos, then the spans; one that is refused is halved."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlflow_middleware.delivery.actions import Answer, DeleteInfo, SendInfos, SendSpans
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.ledger import Ledger
+from mlflow_middleware.delivery.replies import PermanentError, RetryableError
+from mlflow_middleware.delivery.sinks import Sink
+
+PATIENCE = 5
+"""Failures of one trace, while others pass, after which it counts as refused."""
+
+
+@dataclass(slots=True)
+class Passed:
+    """How much a server has taken so far."""
+
+    infos: int = 0
+    spans: int = 0
+
+
+class Batch:
+    """Some pending traces of one experiment, how far they are, and what each answer means for them.
+
+    In this order a server works half as long as in the other one: it does not have to merge the info into a trace that
+    it has made up from the spans (MLflow 3.17 on SQLite, batches of 256: 15 ms a trace, and 29 ms).
+
+    Args:
+        experiment_id: Where they go.
+        traces: The traces; they stay pending in their destination meanwhile.
+        sink: How the server takes them.
+        ledger: Counts how each of them ends.
+        passed: What the server has taken, of earlier batches too.
+
+    Attributes:
+        problem: Why the batch has to be sent again, if it has to.
+        next_size: How many traces to send at a time after that problem.
+        suspects: Those that the server failed over while they were sent alone.
+    """
+
+    def __init__(
+        self, experiment_id: str, traces: Sequence[EncodedTrace], sink: Sink, ledger: Ledger, passed: Passed
+    ) -> None:
+        self.traces = traces
+        self.problem: RetryableError | None = None
+        self.next_size = 1
+        self.suspects: list[EncodedTrace] = []
+        self._experiment_id = experiment_id
+        self._sink = sink
+        self._ledger = ledger
+        self._passed = passed
+        self._groups = deque([traces] if sink.sends_spans_apart else [])
+        self._refused: tuple[EncodedTrace, PermanentError] | None = None
+
+    def next(self) -> SendInfos | SendSpans | DeleteInfo | None:
+        """What comes next; None when the batch is through. A trace that has ended meanwhile is left out."""
+        if self._refused:
+            return DeleteInfo(self._experiment_id, *self._refused)
+        if infos := [trace for trace in self.traces if not (trace.has_info or trace.ended)]:
+            return SendInfos(self._experiment_id, infos)
+        while self._groups:
+            if group := [trace for trace in self._groups[0] if not trace.ended]:
+                return SendSpans(self._experiment_id, group)
+            self._groups.popleft()
+        return None
+
+    def answered(self, action: SendInfos | SendSpans | DeleteInfo, answer: Answer) -> None:
+        """Take an answer; `SendInfos` has one for each trace, in their order."""
+        if isinstance(action, SendInfos):
+            self._info_answered(action.traces[action.answered], answer)
+            action.answered += 1
+        elif isinstance(action, SendSpans):
+            self._spans_answered(action.traces, answer)
+        else:
+            self._refused = None
+            self._ledger.refused(action.trace, action.error)
+
+    def _info_answered(self, trace: EncodedTrace, answer: Answer) -> None:
+        if isinstance(answer, PermanentError):
+            self._ledger.refused(trace, answer)
+        elif isinstance(answer, RetryableError):
+            self.problem = self.problem or answer
+            if answer.ill:
+                self._suspect(trace, answer)
+        else:
+            trace.has_info = True
+            trace.failures = 0
+            self._passed.infos += 1
+            if not self._sink.sends_spans_apart:
+                self._ledger.delivered(trace)
+
+    def _spans_answered(self, traces: Sequence[EncodedTrace], answer: Answer) -> None:
+        if isinstance(answer, PermanentError):
+            self._spans_refused(traces, answer)
+        elif isinstance(answer, RetryableError):
+            self.problem = answer
+            self.next_size = max(1, len(traces) // 2)
+            if answer.ill and len(traces) == 1:  # smaller batches will show over which trace the server failed
+                self._suspect(traces[0], answer)
+        elif self._sink.sends_spans_apart:
+            self._passed.spans += 1
+            for trace in traces:
+                self._ledger.delivered(trace)
+        else:  # it has just turned out that this server takes no spans apart
+            self._groups.clear()
+            for trace in self.traces:
+                trace.has_info = False
+
+    def _spans_refused(self, traces: Sequence[EncodedTrace], error: PermanentError) -> None:
+        """Halve the batch until the poisonous trace stands alone."""
+        if len(traces) > 1:
+            half = len(traces) // 2
+            self._groups[0] = traces[half:]
+            self._groups.appendleft(traces[:half])
+        elif traces[0].supplement or traces[0].source:  # its info may have been there before
+            self._ledger.refused(traces[0], error)
+        else:
+            self._refused = traces[0], error
+
+    def _suspect(self, trace: EncodedTrace, problem: RetryableError) -> None:
+        """The server failed over this trace alone: it is sent last from now on, and is refused in the end."""
+        passed = self._passed.spans if trace.has_info else self._passed.infos  # where this one fails
+        if not trace.failures:
+            trace.passed_at_first_failure = passed
+        trace.failures += 1
+        if trace.failures >= PATIENCE and passed > trace.passed_at_first_failure:
+            self._ledger.refused(trace, problem)
+        else:
+            self.suspects.append(trace)

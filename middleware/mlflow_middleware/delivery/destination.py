@@ -1,0 +1,211 @@
+"""One tracking server: what is pending for it, how it is doing, and what to ask of it next.
+
+A state machine without a clock, a thread or a connection of its own. Whoever drives it calls `plan` under a lock;
+performs the action without it; and calls, under it again, `answered` for each answer and then `done`. In between,
+`give_up` may spool all that is pending: a trace stays in ``pending`` until it has come to its end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+from mlflow_middleware.delivery.actions import Action, Answer, ResolveExperiment
+from mlflow_middleware.delivery.backoff import MAX_BACKOFF, MIN_BACKOFF, Backoff
+from mlflow_middleware.delivery.batch import Batch, Passed
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.fitting import fitting
+from mlflow_middleware.delivery.ledger import Ledger
+from mlflow_middleware.delivery.replies import RetryableError
+from mlflow_middleware.delivery.rest import ConnectionProblem, printable
+from mlflow_middleware.delivery.sinks import Sink
+from mlflow_middleware.delivery.spooling import Spooling
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes in one request, about, and at least one trace."""
+
+MAX_SENT = 64
+"""Traces that are sent at a time: few enough that an exit in the middle leaves few half-sent, enough that their spans
+cost the server as little as in larger batches."""
+
+SPOOL_EVERY = 1.0
+"""Seconds between two files in the spool while the server is unreachable: what a crash can cost."""
+
+logger = logging.getLogger("mlflow_middleware.delivery")
+
+
+class Destination:
+    """One tracking server, and the traces that are pending for it.
+
+    Args:
+        uri: Its tracking URI.
+        sink: How it takes traces.
+        ledger: Counts how each trace ends.
+        spooling: Where traces go while it is unreachable; None keeps them in memory.
+
+    Attributes:
+        pending: Encoded traces, the oldest first.
+        server: The failures to send.
+        experiment: The failures to find the experiment while nothing was pending.
+        experiment_id: The experiment that the environment names, once it is known.
+    """
+
+    def __init__(self, uri: str, sink: Sink, ledger: Ledger, spooling: Spooling | None = None) -> None:
+        self.uri = uri
+        self.sink = sink
+        self.pending: deque[EncodedTrace] = deque()
+        self.server = Backoff()
+        self.experiment = Backoff()
+        self.experiment_id: str | None = None
+        self._ledger = ledger
+        self._spooling = spooling
+        self._spool_at = 0.0
+        self._batch: Batch | None = None
+        self._batch_size = 1
+        self._passed = Passed()
+
+    # --- what to do, and when ---
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a batch is on its way: `plan` has the next part of it."""
+        return self._batch is not None
+
+    def due(self) -> float | None:
+        """When it wants something; None for never."""
+        if self.pending:
+            return min(self.server.retry_at, self._spool_at) if self._has_to_spool() else self.server.retry_at
+        if self.experiment_id is None:
+            return max(self.server.retry_at, self.experiment.retry_at)
+        return max(self.server.retry_at, self._spooling.look_at) if self._spooling else None
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing is pending, nor was in the spool just now."""
+        return not self.pending and (self._spooling is None or self._spooling.look_at > now)
+
+    def wake(self) -> None:
+        """End each pause between attempts: somebody waits."""
+        self.server.retry_at = self.experiment.retry_at = 0.0
+        if self._spooling:
+            self._spooling.look_at = 0.0
+
+    def plan(self, now: float) -> Action | None:
+        """What to ask of the server now; None for nothing."""
+        if self._batch is None:
+            if self._has_to_spool() and now >= self._spool_at:
+                self._spool_at = now + SPOOL_EVERY
+                self._spool(now)
+            due = self.due()
+            if due is None or due > now:
+                return None
+            self._forget_ended()
+            if self.experiment_id is None and (not self.pending or self.pending[0].experiment_id is None):
+                return ResolveExperiment(is_needed=bool(self.pending))
+            self._begin_batch(now)
+        action = self._batch.next() if self._batch else None
+        if action is None:
+            self._finish_batch()
+        return action
+
+    def _begin_batch(self, now: float) -> None:
+        """Take the oldest traces, all of one experiment, and from the spool if it is time."""
+        if self._spooling:
+            self.pending.extend(self._spooling.load(len(self.pending), now))
+        if not self.pending:
+            return
+        target = self.pending[0].experiment_id
+        same = (trace for trace in self.pending if trace.experiment_id == target and not trace.ended)
+        traces = fitting(same, self._batch_size, MAX_BATCH_BYTES, lambda trace: trace.raw)
+        for trace in traces:
+            trace.unpack()
+        self._batch = Batch(target or str(self.experiment_id), traces, self.sink, self._ledger, self._passed)
+
+    def _finish_batch(self) -> None:
+        if self._batch:
+            self._batch_size = min(MAX_SENT, self._batch_size * 2)
+        self._batch = None
+        self._forget_ended()
+        if self.server.failures:
+            self.server = Backoff()
+            if self._spooling:
+                self._spooling.look_at = 0.0
+            logger.warning("traces are sent to %s again", printable(self.uri))
+
+    # --- what became of it ---
+
+    def answered(self, action: Action, answer: Answer, now: float) -> None:
+        """Take an answer; `SendInfos` has one for each trace, in their order."""
+        if isinstance(action, ResolveExperiment):
+            self._experiment_answered(action, answer, now)
+        elif self._batch:
+            self._batch.answered(action, answer)
+
+    def done(self, now: float) -> None:
+        """No more answers come to the action."""
+        if self._batch and (problem := self._batch.problem):
+            self._batch_size = self._batch.next_size
+            for trace in self._batch.suspects:
+                if trace in self.pending:
+                    self.pending.remove(trace)
+                    self.pending.append(trace)
+            self._fail(problem, now)
+
+    def failed(self, error: Exception, now: float) -> None:
+        """An action ended in an error that nobody expected."""
+        self._back_off(RetryableError(f"sending failed ({type(error).__name__})"), now)
+
+    def give_up(self, now: float) -> None:
+        """At the end of the process: spool what is pending, as far as the spool takes it."""
+        self._spool(now, last=True)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's spool files, whose locks would outlive it here."""
+        for trace in self.pending:
+            if trace.source:
+                trace.source.release()
+
+    def _experiment_answered(self, action: ResolveExperiment, answer: Answer, now: float) -> None:
+        if answer is None:
+            self.experiment_id = action.experiment_id
+        elif isinstance(answer, ConnectionProblem) and action.is_needed:
+            self._fail(answer, now)
+        else:
+            self.experiment.fail(now, None, self._longest_pause())
+            if str(answer) not in (self.experiment.problem, self.server.problem):
+                self.experiment.problem = str(answer)
+                logger.warning("traces will wait: %s. Trying again, with up to %.0f s between.", answer, MAX_BACKOFF)
+
+    def _fail(self, problem: RetryableError | ConnectionProblem, now: float) -> None:
+        self._back_off(problem, now)
+        self._spool(now, suspects_stay=getattr(problem, "ill", False))
+
+    def _back_off(self, problem: RetryableError | ConnectionProblem, now: float) -> None:
+        for trace in self._batch.traces if self._batch else ():
+            trace.pack()
+            self._ledger.resize(trace)
+        self._batch = None
+        self._forget_ended()
+        self.server.fail(now, getattr(problem, "after", None), self._longest_pause())
+        if str(problem) not in (self.server.problem, self.experiment.problem):
+            self.server.problem = str(problem)
+            logger.warning("traces wait: %s. Trying again, with up to %.0f s between.", problem, MAX_BACKOFF)
+
+    def _longest_pause(self) -> float:
+        return MIN_BACKOFF if self._ledger.queue.is_flushing else MAX_BACKOFF
+
+    # --- the spool ---
+
+    def _has_to_spool(self) -> bool:
+        """Whether traces are in memory that belong into the spool, because the server is unreachable."""
+        if not (self._spooling and self.server.failures):
+            return False
+        return any(trace.source is None and not trace.failures for trace in self.pending)
+
+    def _spool(self, now: float, *, suspects_stay: bool = False, last: bool = False) -> None:
+        if self._spooling:
+            self.pending = deque(self._spooling.save(self.pending, now, suspects_stay=suspects_stay, last=last))
+
+    def _forget_ended(self) -> None:
+        """Take those out that have come to their end, up to the first that has not."""
+        while self.pending and self.pending[0].ended:
+            self.pending.popleft()

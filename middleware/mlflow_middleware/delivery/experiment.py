@@ -1,0 +1,122 @@
+"""Where traces go: MLflow's own environment variables, turned into an experiment id.
+
+``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` (created if missing) and ``MLFLOW_EXPERIMENT_ID`` mean what they
+mean in full MLflow. Nothing here runs on a request's path.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery.rest import ConnectionProblem, ask, check_address, printable, serves
+
+DEFAULT_EXPERIMENT = "0"
+"""The id of the experiment called Default, which every tracking server has."""
+
+_EXPERIMENTS = "/api/2.0/mlflow/experiments/"
+
+
+def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
+    """Find (or create) the experiment that the environment names.
+
+    Args:
+        tracking_uri: The server.
+        create: Whether one that is missing is created.
+
+    Returns:
+        The experiment's id.
+
+    Raises:
+        ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is unreachable.
+    """
+    check_address(tracking_uri)
+    if active := mlflow_bridge.client.active_experiment_id():
+        return active
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if name:
+        found = _by_name(tracking_uri, name, create)
+        if experiment_id and experiment_id != found:
+            raise ConnectionProblem(
+                f"MLFLOW_EXPERIMENT_ID={experiment_id} and MLFLOW_EXPERIMENT_NAME={name!r} contradict each other: "
+                f"that experiment's id is {found}; set only one of them"
+            )
+    elif experiment_id:
+        found = _by_id(tracking_uri, experiment_id)
+    elif tracking_uri.startswith("databricks"):
+        raise ConnectionProblem(
+            "MLFLOW_EXPERIMENT_NAME is not set, and a Databricks workspace has no default experiment; "
+            "set it to a workspace path such as /Shared/my-app"
+        )
+    else:
+        found = _by_id(tracking_uri, DEFAULT_EXPERIMENT)
+    mlflow_bridge.client.set_active_experiment(found)
+    return found
+
+
+def find_experiment(tracking_uri: str, experiment: str | None) -> str:
+    """Find an experiment whose traces are to be read; none is created.
+
+    Args:
+        tracking_uri: The server.
+        experiment: Its name or its id; None for the one that the environment names.
+
+    Returns:
+        The experiment's id.
+
+    Raises:
+        ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is unreachable.
+    """
+    if not serves(tracking_uri):
+        raise ConnectionProblem(
+            f"MLFLOW_TRACKING_URI={printable(tracking_uri)} is not the address of a server; "
+            "mlflow.search_traces() reads traces from there"
+        )
+    if experiment is None:
+        return resolve_experiment(tracking_uri, create=False)
+    check_address(tracking_uri)
+    if experiment.isdecimal():
+        status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment})
+        if status == 200:
+            return _active_id(status, answer, f"experiment {experiment}")
+    status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": experiment})
+    return _active_id(status, answer, f"experiment {experiment!r}")
+
+
+def _by_name(tracking_uri: str, name: str, create: bool) -> str:
+    status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": name})
+    if status == 404 and create:
+        status, answer = _ask(tracking_uri, "POST", "create", json={"name": name})
+        if status == 200:
+            return str(answer["experiment_id"])
+        if answer.get("error_code") == "RESOURCE_ALREADY_EXISTS":  # another worker was faster
+            status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": name})
+    return _active_id(status, answer, f"MLFLOW_EXPERIMENT_NAME={name!r}")
+
+
+def _by_id(tracking_uri: str, experiment_id: str) -> str:
+    status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment_id})
+    variable = f"MLFLOW_EXPERIMENT_ID={experiment_id!r}"
+    if status in (400, 404):
+        raise ConnectionProblem(
+            f"{variable}: {printable(tracking_uri)} has no experiment with this id; "
+            "correct it, or set MLFLOW_EXPERIMENT_NAME instead, which is created when missing"
+        )
+    return _active_id(status, answer, variable)
+
+
+def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
+    if status != 200:
+        raise ConnectionProblem(
+            f"{variable}: the tracking server answered {status} {answer.get('message', '')}".rstrip()
+        )
+    experiment = answer["experiment"]
+    if experiment.get("lifecycle_stage") == "deleted":
+        raise ConnectionProblem(f"{variable}: this experiment is deleted; restore it or name another one")
+    return str(experiment["experiment_id"])
+
+
+def _ask(tracking_uri: str, method: str, path: str, **kwargs: Any) -> tuple[int, dict[str, Any]]:
+    return ask(tracking_uri, method, _EXPERIMENTS + path, **kwargs)

@@ -1,0 +1,104 @@
+"""In place of MLflow's own export: each finished trace of the process goes to a capture, or to our delivery."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery.process import MAX_FLUSH, Delivery
+from mlflow_middleware.delivery.rest import serves
+from mlflow_middleware.settings import Settings
+
+logger = logging.getLogger("mlflow_middleware.delivery")
+
+_delivery: Delivery | None = None
+_is_ours = False
+_captures: list[Callable[[mlflow_bridge.FinishedTrace], None]] = []
+_lock = threading.RLock()
+
+
+def start(settings: Settings) -> None:
+    """Put our delivery in place of MLflow's export; the first call of a process decides its settings."""
+    global _delivery, _is_ours  # one for each process, as MLflow's tracer provider is
+    with _lock:
+        if _delivery is None:
+            delivery = Delivery(
+                settings.max_queue_bytes,
+                settings.shutdown_timeout,
+                settings.spool_dir,
+                settings.max_spool_bytes,
+                paused=is_capturing(),
+            )
+            _delivery, _is_ours = delivery, settings.delivery == "auto"
+            if line := mlflow_bridge.found.summary:
+                logger.warning(line)
+            mlflow_bridge.tracing.start(_accepts, _put, _Flush())
+            mlflow_bridge.tracing.rebuild()
+            if mlflow_bridge.found.level is mlflow_bridge.Level.EVERYTHING:
+                delivery.start_thread()  # which also tells MLflow's own exporter what the environment's experiment is
+
+
+def current() -> Delivery | None:
+    """The delivery of this process, once it has started."""
+    return _delivery
+
+
+@contextmanager
+def capturing(put: Callable[[mlflow_bridge.FinishedTrace], None]) -> Iterator[None]:
+    """Hand every trace of the process that ends inside to ``put`` instead of any delivery; nothing is sent meanwhile.
+
+    Args:
+        put: Takes a finished trace, and once more, also later, when a span has ended after its root; never raises. Of
+            nested captures the innermost is asked.
+
+    Raises:
+        RuntimeError: MLflow is of a version that is not known here.
+    """
+    if mlflow_bridge.found.level is not mlflow_bridge.Level.EVERYTHING:
+        raise RuntimeError(f"traces cannot be captured: {mlflow_bridge.found.summary}")
+    with _lock:
+        _captures.append(put)
+        mlflow_bridge.tracing.start(_accepts, _put, _Flush())
+        _captures_changed()
+    try:
+        yield
+    finally:
+        with _lock:
+            _captures.remove(put)
+            _captures_changed()
+
+
+def is_capturing() -> bool:
+    """Whether traces are captured now."""
+    return bool(_captures)
+
+
+def _captures_changed() -> None:
+    if not (_is_ours and serves(mlflow_bridge.client.tracking_uri())):
+        mlflow_bridge.tracing.rebuild()  # the exporter that stands there otherwise is MLflow's own
+    if _delivery is not None:
+        _delivery.pause(is_capturing())
+
+
+def _accepts(tracking_uri: str) -> bool:
+    return is_capturing() or (_is_ours and serves(tracking_uri))
+
+
+def _put(trace: mlflow_bridge.FinishedTrace) -> None:
+    if _captures and not trace.supplement:
+        trace.captured_by = _captures[-1]
+    if trace.captured_by:
+        trace.captured_by(trace)
+    elif _delivery is not None:
+        _delivery.put(trace)
+
+
+class _Flush:
+    """What ``mlflow.flush_trace_async_logging()`` finds as the queue."""
+
+    def flush(self, terminate: bool = False) -> bool:
+        """Wait, but not for ever; ``terminate`` is what MLflow's own queues take."""
+        return _delivery is None or _delivery.flush(MAX_FLUSH)

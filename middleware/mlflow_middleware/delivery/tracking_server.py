@@ -1,0 +1,141 @@
+"""An MLflow tracking server: infos many at once over one kept connection, spans many traces a request."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Generator, Sequence
+
+from requests import Response
+
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery.artifact_server import ArtifactServer
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.pipelined_http import Answer, PipelinedConnection, Unreadable
+from mlflow_middleware.delivery.replies import (
+    JSON,
+    REQUEST_TIMEOUT,
+    TRACES,
+    Outcome,
+    RetryableError,
+    add_attachments_and_prompts,
+    check,
+    mlflow_error,
+    outcome_of,
+    post,
+)
+from mlflow_middleware.delivery.rest import printable, root_cause
+
+CONNECTION_LIFE = 300.0
+"""Seconds after which MLflow's client is asked again what to send with each request: tokens, workspace."""
+
+_SPANS = "/v1/traces"
+_DELETE = "/api/2.0/mlflow/traces/delete-traces"
+
+
+class TrackingServer:
+    """An MLflow tracking server: the info of each trace, many at once over one connection; then their spans by
+    OTLP, many traces a request.
+
+    A server that does not take spans by OTLP (older than 3.4, or one that stores files) is served as an
+    `ArtifactServer`.
+
+    Args:
+        tracking_uri: Its address.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.sends_spans_apart = True
+        self._uri = tracking_uri
+        self._artifacts = ArtifactServer(tracking_uri)
+        self._connection: PipelinedConnection | None = None
+        self._may_keep_connection = True
+        self._connection_until = 0.0
+
+    def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
+        """See `Sink`."""
+        if not self.sends_spans_apart:
+            yield from self._artifacts.send_infos(experiment_id, traces)
+        elif connection := self._current_connection():
+            yield from self._send_many(connection, experiment_id, traces)
+        else:  # one by MLflow's client: it shows how the others are to be sent
+            yield outcome_of(self._send_one, experiment_id, traces[0])
+
+    def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
+        """See `Sink`."""
+        headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
+        response = self._send_spans(b"".join(trace.otlp for trace in traces), headers)
+        if response.status_code in (405, 501) or (response.status_code == 404 and not mlflow_error(response)):
+            self.sends_spans_apart = False
+            return
+        check(self._uri, response)
+        for trace in traces:
+            if trace.has_late_spans:  # by its spans, the server has made the trace longer than its root
+                with contextlib.suppress(RetryableError):
+                    post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
+
+    def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """See `Sink`."""
+        body = json.dumps({"experiment_id": experiment_id, "request_ids": [trace.trace_id]}).encode()
+        with contextlib.suppress(RetryableError):
+            post(self._uri, _DELETE, body, JSON)
+
+    def close(self) -> None:
+        """See `Sink`."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _current_connection(self) -> PipelinedConnection | None:
+        """The connection, unless it is so old that MLflow's client may have other headers to send by now."""
+        if self._connection is not None and time.monotonic() > self._connection_until:
+            self._connection.close()
+            self._connection = None
+        return self._connection
+
+    def _send_spans(self, body: bytes, headers: dict[str, str]) -> Response | Answer:
+        if self._connection is not None:
+            for answer in list(self._pipelined(self._connection, _SPANS, headers, [body])):
+                return answer
+        return post(self._uri, _SPANS, body, headers)
+
+    def _pipelined(
+        self, connection: PipelinedConnection, path: str, headers: dict[str, str], bodies: Sequence[bytes]
+    ) -> Generator[Answer, None, None]:
+        """The answers that come over our own connection; none where MLflow's client has to be asked instead.
+
+        Raises:
+            RetryableError: The server is unreachable.
+        """
+        try:
+            for answer in connection.post(path, headers, bodies):
+                if answer.status_code in (401, 403):  # MLflow's client may know newer credentials
+                    self._connection = None
+                yield answer
+        except Unreadable:
+            self._connection, self._may_keep_connection = None, False
+        except OSError as error:
+            raise RetryableError(f"{printable(self._uri)} cannot be reached ({root_cause(error)})") from error
+
+    def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
+        response = post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
+        check(self._uri, response)
+        if self._may_keep_connection and (address := mlflow_bridge.client.address_of(self._uri, TRACES, response)):
+            self._connection = PipelinedConnection(address, REQUEST_TIMEOUT)
+            self._connection_until = time.monotonic() + CONNECTION_LIFE
+        add_attachments_and_prompts(self._uri, response, trace)
+
+    def _send_many(
+        self, connection: PipelinedConnection, experiment_id: str, traces: Sequence[EncodedTrace]
+    ) -> Generator[Outcome, None, None]:
+        bodies = [trace.info_for(experiment_id) for trace in traces]
+        waiting = iter(traces)
+        try:
+            for answer in self._pipelined(connection, TRACES, JSON, bodies):
+                yield outcome_of(self._check_one, answer, next(waiting))
+        except RetryableError as problem:
+            yield problem
+
+    def _check_one(self, answer: Answer, trace: EncodedTrace) -> None:
+        check(self._uri, answer)
+        add_attachments_and_prompts(self._uri, answer, trace)

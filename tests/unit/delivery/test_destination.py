@@ -1,0 +1,486 @@
+"""One server as a state machine: batches, refusals, pauses, suspicion, the spool and the exit, by a fake clock."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from mlflow_middleware.delivery.actions import SendInfos, SendSpans
+from mlflow_middleware.delivery.backoff import MAX_BACKOFF, MAX_RETRY_AFTER, MIN_BACKOFF
+from mlflow_middleware.delivery.batch import PATIENCE
+from mlflow_middleware.delivery.destination import MAX_BATCH_BYTES, MAX_SENT, SPOOL_EVERY
+from mlflow_middleware.delivery.queue import TraceQueue
+from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError
+from mlflow_middleware.delivery.sender import Sender
+from mlflow_middleware.delivery.stats import Stats
+from tests.unit.delivery.fakes import SIZE, Driven, away, finished, spool_in
+
+REFUSED = PermanentError("not acceptable")
+
+
+def ids(count: int) -> list[str]:
+    return [f"tr-{number}" for number in range(count)]
+
+
+def sizes(requests: list[list[str]]) -> list[int]:
+    return [len(traces) for traces in requests]
+
+
+@pytest.fixture
+def driven() -> Driven:
+    """A destination without a spool, whose experiment is known."""
+    found = Driven()
+    found.destination.experiment_id = "7"
+    return found
+
+
+@pytest.fixture
+def spooling(tmp_path: Path) -> Driven:
+    """A destination with a spool."""
+    found = Driven(spool_in(tmp_path / "spool"))
+    found.destination.experiment_id = "7"
+    return found
+
+
+# --- batches ---
+
+
+def test_batches_grow_while_all_goes_well(driven: Driven) -> None:
+    """From one trace, by which the way is found, to `MAX_SENT`; infos before spans."""
+    driven.add(*ids(200))
+    driven.work()
+
+    assert sizes(driven.server.requests("spans")) == [1, 2, 4, 8, 16, 32, MAX_SENT, MAX_SENT, 9]
+    assert [kind for kind, _ in driven.server.asked] == ["infos", "spans"] * 9
+    assert driven.stats == Stats(delivered=200)
+    assert (driven.queue.pending, driven.queue.bytes) == (0, 0)
+    assert driven.destination.due() is None
+
+
+def test_a_batch_is_bounded_in_bytes(driven: Driven) -> None:
+    """And has at least one trace."""
+    driven.add(*ids(6), info=b" " * (MAX_BATCH_BYTES // 2 + 1))
+    driven.work()
+
+    assert sizes(driven.server.requests("spans")) == [1] * 6
+
+
+def test_a_batch_is_of_one_experiment(driven: Driven) -> None:
+    """Traces of another one wait for the next."""
+    driven.add("first")
+    driven.add("a", experiment_id="1")
+    driven.add("c", experiment_id="2")
+    driven.add("b", experiment_id="1")
+    driven.work()
+
+    assert driven.server.requests("spans") == [["first"], ["a", "b"], ["c"]]
+    assert driven.server.experiments == {"7", "1", "2"}
+
+
+def test_infos_that_were_not_answered_are_sent_again(driven: Driven) -> None:
+    """The connection may end early; the spans come when all have an info."""
+    driven.add(*ids(7))
+    driven.server.stops_after = 3
+    driven.work()
+
+    assert sizes(driven.server.requests("infos")) == [1, 2, 4, 1]
+    assert sizes(driven.server.requests("spans")) == [1, 2, 4]
+    assert driven.stats == Stats(delivered=7)
+
+
+def test_a_server_that_takes_no_spans_apart_gets_them_with_the_infos(driven: Driven) -> None:
+    """As soon as it has shown that."""
+
+    def refuse(trace_ids: list[str]) -> None:
+        driven.server.sends_spans_apart = False
+
+    driven.server.spans = refuse
+    driven.add(*ids(3))
+    driven.work()
+
+    assert sizes(driven.server.requests("spans")) == [1]
+    assert driven.server.requests("infos") == [["tr-0"], ["tr-0"], ["tr-1", "tr-2"]]
+    assert driven.stats == Stats(delivered=3)
+
+
+# --- what is refused ---
+
+
+def test_a_poisonous_trace_stands_alone_and_is_refused(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """The batch is halved until it is found; its info goes, and the others are stored."""
+    driven.server.spans = lambda trace_ids: REFUSED if "tr-9" in trace_ids else None
+    driven.add(*ids(15))
+    driven.work()
+
+    assert driven.server.requests("spans")[3:] == [
+        ids(15)[7:15],
+        ids(15)[7:11],
+        ids(15)[7:9],
+        ids(15)[9:11],
+        ["tr-9"],
+        ["tr-10"],
+        ids(15)[11:15],
+    ]
+    assert driven.server.requests("delete") == [["tr-9"]]
+    assert driven.stats == Stats(delivered=14, dropped={"refused by the server": 1})
+    assert driven.queue.pending == 0
+    assert "trace tr-9 was refused and is lost: not acceptable" in caplog.text
+
+
+def test_the_info_of_a_refused_supplement_stays(driven: Driven) -> None:
+    """Its trace was delivered before, and is not counted again."""
+    driven.server.spans = lambda trace_ids: REFUSED
+    driven.add("tr-0", supplement=True)
+    driven.work()
+
+    assert driven.server.requests("delete") == []
+    assert driven.stats == Stats()
+    assert driven.queue.pending == 0
+
+
+def test_a_refused_info_costs_that_trace_only(driven: Driven) -> None:
+    """Its spans are not sent."""
+    driven.server.infos = lambda trace_id: REFUSED if trace_id == "tr-2" else None
+    driven.add(*ids(7))
+    driven.work()
+
+    assert driven.server.requests("spans") == [["tr-0"], ["tr-1"], ["tr-3", "tr-4", "tr-5", "tr-6"]]
+    assert driven.stats == Stats(delivered=6, dropped={"refused by the server": 1})
+
+
+# --- pauses ---
+
+
+def test_pauses_double_within_bounds(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """Give or take a quarter; the trouble is logged once, and so is its end."""
+    driven.server.infos = lambda trace_id: RetryableError("away")
+    driven.add("tr-0")
+    driven.work()
+    for failures in range(1, 12):
+        expected = min(MAX_BACKOFF, MIN_BACKOFF * 2 ** (failures - 1))
+        assert driven.plan() is None
+        assert 0.75 * expected <= driven.wait() <= 1.25 * expected
+
+    driven.server.infos = lambda trace_id: None
+    driven.wait()
+    assert driven.stats == Stats(delivered=1)
+    assert caplog.messages == [
+        "traces wait: away. Trying again, with up to 30 s between.",
+        "traces are sent to http://tracking again",
+    ]
+
+
+def test_the_same_trouble_is_logged_again_after_a_recovery(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """And begins with a short pause."""
+    driven.add("tr-0", "tr-1")
+    failures = iter([RetryableError("away"), None, RetryableError("away")])
+    driven.server.infos = lambda trace_id: next(failures, None)
+    driven.work()
+    driven.wait()
+    assert driven.wait() <= 1.25 * MIN_BACKOFF
+
+    assert [message.split(":")[0] for message in caplog.messages] == ["traces wait", "traces are sent to http"] * 2
+
+
+def test_no_two_pauses_are_the_same(driven: Driven) -> None:
+    """Workers that lost their server at the same time do not come back at the same time."""
+    driven.server.infos = lambda trace_id: RetryableError("away")
+    driven.add("tr-0")
+    driven.work()
+    for _ in range(8):
+        driven.wait()
+
+    assert len({driven.wait() for _ in range(5)}) > 1
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(120.0, 120.0), (1e6, MAX_RETRY_AFTER)])
+def test_retry_after_is_honoured(driven: Driven, asked: float, waits: float) -> None:
+    """Within bounds."""
+    driven.server.infos = lambda trace_id: RetryableError("busy", asked)
+    driven.add("tr-0")
+    driven.work()
+
+    assert driven.wait() == pytest.approx(waits)
+
+
+def test_a_flush_ends_a_pause_once(driven: Driven) -> None:
+    """After one more attempt the pause is there again."""
+    driven.server.infos = lambda trace_id: RetryableError("busy", 120.0)
+    driven.add("tr-0")
+    driven.work()
+    assert driven.plan() is None
+
+    driven.destination.wake()
+    driven.work()
+    assert len(driven.server.asked) == 2
+    assert driven.plan() is None
+
+
+def test_pauses_are_short_while_somebody_flushes(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it has failed."""
+    monkeypatch.setattr(driven.queue, "_flushing", 1)
+    driven.server.infos = lambda trace_id: RetryableError("away")
+    driven.add("tr-0")
+    driven.work()
+
+    assert max(driven.wait() for _ in range(10)) <= 1.25 * MIN_BACKOFF
+
+
+def test_spans_that_failed_are_sent_in_half_the_number(driven: Driven) -> None:
+    """The infos are there already; then the batches grow again."""
+    driven.add(*ids(7))
+    driven.work()
+    failures = iter([RetryableError("too slow")])
+    driven.server.spans = lambda trace_ids: next(failures, None)
+    driven.add(*ids(8))
+    driven.work()
+    driven.wait()
+
+    assert sizes(driven.server.requests("spans")) == [1, 2, 4, 8, 4, 4]
+    assert sizes(driven.server.requests("infos")) == [1, 2, 4, 8]
+    assert driven.stats == Stats(delivered=15)
+
+
+def test_infos_that_failed_are_sent_one_by_one(driven: Driven) -> None:
+    """Those that were answered well are not sent again."""
+    driven.add(*ids(7))
+    driven.work()
+    failures = iter([None, RetryableError("busy")])
+    driven.server.infos = lambda trace_id: next(failures, None)
+    driven.add(*"abcd")
+    driven.work()
+    driven.wait()
+
+    assert driven.server.requests("infos")[3:] == [["a", "b", "c", "d"], ["b"]]
+    assert driven.server.requests("spans")[3:] == [["a"], ["b", "c"], ["d"]]
+    assert driven.stats == Stats(delivered=11)
+
+
+def test_what_could_not_be_sent_waits_packed(driven: Driven) -> None:
+    """It counts as large as it is by then, and is sent as it was."""
+    info = b'{"a": "' + b"a" * SIZE + b'"}'
+    driven.server.infos = lambda trace_id: RetryableError("away")
+    driven.add("tr-0", info=info)
+    driven.work()
+    (trace,) = driven.destination.pending
+    assert len(trace.info) < SIZE / 10
+    assert driven.queue.bytes == trace.size
+
+    driven.server.infos = lambda trace_id: None
+    driven.wait()
+    assert trace.info == info
+    assert driven.queue.bytes == 0
+
+
+def test_an_error_that_nobody_expected_is_a_failure_like_others(driven: Driven) -> None:
+    """The batch is sent again after a pause."""
+    driven.add("tr-0")
+    assert driven.plan() is not None
+    driven.destination.failed(ZeroDivisionError(), driven.clock.now)
+
+    assert driven.plan() is None
+    assert driven.destination.server.problem == "sending failed (ZeroDivisionError)"
+    driven.wait()
+    assert driven.stats == Stats(delivered=1)
+
+
+# --- suspicion ---
+
+
+def fails_over(driven: Driven, poison: str) -> None:
+    """Let the server fail over one trace, wherever it comes."""
+    ill = RetryableError("internal error", ill=True)
+    driven.server.spans = lambda trace_ids: ill if poison in trace_ids else None
+
+
+def test_a_trace_that_the_server_fails_over_is_refused_in_the_end(driven: Driven) -> None:
+    """While others pass, after `PATIENCE` failures alone."""
+    fails_over(driven, "tr-1")
+    driven.add(*ids(10))
+    driven.work()
+    while driven.pending() != ["tr-1"]:
+        driven.wait()
+    assert driven.stats == Stats(delivered=9)
+    while driven.pending():
+        driven.wait()
+
+    assert driven.server.requests("spans").count(["tr-1"]) >= PATIENCE
+    assert driven.stats == Stats(delivered=9, dropped={"refused by the server": 1})
+
+
+def test_a_trace_is_not_refused_where_nothing_passes(driven: Driven) -> None:
+    """Then the server may be ill by itself."""
+    fails_over(driven, "tr-0")
+    driven.add("tr-0")
+    driven.work()
+    for _ in range(3 * PATIENCE):
+        driven.wait()
+    assert driven.pending() == ["tr-0"]
+
+    driven.server.spans = lambda trace_ids: None
+    driven.wait()
+    assert driven.stats == Stats(delivered=1)
+
+
+def test_a_suspect_stays_in_memory(spooling: Driven) -> None:
+    """There it is counted how often it has failed; the others are spooled, and come back."""
+    fails_over(spooling, "tr-0")
+    spooling.add(*ids(3))
+    spooling.work()
+    assert spooling.pending() == ["tr-0"]
+    assert spooling.stats == Stats(spooled=2)
+
+    while spooling.pending():
+        spooling.wait()
+    assert spooling.stats == Stats(delivered=2, dropped={"refused by the server": 1})
+
+
+# --- the spool ---
+
+
+def test_what_cannot_be_sent_is_spooled_and_sent_later(spooling: Driven) -> None:
+    """When the server is there again."""
+    spooling.server.infos = lambda trace_id: RetryableError("away")
+    spooling.add(*ids(5))
+    spooling.work()
+    assert spooling.pending() == []
+    assert spooling.stats == Stats(spooled=5)
+    assert (spooling.queue.pending, spooling.queue.bytes) == (0, 0)
+
+    spooling.server.infos = lambda trace_id: None
+    for _ in range(3):
+        spooling.wait()
+    assert sorted(chain.from_iterable(spooling.server.requests("spans"))) == ids(5)
+    assert spooling.stats == Stats(delivered=5)
+    assert spooling.spool is not None
+    assert list(spooling.spool.files()) == []
+
+
+def test_a_trickle_during_an_outage_is_spooled_every_second(spooling: Driven) -> None:
+    """Not each trace in a file of its own; and the server is not asked for it."""
+    spooling.server.infos = lambda trace_id: RetryableError("busy", 120.0)
+    spooling.add("first")
+    spooling.work()
+    spooling.add("second")
+    assert spooling.plan() is None
+    spooling.add("third")
+    assert spooling.plan() is None
+    assert spooling.stats == Stats(spooled=2)
+    assert spooling.pending() == ["third"]
+
+    spooling.clock.now += SPOOL_EVERY
+    assert spooling.plan() is None
+    assert spooling.stats == Stats(spooled=3)
+    assert len(spooling.server.asked) == 1
+
+
+def test_traces_wait_in_memory_when_the_spool_takes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and they are sent when the server is there again."""
+    (tmp_path / "spool").write_text("a file")
+    driven = Driven(spool_in(tmp_path / "spool"))
+    driven.server.infos = lambda trace_id: RetryableError("away")
+    driven.add("tr-0", experiment_id="1")
+    driven.work()
+    assert driven.pending() == ["tr-0"]
+    assert sum("traces wait in memory instead" in message for message in caplog.messages) == 1
+
+    driven.server.infos = lambda trace_id: None
+    driven.clock.now += MAX_BACKOFF
+    driven.work()
+    assert driven.stats == Stats(delivered=1)
+
+
+# --- the experiment ---
+
+
+def test_the_experiment_is_looked_for_with_nothing_to_send(caplog: pytest.LogCaptureFixture) -> None:
+    """What is wrong is told at the start; once it is found, nothing is due."""
+    driven = Driven(resolve=away)
+    driven.work()
+    pauses = [driven.wait() for _ in range(3)]
+    assert pauses == sorted(pauses)
+    assert caplog.messages == ["traces will wait: the server is away. Trying again, with up to 30 s between."]
+
+    driven.resolve = lambda: "7"
+    driven.wait()
+    assert driven.destination.experiment_id == "7"
+    assert driven.destination.due() is None
+
+
+def test_traces_wait_for_the_experiment(caplog: pytest.LogCaptureFixture) -> None:
+    """A failure to find it is a failure to send; what was told already is not told again."""
+    driven = Driven(resolve=away)
+    driven.work()
+    driven.add("tr-0")
+    driven.work()
+    assert driven.server.asked == []
+    assert driven.destination.server.failures == 1
+    assert len(caplog.messages) == 1
+
+    driven.resolve = lambda: "7"
+    driven.wait()
+    assert driven.stats == Stats(delivered=1)
+    assert driven.server.experiments == {"7"}
+
+
+def test_a_trace_that_names_its_experiment_does_not_wait_for_another() -> None:
+    """The one that the environment names is looked for afterwards."""
+    driven = Driven(resolve=away)
+    driven.add("tr-0", experiment_id="3")
+    driven.add("tr-1")
+    driven.work()
+
+    assert driven.server.requests("spans") == [["tr-0"]]
+    assert driven.pending() == ["tr-1"]
+
+
+# --- the exit ---
+
+
+@pytest.mark.parametrize("answer", [None, REFUSED, RetryableError("away"), RetryableError("broken", ill=True)])
+@pytest.mark.parametrize("kind", [SendInfos, SendSpans])
+def test_an_exit_in_the_middle_of_a_request_finds_every_trace(
+    spooling: Driven, kind: type[SendInfos] | type[SendSpans], answer: Outcome
+) -> None:
+    """All are spooled; an answer that comes afterwards counts none of them again."""
+    spooling.add(*ids(7))
+    action = spooling.plan()
+    while not (isinstance(action, kind) and len(action.traces) > 1):
+        if action:
+            spooling.perform(action)
+        action = spooling.plan()
+    spooling.destination.give_up(spooling.clock.now)
+    assert spooling.stats == Stats(delivered=1, spooled=6)
+    assert (spooling.pending(), spooling.queue.pending) == ([], 0)
+
+    for _ in action.traces if kind is SendInfos else (1,):
+        spooling.destination.answered(action, answer, spooling.clock.now)
+    spooling.destination.done(spooling.clock.now)
+    assert spooling.plan() is None
+    assert spooling.stats == Stats(delivered=1, spooled=6)
+
+
+def test_without_a_spool_an_exit_leaves_all_where_it_was(driven: Driven) -> None:
+    """The process may go on after a server's shutdown hook."""
+    driven.add(*ids(3))
+    action = driven.plan()
+    assert action is not None
+    driven.destination.give_up(driven.clock.now)
+    assert driven.pending() == ids(3)
+
+    driven.perform(action)
+    driven.work()
+    assert driven.stats == Stats(delivered=3)
+
+
+def test_an_exit_spools_what_nobody_has_taken_yet(tmp_path: Path) -> None:
+    """What is still in the queue, and what waits for late spans."""
+    queue, stats, spool = TraceQueue(1_000_000), Stats(), spool_in(tmp_path / "spool")
+    for trace_id in ids(3):
+        assert queue.put(finished(trace_id, complete=trace_id != "tr-1"))
+    Sender(queue, stats, spool).give_up()
+
+    assert stats == Stats(spooled=3)
+    assert (queue.pending, queue.bytes, spool.count()) == (0, 0, 3)

@@ -1,0 +1,82 @@
+"""Where finished traces wait: when there is a batch to take, how much there is room for, and when a flush is over."""
+
+from __future__ import annotations
+
+import threading
+
+from mlflow_middleware.delivery.queue import LINGER, MAX_BATCH, TraceQueue
+from tests.unit.delivery.fakes import SIZE, Clock, finished
+
+
+def test_a_trace_waits_for_others_to_share_its_request() -> None:
+    """It is taken once it has lingered."""
+    clock = Clock()
+    queue = TraceQueue(10 * SIZE, clock)
+    queue.put(finished("a"))
+
+    assert not queue.wait(0, 0)
+    clock.now += LINGER
+    queue.put(finished("b"))
+    assert queue.wait(0, 0)
+    assert [trace.trace_id for trace in queue.take()] == ["a", "b"]
+    assert not queue.wait(0, 0)
+
+
+def test_enough_traces_wait_for_no_more() -> None:
+    """A full batch is there at once."""
+    queue = TraceQueue(MAX_BATCH * SIZE, Clock())
+    for _ in range(MAX_BATCH):
+        queue.put(finished())
+
+    assert queue.wait(0, 0)
+
+
+def test_a_trace_takes_room_until_its_end() -> None:
+    """Also after it was taken; what it has grown or shrunk by counts."""
+    queue = TraceQueue(2 * SIZE, Clock())
+
+    assert [queue.put(finished()) for _ in range(3)] == [True, True, False]
+    queue.take()
+    assert not queue.put(finished())
+    queue.resize(-SIZE)
+    assert queue.put(finished())
+    queue.end(0)
+    assert (queue.bytes, queue.pending) == (2 * SIZE, 2)
+
+
+def test_a_flush_waits_for_what_was_put_before_it() -> None:
+    """And for nothing else."""
+    queue = TraceQueue(10 * SIZE, Clock())
+    assert queue.flush(0)
+    queue.put(finished())
+    assert not queue.flush(0)
+    queue.end(SIZE)
+    assert queue.flush(0)
+
+
+def test_a_flush_takes_traces_that_have_not_lingered() -> None:
+    """The sender is woken by it, and it ends with the last of them."""
+    queue = TraceQueue(10 * SIZE, Clock())
+    queue.put(finished())
+    flushed: list[bool] = []
+    flush = threading.Thread(target=lambda: flushed.append(queue.flush(60)))
+    flush.start()
+
+    assert queue.wait(None, 0)
+    assert queue.is_flushing
+    queue.take()
+    queue.end(SIZE)
+    flush.join(60)
+    assert flushed == [True]
+    assert not queue.is_flushing
+
+
+def test_a_flush_ends_a_wait_once() -> None:
+    """Who knows of it waits on."""
+    queue = TraceQueue(10 * SIZE, Clock())
+    queue.put(finished())
+    queue.flush(0)
+
+    assert not queue.wait(None, 0)
+    assert queue.flushes == 1
+    assert not queue.wait(0, queue.flushes)
