@@ -17,6 +17,7 @@ from enum import Enum
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
+from mlflow import entities
 from mlflow.entities import LiveSpan, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.trace_info import TraceInfo
@@ -416,10 +417,13 @@ def _size(span: Any, status: StatusCode, description: str | None, count: int, te
 
 
 _BASE64_ID = '"AAAAAAAAAAA="'
+_LINKS = ', "links": []' if hasattr(entities, "Link") else ""
+"""MLflow knows them since 3.13."""
+
 _FIXED = len(
     '{"trace_id": "AAAAAAAAAAAAAAAAAAAAAA==", "span_id": "AAAAAAAAAAA=", "parent_span_id": , "name": , '
     '"start_time_unix_nano": , "end_time_unix_nano": , "events": [], "status": {"code": "", "message": }, '
-    '"attributes": {}, "links": []}'
+    '"attributes": {}}' + _LINKS
 )
 """What is the same in the JSON of all spans."""
 
