@@ -15,6 +15,11 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from mlflow.entities import Trace
+from mlflow.entities.span import create_mlflow_span
+from mlflow_middleware.mlflow_seam import encoding
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Link, SpanContext
 
 from tests.apps.known import HAS_LINKS, NO_LINKS, TAKES_FILES_OUT
 from tests.conftest import Traces
@@ -218,6 +223,19 @@ def test_attachments_are_stored(both: tuple[dict[str, Trace], dict[str, Trace]])
 
     assert [len(content) for content in mlflows] == ([21, 5128] if TAKES_FILES_OUT else [21])
     assert ours == mlflows
+
+
+def test_a_link_of_opentelemetry_is_sent() -> None:
+    """Whether MLflow knows links or not: that is how a request is linked to its caller's span."""
+    caller = SpanContext(2**127 + 1, 2**63 + 1, is_remote=True)
+    otel = TracerProvider().get_tracer("tests").start_span("linked", links=[Link(caller)])
+    span = create_mlflow_span(otel, "tr-1")
+    span.end()
+
+    sent = ExportTraceServiceRequest.FromString(encoding.spans_to_otlp([span], ()))
+
+    (link,) = sent.resource_spans[0].scope_spans[0].spans[0].links
+    assert (int.from_bytes(link.trace_id, "big"), int.from_bytes(link.span_id, "big")) == (2**127 + 1, 2**63 + 1)
 
 
 def test_what_cannot_be_encoded_is_replaced(server: MLflowServer) -> None:

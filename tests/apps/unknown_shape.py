@@ -4,9 +4,6 @@ import logging
 
 from mlflow.tracing import provider
 
-from mlflow_middleware import delivery
-from mlflow_middleware.settings import Settings
-
 logging.basicConfig(format="%(message)s")
 original = provider._get_mlflow_span_processor
 
@@ -16,6 +13,10 @@ def of_another_shape(tracking_uri, experiment_id=None):  # type: ignore[no-untyp
 
 
 provider._get_mlflow_span_processor = of_another_shape
+
+from mlflow_middleware import delivery  # noqa: E402 - the bridge is loaded with it
+from mlflow_middleware.settings import Settings  # noqa: E402
+
 delivery.start(Settings.load())
 delivery.start(Settings.load())
 print("left alone" if provider._get_mlflow_span_processor is of_another_shape else "replaced")

@@ -165,10 +165,13 @@ def _size(span: Any, status: StatusCode, description: str | None, count: int, te
 
 
 _BASE64_ID = '"AAAAAAAAAAA="'
+_LINKS = ', "links": []' if hasattr(LiveSpan, "links") else ""
+"""MLflow knows them since 3.13."""
+
 _FIXED = len(
     '{"trace_id": "AAAAAAAAAAAAAAAAAAAAAA==", "span_id": "AAAAAAAAAAA=", "parent_span_id": , "name": , '
     '"start_time_unix_nano": , "end_time_unix_nano": , "events": [], "status": {"code": "", "message": }, '
-    '"attributes": {}, "links": []}'
+    '"attributes": {}}' + _LINKS
 )
 """What is the same in the JSON of all spans."""
 
