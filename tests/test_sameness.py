@@ -16,11 +16,11 @@ import pytest
 import requests
 from mlflow.entities import Trace
 from mlflow.entities.span import create_mlflow_span
-from mlflow_middleware.mlflow_seam import encoding
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, SpanContext
 
+from mlflow_middleware.mlflow_bridge import otlp
 from tests.apps.known import HAS_LINKS, NO_LINKS, TAKES_FILES_OUT
 from tests.conftest import Traces
 from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually
@@ -232,7 +232,7 @@ def test_a_link_of_opentelemetry_is_sent() -> None:
     span = create_mlflow_span(otel, "tr-1")
     span.end()
 
-    sent = ExportTraceServiceRequest.FromString(encoding.spans_to_otlp([span], ()))
+    sent = ExportTraceServiceRequest.FromString(otlp.spans_to_otlp([span], ()))
 
     (link,) = sent.resource_spans[0].scope_spans[0].spans[0].links
     assert (int.from_bytes(link.trace_id, "big"), int.from_bytes(link.span_id, "big")) == (2**127 + 1, 2**63 + 1)
