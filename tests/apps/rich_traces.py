@@ -22,6 +22,7 @@ from mlflow.entities.model_registry import PromptVersion
 from mlflow.tracing.attachments import Attachment
 from mlflow.tracing.provider import provider
 from mlflow.tracing.trace_manager import InMemoryTraceManager
+from opentelemetry.trace import SpanKind
 
 from tests.apps.known import HAS_LINKS, identity, taken
 
@@ -223,7 +224,7 @@ def of_opentelemetry() -> None:
     """Spans that were opened by OpenTelemetry's own API, in MLflow's provider."""
     bridged = getattr(mlflow.tracing, "get_bridged_tracer_provider", None)  # since MLflow 3.15
     tracer = bridged().get_tracer("a library") if bridged else provider.get_or_init_tracer("a library")
-    with tracer.start_as_current_span("of opentelemetry") as span:
+    with tracer.start_as_current_span("of opentelemetry", kind=SpanKind.CLIENT) as span:
         span.set_attribute("gen_ai.request.model", "gpt-5")
         span.set_attribute("gen_ai.usage.input_tokens", 3)
         span.set_attribute("gen_ai.usage.output_tokens", 4)

@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest as ExportTraceServiceRequest,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import Link, StatusCode
+from opentelemetry.trace import Link, SpanKind, StatusCode
 
 from mlflow_middleware.mlflow_bridge import keys, wire
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, decoded, sendable
@@ -62,6 +62,8 @@ def span_bytes(span: LiveSpan, as_text: Container[str]) -> bytes:
             wire.attribute(key, sent(text)) if text in as_text else _attribute(key, text, decoded(text))
             for key, text in list(attributes_of(otel).items())
         ]
+        if otel.kind is not SpanKind.INTERNAL:  # which is what a span without a kind is taken for
+            attributes.append(wire.kind(otel.kind.value + 1))
         parent = otel.parent.span_id if otel.parent is not None else None
         return span_message(otel, parent, (otel.status.status_code, otel.status.description), attributes)
     except Exception:  # it holds what protobuf refuses

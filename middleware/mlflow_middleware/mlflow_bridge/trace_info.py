@@ -11,11 +11,13 @@ from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import LiveSpan, Trace, TraceData
+from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.tracing.utils import add_size_stats_to_trace_metadata
 from mlflow.utils.proto_json_utils import message_to_json
-from opentelemetry.trace import StatusCode
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, StatusCode
 
 from mlflow_middleware.mlflow_bridge import keys
 from mlflow_middleware.mlflow_bridge.common import cut
@@ -146,11 +148,11 @@ def size_of_plain(root: Plain, span: bytes) -> int:
     """As `_size_of`, given the span in OTLP: exact for bodies, and to some bytes for what else is plain ASCII."""
     texts = "".join(root.texts.values())
     escaped = len(encode_basestring_ascii(texts)) - len(texts.encode("utf-8", "replace"))
-    return len(span) + escaped + _MORE + _MORE_OF_EACH * (len(root.common.attributes) + len(root.attributes))
+    return len(span) + escaped + _fixed() + _MORE_OF_EACH * (len(root.common.attributes) + len(root.attributes))
 
 
-_MORE, _MORE_OF_EACH = 228, 4
-"""Bytes that the JSON of a span and of each of its texts takes more than OTLP, about."""
+_MORE_OF_EACH = 4
+"""Bytes that the JSON of each of a span's texts takes more than OTLP, about; that of a span takes `_fixed`."""
 
 _AROUND = len('"": "", ')
 """What is around a key and its value."""
@@ -158,22 +160,20 @@ _AROUND = len('"": "", ')
 
 def _size(span: Any, status: StatusCode, description: str | None, count: int, texts: Iterable[str]) -> int:
     """Bytes of the JSON of a span with so many attributes, given their keys and their JSON."""
-    size = _FIXED + len(str(span.start_time)) + len(str(span.end_time)) + len(_STATUS_NAMES[status]) + len("null")
+    size = _fixed() + len(str(span.start_time)) + len(str(span.end_time)) + len(_STATUS_NAMES[status]) + len("null")
     size += len(encode_basestring_ascii(span.name)) + len(encode_basestring_ascii(description or ""))
     together = encode_basestring_ascii("".join(texts))  # in one go: 4 us instead of 20
     return size + len(together) - 2 + _AROUND * count - len(", ") if count else size
 
 
 _BASE64_ID = '"AAAAAAAAAAA="'
-_LINKS = ', "links": []' if hasattr(LiveSpan, "links") else ""
-"""MLflow knows them since 3.13."""
 
-_FIXED = len(
-    '{"trace_id": "AAAAAAAAAAAAAAAAAAAAAA==", "span_id": "AAAAAAAAAAA=", "parent_span_id": , "name": , '
-    '"start_time_unix_nano": , "end_time_unix_nano": , "events": [], "status": {"code": "", "message": }, '
-    '"attributes": {}}' + _LINKS
-)
-"""What is the same in the JSON of all spans."""
+
+@functools.cache
+def _fixed() -> int:
+    """Bytes that are the same in the JSON of all spans, in which each version of MLflow has other fields."""
+    plain = ReadableSpan("", SpanContext(1, 1, is_remote=False), attributes={}, start_time=0, end_time=0)
+    return len(json.dumps(MlflowSpan(plain).to_dict())) - len('""00STATUS_CODE_UNSETnull""')
 
 
 def _percentile(ordered: Sequence[int], share: float) -> float:

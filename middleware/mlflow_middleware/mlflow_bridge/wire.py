@@ -75,6 +75,11 @@ def span(
     return b"".join(parts)
 
 
+def kind(number: int) -> bytes:
+    """A ``Span`` with nothing but this kind: see `attribute`."""
+    return b"\x30" + _varint(number)
+
+
 def attribute(key: str, value: Any) -> bytes:
     """A ``Span`` with nothing but this attribute; such messages joined are one with all of them."""
     if type(value) is str:
