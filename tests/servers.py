@@ -24,7 +24,7 @@ import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 ROOT = Path(__file__).resolve().parents[1]
-MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow==3.17.*")
+MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow>=3.17,<3.19")
 """What is installed to serve: the requirement of full MLflow."""
 
 BACKEND = os.environ.get("TEST_BACKEND", "sqlite")

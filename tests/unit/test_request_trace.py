@@ -18,6 +18,7 @@ from mlflow_middleware.identity import Identity
 from mlflow_middleware.request_trace import RequestTrace, annotate, current, outbound_headers
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.testing import captured_traces
+from tests.apps.known import identity
 from tests.unit.serving import root_of
 
 KEY = "0123456789abcdef"
@@ -143,7 +144,7 @@ def test_statuses_that_are_errors(status: int, state: str) -> None:
 
 def both() -> None:
     """Say one thing with MLflow's function, and another with ours."""
-    mlflow.update_current_trace(user="u-mlflow")
+    mlflow.update_current_trace(**identity(user="u-mlflow"))
     annotate(session_id="s-app", tags={"plan": "pro"})
 
 
@@ -157,8 +158,13 @@ BOTH = {"x-user-id": "u-header", "x-session-id": "s-header"}
         (nothing, Identity(user_id="u-auth"), "u-auth", "s-header"),
         (lambda: annotate(user_id="u-app"), None, "u-app", "s-header"),
         (lambda: annotate(user_id="u-app"), Identity(user_id="u-auth", session_id="s-auth"), "u-app", "s-auth"),
-        (lambda: mlflow.update_current_trace(session_id="s-mlflow"), None, "u-header", "s-mlflow"),
-        (lambda: mlflow.update_current_trace(user="u-mlflow"), Identity(session_id="s-auth"), "u-mlflow", "s-auth"),
+        (lambda: mlflow.update_current_trace(**identity(session_id="s-mlflow")), None, "u-header", "s-mlflow"),
+        (
+            lambda: mlflow.update_current_trace(**identity(user="u-mlflow")),
+            Identity(session_id="s-auth"),
+            "u-mlflow",
+            "s-auth",
+        ),
         (both, None, "u-mlflow", "s-app"),
     ],
     ids=["headers", "identify", "annotate", "annotate over identify", "MLflow", "MLflow, identify", "MLflow, annotate"],
@@ -175,7 +181,7 @@ def test_who_is_believed(handler: Callable[[], object], identify: Identity | Non
 
 @pytest.mark.parametrize(
     "handler",
-    [nothing, lambda: annotate(user_id="u-header"), lambda: mlflow.update_current_trace(user="u-header")],
+    [nothing, lambda: annotate(user_id="u-header"), lambda: mlflow.update_current_trace(**identity(user="u-header"))],
     ids=["header", "annotate", "MLflow"],
 )
 def test_a_pseudonym_stands_for_the_user(handler: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanContext, StatusCode
 
 from mlflow_middleware.mlflow_bridge import wire
 from mlflow_middleware.mlflow_bridge.common import Common
-from mlflow_middleware.mlflow_bridge.otlp import known_attribute, resource_message, sent, span_bytes, span_message
+from mlflow_middleware.mlflow_bridge.otlp import known_attribute, resource_message, root_message, sent, span_bytes
 from mlflow_middleware.mlflow_bridge.trace_info import info_of_plain, size_of, size_of_plain
 
 
@@ -64,7 +64,7 @@ def encoded(
     ]
     attributes += [wire.attribute(key, sent(text)) for key, text in root.texts.items()]
     code = StatusCode.OK if root.error is None else StatusCode.ERROR
-    span = span_message(root, None, (code, root.error), attributes)
+    span = root_message(root, (code, root.error), attributes)
     otlp = wire.request(resource_message(resource), [span, *[span_bytes(child, ()) for child in children]])
     sizes = [size_of_plain(root, span), *map(size_of, children)]
     return otlp, info_of_plain(root, experiment_id, sizes)

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -89,7 +90,9 @@ def _client() -> tuple[Client, str]:
 
 def _problem_of(attempt: Callable[[], str]) -> str:
     try:
-        return attempt()
+        with warnings.catch_warnings():  # where they are errors, what full MLflow's modules warn of is no misfit
+            warnings.simplefilter("ignore")
+            return attempt()
     except (Exception, SystemExit) as error:  # a module that ends the process when it is imported ends no app
         return _in_a_line(error)
 

@@ -18,7 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest as ExportTraceServiceRequest,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import Link, SpanKind, StatusCode
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
 from mlflow_middleware.mlflow_bridge import keys, wire
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, decoded, sendable
@@ -62,10 +63,9 @@ def span_bytes(span: LiveSpan, as_text: Container[str]) -> bytes:
             wire.attribute(key, sent(text)) if text in as_text else _attribute(key, text, decoded(text))
             for key, text in list(attributes_of(otel).items())
         ]
-        if otel.kind is not SpanKind.INTERNAL:  # which is what a span without a kind is taken for
-            attributes.append(wire.kind(otel.kind.value + 1))
         parent = otel.parent.span_id if otel.parent is not None else None
-        return span_message(otel, parent, (otel.status.status_code, otel.status.description), attributes)
+        status = (otel.status.status_code, otel.status.description)
+        return _span_message(otel, parent, status, attributes, _kind(otel.kind))
     except Exception:  # it holds what protobuf refuses
         return bytes(_sendable_span(span.to_immutable_span()).SerializeToString())
 
@@ -78,13 +78,25 @@ def _with_links(message: Any, links: Sequence[Link]) -> Any:
     return message
 
 
-def span_message(
-    span: Any, parent: int | None, status: tuple[StatusCode, str | None], attributes: list[bytes]
+@functools.cache
+def _kind(kind: SpanKind) -> int:
+    """A span's kind in OTLP, as MLflow writes it: not at all before 3.18."""
+    plain = ReadableSpan("", SpanContext(1, 1, is_remote=False), attributes={}, kind=kind, start_time=0, end_time=0)
+    return int(MlflowSpan(plain).to_otel_proto().kind)
+
+
+def root_message(span: Any, status: tuple[StatusCode, str | None], attributes: list[bytes]) -> bytes:
+    """A ``Span`` of a root: see `_span_message`."""
+    return _span_message(span, None, status, attributes, _kind(SpanKind.INTERNAL))
+
+
+def _span_message(
+    span: Any, parent: int | None, status: tuple[StatusCode, str | None], attributes: list[bytes], kind: int
 ) -> bytes:
     """A ``Span``, given its ids, name and times as ``ReadableSpan`` has them, and its attributes as messages."""
     ids, times = (span.context.trace_id, span.context.span_id), (span.start_time, span.end_time)
     code, description = status
-    return wire.span(ids, parent, span.name, times, (code.value, description or ""), b"".join(attributes))
+    return wire.span(ids, parent, span.name, times, (code.value, description or ""), b"".join(attributes), kind)
 
 
 def _attribute(key: str, text: Any, value: Any) -> bytes:

@@ -51,7 +51,13 @@ def request(resource: bytes, spans: list[bytes]) -> bytes:
 
 
 def span(
-    ids: tuple[int, int], parent: int | None, name: str, times: tuple[int, int], status: tuple[int, str], rest: bytes
+    ids: tuple[int, int],
+    parent: int | None,
+    name: str,
+    times: tuple[int, int],
+    status: tuple[int, str],
+    rest: bytes,
+    kind: int = 0,
 ) -> bytes:
     """A ``Span``.
 
@@ -62,22 +68,18 @@ def span(
         times: Its start and end, in nanoseconds since the epoch.
         status: Code and message.
         rest: More of its fields: `attribute`.
+        kind: Its kind; 0 for none.
     """
     code, message = status
     parts = [
         b"\x0a\x10" + ids[0].to_bytes(16, "big") + b"\x12\x08" + ids[1].to_bytes(8, "big"),
         b"" if parent is None else b"\x22\x08" + parent.to_bytes(8, "big"),
-        b"\x2a" + _text(name),
+        b"\x2a" + _text(name) + (b"\x30" + _varint(kind) if kind else b""),
         _times(b"\x39", times[0], b"\x41", times[1]),
         rest,
         b"\x7a" + _sized((b"\x12" + _text(message) if message else b"") + (b"\x18" + _varint(code) if code else b"")),
     ]
     return b"".join(parts)
-
-
-def kind(number: int) -> bytes:
-    """A ``Span`` with nothing but this kind: see `attribute`."""
-    return b"\x30" + _varint(number)
 
 
 def attribute(key: str, value: Any) -> bytes:
