@@ -59,7 +59,8 @@ class Found:
         return (
             f"{unfit}: requests are traced with MLflow's public functions, and its own exporter stays in place. Off "
             "are delivery by mlflow-middleware (queue, spool, retries, counts, exits in time), keep_errors, "
-            f"keep_slower_than, trust_incoming_trace, captured_traces and silence in requests that are not traced. {cure}"
+            "keep_slower_than, trust_incoming_trace, captured_traces, and silence in requests that are not traced. "
+            f"{cure}"
         )
 
 
