@@ -52,12 +52,22 @@ def test_a_value_that_makes_no_sense_is_named(option: dict[str, float]) -> None:
         Settings.load(**option)
 
 
+def some_of_both(prefix: str) -> list[str]:
+    """Twelve sessions: half of them are kept at a ratio of 0.5. Of any twelve, now and then all are."""
+    names = [f"{prefix}-{number}" for number in range(200)]
+    return [
+        name
+        for is_kept in (True, False)
+        for name in [each for each in names if kept(each, sample_ratio=0.5) is is_kept][:6]
+    ]
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
 def test_a_conversation_is_kept_or_dropped_whole(run_app: AppRunner, request_id: str, name: str) -> None:
     """The server has all requests of some sessions, none of the others, and every error."""
     app = run_app(name, {"sample_ratio": 0.5})
-    sessions = [f"{request_id}-{number}" for number in range(12)]
+    sessions = some_of_both(request_id)
     for turn in range(3):
         for session in sessions:
             app.get("/status/200", x_session_id=session, x_request_id=f"{session}-{turn}")

@@ -98,6 +98,8 @@ def ask(
     shown = printable(tracking_uri)
     try:
         response = mlflow_bridge.client.request(tracking_uri, method, path, timeout=timeout, **kwargs)
+    except mlflow_bridge.NoClient as error:
+        raise ConnectionProblem(str(error)) from error
     except Exception as error:
         raise NoAccess(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
     if response.status_code in (401, 403):

@@ -15,6 +15,7 @@ from mlflow_middleware.mlflow_bridge.address import Address as Address
 from mlflow_middleware.mlflow_bridge.common import Common as Common
 from mlflow_middleware.mlflow_bridge.loading import Level as Level
 from mlflow_middleware.mlflow_bridge.loading import load
+from mlflow_middleware.mlflow_bridge.no_client import NoClient as NoClient
 from mlflow_middleware.mlflow_bridge.root_span import Contents as Contents
 from mlflow_middleware.mlflow_bridge.root_span import Description as Description
 from mlflow_middleware.mlflow_bridge.root_span import Entered as Entered

@@ -44,7 +44,7 @@ def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwar
     Raises:
         NoClient: Always.
     """
-    raise NoClient("the installed MLflow does not fit, see `mlflow-middleware check`")
+    raise NoClient("the installed MLflow has no client that fits: see what `mlflow-middleware check` reports")
 
 
 def address_of(tracking_uri: str, path: str, answered: Response) -> Address | None:

@@ -86,13 +86,13 @@ def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str,
     """
     fields = {key: value for key, value in found.items() if value is not None}
     if duration is not None:
-        fields["execution_duration"] = _duration(duration)
+        fields["execution_duration"] = written = _duration(duration)
     fields["trace_metadata"] = cut(metadata, MAX_METADATA, MAX_METADATA)
     text = _dumps(fields)
     if "\\ud" in text and _HALF.search(text):
         text = _dumps(sendable(fields))
     # MLflow's own JSON has the milliseconds as a number, under a longer name; without them it has null
-    differs = len(f'_ms": {duration}') - len(f'": "{_duration(duration)}"') if duration is not None else _NO_DURATION
+    differs = _NO_DURATION if duration is None else len(f'_ms": {duration}') - len(f'": "{written}"')
     stats = _size_stats(len(text) + differs, sizes)
     stats = f", {stats}" if fields["trace_metadata"] else stats
     return f'{{"trace": {{"trace_info": {text[: -len("}}")]}{stats}}}}}}}}}'.encode()

@@ -19,6 +19,7 @@ _double = struct.Struct("<cd").pack
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 
 
+@functools.lru_cache(maxsize=4096)
 def _varint(number: int) -> bytes:
     if number < 128:
         return _ONE_BYTE[number]
