@@ -26,17 +26,7 @@ def open_root_span(
     remote: SpanIds | None = None,
     adopt_remote: bool = False,
 ) -> RootSpan | None:
-    """Start the root span of a new trace.
-
-    Args:
-        name: The span's name.
-        describe: Says what the span holds; called when somebody asks, at the latest when the trace is sent.
-        remote: The caller's span, from its ``traceparent``.
-        adopt_remote: True makes the caller's span the parent; false links to it.
-
-    Returns:
-        The span; None when tracing is disabled or the trace is not sampled.
-    """
+    """See `interface.Tracing`."""
     source = _source()
     if source.processor is not None and remote is None:
         return PlainRoot.open(source, name, describe)

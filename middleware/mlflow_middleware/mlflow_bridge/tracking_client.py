@@ -24,42 +24,31 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 
 
 def active_experiment_id() -> str | None:
-    """The experiment that ``mlflow.set_experiment`` chose, if it was called."""
+    """See `interface.Client`."""
     chosen: str | None = fluent._active_experiment_id
     return chosen
 
 
 def set_active_experiment(experiment_id: str) -> None:
-    """Tell MLflow what the environment's experiment is, unless the app has chosen one meanwhile."""
+    """See `interface.Client`."""
     if fluent._active_experiment_id is None:
         fluent._active_experiment_id = experiment_id
 
 
 def tracking_uri() -> str:
-    """The tracking URI that MLflow would use now."""
+    """See `interface.Client`."""
     if is_slim() and not is_tracking_uri_set():  # to find the default, MLflow needs a module of the full package
         return DEFAULT_URI
     return str(get_tracking_uri())
 
 
 def is_slim() -> bool:
-    """Whether only ``mlflow-tracing`` is installed, not full ``mlflow``."""
+    """See `interface.Client`."""
     return bool(IS_TRACING_SDK_ONLY)
 
 
 def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwargs: Any) -> Response:
-    """One request to a tracking server, with MLflow's credentials and TLS settings, and without its retries.
-
-    Args:
-        tracking_uri: The server.
-        method: The HTTP method.
-        path: The path below the tracking URI, with its leading slash.
-        timeout: Seconds to wait for a connection, and for each read.
-        kwargs: ``json``, ``data``, ``params`` or ``extra_headers``.
-
-    Raises:
-        mlflow.exceptions.MlflowException: No answer came.
-    """
+    """See `interface.Client`."""
     credentials, signed_in = _sign_in(tracking_uri)
     headers = {**signed_in, **kwargs.pop("extra_headers", {})}
     response: Response = http_request(
@@ -76,17 +65,7 @@ def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwar
 
 
 def address_of(tracking_uri: str, path: str, answered: Response) -> Address | None:
-    """How to send more requests like one that MLflow's client has just sent.
-
-    Args:
-        tracking_uri: The server.
-        path: What was asked for below the tracking URI.
-        answered: The answer.
-
-    Returns:
-        The address; None where MLflow's client does more than headers can say: it goes through a proxy, follows a
-        redirect, or signs each request by itself.
-    """
+    """See `interface.Client`."""
     credentials, _ = _sign_in(tracking_uri)
     url = answered.request.url or ""
     if credentials.aws_sigv4 or credentials.auth or answered.history or not url.endswith(path):
