@@ -86,12 +86,6 @@ class FinishedTrace:
         """Do without the inputs and outputs that are still to be read: there is no time or no room for them."""
         mlflow_root.forget_contents(self._trace)
 
-    def describe(self) -> None:
-        """Do the first part of reading it; what `content` does otherwise."""
-
-    def read_contents(self) -> None:
-        """Do the second part."""
-
     def is_complete(self) -> bool:
         """Whether all of its spans have ended, and nothing more will come."""
         return not _has_open_spans(self._trace)
@@ -167,14 +161,6 @@ class FinishedRequest(FinishedTrace):
     def forget_contents(self) -> None:
         """See `FinishedTrace`."""
         self._root.forget_contents()
-
-    def describe(self) -> None:
-        """See `FinishedTrace`."""
-        self._root.describe()
-
-    def read_contents(self) -> None:
-        """See `FinishedTrace`."""
-        self._root.read_contents()
 
     def is_complete(self) -> bool:
         """See `FinishedTrace`."""

@@ -363,11 +363,6 @@ class PlainRoot:
                 self._made.forget_contents()
             self._unread = None
 
-    def describe(self) -> None:
-        """Have it described, as far as that has not happened yet."""
-        with self._source.lock:
-            self._described()
-
     def read_contents(self) -> None:
         """Read its bodies, as far as that has not happened yet; MLflow's objects for it have their own."""
         unread = self._unread
