@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from mlflow_middleware.mlflow_bridge import keys, names
+from mlflow_middleware.mlflow_bridge import names
 from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace import keys
 from tests.servers import ROOT
 
 CORE = ROOT / "middleware" / "mlflow_middleware"
@@ -286,6 +287,8 @@ def test_the_stored_format_is_that_of_mlflow() -> None:
         "TRACE_INPUTS": metadata.INPUTS,
         "TRACE_OUTPUTS": metadata.OUTPUTS,
         "TOKEN_USAGE": metadata.TOKEN_USAGE,
+        "TRACE_COST": getattr(metadata, "COST", keys.TRACE_COST),
+        "CLIENT_REQUEST_ID": "client_request_id",  # a tag of our own
         "SIZE_STATS": metadata.SIZE_STATS,
         "SIZE_BYTES": getattr(metadata, "SIZE_BYTES", keys.SIZE_BYTES),
         "SOURCE_RUN": metadata.SOURCE_RUN,

@@ -232,7 +232,7 @@ def test_a_link_of_opentelemetry_is_sent() -> None:
     span = create_mlflow_span(otel, "tr-1")
     span.end()
 
-    sent = ExportTraceServiceRequest.FromString(otlp.spans_to_otlp([span], ()))
+    sent = ExportTraceServiceRequest.FromString(otlp.spans_to_otlp([span]))
 
     (link,) = sent.resource_spans[0].scope_spans[0].spans[0].links
     assert (int.from_bytes(link.trace_id, "big"), int.from_bytes(link.span_id, "big")) == (2**127 + 1, 2**63 + 1)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from mlflow_middleware.sampling import keeps
+from mlflow_middleware.request.sampling import keeps
 from mlflow_middleware.settings import Settings, SettingsError
 from tests.conftest import AppRunner
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, overload
 from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
+from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
-from mlflow_middleware.response_headers import join
 from mlflow_middleware.settings import Settings
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _read(receive: ASGIReceiveCallable, trace: RequestTrace) -> ASGIReceiveCalla
 def _accepting(send: ASGISendCallable, trace: RequestTrace) -> ASGISendCallable:
     async def accepting(message: ASGISendEvent) -> None:
         if message["type"] == "websocket.accept":
-            trace.accepted()
+            trace.identify()
         await send(message)
 
     return accepting

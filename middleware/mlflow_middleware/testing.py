@@ -31,7 +31,7 @@ from mlflow_middleware.guard import report
 if TYPE_CHECKING:
     from mlflow.entities import Trace
 
-    from mlflow_middleware.mlflow_bridge import FinishedTrace
+    from mlflow_middleware.mlflow_bridge import PendingTrace
 
 __all__ = ["captured_traces"]
 
@@ -53,7 +53,7 @@ def captured_traces() -> Iterator[list[Trace]]:
     traces: list[Trace] = []
     lock = threading.Lock()
 
-    def put(finished: FinishedTrace) -> None:
+    def put(finished: PendingTrace) -> None:
         try:
             with lock:
                 _add(traces, finished.entity(finished.experiment_id or DEFAULT_EXPERIMENT))

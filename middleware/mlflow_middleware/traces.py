@@ -28,8 +28,8 @@ from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.experiment import find_experiment
 from mlflow_middleware.delivery.rest import ConnectionProblem, ask
 from mlflow_middleware.identity import clean_text, pseudonym
-from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG
 from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace import keys
 
 if TYPE_CHECKING:
     from mlflow.entities.trace_info import TraceInfo
@@ -204,7 +204,7 @@ def _sessions(
 ) -> Iterator[Session]:
     known: set[str] = set()
     for trace in found:
-        name = trace.trace_metadata.get(mlflow_bridge.keys.SESSION)
+        name = trace.trace_metadata.get(keys.SESSION)
         if not name or name in known:
             continue
         known.add(name)
@@ -216,7 +216,7 @@ def _sessions(
 
 def _turns(trace: TraceInfo) -> Iterator[Turn]:
     if trace.request_preview:
-        user = trace.trace_metadata.get(mlflow_bridge.keys.USER) or "user"
+        user = trace.trace_metadata.get(keys.USER) or "user"
         yield Turn("user", user, trace.request_preview, trace.trace_id)
     if trace.response_preview:
         yield Turn("assistant", "assistant", trace.response_preview, trace.trace_id)
@@ -296,12 +296,12 @@ def _entry(name: str, value: str, user_id_hmac_key: str | None) -> _Entry:
     if not _text(name, value):
         raise ValueError(f"{name} is empty")
     if name == "request_id":
-        return _Entry("tags", CLIENT_REQUEST_ID_TAG, value)
+        return _Entry("tags", keys.CLIENT_REQUEST_ID, value)
     if name == "session_id":
-        return _Entry("metadata", mlflow_bridge.keys.SESSION, value)
+        return _Entry("metadata", keys.SESSION, value)
     if name == "user_id":
-        return _Entry("metadata", mlflow_bridge.keys.USER, _stored_user(value, user_id_hmac_key))
-    return _Entry("tags", mlflow_bridge.keys.NAME if _NAMED_ROUTE.fullmatch(value) else "http.route", value)
+        return _Entry("metadata", keys.USER, _stored_user(value, user_id_hmac_key))
+    return _Entry("tags", keys.NAME if _NAMED_ROUTE.fullmatch(value) else "http.route", value)
 
 
 def _bounds(since: Moment | None, until: Moment | None, slower_than: float | None) -> Iterator[str]:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
+from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
-from mlflow_middleware.response_headers import join
 from mlflow_middleware.settings import Settings
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ class Way:
 
     def __init__(self) -> None:
         self.worst = Worst()
-        self._finished: list[mlflow_bridge.FinishedTrace] = []
+        self._finished: list[mlflow_bridge.PendingTrace] = []
         mlflow.set_tracking_uri("http://127.0.0.1:9")
         mlflow_bridge.tracing.start(lambda uri: True, self._finished.append, None)
         self.send(Sample(b'{"a": 1}', "application/json"))  # imports, caches

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from mlflow_middleware import delivery
 from mlflow_middleware.delivery.encoded import EncodedTrace
-from mlflow_middleware.mlflow_bridge.exporter import FinishedTrace
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def sent_traces(*, at_once: bool = False) -> Iterator[list[Sent]]:
         at_once: Encode each as soon as the request is answered, as a flush does; then a trace comes once more for what
             the app does afterwards. Otherwise they are encoded when all is over.
     """
-    finished: list[FinishedTrace] = []
+    finished: list[PendingTrace] = []
     sent: list[Sent] = []
 
-    def encode(trace: FinishedTrace) -> None:
+    def encode(trace: PendingTrace) -> None:
         encoded = EncodedTrace.encode(trace)
         sent.append(Sent(encoded.otlp, encoded.info))
 

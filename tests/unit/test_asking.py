@@ -105,7 +105,7 @@ def test_asking_when_it_was_sent_changes_nothing(way: str) -> None:
     if way == "annotated afterwards":
         assert last["tags"].pop("asked") == "yes"
     if way == "failing afterwards":
-        assert (last.pop("status"), last["info"].pop("state")) == ((2, "ValueError"), "ERROR")
+        assert (last.pop("status"), last["info"].pop("state")) == ((2, "ValueError: no"), "ERROR")
         assert last["attributes"].pop("error.type") == "ValueError"
         assert [name for name, _ in last.pop("events")] == ["exception"]
         last |= {key: described(plain)[key] for key in ("status", "events")}

@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from mlflow_middleware import guard
 from mlflow_middleware.asgi import TraceMiddleware
-from mlflow_middleware.mlflow_bridge import plain_root
+from mlflow_middleware.mlflow_bridge import registry, root
 from tests.messages import body, http, start
 from tests.unit.encoded import Sent, attributes_of, sent_traces
 
@@ -51,7 +51,7 @@ def trace_of(
         asyncio.run(ask())
     assert guard.failures == before
     manager = InMemoryTraceManager.get_instance()
-    assert (dict(plain_root.in_flight), len(manager._traces), len(manager._otel_id_to_mlflow_trace_id)) == ({}, 0, 0)
+    assert (dict(registry.in_flight), len(manager._traces), len(manager._otel_id_to_mlflow_trace_id)) == ({}, 0, 0)
     return sent
 
 
@@ -70,7 +70,7 @@ def child(name: str = "child", **attributes: object) -> None:
 
 def test_a_child_needs_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the request's own span no object of MLflow's is made: that is most of what the first child would cost."""
-    monkeypatch.setattr(plain_root.PlainRoot, "_make", None)
+    monkeypatch.setattr(root.Root, "materialize", None)
 
     (sent,) = trace_of(child)
 
@@ -81,7 +81,7 @@ def test_a_child_needs_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_children_used_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the trace; the root has no usage of its own then."""
-    monkeypatch.setattr(plain_root.PlainRoot, "_make", None)
+    monkeypatch.setattr(root.Root, "materialize", None)
 
     def calls() -> None:
         for tokens in (3, 4):

@@ -22,12 +22,14 @@ from mlflow.utils.proto_json_utils import message_to_json
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import SpanContext
 
-from mlflow_middleware.mlflow_bridge import encoding, otlp, trace_info
-from mlflow_middleware.mlflow_bridge.common import Common
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.mlflow_bridge import otlp, trace_info
+from mlflow_middleware.settings import Settings
 from mlflow_middleware.testing import captured_traces
+from mlflow_middleware.trace.common import Common
+from mlflow_middleware.trace.description import Description
+from mlflow_middleware.trace.record import SpanIds, TraceRecord
 from tests.unit.encoded import Sent, attributes_of
 
 SIZES = {"mlflow.trace.sizeStats", "mlflow.trace.sizeBytes"}
@@ -123,7 +125,7 @@ def without_sizes(message: StartTraceV3) -> StartTraceV3:
 @given(fields=FIELDS)
 def test_an_info(span: LiveSpan, fields: Fields) -> None:
     """Each field, cut where MLflow cuts it."""
-    ours = parsed(trace_info.info_to_json(fields.info(), [span]))
+    ours = parsed(trace_info.of_trace(fields.info(), [span]))
 
     assert without_sizes(ours) == without_sizes(by_mlflow(fields.info(is_readable=True), [span]))
 
@@ -132,7 +134,7 @@ def test_an_info(span: LiveSpan, fields: Fields) -> None:
 @given(fields=FIELDS.filter(is_whole), count=st.integers(1, 4))
 def test_the_sizes_of_a_trace(span: LiveSpan, fields: Fields, count: int) -> None:
     """To the byte, of any number of spans."""
-    ours = parsed(trace_info.info_to_json(fields.info(), [span] * count)).trace.trace_info.trace_metadata
+    ours = parsed(trace_info.of_trace(fields.info(), [span] * count)).trace.trace_info.trace_metadata
     mlflows = by_mlflow(fields.info(), [span] * count).trace.trace_info.trace_metadata
 
     assert {key: json.loads(ours[key]) for key in SIZES} == {key: json.loads(mlflows[key]) for key in SIZES}
@@ -140,27 +142,26 @@ def test_the_sizes_of_a_trace(span: LiveSpan, fields: Fields, count: int) -> Non
 
 @settings(deadline=None, max_examples=150)
 @given(FIELDS, ANY_TEXT)
-def test_an_info_of_plain_data(fields: Fields, name: str) -> None:
-    """Of a request for which MLflow's objects were never made."""
-    common = Common(name, {}, {"plan": "pro"})
+def test_an_info_of_a_request(fields: Fields, name: str) -> None:
+    """Of a request."""
     begin = fields.request_time * 1_000_000
-    plain = encoding.Plain(
-        fields.trace_id,
+    record = TraceRecord(Exchange("GET", "/", {}), Settings())
+    record.begin(SpanIds(1, 1), begin)
+    record.trace_id = fields.trace_id
+    record.end_time = begin + fields.execution_duration * 1_000_000
+    description = Description(
         name,
-        SpanContext(1, 1, is_remote=False),
-        begin,
-        begin + fields.execution_duration * 1_000_000,
-        None if fields.state == TraceState.OK else "why",
-        common,
+        Common(name, {}, {"plan": "pro"}),
         {},
         {},
         fields.tags,
-        fields.trace_metadata,
+        {},
         fields.client_request_id,
+        None if fields.state == TraceState.OK else "why",
         fields.request_preview,
         fields.response_preview,
     )
-    _, info = encoding.encoded(plain, Resource({}), fields.experiment_id)
+    info = trace_info.of_request(record, description, fields.trace_metadata, fields.experiment_id, [1])
     expected = fields.info(is_readable=True)
     expected.tags = readable({**({"mlflow.traceName": name} if name else {}), "plan": "pro", **fields.tags})
 
@@ -207,7 +208,7 @@ def test_a_span_of_the_apps(name: str, attributes: dict[str, Any], inputs: Any, 
         child.set_status(status)
         child.end()
         root.end()
-    read = ExportTraceServiceRequest.FromString(otlp.spans_to_otlp([root, child], ()))
+    read = ExportTraceServiceRequest.FromString(otlp.spans_to_otlp([root, child]))
     (scope_spans,) = read.resource_spans[0].scope_spans
 
     assert [explicit(each) for each in scope_spans.spans] == [
@@ -220,7 +221,7 @@ def sent(value: Any) -> Any:
     with captured_traces():
         span = mlflow.start_span_no_context("s", attributes={"odd": value, "plain": 1})
         span.end()
-    attributes = attributes_of(Sent(otlp.spans_to_otlp([span], ()), b"").root)
+    attributes = attributes_of(Sent(otlp.spans_to_otlp([span]), b"").root)
     assert attributes["plain"] == 1
     return attributes["odd"]
 

@@ -4,43 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Mapping
 
 import mlflow
 import pytest
 from mlflow.entities import Trace
 
+from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.mlflow_bridge import public
-from mlflow_middleware.mlflow_bridge.common import Common
-from mlflow_middleware.mlflow_bridge.root_span import Contents, Description, RootSpan, Unread, Written
+from mlflow_middleware.mlflow_bridge.interface import RootSpan
+from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace.record import TraceRecord
+
+RECORDS: dict[RootSpan, TraceRecord] = {}
+"""The records of the roots that are open."""
 
 
-def describe(name: str) -> Description:
-    """What a request says when it begins."""
-    metadata = {"mlflow.trace.session": name}
-    return Description({"url.path": f"/{name}"}, dict(metadata), metadata, f"r-{name}", common=Common("POST", {}, {}))
-
-
-def outcome() -> Description:
-    """What a request says at its end."""
-    contents = Contents(Written('{"a": 1}', "one"), Written('"b"', "two"), None, {})
-    return Description({"http.route": "/x"}, {"plan": "pro"}, {}, name="POST /x", unread=Unread(lambda: contents, 0))
+def record_of(name: str) -> TraceRecord:
+    """What is known of a request when it begins."""
+    headers = {"x-session-id": name, "x-request-id": f"r-{name}"}
+    return TraceRecord(Exchange("POST", f"/{name}", headers), Settings(tags={"plan": "pro"}))
 
 
 def opened(name: str) -> RootSpan:
     """A root that is recorded."""
-
-    def described(metadata: Mapping[str, str]) -> Description:
-        return describe(name)
-
-    root = public.open_root_span("POST", described)
+    record = record_of(name)
+    root = public.open_root_span(record)
     assert root is not None
+    RECORDS[root] = record
     return root
 
 
 def end(root: RootSpan) -> None:
     """End one as a request does."""
-    root.add(outcome())
+    record = RECORDS.pop(root)
+    exchange = record.exchange
+    exchange.route, exchange.response_type = "/x", "text/plain"
+    exchange.headers = {**exchange.headers, "content-type": "application/json"}
+    assert exchange.request_body is not None
+    assert exchange.response_body is not None
+    exchange.request_body.add(b'{"a": 1}')
+    exchange.response_body.add(b"b")
+    record.is_complete = True
     root.end()
 
 
@@ -51,7 +55,7 @@ def test_a_request_has_all(traces: list[Trace]) -> None:
     (trace,) = traces
     (root,) = trace.data.spans
     assert (root.inputs, root.outputs, root.attributes["url.path"]) == ({"a": 1}, "b", "/s-1")
-    assert (trace.info.request_preview, trace.info.response_preview) == ("one", "two")
+    assert (trace.info.request_preview, trace.info.response_preview) == ('{"a": 1}', "b")
     assert (trace.info.client_request_id, trace.info.trace_metadata["mlflow.trace.session"]) == ("r-s-1", "s-1")
     assert (trace.info.tags["plan"], trace.info.tags["mlflow.traceName"]) == ("pro", "POST /x")
 
@@ -124,7 +128,7 @@ def test_what_the_app_says_stays(traces: list[Trace]) -> None:
 def test_an_exception_is_recorded(traces: list[Trace]) -> None:
     """With its type and the state of the trace."""
     root = opened("s-1")
-    root.fail(ValueError("no"))
+    RECORDS[root].fail(ValueError("no"))
     end(root)
 
     (trace,) = traces
@@ -136,7 +140,7 @@ def test_an_exception_is_recorded(traces: list[Trace]) -> None:
 def test_traces_inside_a_connection(traces: list[Trace]) -> None:
     """What is known of a websocket is on each trace opened in it, and on none after it."""
     inside = public.TracesInside()
-    inside.update_trace({"plan": "pro"}, {"mlflow.trace.session": "s-1"})
+    inside.update({"plan": "pro"}, {"mlflow.trace.session": "s-1"}, None)
     entered = inside.attach()
     with mlflow.start_span("one"):
         pass
@@ -154,7 +158,7 @@ def test_no_request_waits_for_the_experiment(monkeypatch: pytest.MonkeyPatch) ->
     known = threading.Event()
     monkeypatch.setattr(public, "_known", known)
 
-    assert public.open_root_span("POST", lambda metadata: None) is None
+    assert public.open_root_span(record_of("s-1")) is None
 
 
 def test_the_caller_is_told_the_current_span(traces: list[Trace]) -> None:

@@ -12,7 +12,7 @@ from mlflow.tracing import provider
 from mlflow.tracing.config import get_config
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 
-from mlflow_middleware.mlflow_bridge import context, plain_root, processor, trial
+from mlflow_middleware.mlflow_bridge import context, processor, trial
 
 
 def of_another_shape(first: Any, second: Any, third: Any) -> None:
@@ -59,7 +59,7 @@ def test_another_way_to_be_current(monkeypatch: pytest.MonkeyPatch, name: str) -
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(processor, "create_mlflow_span"), (plain_root, "TraceInfo")],
+    [(processor, "create_mlflow_span"), (processor, "TraceInfo")],
     ids=["span", "info"],
 )
 def test_another_shape_on_the_way(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:

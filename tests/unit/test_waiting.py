@@ -13,7 +13,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallab
 from mlflow_middleware import delivery, guard
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
-from mlflow_middleware.mlflow_bridge.exporter import FinishedTrace
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.settings import Settings
 from tests import messages
@@ -23,9 +23,9 @@ HEADERS = [(b"host", b"example"), (b"x-session-id", b"s-1")]
 
 def asked(
     *headers: tuple[bytes, bytes], path: str = "/", late: Callable[[], object] | None = None, **options: object
-) -> tuple[list[FinishedTrace], list[object]]:
+) -> tuple[list[PendingTrace], list[object]]:
     """What waits after one request, and what a task got that it has begun and that runs after it."""
-    waiting: list[FinishedTrace] = []
+    waiting: list[PendingTrace] = []
     tasks: list[asyncio.Task[object]] = []
     answered = asyncio.Event()
 

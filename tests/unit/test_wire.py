@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from mlflow_middleware.mlflow_bridge import wire
+from mlflow_middleware.trace import wire
 
 LENGTHS = [0, 1, 60, 99, 100, 110, 117, 118, 119, 120, 121, 126, 127, 128, 129, 200, 16_383, 16_384, 40_000]
 """Characters around those numbers where a size takes another byte, or another way to write it is taken."""

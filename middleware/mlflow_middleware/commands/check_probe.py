@@ -9,6 +9,7 @@ from typing import Any
 
 from mlflow_middleware.commands.check_chain import ANSWER_TIME, Chain, NotNeeded, Wrong, milliseconds
 from mlflow_middleware.commands.check_server import ask
+from mlflow_middleware.trace import keys
 
 PROBE = "mlflow-middleware check"
 """The name of the probe trace."""
@@ -56,13 +57,12 @@ def write(chain: Chain) -> str:
 
 def read_back(chain: Chain) -> str:
     """Check that the server returns the trace, and deletes it on request."""
-    from mlflow_middleware import mlflow_bridge
 
     _need_trace(chain)
     try:
         status, answer = ask(chain, "GET", f"{_TRACES}/{chain.trace_id}")
         info = answer["trace"]["trace_info"] if status == 200 else {}
-        if info.get("tags", {}).get(mlflow_bridge.keys.NAME) != PROBE:
+        if info.get("tags", {}).get(keys.NAME) != PROBE:
             raise Wrong(
                 f"{chain.shown_uri} took the trace, and does not give it back (status {status}); does this "
                 "user have the permission to read the experiment, and do all replicas share one database?"
@@ -113,12 +113,17 @@ def _need_trace(chain: Chain) -> None:
 def _probe() -> Any:
     """Make a finished trace, opened and ended as a request's is."""
     from mlflow_middleware import delivery, mlflow_bridge
+    from mlflow_middleware.exchange import Exchange
+    from mlflow_middleware.settings import Settings
+    from mlflow_middleware.trace.record import TraceRecord
 
-    finished: list[mlflow_bridge.FinishedTrace] = []
+    finished: list[mlflow_bridge.PendingTrace] = []
     ratio = _sampling_ratio()
     with delivery.capturing(finished.append):
         for _ in range(MAX_TRIES if 0 < ratio < 1 else 1):
-            root = mlflow_bridge.open_root_span(PROBE, lambda known: None)
+            record = TraceRecord(Exchange("GET", "/", {}), Settings.model_construct())
+            record.annotate({keys.NAME: PROBE}, {})
+            root = mlflow_bridge.open_root_span(record)
             if root is not None:
                 root.end()
                 break

@@ -16,10 +16,9 @@ from datetime import datetime, timedelta, timezone
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.commands.table import Table
 from mlflow_middleware.identity import clean_text
-from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG
+from mlflow_middleware.trace import keys
 from mlflow_middleware.traces import PAGE, ConnectionProblem, find
 
 if TYPE_CHECKING:
@@ -153,11 +152,11 @@ def _row(trace: TraceInfo) -> Row:
     began = datetime.fromtimestamp(trace.request_time / 1000).astimezone()
     return Row(
         time=began.isoformat(timespec="milliseconds"),
-        name=tags.get(mlflow_bridge.keys.NAME) or tags.get("http.route") or "",
+        name=tags.get(keys.NAME) or tags.get("http.route") or "",
         status=tags.get("http.status_code"),
-        request_id=tags.get(CLIENT_REQUEST_ID_TAG) or trace.client_request_id,
-        session_id=metadata.get(mlflow_bridge.keys.SESSION) or tags.get(mlflow_bridge.keys.SESSION),
-        user_id=metadata.get(mlflow_bridge.keys.USER) or tags.get(mlflow_bridge.keys.USER),
+        request_id=tags.get(keys.CLIENT_REQUEST_ID) or trace.client_request_id,
+        session_id=metadata.get(keys.SESSION) or tags.get(keys.SESSION),
+        user_id=metadata.get(keys.USER) or tags.get(keys.USER),
         milliseconds=trace.execution_duration,
         state=trace.state.value,
         trace_id=trace.trace_id,

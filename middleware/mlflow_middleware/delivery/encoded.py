@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlflow_middleware.delivery.spool import SpoolFile
-    from mlflow_middleware.mlflow_bridge import FinishedTrace
+    from mlflow_middleware.mlflow_bridge import PendingTrace
 
 PENDING_EXPERIMENT = "mlflow-middleware-pending-experiment"
 """Stands in a trace info for the experiment's id until that is known."""
@@ -58,7 +58,7 @@ class EncodedTrace:
     _packed: bool = False
 
     @classmethod
-    def encode(cls, trace: FinishedTrace) -> EncodedTrace:
+    def encode(cls, trace: PendingTrace) -> EncodedTrace:
         """Encode a finished trace."""
         content = trace.content(trace.experiment_id or PENDING_EXPERIMENT)
         return cls(
@@ -69,7 +69,7 @@ class EncodedTrace:
             content.prompts,
             content.attachments,
             supplement=trace.supplement,
-            has_late_spans=content.outlived,
+            has_late_spans=content.has_late_spans,
             held=trace.size,
         )
 

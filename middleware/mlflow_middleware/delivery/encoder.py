@@ -12,7 +12,7 @@ from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.ledger import Ledger
 
 if TYPE_CHECKING:
-    from mlflow_middleware.mlflow_bridge import FinishedTrace
+    from mlflow_middleware.mlflow_bridge import PendingTrace
 
 LATE_SPANS = 3.0
 """Seconds that a trace waits for spans that end after its root; later ones are added when they end."""
@@ -51,10 +51,10 @@ class Encoder:
         self._queue = ledger.queue
         self._clock = clock
         self._sleep = sleep
-        self._incomplete: list[tuple[float, FinishedTrace]] = []
-        self._complete: defaultdict[str, deque[FinishedTrace]] = defaultdict(deque)
+        self._incomplete: list[tuple[float, PendingTrace]] = []
+        self._complete: defaultdict[str, deque[PendingTrace]] = defaultdict(deque)
 
-    def take(self, traces: Iterable[FinishedTrace], *, everything: bool = False) -> list[str]:
+    def take(self, traces: Iterable[PendingTrace], *, everything: bool = False) -> list[str]:
         """Take finished traces; one with open spans waits for them, unless somebody flushes.
 
         Args:
@@ -112,7 +112,7 @@ class Encoder:
     def _longest_stretch(self) -> float:
         return MAX_STRETCH_FILLING if self._queue.is_filling else MAX_STRETCH
 
-    def _encode(self, destination: Destination, trace: FinishedTrace) -> None:
+    def _encode(self, destination: Destination, trace: PendingTrace) -> None:
         try:
             encoded = EncodedTrace.encode(trace)
         except Exception as error:

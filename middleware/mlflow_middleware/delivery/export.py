@@ -16,7 +16,7 @@ logger = logging.getLogger("mlflow_middleware.delivery")
 
 _delivery: Delivery | None = None
 _is_ours = False
-_captures: list[Callable[[mlflow_bridge.FinishedTrace], None]] = []
+_captures: list[Callable[[mlflow_bridge.PendingTrace], None]] = []
 _lock = threading.RLock()
 
 
@@ -47,7 +47,7 @@ def current() -> Delivery | None:
 
 
 @contextmanager
-def capturing(put: Callable[[mlflow_bridge.FinishedTrace], None]) -> Iterator[None]:
+def capturing(put: Callable[[mlflow_bridge.PendingTrace], None]) -> Iterator[None]:
     """Hand every trace of the process that ends inside to ``put`` instead of any delivery; nothing is sent meanwhile.
 
     Args:
@@ -87,7 +87,7 @@ def _accepts(tracking_uri: str) -> bool:
     return is_capturing() or (_is_ours and serves(tracking_uri))
 
 
-def _put(trace: mlflow_bridge.FinishedTrace) -> None:
+def _put(trace: mlflow_bridge.PendingTrace) -> None:
     if _captures and not trace.supplement:
         trace.captured_by = _captures[-1]
     if trace.captured_by:

@@ -10,7 +10,7 @@ from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.stats import Stats
 
 if TYPE_CHECKING:
-    from mlflow_middleware.mlflow_bridge import FinishedTrace
+    from mlflow_middleware.mlflow_bridge import PendingTrace
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
@@ -43,7 +43,7 @@ class Ledger:
         if self._end(trace):
             self._stats.drop("refused by the server")
 
-    def not_encodable(self, trace: FinishedTrace, error: Exception) -> None:
+    def not_encodable(self, trace: PendingTrace, error: Exception) -> None:
         """It cannot be sent at all."""
         logger.warning("trace %s cannot be encoded and is lost", trace.trace_id, exc_info=error)
         if not trace.supplement:

@@ -69,7 +69,7 @@ class Delivery:
         self._exit_by: float | None = None
         self._full_logged_at = float("-inf")
 
-    def put(self, trace: mlflow_bridge.FinishedTrace) -> None:
+    def put(self, trace: mlflow_bridge.PendingTrace) -> None:
         """Take a finished trace; microseconds, never blocks."""
         if not self._queue.put(trace):
             trace.forget_contents()

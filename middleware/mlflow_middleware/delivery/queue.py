@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlflow_middleware.mlflow_bridge import FinishedTrace
+    from mlflow_middleware.mlflow_bridge import PendingTrace
 
 MAX_BATCH = 512
 """Traces that wake the sender at once."""
@@ -40,14 +40,14 @@ class TraceQueue:
         self.flushes = 0
         self._put = 0
         self._ended = 0
-        self._traces: list[FinishedTrace] = []
+        self._traces: list[PendingTrace] = []
         self._ripe_at = 0.0
         self._flushing = 0
         self._clock = clock
         self._lock = threading.RLock()  # a trace may end with an object that is collected while this thread is in here
         self._changed = threading.Condition(self._lock)
 
-    def put(self, trace: FinishedTrace) -> bool:
+    def put(self, trace: PendingTrace) -> bool:
         """Add a trace; False if there is no room for it. Never blocks."""
         with self._lock:  # as good as the condition, without its two calls
             if self.bytes + trace.size > self.max_bytes:
@@ -83,7 +83,7 @@ class TraceQueue:
                 self._changed.wait(max(0.0, min(waits)) if waits else None)
             return True
 
-    def take(self) -> list[FinishedTrace]:
+    def take(self) -> list[PendingTrace]:
         """Take all that is there, without a wait."""
         with self._changed:
             taken, self._traces = self._traces, []

@@ -46,15 +46,9 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.feedback import store
 from mlflow_middleware.feedback.body import MAX_BODY, Feedback, FeedbackError, described
 from mlflow_middleware.feedback_token import BadToken, Token
-from mlflow_middleware.request_trace import (
-    CLIENT_REQUEST_ID_TAG,
-    SESSION_TAG,
-    SETTINGS_KEY,
-    USER_TAG,
-    RequestTrace,
-    current,
-)
+from mlflow_middleware.request_trace import SETTINGS_KEY, RequestTrace, current
 from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace import keys
 
 __all__ = [
     "MAX_BODY",
@@ -246,7 +240,7 @@ def _vote(feedback: Feedback, caller: RequestTrace, token: str, settings: Settin
     if not found:
         raise store.unknown(feedback)
     for info in found:
-        is_callers = store.is_same(info, SESSION_TAG, session_id) or store.is_same(info, USER_TAG, user_id)
+        is_callers = store.is_same(info, keys.SESSION, session_id) or store.is_same(info, keys.USER, user_id)
         if feedback.trace_id or is_callers:
             return store.store(feedback, info, user_id)
     raise FeedbackError(403, "not yours: give its trace id, or the session or user that the request had")
@@ -272,10 +266,10 @@ def _signed_for(feedback: Feedback, signed: Token) -> store.TraceInfo | None:
     info = store.trace(signed.trace_id)
     if info is None:
         return None
-    if feedback.client_request_id and store.tags(info).get(CLIENT_REQUEST_ID_TAG) != feedback.client_request_id:
+    if feedback.client_request_id and store.tags(info).get(keys.CLIENT_REQUEST_ID) != feedback.client_request_id:
         raise FeedbackError(403, "the token is good for another request")
     if feedback.session_id:
-        if not store.is_same(info, SESSION_TAG, feedback.session_id):
+        if not store.is_same(info, keys.SESSION, feedback.session_id):
             raise FeedbackError(403, "the token is good for another session")
         return next(iter(store.find(feedback)), None)
     return info

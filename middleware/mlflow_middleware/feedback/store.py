@@ -14,7 +14,7 @@ from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.experiment import resolve_experiment
 from mlflow_middleware.delivery.rest import ConnectionProblem, ask, check_address
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
-from mlflow_middleware.request_trace import CLIENT_REQUEST_ID_TAG, SESSION_TAG
+from mlflow_middleware.trace import keys
 
 ANONYMOUS = "anonymous"
 """The source of feedback from users without an id."""
@@ -36,12 +36,12 @@ def find(feedback: Feedback) -> list[TraceInfo]:
         info = trace(feedback.trace_id)
         return [info] if info else []
     if request_id := feedback.client_request_id:
-        found = _search(f"tags.{CLIENT_REQUEST_ID_TAG} = '{request_id}'", "DESC")
-        return [info for info in found if tags(info).get(CLIENT_REQUEST_ID_TAG) == request_id]
+        found = _search(f"tags.{keys.CLIENT_REQUEST_ID} = '{request_id}'", "DESC")
+        return [info for info in found if tags(info).get(keys.CLIENT_REQUEST_ID) == request_id]
     session_id = feedback.session_id or ""
     quote = '"' if "'" in session_id else "'"
-    found = _search(f"metadata.`{SESSION_TAG}` = {quote}{session_id}{quote}", "ASC", limit=1)
-    return [info for info in found if is_same(info, SESSION_TAG, session_id)]
+    found = _search(f"metadata.`{keys.SESSION}` = {quote}{session_id}{quote}", "ASC", limit=1)
+    return [info for info in found if is_same(info, keys.SESSION, session_id)]
 
 
 def trace(trace_id: str) -> TraceInfo | None:
@@ -92,7 +92,7 @@ def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
 def _assessment(feedback: Feedback, source_id: str) -> dict[str, Any]:
     """https://github.com/mlflow/mlflow/blob/master/mlflow/protos/assessments.proto"""
     now = datetime.now(timezone.utc).isoformat()
-    of_session = {SESSION_TAG: feedback.session_id} if feedback.session_id else {}
+    of_session = {keys.SESSION: feedback.session_id} if feedback.session_id else {}
     return {
         "assessment_name": feedback.name,
         "source": {"source_type": "HUMAN", "source_id": source_id},
@@ -129,7 +129,7 @@ def _votes(info: TraceInfo, feedback: Feedback, source_id: str) -> list[dict[str
         and "feedback" in each
         and each.get("source", {}).get("source_type") == "HUMAN"
         and each.get("source", {}).get("source_id") == source_id
-        and (SESSION_TAG in each.get("metadata", {})) == is_of_session
+        and (keys.SESSION in each.get("metadata", {})) == is_of_session
     ]
     return sorted(found, key=_age)
 

@@ -10,33 +10,25 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware.guard import guarded
-from mlflow_middleware.mlflow_bridge import keys as keys
 from mlflow_middleware.mlflow_bridge.address import Address as Address
-from mlflow_middleware.mlflow_bridge.common import Common as Common
+from mlflow_middleware.mlflow_bridge.interface import Entered as Entered
+from mlflow_middleware.mlflow_bridge.interface import Left as Left
+from mlflow_middleware.mlflow_bridge.interface import RootSpan as RootSpan
+from mlflow_middleware.mlflow_bridge.interface import TracesInside as TracesInside
+from mlflow_middleware.mlflow_bridge.interface import Undo as Undo
 from mlflow_middleware.mlflow_bridge.loading import Level as Level
 from mlflow_middleware.mlflow_bridge.loading import load
 from mlflow_middleware.mlflow_bridge.no_client import NoClient as NoClient
-from mlflow_middleware.mlflow_bridge.root_span import Contents as Contents
-from mlflow_middleware.mlflow_bridge.root_span import Description as Description
-from mlflow_middleware.mlflow_bridge.root_span import Entered as Entered
-from mlflow_middleware.mlflow_bridge.root_span import Left as Left
-from mlflow_middleware.mlflow_bridge.root_span import RootSpan as RootSpan
-from mlflow_middleware.mlflow_bridge.root_span import SpanIds as SpanIds
-from mlflow_middleware.mlflow_bridge.root_span import TracesInside as TracesInside
-from mlflow_middleware.mlflow_bridge.root_span import Undo as Undo
-from mlflow_middleware.mlflow_bridge.root_span import Unread as Unread
-from mlflow_middleware.mlflow_bridge.root_span import Written as Written
 
 if TYPE_CHECKING:
     from mlflow.entities.trace_info import TraceInfo
 
-    from mlflow_middleware.mlflow_bridge.exporter import FinishedTrace as FinishedTrace
+    from mlflow_middleware.mlflow_bridge.pending import PendingTrace as PendingTrace
 
 tracing, client, found = load()
 """How requests are traced, how the server is asked, and what was found of MLflow."""
 
 open_root_span = tracing.open_root_span
-in_common = tracing.in_common
 leave = tracing.leave
 resume = tracing.resume
 current_span = tracing.current_span

@@ -41,11 +41,11 @@ def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeo
             for span in scope.spans
         ]
     )
+    for span in data.spans:
+        undo_text(span)
     if is_databricks(tracking_uri) and info.tags.get("mlflow.artifactLocation", "").startswith("dbfs:"):
         _upload_to_workspace(tracking_uri, info, data, timeout)
         return
-    for span in data.spans:
-        undo_text(span)
     TracingClient(tracking_uri)._upload_trace_data(info, data)
 
 

@@ -13,7 +13,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_c
 from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import set_span_in_context as otel_set_span_in_context
 
-from mlflow_middleware.mlflow_bridge.root_span import Entered, SpanIds, Undo
+from mlflow_middleware.mlflow_bridge.interface import Entered, Undo
+from mlflow_middleware.trace.record import SpanIds
 
 _NOWHERE: ContextVar[Context] = ContextVar("mlflow_middleware_nowhere")
 _isolated: ContextVar[Context] = getattr(

@@ -1,4 +1,4 @@
-"""What is current in a request while its root is plain data."""
+"""What is current in a request while its root is not materialized."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import Span, SpanContext
 
 if TYPE_CHECKING:
-    from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
+    from mlflow_middleware.mlflow_bridge.root import Root
 
 
 def _asked(name: str) -> Any:
-    """A method of a span that has to be made for it."""
+    """A method of a span that has to be materialized for it."""
 
     def ask(self: CurrentSpan, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.root.made().otel, name)(*args, **kwargs)
+        return getattr(self.root.materialize().otel, name)(*args, **kwargs)
 
     return ask
 
 
 class CurrentSpan(Span):
-    """What is current in a request whose root is plain data; whoever asks for more than its ids has it made."""
+    """What is current in a request whose root is not materialized; whoever asks for more than its ids has that done."""
 
-    def __init__(self, root: PlainRoot) -> None:
+    def __init__(self, root: Root) -> None:
         self.root = root
         self.context = root.context
 
@@ -46,4 +46,4 @@ class CurrentSpan(Span):
     def __getattr__(self, name: str) -> Any:
         if name in ("root", "context"):  # it is being copied
             raise AttributeError(name)
-        return getattr(self.root.made().otel, name)
+        return getattr(self.root.materialize().otel, name)

@@ -6,13 +6,11 @@ from mlflow_middleware.mlflow_bridge.context import current_span, leave, resume,
 from mlflow_middleware.mlflow_bridge.inside import TracesInside
 from mlflow_middleware.mlflow_bridge.install import rebuild, start
 from mlflow_middleware.mlflow_bridge.opening import open_root_span
-from mlflow_middleware.mlflow_bridge.plain_root import in_common
 
 __all__ = [
     "TracesInside",
     "current_span",
     "flush",
-    "in_common",
     "leave",
     "open_root_span",
     "rebuild",

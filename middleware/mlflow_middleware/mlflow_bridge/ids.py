@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 if TYPE_CHECKING:
-    from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
+    from mlflow_middleware.mlflow_bridge.root import Root
 
 
-class _Making(threading.local):
-    """The root of which the objects are being made in this thread."""
+class _Materializing(threading.local):
+    """The root whose objects are being made or ended in this thread."""
 
-    root: PlainRoot | None = None
-
-
-making = _Making()
+    root: Root | None = None
 
 
-def being_made() -> PlainRoot | None:
-    """The root whose span begins right now, where it is one that has begun before."""
-    return making.root
+_here = _Materializing()
+
+
+@contextmanager
+def materializing(root: Root) -> Iterator[None]:
+    """Let spans that begin or end inside be known for those of a root whose ids and times are known."""
+    _here.root = root
+    try:
+        yield
+    finally:
+        _here.root = None
+
+
+def being_materialized() -> Root | None:
+    """The root whose span begins or ends right now, where it is one that has begun before."""
+    return _here.root
 
 
 class Ids(IdGenerator):
-    """Gives a root that is being made the ids that it has already; anything else gets new ones.
+    """Gives a root that is being materialized the ids that it has already; anything else gets new ones.
 
     Args:
         around: What gives new ids.
@@ -37,12 +49,12 @@ class Ids(IdGenerator):
 
     def generate_trace_id(self) -> int:
         """See ``IdGenerator``."""
-        root = making.root
+        root = _here.root
         return root.context.trace_id if root else self.around.generate_trace_id()
 
     def generate_span_id(self) -> int:
         """See ``IdGenerator``."""
-        root = making.root
+        root = _here.root
         return root.context.span_id if root else self.around.generate_span_id()
 
     def is_trace_id_random(self) -> bool:

@@ -8,7 +8,8 @@ from contextvars import ContextVar
 import mlflow
 from mlflow.tracing.context import _USER_TRACE_CONTEXT
 
-from mlflow_middleware.mlflow_bridge.root_span import Undo, update
+from mlflow_middleware.mlflow_bridge.interface import Undo
+from mlflow_middleware.trace import keys
 
 inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_inside", default=None)
 """What each trace that begins here holds."""
@@ -36,11 +37,9 @@ class TracesInside:
 
         return undo
 
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        """As `RootSpan.update_trace`, for the traces that begin from now on."""
-        update(self, tags, metadata, client_request_id)
+    def update(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+        """See `interface.TracesInside`."""
+        self.tags.update(tags)
+        self.trace_metadata.update(metadata)
+        if client_request_id is not None and len(client_request_id) <= keys.MAX_CLIENT_REQUEST_ID:
+            self.client_request_id = client_request_id

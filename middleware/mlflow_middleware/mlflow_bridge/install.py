@@ -11,8 +11,8 @@ from mlflow.tracing import provider
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
 from mlflow.tracking._tracking_service import utils as tracking_service
 
-from mlflow_middleware.mlflow_bridge.exporter import FinishedTrace
 from mlflow_middleware.mlflow_bridge.forks import survive_forks
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.mlflow_bridge.processor import Processor
 from mlflow_middleware.mlflow_bridge.registry import keep_traces_in_flight
 from mlflow_middleware.mlflow_bridge.tracking_client import DEFAULT_URI, is_slim
@@ -29,7 +29,7 @@ def rebuild() -> None:
         provider.provider.reset()
 
 
-def start(accepts: Callable[[str], bool], put: Callable[[FinishedTrace], None], queue: object) -> None:
+def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], queue: object) -> None:
     """Make MLflow build its span processors with our exporter; a second call does nothing.
 
     The factory function is replaced, not a processor: MLflow builds its processors anew on ``set_experiment``,

@@ -8,8 +8,67 @@ from typing import Any, Protocol
 from requests import Response
 
 from mlflow_middleware.mlflow_bridge.address import Address
-from mlflow_middleware.mlflow_bridge.common import Common
-from mlflow_middleware.mlflow_bridge.root_span import Describe, Entered, Left, RootSpan, SpanIds, TracesInside, Undo
+from mlflow_middleware.trace.record import SpanIds, TraceRecord
+
+Undo = Callable[[], object]
+"""Makes current again what was current before; to be called in the same context."""
+
+Entered = Any
+"""What `attach` and `resume` return, and `leave` takes."""
+
+Left = Any
+"""What `leave` returns, and `resume` takes."""
+
+
+class RootSpan(Protocol):
+    """The root span of one request's trace."""
+
+    def attach(self) -> Entered:
+        """Make this the current span, until `leave`."""
+
+    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+        """Let MLflow know what has been added to the record, where it has objects for the trace."""
+
+    def metadata(self, key: str) -> str | None:
+        """The trace's metadata value for ``key``, as it stands now."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the span's status is an error."""
+
+    def discard(self) -> bool:
+        """Forget the trace, so that nothing of it will be exported.
+
+        Returns:
+            Whether that was done; a trace that another request of this process has begun is left alone.
+        """
+
+    def end(self, end_time: int | None = None) -> None:
+        """End the span, and hand the trace to delivery.
+
+        Args:
+            end_time: When, in nanoseconds since the epoch; None for now.
+        """
+
+    def hold(self) -> bool:
+        """Let the trace take spans, tags and an error also after this span has ended, until it is released.
+
+        Returns:
+            Whether that is so; MLflow's own exporter is not to be held.
+        """
+
+    def release(self) -> None:
+        """Nothing more will come; what came after the trace was encoded is delivered."""
+
+
+class TracesInside(Protocol):
+    """What each trace holds from its start that the app opens on a connection without a trace of its own."""
+
+    def attach(self) -> Entered:
+        """Give it to the traces opened from here, until `leave`."""
+
+    def update(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+        """Add to what the traces hold that begin from now on."""
 
 
 class Tracing(Protocol):
@@ -34,22 +93,18 @@ class Tracing(Protocol):
         """Wait for what MLflow's own export still holds, so many seconds at most; false if something is left."""
 
     def open_root_span(
-        self, name: str, describe: Describe, *, remote: SpanIds | None = None, adopt_remote: bool = False
+        self, record: TraceRecord, *, remote: SpanIds | None = None, adopt_remote: bool = False
     ) -> RootSpan | None:
         """Start the root span of a new trace.
 
         Args:
-            name: The span's name.
-            describe: Says what the span holds; called when somebody asks, at the latest when the trace is sent.
+            record: What is known of the request; it becomes the record of the trace.
             remote: The caller's span, from its ``traceparent``.
             adopt_remote: True makes the caller's span the parent; false links to it.
 
         Returns:
             The span; None when tracing is disabled or the trace is not sampled.
         """
-
-    def in_common(self, name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> Common:
-        """What the requests of a route have in common."""
 
     def TracesInside(self) -> TracesInside:  # noqa: N802 - a class
         """What the traces hold that are opened on a connection without a trace of its own."""

@@ -73,9 +73,6 @@ TRACING = (
         "mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_get_basic_trace_metadata", "3.6", "metadata"
     ),
     Name("mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_get_basic_trace_tags", "3.6", "tags"),
-    Name(
-        "mlflow.tracing.processor.base_mlflow:BaseMlflowSpanProcessor", "_update_trace_info", "3.6", "tokens and cost"
-    ),
     # MLflow: spans, and the registry of traces in flight
     Name("mlflow.entities:LiveSpan()", "_span", "3.6", "the span of OpenTelemetry's SDK"),
     Name("mlflow.entities:LiveSpan()", "_attachments", "3.11", "files taken out of inputs and outputs"),
@@ -104,16 +101,12 @@ TRACING = (
         "opentelemetry.sdk.trace:SynchronousMultiSpanProcessor()", "_span_processors", "1.16", "whether others look on"
     ),
     Name("opentelemetry.sdk.trace:Span()", "_attributes", "1.16", "attributes, without a copy"),
-    Name("opentelemetry.sdk.trace:Span()", "_end_time", "1.16", "an exception after a request's end"),
-    Name("opentelemetry.sdk.trace:Span()", "_status", "1.16", "an exception after a request's end"),
     Name(
         "opentelemetry.attributes:BoundedAttributes()",
         "_dict",
         "1.16",
-        "attributes set all at once, read without a copy",
+        "attributes, without a copy",
     ),
-    Name("opentelemetry.attributes:BoundedAttributes()", "_lock", "1.16", "attributes set all at once"),
-    Name("opentelemetry.attributes:BoundedAttributes()", "_immutable", "1.16", "an exception after a request's end"),
 )
 """What tracing needs."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlflow_middleware.mlflow_bridge.common import Common
-from mlflow_middleware.mlflow_bridge.root_span import Describe, Entered, Left, RootSpan, SpanIds, Undo
+from mlflow_middleware.mlflow_bridge.interface import Entered, Left, RootSpan, Undo
+from mlflow_middleware.trace.record import SpanIds, TraceRecord
 
 can_discard = True
 
@@ -25,31 +25,21 @@ def flush(timeout: float) -> bool:
 
 
 def open_root_span(
-    name: str, describe: Describe, *, remote: SpanIds | None = None, adopt_remote: bool = False
+    record: TraceRecord, *, remote: SpanIds | None = None, adopt_remote: bool = False
 ) -> RootSpan | None:
     """See `Tracing`."""
     return None
-
-
-def in_common(name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> Common:
-    """See `Tracing`."""
-    return Common(name, attributes, tags)
 
 
 class TracesInside:
     """See `Tracing`."""
 
     def attach(self) -> Entered:
-        """See `root_span.TracesInside`."""
+        """See `interface.TracesInside`."""
         return None
 
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        """See `root_span.TracesInside`."""
+    def update(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+        """See `interface.TracesInside`."""
 
 
 def silence() -> Undo:

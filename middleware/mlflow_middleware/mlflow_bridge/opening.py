@@ -3,54 +3,75 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import time
 from typing import Any
 
 from mlflow.tracing import provider
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+from opentelemetry.trace import SpanKind
 
-from mlflow_middleware.mlflow_bridge import context, keys, registry, span_attributes
+from mlflow_middleware.mlflow_bridge import context, registry
 from mlflow_middleware.mlflow_bridge.ids import Ids
-from mlflow_middleware.mlflow_bridge.mlflow_root import MlflowRoot
-from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot, Source
+from mlflow_middleware.mlflow_bridge.interface import RootSpan
+from mlflow_middleware.mlflow_bridge.materialize import Objects, mark_as_root, remote_context, started
 from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
-from mlflow_middleware.mlflow_bridge.root_span import Describe, RootSpan, SpanIds
+from mlflow_middleware.mlflow_bridge.root import Root, Source
+from mlflow_middleware.trace.description import describe, method_name
+from mlflow_middleware.trace.record import SpanIds, Surroundings, TraceRecord
+
+_NO_CONTEXT = Context()
 
 
 def open_root_span(
-    name: str,
-    describe: Describe,
-    *,
-    remote: SpanIds | None = None,
-    adopt_remote: bool = False,
+    record: TraceRecord, *, remote: SpanIds | None = None, adopt_remote: bool = False
 ) -> RootSpan | None:
     """See `interface.Tracing`."""
     source = _source()
-    if source.processor is not None and remote is None:
-        return PlainRoot.open(source, name, describe)
-    around = Context()
-    links: Sequence[Link] = ()
-    caller = remote and SpanContext(*remote, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
-    if caller and adopt_remote:
-        around = set_span_in_context(NonRecordingSpan(caller), around)
-    elif caller:
-        links = (Link(caller),)
+    is_shared = False
+    if remote and adopt_remote:
+        record.parent_id = remote.span_id
+        is_shared = registry.is_in_flight(InMemoryTraceManager.get_instance(), remote.trace_id)
+    else:
+        record.caller = remote
+    parent = remote if adopt_remote else None
+    if source.is_lazy and not is_shared:
+        return begin(source, record, parent)
+    return _begin_materialized(source, record, parent, is_shared)
+
+
+def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) -> Root | None:
+    """Begin a root of which MLflow's objects are made when they are needed; None where it is not sampled."""
+    trace_id = parent.trace_id if parent else source.ids.generate_trace_id()
+    name = method_name(record.exchange.method)
+    sampled = source.tracer.sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
+    if source.processor is None or not sampled.decision.is_recording():
+        return None
+    record.begin(SpanIds(trace_id, source.ids.generate_span_id()), time.time_ns())
+    source.processor.begin(record)
+    root = Root(source, record)
+    registry.add(root)
+    return root
+
+
+def _begin_materialized(source: Source, record: TraceRecord, parent: SpanIds | None, is_shared: bool) -> Root | None:
+    """Begin a root of which MLflow's objects are needed from the start: others look on."""
+    remote = remote_context(parent) if parent else None
+    otel = started(source.tracer, method_name(record.exchange.method), remote, record.caller, None)
+    if not otel.is_recording():
+        return None
     manager = InMemoryTraceManager.get_instance()
-    is_shared = adopt_remote and bool(caller and registry.is_in_flight(manager, caller.trace_id))
-    otel_span: Any = source.tracer.start_span(name, context=around, links=links)
-    if not otel_span.is_recording():
+    trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(otel.context.trace_id))
+    live = trace.span_dict.get(f"{otel.context.span_id:016x}") if trace else None
+    if live is None:
         return None
-    trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(otel_span.context.trace_id))
-    span = trace.span_dict.get(f"{otel_span.context.span_id:016x}") if trace else None
-    if span is None:
-        return None
-    ours = {keys.REQUEST_ID: trace.info.trace_id, keys.SPAN_TYPE: keys.CHAIN}
-    span_attributes.set_attributes(otel_span, ours)
-    root = MlflowRoot(span, trace, is_shared)
-    if said := describe(trace.info.trace_metadata):
-        root.add(said)
+    info = trace.info
+    record.begin(SpanIds(otel.context.trace_id, otel.context.span_id), otel.start_time)
+    record.experiment_id = info.experiment_id
+    record.surroundings = Surroundings(dict(info.tags), dict(info.trace_metadata), info.client_request_id)
+    root = Root(source, record, objects := Objects(live, trace, is_shared=is_shared))
+    mark_as_root(live, root)
+    objects.give(describe(record))
     return root
 
 
@@ -67,15 +88,16 @@ def _source() -> Source:
     tracer = provider._get_tracer(SCOPE)
     if context.is_isolated():
         _keep_tracers(provider.provider.get())
-    processor = _sole_processor(tracer)
+    processors: Any = getattr(getattr(tracer, "span_processor", None), "_span_processors", ())
+    ours = next((each for each in processors if isinstance(each, Processor)), None)
+    is_lazy = ours is not None and len(processors) == 1 and ours.is_lazy and _is_plain(tracer)
     ids: Any = getattr(tracer, "id_generator", None)
     if isinstance(ids, Ids):
         ids = ids.around
-    elif processor is not None:
+    elif is_lazy:
         tracer.id_generator = Ids(ids)
     lock = InMemoryTraceManager.get_instance()._lock
-    source = Source(provider.provider.get(), tracer, processor, lock, ids)
-    _known_source = source
+    _known_source = source = Source(provider.provider.get(), tracer, ours, is_lazy, lock, ids)
     return source
 
 
@@ -91,12 +113,10 @@ def _keep_tracers(tracer_provider: Any) -> None:
     tracer_provider.get_tracer = get_tracer
 
 
-def _sole_processor(tracer: Any) -> Processor | None:
-    """Our span processor, where no other one has to see a request's root begin and end, and nothing limits its data."""
-    processors: Any = getattr(getattr(tracer, "span_processor", None), "_span_processors", ())
+def _is_plain(tracer: Any) -> bool:
+    """Whether a tracer limits no attributes, and MLflow's current span is its own."""
     limits = getattr(tracer, "_span_limits", None)
-    if len(processors) != 1 or limits is None or not isinstance(processors[0], Processor):
-        return None
+    if limits is None or not (hasattr(tracer, "id_generator") and hasattr(tracer, "sampler")):
+        return False
     is_limited = limits.max_span_attribute_length is not None or (limits.max_span_attributes or 128) < 128
-    is_plain = context.is_isolated() and processors[0].takes_plain_roots and not is_limited
-    return processors[0] if is_plain and hasattr(tracer, "id_generator") and hasattr(tracer, "sampler") else None
+    return context.is_isolated() and not is_limited

@@ -1,14 +1,12 @@
 """Spans as an OTLP request: what MLflow's own exporter would send, at a fraction of its cost.
 
-MLflow goes over each span several times, by way of protobuf messages. What is rare (events, links) takes MLflow's own
-way.
+MLflow goes over each span several times, by way of protobuf messages.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mlflow.entities import LiveSpan
@@ -18,64 +16,61 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest as ExportTraceServiceRequest,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Link, SpanContext, SpanKind
 
-from mlflow_middleware.mlflow_bridge import keys, wire
-from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, decoded, sendable
+from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, decoded
+from mlflow_middleware.trace import keys, wire
 
 
-def spans_to_otlp(spans: Sequence[LiveSpan], as_text: Container[str]) -> bytes:
-    """Ended spans of one trace, as an OTLP request (protobuf).
-
-    Args:
-        spans: The spans.
-        as_text: Attributes, as they are stored, of which the JSON is sent as text: see `sent`.
-    """
+def spans_to_otlp(spans: Sequence[LiveSpan]) -> bytes:
+    """Ended spans of one trace, as an OTLP request (protobuf)."""
     resource = resource_message(spans[0]._span.resource) if spans else b""
-    return wire.request(resource, [span_bytes(each, as_text) for each in spans])
+    return wire.request(resource, [span_bytes(each) for each in spans])
 
 
-def sent(text: str) -> Any:
+def as_sent(text: Any) -> Any:
     """What stands for a JSON text in OTLP: for an object or array, the text itself.
 
     A tracking server takes text that is JSON of an object or array for just that (mlflow/tracing/otel/translation:
-    ``sanitize_attributes``). To write it as nested messages takes 2.5 us for each value in it, and the server longer to
-    read them.
+    ``sanitize_attributes``). Written as nested messages it would be slower to write, and for the server to read.
     """
-    return text if text[:1] in ("{", "[") else decoded(text)
+    return text if type(text) is str and text[:1] in ("{", "[") else decoded(text)
 
 
 def undo_text(span: MlflowSpan) -> None:
-    """Undo `sent` for the inputs and outputs of a span read from OTLP, where the server has no part in reading it."""
+    """Undo `as_sent` for the inputs and outputs of a span read from OTLP, where no server reads it."""
     attributes: dict[str, Any] = span._span._attributes
     for key in (keys.INPUTS, keys.OUTPUTS, keys.USAGE):
         if type(text := decoded(attributes.get(key))) is str and type(decoded(text)) in (dict, list):
             span._span._attributes = attributes = {**attributes, key: text}
 
 
-def span_bytes(span: LiveSpan, as_text: Container[str]) -> bytes:
+def span_bytes(span: LiveSpan) -> bytes:
+    """A span of MLflow's, as a ``Span``."""
     otel = span._span
-    try:
-        if otel.links or otel.events:
-            return bytes(_with_links(span.to_immutable_span().to_otel_proto(), otel.links).SerializeToString())
-        attributes = [
-            wire.attribute(key, sent(text)) if text in as_text else _attribute(key, text, decoded(text))
-            for key, text in list(attributes_of(otel).items())
-        ]
-        parent = otel.parent.span_id if otel.parent is not None else None
-        status = (otel.status.status_code, otel.status.description)
-        return _span_message(otel, parent, status, attributes, _kind(otel.kind))
-    except Exception:  # it holds what protobuf refuses
-        return bytes(_sendable_span(span.to_immutable_span()).SerializeToString())
+    parts = [_attribute(key, text, decoded(text)) for key, text in list(attributes_of(otel).items())]
+    parts += [event_bytes(event) for event in otel.events]
+    parts += [link_bytes(link) for link in otel.links]
+    return wire.span(
+        (otel.context.trace_id, otel.context.span_id),
+        otel.parent.span_id if otel.parent is not None else None,
+        otel.name,
+        (otel.start_time, otel.end_time),
+        (otel.status.status_code.value, otel.status.description or ""),
+        b"".join(parts),
+        _kind(otel.kind),
+    )
 
 
-def _with_links(message: Any, links: Sequence[Link]) -> Any:
-    """A span as protobuf with its links, which MLflow before 3.13 leaves out."""
-    for link in links if not message.links else ():
-        ids = link.context
-        message.links.add(trace_id=ids.trace_id.to_bytes(16, "big"), span_id=ids.span_id.to_bytes(8, "big"))
-    return message
+def event_bytes(event: Event) -> bytes:
+    """An event, as a field of a ``Span``."""
+    return wire.event(event.timestamp, event.name, event.attributes or {})
+
+
+def link_bytes(link: Link) -> bytes:
+    """A link, as a field of a ``Span``; MLflow before 3.13 leaves them out."""
+    return wire.link(link.context.trace_id, link.context.span_id, link.attributes or {})
 
 
 @functools.cache
@@ -85,18 +80,8 @@ def _kind(kind: SpanKind) -> int:
     return int(MlflowSpan(plain).to_otel_proto().kind)
 
 
-def root_message(span: Any, status: tuple[StatusCode, str | None], attributes: list[bytes]) -> bytes:
-    """A ``Span`` of a root: see `_span_message`."""
-    return _span_message(span, None, status, attributes, _kind(SpanKind.INTERNAL))
-
-
-def _span_message(
-    span: Any, parent: int | None, status: tuple[StatusCode, str | None], attributes: list[bytes], kind: int
-) -> bytes:
-    """A ``Span``, given its ids, name and times as ``ReadableSpan`` has them, and its attributes as messages."""
-    ids, times = (span.context.trace_id, span.context.span_id), (span.start_time, span.end_time)
-    code, description = status
-    return wire.span(ids, parent, span.name, times, (code.value, description or ""), b"".join(attributes), kind)
+INTERNAL = _kind(SpanKind.INTERNAL)
+"""The kind of a request's root."""
 
 
 def _attribute(key: str, text: Any, value: Any) -> bytes:
@@ -147,12 +132,3 @@ def resource_message(resource: Resource) -> bytes:
         _resources.clear()
         known = _resources[id(resource)] = (resource, resource_to_otel_proto(resource).SerializeToString())
     return known[1]
-
-
-def _sendable_span(span: MlflowSpan) -> Any:
-    try:
-        return span.to_otel_proto()
-    except Exception:
-        plain = span.to_dict()
-        plain["attributes"] = {key: json.dumps(sendable(decoded(text))) for key, text in plain["attributes"].items()}
-        return MlflowSpan.from_dict(sendable(plain)).to_otel_proto()

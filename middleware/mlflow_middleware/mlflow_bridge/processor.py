@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import mlflow
@@ -24,15 +23,17 @@ from mlflow.tracing.utils.environment import resolve_env_metadata
 from mlflow.tracking import fluent
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span
-from opentelemetry.trace import StatusCode
 
-from mlflow_middleware.mlflow_bridge import context, keys, mlflow_root, registry, span_attributes, tracking_client
-from mlflow_middleware.mlflow_bridge.exporter import Exporter, FinishedRequest, FinishedTrace, is_local_root
-from mlflow_middleware.mlflow_bridge.ids import being_made
+from mlflow_middleware.mlflow_bridge import context, registry, span_attributes, tracking_client
+from mlflow_middleware.mlflow_bridge.exporter import Exporter
+from mlflow_middleware.mlflow_bridge.ids import being_materialized
 from mlflow_middleware.mlflow_bridge.inside import inside
-from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot
+from mlflow_middleware.mlflow_bridge.materialize import root_of
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace, is_local_root
+from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.mlflow_bridge.tracking_client import is_slim
-from mlflow_middleware.mlflow_bridge.uris import is_databricks
+from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.record import Surroundings, TraceRecord
 
 logger = logging.getLogger("mlflow_middleware")
 
@@ -49,28 +50,28 @@ class Processor(BaseMlflowSpanProcessor):
     It never asks the server for the experiment. It takes a span under a remote parent for the root of what this
     process knows of the trace. It needs no lock of its own, which a fork could leave locked. And it leaves the work at
     the end of a trace to the sender.
+
+    Attributes:
+        metadata: What each trace has: where it came from.
+        is_lazy: Whether the objects of a request's root may wait until somebody asks for them.
     """
 
     def __init__(
         self,
         tracking_uri: str,
-        put: Callable[[FinishedTrace], None],
+        put: Callable[[PendingTrace], None],
         queue: object,
         exports_metrics: bool | None = None,
     ) -> None:
-        exporter = Exporter(tracking_uri, put, queue, self._finalize)
+        exporter = Exporter(tracking_uri, put, queue)
         self._exports_metrics = provider.should_export_otlp_metrics() if exports_metrics is None else exports_metrics
         super().__init__(exporter, export_metrics=self._exports_metrics)
         context.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
         self._is_slim = is_slim()
         self._destination_of_environment = provider._MLFLOW_TRACE_USER_DESTINATION._get_trace_location_from_env()
-        self._source_metadata: dict[str, str] = resolve_env_metadata()
+        self.metadata: dict[str, str] = {**resolve_env_metadata(), keys.SCHEMA_VERSION: keys.SCHEMA}
         self._manager = InMemoryTraceManager.get_instance()
-        self._tracking_uri = tracking_uri
-        self.put = put
-        self.takes_plain_roots = not (
-            self._exports_metrics or MLFLOW_TRACE_TIMEOUT_SECONDS.get() or is_databricks(tracking_uri)
-        )
+        self.is_lazy = not (self._exports_metrics or MLFLOW_TRACE_TIMEOUT_SECONDS.get())
 
     def _metadata_of(self, run: Run | None) -> dict[str, Any]:
         metadata: dict[str, Any]
@@ -78,7 +79,7 @@ class Processor(BaseMlflowSpanProcessor):
             metadata = self._get_basic_trace_metadata()
             return metadata
         # without the prediction context, for which MLflow tries imports that fail: 10 us
-        metadata = {**self._source_metadata, keys.SCHEMA_VERSION: keys.SCHEMA}
+        metadata = {**self.metadata}
         if run:
             metadata[keys.SOURCE_RUN] = run.info.run_id
         if model_id := fluent._get_active_model_id_global():
@@ -91,17 +92,28 @@ class Processor(BaseMlflowSpanProcessor):
         chosen = provider._MLFLOW_TRACE_USER_DESTINATION
         return chosen._context_local_value.get() or chosen._global_value or self._destination_of_environment
 
-    def _get_basic_trace_tags(self, span: ReadableSpan | PlainRoot) -> dict[str, Any]:
+    def _get_basic_trace_tags(self, span: ReadableSpan | _Unnamed) -> dict[str, Any]:
         if not self._is_slim:
             tags: dict[str, Any] = super()._get_basic_trace_tags(span)
             return tags
         return {**(get_configured_trace_tags() or {}), keys.NAME: span.name}
 
     def _register_trace(self, root_span: Span) -> TraceInfo:
-        begun = being_made()
-        info = begun.info(begun.experiment_id) if begun else self._info_of(root_span)
+        begun = being_materialized()
+        info = self._info_of_request(begun.record) if begun else self._info_of(root_span)
         self._manager.register_trace(root_span.context.trace_id, info)
         return info
+
+    def _info_of_request(self, record: TraceRecord) -> TraceInfo:
+        return TraceInfo(
+            trace_id=record.trace_id,
+            trace_location=TraceLocation.from_experiment_id(record.experiment_id),
+            request_time=record.start_time // 1_000_000,
+            execution_duration=None,
+            state=TraceState.IN_PROGRESS,
+            trace_metadata={**self.metadata},
+            tags={},
+        )
 
     def _info_of(self, root_span: Span) -> TraceInfo:
         run = fluent._get_latest_active_run()
@@ -116,42 +128,15 @@ class Processor(BaseMlflowSpanProcessor):
             client_request_id=around.client_request_id if (around := inside.get()) else None,
         )
 
-    def begin(self, root: PlainRoot) -> None:
-        """Give a root that is plain data what MLflow gives to each trace when it begins, where it is of this moment."""
+    def begin(self, record: TraceRecord) -> None:
+        """Give a request's trace what MLflow gives to each trace when it begins."""
         run = fluent._get_latest_active_run()
-        root.experiment_id = _chosen_experiment(self._destination(), run)
         around = inside.get()
-        root.client_request_id = around.client_request_id if around else None
-        root.has_surroundings = bool(
-            run or not self._is_slim or _USER_TRACE_CONTEXT.get() or fluent._get_active_model_id_global()
-        )
-        if root.has_surroundings:
-            root.tags, root.trace_metadata = self._get_basic_trace_tags(root), self._metadata_of(run)
-
-    def describe(self, root: PlainRoot) -> None:
-        """Give it the rest."""
-        if not root.has_surroundings:
-            root.tags = {}
-            root.trace_metadata = {**self._source_metadata, keys.SCHEMA_VERSION: keys.SCHEMA}
-
-    def finished(self, root: PlainRoot, supplement: bool = False) -> FinishedRequest:
-        """A root that is plain data, as it waits for delivery."""
-        return FinishedRequest(self._tracking_uri, root, self._finalize, supplement)
-
-    def summary(self, texts: Mapping[str, str], usage: Mapping[str, int] | None) -> dict[str, str]:
-        """What `_finalize` puts into a trace's metadata, for one that is a root without other spans.
-
-        Args:
-            texts: Its inputs and outputs, as JSON.
-            usage: The tokens that it used.
-        """
-        found = {
-            keys.TRACE_INPUTS: _shortened(texts.get(keys.INPUTS)),
-            keys.TRACE_OUTPUTS: _shortened(texts.get(keys.OUTPUTS)),
-        }
-        if usage:
-            found[keys.TOKEN_USAGE] = json.dumps(dict(usage))
-        return found
+        record.experiment_id = _chosen_experiment(self._destination(), run)
+        if run or around or not self._is_slim or _USER_TRACE_CONTEXT.get() or fluent._get_active_model_id_global():
+            tags = self._get_basic_trace_tags(_Unnamed())
+            known = around.client_request_id if around else None
+            record.surroundings = Surroundings(tags, self._metadata_of(run), known)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         if is_local_root(span):
@@ -162,10 +147,7 @@ class Processor(BaseMlflowSpanProcessor):
                 return
         if trace_id is None:
             trace_id = self._register_trace(span).trace_id
-        is_ours = span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE
-        live = create_mlflow_span(span, trace_id, keys.CHAIN if is_ours else None)
-        if is_ours:
-            mlflow_root.adopt(live, self.span_exporter)
+        live = create_mlflow_span(span, trace_id, keys.CHAIN if _is_ours(span) else None)
         with self._manager._lock:  # ``register_span`` decodes the trace id once more for that: 15 us
             trace = self._manager._traces.get(trace_id)
             if trace is not None:
@@ -174,9 +156,21 @@ class Processor(BaseMlflowSpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         if self._exports_metrics:
             self._record_metrics(span)
+        if being_materialized():
+            return
+        if root := self._request_of(span):
+            root.ended_elsewhere(span.end_time or 0)
+            return
         if is_local_root(span):
             _set_last_active_trace_id(self._manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id))
         self.span_exporter.export((span,))  # which makes no requests that would have to be kept from being traced
+
+    def _request_of(self, span: ReadableSpan) -> Root | None:
+        if not _is_ours(span):
+            return None
+        trace = self._manager._traces.get(self._manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id))
+        live = trace.span_dict.get(f"{span.context.span_id:016x}") if trace else None
+        return root_of(live) if live else None
 
     def _record_metrics(self, span: ReadableSpan) -> None:
         try:
@@ -185,38 +179,15 @@ class Processor(BaseMlflowSpanProcessor):
             self._exports_metrics = False
             logger.warning("no metrics of spans are exported, as OTEL_EXPORTER_OTLP_..._ENDPOINT asks: %s", error)
 
-    def _finalize(self, trace: Any) -> None:
-        """Bring the trace info up to date with the root; what MLflow does when the root ends."""
-        spans = [span._span for span in list(trace.span_dict.values())]
-        for root in filter(is_local_root, spans):
-            if any(key in span_attributes.attributes_of(span) for span in spans for key in (keys.USAGE, keys.COST)):
-                self._update_trace_info(trace, root)
-            else:
-                _update_plain_info(trace, root)
+
+def _is_ours(span: ReadableSpan) -> bool:
+    return span.instrumentation_scope is not None and span.instrumentation_scope.name == SCOPE
 
 
-def _update_plain_info(trace: Any, root: ReadableSpan) -> None:
-    """What ``_update_trace_info`` does for a trace without usage and cost: it looks for their settings in modules that
-    the slim package has not, with a warning for each trace."""
-    attributes = span_attributes.attributes_of(root)
-    start, end = root.start_time or 0, root.end_time or 0
-    trace.info.request_time = start // 1_000_000
-    trace.info.execution_duration = (end - start) // 1_000_000
-    if trace.info.state == TraceState.IN_PROGRESS:  # else the app has set it
-        is_error = root.status.status_code is StatusCode.ERROR
-        trace.info.state = TraceState.ERROR if is_error else TraceState.OK
-    trace.info.trace_metadata.update(
-        {
-            keys.TRACE_INPUTS: _shortened(attributes.get(keys.INPUTS)),
-            keys.TRACE_OUTPUTS: _shortened(attributes.get(keys.OUTPUTS)),
-        }
-    )
+class _Unnamed:
+    """What MLflow asks for the name of a root that has none yet."""
 
-
-def _shortened(text: str | None) -> str:
-    """As MLflow shortens inputs and outputs for a trace's metadata (``_truncate_metadata``)."""
-    text = text or ""
-    return text if len(text) <= keys.MAX_METADATA else text[: keys.MAX_METADATA - 3] + "..."
+    name = ""
 
 
 def _experiment_id(span: ReadableSpan, destination: object, run: Run | None) -> str | None:

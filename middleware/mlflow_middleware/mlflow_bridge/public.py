@@ -18,19 +18,14 @@ from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
 import mlflow
+from mlflow.entities import SpanEvent
 
-from mlflow_middleware.mlflow_bridge import keys, nothing
-from mlflow_middleware.mlflow_bridge.common import Common
-from mlflow_middleware.mlflow_bridge.root_span import (
-    Contents,
-    Describe,
-    Description,
-    Entered,
-    Left,
-    RootSpan,
-    SpanIds,
-    Written,
-)
+from mlflow_middleware.mlflow_bridge import nothing
+from mlflow_middleware.mlflow_bridge.interface import Entered, Left, RootSpan
+from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.contents import contents_of
+from mlflow_middleware.trace.description import describe, method_name
+from mlflow_middleware.trace.record import Contents, RecordedException, SpanIds, TraceRecord, Written
 
 NEEDED = (
     "flush_trace_async_logging",
@@ -111,18 +106,13 @@ def flush(timeout: float) -> bool:
 
 
 def open_root_span(
-    name: str, describe: Describe, *, remote: SpanIds | None = None, adopt_remote: bool = False
+    record: TraceRecord, *, remote: SpanIds | None = None, adopt_remote: bool = False
 ) -> RootSpan | None:
     """See `Tracing`. A caller's span is neither parent nor link. No request waits for the experiment to be found."""
     if _known is not None and not _known.is_set():
         return None
-    root = PublicRoot(name, describe)
+    root = PublicRoot(record)
     return root if root.is_recording else None
-
-
-def in_common(name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> Common:
-    """See `Tracing`."""
-    return Common(name, attributes, tags)
 
 
 class _Value(NamedTuple):
@@ -135,73 +125,46 @@ class _Value(NamedTuple):
 class PublicRoot:
     """A `RootSpan` by ``mlflow.start_span``, in an empty context, of which `attach` makes the span current."""
 
-    def __init__(self, name: str, describe: Describe) -> None:
-        self._began = time.time_ns()
-        self._failed = False
+    def __init__(self, record: TraceRecord) -> None:
+        self._record = record
+        self._given: set[tuple[str, str]] = set()
         self._context = contextvars.Context()
+        name = method_name(record.exchange.method)
         self._manager: Any = mlflow.start_span(name=name, span_type=keys.CHAIN)
         self._span: Any = self._context.run(self._manager.__enter__)
         self._values = [_Value(variable, value) for variable, value in self._context.items()]
-        self.trace_id: str = str(self._span.trace_id)
+        self.is_recording = not str(self._span.trace_id).startswith("MLFLOW_NO_OP")
         if self.is_recording:
             _open.add(self)
-            if said := describe({}):
-                self.add(said)
-
-    @property
-    def is_recording(self) -> bool:
-        """Whether MLflow traces it."""
-        return not self.trace_id.startswith("MLFLOW_NO_OP")
+            ids = SpanIds(int(str(self._span.trace_id).removeprefix("tr-"), 16), int(self._span.span_id, 16))
+            record.begin(ids, time.time_ns())
+            self._give()
 
     def attach(self) -> Entered:
         return resume(self._values)
 
-    def set_attributes(self, attributes: Mapping[str, object]) -> None:
-        self._span.set_attributes(dict(attributes))
-
-    def add(self, said: Description) -> None:
-        common = said.common
-        name = said.name or (common.name if common else None)
-        named = {keys.NAME: name} if name else {}
-        tags = {**named, **(common.tags if common else {}), **said.tags}
-        self.update_trace(tags, said.metadata, said.client_request_id)
-        self.set_attributes({**(common.attributes if common else {}), **said.attributes})
-        if said.error is not None:
-            self._set_error()
-        if said.unread is not None and (contents := said.unread.read()):
-            self._add_contents(contents)
-
-    def fail(self, error: BaseException) -> None:
-        self._set_error()
-        self.set_attributes({"error.type": type(error).__qualname__})
-        known = isinstance(error, Exception)  # MLflow takes no other BaseException
-        self._span.record_exception(error if known else f"{type(error).__name__}: {error}")
-
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        given = {"tags": tags, "metadata": metadata, "client_request_id": client_request_id}
-        self._context.run(mlflow.update_current_trace, **{name: value for name, value in given.items() if value})
+    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+        self._update_trace(tags, metadata)
 
     def metadata(self, key: str) -> str | None:
         return None  # MLflow's public functions do not tell
 
     @property
     def failed(self) -> bool:
-        return self._failed
-
-    def seconds(self, end_time_ns: int | None = None) -> float:
-        return ((end_time_ns or time.time_ns()) - self._began) / 1e9
+        return self._record.failed
 
     def discard(self) -> bool:
         return False
 
-    def end(self, end_time_ns: int | None = None, held: int = 0) -> None:
-        _open.discard(self)
-        self._context.run(self._manager.__exit__, None, None, None)
+    def end(self, end_time: int | None = None) -> None:
+        if self._record.end_time is None:
+            self._record.end_time = end_time or time.time_ns()
+            self._give()
+            for exception in self._record.exceptions:
+                self._add_exception(exception)
+            self._add_contents(contents_of(self._record))
+            _open.discard(self)
+            self._context.run(self._manager.__exit__, None, None, None)
 
     def hold(self) -> bool:
         return False
@@ -209,9 +172,24 @@ class PublicRoot:
     def release(self) -> None:
         pass
 
-    def _set_error(self) -> None:
-        self._failed = True
-        self._span.set_status("ERROR")
+    def _give(self) -> None:
+        """Set what is known; what was known before stays as the app may have changed it."""
+        description = describe(self._record)
+        tags, metadata = description.all_tags().items(), description.metadata.items()
+        self._update_trace(dict(tags - self._given), dict(metadata - self._given), description.client_request_id)
+        self._given = {*tags, *metadata}
+        self._span.set_attributes(description.all_attributes())
+        if description.error is not None:
+            self._span.set_status("ERROR")
+
+    def _update_trace(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
+    ) -> None:
+        given = {"tags": tags, "metadata": metadata, "client_request_id": client_request_id}
+        self._context.run(mlflow.update_current_trace, **{name: value for name, value in given.items() if value})
+
+    def _add_exception(self, exception: RecordedException) -> None:
+        self._span.add_event(SpanEvent("exception", exception.time, dict(exception.attributes)))
 
     def _add_contents(self, contents: Contents) -> None:
         if contents.inputs:
@@ -219,7 +197,7 @@ class PublicRoot:
         if contents.outputs:
             self._span.set_outputs(json.loads(contents.outputs.text))
         usage = {keys.USAGE: dict(contents.usage)} if contents.usage else {}
-        self.set_attributes({**contents.attributes, **usage})
+        self._span.set_attributes({**contents.attributes, **usage})
         previews = {"request_preview": contents.inputs, "response_preview": contents.outputs}
         given = {name: _preview(written) for name, written in previews.items() if written}
         self._context.run(mlflow.update_current_trace, **given)
@@ -237,7 +215,7 @@ class TracesInside:
         self._metadata: dict[str, str] = {}
 
     def attach(self) -> Entered:
-        """See `root_span.TracesInside`."""
+        """See `interface.TracesInside`."""
         around = mlflow.tracing.context(metadata=self._metadata, tags=self._tags)
         before, inside = contextvars.copy_context(), contextvars.copy_context()
         inside.run(around.__enter__)
@@ -245,15 +223,10 @@ class TracesInside:
         inside.run(around.__exit__, None, None, None)
         return resume(values)
 
-    def update_trace(
-        self,
-        tags: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        client_request_id: str | None = None,
-    ) -> None:
-        """See `root_span.TracesInside`; counts until it is attached."""
-        self._tags.update(tags or {})
-        self._metadata.update(metadata or {})
+    def update(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+        """See `interface.TracesInside`; counts until it is attached."""
+        self._tags.update(tags)
+        self._metadata.update(metadata)
 
 
 def resume(left: Left) -> Entered:

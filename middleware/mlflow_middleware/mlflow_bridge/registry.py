@@ -1,42 +1,91 @@
-"""MLflow's registry of traces in flight."""
+"""The traces in flight: MLflow's registry of them, and the requests that are not registered there."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.environment_variables import MLFLOW_TRACE_TIMEOUT_SECONDS
 from mlflow.tracing import trace_manager
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 
-from mlflow_middleware.mlflow_bridge import plain_root
-from mlflow_middleware.mlflow_bridge.plain_root import MAX_IN_FLIGHT
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge.root import Root
+
+MAX_IN_FLIGHT = 100_000
+"""Traces in flight in one process; past that the oldest are given up, so that roots that never end do not pile up."""
+
+in_flight: dict[int, Root] = {}
+"""The roots of requests, by OpenTelemetry's trace id, until nothing more can come."""
+
+
+def add(root: Root) -> None:
+    """Let the spans that begin inside a request find its root."""
+    in_flight[root.context.trace_id] = root
+    if len(in_flight) > MAX_IN_FLIGHT:
+        in_flight.pop(next(iter(in_flight)), None)
+
+
+def register(trace_id: str, otel_id: int, trace: object) -> None:
+    """Have MLflow find a trace; to be called under its lock."""
+    manager = InMemoryTraceManager.get_instance()
+    manager._traces[trace_id] = trace
+    manager._otel_id_to_mlflow_trace_id[otel_id] = trace_id
+
+
+def unregister(trace_id: str, otel_id: int) -> None:
+    """Have MLflow forget a trace; to be called under its lock."""
+    manager = InMemoryTraceManager.get_instance()
+    manager._traces.pop(trace_id, None)
+    manager._otel_id_to_mlflow_trace_id.pop(otel_id, None)
+
+
+def forget(trace_id: str, otel_id: int) -> None:
+    """Let nobody find a trace any more: nothing more will come. To be called under MLflow's lock."""
+    in_flight.pop(otel_id, None)
+    unregister(trace_id, otel_id)
 
 
 def trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
     """MLflow's id of a trace in flight, to which a span is added."""
     with manager._lock:
-        if root := plain_root.in_flight.get(otel_id):
+        if root := in_flight.get(otel_id):
             root.take_child()
         trace_id: str | None = manager.get_mlflow_trace_id_from_otel_id(otel_id)
         return trace_id
 
 
 def is_in_flight(manager: InMemoryTraceManager, otel_id: int) -> bool:
-    """Whether a trace is in flight; one whose root is plain data is made into MLflow's objects."""
+    """Whether a trace is in flight; one of a request is materialized."""
     with manager._lock:
-        return plain_root.made_of(otel_id) or manager.get_mlflow_trace_id_from_otel_id(otel_id) is not None
+        return _materialized(otel_id) or manager.get_mlflow_trace_id_from_otel_id(otel_id) is not None
+
+
+def _materialized(trace_id: object) -> bool:
+    """Make MLflow's objects for a request in flight, given MLflow's or OpenTelemetry's trace id.
+
+    Returns:
+        Whether there is such a request.
+    """
+    try:
+        otel_id = int(trace_id[3:], 16) if isinstance(trace_id, str) else trace_id
+    except ValueError:
+        return False
+    root = in_flight.get(otel_id) if isinstance(otel_id, int) else None
+    if root is not None:
+        root.materialize()
+    return root is not None
 
 
 class _InFlight(dict[str, Any]):
     """MLflow's registry of traces in flight, without its limits of 1,000 traces and one hour.
 
-    It finds requests that are plain data, too.
+    It finds requests that are not materialized, too.
     """
 
     def get(self, trace_id: str, default: Any = None) -> Any:
         found = super().get(trace_id)
-        if found is None and plain_root.made_of(trace_id):
+        if found is None and _materialized(trace_id):
             found = super().get(trace_id)
         return default if found is None else found
 

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow.entities import LiveSpan, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
@@ -19,13 +19,12 @@ from mlflow.utils.proto_json_utils import message_to_json
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, StatusCode
 
-from mlflow_middleware.mlflow_bridge import keys
-from mlflow_middleware.mlflow_bridge.common import cut
-from mlflow_middleware.mlflow_bridge.keys import MAX_METADATA, MAX_TAG_KEY, MAX_TAG_VALUE
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, sendable
-
-if TYPE_CHECKING:
-    from mlflow_middleware.mlflow_bridge.encoding import Plain
+from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.common import cut
+from mlflow_middleware.trace.description import Description
+from mlflow_middleware.trace.keys import MAX_METADATA, MAX_TAG_KEY, MAX_TAG_VALUE
+from mlflow_middleware.trace.record import TraceRecord
 
 _STATUS_NAMES = {
     StatusCode.UNSET: "STATUS_CODE_UNSET",
@@ -35,12 +34,10 @@ _STATUS_NAMES = {
 """https://github.com/open-telemetry/opentelemetry-proto, opentelemetry/proto/trace/v1/trace.proto, Status.StatusCode"""
 
 
-def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
+def of_trace(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
     """A trace info as the body of ``POST /api/3.0/mlflow/traces``, with the sizes of its trace in its metadata."""
     if info.assessments or not spans:
-        immutable = [span.to_immutable_span() for span in spans]
-        add_size_stats_to_trace_metadata(Trace(info, TraceData(immutable)))
-        return _info_by_mlflow(info).encode()
+        return by_mlflow(info, [span.to_immutable_span() for span in spans])
     location = info.trace_location.mlflow_experiment
     found = {
         **_where(info.trace_id, info.client_request_id, location.experiment_id if location else ""),
@@ -54,17 +51,36 @@ def info_to_json(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
     return _written(found, info.execution_duration, info.trace_metadata, sizes)
 
 
-def info_of_plain(root: Plain, experiment_id: str, sizes: list[int]) -> bytes:
-    """As `info_to_json`, of a trace whose root is data."""
+def of_request(
+    record: TraceRecord,
+    description: Description,
+    metadata: Mapping[str, str],
+    experiment_id: str,
+    sizes: list[int],
+) -> bytes:
+    """The trace info of a request.
+
+    Args:
+        record: What is known of it.
+        description: What its trace says.
+        metadata: The trace's metadata.
+        experiment_id: Where it goes.
+        sizes: Bytes of the JSON of each span.
+    """
     found = {
-        **_where(root.trace_id, root.client_request_id, experiment_id),
-        "request_preview": root.request_preview,
-        "response_preview": root.response_preview,
-        "request_time": _timestamp(root.start_time // 1_000_000),
-        "state": "OK" if root.error is None else "ERROR",
-        "tags": {**root.common.cut_tags, **cut(root.tags, MAX_TAG_KEY, MAX_TAG_VALUE)},
+        **_where(record.trace_id, description.client_request_id, experiment_id),
+        "request_preview": description.request_preview,
+        "response_preview": description.response_preview,
+        "request_time": _timestamp(record.start_time // 1_000_000),
+        "state": state_of(description),
+        "tags": {**description.common.cut_tags, **cut(description.tags, MAX_TAG_KEY, MAX_TAG_VALUE)},
     }
-    return _written(found, (root.end_time - root.start_time) // 1_000_000, root.trace_metadata, sizes)
+    return _written(found, ((record.end_time or 0) - record.start_time) // 1_000_000, metadata, sizes)
+
+
+def state_of(description: Description) -> str:
+    """A request's trace's state, as MLflow names it."""
+    return description.state or ("OK" if description.error is None else "ERROR")
 
 
 def _where(trace_id: str, client_request_id: str | None, experiment_id: str) -> dict[str, Any]:
@@ -104,12 +120,15 @@ _HALF = re.compile(r"\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]")
 _NO_DURATION = len(', "execution_duration_ms": null')
 
 
-def _info_by_mlflow(info: TraceInfo) -> str:
+def by_mlflow(info: TraceInfo, spans: Sequence[MlflowSpan]) -> bytes:
+    """As `of_trace`, as MLflow itself writes it: the only way for assessments."""
+    add_size_stats_to_trace_metadata(Trace(info, TraceData(list(spans))))
     try:
-        return str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
+        text = str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
     except Exception:
         plain = TraceInfo(**{name: sendable(value) for name, value in vars(info).items()})
-        return str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
+        text = str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
+    return text.encode()
 
 
 def _size_stats(info: int, spans: list[int]) -> str:
@@ -144,11 +163,12 @@ def size_of(span: LiveSpan) -> int:
     return parent + size + sum(len(json.dumps(text, default=str)) - 2 for text in others)
 
 
-def size_of_plain(root: Plain, span: bytes) -> int:
-    """As `_size_of`, given the span in OTLP: exact for bodies, and to some bytes for what else is plain ASCII."""
-    texts = "".join(root.texts.values())
+def size_of_root(description: Description, span: bytes) -> int:
+    """As `size_of`, given the span in OTLP: exact for bodies, and to some bytes for what else is plain ASCII."""
+    texts = "".join([text for text in description.texts.values() if type(text) is str])
     escaped = len(encode_basestring_ascii(texts)) - len(texts.encode("utf-8", "replace"))
-    return len(span) + escaped + _fixed() + _MORE_OF_EACH * (len(root.common.attributes) + len(root.attributes))
+    count = len(description.common.attributes) + len(description.attributes) + 2
+    return len(span) + escaped + _fixed() + _MORE_OF_EACH * count
 
 
 _MORE_OF_EACH = 4

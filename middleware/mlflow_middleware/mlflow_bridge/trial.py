@@ -6,7 +6,6 @@ It meets what a list of names cannot show: an argument that is no longer taken, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import mlflow
@@ -20,12 +19,15 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import set_span_in_context
 
-from mlflow_middleware.mlflow_bridge import context, plain_root
+from mlflow_middleware.capture.body import Body
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.mlflow_bridge import context, registry
 from mlflow_middleware.mlflow_bridge.ids import CountingIds, Ids
-from mlflow_middleware.mlflow_bridge.mlflow_root import discard
-from mlflow_middleware.mlflow_bridge.plain_root import PlainRoot, Source
+from mlflow_middleware.mlflow_bridge.opening import begin
 from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
-from mlflow_middleware.mlflow_bridge.root_span import Contents, Description, Unread, Written
+from mlflow_middleware.mlflow_bridge.root import Source
+from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace.record import TraceRecord
 
 
 def run() -> None:
@@ -43,8 +45,7 @@ def run() -> None:
         _take_requests(ids)
     finally:
         for number in range(1, ids.last + 1):  # what a failure may have left
-            plain_root.in_flight.pop(number, None)
-            discard(f"tr-{number:032x}", number)
+            registry.forget(f"tr-{number:032x}", number)
         config.span_processors = of_app
         _set_last_active_trace_id(last)
 
@@ -73,7 +74,7 @@ def _take_requests(ids: CountingIds) -> None:
     )
     tracer_provider.add_span_processor(processor)
     tracer = tracer_provider.get_tracer(SCOPE)
-    source = Source(tracer_provider, tracer, processor, InMemoryTraceManager.get_instance()._lock, ids)
+    source = Source(tracer_provider, tracer, processor, True, InMemoryTraceManager.get_instance()._lock, ids)
     for has_child in (False, True):
         _request(source, has_child)
     sent = [trace.content("0") for trace in finished]
@@ -82,7 +83,11 @@ def _take_requests(ids: CountingIds) -> None:
 
 
 def _request(source: Source, has_child: bool) -> None:
-    root = PlainRoot.open(source, "trial", _describe)
+    exchange = Exchange("POST", "/", {"x-session-id": "s", "content-type": "application/json"})
+    record = TraceRecord(exchange, Settings.model_construct())
+    exchange.request_body, exchange.response_body = Body(100), Body(100)
+    exchange.request_body.add(b'{"a": 1}')
+    root = begin(source, record)
     if root is None:
         raise TypeError("a trace that was tried was not sampled")
     context.silence()()
@@ -92,16 +97,10 @@ def _request(source: Source, has_child: bool) -> None:
         raise TypeError("a span that was tried was not current")
     context.leave(entered)
     if has_child:
-        made = root.made()
-        child = source.tracer.start_span("child", context=set_span_in_context(made.otel, Context()))
-        root.fail(ValueError("tried"))
+        objects = root.materialize()
+        child = source.tracer.start_span("child", context=set_span_in_context(objects.otel, Context()))
         child.end()
-    root.update_trace({"tried": "yes"})
+        record.fail(ValueError("tried"))
+    record.annotate({"tried": "yes"}, {})
+    record.is_complete = True
     root.end()
-
-
-def _describe(metadata: Mapping[str, str]) -> Description:
-    def read() -> Contents:
-        return Contents(Written('{"a": 1}', "a"), Written('"b"', "b"), None, {})
-
-    return Description({"url.path": "/"}, {"a": "b"}, {"c": "d"}, "id", unread=Unread(read, 0))

@@ -59,7 +59,7 @@ class Finished:
 
     def content(self, experiment_id: str) -> Any:
         self.on_encode()
-        return SimpleNamespace(otlp=b"", info=b"{}", prompts=(), attachments={}, outlived=False)
+        return SimpleNamespace(otlp=b"", info=b"{}", prompts=(), attachments={}, has_late_spans=False)
 
 
 def finished(trace_id: str = "tr-1", **values: Any) -> Any:

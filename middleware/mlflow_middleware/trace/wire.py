@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 _ONE_BYTE = [bytes([number]) for number in range(128)]
@@ -92,6 +93,28 @@ def attribute(key: str, value: Any) -> bytes:
             return b"\x4a%c%b\x12%c\x0a%c%b" % (len(start) + 4 + size, start, 2 + size, size, text)
         return b"\x4a" + _sized(start + b"\x12" + _sized(b"\x0a" + _sized(text)))
     return b"\x4a" + _sized(_key_value(key, value))
+
+
+def event(time: int, name: str, attributes: Mapping[str, Any]) -> bytes:
+    """A ``Span`` with nothing but this event.
+
+    Args:
+        time: Nanoseconds since the epoch.
+        name: Its name.
+        attributes: Its attributes.
+    """
+    content = b"\x09" + time.to_bytes(8, "little") + b"\x12" + _text(name) + _attributes(b"\x1a", attributes)
+    return b"\x5a" + _sized(content)
+
+
+def link(trace_id: int, span_id: int, attributes: Mapping[str, Any]) -> bytes:
+    """A ``Span`` with nothing but a link to that span."""
+    ids = b"\x0a\x10" + trace_id.to_bytes(16, "big") + b"\x12\x08" + span_id.to_bytes(8, "big")
+    return b"\x6a" + _sized(ids + _attributes(b"\x22", attributes))
+
+
+def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
+    return b"".join([tag + _sized(_key_value(key, value)) for key, value in attributes.items()])
 
 
 _SHORT = 120

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 # Tags of a trace
 NAME = "mlflow.traceName"
+CLIENT_REQUEST_ID = "client_request_id"
 
 # Metadata of a trace
 SESSION = "mlflow.trace.session"
@@ -16,6 +17,7 @@ USER = "mlflow.trace.user"
 TRACE_INPUTS = "mlflow.traceInputs"
 TRACE_OUTPUTS = "mlflow.traceOutputs"
 TOKEN_USAGE = "mlflow.trace.tokenUsage"  # noqa: S105 - not a secret
+TRACE_COST = "mlflow.trace.cost"
 SIZE_STATS = "mlflow.trace.sizeStats"
 SIZE_BYTES = "mlflow.trace.sizeBytes"
 SOURCE_RUN = "mlflow.sourceRun"

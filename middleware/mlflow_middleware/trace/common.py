@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_middleware.mlflow_bridge import keys, wire
+from mlflow_middleware.trace import keys, wire
 
 
 class Common:

@@ -1,8 +1,15 @@
-"""How our headers join those of a response: added, never in the place of the app's own, and readable by browsers."""
+"""What a response tells the client, and how it joins the response's own headers.
+
+Headers are added, never put instead of the app's own, and are readable by browsers.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
+
+from mlflow_middleware import feedback_token
+from mlflow_middleware.trace.record import TraceRecord
 
 EXPOSE = "access-control-expose-headers"
 """https://fetch.spec.whatwg.org/#http-access-control-expose-headers"""
@@ -28,3 +35,28 @@ def join(headers: list[tuple[str, str]], ours: Collection[tuple[str, str]], *, c
         return
     name, value = headers[present[EXPOSE]]
     headers[present[EXPOSE]] = (name, ", ".join([*filter(None, [value.strip()]), *names]))
+
+
+def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tuple[str, str]]:
+    """What the client is told, all plain ASCII.
+
+    Args:
+        record: What is known of the request.
+        trace_id: MLflow's trace id, if there is a trace.
+    """
+    settings, user_id = record.settings, record.user_id
+    known = {
+        "request_id": record.identity.request_id,
+        "session_id": record.identity.session_id,
+        "user_id": user_id,
+        "trace_id": trace_id,
+    }
+    headers = [
+        (header, value)
+        for part, header in settings.response_headers.items()
+        if (value := known[part]) and value.isascii()
+    ]
+    if trace_id and (keys := settings.feedback_keys):
+        expires_at = int(time.time()) + feedback_token.LIFETIME
+        headers.append((feedback_token.HEADER, feedback_token.sign(trace_id, user_id, expires_at, keys[0])))
+    return headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_middleware.response_headers import join
+from mlflow_middleware.request.headers import join
 
 OURS = [("X-Request-ID", "r-1"), ("X-MLflow-Trace-ID", "tr-1")]
 EXPOSE = "Access-Control-Expose-Headers"

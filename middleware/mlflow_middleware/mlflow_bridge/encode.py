@@ -1,0 +1,283 @@
+"""Encodes traces: the record of a request, and the spans that the app has opened, as they go over the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mlflow.entities import LiveSpan, Trace, TraceData
+from mlflow.entities import Span as MlflowSpan
+from mlflow.entities.trace_info import TraceInfo
+from mlflow.entities.trace_location import TraceLocation
+from mlflow.entities.trace_state import TraceState
+from mlflow.tracing.utils import aggregate_cost_from_spans, aggregate_usage_from_spans
+from mlflow.tracing.utils.truncation import _get_max_length, set_request_response_preview
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import SpanContext, Status, StatusCode
+
+from mlflow_middleware.mlflow_bridge import otlp, trace_info
+from mlflow_middleware.mlflow_bridge.materialize import ROOT_ATTRIBUTES, link_to, parent_of, root_of
+from mlflow_middleware.mlflow_bridge.root import Root
+from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, to_texts
+from mlflow_middleware.trace import keys, wire
+from mlflow_middleware.trace.contents import contents_of
+from mlflow_middleware.trace.description import Description, describe
+from mlflow_middleware.trace.record import NOTHING, Written
+
+_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBUTES.items()])
+
+
+class Encoding(NamedTuple):
+    """A trace as it goes over the wire.
+
+    Attributes:
+        otlp: Its spans as an OTLP request (protobuf). Such requests joined end to end are one request for all.
+        info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
+        prompts: Name and version of each prompt linked to it.
+        attachments: Files taken out of its inputs and outputs, by the id that refers to them there.
+        has_late_spans: Whether one of its spans ended after its root.
+    """
+
+    otlp: bytes
+    info: bytes
+    prompts: Sequence[tuple[str, str]]
+    attachments: dict[str, bytes]
+    has_late_spans: bool
+
+
+# --- a request's trace ---
+
+
+def describe_root(root: Root) -> Description:
+    """What a request's trace says by now: what its record says, and what the app has told MLflow."""
+    record, objects = root.record, root.objects
+    description = describe(record, objects.metadata() if objects else NOTHING)
+    contents, texts = contents_of(record), description.texts
+    description.attributes[keys.REQUEST_ID] = record.trace_id
+    description.attributes.update(contents.attributes)
+    if contents.inputs:
+        texts[keys.INPUTS] = contents.inputs.text
+        description.request_preview = _preview(contents.inputs)
+    if contents.outputs:
+        texts[keys.OUTPUTS] = contents.outputs.text
+        description.response_preview = _preview(contents.outputs)
+    if contents.usage and not _is_set(keys.USAGE, root.spans):
+        texts[keys.USAGE] = json.dumps(dict(contents.usage))
+    if objects:
+        objects.merge_into(description)
+    return description
+
+
+def _preview(written: Written) -> str:
+    """A preview as MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
+    preview = written.preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
+    if len(preview) <= keys.MAX_PREVIEW:  # the smaller of two limits
+        return preview
+    longest = _get_max_length()
+    return preview if len(preview) <= longest else preview[: longest - 3] + "..."
+
+
+def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Encoding:
+    """Encode a request's trace.
+
+    Args:
+        root: The request's root.
+        spans: The other spans that have ended.
+        experiment_id: Where it goes.
+    """
+    record, objects = root.record, root.objects
+    description = describe_root(root)
+    span = _root_bytes(root, description)
+    all_spans = wire.request(otlp.resource_message(root.source.tracer.resource), [span, *map(_span_bytes, spans)])
+    metadata = _metadata_of(root, description, spans)
+    if objects and objects.trace.info.assessments:
+        entity = request_entity(root, spans, experiment_id)
+        info = trace_info.by_mlflow(entity.info, entity.data.spans)
+    else:
+        sizes = [trace_info.size_of_root(description, span), *map(trace_info.size_of, spans)]
+        info = trace_info.of_request(record, description, metadata, experiment_id, sizes)
+    prompts = [(prompt.name, str(prompt.version)) for prompt in objects.trace.prompts] if objects else ()
+    attached = [*spans, objects.live] if objects else spans
+    ended = record.end_time or 0
+    late = any((span.end_time_ns or 0) > ended for span in spans)
+    return Encoding(all_spans, info, prompts, _attachments_of(attached), late)
+
+
+def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
+    """A request's trace as what MLflow's own search would give."""
+    record, objects = root.record, root.objects
+    description = describe_root(root)
+    info = TraceInfo(
+        trace_id=record.trace_id,
+        trace_location=TraceLocation.from_experiment_id(experiment_id),
+        request_time=record.start_time // 1_000_000,
+        execution_duration=((record.end_time or 0) - record.start_time) // 1_000_000,
+        state=TraceState(trace_info.state_of(description)),
+        trace_metadata=_metadata_of(root, description, spans),
+        tags=description.all_tags(),
+        client_request_id=description.client_request_id,
+        request_preview=description.request_preview,
+        response_preview=description.response_preview,
+        assessments=list(objects.trace.info.assessments) if objects else [],
+    )
+    others = [_root_entity(other, describe_root(other)) if (other := root_of(span)) else span for span in spans]
+    immutable = [each.to_immutable_span() if isinstance(each, LiveSpan) else each for each in others]
+    return Trace(info, TraceData([_root_entity(root, description), *immutable]))
+
+
+def _root_entity(root: Root, description: Description) -> MlflowSpan:
+    record = root.record
+    attributes = {**ROOT_ATTRIBUTES, **description.all_attributes()}
+    code = StatusCode.OK if description.error is None else StatusCode.ERROR
+    readable = ReadableSpan(
+        description.name,
+        root.context,
+        parent_of(record),
+        root.source.tracer.resource,
+        attributes={**to_texts(attributes), **description.texts},
+        events=_events(root, description),
+        links=_links(root),
+        status=Status(code, description.error or None),
+        start_time=record.start_time,
+        end_time=record.end_time,
+    )
+    return MlflowSpan(readable)
+
+
+def _root_bytes(root: Root, description: Description) -> bytes:
+    record, common, texts = root.record, description.common, description.texts
+    own: Mapping[str, Any] = description.attributes
+    if root.objects:  # what the app has set replaces what it would say
+        own = {
+            key: value for key, value in {**ROOT_ATTRIBUTES, **description.all_attributes()}.items() if key not in texts
+        }
+        parts = []
+    else:
+        parts = [_ROOT_OTLP, common.otlp]
+    parts += [
+        otlp.known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
+        for key, value in own.items()
+    ]
+    parts += [wire.attribute(key, otlp.as_sent(text)) for key, text in texts.items()]
+    parts += [otlp.event_bytes(event) for event in _events(root, description)]
+    parts += [otlp.link_bytes(link) for link in _links(root)]
+    code = StatusCode.OK if description.error is None else StatusCode.ERROR
+    return wire.span(
+        record.ids,
+        record.parent_id,
+        description.name,
+        (record.start_time, record.end_time or record.start_time),
+        (code.value, description.error or ""),
+        b"".join(parts),
+        otlp.INTERNAL,
+    )
+
+
+def _span_bytes(span: LiveSpan) -> bytes:
+    """A span of a request's trace, which may be another request's root."""
+    other = root_of(span)
+    return _root_bytes(other, describe_root(other)) if other else otlp.span_bytes(span)
+
+
+def _events(root: Root, description: Description) -> list[Event]:
+    recorded = [Event("exception", each.attributes, each.time) for each in description.exceptions]
+    return [*root.objects.events, *recorded] if root.objects else recorded
+
+
+def _links(root: Root) -> Sequence[Any]:
+    if root.objects:
+        return root.objects.otel.links
+    return [link_to(root.record.caller)] if root.record.caller else ()
+
+
+def _metadata_of(root: Root, description: Description, spans: Sequence[LiveSpan]) -> dict[str, str]:
+    given = root.source.processor.metadata if root.source.processor else NOTHING
+    texts, objects = description.texts, root.objects
+    all_spans = [*spans, objects.live] if objects else spans
+    return {**given, **description.metadata, **_summary(texts, all_spans, texts.get(keys.USAGE))}
+
+
+# --- a trace that the app has opened itself ---
+
+
+def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Encoding:
+    """Encode a trace of MLflow's.
+
+    Args:
+        trace: The trace in flight.
+        spans: Those of its spans that have ended.
+        experiment_id: Where it goes.
+    """
+    info = _info_of(trace, spans, experiment_id)
+    prompts = [(prompt.name, str(prompt.version)) for prompt in trace.prompts]
+    root_ends = [span.end_time_ns for span in spans if _is_local_root(span)]
+    late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
+    written = trace_info.of_trace(info, spans)
+    return Encoding(otlp.spans_to_otlp(spans), written, prompts, _attachments_of(spans), late)
+
+
+def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
+    """A trace of MLflow's as what its own search would give."""
+    info = _info_of(trace, spans, experiment_id)
+    return Trace(info, TraceData([span.to_immutable_span() for span in spans]))
+
+
+def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> TraceInfo:
+    """The trace's info, completed as MLflow does it when the root ends; the app may go on with its own."""
+    info = TraceInfo(**{**vars(trace.info), "trace_location": TraceLocation.from_experiment_id(experiment_id)})
+    info.tags, info.trace_metadata = dict(info.tags), dict(info.trace_metadata)
+    for root in filter(_is_local_root, spans):
+        otel = root._span
+        info.request_time = (otel.start_time or 0) // 1_000_000
+        info.execution_duration = ((otel.end_time or 0) - (otel.start_time or 0)) // 1_000_000
+        if info.state == TraceState.IN_PROGRESS:  # else the app has set it
+            is_error = otel.status.status_code is StatusCode.ERROR
+            info.state = TraceState.ERROR if is_error else TraceState.OK
+        info.trace_metadata.update(_summary(attributes_of(otel), spans))
+    if info.request_preview is None or info.response_preview is None:
+        set_request_response_preview(info, TraceData(list(spans)))
+    return info
+
+
+def _is_local_root(span: LiveSpan) -> bool:
+    parent: SpanContext | None = span._span.parent
+    return parent is None or parent.is_remote
+
+
+# --- both ---
+
+
+def _summary(texts: Mapping[str, Any], spans: Sequence[LiveSpan], usage: str | None = None) -> dict[str, str]:
+    """What MLflow puts into a trace's metadata when its root ends: inputs and outputs cut, tokens and cost summed up.
+
+    Args:
+        texts: The root's attributes as JSON.
+        spans: The spans that may have used tokens.
+        usage: The tokens, as JSON, where none of the spans knows.
+    """
+    found = {
+        keys.TRACE_INPUTS: _shortened(texts.get(keys.INPUTS)),
+        keys.TRACE_OUTPUTS: _shortened(texts.get(keys.OUTPUTS)),
+    }
+    if _is_set(keys.USAGE, spans) and (used := aggregate_usage_from_spans(list(spans))):
+        usage = json.dumps(used)
+    if usage:
+        found[keys.TOKEN_USAGE] = usage
+    if _is_set(keys.COST, spans) and (cost := aggregate_cost_from_spans(list(spans))):
+        found[keys.TRACE_COST] = json.dumps(cost)
+    return found
+
+
+def _is_set(key: str, spans: Sequence[LiveSpan]) -> bool:
+    return any(key in attributes_of(span._span) for span in spans)
+
+
+def _shortened(text: str | None) -> str:
+    """As MLflow shortens inputs and outputs for a trace's metadata (``_truncate_metadata``)."""
+    text = text or ""
+    return text if len(text) <= keys.MAX_METADATA else text[: keys.MAX_METADATA - 3] + "..."
+
+
+def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
+    return {key: each.content_bytes for span in spans for key, each in span._attachments.items()}

@@ -1,0 +1,231 @@
+"""MLflow's and OpenTelemetry's objects for a request: made of its record, and asked what the app has said to them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import LiveSpan
+from mlflow.entities.trace_state import TraceState
+from mlflow.tracing.trace_manager import InMemoryTraceManager
+from mlflow.tracing.utils.processor import apply_span_processors
+from mlflow.tracing.utils.truncation import set_request_response_preview
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Event, Span
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from mlflow_middleware.mlflow_bridge import registry, span_attributes
+from mlflow_middleware.mlflow_bridge.ids import materializing
+from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.description import Description
+from mlflow_middleware.trace.record import RecordedException, SpanIds, TraceRecord
+
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge.root import Root
+
+ROOT_ATTRIBUTES: dict[str, object] = {
+    keys.SPAN_TYPE: keys.CHAIN,
+    **({keys.LOG_LEVEL: 10} if hasattr(LiveSpan, "set_log_level") else {}),
+}
+"""What each root has. 10 is what MLflow gives to spans of type CHAIN: DEBUG, where it knows levels (3.13;
+tracing/utils/default_log_level.py)."""
+
+_ROOT = "_mlflow_middleware_root"
+"""A live span that is a request's root has that root here."""
+
+
+def root_of(span: LiveSpan) -> Root | None:
+    """The request of which a span is the root, if any."""
+    root: Root | None = vars(span).get(_ROOT)
+    return root
+
+
+def mark_as_root(span: LiveSpan, root: Root) -> None:
+    """Let a span be known for a request's root."""
+    vars(span)[_ROOT] = root
+
+
+def link_to(caller: SpanIds) -> Link:
+    """The link to a caller's span."""
+    return Link(remote_context(caller))
+
+
+def parent_of(record: TraceRecord) -> SpanContext | None:
+    """The caller's span, where it is a root's parent."""
+    return None if record.parent_id is None else remote_context(SpanIds(record.ids.trace_id, record.parent_id))
+
+
+def remote_context(caller: SpanIds) -> SpanContext:
+    return SpanContext(*caller, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+
+def started(tracer: Any, name: str, parent: SpanContext | None, caller: SpanIds | None, start_time: int | None) -> Any:
+    """Start the OpenTelemetry span of a root."""
+    around = set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
+    links = [link_to(caller)] if caller else []
+    return tracer.start_span(name, context=around, links=links, start_time=start_time)
+
+
+def materialized(root: Root, description: Description) -> Objects:
+    """Make MLflow's objects for a root that has begun before; to be called under MLflow's lock."""
+    record, children = root.record, root.spans
+    registry.unregister(record.trace_id, root.context.trace_id)
+    with materializing(root), _sampled():
+        span = started(root.source.tracer, description.name, parent_of(record), record.caller, record.start_time)
+        trace = InMemoryTraceManager.get_instance()._traces[record.trace_id]
+        live = trace.span_dict[f"{span.get_span_context().span_id:016x}"]
+        trace.span_dict.update({child.span_id: child for child in children})
+        mark_as_root(live, root)
+        objects = Objects(live, trace)
+        objects.give(description)
+        if record.end_time is not None:
+            objects.end(record.end_time)
+    return objects
+
+
+_sampling: Any = importlib.import_module("mlflow.tracing.sampling") if find_spec("mlflow.tracing.sampling") else None
+_RATIO_HERE: ContextVar[float | None] | None = getattr(_sampling, "_SAMPLING_RATIO_OVERRIDE", None)
+"""Where MLflow keeps the ratio of ``@mlflow.trace(sampling_ratio_override=...)``, where it knows that."""
+
+
+@contextmanager
+def _sampled() -> Iterator[None]:
+    """Sample what begins inside: whoever asks for it may have a ratio of its own."""
+    ratio = _RATIO_HERE.set(1.0) if _RATIO_HERE else None
+    try:
+        yield
+    finally:
+        if _RATIO_HERE and ratio:
+            _RATIO_HERE.reset(ratio)
+
+
+class Objects:
+    """MLflow's objects for a request.
+
+    They are given what the middleware knows, so that the app sees it; what differs later is what the app has said.
+
+    Args:
+        live: The root's span.
+        trace: MLflow's trace in flight.
+        is_shared: Whether another request of this process has begun that trace.
+    """
+
+    def __init__(self, live: LiveSpan, trace: Any, *, is_shared: bool = False) -> None:
+        self.live = live
+        self.trace = trace
+        self.is_shared = is_shared
+        self.otel: Span = live._span
+        self._name = self.otel.name
+        self._attributes = dict(span_attributes.attributes_of(self.otel))
+        self._tags, self._metadata = dict(trace.info.tags), dict(trace.info.trace_metadata)
+        self._exceptions: tuple[RecordedException, ...] = ()
+        self._has_status = False
+
+    # --- what the middleware says ---
+
+    def give(self, description: Description) -> None:
+        """Let the app, and whoever looks on, see what is known; what the app has said itself stays."""
+        info, otel = self.trace.info, self.otel
+        texts = span_attributes.to_texts({**ROOT_ATTRIBUTES, **description.all_attributes()})
+        self._give({**texts, **description.texts}, self._attributes, span_attributes.attributes_of(otel), self._set)
+        self._give(description.all_tags(), self._tags, info.tags, info.tags.update)
+        self._give(description.metadata, self._metadata, info.trace_metadata, info.trace_metadata.update)
+        if description.name != otel.name:
+            otel.update_name(description.name)
+        self._name = description.name
+        if description.client_request_id and not info.client_request_id:
+            info.client_request_id = description.client_request_id
+        info.request_preview = info.request_preview or description.request_preview
+        info.response_preview = info.response_preview or description.response_preview
+        for each in description.exceptions[len(self._exceptions) :]:
+            otel.add_event("exception", each.attributes, each.time)
+        self._exceptions = description.exceptions
+        if description.error is not None and otel.status.status_code is StatusCode.UNSET:
+            self._has_status = True
+            otel.set_status(Status(StatusCode.ERROR, description.error))
+
+    def _set(self, texts: Mapping[str, str]) -> None:
+        span_attributes.set_texts(self.otel, texts)
+
+    @staticmethod
+    def _give(
+        new: Mapping[str, Any], given: dict[str, Any], now: Mapping[str, Any], update: Callable[[dict[str, Any]], None]
+    ) -> None:
+        said = _changed(now, given)
+        update({key: value for key, value in new.items() if key not in said})
+        given.update({key: value for key, value in new.items() if key not in said})
+
+    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+        """Set what the app annotates: it is newer than what the app has told MLflow."""
+        for given, known, new in (
+            (self.trace.info.tags, self._tags, tags),
+            (self.trace.info.trace_metadata, self._metadata, metadata),
+        ):
+            given.update(new)
+            known.update(new)
+
+    def end(self, end_time: int, processors: Iterable[object] = ()) -> None:
+        """End the span, for all who look on.
+
+        As ``LiveSpan.end`` does it, without what concerns other types of spans: the cost of a model's call, and hints
+        to agents, whose imports fail each time in the slim package.
+        """
+        if self.otel.status.status_code is StatusCode.UNSET:
+            self._has_status = True
+            self.otel.set_status(Status(StatusCode.OK))
+        if processors:
+            apply_span_processors(self.live)
+        self.otel.end(end_time=end_time)
+
+    # --- what the app has said ---
+
+    @property
+    def failed(self) -> bool:
+        """Whether the span's status is an error."""
+        return self.otel.status.status_code is StatusCode.ERROR
+
+    def metadata(self) -> dict[str, str]:
+        """The trace's metadata that the app has set."""
+        return _changed(self.trace.info.trace_metadata, self._metadata)
+
+    @property
+    def events(self) -> list[Event]:
+        """The span's events, without the exceptions that it was given."""
+        given = {each.time for each in self._exceptions}
+        return [event for event in self.otel.events if event.timestamp not in given]
+
+    def merge_into(self, description: Description) -> None:
+        """Add what the app has said, which beats what the middleware says."""
+        info, status = self.trace.info, self.otel.status
+        texts = _changed(span_attributes.attributes_of(self.otel), self._attributes)
+        description.tags.update(_changed(info.tags, self._tags))
+        if self.otel.name != self._name and "http.route" not in description.common.attributes:
+            description.name = description.tags[keys.NAME] = self.otel.name
+        description.client_request_id = info.client_request_id or description.client_request_id
+        if info.state != TraceState.IN_PROGRESS:
+            description.state = info.state.value
+        if status.status_code is not StatusCode.UNSET and not self._has_status:
+            description.error = (status.description or "") if self.failed else None
+        previewed = SimpleNamespace(request_preview=info.request_preview, response_preview=info.response_preview)
+        read = SimpleNamespace(request=texts.get(keys.INPUTS), response=texts.get(keys.OUTPUTS))
+        set_request_response_preview(previewed, read)
+        description.request_preview = previewed.request_preview or description.request_preview
+        description.response_preview = previewed.response_preview or description.response_preview
+        description.texts.update(texts)
+
+
+def _changed(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in list(now.items()) if before.get(key) != value}

@@ -1,0 +1,124 @@
+"""A trace whose root has ended, as it waits for delivery; it is encoded only when its turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlflow.entities import LiveSpan, Trace
+from opentelemetry.sdk.trace import ReadableSpan
+
+from mlflow_middleware.mlflow_bridge import encode, span_attributes
+from mlflow_middleware.mlflow_bridge.encode import Encoding
+from mlflow_middleware.mlflow_bridge.materialize import root_of
+from mlflow_middleware.mlflow_bridge.root import Root
+
+
+class PendingTrace:
+    """A trace that waits for delivery: a request's, or one that the app has opened itself.
+
+    Args:
+        tracking_uri: Where it goes.
+        root: The request's root, if it is one's.
+        trace: MLflow's trace, if it is none's.
+        earlier: What was delivered of it before.
+
+    Attributes:
+        tracking_uri: Where it goes.
+        root: The request's root, if it is one's.
+        trace_id: MLflow's trace id.
+        experiment_id: None for the one that the environment names, not known yet when the trace began.
+        size: Bytes, about: what it counts for in the queue.
+        supplement: Whether it was delivered before, and a span has ended since.
+        captured_by: What took it instead of delivery; also for its supplements.
+        is_read: Whether it was encoded.
+    """
+
+    __slots__ = (
+        "_trace",
+        "captured_by",
+        "experiment_id",
+        "is_read",
+        "root",
+        "size",
+        "supplement",
+        "trace_id",
+        "tracking_uri",
+    )
+
+    def __init__(self, tracking_uri: str, root: Root | None, trace: Any, earlier: PendingTrace | None = None) -> None:
+        self.tracking_uri = tracking_uri
+        self.root = root
+        self._trace = trace
+        self.trace_id: str = root.record.trace_id if root else trace.info.trace_id
+        self.experiment_id: str | None = root.record.experiment_id if root else trace.info.experiment_id
+        self.supplement = earlier is not None
+        self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
+        self.is_read = False
+        self.size = (root.record.size if root else 1000) + sum(map(_size, self.spans))
+        if root and root.objects:
+            self.size += _size(root.objects.live)
+
+    @property
+    def spans(self) -> list[LiveSpan]:
+        """Its spans, without the request's root."""
+        return self.root.spans if self.root else list(self._trace.span_dict.values())
+
+    @property
+    def has_open_spans(self) -> bool:
+        """Whether more may come."""
+        return bool(self.root and self.root.is_held) or any(map(_is_open, self.spans))
+
+    def is_complete(self) -> bool:
+        """Whether all of its spans have ended, and nothing more will come."""
+        return not self.has_open_spans
+
+    def forget_contents(self) -> None:
+        """Do without the inputs and outputs that are still to be read: there is no time or no room for them."""
+        if self.root:
+            self.root.record.forget_contents()
+
+    def content(self, experiment_id: str) -> Encoding:
+        """Encode the spans that have ended by now, and its info, with that experiment."""
+        self._begin_to_read()
+        if self.root:
+            encoding = encode.encode_request(self.root, self._ended(), experiment_id)
+            self._let_go(self.root)
+            return encoding
+        return encode.encode_trace(self._trace, self._ended(), experiment_id)
+
+    def entity(self, experiment_id: str) -> Trace:
+        """Read it as what MLflow's own search would give."""
+        self._begin_to_read()
+        if self.root:
+            return encode.request_entity(self.root, self._ended(), experiment_id)
+        return encode.trace_entity(self._trace, self._ended(), experiment_id)
+
+    def _begin_to_read(self) -> None:
+        self.is_read = True
+        if self.root:
+            self.root.record.is_changed = False
+
+    def _let_go(self, root: Root) -> None:
+        """Hold the bodies of a request no longer, unless it is read once more."""
+        with root.source.lock:
+            if not (self.has_open_spans or root.record.is_changed):
+                root.record.drop_bodies()
+
+    def _ended(self) -> list[LiveSpan]:
+        return [span for span in self.spans if span.end_time_ns is not None]
+
+
+def _size(span: LiveSpan) -> int:
+    attached = sum(len(each.content_bytes) for each in span._attachments.values())
+    return 500 + attached + span_attributes.size_of_attributes(span._span)
+
+
+def _is_open(span: LiveSpan) -> bool:
+    root = root_of(span)
+    return root.is_held or root.record.end_time is None if root else span.end_time_ns is None
+
+
+def is_local_root(span: ReadableSpan) -> bool:
+    """Whether a span is the root of what this process knows of its trace."""
+    return span.parent is None or span.parent.is_remote

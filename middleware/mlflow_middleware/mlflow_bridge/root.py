@@ -1,0 +1,167 @@
+"""A request's root span in MLflow: ids that are current, until somebody asks for more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mlflow.entities import LiveSpan
+from mlflow.tracing.config import get_config
+from mlflow.tracing.fluent import _set_last_active_trace_id
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from mlflow_middleware.mlflow_bridge import context, encode, registry
+from mlflow_middleware.mlflow_bridge.children import TraceOfRequest
+from mlflow_middleware.mlflow_bridge.current_span import CurrentSpan
+from mlflow_middleware.mlflow_bridge.ids import materializing
+from mlflow_middleware.mlflow_bridge.interface import Entered
+from mlflow_middleware.mlflow_bridge.materialize import Objects, materialized
+from mlflow_middleware.trace.description import describe
+from mlflow_middleware.trace.record import TraceRecord
+
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge.processor import Processor
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+
+class Source(NamedTuple):
+    """Where the root spans of requests come from.
+
+    Attributes:
+        provider: The tracer provider that this is of.
+        tracer: Its tracer for us.
+        processor: Our span processor, if that is in place.
+        is_lazy: Whether MLflow's objects for a root may wait until somebody asks for them: no other processor wants to
+            see it, and no limit is set on its attributes.
+        lock: MLflow's, which is held over a fork.
+        ids: What gives new ids.
+    """
+
+    provider: object
+    tracer: Any
+    processor: Processor | None
+    is_lazy: bool
+    lock: threading.RLock
+    ids: IdGenerator
+
+
+class Root:
+    """A `RootSpan`. MLflow's and OpenTelemetry's objects for it are made when they are needed: for MLflow's own
+    functions, and for the app's span processors.
+
+    Attributes:
+        source: Where it comes from.
+        record: What the middleware knows of the request.
+        context: Its ids, as OpenTelemetry has them.
+        objects: MLflow's objects for it, once they are made.
+        is_held: Whether more may come after its end.
+    """
+
+    __slots__ = ("_children", "_is_discarded", "context", "is_held", "objects", "record", "source")
+
+    def __init__(self, source: Source, record: TraceRecord, objects: Objects | None = None) -> None:
+        self.source = source
+        self.record = record
+        self.context = SpanContext(*record.ids, False, _SAMPLED)
+        self.objects = objects
+        self.is_held = False
+        self._children: TraceOfRequest | None = None
+        self._is_discarded = False
+
+    def attach(self) -> Entered:
+        return context.attach(self.objects.otel if self.objects else CurrentSpan(self))
+
+    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+        if self.objects:
+            self.objects.annotate(tags, metadata)
+
+    def metadata(self, key: str) -> str | None:
+        known = self.objects.metadata() if self.objects else {}
+        return describe(self.record, known).metadata.get(key)
+
+    @property
+    def failed(self) -> bool:
+        return self.record.failed or bool(self.objects and self.objects.failed)
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether its span takes more."""
+        return self.record.end_time is None
+
+    def discard(self) -> bool:
+        if self.objects and self.objects.is_shared:
+            return False
+        with self.source.lock:
+            registry.forget(self.record.trace_id, self.context.trace_id)
+            self._is_discarded = True
+        return True
+
+    def end(self, end_time: int | None = None) -> None:
+        if self.record.end_time is not None:  # the app has ended its span, or MLflow's time-out has
+            self.release()
+            return
+        self.record.end_time = end_time or time.time_ns()
+        processors = get_config().span_processors
+        with self.source.lock:
+            if processors and self.objects is None:
+                self.materialize()
+            objects = self.objects
+        if objects:
+            is_shown = bool(processors) or not (self.source.is_lazy and self.source.processor)
+            if is_shown:
+                objects.give(encode.describe_root(self))
+            with materializing(self):
+                objects.end(self.record.end_time, processors if is_shown else ())
+        self.export()
+
+    def export(self) -> None:
+        """Hand its trace to delivery, if that is ours."""
+        if self.source.processor and not self._is_discarded:
+            _set_last_active_trace_id(self.record.trace_id)
+            self.source.processor.span_exporter.root_ended(self)
+
+    def ended_elsewhere(self, end_time: int) -> None:
+        """Take the end of its span by somebody else for its own; the request may go on."""
+        if self.record.end_time is None:
+            self.record.end_time = end_time
+            self.is_held = True
+            self.export()
+
+    def hold(self) -> bool:
+        self.is_held = self.source.processor is not None
+        return self.is_held
+
+    def release(self) -> None:
+        if self.is_held and self.source.processor:
+            self.is_held = False
+            self.source.processor.span_exporter.released(self)
+
+    # --- its children ---
+
+    def take_child(self) -> None:
+        """Register the trace with MLflow, so that a child span finds it; to be called under the lock."""
+        if self.objects is None and self._children is None:
+            self._children = TraceOfRequest(self)
+            registry.register(self.record.trace_id, self.context.trace_id, self._children)
+
+    @property
+    def spans(self) -> list[LiveSpan]:
+        """The other spans of its trace."""
+        if self.objects:
+            return [span for span in list(self.objects.trace.span_dict.values()) if span is not self.objects.live]
+        return self._children.spans if self._children else []
+
+    # --- as MLflow's objects ---
+
+    def materialize(self) -> Objects:
+        """MLflow's objects for it; made when they are asked for first."""
+        with self.source.lock:
+            if self.objects is None:
+                self.objects = materialized(self, describe(self.record))
+                if self._is_discarded:
+                    registry.forget(self.record.trace_id, self.context.trace_id)
+            return self.objects

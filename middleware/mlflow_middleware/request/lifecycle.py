@@ -1,0 +1,306 @@
+"""The life of one request's trace: opened when the request arrives, finished at the last byte of its answer."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+
+from mlflow_middleware import delivery, mlflow_bridge
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.guard import guarded
+from mlflow_middleware.identity import Identity
+from mlflow_middleware.request import sampling
+from mlflow_middleware.request.headers import headers_for_response
+from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.record import SpanIds, TraceRecord
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+"""https://www.w3.org/TR/trace-context/#traceparent-header-field-values"""
+
+current_request: ContextVar[RequestTrace | None] = ContextVar("mlflow_middleware_request_trace", default=None)
+
+
+class RequestTrace:
+    """One request's trace. Nothing here raises into the app; without a span (tracing disabled) it only carries the
+    identity.
+
+    Attributes:
+        record: What is known of the request.
+        exchange: The request and its response.
+        content_length: What a WSGI app has announced as its answer's length; empty when it has not.
+    """
+
+    __slots__ = (
+        "_annotated",
+        "_ended",
+        "_identified",
+        "_inside",
+        "_last_byte_at",
+        "_last_error",
+        "_left",
+        "_left_out",
+        "_root",
+        "_token",
+        "content_length",
+        "exchange",
+        "record",
+    )
+
+    def __init__(self, exchange: Exchange, settings: Settings) -> None:
+        self.record = TraceRecord(exchange, settings)
+        self.exchange = exchange
+        self.content_length = ""
+        self._root: mlflow_bridge.RootSpan | None = None
+        self._inside: mlflow_bridge.TracesInside | None = None
+        self._left: mlflow_bridge.Left | None = None
+        self._token: tuple[mlflow_bridge.Entered, Token[RequestTrace | None]] | None = None
+        self._annotated = _NOBODY
+        self._identified = settings.identify is None
+        self._last_byte_at: int | None = None
+        self._last_error: BaseException | None = None
+        self._ended = self._left_out = False
+
+    @classmethod
+    def open(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
+        """Start the trace of an exchange."""
+        trace = cls(exchange, settings)
+        trace._open_root()
+        return trace
+
+    @classmethod
+    def of_connection(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
+        """Stand for a connection that has no trace of its own: what is known of it goes to each trace opened inside."""
+        trace = cls(exchange, settings)
+        trace._open_inside()
+        return trace
+
+    @property
+    def trace_id(self) -> str | None:
+        """MLflow's trace id, ``tr-...``; None while tracing is disabled."""
+        return self.record.trace_id or None
+
+    @property
+    def settings(self) -> Settings:
+        """The options of the middleware that opened it."""
+        return self.record.settings
+
+    @property
+    def identity(self) -> Identity:
+        """Who asked."""
+        return self.record.identity
+
+    @property
+    def user_id(self) -> str | None:
+        """The user id as it is stored: a pseudonym where ``user_id_hmac_key`` is set."""
+        return self.record.user_id
+
+    # --- the context ---
+
+    @guarded
+    def activate(self) -> None:
+        """Make this the current request, and its root the current span; later, the span that was current last."""
+        if self._left is not None:
+            entered = mlflow_bridge.resume(self._left)
+        else:
+            target = self._root or self._inside
+            entered = target.attach() if target else mlflow_bridge.silence()  # not sampled: nor what is inside
+        self._token = (entered, current_request.set(self))
+
+    @guarded
+    def deactivate(self) -> None:
+        """Undo `activate`, in the same context."""
+        if self._token is not None:
+            entered, token = self._token
+            self._token = None
+            current_request.reset(token)
+            left = mlflow_bridge.leave(entered)
+            if not self._ended:  # else there is no next step
+                self._left = left
+
+    # --- what happens to the request ---
+
+    @guarded
+    def received(self, chunk: bytes) -> None:
+        """The app has read a piece of the request's body."""
+        if self.exchange.request_body is not None:
+            self.exchange.request_body.add(chunk)
+
+    @guarded
+    def response_started(self, status: int, content_type: str = "", content_encoding: str = "") -> None:
+        """The app has answered with a status; framework auth has had its turn."""
+        exchange = self.exchange
+        exchange.status = int(status)  # it may be an HTTPStatus
+        exchange.response_type, exchange.response_encoding = content_type, content_encoding
+        self.identify()
+
+    @guarded
+    def sent(self, chunk: bytes) -> None:
+        """The server has taken a piece of the response's body."""
+        body = self.exchange.response_body
+        if chunk and body is not None:
+            if self.record.first_byte_at is None:
+                self.record.first_byte_at = time.time_ns()
+            body.add(chunk)
+            if delivery.is_capturing() and self.content_length.isdecimal() and body.size >= int(self.content_length):
+                self.last_byte()  # a test client may read no further
+                self.answered()
+
+    @guarded
+    def response_headers(self) -> list[tuple[str, str]]:
+        """Headers for the response: what the client is told."""
+        return headers_for_response(self.record, None if self._left_out else self.trace_id)
+
+    def last_byte(self) -> None:
+        """The response is complete; what runs on after it does not count."""
+        self._last_byte_at = time.time_ns()
+
+    @guarded
+    def failed(self, error: BaseException) -> None:
+        """The app raised."""
+        if self.record.client_disconnected and _tells_that_the_client_is_gone(error):
+            return
+        if self.exchange.status is None:
+            self.exchange.status = 500
+        if error is not self._last_error:  # frameworks signal an exception, and may raise it as well
+            self._last_error = error
+            self.record.fail(error)
+
+    @guarded
+    def disconnected(self, certainly: bool = False) -> None:
+        """The client went away; once the response is complete that is ordinary, unless it certainly was too early."""
+        if certainly or self._last_byte_at is None:
+            self.record.client_disconnected = True
+
+    @guarded
+    def closed(self) -> None:
+        """The server has closed a WSGI app's answer. Of one without a body it need not read to the end."""
+        is_bodiless = self.exchange.method == "HEAD" or self.exchange.status in (204, 304)
+        if self._last_error is None and not is_bodiless and not self._ended:
+            self.disconnected()
+
+    @guarded
+    def answered(self) -> None:
+        """The client has all of the answer: the trace goes to delivery, open to what the app does until `finish`."""
+        root = self._root
+        if not self._ended and root:
+            self._complete()
+            if self._is_kept(root) and root.hold():
+                self._end(root)
+
+    @guarded
+    def finish(self) -> None:
+        """End the trace and hand it to delivery; further calls do nothing."""
+        root = self._root
+        if self._ended:
+            if root:
+                root.release()
+        else:
+            self._complete()
+            if root and not self._is_kept(root) and root.discard() and not self._left_out:
+                delivery.sampled_out()
+            self._end(root)
+        self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
+
+    def leave_out(self) -> None:
+        """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
+        self._left_out = True
+
+    # --- what is known of it ---
+
+    @guarded
+    def identify(self) -> None:
+        """Ask framework auth who is asking; at the latest this happens when the response starts."""
+        settings = self.record.settings
+        if not self._identified and settings.identify is not None:
+            self._identified = True
+            if (found := settings.identify(self.exchange)) is not None:
+                self._learn(found, self._annotated.over(found.over(self.identity)))
+
+    @guarded
+    def annotate(self, given: Identity, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+        """What the app says of its request; it beats headers and ``identify``."""
+        self._annotated = given.over(self._annotated)
+        self._learn(given, self._annotated.over(self.identity))
+        self.record.annotate(tags, metadata)
+        if self._root:
+            self._root.annotate(tags, metadata)
+        elif self._inside:
+            self._inside.update(tags, metadata, None)
+
+    def _learn(self, given: Identity, who: Identity) -> None:
+        """Take a better answer to who asked; the app may have set what is not given with MLflow's own functions."""
+        self.record.learn(who)
+        tags, metadata = self.record.identity_tags(), self.record.identity_metadata()
+        parts = (
+            (given.session_id, keys.SESSION),
+            (given.user_id, keys.USER),
+            (given.request_id, keys.CLIENT_REQUEST_ID),
+        )
+        for part, key in parts:
+            if part is None:
+                tags.pop(key, None)
+                metadata.pop(key, None)
+        if self._root:
+            self._root.annotate(tags, metadata)
+        elif self._inside:
+            self._inside.update(tags, metadata, given.request_id and who.request_id)
+
+    # --- its beginning and its end ---
+
+    @guarded
+    def _open_root(self) -> None:
+        if not mlflow_bridge.tracing.can_discard:  # then it has to be decided before the trace begins
+            key = self.identity.session_id or uuid.uuid4().hex
+            if not sampling.keeps(self.settings, key, failed=False, seconds=0.0):
+                delivery.sampled_out()
+                return
+        trusted = self.record.settings.trust_incoming_trace
+        self._root = mlflow_bridge.open_root_span(self.record, remote=_remote(self.exchange), adopt_remote=trusted)
+
+    @guarded
+    def _open_inside(self) -> None:
+        record = self.record
+        self._inside = mlflow_bridge.tracing.TracesInside()
+        tags = {**record.settings.trace_tags, **record.identity_tags()}
+        self._inside.update(tags, record.identity_metadata(), record.identity.request_id)
+
+    def _complete(self) -> None:
+        if not self.record.is_complete:
+            self.identify()
+            self.record.is_complete = True
+
+    def _end(self, root: mlflow_bridge.RootSpan | None) -> None:
+        self._ended = True
+        if root:
+            root.end(self._last_byte_at)
+
+    def _is_kept(self, root: mlflow_bridge.RootSpan) -> bool:
+        if self._left_out:
+            return False
+        if self.record.settings.sample_ratio >= 1.0:
+            return True
+        key = root.metadata(keys.SESSION) or self.record.trace_id
+        return sampling.keeps(self.settings, key, failed=root.failed, seconds=self.record.seconds(self._last_byte_at))
+
+
+_NOBODY = Identity()
+
+
+def _tells_that_the_client_is_gone(error: BaseException) -> bool:
+    """Whether this is what servers and frameworks raise for it; Starlette's own has no other name."""
+    if inner := getattr(error, "exceptions", None):  # a group of them
+        return all(map(_tells_that_the_client_is_gone, inner))
+    return isinstance(error, OSError | GeneratorExit) or type(error).__name__ in ("ClientDisconnect", "CancelledError")
+
+
+def _remote(exchange: Exchange) -> SpanIds | None:
+    """The caller's span. Its sampled flag is not honoured: whoever set it decided for another tracing system."""
+    match = _TRACEPARENT.fullmatch(exchange.headers.get("traceparent", "").strip())
+    if match is None:
+        return None
+    caller = SpanIds(int(match[1], 16), int(match[2], 16))
+    return caller if all(caller) else None  # zero is no id

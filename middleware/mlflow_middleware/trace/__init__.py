@@ -1,0 +1,1 @@
+"""What a request's trace says: plain data, and how it is encoded; nothing here needs MLflow."""

@@ -1,0 +1,226 @@
+"""What a trace says of a request, in OpenTelemetry's and MLflow's words: pure functions of its record.
+
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_middleware import identity
+from mlflow_middleware.capture import MAX_ATTRIBUTE
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.identity import clean_text
+from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.common import Common
+from mlflow_middleware.trace.record import NOTHING, RecordedException, TraceRecord
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
+_MAX_QUERY = 4 * MAX_ATTRIBUTE
+"""Characters of a query string that are looked at; fewer are kept."""
+_MAX_HOST = 255
+"""Characters of a host name at most: https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4"""
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
+
+
+@dataclass(slots=True)
+class Description:
+    """What a trace says of a request, at one moment.
+
+    Attributes:
+        name: The root span's name, and the trace's.
+        common: Attributes and tags that other requests have, too.
+        attributes: More of the root's; values that JSON can hold.
+        texts: More of the root's, as JSON.
+        tags: More of the trace's.
+        metadata: The trace's.
+        client_request_id: The trace's, where a server can store it.
+        error: The message of its error status; None for no error.
+        request_preview: What a person would read of its inputs.
+        response_preview: What a person would read of its outputs.
+        state: The trace's state, if the app has set one.
+        exceptions: Those that the app raised.
+    """
+
+    name: str
+    common: Common
+    attributes: dict[str, Any]
+    texts: dict[str, str]
+    tags: dict[str, str]
+    metadata: dict[str, str]
+    client_request_id: str | None
+    error: str | None
+    request_preview: str | None = None
+    response_preview: str | None = None
+    state: str | None = None
+    exceptions: tuple[RecordedException, ...] = ()
+
+    def all_attributes(self) -> dict[str, Any]:
+        """The root's attributes, but for those that are JSON."""
+        return {**self.common.attributes, **self.attributes}
+
+    def all_tags(self) -> dict[str, str]:
+        """The trace's tags."""
+        return {keys.NAME: self.name, **self.common.tags, **self.tags}
+
+
+def method_name(method: str) -> str:
+    """The method for names; what is no known method becomes ``HTTP``, as OpenTelemetry has it."""
+    return method if method in _METHODS else "HTTP"
+
+
+def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Description:
+    """What the trace of a request says by now, without its inputs and outputs.
+
+    Args:
+        record: What is known of the request.
+        metadata: What the app has told MLflow of the trace.
+    """
+    exchange, settings = record.exchange, record.settings
+    common = _common_of(record)
+    surrounding = record.surroundings
+    known = {**record.identity_metadata(), **_storable(record, {**record.metadata, **metadata})}
+    tags = {}
+    request_id = record.identity.request_id
+    if surrounding:
+        known = {**_storable(record, surrounding.metadata), **known}
+        tags = {key: tag for key, tag in surrounding.tags.items() if key != keys.NAME and key not in common.tags}
+    if request_id:
+        tags[keys.CLIENT_REQUEST_ID] = request_id
+    tags.update(record.tags)
+    attributes = _own_attributes(exchange, settings)
+    for key, attribute in ((keys.SESSION, "session.id"), (keys.USER, "user.id")):
+        if value := known.get(key):
+            tags[key] = attributes[attribute] = value
+    if record.is_complete:
+        _add_outcome(attributes, record)
+    client_request_id = request_id
+    if request_id is None or len(request_id) > keys.MAX_CLIENT_REQUEST_ID:
+        client_request_id = surrounding.client_request_id if surrounding else None
+    return Description(
+        common.name,
+        common,
+        attributes,
+        {},
+        tags,
+        known,
+        client_request_id,
+        _error_of(record),
+        exceptions=record.exceptions,
+    )
+
+
+def _storable(record: TraceRecord, metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """Metadata with the user as a pseudonym where that is wanted."""
+    user, key = metadata.get(keys.USER), record.settings.hmac_key
+    if not (user and key) or user == record.user_id:
+        return metadata
+    return {**metadata, keys.USER: identity.pseudonym(str(user), key)}
+
+
+def _error_of(record: TraceRecord) -> str | None:
+    if record.exceptions:
+        last = record.exceptions[-1].attributes
+        return f"{last['exception.type']}: {last['exception.message']}"
+    is_error = record.is_complete and record.exchange.status in record.settings.error_statuses
+    return f"HTTP {record.exchange.status}" if is_error else None
+
+
+def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
+    """https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/, and what a stream's reader feels."""
+    exchange = record.exchange
+    sent, answer = exchange.request_body, exchange.response_body
+    if record.client_disconnected:
+        attributes["http.client_disconnected"] = True
+    if record.exceptions:
+        attributes["error.type"] = record.exceptions[-1].type
+    if sent and sent.size:
+        attributes["http.request.body.size"] = sent.size
+    if answer and answer.size:
+        attributes["http.response.body.size"] = answer.size
+        first = record.first_byte_at
+        if first and (answer.chunks > 1 or exchange.response_type.lower().startswith("text/event-stream")):
+            attributes["http.response.chunks"] = answer.chunks
+            attributes["http.response.time_to_first_byte"] = round(record.seconds(first), 6)
+            attributes["http.response.time_to_last_byte"] = round(record.seconds(), 6)
+
+
+def _common_of(record: TraceRecord) -> Common:
+    exchange = record.exchange
+    host = exchange.headers.get("host", "")
+    is_usual = len(host) <= _MAX_HOST and exchange.method in _METHODS  # nothing else is worth remembering
+    route, status = (exchange.route, exchange.status) if record.is_complete else (None, None)
+    return (_common if is_usual else _common.__wrapped__)(
+        record.settings.trace_tag_items,
+        exchange.method,
+        exchange.scheme,
+        host,
+        exchange.server,
+        exchange.http_version,
+        route,
+        status,
+    )
+
+
+@functools.lru_cache(maxsize=512)
+def _common(
+    trace_tags: tuple[tuple[str, str], ...],
+    method: str,
+    scheme: str,
+    host: str,
+    server: tuple[str, int | None] | None,
+    http_version: str,
+    route: str | None,
+    status: int | None,
+) -> Common:
+    """What many requests have in common."""
+    known = method in _METHODS
+    address, port = _server(host, server)
+    route = clean_text(route, MAX_ATTRIBUTE)
+    attributes: dict[str, object] = {
+        "http.request.method": method if known else "_OTHER",
+        "http.request.method_original": None if known else clean_text(method, MAX_ATTRIBUTE),
+        "url.scheme": scheme,
+        "server.address": clean_text(address, MAX_ATTRIBUTE),
+        "server.port": port,
+        "network.protocol.version": http_version or None,
+        "http.route": route,
+        "http.response.status_code": status,
+    }
+    tags = {"http.route": route or "", "http.status_code": "" if status is None else str(status)}
+    name = f"{method_name(method)} {route}" if route else method_name(method)
+    return Common(name, _known(attributes), {**dict(trace_tags), **{key: tag for key, tag in tags.items() if tag}})
+
+
+def _own_attributes(exchange: Exchange, settings: Settings) -> dict[str, Any]:
+    """What few other requests have, too."""
+    query = exchange.query_string[:_MAX_QUERY]
+    attributes: dict[str, object] = {
+        "url.path": clean_text(exchange.path, MAX_ATTRIBUTE),
+        "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
+        "client.address": exchange.client or None,
+        "user_agent.original": clean_text(exchange.headers.get("user-agent"), MAX_ATTRIBUTE),
+    }
+    for header in settings.capture_headers:
+        name = header.lower()
+        value = clean_text(identity.decode_header(exchange.headers.get(name)), MAX_ATTRIBUTE)
+        if value:
+            attributes[f"http.request.header.{name}"] = [settings.redactor.value(header, value)]
+    return _known(attributes)
+
+
+def _known(attributes: Mapping[str, object]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def _server(host: str, server: tuple[str, int | None] | None) -> tuple[str | None, int | None]:
+    """Where the request was sent to: what its ``Host`` says, else what the server knows."""
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return server or (None, None)
+    return match[1].strip("[]"), int(match[2]) if match[2] else None

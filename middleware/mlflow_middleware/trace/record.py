@@ -1,0 +1,248 @@
+"""The record of one request: all that the middleware knows of it, from its first byte until its trace is encoded.
+
+It is plain data, and the truth for what the middleware says. Whatever changes it replaces a value instead of changing
+one, so that the sender reads it without a lock while the app goes on.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from mlflow_middleware import identity
+from mlflow_middleware.capture.body import Body
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.identity import Identity
+from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace import keys
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class SpanIds(NamedTuple):
+    """A span as OpenTelemetry and W3C trace contexts name it."""
+
+    trace_id: int
+    span_id: int
+
+
+class RecordedException(NamedTuple):
+    """An exception, as OpenTelemetry records one.
+
+    Attributes:
+        time: Nanoseconds since the epoch.
+        attributes: https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/#attributes
+        type: The name of its class, for ``error.type``.
+    """
+
+    time: int
+    attributes: dict[str, str]
+    type: str
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a trace is given by where it begins: an active run, ``mlflow.tracing.context``, a connection.
+
+    Attributes:
+        tags: Of the trace.
+        metadata: Of the trace.
+        client_request_id: Of the trace, if any.
+    """
+
+    tags: Mapping[str, str]
+    metadata: Mapping[str, str]
+    client_request_id: str | None
+
+
+class Written(NamedTuple):
+    """What a trace holds of a body.
+
+    Attributes:
+        text: Its JSON.
+        preview: What a person would read of it.
+    """
+
+    text: str
+    preview: str
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a request's bodies say.
+
+    Attributes:
+        inputs: The root's inputs; None for none.
+        outputs: The root's outputs; None for none.
+        usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
+        attributes: More of the root's attributes.
+    """
+
+    inputs: Written | None
+    outputs: Written | None
+    usage: Mapping[str, int] | None
+    attributes: Mapping[str, object]
+
+
+NO_CONTENTS = Contents(None, None, None, {})
+
+
+class TraceRecord:
+    """All that the middleware knows of one request.
+
+    Attributes:
+        exchange: The request and its response.
+        settings: The options of the middleware that it came through.
+        identity: Who asked.
+        tags: What the app has annotated.
+        metadata: What the app has annotated.
+        exceptions: Those that the app raised.
+        first_byte_at: When the client had the first byte of the answer; nanoseconds since the epoch.
+        is_complete: Whether route, status and bodies are final.
+        client_disconnected: Whether the client went away.
+        is_changed: Whether something came after it was encoded last.
+        trace_id: MLflow's trace id, ``tr-`` and 32 hexadecimal digits; empty while there is no trace.
+        ids: Those of the root span.
+        parent_id: The caller's span, where that is trusted to be the parent.
+        caller: The caller's span, where it is only linked to.
+        start_time: Nanoseconds since the epoch.
+        end_time: Nanoseconds since the epoch; None while the request runs.
+        experiment_id: Where the trace goes; None for the experiment that the environment names.
+        surroundings: What the trace has from where it began, if anything.
+        contents: What its bodies say, once they have been read.
+    """
+
+    __slots__ = (
+        "caller",
+        "client_disconnected",
+        "contents",
+        "end_time",
+        "exceptions",
+        "exchange",
+        "experiment_id",
+        "first_byte_at",
+        "identity",
+        "ids",
+        "is_changed",
+        "is_complete",
+        "metadata",
+        "parent_id",
+        "settings",
+        "start_time",
+        "surroundings",
+        "tags",
+        "trace_id",
+    )
+
+    def __init__(self, exchange: Exchange, settings: Settings) -> None:
+        kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
+        exchange.request_body = Body(kept_of_request)
+        exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
+        self.exchange = exchange
+        self.settings = settings
+        self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
+        self.tags = self.metadata = NOTHING
+        self.exceptions: tuple[RecordedException, ...] = ()
+        self.first_byte_at: int | None = None
+        self.is_complete = self.client_disconnected = self.is_changed = False
+        self.trace_id = ""
+        self.ids: SpanIds
+        self.parent_id: int | None = None
+        self.caller: SpanIds | None = None
+        self.start_time = 0
+        self.end_time: int | None = None
+        self.experiment_id: str | None = None
+        self.surroundings: Surroundings | None = None
+        self.contents: Contents | None = None
+
+    def begin(self, ids: SpanIds, start_time: int) -> None:
+        """Make it the record of a trace."""
+        self.ids = ids
+        self.trace_id = f"tr-{ids.trace_id:032x}"
+        self.start_time = start_time
+
+    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+        """Add what the app says."""
+        self.tags = {**self.tags, **tags}
+        self.metadata = {**self.metadata, **metadata}
+        self.is_changed = True
+
+    def learn(self, who: Identity) -> None:
+        """Take a better answer to who asked."""
+        self.identity = who
+        self.is_changed = True
+
+    def fail(self, error: BaseException) -> None:
+        """Record an exception."""
+        kind = type(error).__qualname__
+        attributes = {
+            "exception.type": type(error).__name__,
+            "exception.message": str(error),
+            "exception.stacktrace": "".join(traceback.format_exception(error)).strip(),
+        }
+        self.exceptions = (*self.exceptions, RecordedException(time.time_ns(), attributes, kind))
+        self.is_changed = True
+
+    @property
+    def user_id(self) -> str | None:
+        """The user id as it is stored: a pseudonym where ``user_id_hmac_key`` is set."""
+        user, key = self.identity.user_id, self.settings.hmac_key
+        return identity.pseudonym(user, key) if user and key else user
+
+    def identity_metadata(self) -> dict[str, str]:
+        """Session and user, as far as they are known."""
+        metadata = {}
+        if session := self.identity.session_id:
+            metadata[keys.SESSION] = session
+        if user := self.user_id:
+            metadata[keys.USER] = user
+        return metadata
+
+    def identity_tags(self) -> dict[str, str]:
+        """Session, user and request id, as far as they are known."""
+        request_id = self.identity.request_id
+        metadata = self.identity_metadata()
+        return {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
+
+    @property
+    def failed(self) -> bool:
+        """Whether the request ended with an error."""
+        return bool(self.exceptions) or self.exchange.status in self.settings.error_statuses
+
+    def seconds(self, until: int | None = None) -> float:
+        """How long the request has taken, until now or a time in nanoseconds since the epoch."""
+        return ((until or self.end_time or time.time_ns()) - self.start_time) / 1e9
+
+    @property
+    def size(self) -> int:
+        """Bytes, about, that it holds until its trace is encoded."""
+        exchange = self.exchange
+        texts = [exchange.path, exchange.query_string, *exchange.headers, *exchange.headers.values()]
+        said = [*self.tags.values(), *self.metadata.values()]
+        recorded = [text for each in self.exceptions for text in each.attributes.values()]
+        return _SIZE + self.held_of_bodies + sum(map(len, texts)) + sum(map(len, said)) + sum(map(len, recorded))
+
+    @property
+    def held_of_bodies(self) -> int:
+        """Bytes that are kept of its bodies."""
+        sent, answer = self.exchange.request_body, self.exchange.response_body
+        return (sent.held if sent else 0) + (answer.held if answer else 0)
+
+    def forget_contents(self) -> None:
+        """Do without what its bodies say: there is no time or no room for them."""
+        if self.contents is None:
+            self.contents = NO_CONTENTS
+
+    def drop_bodies(self) -> None:
+        """Let go of the bodies: the trace is encoded, and nothing more will come."""
+        exchange = self.exchange
+        exchange.request_body = exchange.response_body = exchange.inputs = exchange.outputs = None
+        self.contents = NO_CONTENTS
+
+
+_SIZE = 2500
+"""Bytes, about, of a request's trace without its bodies, path and headers."""
