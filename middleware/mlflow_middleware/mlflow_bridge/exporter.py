@@ -8,7 +8,6 @@ from mlflow.tracing.trace_manager import InMemoryTraceManager
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from mlflow_middleware.mlflow_bridge import registry
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace, is_local_root
 from mlflow_middleware.mlflow_bridge.root import Root
 
@@ -62,14 +61,13 @@ class Exporter(SpanExporter):
     def _ended(self, otel_id: int, root: Root | None = None) -> None:
         with self._manager._lock:
             earlier = self._late.get(otel_id)
-            root = root or (earlier.root if earlier else None)
+            if earlier is not None:
+                root = root or earlier.root
             trace = None if root else self._manager._traces.get(self._manager._otel_id_to_mlflow_trace_id.get(otel_id))
-            if root is None and trace is None:
+            if not (root or trace):
                 return
             if earlier is None or earlier.is_read:
                 pending = PendingTrace(self._tracking_uri, root, trace, earlier)
-                if root:
-                    root.record.is_changed = True
             else:
                 pending = earlier
                 pending.root = root  # of two requests of one trace, the outer one ends last
@@ -81,7 +79,7 @@ class Exporter(SpanExporter):
         """Remember a trace as long as one of its spans is open; of those whose spans never end, only so many."""
         if not pending.has_open_spans:
             self._late.pop(otel_id, None)
-            registry.forget(pending.trace_id, otel_id)
+            pending.forget()
             return
         self._late[otel_id] = pending
         if len(self._late) > MAX_LATE:
@@ -90,4 +88,4 @@ class Exporter(SpanExporter):
             if first.root and first.root.is_held:  # which ends, with its request
                 self._late[oldest] = first
             else:
-                registry.forget(first.trace_id, oldest)
+                first.forget()

@@ -43,8 +43,8 @@ def open_root_span(
 def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) -> Root | None:
     """Begin a root of which MLflow's objects are made when they are needed; None where it is not sampled."""
     trace_id = parent.trace_id if parent else source.ids.generate_trace_id()
-    name = method_name(record.exchange.method)
-    sampled = source.tracer.sampler.should_sample(_NO_CONTEXT, trace_id, name, SpanKind.INTERNAL, None, ())
+    method = record.exchange.method
+    sampled = source.tracer.sampler.should_sample(_NO_CONTEXT, trace_id, method, SpanKind.INTERNAL, None, ())
     if source.processor is None or not sampled.decision.is_recording():
         return None
     record.begin(SpanIds(trace_id, source.ids.generate_span_id()), time.time_ns())

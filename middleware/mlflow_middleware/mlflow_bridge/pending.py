@@ -8,7 +8,7 @@ from typing import Any
 from mlflow.entities import LiveSpan, Trace
 from opentelemetry.sdk.trace import ReadableSpan
 
-from mlflow_middleware.mlflow_bridge import encode, span_attributes
+from mlflow_middleware.mlflow_bridge import encode, registry, span_attributes
 from mlflow_middleware.mlflow_bridge.encode import Encoding
 from mlflow_middleware.mlflow_bridge.materialize import root_of
 from mlflow_middleware.mlflow_bridge.root import Root
@@ -55,9 +55,13 @@ class PendingTrace:
         self.supplement = earlier is not None
         self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
         self.is_read = False
-        self.size = (root.record.size if root else 1000) + sum(map(_size, self.spans))
+        self.size = root.record.size if root else 1000
+        if spans := self.spans:
+            self.size += sum(map(_size, spans))
         if root and root.objects:
             self.size += _size(root.objects.live)
+        if root and earlier:
+            root.record.is_changed = True
 
     @property
     def spans(self) -> list[LiveSpan]:
@@ -67,7 +71,14 @@ class PendingTrace:
     @property
     def has_open_spans(self) -> bool:
         """Whether more may come."""
-        return bool(self.root and self.root.is_held) or any(map(_is_open, self.spans))
+        return (self.root is not None and self.root.is_held) or any(map(_is_open, self.spans))
+
+    def forget(self) -> None:
+        """Let nobody find it any more; to be called under MLflow's lock."""
+        if self.root:
+            self.root.forget()
+        else:
+            registry.unregister(self.trace_id, int(self.trace_id.removeprefix("tr-"), 16))
 
     def is_complete(self) -> bool:
         """Whether all of its spans have ended, and nothing more will come."""

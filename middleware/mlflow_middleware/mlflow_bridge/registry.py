@@ -40,12 +40,6 @@ def unregister(trace_id: str, otel_id: int) -> None:
     manager._otel_id_to_mlflow_trace_id.pop(otel_id, None)
 
 
-def forget(trace_id: str, otel_id: int) -> None:
-    """Let nobody find a trace any more: nothing more will come. To be called under MLflow's lock."""
-    in_flight.pop(otel_id, None)
-    unregister(trace_id, otel_id)
-
-
 def trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
     """MLflow's id of a trace in flight, to which a span is added."""
     with manager._lock:

@@ -19,8 +19,8 @@ from mlflow_middleware.mlflow_bridge.current_span import CurrentSpan
 from mlflow_middleware.mlflow_bridge.ids import materializing
 from mlflow_middleware.mlflow_bridge.interface import Entered
 from mlflow_middleware.mlflow_bridge.materialize import Objects, materialized
-from mlflow_middleware.trace.description import describe
-from mlflow_middleware.trace.record import TraceRecord
+from mlflow_middleware.trace.description import describe, metadata_of
+from mlflow_middleware.trace.record import NOTHING, TraceRecord
 
 if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.processor import Processor
@@ -80,8 +80,8 @@ class Root:
             self.objects.annotate(tags, metadata)
 
     def metadata(self, key: str) -> str | None:
-        known = self.objects.metadata() if self.objects else {}
-        return describe(self.record, known).metadata.get(key)
+        known = self.objects.metadata() if self.objects else NOTHING
+        return metadata_of(self.record, known).get(key)
 
     @property
     def failed(self) -> bool:
@@ -96,7 +96,7 @@ class Root:
         if self.objects and self.objects.is_shared:
             return False
         with self.source.lock:
-            registry.forget(self.record.trace_id, self.context.trace_id)
+            self.forget()
             self._is_discarded = True
         return True
 
@@ -140,6 +140,12 @@ class Root:
             self.is_held = False
             self.source.processor.span_exporter.released(self)
 
+    def forget(self) -> None:
+        """Let nobody find its trace any more: nothing more will come. To be called under MLflow's lock."""
+        registry.in_flight.pop(self.context.trace_id, None)
+        if self.objects or self._children:
+            registry.unregister(self.record.trace_id, self.context.trace_id)
+
     # --- its children ---
 
     def take_child(self) -> None:
@@ -163,5 +169,5 @@ class Root:
             if self.objects is None:
                 self.objects = materialized(self, describe(self.record))
                 if self._is_discarded:
-                    registry.forget(self.record.trace_id, self.context.trace_id)
+                    self.forget()
             return self.objects

@@ -45,7 +45,8 @@ def run() -> None:
         _take_requests(ids)
     finally:
         for number in range(1, ids.last + 1):  # what a failure may have left
-            registry.forget(f"tr-{number:032x}", number)
+            registry.in_flight.pop(number, None)
+            registry.unregister(f"tr-{number:032x}", number)
         config.span_processors = of_app
         _set_last_active_trace_id(last)
 

@@ -135,7 +135,8 @@ class RequestTrace:
         exchange = self.exchange
         exchange.status = int(status)  # it may be an HTTPStatus
         exchange.response_type, exchange.response_encoding = content_type, content_encoding
-        self.identify()
+        if not self._identified:
+            self.identify()
 
     @guarded
     def sent(self, chunk: bytes) -> None:
@@ -214,10 +215,10 @@ class RequestTrace:
     @guarded
     def identify(self) -> None:
         """Ask framework auth who is asking; at the latest this happens when the response starts."""
-        settings = self.record.settings
-        if not self._identified and settings.identify is not None:
+        ask = self.record.settings.identify
+        if not self._identified and ask is not None:
             self._identified = True
-            if (found := settings.identify(self.exchange)) is not None:
+            if (found := ask(self.exchange)) is not None:
                 self._learn(found, self._annotated.over(found.over(self.identity)))
 
     @guarded
@@ -269,9 +270,9 @@ class RequestTrace:
         self._inside.update(tags, record.identity_metadata(), record.identity.request_id)
 
     def _complete(self) -> None:
-        if not self.record.is_complete:
+        if not self._identified:
             self.identify()
-            self.record.is_complete = True
+        self.record.is_complete = True
 
     def _end(self, root: mlflow_bridge.RootSpan | None) -> None:
         self._ended = True
@@ -299,8 +300,9 @@ def _tells_that_the_client_is_gone(error: BaseException) -> bool:
 
 def _remote(exchange: Exchange) -> SpanIds | None:
     """The caller's span. Its sampled flag is not honoured: whoever set it decided for another tracing system."""
-    match = _TRACEPARENT.fullmatch(exchange.headers.get("traceparent", "").strip())
-    if match is None:
+    given = exchange.headers.get("traceparent")
+    match = given and _TRACEPARENT.fullmatch(given.strip())
+    if not match:
         return None
     caller = SpanIds(int(match[1], 16), int(match[2], 16))
     return caller if all(caller) else None  # zero is no id

@@ -81,27 +81,24 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         record: What is known of the request.
         metadata: What the app has told MLflow of the trace.
     """
-    exchange, settings = record.exchange, record.settings
     common = _common_of(record)
-    surrounding = record.surroundings
-    known = {**record.identity_metadata(), **_storable(record, {**record.metadata, **metadata})}
-    tags = {}
-    request_id = record.identity.request_id
-    if surrounding:
-        known = {**_storable(record, surrounding.metadata), **known}
-        tags = {key: tag for key, tag in surrounding.tags.items() if key != keys.NAME and key not in common.tags}
+    attributes = _own_attributes(record.exchange, record.settings)
+    known, tags = metadata_of(record, metadata), {}
+    request_id = client_request_id = record.identity.request_id
     if request_id:
         tags[keys.CLIENT_REQUEST_ID] = request_id
-    tags.update(record.tags)
-    attributes = _own_attributes(exchange, settings)
-    for key, attribute in ((keys.SESSION, "session.id"), (keys.USER, "user.id")):
-        if value := known.get(key):
-            tags[key] = attributes[attribute] = value
-    if record.is_complete:
-        _add_outcome(attributes, record)
-    client_request_id = request_id
+    if surrounding := record.surroundings:
+        tags.update({key: tag for key, tag in surrounding.tags.items() if key != keys.NAME and key not in common.tags})
     if request_id is None or len(request_id) > keys.MAX_CLIENT_REQUEST_ID:
         client_request_id = surrounding.client_request_id if surrounding else None
+    if record.tags:
+        tags.update(record.tags)
+    if session := known.get(keys.SESSION):
+        tags[keys.SESSION] = attributes["session.id"] = session
+    if user := known.get(keys.USER):
+        tags[keys.USER] = attributes["user.id"] = user
+    if record.is_complete:
+        _add_outcome(attributes, record)
     return Description(
         common.name,
         common,
@@ -113,6 +110,16 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         _error_of(record),
         exceptions=record.exceptions,
     )
+
+
+def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> dict[str, str]:
+    """The metadata of a request's trace: see `describe`."""
+    known = record.identity_metadata()
+    if record.surroundings:
+        known = {**_storable(record, record.surroundings.metadata), **known}
+    if record.metadata or metadata:
+        known.update(_storable(record, {**record.metadata, **metadata}))
+    return known
 
 
 def _storable(record: TraceRecord, metadata: Mapping[str, str]) -> Mapping[str, str]:

@@ -220,11 +220,13 @@ class TraceRecord:
     @property
     def size(self) -> int:
         """Bytes, about, that it holds until its trace is encoded."""
-        exchange = self.exchange
-        texts = [exchange.path, exchange.query_string, *exchange.headers, *exchange.headers.values()]
-        said = [*self.tags.values(), *self.metadata.values()]
-        recorded = [text for each in self.exceptions for text in each.attributes.values()]
-        return _SIZE + self.held_of_bodies + sum(map(len, texts)) + sum(map(len, said)) + sum(map(len, recorded))
+        exchange, headers = self.exchange, self.exchange.headers
+        size = sum(map(len, headers)) + sum(map(len, headers.values()))
+        size += _SIZE + len(exchange.path) + len(exchange.query_string) + self.held_of_bodies
+        if self.is_changed:
+            texts = [*self.tags.values(), *self.metadata.values(), *[str(each.attributes) for each in self.exceptions]]
+            size += sum(map(len, texts))
+        return size
 
     @property
     def held_of_bodies(self) -> int:
