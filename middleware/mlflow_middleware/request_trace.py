@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.identity import Identity, clean_text
-from mlflow_middleware.request.lifecycle import RequestTrace, current_request
+from mlflow_middleware.request.activation import current_request
+from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.settings import MAX_TAG_VALUE, Settings
 
 __all__ = ["REQUEST_KEY", "SETTINGS_KEY", "RequestTrace", "annotate", "current", "outbound_headers", "start"]

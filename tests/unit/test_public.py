@@ -140,7 +140,7 @@ def test_an_exception_is_recorded(traces: list[Trace]) -> None:
 def test_traces_inside_a_connection(traces: list[Trace]) -> None:
     """What is known of a websocket is on each trace opened in it, and on none after it."""
     inside = public.TracesInside()
-    inside.update({"plan": "pro"}, {"mlflow.trace.session": "s-1"}, None)
+    inside.annotate({"plan": "pro"}, {"mlflow.trace.session": "s-1"})
     entered = inside.attach()
     with mlflow.start_span("one"):
         pass

@@ -37,7 +37,9 @@ class TracesInside:
 
         return undo
 
-    def update(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+    def annotate(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
+    ) -> None:
         """See `interface.TracesInside`."""
         self.tags.update(tags)
         self.trace_metadata.update(metadata)

@@ -26,7 +26,9 @@ class RootSpan(Protocol):
     def attach(self) -> Entered:
         """Make this the current span, until `leave`."""
 
-    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+    def annotate(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
+    ) -> None:
         """Let MLflow know what has been added to the record, where it has objects for the trace."""
 
     def metadata(self, key: str) -> str | None:
@@ -67,7 +69,9 @@ class TracesInside(Protocol):
     def attach(self) -> Entered:
         """Give it to the traces opened from here, until `leave`."""
 
-    def update(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+    def annotate(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
+    ) -> None:
         """Add to what the traces hold that begin from now on."""
 
 

@@ -38,7 +38,9 @@ class TracesInside:
         """See `interface.TracesInside`."""
         return None
 
-    def update(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+    def annotate(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
+    ) -> None:
         """See `interface.TracesInside`."""
 
 

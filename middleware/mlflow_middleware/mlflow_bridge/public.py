@@ -143,8 +143,10 @@ class PublicRoot:
     def attach(self) -> Entered:
         return resume(self._values)
 
-    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
-        self._update_trace(tags, metadata)
+    def annotate(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
+    ) -> None:
+        self._update_trace(tags, metadata, client_request_id)
 
     def metadata(self, key: str) -> str | None:
         return None  # MLflow's public functions do not tell
@@ -223,7 +225,9 @@ class TracesInside:
         inside.run(around.__exit__, None, None, None)
         return resume(values)
 
-    def update(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+    def annotate(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
+    ) -> None:
         """See `interface.TracesInside`; counts until it is attached."""
         self._tags.update(tags)
         self._metadata.update(metadata)

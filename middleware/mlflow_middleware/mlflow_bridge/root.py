@@ -75,7 +75,9 @@ class Root:
     def attach(self) -> Entered:
         return context.attach(self.objects.otel if self.objects else CurrentSpan(self))
 
-    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
+    def annotate(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
+    ) -> None:
         if self.objects:
             self.objects.annotate(tags, metadata)
 

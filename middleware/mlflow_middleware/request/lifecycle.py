@@ -6,13 +6,13 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from contextvars import ContextVar, Token
 
 from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request import sampling
+from mlflow_middleware.request.activation import Activation
 from mlflow_middleware.request.headers import headers_for_response
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
@@ -20,8 +20,6 @@ from mlflow_middleware.trace.record import SpanIds, TraceRecord
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 """https://www.w3.org/TR/trace-context/#traceparent-header-field-values"""
-
-current_request: ContextVar[RequestTrace | None] = ContextVar("mlflow_middleware_request_trace", default=None)
 
 
 class RequestTrace:
@@ -34,48 +32,32 @@ class RequestTrace:
         content_length: What a WSGI app has announced as its answer's length; empty when it has not.
     """
 
-    __slots__ = (
-        "_annotated",
-        "_ended",
-        "_identified",
-        "_inside",
-        "_last_byte_at",
-        "_last_error",
-        "_left",
-        "_left_out",
-        "_root",
-        "_token",
-        "content_length",
-        "exchange",
-        "record",
-    )
+    content_length = ""
+    _root: mlflow_bridge.RootSpan | None = None
+    _inside: mlflow_bridge.TracesInside | None = None
+    _annotated = Identity()
+    _last_byte_at: int | None = None
+    _last_error: BaseException | None = None
+    _has_ended = _is_left_out = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         self.record = TraceRecord(exchange, settings)
         self.exchange = exchange
-        self.content_length = ""
-        self._root: mlflow_bridge.RootSpan | None = None
-        self._inside: mlflow_bridge.TracesInside | None = None
-        self._left: mlflow_bridge.Left | None = None
-        self._token: tuple[mlflow_bridge.Entered, Token[RequestTrace | None]] | None = None
-        self._annotated = _NOBODY
-        self._identified = settings.identify is None
-        self._last_byte_at: int | None = None
-        self._last_error: BaseException | None = None
-        self._ended = self._left_out = False
+        self._activation = Activation()
+        self._is_identified = settings.identify is None
 
     @classmethod
     def open(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
         """Start the trace of an exchange."""
         trace = cls(exchange, settings)
-        trace._open_root()
+        trace._root = _opened_root(trace.record)
         return trace
 
     @classmethod
     def of_connection(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
         """Stand for a connection that has no trace of its own: what is known of it goes to each trace opened inside."""
         trace = cls(exchange, settings)
-        trace._open_inside()
+        trace._inside = _opened_inside(trace.record)
         return trace
 
     @property
@@ -98,28 +80,15 @@ class RequestTrace:
         """The user id as it is stored: a pseudonym where ``user_id_hmac_key`` is set."""
         return self.record.user_id
 
-    # --- the context ---
-
     @guarded
     def activate(self) -> None:
         """Make this the current request, and its root the current span; later, the span that was current last."""
-        if self._left is not None:
-            entered = mlflow_bridge.resume(self._left)
-        else:
-            target = self._root or self._inside
-            entered = target.attach() if target else mlflow_bridge.silence()  # not sampled: nor what is inside
-        self._token = (entered, current_request.set(self))
+        self._activation.enter(self, self._root or self._inside)
 
     @guarded
     def deactivate(self) -> None:
         """Undo `activate`, in the same context."""
-        if self._token is not None:
-            entered, token = self._token
-            self._token = None
-            current_request.reset(token)
-            left = mlflow_bridge.leave(entered)
-            if not self._ended:  # else there is no next step
-                self._left = left
+        self._activation.leave(is_last=self._has_ended)
 
     # --- what happens to the request ---
 
@@ -132,10 +101,9 @@ class RequestTrace:
     @guarded
     def response_started(self, status: int, content_type: str = "", content_encoding: str = "") -> None:
         """The app has answered with a status; framework auth has had its turn."""
-        exchange = self.exchange
-        exchange.status = int(status)  # it may be an HTTPStatus
-        exchange.response_type, exchange.response_encoding = content_type, content_encoding
-        if not self._identified:
+        self.exchange.status = int(status)  # it may be an HTTPStatus
+        self.exchange.response_type, self.exchange.response_encoding = content_type, content_encoding
+        if not self._is_identified:
             self.identify()
 
     @guarded
@@ -153,7 +121,7 @@ class RequestTrace:
     @guarded
     def response_headers(self) -> list[tuple[str, str]]:
         """Headers for the response: what the client is told."""
-        return headers_for_response(self.record, None if self._left_out else self.trace_id)
+        return headers_for_response(self.record, None if self._is_left_out else self.trace_id)
 
     def last_byte(self) -> None:
         """The response is complete; what runs on after it does not count."""
@@ -180,35 +148,47 @@ class RequestTrace:
     def closed(self) -> None:
         """The server has closed a WSGI app's answer. Of one without a body it need not read to the end."""
         is_bodiless = self.exchange.method == "HEAD" or self.exchange.status in (204, 304)
-        if self._last_error is None and not is_bodiless and not self._ended:
+        if self._last_error is None and not is_bodiless and not self._has_ended:
             self.disconnected()
 
     @guarded
     def answered(self) -> None:
         """The client has all of the answer: the trace goes to delivery, open to what the app does until `finish`."""
         root = self._root
-        if not self._ended and root:
+        if root and not (self._has_ended or self._is_left_out):
             self._complete()
-            if self._is_kept(root) and root.hold():
-                self._end(root)
+            if _is_kept(self.record, root, self._last_byte_at) and root.hold():
+                self._has_ended = True
+                root.end(self._last_byte_at)
 
     @guarded
     def finish(self) -> None:
         """End the trace and hand it to delivery; further calls do nothing."""
         root = self._root
-        if self._ended:
-            if root:
-                root.release()
-        else:
+        if not self._has_ended:
+            self._has_ended = True
             self._complete()
-            if root and not self._is_kept(root) and root.discard() and not self._left_out:
-                delivery.sampled_out()
-            self._end(root)
+            if root:
+                self._end(root)
+        elif root:
+            root.release()
         self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
+
+    def _complete(self) -> None:
+        if not self._is_identified:
+            self.identify()
+        self.record.is_complete = True
+
+    def _end(self, root: mlflow_bridge.RootSpan) -> None:
+        if self._is_left_out:
+            root.discard()
+        elif not _is_kept(self.record, root, self._last_byte_at) and root.discard():
+            delivery.sampled_out()
+        root.end(self._last_byte_at)
 
     def leave_out(self) -> None:
         """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
-        self._left_out = True
+        self._is_left_out = True
 
     # --- what is known of it ---
 
@@ -216,8 +196,8 @@ class RequestTrace:
     def identify(self) -> None:
         """Ask framework auth who is asking; at the latest this happens when the response starts."""
         ask = self.record.settings.identify
-        if not self._identified and ask is not None:
-            self._identified = True
+        if not self._is_identified and ask is not None:
+            self._is_identified = True
             if (found := ask(self.exchange)) is not None:
                 self._learn(found, self._annotated.over(found.over(self.identity)))
 
@@ -227,68 +207,49 @@ class RequestTrace:
         self._annotated = given.over(self._annotated)
         self._learn(given, self._annotated.over(self.identity))
         self.record.annotate(tags, metadata)
-        if self._root:
-            self._root.annotate(tags, metadata)
-        elif self._inside:
-            self._inside.update(tags, metadata, None)
+        if target := self._root or self._inside:
+            target.annotate(tags, metadata)
 
     def _learn(self, given: Identity, who: Identity) -> None:
         """Take a better answer to who asked; the app may have set what is not given with MLflow's own functions."""
         self.record.learn(who)
-        tags, metadata = self.record.identity_tags(), self.record.identity_metadata()
-        parts = (
-            (given.session_id, keys.SESSION),
-            (given.user_id, keys.USER),
-            (given.request_id, keys.CLIENT_REQUEST_ID),
-        )
-        for part, key in parts:
-            if part is None:
-                tags.pop(key, None)
-                metadata.pop(key, None)
-        if self._root:
-            self._root.annotate(tags, metadata)
-        elif self._inside:
-            self._inside.update(tags, metadata, given.request_id and who.request_id)
-
-    # --- its beginning and its end ---
-
-    @guarded
-    def _open_root(self) -> None:
-        if not mlflow_bridge.tracing.can_discard:  # then it has to be decided before the trace begins
-            key = self.identity.session_id or uuid.uuid4().hex
-            if not sampling.keeps(self.settings, key, failed=False, seconds=0.0):
-                delivery.sampled_out()
-                return
-        trusted = self.record.settings.trust_incoming_trace
-        self._root = mlflow_bridge.open_root_span(self.record, remote=_remote(self.exchange), adopt_remote=trusted)
-
-    @guarded
-    def _open_inside(self) -> None:
-        record = self.record
-        self._inside = mlflow_bridge.tracing.TracesInside()
-        tags = {**record.settings.trace_tags, **record.identity_tags()}
-        self._inside.update(tags, record.identity_metadata(), record.identity.request_id)
-
-    def _complete(self) -> None:
-        if not self._identified:
-            self.identify()
-        self.record.is_complete = True
-
-    def _end(self, root: mlflow_bridge.RootSpan | None) -> None:
-        self._ended = True
-        if root:
-            root.end(self._last_byte_at)
-
-    def _is_kept(self, root: mlflow_bridge.RootSpan) -> bool:
-        if self._left_out:
-            return False
-        if self.record.settings.sample_ratio >= 1.0:
-            return True
-        key = root.metadata(keys.SESSION) or self.record.trace_id
-        return sampling.keeps(self.settings, key, failed=root.failed, seconds=self.record.seconds(self._last_byte_at))
+        if target := self._root or self._inside:
+            metadata = self.record.identity_metadata()
+            if given.session_id is None:
+                metadata.pop(keys.SESSION, None)
+            if given.user_id is None:
+                metadata.pop(keys.USER, None)
+            request_id = given.request_id and who.request_id
+            tags = {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
+            target.annotate(tags, metadata, request_id)
 
 
-_NOBODY = Identity()
+@guarded
+def _opened_root(record: TraceRecord) -> mlflow_bridge.RootSpan | None:
+    settings = record.settings
+    if not mlflow_bridge.tracing.can_discard:  # then it has to be decided before the trace begins
+        key = record.identity.session_id or uuid.uuid4().hex
+        if not sampling.keeps(settings, key, failed=False, seconds=0.0):
+            delivery.sampled_out()
+            return None
+    remote = _remote(record.exchange)
+    return mlflow_bridge.open_root_span(record, remote=remote, adopt_remote=settings.trust_incoming_trace)
+
+
+@guarded
+def _opened_inside(record: TraceRecord) -> mlflow_bridge.TracesInside:
+    inside = mlflow_bridge.tracing.TracesInside()
+    tags = {**record.settings.trace_tags, **record.identity_tags()}
+    inside.annotate(tags, record.identity_metadata(), record.identity.request_id)
+    return inside
+
+
+def _is_kept(record: TraceRecord, root: mlflow_bridge.RootSpan, until: int | None) -> bool:
+    settings = record.settings
+    if settings.sample_ratio >= 1.0:
+        return True
+    key = root.metadata(keys.SESSION) or record.trace_id
+    return sampling.keeps(settings, key, failed=root.failed, seconds=record.seconds(until))
 
 
 def _tells_that_the_client_is_gone(error: BaseException) -> bool:

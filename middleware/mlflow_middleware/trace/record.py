@@ -116,27 +116,20 @@ class TraceRecord:
         contents: What its bodies say, once they have been read.
     """
 
-    __slots__ = (
-        "caller",
-        "client_disconnected",
-        "contents",
-        "end_time",
-        "exceptions",
-        "exchange",
-        "experiment_id",
-        "first_byte_at",
-        "identity",
-        "ids",
-        "is_changed",
-        "is_complete",
-        "metadata",
-        "parent_id",
-        "settings",
-        "start_time",
-        "surroundings",
-        "tags",
-        "trace_id",
-    )
+    trace_id = ""
+    ids: SpanIds
+    parent_id: int | None = None
+    caller: SpanIds | None = None
+    start_time = 0
+    end_time: int | None = None
+    first_byte_at: int | None = None
+    experiment_id: str | None = None
+    surroundings: Surroundings | None = None
+    tags: Mapping[str, str] = NOTHING
+    metadata: Mapping[str, str] = NOTHING
+    exceptions: tuple[RecordedException, ...] = ()
+    contents: Contents | None = None
+    is_complete = client_disconnected = is_changed = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
@@ -145,19 +138,6 @@ class TraceRecord:
         self.exchange = exchange
         self.settings = settings
         self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
-        self.tags = self.metadata = NOTHING
-        self.exceptions: tuple[RecordedException, ...] = ()
-        self.first_byte_at: int | None = None
-        self.is_complete = self.client_disconnected = self.is_changed = False
-        self.trace_id = ""
-        self.ids: SpanIds
-        self.parent_id: int | None = None
-        self.caller: SpanIds | None = None
-        self.start_time = 0
-        self.end_time: int | None = None
-        self.experiment_id: str | None = None
-        self.surroundings: Surroundings | None = None
-        self.contents: Contents | None = None
 
     def begin(self, ids: SpanIds, start_time: int) -> None:
         """Make it the record of a trace."""
@@ -204,8 +184,7 @@ class TraceRecord:
 
     def identity_tags(self) -> dict[str, str]:
         """Session, user and request id, as far as they are known."""
-        request_id = self.identity.request_id
-        metadata = self.identity_metadata()
+        request_id, metadata = self.identity.request_id, self.identity_metadata()
         return {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
 
     @property

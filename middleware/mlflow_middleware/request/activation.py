@@ -1,0 +1,38 @@
+"""What is current while a request's code runs."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING
+
+from mlflow_middleware import mlflow_bridge
+
+if TYPE_CHECKING:
+    from mlflow_middleware.request.lifecycle import RequestTrace
+
+current_request: ContextVar[RequestTrace | None] = ContextVar("mlflow_middleware_request_trace", default=None)
+
+
+class Activation:
+    """Makes a request current, and its span, for one step after another: each chunk of a WSGI answer is one."""
+
+    _left: mlflow_bridge.Left | None = None
+    _entered: tuple[mlflow_bridge.Entered, Token[RequestTrace | None]] | None = None
+
+    def enter(self, trace: RequestTrace, target: mlflow_bridge.RootSpan | mlflow_bridge.TracesInside | None) -> None:
+        """Make a request current, and its root; in a later step, the span that was current last."""
+        if self._left is not None:
+            entered = mlflow_bridge.resume(self._left)
+        else:
+            entered = target.attach() if target else mlflow_bridge.silence()  # not sampled: nor what is inside
+        self._entered = (entered, current_request.set(trace))
+
+    def leave(self, *, is_last: bool) -> None:
+        """Undo `enter`, in the same context."""
+        if self._entered is not None:
+            entered, token = self._entered
+            self._entered = None
+            current_request.reset(token)
+            left = mlflow_bridge.leave(entered)
+            if not is_last:
+                self._left = left
