@@ -207,7 +207,7 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
     ours = trace.response_headers() or ()
-    if "origin" not in trace.exchange.headers:  # nothing to expose: 10 us less
+    if "origin" not in trace.exchange.headers:  # nothing to expose
         headers += [(key, value.encode()) for name, value in ours if (key := _raw_name(name)) not in present]
         return
     known = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]

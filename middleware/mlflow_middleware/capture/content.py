@@ -49,7 +49,7 @@ class Content:
     text: str | None = None
 
 
-@dataclass(slots=True)  # not frozen, which takes 1 us more to make
+@dataclass(slots=True)
 class _Body:
     """The beginning of a body, with what is needed to read it."""
 

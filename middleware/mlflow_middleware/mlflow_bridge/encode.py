@@ -177,7 +177,7 @@ def _root_bytes(root: Root, description: Description) -> bytes:
 def _span_bytes(span: LiveSpan) -> bytes:
     """A span of a request's trace, which may be another request's root."""
     other = root_of(span)
-    return _root_bytes(other, describe_root(other)) if other else otlp.span_bytes(span)
+    return _root_bytes(other, describe_root(other)) if other else otlp.span_bytes(span, otlp.SENT_AS_TEXT)
 
 
 def _events(root: Root, description: Description) -> list[Event]:

@@ -63,7 +63,7 @@ def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], q
 def _forget_missing_modules() -> None:
     """Make imports fail at once that MLflow tries again for each root span, and that slim MLflow has not.
 
-    That saves about 100 us a request, and an import lock that can stay locked in a forked child.
+    That saves time, and an import lock that can stay locked in a forked child.
     """
     if is_slim():
         for name in ("mlflow.pyfunc", "mlflow.pyfunc.context", "mlflow.agent", "mlflow.agent.hint"):

@@ -79,7 +79,7 @@ _known_source: Source | None = None
 
 
 def _source() -> Source:
-    """MLflow's tracer, which stays the same as long as its provider does; to get it takes 15 us each time."""
+    """MLflow's tracer, which stays the same as long as its provider does."""
     global _known_source  # noqa: PLW0603
     known = _known_source
     now = provider.provider._isolated_tracer_provider if context.is_isolated() else provider.provider.get()

@@ -6,7 +6,7 @@ MLflow goes over each span several times, by way of protobuf messages.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from mlflow.entities import LiveSpan
@@ -35,21 +35,33 @@ def as_sent(text: Any) -> Any:
     A tracking server takes text that is JSON of an object or array for just that (mlflow/tracing/otel/translation:
     ``sanitize_attributes``). Written as nested messages it would be slower to write, and for the server to read.
     """
-    return text if type(text) is str and text[:1] in ("{", "[") else decoded(text)
+    return text if _is_structure(text) else decoded(text)
+
+
+def _is_structure(text: Any) -> bool:
+    """Whether a stored attribute is an object or array in JSON, without what may be half a surrogate pair."""
+    return type(text) is str and text[:1] in ("{", "[") and "\\ud" not in text
+
+
+SENT_AS_TEXT = frozenset({keys.INPUTS, keys.OUTPUTS, keys.USAGE})
+"""The attributes of a request's spans that are sent as text where they can be."""
 
 
 def undo_text(span: MlflowSpan) -> None:
     """Undo `as_sent` for the inputs and outputs of a span read from OTLP, where no server reads it."""
     attributes: dict[str, Any] = span._span._attributes
-    for key in (keys.INPUTS, keys.OUTPUTS, keys.USAGE):
+    for key in SENT_AS_TEXT:
         if type(text := decoded(attributes.get(key))) is str and type(decoded(text)) in (dict, list):
             span._span._attributes = attributes = {**attributes, key: text}
 
 
-def span_bytes(span: LiveSpan) -> bytes:
-    """A span of MLflow's, as a ``Span``."""
+def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
+    """A span of MLflow's, as a ``Span``, with these attributes sent as text where they can be: see `as_sent`."""
     otel = span._span
-    parts = [_attribute(key, text, decoded(text)) for key, text in list(attributes_of(otel).items())]
+    parts = [
+        wire.attribute(key, text) if key in as_text and _is_structure(text) else _attribute(key, text, decoded(text))
+        for key, text in list(attributes_of(otel).items())
+    ]
     parts += [event_bytes(event) for event in otel.events]
     parts += [link_bytes(link) for link in otel.links]
     return wire.span(
@@ -97,7 +109,7 @@ _SHORT = 200
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def known_attribute(key: str, value: object) -> bytes:
-    """Most attributes of a request have values that others had too: 0.2 us for each, instead of 0.6 to 1.5."""
+    """Most attributes of a request have values that others had too."""
     return wire.attribute(key, value)
 
 

@@ -78,7 +78,7 @@ class Processor(BaseMlflowSpanProcessor):
         if not self._is_slim:
             metadata = self._get_basic_trace_metadata()
             return metadata
-        # without the prediction context, for which MLflow tries imports that fail: 10 us
+        # without the prediction context, for which MLflow tries imports that fail
         metadata = {**self.metadata}
         if run:
             metadata[keys.SOURCE_RUN] = run.info.run_id
@@ -148,7 +148,7 @@ class Processor(BaseMlflowSpanProcessor):
         if trace_id is None:
             trace_id = self._register_trace(span).trace_id
         live = create_mlflow_span(span, trace_id, keys.CHAIN if _is_ours(span) else None)
-        with self._manager._lock:  # ``register_span`` decodes the trace id once more for that: 15 us
+        with self._manager._lock:  # ``register_span`` decodes the trace id once more for that
             trace = self._manager._traces.get(trace_id)
             if trace is not None:
                 trace.span_dict[f"{span.get_span_context().span_id:016x}"] = live

@@ -182,7 +182,7 @@ def _size(span: Any, status: StatusCode, description: str | None, count: int, te
     """Bytes of the JSON of a span with so many attributes, given their keys and their JSON."""
     size = _fixed() + len(str(span.start_time)) + len(str(span.end_time)) + len(_STATUS_NAMES[status]) + len("null")
     size += len(encode_basestring_ascii(span.name)) + len(encode_basestring_ascii(description or ""))
-    together = encode_basestring_ascii("".join(texts))  # in one go: 4 us instead of 20
+    together = encode_basestring_ascii("".join(texts))  # in one go
     return size + len(together) - 2 + _AROUND * count - len(", ") if count else size
 
 
