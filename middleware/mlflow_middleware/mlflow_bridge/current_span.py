@@ -24,11 +24,10 @@ class CurrentSpan(Span):
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.context = root.context
 
     def get_span_context(self) -> SpanContext:
         """See ``Span``."""
-        return self.context
+        return self.root.context
 
     def is_recording(self) -> bool:
         """See ``Span``."""
@@ -44,6 +43,6 @@ class CurrentSpan(Span):
     record_exception = _asked("record_exception")
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("root", "context"):  # it is being copied
+        if name == "root":  # it is being copied
             raise AttributeError(name)
         return getattr(self.root.materialize().otel, name)

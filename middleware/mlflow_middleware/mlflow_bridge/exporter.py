@@ -43,11 +43,11 @@ class Exporter(SpanExporter):
 
     def root_ended(self, root: Root) -> None:
         """Take the trace of a request."""
-        self._ended(root.context.trace_id, root)
+        self._ended(root.record.ids.trace_id, root)
 
     def released(self, root: Root) -> None:
         """Nothing more comes of a request; what came after its trace was read is delivered."""
-        otel_id = root.context.trace_id
+        otel_id = root.record.ids.trace_id
         with self._manager._lock:
             pending = self._late.get(otel_id)
             if pending is None:

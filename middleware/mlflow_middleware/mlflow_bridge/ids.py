@@ -50,12 +50,12 @@ class Ids(IdGenerator):
     def generate_trace_id(self) -> int:
         """See ``IdGenerator``."""
         root = _here.root
-        return root.context.trace_id if root else self.around.generate_trace_id()
+        return root.record.ids.trace_id if root else self.around.generate_trace_id()
 
     def generate_span_id(self) -> int:
         """See ``IdGenerator``."""
         root = _here.root
-        return root.context.span_id if root else self.around.generate_span_id()
+        return root.record.ids.span_id if root else self.around.generate_span_id()
 
     def is_trace_id_random(self) -> bool:
         """See ``IdGenerator``."""

@@ -82,7 +82,7 @@ def started(tracer: Any, name: str, parent: SpanContext | None, caller: SpanIds 
 def materialized(root: Root, description: Description) -> Objects:
     """Make MLflow's objects for a root that has begun before; to be called under MLflow's lock."""
     record, children = root.record, root.spans
-    registry.unregister(record.trace_id, root.context.trace_id)
+    registry.unregister(record.trace_id, record.ids.trace_id)
     with materializing(root), _sampled():
         span = started(root.source.tracer, description.name, parent_of(record), record.caller, record.start_time)
         trace = InMemoryTraceManager.get_instance()._traces[record.trace_id]

@@ -68,7 +68,6 @@ class Processor(BaseMlflowSpanProcessor):
         super().__init__(exporter, export_metrics=self._exports_metrics)
         context.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
         self._is_slim = is_slim()
-        self._destination_of_environment = provider._MLFLOW_TRACE_USER_DESTINATION._get_trace_location_from_env()
         self.metadata: dict[str, str] = {**resolve_env_metadata(), keys.SCHEMA_VERSION: keys.SCHEMA}
         self._manager = InMemoryTraceManager.get_instance()
         self.is_lazy = not (self._exports_metrics or MLFLOW_TRACE_TIMEOUT_SECONDS.get())
@@ -85,12 +84,6 @@ class Processor(BaseMlflowSpanProcessor):
         if model_id := fluent._get_active_model_id_global():
             metadata[keys.MODEL_ID] = model_id
         return {**metadata, **(get_configured_trace_metadata() or {})}
-
-    def _destination(self) -> object:
-        """What ``mlflow.tracing.set_destination`` chose, else the environment, which is read once: to read it for each
-        request is most of what MLflow's own function costs."""
-        chosen = provider._MLFLOW_TRACE_USER_DESTINATION
-        return chosen._context_local_value.get() or chosen._global_value or self._destination_of_environment
 
     def _get_basic_trace_tags(self, span: ReadableSpan | _Unnamed) -> dict[str, Any]:
         if not self._is_slim:
@@ -119,7 +112,9 @@ class Processor(BaseMlflowSpanProcessor):
         run = fluent._get_latest_active_run()
         return TraceInfo(
             trace_id=generate_mlflow_trace_id_from_otel_trace_id(root_span.context.trace_id),
-            trace_location=TraceLocation.from_experiment_id(_experiment_id(root_span, self._destination(), run)),
+            trace_location=TraceLocation.from_experiment_id(
+                _experiment_id(root_span, provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
+            ),
             request_time=(root_span.start_time or 0) // 1_000_000,
             execution_duration=None,
             state=TraceState.IN_PROGRESS,
@@ -132,7 +127,7 @@ class Processor(BaseMlflowSpanProcessor):
         """Give a request's trace what MLflow gives to each trace when it begins."""
         run = fluent._get_latest_active_run()
         around = inside.get()
-        record.experiment_id = _chosen_experiment(self._destination(), run)
+        record.experiment_id = _chosen_experiment(provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
         if run or around or not self._is_slim or _USER_TRACE_CONTEXT.get() or fluent._get_active_model_id_global():
             tags = self._get_basic_trace_tags(_Unnamed())
             known = around.client_request_id if around else None

@@ -21,7 +21,7 @@ in_flight: dict[int, Root] = {}
 
 def add(root: Root) -> None:
     """Let the spans that begin inside a request find its root."""
-    in_flight[root.context.trace_id] = root
+    in_flight[root.record.ids.trace_id] = root
     if len(in_flight) > MAX_IN_FLIGHT:
         in_flight.pop(next(iter(in_flight)), None)
 

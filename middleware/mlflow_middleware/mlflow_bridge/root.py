@@ -56,21 +56,24 @@ class Root:
     Attributes:
         source: Where it comes from.
         record: What the middleware knows of the request.
-        context: Its ids, as OpenTelemetry has them.
         objects: MLflow's objects for it, once they are made.
         is_held: Whether more may come after its end.
     """
 
-    __slots__ = ("_children", "_is_discarded", "context", "is_held", "objects", "record", "source")
+    __slots__ = ("_children", "_is_discarded", "is_held", "objects", "record", "source")
 
     def __init__(self, source: Source, record: TraceRecord, objects: Objects | None = None) -> None:
         self.source = source
         self.record = record
-        self.context = SpanContext(*record.ids, False, _SAMPLED)
         self.objects = objects
         self.is_held = False
         self._children: TraceOfRequest | None = None
         self._is_discarded = False
+
+    @property
+    def context(self) -> SpanContext:
+        """Its ids, as OpenTelemetry has them."""
+        return SpanContext(*self.record.ids, False, _SAMPLED)
 
     def attach(self) -> Entered:
         return context.attach(self.objects.otel if self.objects else CurrentSpan(self))
@@ -144,9 +147,9 @@ class Root:
 
     def forget(self) -> None:
         """Let nobody find its trace any more: nothing more will come. To be called under MLflow's lock."""
-        registry.in_flight.pop(self.context.trace_id, None)
+        registry.in_flight.pop(self.record.ids.trace_id, None)
         if self.objects or self._children:
-            registry.unregister(self.record.trace_id, self.context.trace_id)
+            registry.unregister(self.record.trace_id, self.record.ids.trace_id)
 
     # --- its children ---
 
@@ -154,7 +157,7 @@ class Root:
         """Register the trace with MLflow, so that a child span finds it; to be called under the lock."""
         if self.objects is None and self._children is None:
             self._children = TraceOfRequest(self)
-            registry.register(self.record.trace_id, self.context.trace_id, self._children)
+            registry.register(self.record.trace_id, self.record.ids.trace_id, self._children)
 
     @property
     def spans(self) -> list[LiveSpan]:
