@@ -14,12 +14,13 @@ on the last. They run in the server's own context: what the app sets there stays
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
+from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
@@ -57,7 +58,7 @@ class TraceMiddleware:
                 result = self.app(environ, start_response)
             finally:
                 undo()
-            return result if _is_whole(result, environ) else _SilentChunks(result)
+            return result if _is_whole(result, environ) else SilentChunks(result)
         environ[REQUEST_KEY] = trace
         if "wsgi.input" in environ:
             environ["wsgi.input"] = ReadBody(environ["wsgi.input"], trace)
@@ -85,7 +86,7 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
         trace.last_byte()
         trace.finish()
         return result
-    return _Chunks(result, trace)
+    return TracedChunks(result, trace)
 
 
 @guarded
@@ -108,145 +109,6 @@ def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
     """Whether an app's answer has to reach the server as the object it is."""
     wrapper: Any = environ.get("wsgi.file_wrapper")
     return isinstance(result, (list, tuple)) or (isinstance(wrapper, type) and isinstance(result, wrapper))
-
-
-class ReadBody:
-    """A request's body as the app reads it; what it does not read, nobody does.
-
-    Args:
-        stream: The server's ``wsgi.input``, or what a framework has put around it.
-        trace: Is told what is read.
-    """
-
-    def __init__(self, stream: Any, trace: RequestTrace) -> None:
-        self._stream = stream
-        self._trace = trace
-
-    def read(self, *size: Any) -> bytes:
-        """https://peps.python.org/pep-3333/#input-and-error-streams"""
-        return self._told(self._stream.read(*size))
-
-    def readline(self, *size: Any) -> bytes:
-        """As ``read``, up to the end of a line."""
-        return self._told(self._stream.readline(*size))
-
-    def readlines(self, *hint: Any) -> list[bytes]:
-        """As ``read``, line by line."""
-        return [self._told(line) for line in self._stream.readlines(*hint)]
-
-    def __iter__(self) -> Iterator[bytes]:
-        return map(self._told, self._stream)
-
-    def __next__(self) -> bytes:
-        return self._told(next(self._stream))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also while it is copied, and has nothing yet
-            raise AttributeError(name)
-        known = getattr(self._stream, name)
-        if name == "read1":
-            return lambda *size: self._told(known(*size))
-        if name in ("readinto", "readinto1"):
-            return functools.partial(self._read_into, known)
-        return known
-
-    def _read_into(self, read: Callable[[Any], int | None], buffer: Any) -> int | None:
-        """What Flask calls where the server's stream has it: that of its test client, and of ``flask run``."""
-        count = read(buffer)
-        if count:
-            self._told(bytes(memoryview(buffer)[:count]))
-        return count
-
-    def _told(self, chunk: bytes) -> bytes:
-        self._trace.received(chunk)
-        return chunk
-
-
-class _Chunks:
-    """An app's iterable: the request is current again while each chunk is made."""
-
-    def __init__(self, result: Iterable[bytes], trace: RequestTrace) -> None:
-        self._result = result
-        self._trace = trace
-        self._iterator: Iterator[bytes] | None = None
-        self._is_closed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        trace = self._trace
-        try:
-            trace.activate()
-            try:
-                if self._iterator is None:
-                    self._iterator = iter(self._result)
-                chunk = next(self._iterator)
-            finally:
-                trace.deactivate()
-        except StopIteration:
-            trace.last_byte()
-            trace.answered()
-            raise
-        except BaseException as error:
-            trace.failed(error)
-            trace.answered()
-            raise
-        trace.sent(chunk)
-        return chunk
-
-    def close(self) -> None:
-        """Close the app's iterable; the trace ends here. A server that closes it early has lost its client."""
-        trace = self._trace
-        trace.closed()
-        try:
-            if hasattr(self._result, "close"):
-                trace.activate()
-                try:
-                    self._result.close()
-                finally:
-                    trace.deactivate()
-        except BaseException as error:
-            trace.failed(error)
-            raise
-        finally:
-            self._is_closed = True
-            trace.finish()
-
-    def __del__(self) -> None:
-        """A test client may never close what it has read: the trace ends all the same."""
-        if not self._is_closed:
-            self._trace.closed()
-            self._trace.finish()
-
-
-class _SilentChunks:
-    """The iterable of an app's answer that is not traced: nothing is current while each chunk is made."""
-
-    def __init__(self, result: Iterable[bytes]) -> None:
-        self._result = result
-        self._iterator: Iterator[bytes] | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        undo = mlflow_bridge.silence()
-        try:
-            if self._iterator is None:
-                self._iterator = iter(self._result)
-            return next(self._iterator)
-        finally:
-            undo()
-
-    def close(self) -> None:
-        """Close the app's iterable."""
-        if hasattr(self._result, "close"):
-            undo = mlflow_bridge.silence()
-            try:
-                self._result.close()
-            finally:
-                undo()
 
 
 def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:

@@ -18,9 +18,10 @@ from mlflow_middleware.django.responses import observe_response
 from mlflow_middleware.django.streaming import record_error, silence_stream
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.guard import guarded
+from mlflow_middleware.request.chunks import ReadBody
 from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
 from mlflow_middleware.settings import SettingsError
-from mlflow_middleware.wsgi import ReadBody, environ_headers
+from mlflow_middleware.wsgi import environ_headers
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 

@@ -10,8 +10,8 @@ from django.http.response import HttpResponseBase
 
 from mlflow_middleware.django.streaming import observe_stream
 from mlflow_middleware.guard import guarded
-from mlflow_middleware.request_trace import RequestTrace
 from mlflow_middleware.request.headers import join
+from mlflow_middleware.request_trace import RequestTrace
 
 _HEADERS = "_mlflow_middleware_headers"
 """The attribute of a response with the headers that we set: name, value, and the app's own value before."""
