@@ -29,7 +29,7 @@ _is_isolated = False
 
 
 def set_isolated(is_isolated: bool) -> None:
-    """Say whether MLflow keeps its own current span, apart from OpenTelemetry's: known when its provider is made."""
+    """Set whether MLflow keeps its own current span, apart from OpenTelemetry's: known when its provider is made."""
     global _is_isolated  # noqa: PLW0603
     _is_isolated = is_isolated and _isolated is not _NOWHERE
 

@@ -50,7 +50,7 @@ class Encoding(NamedTuple):
 
 
 def describe_root(root: Root) -> Description:
-    """What a request's trace says by now: what its record says, and what the app has told MLflow."""
+    """Describe a request from its record, merged with what the app has set with MLflow's functions."""
     record, objects = root.record, root.objects
     description = describe(record, objects.metadata() if objects else NOTHING)
     contents, texts = contents_of(record), description.texts
@@ -148,7 +148,7 @@ def _root_entity(root: Root, description: Description) -> MlflowSpan:
 def _root_bytes(root: Root, description: Description) -> bytes:
     record, common, texts = root.record, description.common, description.texts
     own: Mapping[str, Any] = description.attributes
-    if root.objects:  # what the app has set replaces what it would say
+    if root.objects:  # attributes that the app has set take precedence
         own = {
             key: value for key, value in {**ROOT_ATTRIBUTES, **description.all_attributes()}.items() if key not in texts
         }

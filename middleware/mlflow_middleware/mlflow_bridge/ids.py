@@ -1,4 +1,4 @@
-"""Ids of spans whose ids are known before they begin, and of spans that are made to be looked at."""
+"""Ids of spans whose ids are known before they begin, and of sample spans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Materializing(threading.local):
-    """The root whose objects are being made or ended in this thread."""
+    """The root that this thread materializes or ends."""
 
     root: Root | None = None
 

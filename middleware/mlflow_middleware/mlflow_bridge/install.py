@@ -1,4 +1,4 @@
-"""Puts our span processor in the place of MLflow's."""
+"""Installs our span processor instead of MLflow's."""
 
 from __future__ import annotations
 

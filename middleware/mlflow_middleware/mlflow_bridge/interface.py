@@ -94,7 +94,7 @@ class Tracing(Protocol):
         """Ask `accepts` again, for the traces that begin from now on."""
 
     def flush(self, timeout: float) -> bool:
-        """Wait for what MLflow's own export still holds, so many seconds at most; false if something is left."""
+        """Wait for MLflow's own export, at most ``timeout`` seconds; return false if something is left."""
 
     def open_root_span(
         self, record: TraceRecord, *, remote: SpanIds | None = None, adopt_remote: bool = False

@@ -44,7 +44,7 @@ class Found:
 
     @property
     def summary(self) -> str:
-        """The one line for the log; empty if nothing needs to be said."""
+        """The one line for the log; empty if everything is used."""
         name = f"{self.package} {self.version}" if self.package else "no MLflow"
         cure = f"Install a newer mlflow-middleware, or pip install '{supported.requirement(self.package)}'."
         if self.level is Level.EVERYTHING:

@@ -1,4 +1,4 @@
-"""MLflow's and OpenTelemetry's objects for a request: made of its record, and asked what the app has said to them."""
+"""Materializes a request: MLflow's and OpenTelemetry's objects for it, and what the app has set on them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _sampled() -> Iterator[None]:
 class Objects:
     """MLflow's objects for a request.
 
-    They are given what the middleware knows, so that the app sees it; what differs later is what the app has said.
+    They are filled from the record, so that the app sees what is known; any later difference was set by the app.
 
     Args:
         live: The root's span.
@@ -134,10 +134,10 @@ class Objects:
         self._exceptions: tuple[RecordedException, ...] = ()
         self._has_status = False
 
-    # --- what the middleware says ---
+    # --- filled from the record ---
 
     def give(self, description: Description) -> None:
-        """Let the app, and whoever looks on, see what is known; what the app has said itself stays."""
+        """Fill them with a description; values that the app has set stay."""
         info, otel = self.trace.info, self.otel
         texts = span_attributes.to_texts({**ROOT_ATTRIBUTES, **description.all_attributes()})
         self._give({**texts, **description.texts}, self._attributes, span_attributes.attributes_of(otel), self._set)
@@ -164,12 +164,13 @@ class Objects:
     def _give(
         new: Mapping[str, Any], given: dict[str, Any], now: Mapping[str, Any], update: Callable[[dict[str, Any]], None]
     ) -> None:
-        said = _changed(now, given)
-        update({key: value for key, value in new.items() if key not in said})
-        given.update({key: value for key, value in new.items() if key not in said})
+        by_app = _changed(now, given)
+        filled = {key: value for key, value in new.items() if key not in by_app}
+        update(filled)
+        given.update(filled)
 
     def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
-        """Set what the app annotates: it is newer than what the app has told MLflow."""
+        """Set tags and metadata that are newer than what the app has set with MLflow's functions."""
         for given, known, new in (
             (self.trace.info.tags, self._tags, tags),
             (self.trace.info.trace_metadata, self._metadata, metadata),
@@ -190,7 +191,7 @@ class Objects:
             apply_span_processors(self.live)
         self.otel.end(end_time=end_time)
 
-    # --- what the app has said ---
+    # --- set by the app ---
 
     @property
     def failed(self) -> bool:
@@ -208,7 +209,7 @@ class Objects:
         return [event for event in self.otel.events if event.timestamp not in given]
 
     def merge_into(self, description: Description) -> None:
-        """Add what the app has said, which beats what the middleware says."""
+        """Add what the app has set, which takes precedence."""
         info, status = self.trace.info, self.otel.status
         texts = _changed(span_attributes.attributes_of(self.otel), self._attributes)
         description.tags.update(_changed(info.tags, self._tags))

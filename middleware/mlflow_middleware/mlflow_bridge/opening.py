@@ -41,7 +41,7 @@ def open_root_span(
 
 
 def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) -> Root | None:
-    """Begin a root of which MLflow's objects are made when they are needed; None where it is not sampled."""
+    """Begin a root that is materialized only on demand; return None if it is not sampled."""
     trace_id = parent.trace_id if parent else source.ids.generate_trace_id()
     method = record.exchange.method
     sampled = source.tracer.sampler.should_sample(_NO_CONTEXT, trace_id, method, SpanKind.INTERNAL, None, ())
@@ -55,7 +55,7 @@ def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) ->
 
 
 def _begin_materialized(source: Source, record: TraceRecord, parent: SpanIds | None, is_shared: bool) -> Root | None:
-    """Begin a root of which MLflow's objects are needed from the start: others look on."""
+    """Begin a root that is materialized from the start, because other span processors see it."""
     remote = remote_context(parent) if parent else None
     otel = started(source.tracer, method_name(record.exchange.method), remote, record.caller, None)
     if not otel.is_recording():

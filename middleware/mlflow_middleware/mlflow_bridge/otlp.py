@@ -138,7 +138,7 @@ _resources: dict[int, tuple[Resource, bytes]] = {}
 
 
 def resource_message(resource: Resource) -> bytes:
-    """The resource as a message, made once: it is the same object for all spans of a tracer provider."""
+    """Return the resource as a message, encoded once: all spans of a tracer provider share the object."""
     known = _resources.get(id(resource))
     if known is None or known[0] is not resource:
         _resources.clear()

@@ -1,4 +1,4 @@
-"""The span processor that stands in the place of MLflow's own."""
+"""The span processor that replaces MLflow's own."""
 
 from __future__ import annotations
 

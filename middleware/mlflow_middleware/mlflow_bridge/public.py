@@ -1,6 +1,6 @@
 """Tracing by MLflow's public functions and its own exporter, where the rest of MLflow is not as it is known here.
 
-A request still has its root span, its bodies and its identity. Delivery is MLflow's: no queue, spool or counts of ours.
+A request still has its root span, its bodies and its identity. Delivery is MLflow's, without our queue, spool and counts.
 A trace that has begun is kept, and excluded requests do not silence the spans that the app opens itself.
 """
 
@@ -37,7 +37,7 @@ NEEDED = (
 """The functions of ``mlflow`` that are used here."""
 
 START_UP = 2.0
-"""Seconds that the start of an app waits at most until the server has told the experiment; requests never wait."""
+"""Seconds that the start of an app waits at most until the server has resolved the experiment; requests never wait."""
 
 RETRY = 30.0
 """Seconds between two attempts to find the experiment."""

@@ -50,13 +50,13 @@ class Source(NamedTuple):
 
 
 class Root:
-    """A `RootSpan`. MLflow's and OpenTelemetry's objects for it are made when they are needed: for MLflow's own
+    """A `RootSpan` that is materialized, as MLflow's and OpenTelemetry's objects, only on demand: for MLflow's own
     functions, and for the app's span processors.
 
     Attributes:
         source: Where it comes from.
         record: What the middleware knows of the request.
-        objects: MLflow's objects for it, once they are made.
+        objects: MLflow's objects for it, once it is materialized.
         is_held: Whether more may come after its end.
     """
 
@@ -169,7 +169,7 @@ class Root:
     # --- as MLflow's objects ---
 
     def materialize(self) -> Objects:
-        """MLflow's objects for it; made when they are asked for first."""
+        """Return MLflow's objects for it, created on the first call."""
         with self.source.lock:
             if self.objects is None:
                 self.objects = materialized(self, describe(self.record))

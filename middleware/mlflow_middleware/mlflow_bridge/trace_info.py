@@ -62,7 +62,7 @@ def of_request(
 
     Args:
         record: What is known of it.
-        description: What its trace says.
+        description: The content of its trace.
         metadata: The trace's metadata.
         experiment_id: Where it goes.
         sizes: Bytes of the JSON of each span.

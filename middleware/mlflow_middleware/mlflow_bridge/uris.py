@@ -1,4 +1,4 @@
-"""What a tracking URI says of the server."""
+"""Which kind of server a tracking URI names."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class ReadBody:
 
     Args:
         stream: The server's ``wsgi.input``, or what a framework has put around it.
-        trace: Is told what is read.
+        trace: The request's trace, which counts and keeps what is read.
     """
 
     def __init__(self, stream: Any, trace: RequestTrace) -> None:
@@ -63,7 +63,7 @@ class ReadBody:
 
 
 class TracedChunks:
-    """An app's iterable: the request is current again while each chunk is made."""
+    """An app's iterable: the request is current again while the app produces each chunk."""
 
     def __init__(self, result: Iterable[bytes], trace: RequestTrace) -> None:
         self._result = result
@@ -121,7 +121,7 @@ class TracedChunks:
 
 
 class SilentChunks:
-    """The iterable of an app's answer that is not traced: nothing is current while each chunk is made."""
+    """The iterable of an app's answer that is not traced: no span is recorded while the app produces each chunk."""
 
     def __init__(self, result: Iterable[bytes]) -> None:
         self._result = result

@@ -1,4 +1,4 @@
-"""What a response tells the client, and how it joins the response's own headers.
+"""The response headers that carry ids to the client, and how they join the response's own.
 
 Headers are added, never put instead of the app's own, and are readable by browsers.
 """
@@ -38,7 +38,7 @@ def join(headers: list[tuple[str, str]], ours: Collection[tuple[str, str]], *, c
 
 
 def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tuple[str, str]]:
-    """What the client is told, all plain ASCII.
+    """Return the headers with the ids, all plain ASCII.
 
     Args:
         record: What is known of the request.

@@ -29,7 +29,7 @@ class RequestTrace:
     Attributes:
         record: What is known of the request.
         exchange: The request and its response.
-        content_length: What a WSGI app has announced as its answer's length; empty when it has not.
+        content_length: The ``Content-Length`` of a WSGI app's answer; empty if there is none.
     """
 
     content_length = ""
@@ -120,7 +120,7 @@ class RequestTrace:
 
     @guarded
     def response_headers(self) -> list[tuple[str, str]]:
-        """Headers for the response: what the client is told."""
+        """Return the headers to add to the response."""
         return headers_for_response(self.record, None if self._is_left_out else self.trace_id)
 
     def last_byte(self) -> None:
@@ -140,7 +140,7 @@ class RequestTrace:
 
     @guarded
     def disconnected(self, certainly: bool = False) -> None:
-        """The client went away; once the response is complete that is ordinary, unless it certainly was too early."""
+        """Record that the client disconnected; after a complete response that is ordinary, unless it is ``certainly`` early."""
         if certainly or self._last_byte_at is None:
             self.record.client_disconnected = True
 
@@ -203,7 +203,7 @@ class RequestTrace:
 
     @guarded
     def annotate(self, given: Identity, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
-        """What the app says of its request; it beats headers and ``identify``."""
+        """Add identity, tags and metadata from the app; they take precedence over headers and ``identify``."""
         self._annotated = given.over(self._annotated)
         self._learn(given, self._annotated.over(self.identity))
         self.record.annotate(tags, metadata)

@@ -1,1 +1,1 @@
-"""What a request's trace says: plain data, and how it is encoded; nothing here needs MLflow."""
+"""The record of a request and its description in OpenTelemetry's and MLflow's terms; needs no MLflow."""

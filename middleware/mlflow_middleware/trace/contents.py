@@ -1,4 +1,4 @@
-"""What a request's bodies say, read when its trace is encoded: out of the request's way."""
+"""Reads the inputs and outputs of a request from its bodies, when its trace is encoded: off the request path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, W
 
 
 def contents_of(record: TraceRecord) -> Contents:
-    """What the bodies of a request say: read once, and never when they were not to be kept."""
+    """Return the inputs and outputs of a request; its bodies are read once."""
     if record.contents is None:
         exchange = record.exchange
         has_some = bool(exchange.query_string or record.held_of_bodies)

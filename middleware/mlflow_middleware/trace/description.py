@@ -1,4 +1,4 @@
-"""What a trace says of a request, in OpenTelemetry's and MLflow's words: pure functions of its record.
+"""Describes a request in the terms of OpenTelemetry and MLflow: pure functions of its record.
 
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
 """
@@ -30,7 +30,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
 
 @dataclass(slots=True)
 class Description:
-    """What a trace says of a request, at one moment.
+    """The content of a request's trace at one moment.
 
     Attributes:
         name: The root span's name, and the trace's.
@@ -75,11 +75,11 @@ def method_name(method: str) -> str:
 
 
 def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Description:
-    """What the trace of a request says by now, without its inputs and outputs.
+    """Describe a request as it is known now, without its inputs and outputs.
 
     Args:
         record: What is known of the request.
-        metadata: What the app has told MLflow of the trace.
+        metadata: Trace metadata that the app set with MLflow's own functions.
     """
     common = _common_of(record)
     attributes = _own_attributes(record.exchange, record.settings)
@@ -226,7 +226,7 @@ def _known(attributes: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _server(host: str, server: tuple[str, int | None] | None) -> tuple[str | None, int | None]:
-    """Where the request was sent to: what its ``Host`` says, else what the server knows."""
+    """Return host and port that the request was sent to: from its ``Host`` header, else from the server."""
     match = _HOST.fullmatch(host)
     if match is None:
         return server or (None, None)

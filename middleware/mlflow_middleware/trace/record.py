@@ -1,7 +1,7 @@
 """The record of one request: all that the middleware knows of it, from its first byte until its trace is encoded.
 
-It is plain data, and the truth for what the middleware says. Whatever changes it replaces a value instead of changing
-one, so that the sender reads it without a lock while the app goes on.
+It is plain data, and the source of truth for everything that the middleware reports. Updates replace values instead of
+mutating them, so that the sender reads it without a lock while the app goes on.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Written(NamedTuple):
 
 @dataclass(slots=True)
 class Contents:
-    """What a request's bodies say.
+    """The inputs and outputs of a request, read from its bodies.
 
     Attributes:
         inputs: The root's inputs; None for none.
@@ -113,7 +113,7 @@ class TraceRecord:
         end_time: Nanoseconds since the epoch; None while the request runs.
         experiment_id: Where the trace goes; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
-        contents: What its bodies say, once they have been read.
+        contents: The inputs and outputs, once its bodies have been read.
     """
 
     trace_id = ""
@@ -140,19 +140,19 @@ class TraceRecord:
         self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
 
     def begin(self, ids: SpanIds, start_time: int) -> None:
-        """Make it the record of a trace."""
+        """Assign the ids and the start of its trace."""
         self.ids = ids
         self.trace_id = f"tr-{ids.trace_id:032x}"
         self.start_time = start_time
 
     def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
-        """Add what the app says."""
+        """Add tags and metadata from the app."""
         self.tags = {**self.tags, **tags}
         self.metadata = {**self.metadata, **metadata}
         self.is_changed = True
 
     def learn(self, who: Identity) -> None:
-        """Take a better answer to who asked."""
+        """Replace the identity by a better one."""
         self.identity = who
         self.is_changed = True
 
@@ -214,7 +214,7 @@ class TraceRecord:
         return (sent.held if sent else 0) + (answer.held if answer else 0)
 
     def forget_contents(self) -> None:
-        """Do without what its bodies say: there is no time or no room for them."""
+        """Skip its inputs and outputs: there is no time or no room to read them."""
         if self.contents is None:
             self.contents = NO_CONTENTS
 
