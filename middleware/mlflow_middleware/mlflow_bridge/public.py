@@ -1,6 +1,6 @@
 """Tracing by MLflow's public functions and its own exporter, where the rest of MLflow is not as it is known here.
 
-A request still has its root span, its bodies and its identity. Delivery is MLflow's, without our queue, spool and counts.
+A request still has its root span, its bodies and its identity. MLflow delivers them, without our queue and spool.
 A trace that has begun is kept, and excluded requests do not silence the spans that the app opens itself.
 """
 

@@ -140,7 +140,7 @@ class RequestTrace:
 
     @guarded
     def disconnected(self, certainly: bool = False) -> None:
-        """Record that the client disconnected; after a complete response that is ordinary, unless it is ``certainly`` early."""
+        """Record that the client disconnected; after the last byte only if it ``certainly`` missed some of it."""
         if certainly or self._last_byte_at is None:
             self.record.client_disconnected = True
 
