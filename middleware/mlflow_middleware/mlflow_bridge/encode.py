@@ -20,6 +20,8 @@ from mlflow_middleware.mlflow_bridge import otlp, trace_info
 from mlflow_middleware.mlflow_bridge.materialize import ROOT_ATTRIBUTES, link_to, parent_of, root_of
 from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, to_texts
+from mlflow_middleware.mlflow_bridge.tracking_client import tracking_uri
+from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys, wire
 from mlflow_middleware.trace.contents import contents_of
 from mlflow_middleware.trace.description import Description, describe
@@ -264,8 +266,8 @@ def _summary(texts: Mapping[str, Any], spans: Sequence[LiveSpan], usage: str | N
         usage = json.dumps(used)
     if usage:
         found[keys.TOKEN_USAGE] = usage
-    if _is_set(keys.COST, spans) and (cost := aggregate_cost_from_spans(list(spans))):
-        found[keys.TRACE_COST] = json.dumps(cost)
+    if _is_set(keys.COST, spans) and is_databricks(tracking_uri()):  # a tracking server sums it up itself
+        found[keys.TRACE_COST] = json.dumps(aggregate_cost_from_spans(list(spans)))
     return found
 
 

@@ -14,12 +14,12 @@ def contents_of(record: TraceRecord) -> Contents:
     if record.contents is None:
         exchange = record.exchange
         has_some = bool(exchange.query_string or record.held_of_bodies)
-        record.contents = (has_some and _read(record)) or NO_CONTENTS
+        record.contents = (has_some and _contents(record)) or NO_CONTENTS
     return record.contents
 
 
 @guarded
-def _read(record: TraceRecord) -> Contents:
+def _contents(record: TraceRecord) -> Contents:
     exchange, settings = record.exchange, record.settings
     sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
