@@ -17,7 +17,14 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from mlflow_middleware.mlflow_bridge import otlp, trace_info
-from mlflow_middleware.mlflow_bridge.materialize import ROOT_ATTRIBUTES, link_to, parent_of, root_of
+from mlflow_middleware.mlflow_bridge.materialize import (
+    FAILED_ROOT_ATTRIBUTES,
+    ROOT_ATTRIBUTES,
+    attributes_of_root,
+    link_to,
+    parent_of,
+    root_of,
+)
 from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, to_texts
 from mlflow_middleware.mlflow_bridge.tracking_client import tracking_uri
@@ -28,6 +35,7 @@ from mlflow_middleware.trace.description import Description, describe
 from mlflow_middleware.trace.record import NOTHING, Written
 
 _ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBUTES.items()])
+_FAILED_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in FAILED_ROOT_ATTRIBUTES.items()])
 
 
 class Encoding(NamedTuple):
@@ -67,7 +75,7 @@ def describe_root(root: Root) -> Description:
     if contents.usage and not _is_set(keys.USAGE, root.spans):
         texts[keys.USAGE] = json.dumps(dict(contents.usage))
     if objects:
-        objects.merge_into(description)
+        objects.merge_into(description, record)
     return description
 
 
@@ -130,7 +138,7 @@ def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
 
 def _root_entity(root: Root, description: Description) -> MlflowSpan:
     record = root.record
-    attributes = {**ROOT_ATTRIBUTES, **description.all_attributes()}
+    attributes = {**attributes_of_root(description), **description.all_attributes()}
     code = StatusCode.OK if description.error is None else StatusCode.ERROR
     readable = ReadableSpan(
         description.name,
@@ -151,12 +159,11 @@ def _root_bytes(root: Root, description: Description) -> bytes:
     record, common, texts = root.record, description.common, description.texts
     own: Mapping[str, Any] = description.attributes
     if root.objects:  # attributes that the app has set take precedence
-        own = {
-            key: value for key, value in {**ROOT_ATTRIBUTES, **description.all_attributes()}.items() if key not in texts
-        }
+        every = {**attributes_of_root(description), **description.all_attributes()}
+        own = {key: value for key, value in every.items() if key not in texts}
         parts = []
     else:
-        parts = [_ROOT_OTLP, common.otlp]
+        parts = [_FAILED_ROOT_OTLP if description.exceptions else _ROOT_OTLP, common.otlp]
     parts += [
         otlp.known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
         for key, value in own.items()

@@ -30,18 +30,26 @@ from opentelemetry.trace import (
 from mlflow_middleware.mlflow_bridge import registry, span_attributes
 from mlflow_middleware.mlflow_bridge.ids import materializing
 from mlflow_middleware.trace import keys
-from mlflow_middleware.trace.description import Description
+from mlflow_middleware.trace.description import Description, storable
 from mlflow_middleware.trace.record import RecordedException, SpanIds, TraceRecord
 
 if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.root import Root
 
-ROOT_ATTRIBUTES: dict[str, object] = {
-    keys.SPAN_TYPE: keys.CHAIN,
-    **({keys.LOG_LEVEL: 10} if hasattr(LiveSpan, "set_log_level") else {}),
-}
+_HAS_LEVELS = hasattr(LiveSpan, "set_log_level")
+
+ROOT_ATTRIBUTES: dict[str, object] = {keys.SPAN_TYPE: keys.CHAIN, **({keys.LOG_LEVEL: 10} if _HAS_LEVELS else {})}
 """What each root has. 10 is what MLflow gives to spans of type CHAIN: DEBUG, where it knows levels (3.13;
 tracing/utils/default_log_level.py)."""
+
+FAILED_ROOT_ATTRIBUTES: dict[str, object] = {**ROOT_ATTRIBUTES, **({keys.LOG_LEVEL: 40} if _HAS_LEVELS else {})}
+"""What a root has with an exception: 40 is ERROR, which MLflow gives to a span that it records one on."""
+
+
+def attributes_of_root(description: Description) -> dict[str, object]:
+    """What each root has, whatever its request."""
+    return FAILED_ROOT_ATTRIBUTES if description.exceptions else ROOT_ATTRIBUTES
+
 
 _ROOT = "_mlflow_middleware_root"
 """A live span that is a request's root has that root here."""
@@ -139,7 +147,7 @@ class Objects:
     def give(self, description: Description) -> None:
         """Fill them with a description; values that the app has set stay."""
         info, otel = self.trace.info, self.otel
-        texts = span_attributes.to_texts({**ROOT_ATTRIBUTES, **description.all_attributes()})
+        texts = span_attributes.to_texts({**attributes_of_root(description), **description.all_attributes()})
         self._give({**texts, **description.texts}, self._attributes, span_attributes.attributes_of(otel), self._set)
         self._give(description.all_tags(), self._tags, info.tags, info.tags.update)
         self._give(description.metadata, self._metadata, info.trace_metadata, info.trace_metadata.update)
@@ -148,8 +156,6 @@ class Objects:
         self._name = description.name
         if description.client_request_id and not info.client_request_id:
             info.client_request_id = description.client_request_id
-        info.request_preview = info.request_preview or description.request_preview
-        info.response_preview = info.response_preview or description.response_preview
         for each in description.exceptions[len(self._exceptions) :]:
             otel.add_event("exception", each.attributes, each.time)
         self._exceptions = description.exceptions
@@ -169,8 +175,10 @@ class Objects:
         update(filled)
         given.update(filled)
 
-    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
-        """Set tags and metadata that are newer than what the app has set with MLflow's functions."""
+    def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
+        """Set what is newer than what the app has set with MLflow's functions."""
+        if client_request_id and len(client_request_id) <= keys.MAX_CLIENT_REQUEST_ID:
+            self.trace.info.client_request_id = client_request_id
         for given, known, new in (
             (self.trace.info.tags, self._tags, tags),
             (self.trace.info.trace_metadata, self._metadata, metadata),
@@ -178,17 +186,34 @@ class Objects:
             given.update(new)
             known.update(new)
 
-    def end(self, end_time: int, processors: Iterable[object] = ()) -> None:
+    def _give_previews(self, description: Description) -> None:
+        """Let MLflow's own exporter have the previews, but for those of what has been replaced, which it makes itself."""
+        info, said = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
+        if keys.INPUTS not in said:
+            info.request_preview = info.request_preview or description.request_preview
+        if keys.OUTPUTS not in said:
+            info.response_preview = info.response_preview or description.response_preview
+
+    def end(self, end_time: int, description: Description | None = None, processors: Iterable[object] = ()) -> None:
         """End the span, for all who look on.
 
         As ``LiveSpan.end`` does it, without what concerns other types of spans: the cost of a model's call, and hints
         to agents, whose imports fail each time in the slim package.
+
+        Args:
+            end_time: Nanoseconds since the epoch.
+            description: What is known of the request, for those who do not read its record.
+            processors: The app's, which may change the span.
         """
+        if description:
+            self.give(description)
         if self.otel.status.status_code is StatusCode.UNSET:
             self._has_status = True
             self.otel.set_status(Status(StatusCode.OK))
         if processors:
             apply_span_processors(self.live)
+        if description:
+            self._give_previews(description)
         self.otel.end(end_time=end_time)
 
     # --- set by the app ---
@@ -208,11 +233,14 @@ class Objects:
         given = {each.time for each in self._exceptions}
         return [event for event in self.otel.events if event.timestamp not in given]
 
-    def merge_into(self, description: Description) -> None:
+    def merge_into(self, description: Description, record: TraceRecord) -> None:
         """Add what the app has set, which takes precedence."""
         info, status = self.trace.info, self.otel.status
         texts = _changed(span_attributes.attributes_of(self.otel), self._attributes)
-        description.tags.update(_changed(info.tags, self._tags))
+        if user := texts.get("user.id"):
+            said = storable(record, {keys.USER: span_attributes.decoded(user)})
+            texts.update(span_attributes.to_texts({"user.id": said[keys.USER]}))
+        description.tags.update(storable(record, _changed(info.tags, self._tags)))
         if self.otel.name != self._name and "http.route" not in description.common.attributes:
             description.name = description.tags[keys.NAME] = self.otel.name
         description.client_request_id = info.client_request_id or description.client_request_id
@@ -223,8 +251,10 @@ class Objects:
         previewed = SimpleNamespace(request_preview=info.request_preview, response_preview=info.response_preview)
         read = SimpleNamespace(request=texts.get(keys.INPUTS), response=texts.get(keys.OUTPUTS))
         set_request_response_preview(previewed, read)
-        description.request_preview = previewed.request_preview or description.request_preview
-        description.response_preview = previewed.response_preview or description.response_preview
+        if previewed.request_preview or keys.INPUTS in texts:
+            description.request_preview = previewed.request_preview
+        if previewed.response_preview or keys.OUTPUTS in texts:
+            description.response_preview = previewed.response_preview
         description.texts.update(texts)
 
 

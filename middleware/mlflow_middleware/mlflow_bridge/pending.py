@@ -106,14 +106,14 @@ class PendingTrace:
         return encode.trace_entity(self._trace, self._ended(), experiment_id)
 
     def _begin_to_read(self) -> None:
-        self.is_read = True
-        if self.root:
+        if self.root:  # first: what comes once this is read comes as a supplement, which is a change
             self.root.record.is_changed = False
+        self.is_read = True
 
     def _let_go(self, root: Root) -> None:
         """Hold the bodies of a request no longer, unless it is read once more."""
         with root.source.lock:
-            if not (self.has_open_spans or root.record.is_changed):
+            if root.is_forgotten and not root.record.is_changed:
                 root.record.drop_bodies()
 
     def _ended(self) -> list[LiveSpan]:

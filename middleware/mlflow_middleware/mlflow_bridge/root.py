@@ -58,15 +58,16 @@ class Root:
         record: What the middleware knows of the request.
         objects: MLflow's objects for it, once it is materialized.
         is_held: Whether more may come after its end.
+        is_forgotten: Whether nobody finds its trace any more.
     """
 
-    __slots__ = ("_children", "_is_discarded", "is_held", "objects", "record", "source")
+    __slots__ = ("_children", "_is_discarded", "is_forgotten", "is_held", "objects", "record", "source")
 
     def __init__(self, source: Source, record: TraceRecord, objects: Objects | None = None) -> None:
         self.source = source
         self.record = record
         self.objects = objects
-        self.is_held = False
+        self.is_held = self.is_forgotten = False
         self._children: TraceOfRequest | None = None
         self._is_discarded = False
 
@@ -82,7 +83,7 @@ class Root:
         self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
     ) -> None:
         if self.objects:
-            self.objects.annotate(tags, metadata)
+            self.objects.annotate(tags, metadata, client_request_id)
 
     def metadata(self, key: str) -> str | None:
         known = self.objects.metadata() if self.objects else NOTHING
@@ -109,18 +110,17 @@ class Root:
         if self.record.end_time is not None:  # the app has ended its span, or MLflow's time-out has
             self.release()
             return
-        self.record.end_time = end_time or time.time_ns()
+        ended_at = end_time or time.time_ns()
         processors = get_config().span_processors
         with self.source.lock:
-            if processors and self.objects is None:
+            if processors:  # made before it has ended, so that they can change it
                 self.materialize()
-            objects = self.objects
+            self.record.end_time, objects = ended_at, self.objects
         if objects:
             is_shown = bool(processors) or not (self.source.is_lazy and self.source.processor)
-            if is_shown:
-                objects.give(encode.describe_root(self))
+            description = encode.describe_root(self) if is_shown else None
             with materializing(self):
-                objects.end(self.record.end_time, processors if is_shown else ())
+                objects.end(ended_at, description, processors)
         self.export()
 
     def export(self) -> None:
@@ -134,6 +134,8 @@ class Root:
         if self.record.end_time is None:
             self.record.end_time = end_time
             self.is_held = True
+            if get_config().span_processors:  # which have had their turn, and have not seen the bodies
+                self.record.forget_contents()
             self.export()
 
     def hold(self) -> bool:
@@ -147,6 +149,7 @@ class Root:
 
     def forget(self) -> None:
         """Let nobody find its trace any more: nothing more will come. To be called under MLflow's lock."""
+        self.is_forgotten = True
         registry.in_flight.pop(self.record.ids.trace_id, None)
         if self.objects or self._children:
             registry.unregister(self.record.trace_id, self.record.ids.trace_id)

@@ -88,11 +88,12 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
     if request_id:
         tags[keys.CLIENT_REQUEST_ID] = request_id
     if surrounding := record.surroundings:
-        tags.update({key: tag for key, tag in surrounding.tags.items() if key != keys.NAME and key not in common.tags})
+        around = {key: tag for key, tag in surrounding.tags.items() if key != keys.NAME and key not in common.tags}
+        tags.update(storable(record, around))
     if request_id is None or len(request_id) > keys.MAX_CLIENT_REQUEST_ID:
         client_request_id = surrounding.client_request_id if surrounding else None
     if record.tags:
-        tags.update(record.tags)
+        tags.update(storable(record, record.tags))
     if session := known.get(keys.SESSION):
         tags[keys.SESSION] = attributes["session.id"] = session
     if user := known.get(keys.USER):
@@ -116,18 +117,18 @@ def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> d
     """The metadata of a request's trace: see `describe`."""
     known = record.identity_metadata()
     if record.surroundings:
-        known = {**_storable(record, record.surroundings.metadata), **known}
+        known = {**storable(record, record.surroundings.metadata), **known}
     if record.metadata or metadata:
-        known.update(_storable(record, {**record.metadata, **metadata}))
+        known.update(storable(record, {**record.metadata, **metadata}))
     return known
 
 
-def _storable(record: TraceRecord, metadata: Mapping[str, str]) -> Mapping[str, str]:
-    """Metadata with the user as a pseudonym where that is wanted."""
-    user, key = metadata.get(keys.USER), record.settings.hmac_key
+def storable(record: TraceRecord, said: Mapping[str, str]) -> Mapping[str, str]:
+    """Tags or metadata with the user as a pseudonym where that is wanted."""
+    user, key = said.get(keys.USER), record.settings.hmac_key
     if not (user and key) or user == record.user_id:
-        return metadata
-    return {**metadata, keys.USER: identity.pseudonym(str(user), key)}
+        return said
+    return {**said, keys.USER: identity.pseudonym(str(user), key)}
 
 
 def _error_of(record: TraceRecord) -> str | None:

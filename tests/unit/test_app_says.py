@@ -1,0 +1,261 @@
+"""What the app tells MLflow of its request, and what its span processors change, meets what the middleware says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+
+import mlflow
+import pytest
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from mlflow.entities import LiveSpan
+
+from mlflow_middleware import delivery, guard
+from mlflow_middleware.asgi import TraceMiddleware
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.mlflow_bridge.exporter import Exporter
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace
+from mlflow_middleware.request_trace import annotate
+from tests.messages import body, http, request, start
+from tests.unit.encoded import Sent, attributes_of, sent_traces
+
+HEADERS = ((b"x-user-id", b"jane"), (b"x-request-id", b"r-1"), (b"content-type", b"application/json"))
+KEY = "0123456789abcdef"
+USER = "mlflow.trace.user"
+
+
+def nothing() -> None:
+    """Neither says nor asks for anything."""
+
+
+def active() -> LiveSpan:
+    """The request's own span."""
+    span = mlflow.get_current_active_span()
+    assert span is not None
+    return span
+
+
+def ask(handler: Callable[[], object], afterwards: Callable[[], object] = nothing, **options: object) -> None:
+    """Make a request.
+
+    Args:
+        handler: What the app does before it answers.
+        afterwards: What it does when its answer is complete.
+        options: Of the middleware.
+    """
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await receive()
+        handler()
+        await send(start(200, (b"content-type", b"application/json")))
+        await send(body(b'{"answer": "secret"}'))
+        afterwards()
+
+    async def receive() -> object:
+        return request(b'{"question": "secret"}')
+
+    async def send(message: ASGISendEvent) -> None: ...
+
+    before = guard.failures.copy()
+    with suppress(ValueError):
+        asyncio.run(TraceMiddleware(app, **options)(http("/", *HEADERS, method="POST"), receive, send))  # type: ignore[arg-type]
+    assert guard.failures == before
+
+
+def sent_of(
+    handler: Callable[[], object],
+    afterwards: Callable[[], object] = nothing,
+    *,
+    at_once: bool = False,
+    **options: object,
+) -> list[Sent]:
+    """What is sent of a request: see `ask` and `sent_traces`."""
+    with sent_traces(at_once=at_once) as sent:
+        ask(handler, afterwards, **options)
+    return sent
+
+
+# --- span processors ---
+
+
+@contextmanager
+def processing(processor: Callable[[LiveSpan], object]) -> Iterator[None]:
+    """Have a processor of the app's see each span that ends inside."""
+    mlflow.tracing.configure(span_processors=[processor])
+    try:
+        yield
+    finally:
+        mlflow.tracing.configure(span_processors=[])
+
+
+def hide(span: LiveSpan) -> None:
+    """Replace inputs, outputs and who asked."""
+    if span.inputs is not None:
+        span.set_inputs("[hidden]")
+    if span.outputs is not None:
+        span.set_outputs("[hidden]")
+    span.set_attribute("client.address", "[hidden]")
+
+
+def remove(span: LiveSpan) -> None:
+    """Replace inputs and outputs by nothing."""
+    span.set_inputs(None)
+    span.set_outputs(None)
+
+
+def child() -> None:
+    with mlflow.start_span("child") as span:
+        span.set_inputs("secret")
+
+
+@pytest.mark.parametrize("processor", [hide, remove])
+@pytest.mark.parametrize("handler", [nothing, mlflow.get_current_active_span, child])
+@pytest.mark.parametrize("afterwards", [nothing, child, lambda: mlflow.update_current_trace(tags={"a": "b"})])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_a_processor_hides_is_sent_nowhere(
+    processor: Callable[[LiveSpan], object],
+    handler: Callable[[], object],
+    afterwards: Callable[[], object],
+    at_once: bool,
+) -> None:
+    """Whether the app asks for its span or not: neither as inputs and outputs, nor in previews or metadata."""
+    with processing(processor):
+        sent = sent_of(handler, afterwards, at_once=at_once)
+
+    for each in sent:
+        assert b"secret" not in each.otlp
+        assert b"secret" not in each.info
+    if processor is hide:
+        assert attributes_of(sent[-1].root)["client.address"] == "[hidden]"
+        assert sent[-1].trace_info["request_preview"] == '"[hidden]"'
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_processor_cannot_see_the_bodies_of_a_request_whose_span_the_app_ends(at_once: bool) -> None:
+    """So they are not sent."""
+    with processing(hide):
+        sent = sent_of(lambda: active().end(), at_once=at_once)
+
+    assert not any(b"secret" in each.otlp + each.info for each in sent)
+    assert sent[-1].trace_info["tags"]["http.status_code"] == "200"
+
+
+def test_a_preview_that_the_app_has_set_stays() -> None:
+    """Also where a processor replaces what it is of."""
+    with processing(hide):
+        (sent,) = sent_of(lambda: mlflow.update_current_trace(request_preview="mine"))
+
+    assert sent.trace_info["request_preview"] == "mine"
+    assert sent.trace_info["response_preview"] == '"[hidden]"'
+
+
+# --- who asked ---
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        (lambda: annotate(request_id="r-2"), "r-2"),
+        (lambda: (active(), annotate(request_id="r-2")), "r-2"),
+        (lambda: (mlflow.update_current_trace(client_request_id="r-3"), annotate(request_id="r-2")), "r-2"),
+        (lambda: (annotate(request_id="r-2"), mlflow.update_current_trace(client_request_id="r-3")), "r-3"),
+        (lambda: (active(), annotate(request_id="r" * 51)), "r-1"),
+    ],
+)
+def test_the_request_id_that_was_said_last_is_stored(handler: Callable[[], object], expected: str) -> None:
+    """By whichever function; a server stores 50 characters."""
+    (sent,) = sent_of(handler)
+
+    assert sent.trace_info.get("client_request_id") == expected
+
+
+SAYS: Mapping[str, Callable[[], object]] = {
+    "user": lambda: mlflow.update_current_trace(user="bob"),
+    "metadata": lambda: mlflow.update_current_trace(metadata={USER: "bob"}),
+    "tag": lambda: mlflow.update_current_trace(tags={USER: "bob"}),
+    "attribute": lambda: active().set_attribute("user.id", "bob"),
+    "annotated": lambda: annotate(user_id="bob", tags={USER: "bob"}, metadata={USER: "bob"}),
+    "annotated, with objects": lambda: (active(), annotate(tags={USER: "bob"}, metadata={USER: "bob"})),
+}
+
+
+@pytest.mark.parametrize("says", SAYS.values(), ids=SAYS)
+@pytest.mark.parametrize("processor", [None, hide])
+def test_no_user_id_is_stored_where_pseudonyms_are_wanted(
+    says: Callable[[], object], processor: Callable[[LiveSpan], object] | None
+) -> None:
+    """Whichever way it is said."""
+    with processing(processor) if processor else ExitStack():
+        (sent,) = sent_of(says, user_id_hmac_key=KEY)
+
+    assert b"bob" not in sent.otlp + sent.info
+    assert b"jane" not in sent.otlp + sent.info
+
+
+# --- errors ---
+
+
+def test_a_request_that_fails_has_the_level_of_an_error() -> None:
+    """As MLflow gives it to a span that it records an exception on, whether it has been asked for the span or not."""
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    def fail_and_ask() -> None:
+        active()
+        fail()
+
+    for handler in (fail, fail_and_ask):
+        (sent,) = sent_of(handler)
+        level = attributes_of(sent.root).get("mlflow.spanLogLevel")
+        assert level == (40 if hasattr(LiveSpan, "set_log_level") else None)
+
+
+# --- the app's thread and the sender's ---
+
+
+def test_a_span_that_ends_just_when_its_trace_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender finds it ended before delivery is told: what comes then for it has the bodies, too."""
+    pending: list[PendingTrace] = []
+    stack = ExitStack()
+    original = Exporter.export
+
+    def encode_first(self: Exporter, spans: object) -> object:
+        EncodedTrace.encode(pending[0])
+        return original(self, spans)  # type: ignore[arg-type]
+
+    with delivery.capturing(pending.append):
+        ask(lambda: stack.enter_context(mlflow.start_span("late")))
+        monkeypatch.setattr(Exporter, "export", encode_first)
+        stack.close()
+
+    assert_whole(pending)
+
+
+def test_a_request_that_ends_just_when_its_trace_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a request that goes on after its answer."""
+    pending: list[PendingTrace] = []
+    original = Exporter.released
+
+    def encode_first(self: Exporter, root: object) -> None:
+        EncodedTrace.encode(pending[0])
+        original(self, root)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Exporter, "released", encode_first)
+    with delivery.capturing(pending.append):
+        ask(active)
+
+    assert_whole(pending)
+
+
+def assert_whole(pending: list[PendingTrace]) -> None:
+    """The last that is sent of a trace has its bodies, once more."""
+    assert len(pending) == 2
+    last = EncodedTrace.encode(pending[-1])
+    info = json.loads(last.info)["trace"]["trace_info"]
+    assert "secret" in info["request_preview"]
+    assert b"http.response.body.size" in last.otlp
+    assert pending[-1].root is not None
+    assert pending[-1].root.record.exchange.request_body is None  # they are not held when nothing more will come
