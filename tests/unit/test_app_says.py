@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import Context, ContextVar
+from typing import Any
 
 import mlflow
 import pytest
@@ -17,7 +20,7 @@ from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
-from mlflow_middleware.request_trace import annotate
+from mlflow_middleware.request_trace import annotate, outbound_headers
 from tests.messages import body, http, request, start
 from tests.unit.encoded import Sent, attributes_of, sent_traces
 
@@ -37,7 +40,7 @@ def active() -> LiveSpan:
     return span
 
 
-def ask(handler: Callable[[], object], afterwards: Callable[[], object] = nothing, **options: object) -> None:
+def ask(handler: Callable[[], object], afterwards: Callable[[], object] = nothing, **options: Any) -> None:
     """Make a request.
 
     Args:
@@ -53,14 +56,14 @@ def ask(handler: Callable[[], object], afterwards: Callable[[], object] = nothin
         await send(body(b'{"answer": "secret"}'))
         afterwards()
 
-    async def receive() -> object:
+    async def receive() -> Any:
         return request(b'{"question": "secret"}')
 
     async def send(message: ASGISendEvent) -> None: ...
 
     before = guard.failures.copy()
     with suppress(ValueError):
-        asyncio.run(TraceMiddleware(app, **options)(http("/", *HEADERS, method="POST"), receive, send))  # type: ignore[arg-type]
+        asyncio.run(TraceMiddleware(app, **options)(http("/", *HEADERS, method="POST"), receive, send))
     assert guard.failures == before
 
 
@@ -69,7 +72,7 @@ def sent_of(
     afterwards: Callable[[], object] = nothing,
     *,
     at_once: bool = False,
-    **options: object,
+    **options: Any,
 ) -> list[Sent]:
     """What is sent of a request: see `ask` and `sent_traces`."""
     with sent_traces(at_once=at_once) as sent:
@@ -154,14 +157,27 @@ def test_a_preview_that_the_app_has_set_stays() -> None:
 # --- who asked ---
 
 
+def after(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], object]:
+    """Do both."""
+
+    def both() -> None:
+        first()
+        second()
+
+    return both
+
+
+UPDATE = functools.partial(mlflow.update_current_trace, client_request_id="r-3")
+
+
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [
         (lambda: annotate(request_id="r-2"), "r-2"),
-        (lambda: (active(), annotate(request_id="r-2")), "r-2"),
-        (lambda: (mlflow.update_current_trace(client_request_id="r-3"), annotate(request_id="r-2")), "r-2"),
-        (lambda: (annotate(request_id="r-2"), mlflow.update_current_trace(client_request_id="r-3")), "r-3"),
-        (lambda: (active(), annotate(request_id="r" * 51)), "r-1"),
+        (after(active, lambda: annotate(request_id="r-2")), "r-2"),
+        (after(UPDATE, lambda: annotate(request_id="r-2")), "r-2"),
+        (after(lambda: annotate(request_id="r-2"), UPDATE), "r-3"),
+        (after(active, lambda: annotate(request_id="r" * 51)), "r-1"),
     ],
 )
 def test_the_request_id_that_was_said_last_is_stored(handler: Callable[[], object], expected: str) -> None:
@@ -177,7 +193,7 @@ SAYS: Mapping[str, Callable[[], object]] = {
     "tag": lambda: mlflow.update_current_trace(tags={USER: "bob"}),
     "attribute": lambda: active().set_attribute("user.id", "bob"),
     "annotated": lambda: annotate(user_id="bob", tags={USER: "bob"}, metadata={USER: "bob"}),
-    "annotated, with objects": lambda: (active(), annotate(tags={USER: "bob"}, metadata={USER: "bob"})),
+    "annotated, with objects": after(active, lambda: annotate(tags={USER: "bob"}, metadata={USER: "bob"})),
 }
 
 
@@ -211,6 +227,100 @@ def test_a_request_that_fails_has_the_level_of_an_error() -> None:
         (sent,) = sent_of(handler)
         level = attributes_of(sent.root).get("mlflow.spanLogLevel")
         assert level == (40 if hasattr(LiveSpan, "set_log_level") else None)
+
+
+# --- a trace that somebody else in this process has begun ---
+
+
+async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """An app that waits for `IN_BETWEEN`."""
+    await receive()
+    await send(start(200, (b"content-type", b"application/json")))
+    await IN_BETWEEN.get()()
+    await send(body(b'{"answer": "inner"}'))
+
+
+IN_BETWEEN: ContextVar[Callable[[], Awaitable[object]]] = ContextVar("in between")
+
+
+async def at_once() -> None:
+    """Wait for nothing."""
+
+
+async def ask_inner(headers: Mapping[str, str], in_between: Callable[[], Awaitable[object]] = at_once) -> None:
+    """Make a request that belongs to the trace of whoever makes it."""
+
+    async def receive() -> Any:
+        return request(b'{"question": "inner"}')
+
+    async def send(message: ASGISendEvent) -> None: ...
+
+    def of_its_own() -> asyncio.Task[None]:
+        IN_BETWEEN.set(in_between)
+        sent = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        traced = TraceMiddleware(answer, trust_incoming_trace=True)
+        return asyncio.get_running_loop().create_task(traced(http("/inner", *sent, method="PUT"), receive, send))
+
+    await Context().run(of_its_own)
+
+
+@pytest.mark.parametrize("encoded_at_once", [False, True])
+@pytest.mark.parametrize("outlives", [False, True])
+def test_the_trace_of_two_requests_is_that_of_the_first(encoded_at_once: bool, outlives: bool) -> None:
+    """Its name, its tags and its previews, whichever ends last."""
+
+    async def main() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def wait() -> None:
+            begun.set()
+            await ended.wait()
+
+        async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            await receive()
+            inner = ask_inner(outbound_headers(), wait if outlives else at_once)
+            tasks.append(asyncio.get_running_loop().create_task(inner))
+            await (begun.wait() if outlives else tasks[0])
+            await send(start(200, (b"content-type", b"application/json")))
+            await send(body(b'{"answer": "outer"}'))
+
+        async def receive() -> Any:
+            return request(b'{"question": "outer"}')
+
+        async def send(message: ASGISendEvent) -> None: ...
+
+        await TraceMiddleware(app)(http("/outer", *HEADERS, method="POST"), receive, send)
+        ended.set()
+        await tasks[0]
+
+    with sent_traces(at_once=encoded_at_once) as sent:
+        asyncio.run(main())
+
+    last = sent[-1]
+    assert {span.name: attributes_of(span)["mlflow.spanOutputs"]["answer"] for span in last.spans} == {
+        "POST": "outer",
+        "PUT": "inner",
+    }
+    assert last.root.name == last.trace_info["tags"]["mlflow.traceName"] == "POST"
+    assert last.trace_info["response_preview"] == '{"answer": "outer"}'
+
+
+def test_a_request_inside_a_trace_of_the_apps() -> None:
+    """The trace keeps its name, and its time; the request is a span of it, and known by its tags."""
+    with sent_traces() as sent, mlflow.start_span("job") as span:
+        caller = {"traceparent": f"00-{span.trace_id[3:]}-{span.span_id}-01", "x-session-id": "s-1"}
+        Context().run(asyncio.run, ask_inner(caller))
+        span.set_inputs("of the job")
+
+    (only,) = sent
+    assert {each.name for each in only.spans} == {"job", "PUT"}
+    assert only.trace_info["tags"]["mlflow.traceName"] == "job"
+    assert only.trace_info["trace_metadata"]["mlflow.trace.session"] == "s-1"
+    assert only.trace_info["request_preview"] == '"of the job"'
+    times = only.root.start_time_unix_nano, only.root.end_time_unix_nano
+    milliseconds = round(float(only.trace_info["execution_duration"][:-1]) * 1000)
+    assert milliseconds == (times[1] - times[0]) // 1_000_000
 
 
 # --- the app's thread and the sender's ---

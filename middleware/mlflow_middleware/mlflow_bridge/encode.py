@@ -131,9 +131,13 @@ def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
         response_preview=description.response_preview,
         assessments=list(objects.trace.info.assessments) if objects else [],
     )
-    others = [_root_entity(other, describe_root(other)) if (other := root_of(span)) else span for span in spans]
-    immutable = [each.to_immutable_span() if isinstance(each, LiveSpan) else each for each in others]
-    return Trace(info, TraceData([_root_entity(root, description), *immutable]))
+    return Trace(info, TraceData([_root_entity(root, description), *map(_entity_of, spans)]))
+
+
+def _entity_of(span: LiveSpan) -> MlflowSpan:
+    other = root_of(span)
+    found: MlflowSpan = _root_entity(other, describe_root(other)) if other else span.to_immutable_span()
+    return found
 
 
 def _root_entity(root: Root, description: Description) -> MlflowSpan:
@@ -219,24 +223,26 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> E
         experiment_id: Where it goes.
     """
     info = _info_of(trace, spans, experiment_id)
+    encoded = [_span_bytes(span) if root_of(span) else otlp.span_bytes(span) for span in spans]
+    all_spans = wire.request(otlp.resource_message(spans[0]._span.resource) if spans else b"", encoded)
     prompts = [(prompt.name, str(prompt.version)) for prompt in trace.prompts]
-    root_ends = [span.end_time_ns for span in spans if _is_local_root(span)]
+    root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
     written = trace_info.of_trace(info, spans)
-    return Encoding(otlp.spans_to_otlp(spans), written, prompts, _attachments_of(spans), late)
+    return Encoding(all_spans, written, prompts, _attachments_of(spans), late)
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
     """A trace of MLflow's as what its own search would give."""
     info = _info_of(trace, spans, experiment_id)
-    return Trace(info, TraceData([span.to_immutable_span() for span in spans]))
+    return Trace(info, TraceData([_entity_of(span) for span in spans]))
 
 
 def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> TraceInfo:
     """The trace's info, completed as MLflow does it when the root ends; the app may go on with its own."""
     info = TraceInfo(**{**vars(trace.info), "trace_location": TraceLocation.from_experiment_id(experiment_id)})
     info.tags, info.trace_metadata = dict(info.tags), dict(info.trace_metadata)
-    for root in filter(_is_local_root, spans):
+    for root in filter(_is_own_root, spans):
         otel = root._span
         info.request_time = (otel.start_time or 0) // 1_000_000
         info.execution_duration = ((otel.end_time or 0) - (otel.start_time or 0)) // 1_000_000
@@ -246,12 +252,24 @@ def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace
         info.trace_metadata.update(_summary(attributes_of(otel), spans))
     if info.request_preview is None or info.response_preview is None:
         set_request_response_preview(info, TraceData(list(spans)))
+    for request in filter(None, map(root_of, spans)):
+        _add_request(info, describe_root(request))
     return info
 
 
-def _is_local_root(span: LiveSpan) -> bool:
+def _add_request(info: TraceInfo, description: Description) -> None:
+    """Add what is known of a request that is a part of the trace."""
+    info.tags = {**description.all_tags(), **info.tags}
+    info.trace_metadata = {**description.metadata, **info.trace_metadata}
+    info.client_request_id = info.client_request_id or description.client_request_id
+    info.request_preview = info.request_preview or description.request_preview
+    info.response_preview = info.response_preview or description.response_preview
+
+
+def _is_own_root(span: LiveSpan) -> bool:
+    """Whether a span is the root of what this process knows of its trace, and no request's."""
     parent: SpanContext | None = span._span.parent
-    return parent is None or parent.is_remote
+    return (parent is None or parent.is_remote) and not root_of(span)
 
 
 # --- both ---

@@ -37,8 +37,9 @@ class Exporter(SpanExporter):
         """Take ended spans, but for requests' roots."""
         for span in spans:
             otel_id = span.context.trace_id
-            if is_local_root(span) or otel_id in self._late:
-                self._ended(otel_id)
+            is_own = is_local_root(span)
+            if is_own or otel_id in self._late:
+                self._ended(otel_id, is_own=is_own)
         return SpanExportResult.SUCCESS
 
     def root_ended(self, root: Root) -> None:
@@ -58,11 +59,18 @@ class Exporter(SpanExporter):
         if is_new:
             self._ended(otel_id, root)
 
-    def _ended(self, otel_id: int, root: Root | None = None) -> None:
+    def _ended(self, otel_id: int, root: Root | None = None, *, is_own: bool = False) -> None:
+        """Take a trace of which a span has ended.
+
+        Args:
+            otel_id: OpenTelemetry's trace id.
+            root: The request whose root it was, if it was one's.
+            is_own: Whether it was the root of a trace that the app has opened itself.
+        """
         with self._manager._lock:
             earlier = self._late.get(otel_id)
-            if earlier is not None:
-                root = root or earlier.root
+            if earlier is not None and not is_own and (root is None or root.is_shared):
+                root = earlier.root
             trace = None if root else self._manager._traces.get(self._manager._otel_id_to_mlflow_trace_id.get(otel_id))
             if not (root or trace):
                 return
@@ -70,7 +78,7 @@ class Exporter(SpanExporter):
                 pending = PendingTrace(self._tracking_uri, root, trace, earlier)
             else:
                 pending = earlier
-                pending.root = root  # of two requests of one trace, the outer one ends last
+                pending.belongs_to(root, trace)
             self._keep_or_forget(otel_id, pending)
         if pending is not earlier:
             self._put(pending)

@@ -149,7 +149,10 @@ class Objects:
         info, otel = self.trace.info, self.otel
         texts = span_attributes.to_texts({**attributes_of_root(description), **description.all_attributes()})
         self._give({**texts, **description.texts}, self._attributes, span_attributes.attributes_of(otel), self._set)
-        self._give(description.all_tags(), self._tags, info.tags, info.tags.update)
+        tags = description.all_tags()
+        if self.is_shared:
+            del tags[keys.NAME]  # it is that of its first root
+        self._give(tags, self._tags, info.tags, info.tags.update)
         self._give(description.metadata, self._metadata, info.trace_metadata, info.trace_metadata.update)
         if description.name != otel.name:
             otel.update_name(description.name)
@@ -187,7 +190,7 @@ class Objects:
             known.update(new)
 
     def _give_previews(self, description: Description) -> None:
-        """Let MLflow's own exporter have the previews, but for those of what has been replaced, which it makes itself."""
+        """Let MLflow's own exporter have the previews; of what has been replaced it makes its own."""
         info, said = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
         if keys.INPUTS not in said:
             info.request_preview = info.request_preview or description.request_preview

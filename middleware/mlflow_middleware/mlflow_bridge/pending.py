@@ -63,6 +63,10 @@ class PendingTrace:
         if root and earlier:
             root.record.is_changed = True
 
+    def belongs_to(self, root: Root | None, trace: Any) -> None:
+        """Take it for that of another root, of which this was only a part."""
+        self.root, self._trace = root, trace
+
     @property
     def spans(self) -> list[LiveSpan]:
         """Its spans, without the request's root."""

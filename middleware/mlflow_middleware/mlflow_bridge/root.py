@@ -94,12 +94,17 @@ class Root:
         return self.record.failed or bool(self.objects and self.objects.failed)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether its trace has been begun by somebody else in this process."""
+        return self.objects is not None and self.objects.is_shared
+
+    @property
     def is_recording(self) -> bool:
         """Whether its span takes more."""
         return self.record.end_time is None
 
     def discard(self) -> bool:
-        if self.objects and self.objects.is_shared:
+        if self.is_shared:
             return False
         with self.source.lock:
             self.forget()
