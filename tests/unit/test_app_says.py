@@ -18,6 +18,7 @@ from mlflow.entities import LiveSpan
 from mlflow_middleware import delivery, guard
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.mlflow_bridge import registry
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.request_trace import annotate, outbound_headers
@@ -208,6 +209,26 @@ def test_no_user_id_is_stored_where_pseudonyms_are_wanted(
 
     assert b"bob" not in sent.otlp + sent.info
     assert b"jane" not in sent.otlp + sent.info
+
+
+@pytest.mark.parametrize("says", SAYS.values(), ids=SAYS)
+def test_mlflows_own_exporter_finds_pseudonyms(says: Callable[[], object]) -> None:
+    """In its trace info and in the span, which it reads when the request ends."""
+    roots = []
+
+    def handler() -> None:
+        says()
+        roots.append(root := registry.in_flight[active()._span.context.trace_id])
+        root.source = root.source._replace(processor=None)  # as with ``delivery="mlflow"``
+
+    sent = sent_of(handler, user_id_hmac_key=KEY)
+    objects = roots[0].materialize()
+    roots[0].forget()
+
+    assert sent == []
+    stored = [objects.trace.info.tags, objects.trace.info.trace_metadata, dict(objects.otel.attributes or {})]
+    assert USER in stored[0]
+    assert "bob" not in str(stored)
 
 
 # --- errors ---

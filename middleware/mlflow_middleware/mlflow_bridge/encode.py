@@ -193,6 +193,12 @@ def _span_bytes(span: LiveSpan) -> bytes:
     return _root_bytes(other, describe_root(other)) if other else otlp.span_bytes(span, otlp.SENT_AS_TEXT)
 
 
+def _any_span_bytes(span: LiveSpan) -> bytes:
+    """A span of a trace of the app's, which may be a request's root."""
+    request = root_of(span)
+    return _root_bytes(request, describe_root(request)) if request else otlp.span_bytes(span)
+
+
 def _events(root: Root, description: Description) -> list[Event]:
     recorded = [Event("exception", each.attributes, each.time) for each in description.exceptions]
     return [*root.objects.events, *recorded] if root.objects else recorded
@@ -223,13 +229,11 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> E
         experiment_id: Where it goes.
     """
     info = _info_of(trace, spans, experiment_id)
-    encoded = [_span_bytes(span) if root_of(span) else otlp.span_bytes(span) for span in spans]
-    all_spans = wire.request(otlp.resource_message(spans[0]._span.resource) if spans else b"", encoded)
     prompts = [(prompt.name, str(prompt.version)) for prompt in trace.prompts]
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
     written = trace_info.of_trace(info, spans)
-    return Encoding(all_spans, written, prompts, _attachments_of(spans), late)
+    return Encoding(otlp.spans_to_otlp(spans, _any_span_bytes), written, prompts, _attachments_of(spans), late)
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:

@@ -189,6 +189,13 @@ class Objects:
             given.update(new)
             known.update(new)
 
+    def replace(self, description: Description) -> None:
+        """Replace what the app has said by what of it is to be stored, where MLflow's own exporter is to store it."""
+        info, texts = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
+        info.tags.update({key: description.tags[key] for key in _changed(info.tags, self._tags)})
+        info.trace_metadata.update({key: description.metadata[key] for key in self.metadata()})
+        self._set({key: description.texts[key] for key in texts})
+
     def _give_previews(self, description: Description) -> None:
         """Let MLflow's own exporter have the previews; of what has been replaced it makes its own."""
         info, said = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)

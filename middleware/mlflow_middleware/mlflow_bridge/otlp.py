@@ -6,7 +6,7 @@ MLflow goes over each span several times, by way of protobuf messages.
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from mlflow.entities import LiveSpan
@@ -23,10 +23,10 @@ from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, decod
 from mlflow_middleware.trace import keys, wire
 
 
-def spans_to_otlp(spans: Sequence[LiveSpan]) -> bytes:
+def spans_to_otlp(spans: Sequence[LiveSpan], encode: Callable[[LiveSpan], bytes] | None = None) -> bytes:
     """Ended spans of one trace, as an OTLP request (protobuf)."""
     resource = resource_message(spans[0]._span.resource) if spans else b""
-    return wire.request(resource, [span_bytes(each) for each in spans])
+    return wire.request(resource, list(map(encode or span_bytes, spans)))
 
 
 def as_sent(text: Any) -> Any:

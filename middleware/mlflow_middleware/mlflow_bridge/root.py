@@ -124,6 +124,8 @@ class Root:
         if objects:
             is_shown = bool(processors) or not (self.source.is_lazy and self.source.processor)
             description = encode.describe_root(self) if is_shown else None
+            if description and self.source.processor is None:
+                objects.replace(description)
             with materializing(self):
                 objects.end(ended_at, description, processors)
         self.export()
