@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import Context, ContextVar
 from typing import Any
 
@@ -21,6 +21,7 @@ from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.mlflow_bridge import registry
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
+from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.request_trace import annotate, outbound_headers
 from tests.messages import body, http, request, start
 from tests.unit.encoded import Sent, attributes_of, sent_traces
@@ -378,6 +379,47 @@ def test_a_request_that_ends_just_when_its_trace_is_encoded(monkeypatch: pytest.
     with delivery.capturing(pending.append):
         ask(active)
 
+    assert_whole(pending)
+
+
+class _Between:
+    """A lock after whose next release another thread is first.
+
+    Args:
+        lock: The lock.
+        other: What the other thread does.
+    """
+
+    def __init__(self, lock: AbstractContextManager[object], other: Callable[[], object]) -> None:
+        self._lock = lock
+        self._other: Callable[[], object] | None = other
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.__exit__(*error)
+        other, self._other = self._other, None
+        if other:
+            other()
+
+
+def test_a_span_that_ends_just_when_its_request_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One supplement follows, with both, in whichever order two threads say so."""
+    pending: list[PendingTrace] = []
+    stack = ExitStack()
+    original = Exporter.released
+
+    def released(self: Exporter, root: Root) -> None:
+        EncodedTrace.encode(pending[0])
+        monkeypatch.setattr(self._manager, "_lock", _Between(self._manager._lock, stack.close))
+        original(self, root)
+
+    monkeypatch.setattr(Exporter, "released", released)
+    with delivery.capturing(pending.append):
+        ask(lambda: (active(), stack.enter_context(mlflow.start_span("late"))))
+
+    assert [each.supplement for each in pending] == [False, True]
     assert_whole(pending)
 
 

@@ -50,14 +50,15 @@ class Exporter(SpanExporter):
         """Nothing more comes of a request; what came after its trace was read is delivered."""
         otel_id = root.record.ids.trace_id
         with self._manager._lock:
-            pending = self._late.get(otel_id)
+            pending, new = self._late.get(otel_id), None
             if pending is None:
                 return
-            is_new = pending.is_read and (root.record.is_changed or root.objects is not None)
-            if not is_new:
+            if pending.is_read and (root.record.is_changed or root.objects is not None):
+                new = self._taken(otel_id, root)
+            else:
                 self._keep_or_forget(otel_id, pending)
-        if is_new:
-            self._ended(otel_id, root)
+        if new:
+            self._put(new)
 
     def _ended(self, otel_id: int, root: Root | None = None, *, is_own: bool = False) -> None:
         """Take a trace of which a span has ended.
@@ -68,20 +69,29 @@ class Exporter(SpanExporter):
             is_own: Whether it was the root of a trace that the app has opened itself.
         """
         with self._manager._lock:
-            earlier = self._late.get(otel_id)
-            if earlier is not None and not is_own and (root is None or root.is_shared):
-                root = earlier.root
-            trace = None if root else self._manager._traces.get(self._manager._otel_id_to_mlflow_trace_id.get(otel_id))
-            if not (root or trace):
-                return
-            if earlier is None or earlier.is_read:
-                pending = PendingTrace(self._tracking_uri, root, trace, earlier)
-            else:
-                pending = earlier
-                pending.belongs_to(root, trace)
-            self._keep_or_forget(otel_id, pending)
-        if pending is not earlier:
-            self._put(pending)
+            new = self._taken(otel_id, root, is_own=is_own)
+        if new:
+            self._put(new)
+
+    def _taken(self, otel_id: int, root: Root | None, *, is_own: bool = False) -> PendingTrace | None:
+        """See `_ended`; to be called under the lock.
+
+        Returns:
+            What is to be put; None if the trace waits already, or is not known.
+        """
+        earlier = self._late.get(otel_id)
+        if earlier is not None and not is_own and (root is None or root.is_shared):
+            root = earlier.root
+        trace = None if root else self._manager._traces.get(self._manager._otel_id_to_mlflow_trace_id.get(otel_id))
+        if not (root or trace):
+            return None
+        if earlier is not None and not earlier.is_read:
+            earlier.belongs_to(root, trace)
+            self._keep_or_forget(otel_id, earlier)
+            return None
+        pending = PendingTrace(self._tracking_uri, root, trace, earlier)
+        self._keep_or_forget(otel_id, pending)
+        return pending
 
     def _keep_or_forget(self, otel_id: int, pending: PendingTrace) -> None:
         """Remember a trace as long as one of its spans is open; of those whose spans never end, only so many."""

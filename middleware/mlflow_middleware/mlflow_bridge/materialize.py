@@ -190,7 +190,7 @@ class Objects:
             known.update(new)
 
     def replace(self, description: Description) -> None:
-        """Replace what the app has said by what of it is to be stored, where MLflow's own exporter is to store it."""
+        """Replace what the app has set by what is to be stored of it, for MLflow's own exporter."""
         info, texts = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
         info.tags.update({key: description.tags[key] for key in _changed(info.tags, self._tags)})
         info.trace_metadata.update({key: description.metadata[key] for key in self.metadata()})
