@@ -215,7 +215,7 @@ def test_no_user_id_is_stored_where_pseudonyms_are_wanted(
 @pytest.mark.parametrize("says", SAYS.values(), ids=SAYS)
 def test_mlflows_own_exporter_finds_pseudonyms(says: Callable[[], object]) -> None:
     """In its trace info and in the span, which it reads when the request ends."""
-    roots = []
+    roots: list[Root] = []
 
     def handler() -> None:
         says()
@@ -249,6 +249,34 @@ def test_a_request_that_fails_has_the_level_of_an_error() -> None:
         (sent,) = sent_of(handler)
         level = attributes_of(sent.root).get("mlflow.spanLogLevel")
         assert level == (40 if hasattr(LiveSpan, "set_log_level") else None)
+
+
+# --- spans that the app, or somebody else, looks at or ends ---
+
+
+def test_a_span_that_the_app_ends_before_it_answers() -> None:
+    """What is sent when all is over has the whole of the bodies, also when it was sent before."""
+    *_, last = sent_of(lambda: active().end(), at_once=True)
+
+    root = attributes_of(last.root)
+    assert (root["mlflow.spanInputs"], root["mlflow.spanOutputs"]) == ({"question": "secret"}, {"answer": "secret"})
+    assert last.trace_info["response_preview"] == '{"answer": "secret"}'
+
+
+def test_who_else_looks_on_sees_no_bodies() -> None:
+    """A span processor of OpenTelemetry's is told of what is known but for the bodies, which the sender reads."""
+    roots: list[Root] = []
+
+    def handler() -> None:
+        roots.append(root := registry.in_flight[active()._span.context.trace_id])
+        root.source = root.source._replace(is_lazy=False)  # as with another processor in the app's tracer provider
+
+    (sent,) = sent_of(handler)
+
+    seen = roots[0].materialize().otel.attributes or {}
+    assert "http.response.status_code" in seen
+    assert "secret" not in str(dict(seen))
+    assert attributes_of(sent.root)["mlflow.spanOutputs"] == {"answer": "secret"}
 
 
 # --- a trace that somebody else in this process has begun ---

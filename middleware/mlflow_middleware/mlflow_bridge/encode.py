@@ -59,12 +59,20 @@ class Encoding(NamedTuple):
 # --- a request's trace ---
 
 
-def describe_root(root: Root) -> Description:
+def describe_root(root: Root, *, with_contents: bool = True) -> Description:
     """Describe a request from its record, merged with what the app has set with MLflow's functions."""
     record, objects = root.record, root.objects
     description = describe(record, objects.metadata() if objects else NOTHING)
-    contents, texts = contents_of(record), description.texts
     description.attributes[keys.REQUEST_ID] = record.trace_id
+    if with_contents:
+        _add_contents(root, description)
+    if objects:
+        objects.merge_into(description, record)
+    return description
+
+
+def _add_contents(root: Root, description: Description) -> None:
+    contents, texts = contents_of(root.record), description.texts
     description.attributes.update(contents.attributes)
     if contents.inputs:
         texts[keys.INPUTS] = contents.inputs.text
@@ -74,9 +82,6 @@ def describe_root(root: Root) -> Description:
         description.response_preview = _preview(contents.outputs)
     if contents.usage and not _is_set(keys.USAGE, root.spans):
         texts[keys.USAGE] = json.dumps(dict(contents.usage))
-    if objects:
-        objects.merge_into(description, record)
-    return description
 
 
 def _preview(written: Written) -> str:

@@ -123,7 +123,8 @@ class Root:
             self.record.end_time, objects = ended_at, self.objects
         if objects:
             is_shown = bool(processors) or not (self.source.is_lazy and self.source.processor)
-            description = encode.describe_root(self) if is_shown else None
+            reads = bool(processors) or self.source.processor is None  # otherwise the sender reads the bodies
+            description = encode.describe_root(self, with_contents=reads) if is_shown else None
             if description and self.source.processor is None:
                 objects.replace(description)
             with materializing(self):

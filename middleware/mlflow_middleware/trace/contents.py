@@ -12,6 +12,8 @@ from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, W
 def contents_of(record: TraceRecord) -> Contents:
     """Return the inputs and outputs of a request; its bodies are read once."""
     if record.contents is None:
+        if not record.is_complete:  # the app has ended its span before it has answered
+            return NO_CONTENTS
         exchange = record.exchange
         has_some = bool(exchange.query_string or record.held_of_bodies)
         record.contents = (has_some and _contents(record)) or NO_CONTENTS
