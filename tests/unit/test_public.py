@@ -60,6 +60,22 @@ def test_a_request_has_all(traces: list[Trace]) -> None:
     assert (trace.info.tags["plan"], trace.info.tags["mlflow.traceName"]) == ("pro", "POST /x")
 
 
+def test_what_was_said_last_counts(traces: list[Trace]) -> None:
+    """Whether it was annotated or told MLflow: nothing is said again when the request ends."""
+    root = opened("s-1")
+    record, told = RECORDS[root], {"tags": {"a": "told"}, "metadata": {"m": "told"}}
+    record.annotate({"a": "annotated", "b": "annotated"}, {"m": "annotated"})
+    root.annotate(record.tags, record.metadata)
+    entered = root.attach()
+    mlflow.update_current_trace(client_request_id="told", **told)
+    public.leave(entered)
+    end(root)
+
+    (trace,) = traces
+    assert (trace.info.tags["a"], trace.info.tags["b"]) == ("told", "annotated")
+    assert (trace.info.trace_metadata["m"], trace.info.client_request_id) == ("told", "told")
+
+
 def test_children_nest_and_nothing_stays_current(traces: list[Trace]) -> None:
     """Also when the request is entered in several steps, in contexts of their own."""
     root = opened("s-1")

@@ -128,6 +128,7 @@ class PublicRoot:
     def __init__(self, record: TraceRecord) -> None:
         self._record = record
         self._given: set[tuple[str, str]] = set()
+        self._given_request_id: str | None = None
         self._context = contextvars.Context()
         name = method_name(record.exchange.method)
         self._manager: Any = mlflow.start_span(name=name, span_type=keys.CHAIN)
@@ -146,6 +147,8 @@ class PublicRoot:
     def annotate(
         self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
     ) -> None:
+        self._given |= {*tags.items(), *metadata.items()}
+        self._given_request_id = client_request_id or self._given_request_id
         self._update_trace(tags, metadata, client_request_id)
 
     def metadata(self, key: str) -> str | None:
@@ -178,8 +181,10 @@ class PublicRoot:
         """Set what is known; what was known before stays as the app may have changed it."""
         description = describe(self._record)
         tags, metadata = description.all_tags().items(), description.metadata.items()
-        self._update_trace(dict(tags - self._given), dict(metadata - self._given), description.client_request_id)
-        self._given = {*tags, *metadata}
+        request_id, given = description.client_request_id, self._given_request_id
+        new_id = None if request_id == given else request_id
+        self._update_trace(dict(tags - self._given), dict(metadata - self._given), new_id)
+        self._given, self._given_request_id = {*tags, *metadata}, request_id
         self._span.set_attributes(description.all_attributes())
         if description.error is not None:
             self._span.set_status("ERROR")
