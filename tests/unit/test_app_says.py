@@ -279,6 +279,21 @@ def test_who_else_looks_on_sees_no_bodies() -> None:
     assert attributes_of(sent.root)["mlflow.spanOutputs"] == {"answer": "secret"}
 
 
+def test_a_limit_of_attributes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the SDK has dropped are not sent; inputs and outputs are, as ever."""
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "4")
+    mlflow.tracing.reset()
+    try:
+        (sent,) = sent_of(nothing)
+    finally:
+        monkeypatch.delenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT")
+        mlflow.tracing.reset()
+
+    attributes = attributes_of(sent.root)
+    assert {"mlflow.spanInputs", "mlflow.spanOutputs"} < attributes.keys()
+    assert len(attributes) <= 4 + 2 + 1  # and the trace's id
+
+
 # --- a trace that somebody else in this process has begun ---
 
 

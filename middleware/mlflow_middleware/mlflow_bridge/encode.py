@@ -169,7 +169,8 @@ def _root_bytes(root: Root, description: Description) -> bytes:
     own: Mapping[str, Any] = description.attributes
     if root.objects:  # attributes that the app has set take precedence
         every = {**attributes_of_root(description), **description.all_attributes()}
-        own = {key: value for key, value in every.items() if key not in texts}
+        left_out = texts.keys() | root.objects.dropped
+        own = {key: value for key, value in every.items() if key not in left_out}
         parts = []
     else:
         parts = [_FAILED_ROOT_OTLP if description.exceptions else _ROOT_OTLP, common.otlp]

@@ -243,6 +243,11 @@ class Objects:
         given = {each.time for each in self._exceptions}
         return [event for event in self.otel.events if event.timestamp not in given]
 
+    @property
+    def dropped(self) -> set[str]:
+        """The attributes that it was given and no longer has: the app limits their number."""
+        return self._attributes.keys() - span_attributes.attributes_of(self.otel).keys()
+
     def merge_into(self, description: Description, record: TraceRecord) -> None:
         """Add what the app has set, which takes precedence."""
         info, status = self.trace.info, self.otel.status
