@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
-from mlflow.entities import LiveSpan
+from mlflow.entities import LiveSpan, SpanStatus
 
 from mlflow_middleware import delivery, guard
 from mlflow_middleware.asgi import TraceMiddleware
@@ -22,7 +22,7 @@ from mlflow_middleware.mlflow_bridge import registry
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.mlflow_bridge.root import Root
-from mlflow_middleware.request_trace import annotate, outbound_headers
+from mlflow_middleware.request_trace import annotate, current, outbound_headers
 from tests.messages import body, http, request, start
 from tests.unit.encoded import Sent, attributes_of, sent_traces
 
@@ -249,6 +249,31 @@ def test_a_request_that_fails_has_the_level_of_an_error() -> None:
         (sent,) = sent_of(handler)
         level = attributes_of(sent.root).get("mlflow.spanLogLevel")
         assert level == (40 if hasattr(LiveSpan, "set_log_level") else None)
+
+
+@pytest.mark.parametrize(("status", "expected"), [("OK", (1, "")), (SpanStatus("ERROR", "mine"), (2, "mine"))])
+def test_the_status_that_the_app_sets_once_it_has_handled_an_exception(
+    status: SpanStatus | str, expected: tuple[int, str]
+) -> None:
+    """It is newer than that of the exception, which stays recorded."""
+
+    def handler() -> None:
+        request_trace = current()
+        assert request_trace is not None
+        request_trace.failed(ValueError("handled"))  # as a framework signals it
+        active().set_status(status)
+
+    (sent,) = sent_of(handler)
+
+    assert (sent.root.status.code, sent.root.status.message) == expected
+    assert [event.name for event in sent.root.events] == ["exception"]
+
+
+def test_a_tag_of_no_value_is_stored_as_text() -> None:
+    """As MLflow stores what is no text."""
+    (sent,) = sent_of(lambda: mlflow.update_current_trace(tags={"a": None}))
+
+    assert sent.trace_info["tags"]["a"] == "None"
 
 
 # --- spans that the app, or somebody else, looks at or ends ---

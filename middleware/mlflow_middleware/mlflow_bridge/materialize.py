@@ -140,7 +140,7 @@ class Objects:
         self._attributes = dict(span_attributes.attributes_of(self.otel))
         self._tags, self._metadata = dict(trace.info.tags), dict(trace.info.trace_metadata)
         self._exceptions: tuple[RecordedException, ...] = ()
-        self._has_status = False
+        self._status: Status | None = None
 
     # --- filled from the record ---
 
@@ -163,8 +163,8 @@ class Objects:
             otel.add_event("exception", each.attributes, each.time)
         self._exceptions = description.exceptions
         if description.error is not None and otel.status.status_code is StatusCode.UNSET:
-            self._has_status = True
             otel.set_status(Status(StatusCode.ERROR, description.error))
+            self._status = otel.status
 
     def _set(self, texts: Mapping[str, str]) -> None:
         span_attributes.set_texts(self.otel, texts)
@@ -218,8 +218,8 @@ class Objects:
         if description:
             self.give(description)
         if self.otel.status.status_code is StatusCode.UNSET:
-            self._has_status = True
             self.otel.set_status(Status(StatusCode.OK))
+            self._status = self.otel.status
         if processors:
             apply_span_processors(self.live)
         if description:
@@ -261,7 +261,7 @@ class Objects:
         description.client_request_id = info.client_request_id or description.client_request_id
         if info.state != TraceState.IN_PROGRESS:
             description.state = info.state.value
-        if status.status_code is not StatusCode.UNSET and not self._has_status:
+        if status.status_code is not StatusCode.UNSET and status is not self._status:
             description.error = (status.description or "") if self.failed else None
         previewed = SimpleNamespace(request_preview=info.request_preview, response_preview=info.response_preview)
         read = SimpleNamespace(request=texts.get(keys.INPUTS), response=texts.get(keys.OUTPUTS))
@@ -274,4 +274,4 @@ class Objects:
 
 
 def _changed(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in list(now.items()) if before.get(key) != value}
+    return {key: value for key, value in list(now.items()) if key not in before or before[key] != value}
