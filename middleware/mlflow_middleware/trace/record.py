@@ -199,9 +199,7 @@ class TraceRecord:
     @property
     def size(self) -> int:
         """Bytes, about, that it holds until its trace is encoded."""
-        exchange, headers = self.exchange, self.exchange.headers
-        size = sum(map(len, headers)) + sum(map(len, headers.values()))
-        size += _SIZE + len(exchange.path) + len(exchange.query_string) + self.held_of_bodies
+        size = _SIZE + self.exchange.held + self.held_of_bodies
         if self.is_changed:
             texts = [*self.tags.values(), *self.metadata.values(), *[str(each.attributes) for each in self.exceptions]]
             size += sum(map(len, texts))
