@@ -196,16 +196,17 @@ def exchange_of(scope: Mapping[str, Any]) -> Exchange:
 def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """The first headers; those that are repeated are joined once, when all are there."""
     headers: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}
+    repeated: dict[str, list[str]] | None = None
     for raw_name, raw_value in islice(raw, MAX_HEADERS):
         name = _name(raw_name) if len(raw_name) <= _MAX_KNOWN else raw_name.decode("latin-1").lower()
         value = raw_value.decode("latin-1")
-        if name in headers:
-            repeated.setdefault(name, [headers[name]]).append(value)
-        else:
+        if name not in headers:
             headers[name] = value
-    for name, values in repeated.items():
-        headers[name] = ",".join(values)
+        else:
+            repeated = {} if repeated is None else repeated
+            repeated.setdefault(name, [headers[name]]).append(value)
+    if repeated:
+        headers.update((name, ",".join(values)) for name, values in repeated.items())
     return headers
 
 

@@ -77,7 +77,7 @@ class Exchange:
 
 def bounded(headers: dict[str, str]) -> tuple[dict[str, str], int]:
     """Return the first headers, as far as they fit, and the bytes that they take, about."""
-    size = sum(map(len, headers)) + sum(map(len, headers.values()))
+    size = len("".join([*headers, *headers.values()]))  # the quickest way to count
     if size > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
         headers, size = _first(headers)
     return headers, size + _HEADER_OVERHEAD * len(headers)
