@@ -28,6 +28,9 @@ MAX_SENT = 64
 """Traces that are sent at a time: few enough that an exit in the middle leaves few half-sent, enough that their spans
 cost the server as little as in larger batches."""
 
+STUCK = 2.0
+"""Seconds without an answer after which traces are written to the spool while the call goes on."""
+
 SPOOL_EVERY = 1.0
 """Seconds between two files in the spool while the server is unreachable: what a crash can cost."""
 
@@ -63,6 +66,8 @@ class Destination:
         self._batch: Batch | None = None
         self._batch_size = 1
         self._passed = Passed()
+        self._asked_at: float | None = None
+        self._is_stuck = False
 
     # --- what to do, and when ---
 
@@ -100,11 +105,13 @@ class Destination:
                 return None
             self._forget_ended()
             if self.experiment_id is None and (not self.pending or self.pending[0].experiment_id is None):
+                self._asked(now)
                 return ResolveExperiment(is_needed=bool(self.pending))
             self._begin_batch(now)
         action = self._batch.next() if self._batch else None
         if action is None:
             self._finish_batch()
+        self._asked(now if action else None)
         return action
 
     def _begin_batch(self, now: float) -> None:
@@ -121,8 +128,9 @@ class Destination:
         self._batch = Batch(target or str(self.experiment_id), traces, self.sink, self._ledger, self._passed)
 
     def _finish_batch(self) -> None:
-        if self._batch:
-            self._batch_size = min(MAX_SENT, self._batch_size * 2)
+        if self._batch is None:  # nothing was there to be sent, or not yet: nothing is known of the server
+            return
+        self._batch_size = min(MAX_SENT, self._batch_size * 2)
         self._batch = None
         self._forget_ended()
         if self.server.failures:
@@ -135,6 +143,7 @@ class Destination:
 
     def answered(self, action: Action, answer: Answer, now: float) -> None:
         """Take an answer; `SendInfos` has one for each trace, in their order."""
+        self._asked(now)
         if isinstance(action, ResolveExperiment):
             self._experiment_answered(action, answer, now)
         elif self._batch:
@@ -142,6 +151,7 @@ class Destination:
 
     def done(self, now: float) -> None:
         """No more answers come to the action."""
+        self._asked(None)
         if self._batch and (problem := self._batch.problem):
             self._batch_size = self._batch.next_size
             for trace in self._batch.suspects:
@@ -152,6 +162,7 @@ class Destination:
 
     def failed(self, error: Exception, now: float) -> None:
         """An action ended in an error that nobody expected."""
+        self._asked(None)
         self._back_off(RetryableError(f"sending failed ({type(error).__name__})"), now)
 
     def give_up(self, now: float) -> None:
@@ -163,6 +174,31 @@ class Destination:
         for trace in self.pending:
             if trace.source:
                 trace.source.release()
+
+    # --- while a call is under way ---
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether the server has failed, or does not answer: what is pending has to be small, and is spooled."""
+        return self.server.failures > 0 or self._is_stuck
+
+    def look(self, now: float) -> bool:
+        """See whether traces are to be spooled although a call is under way: they may be all that a crash leaves."""
+        if self._asked_at is None or self._spooling is None:
+            return False
+        if not self._is_stuck and now - self._asked_at >= STUCK:
+            self._is_stuck = True
+            if not self.server.failures:
+                logger.warning("traces are spooled meanwhile: %s does not answer", printable(self.uri))
+        return self.is_in_trouble and now >= self._spool_at
+
+    def rescue(self, now: float) -> None:
+        """Spool what is pending, in the middle of a call; its answer counts for nothing that is spooled by then."""
+        self._spool_at = now + SPOOL_EVERY
+        self._spool(now, suspects_stay=True)
+
+    def _asked(self, at: float | None) -> None:
+        self._asked_at, self._is_stuck = at, False
 
     def _experiment_answered(self, action: ResolveExperiment, answer: Answer, now: float) -> None:
         if answer is None:

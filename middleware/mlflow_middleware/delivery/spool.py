@@ -20,9 +20,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+from mlflow_middleware.delivery.disk import at_once
 from mlflow_middleware.delivery.encoded import EncodedTrace
 
 try:
@@ -65,7 +66,12 @@ class SpoolFile:
         traces: What it holds.
         is_own: Whether this process wrote it.
         finished: Trace ids that came to their end already, before it was let go; taken up here and added to.
+
+    Attributes:
+        run: Does what may take time.
     """
+
+    run: Callable[[Callable[[], object]], None]
 
     def __init__(self, path: Path, traces: list[EncodedTrace], is_own: bool, finished: set[tuple[str, bool]]) -> None:
         self.path = path
@@ -75,6 +81,7 @@ class SpoolFile:
         self.traces = traces
         self._descriptor = -1
         self._left = len(traces)
+        self.run = at_once
         for trace in traces:
             trace.source = self
 
@@ -90,7 +97,11 @@ class SpoolFile:
         self._left -= 1
         self._finished.add((trace.trace_id, trace.supplement))
         if self._left <= 0:
-            self.remove()
+            self.run(self.remove)
+
+    def let_go(self) -> None:
+        """Leave the file to whoever takes it next."""
+        self.run(self.release)
 
     def remove(self) -> None:
         """Nothing of it is left to do."""
@@ -104,7 +115,7 @@ class SpoolFile:
             self.path.unlink()
 
     def release(self) -> None:
-        """Leave the file to whoever takes it next."""
+        """Let go of it here and now: in a forked child, where its lock would outlive its owner."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -125,15 +136,21 @@ class Spool:
         self._finished: dict[str, set[tuple[str, bool]]] = {}
         self._written: set[str] = set()
 
-    def write(self, traces: Sequence[EncodedTrace]) -> None:
+    def write(self, traces: Sequence[EncodedTrace]) -> str:
         """Write traces of one experiment to a file of their own.
+
+        Returns:
+            Its name.
 
         Raises:
             SpoolFull: There is no room left.
             SpoolProblem: The directory cannot be written.
         """
-        data = b"".join(_with_info(trace) for trace in traces)
-        experiment = traces[0].experiment_id or _FROM_ENVIRONMENT
+        return self.write_encoded(encoded(traces), traces[0].experiment_id)
+
+    def write_encoded(self, data: bytes, experiment_id: str | None) -> str:
+        """As `write`, of what `encoded` has made of the traces."""
+        experiment = experiment_id or _FROM_ENVIRONMENT
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.experiment-{experiment}.otlp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -143,6 +160,11 @@ class Spool:
             self._written.add(name)
         except OSError as error:
             raise SpoolProblem(f"the spool {self.directory} cannot be written ({error})") from error
+        return name
+
+    def finished(self, name: str, trace: EncodedTrace) -> None:
+        """Note that a trace in a file has come to its end by another way."""
+        self._finished.setdefault(name, set()).add((trace.trace_id, trace.supplement))
 
     def check(self) -> None:
         """See whether something can be written, and leave nothing behind.
@@ -254,6 +276,11 @@ class Spool:
         if path.name not in self._told:
             self._told.add(path.name)
             logger.warning("spool: %s %s", path, what)
+
+
+def encoded(traces: Sequence[EncodedTrace]) -> bytes:
+    """Traces as they stand in a file."""
+    return b"".join(map(_with_info, traces))
 
 
 def _with_info(trace: EncodedTrace) -> bytes:
