@@ -36,6 +36,7 @@ class FaultyServer(ThreadingHTTPServer):
         fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
         version: What it answers when it is asked for its version; None for the real one.
         ahead: Seconds that its clock is ahead.
+        host: The ``Host`` that it passes on; by default that of its target.
         failed: How many requests failed on purpose.
     """
 
@@ -50,6 +51,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.fail_over = b""
         self.version: str | None = None
         self.ahead = 0.0
+        self.host = ""
         self.failed = 0
         self.released = threading.Event()
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
@@ -138,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self, body: bytes) -> None:
         headers = {key: value for key, value in self.headers.items() if key.lower() not in {"host", "connection"}}
+        if self.server.host:
+            headers["Host"] = self.server.host
         reply = requests.request(self.command, self.server.target + self.path, data=body, headers=headers, timeout=60)
         kept = {key: value for key, value in reply.headers.items() if key.lower() not in HOP_BY_HOP}
         self._answer(reply.status_code, kept, reply.content)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import faulty
 from tests.hostile.disks import NAME
 from tests.hostile.servers import SCRIPTS, serving
 from tests.servers import MLflowServer, eventually, spooled
@@ -54,3 +55,17 @@ def test_neither_delivery_nor_an_exit_waits_for_a_pipe_in_the_spool(server: MLfl
         eventually(lambda: NAME in running.log(), "its name in the log")
         assert running.end() == 0
     assert [each.name for each in spool.iterdir()] == [NAME]
+
+
+@pytest.mark.once
+def test_a_server_that_refuses_its_host_name_is_told_so(server: MLflowServer, tmp_path: Path) -> None:
+    """The log names the server's option; the traces wait, and are stored once it takes the name."""
+    name = uuid.uuid4().hex
+    with faulty(server.uri) as proxy:
+        proxy.host = "mlflow:5000"
+        with burst(tmp_path, 5, **to(proxy.uri, name)) as running:
+            eventually(lambda: "--allowed-hosts" in running.log(), "the server's option in the log")
+            assert running.stats()["waiting"] == 5
+            assert "EDIT" not in running.log()
+            proxy.host = ""
+            eventually(lambda: running.stats()["delivered"] == 5, "5 delivered")
