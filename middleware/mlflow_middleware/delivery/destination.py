@@ -66,6 +66,7 @@ class Destination:
         self._batch: Batch | None = None
         self._batch_size = 1
         self._passed = Passed()
+        self._is_provisional = False
         self._asked_at: float | None = None
         self._is_stuck = False
 
@@ -104,7 +105,7 @@ class Destination:
             if due is None or due > now:
                 return None
             self._forget_ended()
-            if self.experiment_id is None and (not self.pending or self.pending[0].experiment_id is None):
+            if self._has_to_resolve():
                 self._asked(now)
                 return ResolveExperiment(is_needed=bool(self.pending))
             self._begin_batch(now)
@@ -113,6 +114,12 @@ class Destination:
             self._finish_batch()
         self._asked(now if action else None)
         return action
+
+    def _has_to_resolve(self) -> bool:
+        """Whether the experiment that the environment names is not known, or only the one that the app has chosen."""
+        if not self.pending:
+            return self.experiment_id is None
+        return self.pending[0].experiment_id is None and (self.experiment_id is None or self._is_provisional)
 
     def _begin_batch(self, now: float) -> None:
         """Take the oldest traces, all of one experiment, and from the spool if it is time."""
@@ -202,7 +209,7 @@ class Destination:
 
     def _experiment_answered(self, action: ResolveExperiment, answer: Answer, now: float) -> None:
         if answer is None:
-            self.experiment_id = action.experiment_id
+            self.experiment_id, self._is_provisional = action.experiment_id, not action.is_needed
         elif isinstance(answer, ConnectionProblem) and action.is_needed:
             self._fail(answer, now)
         else:

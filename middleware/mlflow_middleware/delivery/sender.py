@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.actions import Action, perform
+from mlflow_middleware.delivery.actions import Action, ResolveExperiment, perform
 from mlflow_middleware.delivery.backoff import MIN_BACKOFF
 from mlflow_middleware.delivery.batch import PATIENCE
 from mlflow_middleware.delivery.destination import Destination
 from mlflow_middleware.delivery.disk import Disk, at_once
 from mlflow_middleware.delivery.encoder import Encoder
-from mlflow_middleware.delivery.experiment import resolve_experiment
+from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.rest import serves
@@ -143,7 +143,7 @@ class Sender:
         """Do the one thing that is most needed there; a whole batch is one."""
         try:
             while action := self._planned(destination):
-                for answer in perform(action, destination.sink, partial(resolve_experiment, destination.uri)):
+                for answer in perform(action, destination.sink, partial(_resolve, action, destination.uri)):
                     with self._lock:
                         destination.answered(action, answer, time.monotonic())
                 with self._lock:
@@ -188,3 +188,9 @@ class Sender:
             if spool:
                 self._run_on_disk(spool.tidy)
         return self._destinations[uri]
+
+
+def _resolve(action: Action, uri: str) -> str:
+    """Find the experiment of traces that name none, or of those to come."""
+    is_needed = isinstance(action, ResolveExperiment) and action.is_needed
+    return (resolve_first_experiment if is_needed else resolve_experiment)(uri)
