@@ -39,6 +39,8 @@ HEADERS: dict[str, list[tuple[bytes, bytes]]] = {
 }
 """Headers, by what is wrong with them."""
 
+FORM = "application/x-www-form-urlencoded"
+
 BRACKETS: dict[str, bytes] = {
     "empty-objects": b"[" + b",".join([b"{}"] * 21_000) + b"]",
     "empty-arrays": b"[" + b",".join([b"[]"] * 21_000) + b"]",
@@ -52,3 +54,6 @@ BRACKETS: dict[str, bytes] = {
     "in-a-field": b"a=[" + b"{}," * 21_000 + b"{}]",
 }
 """Bodies of at most 64 KiB that stand for as many objects as possible."""
+
+TYPES = {"in-lines": "application/x-ndjson", "in-events": "text/event-stream", "in-a-field": FORM}
+"""Their media types, if not JSON."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import gzip
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +13,13 @@ from mlflow.entities import Trace
 
 from mlflow_middleware import asgi, wsgi
 from mlflow_middleware.capture import MAX_ATTRIBUTE
+from mlflow_middleware.capture.garbage import few_collections
 from mlflow_middleware.exchange import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET, Exchange
-from tests.hostile.requests import HEADERS, Counted
+from mlflow_middleware.request_trace import RequestTrace
+from mlflow_middleware.settings import Settings
+from tests.hostile.requests import BRACKETS, HEADERS, TYPES, Counted
 from tests.messages import body, http, request, start
+from tests.unit.encoded import sent_traces
 from tests.unit.serving import Serving, root_of
 
 
@@ -99,3 +106,65 @@ async def test_a_client_address_is_bounded(traces: list[Trace]) -> None:
     await Serving(asgi.TraceMiddleware(app), scope, request()).end()
 
     assert len(root_of(traces[0]).attributes["client.address"]) == MAX_ATTRIBUTE
+
+
+# --- bodies ---
+
+
+@pytest.fixture
+def collections() -> Iterator[list[int]]:
+    """The generations of the garbage collections that begin meanwhile."""
+    seen: list[int] = []
+
+    def see(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(info["generation"])
+
+    gc.collect()
+    gc.callbacks.append(see)
+    yield seen
+    gc.callbacks.remove(see)
+
+
+def answered(body_of_request: bytes, content_type: str, *, content_encoding: str = "") -> None:
+    """A request whose body is echoed."""
+    headers = {"content-type": content_type, "content-encoding": content_encoding}
+    trace = RequestTrace.open(Exchange("POST", "/echo", headers), Settings())
+    trace.received(body_of_request)
+    trace.response_started(200, content_type, content_encoding)
+    trace.sent(body_of_request)
+    trace.last_byte()
+    trace.finish()
+
+
+@pytest.mark.parametrize("kind", BRACKETS)
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
+def test_a_burst_of_brackets_begins_no_garbage_collection(kind: str, is_packed: bool, collections: list[int]) -> None:
+    """Each would hold the app, all of whose objects are looked at; there is one now and then for ordinary requests."""
+    bodies = 10
+    content = gzip.compress(BRACKETS[kind]) if is_packed else BRACKETS[kind]
+    with sent_traces() as sent:
+        for _ in range(bodies):
+            answered(content, TYPES.get(kind, "application/json"), content_encoding="gzip" if is_packed else "")
+        del collections[:]
+
+    assert len(sent) == bodies
+    assert len(collections) <= 2 * bodies
+    assert 2 not in collections
+
+
+def test_what_the_app_says_of_its_collections_stays() -> None:
+    """Before, after, and also if it says so meanwhile."""
+    before = gc.get_threshold()
+    try:
+        with few_collections():
+            assert gc.get_threshold()[0] > before[0]
+        assert gc.get_threshold() == before
+        with few_collections():
+            gc.set_threshold(5_000)
+        assert gc.get_threshold()[0] == 5_000
+        gc.set_threshold(0)
+        with few_collections():
+            assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)
