@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Traces
 from tests.faults import faulty
 from tests.hostile.disks import NAME
 from tests.hostile.servers import SCRIPTS, serving
@@ -69,3 +70,28 @@ def test_a_server_that_refuses_its_host_name_is_told_so(server: MLflowServer, tm
             assert "EDIT" not in running.log()
             proxy.host = ""
             eventually(lambda: running.stats()["delivered"] == 5, "5 delivered")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("with_spool", [False, True], ids=["memory", "spool"])
+def test_a_trace_that_a_proxy_finds_too_large_is_stored_without_its_largest_parts(
+    server: MLflowServer, tmp_path: Path, with_spool: bool
+) -> None:
+    """It says what is missing, and so does the log, once; all others are whole."""
+    name = uuid.uuid4().hex
+    variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path / "spool")} if with_spool else {}
+    with faulty(server.uri) as proxy:
+        proxy.max_body = 1_000_000
+        with burst(tmp_path, 20, 7, **to(proxy.uri, name, LARGE="1500000", **variables)) as running:
+            eventually(lambda: running.stats()["delivered"] == 20, "20 delivered")
+            assert running.log().count("without its largest inputs") == 1
+    traces = Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 20)
+
+    found = {str(trace.info.client_request_id).rpartition("-")[2]: trace.data.spans for trace in traces}
+    root, child = found.pop("7")
+    assert "cut: 15000" in str(root.inputs)
+    assert root.attributes["mlflow_middleware.cut"] == "mlflow.spanInputs"
+    assert child.outputs == {"answer": "a" * 150_000}
+    assert {number: spans[0].inputs for number, spans in found.items()} == {
+        number: {"question": number} for number in found
+    }

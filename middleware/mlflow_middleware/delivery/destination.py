@@ -129,7 +129,9 @@ class Destination:
             return
         target = self.pending[0].experiment_id
         same = (trace for trace in self.pending if trace.experiment_id == target and not trace.ended)
-        traces = fitting(same, self._batch_size, MAX_BATCH_BYTES, lambda trace: trace.raw)
+        traces = fitting(
+            same, self._batch_size, min(MAX_BATCH_BYTES, self._passed.too_large - 1), lambda trace: trace.raw
+        )
         for trace in traces:
             trace.unpack()
         self._batch = Batch(target or str(self.experiment_id), traces, self.sink, self._ledger, self._passed)

@@ -62,6 +62,10 @@ class PermanentError(Exception):
     """The server will never take this."""
 
 
+class TooLarge(PermanentError):
+    """The server, or a proxy before it, does not take so much at once."""
+
+
 Outcome = RetryableError | PermanentError | None
 """What became of a trace; None when the server has it."""
 
@@ -103,7 +107,7 @@ def check(tracking_uri: str, response: Response | Answer) -> None:
         raise RetryableError(answer, ill=_NO_CONNECTION not in response.text)
     if status in (408, 429) or status >= 500:
         raise RetryableError(answer, retry_after(response), ill=status == 500)
-    raise PermanentError(answer)
+    raise (TooLarge if status == 413 else PermanentError)(answer)
 
 
 def mlflow_error(response: Response | Answer) -> dict[str, Any]:
