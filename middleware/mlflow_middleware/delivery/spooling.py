@@ -10,12 +10,16 @@ from itertools import groupby
 
 from mlflow_middleware.delivery.disk import at_once
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import MAX_BATCH
 from mlflow_middleware.delivery.spool import Spool, SpoolProblem, encoded
 
 SPOOL_LOOK = 5.0
 """Seconds between two looks for files of other processes in the spool, and between two attempts to write there."""
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""Bytes in one file, about, and at least one trace: all of a file is in memory while it is sent."""
 
 LOAD_LOOK = 0.05
 """Seconds until the first look for a file that is being loaded."""
@@ -123,8 +127,9 @@ class Spooling:
         """Have traces written, file by file."""
         for _, group in groupby(sorted(traces, key=_experiment_of), key=_experiment_of):
             batch = list(group)
-            for start in range(0, len(batch), MAX_BATCH):
-                part = batch[start : start + MAX_BATCH]
+            while batch:
+                part = fitting(batch, MAX_BATCH, MAX_FILE_BYTES, lambda trace: trace.raw)
+                batch = batch[len(part) :]
                 self._writing.update(part)
                 self._run(partial(self._write_part, part, now))
 
