@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ class FaultyServer(ThreadingHTTPServer):
         fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
         version: What it answers when it is asked for its version; None for the real one.
         ahead: Seconds that its clock is ahead.
+        max_body: Bytes of a request that it takes, as nginx does: with 413 for more, and a closed connection.
+        host: The ``Host`` that it passes on; by default that of its target.
         failed: How many requests failed on purpose.
     """
 
@@ -50,6 +53,8 @@ class FaultyServer(ThreadingHTTPServer):
         self.fail_over = b""
         self.version: str | None = None
         self.ahead = 0.0
+        self.host = ""
+        self.max_body = sys.maxsize
         self.failed = 0
         self.released = threading.Event()
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
@@ -86,7 +91,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        if length > self.server.max_body:
+            self.server.failed += 1
+            self._answer(413, {"Content-Type": "text/html"}, b"<html>413 Request Entity Too Large</html>")
+            self.close_connection = True
+            self.rfile.read(length)  # else the client would hear of a broken connection, not of this
+            return
+        body = self.rfile.read(length)
         poisonous = self.server.fail_over and self.server.fail_over in body
         mode = "500" if poisonous else self._mode()
         if self.path == "/version" and self.server.version:
@@ -138,6 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self, body: bytes) -> None:
         headers = {key: value for key, value in self.headers.items() if key.lower() not in {"host", "connection"}}
+        if self.server.host:
+            headers["Host"] = self.server.host
         reply = requests.request(self.command, self.server.target + self.path, data=body, headers=headers, timeout=60)
         kept = {key: value for key, value in reply.headers.items() if key.lower() not in HOP_BY_HOP}
         self._answer(reply.status_code, kept, reply.content)

@@ -333,6 +333,17 @@ def test_credentials_that_are_refused(server: MLflowServer, status: str, words: 
     assert "proxy" not in checked.says("credentials")
 
 
+@pytest.mark.parametrize("host", ["mlflow:5000", "tracking.example"])
+def test_a_host_name_that_the_server_refuses(server: MLflowServer, host: str) -> None:
+    """It is not the user's permission: the server's option is named."""
+    with faulty(server.uri) as stand_in:
+        stand_in.host = host
+        checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri)
+
+    assert checked.failed_at("credentials", "(403, invalid Host header)", "--allowed-hosts")
+    assert "EDIT" not in checked.printed
+
+
 def test_a_proxy_that_denies(server: MLflowServer) -> None:
     """It may be the proxy that says 403, and the server can be reached without it."""
     with faulty(server.uri) as stand_in:

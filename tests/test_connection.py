@@ -22,7 +22,7 @@ import requests
 from tests.apps.launch import running
 from tests.certificates import self_signed
 from tests.conftest import RunningApp, Traces
-from tests.servers import MLflowServer, clean_environment, eventually, free_port
+from tests.servers import ROOT, MLflowServer, clean_environment, eventually, free_port
 
 pytestmark = pytest.mark.xdist_group("connection")
 
@@ -292,6 +292,35 @@ def test_a_name_and_an_id_that_contradict_are_told(
             f"that experiment's id is {experiment_id}",
         )
         assert app.traces.search() == []
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", None])
+def test_a_trace_stays_in_the_experiment_that_was_in_force_when_it_began(
+    server: MLflowServer, experiment: str, variable: str | None
+) -> None:
+    """Also if the app chooses another one before it is sent; without a name it is the server's default."""
+    chosen, first = f"{experiment}-chosen", f"{experiment}-first"
+    values = {"MLFLOW_EXPERIMENT_NAME": first, "MLFLOW_EXPERIMENT_ID": create_experiment(server, first)}
+    named = {variable: values[variable]} if variable else {}
+    before = len(Traces(server.uri, "Default").search("tags.`mlflow.traceName` = 'earlier'"))
+
+    subprocess.run(
+        [sys.executable, "-m", "tests.apps.chosen_later", chosen],
+        env=clean_environment(MLFLOW_TRACKING_URI=server.uri, **named),
+        cwd=ROOT,
+        timeout=120,
+        check=True,
+    )
+
+    def names(experiment: str) -> list[str]:
+        return sorted(str(trace.info.tags["mlflow.traceName"]) for trace in Traces(server.uri, experiment).search())
+
+    assert names(chosen) == ["later"]
+    if variable:
+        assert names(first) == ["earlier", "earlier, ended later"]
+    else:
+        assert len(Traces(server.uri, "Default").search("tags.`mlflow.traceName` = 'earlier'")) == before + 1
 
 
 # --- credentials ---

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from mlflow_middleware import delivery, mlflow_bridge, request_trace
-from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounded
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.asgi_response import observed
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
@@ -175,23 +176,38 @@ def flushing(send: ASGISendCallable) -> ASGISendCallable:
 
 def exchange_of(scope: Mapping[str, Any]) -> Exchange:
     """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name = _name(raw_name) if len(raw_name) <= _MAX_KNOWN else raw_name.decode("latin-1").lower()
-        value = raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    headers, held = bounded(_headers_of(scope["headers"]))
+    path, query_string = scope["path"][:MAX_TARGET], scope.get("query_string", b"")[:MAX_TARGET]
     server, client = scope.get("server"), scope.get("client")
     return Exchange(
         method=scope.get("method", "GET"),
-        path=scope["path"],
+        path=path,
         headers=headers,
-        query_string=scope.get("query_string", b"").decode("latin-1"),
+        query_string=query_string.decode("latin-1"),
         scheme=scope.get("scheme", "http"),
         http_version=scope.get("http_version", ""),
         server=(str(server[0]), server[1]) if server else None,
         client=str(client[0]) if client else "",
         request=scope,
+        held=held + len(path) + len(query_string),
     )
+
+
+def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The first headers; those that are repeated are joined once, when all are there."""
+    headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] | None = None
+    for raw_name, raw_value in islice(raw, MAX_HEADERS):
+        name = _name(raw_name) if len(raw_name) <= _MAX_KNOWN else raw_name.decode("latin-1").lower()
+        value = raw_value.decode("latin-1")
+        if name not in headers:
+            headers[name] = value
+        else:
+            repeated = {} if repeated is None else repeated
+            repeated.setdefault(name, [headers[name]]).append(value)
+    if repeated:
+        headers.update((name, ",".join(values)) for name, values in repeated.items())
+    return headers
 
 
 _MAX_KNOWN = 64

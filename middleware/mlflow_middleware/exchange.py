@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from mlflow_middleware.capture.body import Body
+
+MAX_HEADERS = 256
+"""Request headers that are looked at, the first ones; some servers pass on any number of them."""
+
+MAX_HEADER_BYTES = 64 * 1024
+"""Characters of request headers that are kept, names and values."""
+
+MAX_TARGET = 64 * 1024
+"""Characters of a path that are kept, and of a query string."""
+
+_HEADER_OVERHEAD = 200
+"""Bytes that the objects of one header take, about."""
 
 
 @dataclass(slots=True)
@@ -15,10 +28,11 @@ class Exchange:
 
     Attributes:
         method: The request method as sent, e.g. ``"POST"``.
-        path: The decoded path as the client sent it, mount prefix included.
+        path: The decoded path as the client sent it, mount prefix included; its first 65,536 characters.
         headers: Request headers: lower-case names, values as text decoded from latin-1
-            (what WSGI and Starlette give); repeated headers are joined with ``","``.
-        query_string: The query string, still percent-encoded, without ``?``.
+            (what WSGI and Starlette give); repeated headers are joined with ``","``. The first 256, up to 65,536
+            characters of all of them.
+        query_string: The query string, still percent-encoded, without ``?``; its first 65,536 characters.
         scheme: ``"http"`` or ``"https"``.
         http_version: ``"1.0"``, ``"1.1"``, ``"2"`` ...; empty when the server does not tell.
         server: Host and port that the request was addressed to; the port is None when unknown.
@@ -36,6 +50,7 @@ class Exchange:
         outputs: What becomes its outputs.
         inputs_cut: Whether something of the request's body is missing in ``inputs``.
         outputs_cut: The same for ``outputs``.
+        held: Bytes, about, that the headers, the path and the query string take.
     """
 
     method: str
@@ -57,3 +72,23 @@ class Exchange:
     outputs: Any = None
     inputs_cut: bool = False
     outputs_cut: bool = False
+    held: int = 0
+
+
+def bounded(headers: dict[str, str]) -> tuple[dict[str, str], int]:
+    """Return the first headers, as far as they fit, and the bytes that they take, about."""
+    size = len("".join([*headers, *headers.values()]))  # the quickest way to count
+    if size > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
+        headers, size = _first(headers)
+    return headers, size + _HEADER_OVERHEAD * len(headers)
+
+
+def _first(headers: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """The first headers that fit; one that is too large is left out alone, so that it hides no other."""
+    kept: dict[str, str] = {}
+    size = 0
+    for name, value in islice(headers.items(), MAX_HEADERS):
+        if size + len(name) + len(value) <= MAX_HEADER_BYTES:
+            kept[name] = value
+            size += len(name) + len(value)
+    return kept, size

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import mlflow_bridge, request_trace
-from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks
 from mlflow_middleware.request.headers import join
@@ -143,21 +143,24 @@ def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: Reques
 def exchange_of(environ: WSGIEnvironment) -> Exchange:
     """https://peps.python.org/pep-3333/#environ-variables"""
     port = str(environ.get("SERVER_PORT", ""))
+    headers, held = bounded(environ_headers(environ))
+    path, query_string = _path(environ), environ.get("QUERY_STRING", "")[:MAX_TARGET]
     return Exchange(
         method=environ["REQUEST_METHOD"],
-        path=_path(environ),
-        headers=environ_headers(environ),
-        query_string=environ.get("QUERY_STRING", ""),
+        path=path,
+        headers=headers,
+        query_string=query_string,
         scheme=environ.get("wsgi.url_scheme", "http"),
         http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
         server=(environ.get("SERVER_NAME", ""), int(port) if port.isdecimal() else None),
         client=environ.get("REMOTE_ADDR", ""),
         request=environ,
+        held=held + len(path) + len(query_string),
     )
 
 
 def _path(environ: WSGIEnvironment) -> str:
-    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    path: str = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))[:MAX_TARGET]
     return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 

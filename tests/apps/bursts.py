@@ -2,7 +2,8 @@
 
     python -m tests.apps.bursts COUNT [POISON]
 
-COUNT traces are made at once; number POISON has what the server refuses. Each is called ``<PREFIX>-<number>``.
+COUNT traces are made at once; number POISON has what the server refuses: a session id that is too long, or inputs of as
+many characters as LARGE says. Each is called ``<PREFIX>-<number>``.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from mlflow_middleware.settings import Settings
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
 count = int(sys.argv[1])
 poison = int(sys.argv[2]) if len(sys.argv) > 2 else -1
+large = int(os.environ.get("LARGE", "0"))
 prefix = os.environ.get("PREFIX", "burst")
 delivery.start(Settings.load())
 
@@ -28,7 +30,12 @@ def make(number: int) -> None:
     with mlflow.start_span("burst") as span:
         request_id = f"{prefix}-{number}"
         mlflow.update_current_trace(client_request_id=request_id, tags={"client_request_id": request_id})
-        if number == poison:
+        span.set_inputs({"question": str(number)})
+        if number == poison and large:
+            span.set_inputs({"question": "q" * large})
+            with mlflow.start_span("child") as child:
+                child.set_outputs({"answer": "a" * (large // 10)})
+        elif number == poison:
             span.set_attribute("session.id", "x" * 300)
             print(f"poison {span.trace_id}", flush=True)
 

@@ -16,7 +16,7 @@ from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware.django import configuration
 from mlflow_middleware.django.responses import observe_response
 from mlflow_middleware.django.streaming import record_error, silence_stream
-from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.chunks import ReadBody
 from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
@@ -147,14 +147,17 @@ def exchange_of(request: HttpRequest) -> Exchange:
     """Describe a request as the rest of the middleware knows it."""
     meta = request.META
     port = str(meta.get("SERVER_PORT", ""))
+    headers, held = bounded(environ_headers(meta))
+    path, query_string = request.path[:MAX_TARGET], meta.get("QUERY_STRING", "")[:MAX_TARGET]
     return Exchange(
         method=request.method or "",
-        path=request.path,
-        headers=environ_headers(meta),
-        query_string=meta.get("QUERY_STRING", ""),
+        path=path,
+        headers=headers,
+        query_string=query_string,
         scheme=request.scheme or "http",
         http_version=meta.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
         server=(meta.get("SERVER_NAME", ""), int(port) if port.isdecimal() else None),
         client=meta.get("REMOTE_ADDR", "") or "",
         request=request,
+        held=held + len(path) + len(query_string),
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import partial
 
 from requests import HTTPError, RequestException
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.deadline import within
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.replies import (
     JSON,
@@ -21,6 +23,9 @@ from mlflow_middleware.delivery.replies import (
     retry_after,
 )
 from mlflow_middleware.delivery.rest import printable, root_cause
+
+UPLOAD_TIMEOUT = 2 * REQUEST_TIMEOUT
+"""Seconds that the upload of a trace's spans may take: two requests, or what MLflow's own client makes of it."""
 
 _NOT_ITS_FAULT = (401, 403, 408, 429, 502, 503, 504)
 """Answers to an upload that say nothing against what was sent."""
@@ -59,7 +64,10 @@ class ArtifactServer:
         response = post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
         check(self._uri, response)
         try:
-            mlflow_bridge.upload_spans(self._uri, response.json(), trace.otlp, timeout=REQUEST_TIMEOUT)
+            within(
+                UPLOAD_TIMEOUT,
+                partial(mlflow_bridge.upload_spans, self._uri, response.json(), trace.otlp, timeout=REQUEST_TIMEOUT),
+            )
         except HTTPError as error:  # told without its text, which holds the signed address
             status = error.response.status_code
             raise RetryableError(
@@ -67,7 +75,7 @@ class ArtifactServer:
                 retry_after(error.response),
                 ill=status not in _NOT_ITS_FAULT,
             ) from error
-        except RequestException as error:
+        except (RequestException, TimeoutError) as error:
             raise RetryableError(
                 f"the storage of {printable(self._uri)} cannot be reached ({root_cause(error)})"
             ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +11,13 @@ from dataclasses import dataclass
 from mlflow_middleware.delivery.actions import Answer, DeleteInfo, SendInfos, SendSpans
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.ledger import Ledger
-from mlflow_middleware.delivery.replies import PermanentError, RetryableError
+from mlflow_middleware.delivery.replies import PermanentError, RetryableError, TooLarge
 from mlflow_middleware.delivery.sinks import Sink
 
 PATIENCE = 5
 """Failures of one trace, while others pass, after which it counts as refused."""
+
+logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 @dataclass(slots=True)
@@ -22,6 +26,8 @@ class Passed:
 
     infos: int = 0
     spans: int = 0
+    too_large: int = sys.maxsize  # bytes of spans that it did not take at once
+    is_cut_told: bool = False
 
 
 class Batch:
@@ -113,14 +119,30 @@ class Batch:
 
     def _spans_refused(self, traces: Sequence[EncodedTrace], error: PermanentError) -> None:
         """Halve the batch until the poisonous trace stands alone."""
+        if isinstance(error, TooLarge):
+            size = sum(len(trace.otlp) for trace in traces)
+            self._passed.too_large = min(size, self._passed.too_large)
         if len(traces) > 1:
             half = len(traces) // 2
             self._groups[0] = traces[half:]
             self._groups.appendleft(traces[:half])
+        elif isinstance(error, TooLarge) and traces[0].cut():
+            self._ledger.resize(traces[0])
+            self._tell_cut(traces[0], error)
         elif traces[0].supplement or traces[0].source:  # its info may have been there before
             self._ledger.refused(traces[0], error)
         else:
             self._refused = traces[0], error
+
+    def _tell_cut(self, trace: EncodedTrace, error: TooLarge) -> None:
+        if not self._passed.is_cut_told:
+            self._passed.is_cut_told = True
+            logger.warning(
+                "trace %s is too large for the server, or a proxy before it: it is sent without its largest inputs and "
+                "outputs, and so are others: %s",
+                trace.trace_id,
+                error,
+            )
 
     def _suspect(self, trace: EncodedTrace, problem: RetryableError) -> None:
         """The server failed over this trace alone: it is sent last from now on, and is refused in the end."""

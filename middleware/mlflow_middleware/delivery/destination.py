@@ -28,6 +28,9 @@ MAX_SENT = 64
 """Traces that are sent at a time: few enough that an exit in the middle leaves few half-sent, enough that their spans
 cost the server as little as in larger batches."""
 
+STUCK = 2.0
+"""Seconds without an answer after which traces are written to the spool while the call goes on."""
+
 SPOOL_EVERY = 1.0
 """Seconds between two files in the spool while the server is unreachable: what a crash can cost."""
 
@@ -63,6 +66,9 @@ class Destination:
         self._batch: Batch | None = None
         self._batch_size = 1
         self._passed = Passed()
+        self._is_provisional = False
+        self._asked_at: float | None = None
+        self._is_stuck = False
 
     # --- what to do, and when ---
 
@@ -99,13 +105,21 @@ class Destination:
             if due is None or due > now:
                 return None
             self._forget_ended()
-            if self.experiment_id is None and (not self.pending or self.pending[0].experiment_id is None):
+            if self._has_to_resolve():
+                self._asked(now)
                 return ResolveExperiment(is_needed=bool(self.pending))
             self._begin_batch(now)
         action = self._batch.next() if self._batch else None
         if action is None:
             self._finish_batch()
+        self._asked(now if action else None)
         return action
+
+    def _has_to_resolve(self) -> bool:
+        """Whether the experiment that the environment names is not known, or only the one that the app has chosen."""
+        if not self.pending:
+            return self.experiment_id is None
+        return self.pending[0].experiment_id is None and (self.experiment_id is None or self._is_provisional)
 
     def _begin_batch(self, now: float) -> None:
         """Take the oldest traces, all of one experiment, and from the spool if it is time."""
@@ -115,14 +129,17 @@ class Destination:
             return
         target = self.pending[0].experiment_id
         same = (trace for trace in self.pending if trace.experiment_id == target and not trace.ended)
-        traces = fitting(same, self._batch_size, MAX_BATCH_BYTES, lambda trace: trace.raw)
+        traces = fitting(
+            same, self._batch_size, min(MAX_BATCH_BYTES, self._passed.too_large - 1), lambda trace: trace.raw
+        )
         for trace in traces:
             trace.unpack()
         self._batch = Batch(target or str(self.experiment_id), traces, self.sink, self._ledger, self._passed)
 
     def _finish_batch(self) -> None:
-        if self._batch:
-            self._batch_size = min(MAX_SENT, self._batch_size * 2)
+        if self._batch is None:  # nothing was there to be sent, or not yet: nothing is known of the server
+            return
+        self._batch_size = min(MAX_SENT, self._batch_size * 2)
         self._batch = None
         self._forget_ended()
         if self.server.failures:
@@ -135,6 +152,7 @@ class Destination:
 
     def answered(self, action: Action, answer: Answer, now: float) -> None:
         """Take an answer; `SendInfos` has one for each trace, in their order."""
+        self._asked(now)
         if isinstance(action, ResolveExperiment):
             self._experiment_answered(action, answer, now)
         elif self._batch:
@@ -142,6 +160,7 @@ class Destination:
 
     def done(self, now: float) -> None:
         """No more answers come to the action."""
+        self._asked(None)
         if self._batch and (problem := self._batch.problem):
             self._batch_size = self._batch.next_size
             for trace in self._batch.suspects:
@@ -152,6 +171,7 @@ class Destination:
 
     def failed(self, error: Exception, now: float) -> None:
         """An action ended in an error that nobody expected."""
+        self._asked(None)
         self._back_off(RetryableError(f"sending failed ({type(error).__name__})"), now)
 
     def give_up(self, now: float) -> None:
@@ -164,9 +184,34 @@ class Destination:
             if trace.source:
                 trace.source.release()
 
+    # --- while a call is under way ---
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether the server has failed, or does not answer: what is pending has to be small, and is spooled."""
+        return self.server.failures > 0 or self._is_stuck
+
+    def look(self, now: float) -> bool:
+        """See whether traces are to be spooled although a call is under way: they may be all that a crash leaves."""
+        if self._asked_at is None or self._spooling is None:
+            return False
+        if not self._is_stuck and now - self._asked_at >= STUCK:
+            self._is_stuck = True
+            if not self.server.failures:
+                logger.warning("traces are spooled meanwhile: %s does not answer", printable(self.uri))
+        return self.is_in_trouble and now >= self._spool_at
+
+    def rescue(self, now: float) -> None:
+        """Spool what is pending, in the middle of a call; its answer counts for nothing that is spooled by then."""
+        self._spool_at = now + SPOOL_EVERY
+        self._spool(now, suspects_stay=True)
+
+    def _asked(self, at: float | None) -> None:
+        self._asked_at, self._is_stuck = at, False
+
     def _experiment_answered(self, action: ResolveExperiment, answer: Answer, now: float) -> None:
         if answer is None:
-            self.experiment_id = action.experiment_id
+            self.experiment_id, self._is_provisional = action.experiment_id, not action.is_needed
         elif isinstance(answer, ConnectionProblem) and action.is_needed:
             self._fail(answer, now)
         else:

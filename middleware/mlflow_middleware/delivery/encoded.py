@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mlflow_middleware.delivery.cutting import cut
+
 if TYPE_CHECKING:
     from mlflow_middleware.delivery.spool import SpoolFile
     from mlflow_middleware.mlflow_bridge import PendingTrace
@@ -93,6 +95,14 @@ class EncodedTrace:
         if self._packed:
             self.otlp, self.info = self.plain()
             self._packed = False
+
+    def cut(self) -> bool:
+        """Do without its largest inputs and outputs; False if that is all that it can do without."""
+        smaller = cut(self.otlp)
+        if smaller is not None:
+            self.otlp = smaller
+            self.raw = len(self.otlp) + len(self.info)
+        return smaller is not None
 
     def plain(self) -> tuple[bytes, bytes]:
         """Spans and info as they are sent, whether packed or not."""

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.rest import ConnectionProblem, ask, check_address, printable, serves
+from mlflow_middleware.delivery.rest import ConnectionProblem, NoAccess, ask, check_address, printable, serves
 
 DEFAULT_EXPERIMENT = "0"
 """The id of the experiment called Default, which every tracking server has."""
@@ -34,8 +34,43 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
     check_address(tracking_uri)
     if active := mlflow_bridge.client.active_experiment_id():
         return active
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    found = _of_environment(tracking_uri, create)
+    mlflow_bridge.client.set_active_experiment(found)
+    return found
+
+
+def resolve_first_experiment(tracking_uri: str) -> str:
+    """Find (or create) the experiment of traces that began before the app chose one: the environment's.
+
+    Raises:
+        ConnectionProblem: As for `resolve_experiment`; but if the environment names no experiment and there is none by
+            default, it is the one that was chosen since.
+    """
+    check_address(tracking_uri)
+    active = mlflow_bridge.client.active_experiment_id()
+    if active is None:
+        return resolve_experiment(tracking_uri)
+    try:
+        return _of_environment(tracking_uri, create=True)
+    except NoAccess:
+        raise
+    except ConnectionProblem:
+        if os.environ.get("MLFLOW_EXPERIMENT_NAME") or _experiment_id():
+            raise
+        return active
+
+
+def _experiment_id() -> str | None:
+    """The id that the environment names; ``mlflow.set_experiment()`` writes there, too, what it has chosen."""
+    named = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    return _ID_AT_START if named == mlflow_bridge.client.active_experiment_id() else named
+
+
+_ID_AT_START = os.environ.get("MLFLOW_EXPERIMENT_ID")
+
+
+def _of_environment(tracking_uri: str, create: bool) -> str:
+    name, experiment_id = os.environ.get("MLFLOW_EXPERIMENT_NAME"), _experiment_id()
     if name:
         found = _by_name(tracking_uri, name, create)
         if experiment_id and experiment_id != found:
@@ -52,7 +87,6 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
         )
     else:
         found = _by_id(tracking_uri, DEFAULT_EXPERIMENT)
-    mlflow_bridge.client.set_active_experiment(found)
     return found
 
 

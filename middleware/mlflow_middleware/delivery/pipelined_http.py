@@ -35,6 +35,9 @@ WAITED = 0.001
 SHARE, SHARE_OF_REST = 0.9, 1.1
 """How much of the time that answers take, by the last batch's pace, is slept at first, and for those that are left."""
 
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of one answer at most."""
+
 _BUFFER = 65536
 _MAX_HEAD = 65536
 _MAX_DIGITS = 12
@@ -73,7 +76,7 @@ class PipelinedConnection:
 
     Args:
         address: The server, and what it wants to see in each request.
-        timeout: Seconds to wait for a connection, and for each answer.
+        timeout: Seconds to wait for a connection, and for the whole of each answer.
 
     Attributes:
         depth: How many requests are sent ahead; 1 once the server turned out to answer one for each connection, or
@@ -186,7 +189,7 @@ class PipelinedConnection:
                 connection = http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._address.tls)
             connection.connect()
             self._socket = connection.sock
-            self._answers = _Answers(connection.sock)
+            self._answers = _Answers(connection.sock, self._timeout)
         return self._socket, self._answers
 
     def _head(self, path: str, headers: Mapping[str, str]) -> bytes:
@@ -207,31 +210,45 @@ class _Answers:
 
     Args:
         connection: The connection.
+        timeout: Seconds to wait for the whole of each.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, timeout: float) -> None:
         self._connection = connection
+        self._timeout = timeout
+        self._until = 0.0
         self._received = bytearray()
 
     def read(self) -> Answer:
         """Read one answer.
 
         Raises:
-            ConnectionError: The connection ended first.
+            ConnectionError: The connection ended first, or the answer is too large.
+            TimeoutError: It takes too long.
             Unreadable: It is not as plain as an MLflow server's.
         """
+        self._until = time.monotonic() + self._timeout
         while (end := self._received.find(b"\n\r\n")) < 0:
             if b"\n\n" in self._received or len(self._received) > _MAX_HEAD:
                 raise Unreadable("no HTTP/1.1 answer")
             self._receive("before an answer")
         status, headers, length = _parsed(self._taken(end))
         del self._received[: len(b"\n\r\n")]
+        if length > MAX_ANSWER:
+            raise ConnectionError(f"an answer of {length} bytes")
         while len(self._received) < length:
             self._receive("inside an answer")
         return Answer(status, headers, self._taken(length))
 
     def _receive(self, where: str) -> None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"timed out: no whole answer within {self._timeout:.0f} s")
+        if left < self._timeout / 2:  # else it is not worth two more calls of the system
+            self._connection.settimeout(left)
         chunk = self._connection.recv(_BUFFER)
+        if left < self._timeout / 2:
+            self._connection.settimeout(self._timeout)
         if not chunk:
             raise ConnectionError(f"the connection ended {where}")
         self._received += chunk

@@ -22,6 +22,9 @@ from mlflow_middleware.guard import report
 MAX_FLUSH = 60.0
 """Seconds that ``mlflow.flush_trace_async_logging()``, which has no time limit of its own, waits at most."""
 
+FOR_SPOOL = 1.0
+"""Seconds of an exit that are left to the spool, and a fifth at most."""
+
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
@@ -117,9 +120,10 @@ class Delivery:
             self._exit_by = exit_by = now + self._shutdown_timeout
         elif exit_by < now:
             return
-        if not self.flush(exit_by - now):
+        of_spool = min(FOR_SPOOL, (exit_by - now) / 5) if self._spool else 0.0
+        if not self.flush(max(0.0, exit_by - now - of_spool)):
             try:
-                self._sender.give_up()
+                self._sender.give_up(exit_by)
             except Exception as error:
                 report("an exit", error)
         self._exit_by = float("-inf")

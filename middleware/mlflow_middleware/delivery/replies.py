@@ -7,19 +7,27 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec
 
 from requests import Response
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.deadline import within
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.pipelined_http import Answer
-from mlflow_middleware.delivery.rest import printable, refused_credentials, root_cause
+from mlflow_middleware.delivery.rest import (
+    printable,
+    refused_credentials,
+    refused_host,
+    refuses_host,
+    root_cause,
+)
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 REQUEST_TIMEOUT = 30.0
-"""Seconds that the server may take to accept a connection, and then to answer."""
+"""Seconds that the server may take to accept a connection, and for all of an answer."""
 
 TRACES = "/api/3.0/mlflow/traces"
 JSON = {"Content-Type": "application/json"}
@@ -54,6 +62,10 @@ class PermanentError(Exception):
     """The server will never take this."""
 
 
+class TooLarge(PermanentError):
+    """The server, or a proxy before it, does not take so much at once."""
+
+
 Outcome = RetryableError | PermanentError | None
 """What became of a trace; None when the server has it."""
 
@@ -82,6 +94,8 @@ def check(tracking_uri: str, response: Response | Answer) -> None:
         return
     if status < 400 or (status in (404, 405) and not mlflow_error(response)):  # a proxy's words, or a login page
         raise RetryableError(f"{printable(tracking_uri)} does not answer like an MLflow server (status {status})")
+    if refuses_host(response):
+        raise RetryableError(refused_host(tracking_uri, status))
     if status in (401, 403):
         raise RetryableError(refused_credentials(printable(tracking_uri), status))
     answer = (
@@ -93,7 +107,7 @@ def check(tracking_uri: str, response: Response | Answer) -> None:
         raise RetryableError(answer, ill=_NO_CONNECTION not in response.text)
     if status in (408, 429) or status >= 500:
         raise RetryableError(answer, retry_after(response), ill=status == 500)
-    raise PermanentError(answer)
+    raise (TooLarge if status == 413 else PermanentError)(answer)
 
 
 def mlflow_error(response: Response | Answer) -> dict[str, Any]:
@@ -120,7 +134,10 @@ def add_attachments_and_prompts(tracking_uri: str, reply: Response | Answer, tra
     """Add attachments and prompts to a stored trace; a server that refuses them has the trace all the same."""
     try:
         if trace.attachments:
-            mlflow_bridge.upload_attachments(tracking_uri, reply.json(), trace.attachments)
+            within(
+                REQUEST_TIMEOUT,
+                partial(mlflow_bridge.upload_attachments, tracking_uri, reply.json(), trace.attachments),
+            )
         if trace.prompts:
             versions = [{"name": name, "version": version} for name, version in trace.prompts]
             body = json.dumps({"trace_id": trace.trace_id, "prompt_versions": versions}).encode()

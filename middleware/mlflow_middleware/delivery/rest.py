@@ -9,10 +9,13 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from requests import Response
+
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery.pipelined_http import Answer
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds that one request to the tracking server may take to connect, and then to answer."""
+"""Seconds that one request to the tracking server may take, all of its answer included."""
 
 
 class ConnectionProblem(Exception):
@@ -86,7 +89,7 @@ def ask(
         tracking_uri: The server.
         method: The HTTP method.
         path: The path below the tracking URI.
-        timeout: Seconds to wait for a connection, and for each read.
+        timeout: Seconds to wait for the whole answer.
         kwargs: ``json`` or ``params``.
 
     Returns:
@@ -102,6 +105,8 @@ def ask(
         raise ConnectionProblem(str(error)) from error
     except Exception as error:
         raise NoAccess(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
+    if refuses_host(response):
+        raise NoAccess(refused_host(tracking_uri, response.status_code))
     if response.status_code in (401, 403):
         kind = Denied if response.status_code == 403 else NoAccess
         raise kind(refused_credentials(shown, response.status_code))
@@ -115,6 +120,22 @@ def ask(
             f"(status {response.status_code}); is the address complete?"
         )
     return response.status_code, answer
+
+
+def refuses_host(response: Response | Answer) -> bool:
+    """Whether a server refuses the ``Host`` that it was asked for: MLflow 3.5 and newer (403), Starlette (400)."""
+    return response.status_code in (400, 403) and b"invalid host header" in response.content[:200].lower()
+
+
+def refused_host(tracking_uri: str, status: int) -> str:
+    """The sentence for a ``Host`` that is refused."""
+    host = tracking_uri.partition("://")[2].rpartition("@")[2].partition("/")[0]
+    return (
+        f"MLFLOW_TRACKING_URI={printable(tracking_uri)} refuses the host name that it is asked for ({status}, invalid "
+        "Host header): MLflow 3.5 and newer answer only under names that they are told; start the server with "
+        f'--allowed-hosts "{host},localhost:*" (or MLFLOW_SERVER_ALLOWED_HOSTS), or, if a proxy before it passes '
+        "another name, with that one: the server's log has it"
+    )
 
 
 def refused_credentials(shown_uri: str, status: int) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import partial
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.actions import Action, perform
+from mlflow_middleware.delivery.actions import Action, ResolveExperiment, perform
 from mlflow_middleware.delivery.backoff import MIN_BACKOFF
 from mlflow_middleware.delivery.batch import PATIENCE
 from mlflow_middleware.delivery.destination import Destination
+from mlflow_middleware.delivery.disk import Disk, at_once
 from mlflow_middleware.delivery.encoder import Encoder
-from mlflow_middleware.delivery.experiment import resolve_experiment
+from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.rest import serves
@@ -59,6 +60,8 @@ class Sender:
         self._encoder = Encoder(self._ledger)
         self._destinations: dict[str, Destination] = {}
         self._flushes = 0
+        self._disk = Disk(self._look)
+        self._run_on_disk = self._disk.run
         self._lock = threading.RLock()  # a signal's handler may exit while this thread is in here
 
     def run(self) -> None:
@@ -82,12 +85,13 @@ class Sender:
         while self._queue.pending and time.monotonic() < deadline:
             self._round(min(SHORT_PAUSE, self._pause() or SHORT_PAUSE))
 
-    def give_up(self) -> None:
-        """At the end of the process: write to the spool what is left, as far as it takes it."""
+    def give_up(self, deadline: float = 0.0) -> None:
+        """At the end of the process: write to the spool what is left, as far as it takes it by then, or soon after."""
         with self._lock:
             self._take(everything=True)
             for destination in self._destinations.values():
                 destination.give_up(time.monotonic())
+        self._disk.wait(max(deadline, time.monotonic()))
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's spool files."""
@@ -106,6 +110,7 @@ class Sender:
         Returns:
             What is wrong if the server does not take it; empty if all was sent that nobody else is sending.
         """
+        self._run_on_disk = at_once  # this thread has nothing else to do
         destination = self._destination(uri)
         while destination.server.failures + destination.experiment.failures < PATIENCE:
             self._round(min(SHORT_PAUSE, self._pause() or 0.0))
@@ -138,7 +143,7 @@ class Sender:
         """Do the one thing that is most needed there; a whole batch is one."""
         try:
             while action := self._planned(destination):
-                for answer in perform(action, destination.sink, partial(resolve_experiment, destination.uri)):
+                for answer in perform(action, destination.sink, partial(_resolve, action, destination.uri)):
                     with self._lock:
                         destination.answered(action, answer, time.monotonic())
                 with self._lock:
@@ -153,6 +158,15 @@ class Sender:
     def _planned(self, destination: Destination) -> Action | None:
         with self._lock:
             return destination.plan(time.monotonic())
+
+    def _look(self) -> None:
+        """Spool what is pending while this thread's own call goes on, where the server does not answer."""
+        with self._lock:
+            troubled = [each for each in self._destinations.values() if each.look(time.monotonic())]
+            if troubled:
+                self._take()
+            for destination in troubled:
+                destination.rescue(time.monotonic())
 
     def _pause(self) -> float | None:
         """Seconds until something is to be done; None when nothing but a new trace matters."""
@@ -169,8 +183,14 @@ class Sender:
     def _destination(self, uri: str) -> Destination:
         if uri not in self._destinations:
             spool = None if self._destinations else self._spool  # its files do not say for which server they are
-            spooling = Spooling(spool, self._ledger) if spool else None
+            spooling = Spooling(spool, self._ledger, self._run_on_disk, self._lock) if spool else None
             self._destinations[uri] = Destination(uri, sink_for(uri), self._ledger, spooling)
             if spool:
-                spool.tidy()
+                self._run_on_disk(spool.tidy)
         return self._destinations[uri]
+
+
+def _resolve(action: Action, uri: str) -> str:
+    """Find the experiment of traces that name none, or of those to come."""
+    is_needed = isinstance(action, ResolveExperiment) and action.is_needed
+    return (resolve_first_experiment if is_needed else resolve_experiment)(uri)

@@ -5,7 +5,8 @@ Each file is one plain OTLP request (protobuf, ``ExportTraceServiceRequest``), n
 does not carry, a trace's info, stands beside its spans as the resource attribute ``mlflow_middleware.trace_info``.
 
 Several processes may share the directory: whoever sends a file holds a lock on it, which ends with the process.
-Directory and files are for their owner only.
+Directory and files are for their owner only. What is not named so is somebody else's and is never touched; nor is what
+only bears such a name: a link, a pipe, a file of another user, or that anybody may write to.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import json
 import logging
 import os
 import re
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+from mlflow_middleware.delivery.disk import at_once
 from mlflow_middleware.delivery.encoded import EncodedTrace
 
 try:
@@ -35,7 +38,8 @@ SET_ASIDE = "set-aside"
 """The folder inside the spool for files that cannot be read."""
 
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9]{6}\.experiment-(?P<experiment>[A-Za-z0-9_-]+)\.otlp")
-_UNFINISHED = re.compile(r"\.[0-9]{20}-(?P<pid>[0-9]+)-[0-9]{6}\..*")
+_UNFINISHED = re.compile(r"\.[0-9]{20}-(?P<pid>[0-9]+)-[0-9]{6}\.(experiment-[A-Za-z0-9_-]+\.otlp|check)")
+_SAFELY = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FROM_ENVIRONMENT = "of-environment"
 _numbers = itertools.count()
 
@@ -50,46 +54,68 @@ class SpoolFull(SpoolProblem):
     """It holds all that it may; what is sent makes room again."""
 
 
+class _NotOurs(Exception):
+    """Why something with the name of a file of the spool is left alone."""
+
+
 class SpoolFile:
     """A file of the spool that this process has locked and read.
 
     Args:
         path: The file.
-        descriptor: Its open, locked descriptor; -1 where there are no locks.
         traces: What it holds.
         is_own: Whether this process wrote it.
         finished: Trace ids that came to their end already, before it was let go; taken up here and added to.
+
+    Attributes:
+        run: Does what may take time.
     """
 
-    def __init__(
-        self, path: Path, descriptor: int, traces: list[EncodedTrace], is_own: bool, finished: set[tuple[str, bool]]
-    ) -> None:
+    run: Callable[[Callable[[], object]], None]
+
+    def __init__(self, path: Path, traces: list[EncodedTrace], is_own: bool, finished: set[tuple[str, bool]]) -> None:
         self.path = path
         self._finished = finished
         traces = [trace for trace in traces if (trace.trace_id, trace.supplement) not in finished]
         self.is_own = is_own
         self.traces = traces
-        self._descriptor = descriptor
+        self._descriptor = -1
         self._left = len(traces)
+        self.run = at_once
         for trace in traces:
             trace.source = self
+
+    def hold(self, descriptor: int) -> None:
+        """Keep its open, locked descriptor; where there are no locks, it is closed: an open file cannot be removed."""
+        if fcntl is None:
+            os.close(descriptor)  # type: ignore[unreachable]
+        else:
+            self._descriptor = descriptor
 
     def done(self, trace: EncodedTrace) -> None:
         """One of its traces has come to its end; with the last one the file is removed."""
         self._left -= 1
         self._finished.add((trace.trace_id, trace.supplement))
         if self._left <= 0:
-            self.remove()
+            self.run(self.remove)
+
+    def let_go(self) -> None:
+        """Leave the file to whoever takes it next."""
+        self.run(self.release)
 
     def remove(self) -> None:
         """Nothing of it is left to do."""
+        self.unlink()
+        self.release()
+
+    def unlink(self) -> None:
+        """Remove the file, but keep its descriptor."""
         self._finished.clear()
         with contextlib.suppress(OSError):
             self.path.unlink()
-        self.release()
 
     def release(self) -> None:
-        """Leave the file to whoever takes it next."""
+        """Let go of it here and now: in a forked child, where its lock would outlive its owner."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -110,15 +136,21 @@ class Spool:
         self._finished: dict[str, set[tuple[str, bool]]] = {}
         self._written: set[str] = set()
 
-    def write(self, traces: Sequence[EncodedTrace]) -> None:
+    def write(self, traces: Sequence[EncodedTrace]) -> str:
         """Write traces of one experiment to a file of their own.
+
+        Returns:
+            Its name.
 
         Raises:
             SpoolFull: There is no room left.
             SpoolProblem: The directory cannot be written.
         """
-        data = b"".join(_with_info(trace) for trace in traces)
-        experiment = traces[0].experiment_id or _FROM_ENVIRONMENT
+        return self.write_encoded(encoded(traces), traces[0].experiment_id)
+
+    def write_encoded(self, data: bytes, experiment_id: str | None) -> str:
+        """As `write`, of what `encoded` has made of the traces."""
+        experiment = experiment_id or _FROM_ENVIRONMENT
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.experiment-{experiment}.otlp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -128,6 +160,11 @@ class Spool:
             self._written.add(name)
         except OSError as error:
             raise SpoolProblem(f"the spool {self.directory} cannot be written ({error})") from error
+        return name
+
+    def finished(self, name: str, trace: EncodedTrace) -> None:
+        """Note that a trace in a file has come to its end by another way."""
+        self._finished.setdefault(name, set()).add((trace.trace_id, trace.supplement))
 
     def check(self) -> None:
         """See whether something can be written, and leave nothing behind.
@@ -159,39 +196,54 @@ class Spool:
         total = 0
         for path in self.files():
             with contextlib.suppress(Exception):
-                total += len(_read(path))
+                descriptor = _opened(path, self._owners())
+                try:
+                    total += len(_read(path.name, descriptor, self._max_bytes))
+                finally:
+                    os.close(descriptor)
         return total
 
     def claim(self) -> SpoolFile | None:
         """Lock and read the oldest file that nobody else has; None when there is none."""
+        owners = self._owners()
         for path in self.files():
-            descriptor = _lock(path)
-            if descriptor is None:
-                continue
             try:
-                finished = self._finished.setdefault(path.name, set())
-                file = SpoolFile(path, descriptor, _read(path), path.name in self._written, finished)
-                if file.traces:
-                    return file
-                file.remove()
+                descriptor = _opened(path, owners)
+            except _NotOurs as reason:
+                self._tell(path, f"{reason}; it is left alone")
                 continue
-            except OSError as error:
-                self._tell(path, f"cannot be opened ({error})")
-            except Exception as error:  # whatever a foreign or damaged file makes of our reading
-                self._set_aside(path, f"cannot be read ({error})")
-            if descriptor >= 0:
-                os.close(descriptor)
+            except OSError:  # gone, or not to be opened by this user
+                continue
+            file = self._taken(path, descriptor) if _is_locked(path, descriptor) else None
+            if file:
+                return file
+            os.close(descriptor)
         return None
 
+    def _taken(self, path: Path, descriptor: int) -> SpoolFile | None:
+        """A file that this process has locked, read; None if it is empty by now, or cannot be read."""
+        try:
+            traces = _read(path.name, descriptor, self._max_bytes)
+        except OSError as error:
+            self._tell(path, f"cannot be read ({error})")
+            return None
+        except Exception as error:  # whatever a damaged file makes of our reading
+            self._set_aside(path, f"cannot be read ({error})")
+            return None
+        file = SpoolFile(path, traces, path.name in self._written, self._finished.setdefault(path.name, set()))
+        if not file.traces:
+            file.unlink()
+            return None
+        file.hold(descriptor)
+        return file
+
     def tidy(self) -> None:
-        """Set aside what a dead process left half-written, and name what does not belong here."""
+        """Set aside what a dead process left half-written."""
         with contextlib.suppress(OSError):
             for path in sorted(self.directory.iterdir()):
                 unfinished = _UNFINISHED.fullmatch(path.name)
-                if unfinished and not _is_alive(int(unfinished["pid"])):
+                if unfinished and not _is_alive(int(unfinished["pid"])) and _is_file(path):
                     self._set_aside(path, "is half-written")
-                elif path.is_file() and not unfinished and not _NAME.fullmatch(path.name):
-                    self._set_aside(path, "is no file of the spool")
 
     def files(self) -> Iterator[Path]:
         """The waiting files, oldest first."""
@@ -201,21 +253,34 @@ class Spool:
             return iter(())
         return (self.directory / name for name in names)
 
+    def _owners(self) -> frozenset[int]:
+        """Whose files are taken: this user's, and those of whoever the directory belongs to."""
+        with contextlib.suppress(OSError):
+            return frozenset((_user(), self.directory.stat().st_uid))
+        return frozenset((_user(),))
+
     def _bytes(self) -> int:
         with os.scandir(self.directory) as entries:
-            return sum(entry.stat().st_size for entry in entries if entry.is_file())
+            ours = [each for each in entries if _NAME.fullmatch(each.name) or _UNFINISHED.fullmatch(each.name)]
+        return sum(each.stat(follow_symlinks=False).st_size for each in ours if each.is_file(follow_symlinks=False))
 
     def _set_aside(self, path: Path, why: str) -> None:
         aside = self.directory / SET_ASIDE
         with contextlib.suppress(OSError):
             aside.mkdir(exist_ok=True, mode=0o700)
-            path.rename(aside / path.name)
+            if not aside.is_symlink():  # else somebody else would get it
+                path.rename(aside / path.name)
         self._tell(path, f"{why}; it is set aside in {aside}")
 
     def _tell(self, path: Path, what: str) -> None:
         if path.name not in self._told:
             self._told.add(path.name)
             logger.warning("spool: %s %s", path, what)
+
+
+def encoded(traces: Sequence[EncodedTrace]) -> bytes:
+    """Traces as they stand in a file."""
+    return b"".join(map(_with_info, traces))
 
 
 def _with_info(trace: EncodedTrace) -> bytes:
@@ -239,17 +304,20 @@ def _with_info(trace: EncodedTrace) -> bytes:
     return bytes(request.SerializeToString())
 
 
-def _read(path: Path) -> list[EncodedTrace]:
-    """The traces of a file.
+def _read(name: str, descriptor: int, max_bytes: int) -> list[EncodedTrace]:
+    """The traces of an open file.
 
     Raises:
         Exception: It is not one of ours, or not whole.
     """
     from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest
 
-    match = _NAME.fullmatch(path.name)
+    match = _NAME.fullmatch(name)
     experiment = match["experiment"] if match else _FROM_ENVIRONMENT
-    request = ExportTraceServiceRequest.FromString(path.read_bytes())
+    if (size := os.fstat(descriptor).st_size) > max_bytes:
+        raise ValueError(f"it has {size} bytes, more than all of the spool may")
+    with open(descriptor, "rb", closefd=False) as file:
+        request = ExportTraceServiceRequest.FromString(file.read(size))
     traces = []
     for resource in request.resource_spans:
         infos = [each for each in resource.resource.attributes if each.key == INFO_ATTRIBUTE]
@@ -289,22 +357,55 @@ def _write_whole(unfinished: Path, final: Path, data: bytes) -> None:
         raise
 
 
-def _lock(path: Path) -> int | None:
-    """A locked descriptor of a file that is still there; None when somebody else has it."""
-    if fcntl is None:
-        return -1  # type: ignore[unreachable]
+def _opened(path: Path, owners: Collection[int]) -> int:
+    """An open descriptor of a file of the spool. To open it never waits, whatever it turns out to be.
+
+    Args:
+        path: The file.
+        owners: Whose files are taken.
+
+    Raises:
+        OSError: It cannot be opened.
+        _NotOurs: It is nothing that the spool has written.
+    """
+    _check(os.lstat(path), owners)  # to open a device may do something, too
+    descriptor = os.open(path, _SAFELY | getattr(os, "O_BINARY", 0))
     try:
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-    except OSError:
-        return None
+        _check(os.fstat(descriptor), owners)
+    except _NotOurs:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check(found: os.stat_result, owners: Collection[int]) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _NotOurs("is no regular file")
+    if found.st_uid not in owners:
+        raise _NotOurs(f"belongs to another user ({found.st_uid})")
+    if os.name == "posix" and found.st_mode & stat.S_IWOTH:  # not of the group: Kubernetes lets that write (fsGroup)
+        raise _NotOurs("may be written by anybody")
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def _is_file(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    return False
+
+
+def _is_locked(path: Path, descriptor: int) -> bool:
+    """Lock an open file, unless somebody else has it, or it is not there any more."""
+    if fcntl is None:
+        return True  # type: ignore[unreachable]
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_ino == path.stat().st_ino:
-            return descriptor
+        return os.fstat(descriptor).st_ino == os.lstat(path).st_ino
     except OSError:
-        pass
-    os.close(descriptor)
-    return None
+        return False
 
 
 def _is_alive(pid: int) -> bool:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import groupby
 
+from mlflow_middleware.delivery.disk import at_once
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import MAX_BATCH
-from mlflow_middleware.delivery.spool import Spool, SpoolProblem
+from mlflow_middleware.delivery.spool import Spool, SpoolProblem, encoded
 
 SPOOL_LOOK = 5.0
 """Seconds between two looks for files of other processes in the spool, and between two attempts to write there."""
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""Bytes in one file, about, and at least one trace: all of a file is in memory while it is sent."""
+
+LOAD_LOOK = 0.05
+"""Seconds until the first look for a file that is being loaded."""
 
 MAX_FROM_SPOOL = 1024
 """Traces that may wait in memory when another file is loaded from the spool."""
@@ -29,32 +39,61 @@ class Spooling:
     Args:
         spool: The directory.
         ledger: Counts what is spooled.
+        run: Does what may take time: the disk may stall.
+        lock: Held by whoever calls this, and here while the state changes.
 
     Attributes:
         look_at: When to look for files next.
     """
 
-    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        ledger: Ledger,
+        run: Callable[[Callable[[], object]], None] = at_once,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
         self._spool = spool
         self._ledger = ledger
+        self._run = run
+        self._lock = lock or nullcontext()
         self.look_at = 0.0
+        self._is_loading = False
+        self._load_pause = LOAD_LOOK
+        self._loaded: list[EncodedTrace] = []
+        self._writing: set[EncodedTrace] = set()
         self._write_at = float("-inf")
         self._logged_at = float("-inf")
 
     def load(self, pending: int, now: float) -> list[EncodedTrace]:
-        """Load the oldest file, if it is time and there is room for its traces.
+        """Load the oldest file, if it is time and there is room for its traces; they may come with a later call.
 
         Args:
             pending: Traces in memory.
             now: The time.
         """
-        if now < self.look_at or pending >= MAX_FROM_SPOOL:
+        if not self._loaded and (now < self.look_at or pending >= MAX_FROM_SPOOL):
             return []
-        file = self._spool.claim()
-        if file is None:
-            self.look_at = now + SPOOL_LOOK
-            return []
-        return file.traces
+        if not (self._loaded or self._is_loading):
+            self._is_loading, self._load_pause = True, LOAD_LOOK
+            self._run(partial(self._load, now))
+        if self._is_loading:
+            self.look_at = now + self._load_pause
+            self._load_pause = min(SPOOL_LOOK, 2 * self._load_pause)
+        loaded, self._loaded = self._loaded, []
+        return loaded
+
+    def _load(self, now: float) -> None:
+        file = None
+        try:
+            file = self._spool.claim()
+        finally:
+            with self._lock:
+                self._is_loading = False
+                self.look_at = 0.0 if file else now + SPOOL_LOOK
+                if file:
+                    file.run = self._run
+                    self._loaded = file.traces
 
     def save(
         self, traces: Iterable[EncodedTrace], now: float, *, suspects_stay: bool, last: bool
@@ -69,7 +108,7 @@ class Spooling:
             last: Whether the process ends; then it is tried whatever happened before.
 
         Returns:
-            Those that stay in memory.
+            Those that stay in memory, some only until they are written.
         """
         pending = [trace for trace in traces if not trace.ended]
         loaded = [trace for trace in pending if trace.source]
@@ -77,29 +116,42 @@ class Spooling:
         suspects = [trace for trace in own if trace.failures and suspects_stay]
         if not suspects_stay:
             for file in {id(trace.source): trace.source for trace in loaded if trace.source}.values():
-                file.release()
+                file.let_go()
             loaded = []
         own = [trace for trace in own if not (trace.failures and suspects_stay)]
         if last or now >= self._write_at:
-            own = self._write(own, now)
-        return [*loaded, *suspects, *own]
+            self._write([trace for trace in own if trace not in self._writing], now)
+        return [trace for trace in (*loaded, *suspects, *own) if not trace.ended]
 
-    def _write(self, traces: Iterable[EncodedTrace], now: float) -> list[EncodedTrace]:
-        """Write traces, file by file; returns those that the spool did not take."""
-        kept: list[EncodedTrace] = []
+    def _write(self, traces: Iterable[EncodedTrace], now: float) -> None:
+        """Have traces written, file by file."""
         for _, group in groupby(sorted(traces, key=_experiment_of), key=_experiment_of):
             batch = list(group)
             while batch:
-                part, batch = batch[:MAX_BATCH], batch[MAX_BATCH:]
-                try:
-                    self._spool.write(part)
-                except SpoolProblem as problem:
-                    self._fail(problem, now)
-                    kept += part
-                    continue
-                for trace in part:
+                part = fitting(batch, MAX_BATCH, MAX_FILE_BYTES, lambda trace: trace.raw)
+                batch = batch[len(part) :]
+                self._writing.update(part)
+                self._run(partial(self._write_part, part, now))
+
+    def _write_part(self, part: Sequence[EncodedTrace], now: float) -> None:
+        with self._lock:
+            left = [trace for trace in part if not trace.ended]
+            data = encoded(left)
+        problem = None
+        try:
+            name = self._spool.write_encoded(data, part[0].experiment_id) if left else ""
+        except SpoolProblem as error:
+            problem = error
+        with self._lock:
+            self._writing.difference_update(part)
+            if problem:
+                self._fail(problem, now)
+                return
+            for trace in left:
+                if trace.ended:  # a server has taken it meanwhile
+                    self._spool.finished(name, trace)
+                else:
                     self._ledger.spooled(trace)
-        return kept
 
     def _fail(self, problem: SpoolProblem, now: float) -> None:
         self._write_at = now + SPOOL_LOOK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,27 @@ class Ids(IdGenerator):
     def is_trace_id_random(self) -> bool:
         """See ``IdGenerator``."""
         return bool(getattr(self.around, "is_trace_id_random", bool)())
+
+
+class SystemIds(IdGenerator):
+    """New ids from the operating system, each time.
+
+    OpenTelemetry takes them from ``random``, which apps seed: then trace ids repeat, and a server keeps one trace of
+    those with the same. None are drawn ahead: a child that was forked, or an image of the process that is resumed many
+    times, would have the same ones.
+    """
+
+    def generate_trace_id(self) -> int:
+        """See ``IdGenerator``."""
+        return int.from_bytes(os.urandom(16), "big") or self.generate_trace_id()  # zero is no id
+
+    def generate_span_id(self) -> int:
+        """See ``IdGenerator``."""
+        return int.from_bytes(os.urandom(8), "big") or self.generate_span_id()
+
+    def is_trace_id_random(self) -> bool:
+        """See ``IdGenerator``."""
+        return True
 
 
 class CountingIds(IdGenerator):

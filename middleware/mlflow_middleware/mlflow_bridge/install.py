@@ -6,12 +6,14 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from mlflow.tracing import provider
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
 from mlflow.tracking._tracking_service import utils as tracking_service
 
 from mlflow_middleware.mlflow_bridge.forks import survive_forks
+from mlflow_middleware.mlflow_bridge.ids import SystemIds
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.mlflow_bridge.processor import Processor
 from mlflow_middleware.mlflow_bridge.registry import keep_traces_in_flight
@@ -57,7 +59,21 @@ def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], q
 
     build.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
     provider._get_mlflow_span_processor = build
+    _give_ids_of_the_system()
     rebuild()
+
+
+def _give_ids_of_the_system() -> None:
+    """Let each tracer provider that MLflow builds take its ids from the operating system."""
+    original = provider.provider.set
+
+    @functools.wraps(original)
+    def set_provider(tracer_provider: Any) -> None:
+        if hasattr(tracer_provider, "id_generator"):
+            tracer_provider.id_generator = SystemIds()
+        original(tracer_provider)
+
+    provider.provider.set = set_provider
 
 
 def _forget_missing_modules() -> None:

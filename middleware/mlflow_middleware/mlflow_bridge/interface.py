@@ -151,7 +151,7 @@ class Client(Protocol):
             tracking_uri: The server.
             method: The HTTP method.
             path: The path below the tracking URI, with its leading slash.
-            timeout: Seconds to wait for a connection, and for each read.
+            timeout: Seconds to wait for the whole answer.
             kwargs: ``json``, ``data``, ``params`` or ``extra_headers``.
 
         Raises:

@@ -108,6 +108,7 @@ ARTIFACTS = (
 UNDOCUMENTED = (
     ("mlflow.tracing.provider:provider", "get"),
     ("mlflow.tracing.provider:provider", "reset"),
+    ("mlflow.tracing.provider:provider", "set"),
     ("mlflow.tracing.provider", "get_current_context"),
     ("mlflow.tracing.provider", "is_tracing_enabled"),
     ("mlflow.tracing.trace_manager", "get_trace_cache_with_timeout"),

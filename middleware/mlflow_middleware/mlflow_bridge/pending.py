@@ -126,7 +126,11 @@ class PendingTrace:
 
 def _size(span: LiveSpan) -> int:
     attached = sum(len(each.content_bytes) for each in span._attachments.values())
-    return 500 + attached + span_attributes.size_of_attributes(span._span)
+    return _SPAN + attached + span_attributes.size_of_attributes(span._span)
+
+
+_SPAN = 3000
+"""Bytes, about, of MLflow's and OpenTelemetry's objects for a span, without its attributes."""
 
 
 def _is_open(span: LiveSpan) -> bool:

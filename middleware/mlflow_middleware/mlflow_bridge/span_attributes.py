@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from json.encoder import encode_basestring
+from sys import getsizeof
 from typing import Any
 
 from mlflow.tracing.utils import dump_span_attribute_value
@@ -21,12 +22,17 @@ def attributes_of(span: ReadableSpan) -> dict[str, Any]:
 
 
 def size_of_attributes(span: ReadableSpan) -> int:
-    """Characters of all attribute values."""
+    """Bytes, about, that all attributes, events and the status take."""
     values = list(attributes_of(span).values())
-    try:
-        return sum(map(len, values))
-    except TypeError:  # a number, set with OpenTelemetry's own API
-        return sum(len(str(value)) for value in values)
+    size = getsizeof(span.status.description) + sum(map(getsizeof, values)) + _ITEM * len(values)
+    for event in span.events:
+        found = list((event.attributes or {}).values())
+        size += _EVENT + sum(map(getsizeof, found)) + _ITEM * len(found)
+    return size
+
+
+_ITEM, _EVENT = 130, 600
+"""Bytes, about, that an attribute and an event take besides their texts."""
 
 
 def to_texts(attributes: Mapping[str, object]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import io
 import os
 import ssl
 from typing import Any
@@ -17,7 +19,14 @@ from mlflow.version import IS_TRACING_SDK_ONLY
 from requests import Response
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
+from mlflow_middleware.deadline import within
 from mlflow_middleware.mlflow_bridge.address import Address
+
+SLACK = 1.1
+"""How much later than its own time-outs a request is given up: those say more of what is wrong."""
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of one answer at most."""
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 """What MLflow takes for the tracking URI where nobody chose one and there is no old data."""
@@ -49,6 +58,11 @@ def is_slim() -> bool:
 
 def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwargs: Any) -> Response:
     """See `interface.Client`."""
+    ask = functools.partial(_request, tracking_uri, method, path, timeout=timeout, **kwargs)
+    return within(SLACK * timeout, ask)
+
+
+def _request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwargs: Any) -> Response:
     credentials, signed_in = _sign_in(tracking_uri)
     headers = {**signed_in, **kwargs.pop("extra_headers", {})}
     response: Response = http_request(
@@ -59,9 +73,27 @@ def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwar
         raise_on_status=False,
         timeout=timeout,
         extra_headers=headers,
+        stream=True,
         **kwargs,
     )
+    response.raw = _bounded(response.raw)
     return response
+
+
+def _bounded(raw: Any) -> io.BytesIO:
+    """All of an answer's body, unless it has no end; `requests` would read that, too.
+
+    Raises:
+        ConnectionError: It is too large.
+    """
+    content = io.BytesIO()
+    for piece in raw.stream(65536, decode_content=True):
+        content.write(piece)
+        if content.tell() > MAX_ANSWER:
+            raw.close()
+            raise ConnectionError(f"an answer of more than {MAX_ANSWER} bytes")
+    content.seek(0)
+    return content
 
 
 def address_of(tracking_uri: str, path: str, answered: Response) -> Address | None:

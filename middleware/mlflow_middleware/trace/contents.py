@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlflow_middleware.capture import contents, previews, strict_json
+from mlflow_middleware.capture.garbage import few_collections
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
+
+LARGE = 2048
+"""Bytes of bodies and query string in which so many objects may be that they would begin a garbage collection."""
 
 
 def contents_of(record: TraceRecord) -> Contents:
@@ -15,8 +19,13 @@ def contents_of(record: TraceRecord) -> Contents:
         if not record.is_complete:  # the app has ended its span before it has answered
             return NO_CONTENTS
         exchange = record.exchange
-        has_some = bool(exchange.query_string or record.held_of_bodies)
-        record.contents = (has_some and _contents(record)) or NO_CONTENTS
+        held = record.held_of_bodies + len(exchange.query_string)
+        if held > LARGE or "content-encoding" in exchange.headers or exchange.response_encoding:
+            with few_collections():
+                record.contents = _contents(record) or NO_CONTENTS
+                exchange.inputs = exchange.outputs = None  # before there may be collections again
+        else:
+            record.contents = (held and _contents(record)) or NO_CONTENTS
     return record.contents
 
 

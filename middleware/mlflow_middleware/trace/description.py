@@ -211,7 +211,7 @@ def _own_attributes(exchange: Exchange, settings: Settings) -> dict[str, Any]:
     attributes: dict[str, object] = {
         "url.path": clean_text(exchange.path, MAX_ATTRIBUTE),
         "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
-        "client.address": exchange.client or None,
+        "client.address": clean_text(exchange.client, MAX_ATTRIBUTE),
         "user_agent.original": clean_text(exchange.headers.get("user-agent"), MAX_ATTRIBUTE),
     }
     for header in settings.capture_headers:

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from sys import getsizeof
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -199,12 +200,11 @@ class TraceRecord:
     @property
     def size(self) -> int:
         """Bytes, about, that it holds until its trace is encoded."""
-        exchange, headers = self.exchange, self.exchange.headers
-        size = sum(map(len, headers)) + sum(map(len, headers.values()))
-        size += _SIZE + len(exchange.path) + len(exchange.query_string) + self.held_of_bodies
+        size = _SIZE + self.exchange.held + self.held_of_bodies
         if self.is_changed:
-            texts = [*self.tags.values(), *self.metadata.values(), *[str(each.attributes) for each in self.exceptions]]
-            size += sum(map(len, texts))
+            texts = [*self.tags, *self.metadata, *self.tags.values(), *self.metadata.values()]
+            texts += [text for each in self.exceptions for text in each.attributes.values()]
+            size += sum(map(getsizeof, texts)) + _ITEM * len(texts)
         return size
 
     @property
@@ -227,3 +227,6 @@ class TraceRecord:
 
 _SIZE = 2500
 """Bytes, about, of a request's trace without its bodies, path and headers."""
+
+_ITEM = 40
+"""Bytes, about, that a text takes in a dictionary besides its own."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlflow_middleware.delivery.actions import Action, perform
 from mlflow_middleware.delivery.destination import Destination
+from mlflow_middleware.delivery.disk import at_once
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
@@ -117,11 +118,12 @@ class Driven:
     server: FakeServer = field(default_factory=FakeServer)
     stats: Stats = field(default_factory=Stats)
     resolve: Callable[[], str] = lambda: "7"
+    run: Callable[[Callable[[], object]], None] = at_once
 
     def __post_init__(self) -> None:
         self.queue = TraceQueue(1_000_000, self.clock)
         ledger = Ledger(self.queue, self.stats)
-        spooling = Spooling(self.spool, ledger) if self.spool else None
+        spooling = Spooling(self.spool, ledger, self.run) if self.spool else None
         self.destination = Destination(URI, self.server, ledger, spooling)
 
     def add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from mlflow_middleware.delivery.actions import SendInfos, SendSpans
 from mlflow_middleware.delivery.backoff import MAX_BACKOFF, MAX_RETRY_AFTER, MIN_BACKOFF
 from mlflow_middleware.delivery.batch import PATIENCE
-from mlflow_middleware.delivery.destination import MAX_BATCH_BYTES, MAX_SENT, SPOOL_EVERY
+from mlflow_middleware.delivery.destination import MAX_BATCH_BYTES, MAX_SENT, SPOOL_EVERY, STUCK
+from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError
 from mlflow_middleware.delivery.sender import Sender
@@ -390,6 +392,80 @@ def test_traces_wait_in_memory_when_the_spool_takes_nothing(tmp_path: Path, capl
     driven.clock.now += MAX_BACKOFF
     driven.work()
     assert driven.stats == Stats(delivered=1)
+
+
+def test_what_is_pending_is_spooled_while_a_call_gets_no_answer(
+    spooling: Driven, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every second again, once it takes long; what the server takes in time is not spooled."""
+    spooling.add(*ids(3))
+    action = spooling.plan()
+    assert action
+    assert not spooling.destination.look(spooling.clock.now)
+    spooling.clock.now += STUCK
+    assert spooling.destination.look(spooling.clock.now)
+    spooling.destination.rescue(spooling.clock.now)
+    assert spooling.stats == Stats(spooled=3)
+    assert caplog.messages == ["traces are spooled meanwhile: http://tracking does not answer"]
+
+    spooling.add("tr-3")
+    assert not spooling.destination.look(spooling.clock.now)
+    spooling.clock.now += SPOOL_EVERY
+    assert spooling.destination.look(spooling.clock.now)
+    spooling.perform(action)
+    assert not spooling.destination.look(spooling.clock.now)
+    assert spooling.pending() == ["tr-3"]
+    assert len(caplog.messages) == 1
+
+
+def test_a_file_may_take_its_time_to_load(tmp_path: Path) -> None:
+    """Nothing waits for it: what is in memory is sent meanwhile, and nothing is said of the server."""
+    spool = spool_in(tmp_path / "spool")
+    spool_in(tmp_path / "spool").write([EncodedTrace("tr-0", "1", b"", b"{}")])
+    jobs: list[Callable[[], object]] = []
+    driven = Driven(spool, run=jobs.append)
+    driven.destination.experiment_id = "7"
+    driven.add("tr-1")
+    driven.work()
+    assert driven.stats == Stats(delivered=1)
+    for _ in range(20):
+        driven.wait()
+    assert len(jobs) == 1
+
+    jobs.pop()()
+    driven.work()
+    assert driven.stats == Stats(delivered=2)
+    while jobs:
+        jobs.pop(0)()
+    assert list(spool.files()) == []
+
+
+def test_what_is_delivered_while_it_is_written_is_not_sent_again(tmp_path: Path) -> None:
+    """Its file is removed when it is read next."""
+    jobs: list[Callable[[], object]] = []
+    driven = Driven(spool_in(tmp_path / "spool"), run=jobs.append)
+    driven.destination.experiment_id = "7"
+    driven.server.infos = lambda trace_id: RetryableError("away")
+    driven.add("tr-0")
+    driven.work()
+    (write,) = (job for job in jobs if "_write" in repr(job))
+    jobs.clear()
+    spool = driven.spool
+    assert spool
+    original = spool.write_encoded
+
+    def meanwhile(data: bytes, experiment_id: str | None) -> str:
+        driven.server.infos = lambda trace_id: None
+        driven.clock.now += MAX_BACKOFF
+        driven.work()
+        return original(data, experiment_id)
+
+    spool.write_encoded = meanwhile  # type: ignore[method-assign]
+    write()
+
+    assert driven.stats == Stats(delivered=1)
+    assert spool.claim() is None
+    assert list(spool.files()) == []
 
 
 # --- the experiment ---

@@ -1,0 +1,58 @@
+"""Makes a trace small enough for a server, or a proxy before it, that has refused its size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CUT = "mlflow_middleware.cut"
+"""The attribute of a span that names those of its attributes that were cut."""
+
+SMALL = 1000
+"""Bytes of an attribute that is not worth cutting."""
+
+_FIRST = ("mlflow.spanInputs", "mlflow.spanOutputs")
+
+
+def cut(otlp: bytes) -> bytes | None:
+    """Cut the largest inputs and outputs, then other attributes, until half of the size is left, or as far as it goes.
+
+    Args:
+        otlp: The spans of a trace, as an OTLP request.
+
+    Returns:
+        The smaller request; None if there is nothing left to cut.
+    """
+    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
+
+    request = ExportTraceServiceRequest.FromString(otlp)
+    spans = [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
+    found = [(span, attribute) for span in spans for attribute in _attributes(span) if attribute.ByteSize() > SMALL]
+    if not found:
+        return None
+    found.sort(key=lambda pair: (pair[1].key not in _FIRST, -pair[1].ByteSize()))
+    left = len(otlp)
+    for span, attribute in found:
+        if left <= len(otlp) // 2:
+            break
+        before = attribute.ByteSize()
+        attribute.value.string_value = f"… [cut: {before} bytes]"
+        _mark(span, attribute.key)
+        left -= before - attribute.ByteSize()
+    return bytes(request.SerializeToString())
+
+
+def _attributes(span: Any) -> Iterator[Any]:
+    yield from span.attributes
+    for event in span.events:
+        yield from event.attributes
+
+
+def _mark(span: Any, key: str) -> None:
+    for attribute in span.attributes:
+        if attribute.key == CUT:
+            attribute.value.string_value += f", {key}"
+            return
+    span.attributes.add(key=CUT).value.string_value = key

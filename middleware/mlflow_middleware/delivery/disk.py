@@ -1,0 +1,111 @@
+"""The spool's disk, which may stall: what is read and written there happens in a thread of its own.
+
+Nobody waits for it but an exit, and that not for long. The same thread looks now and then whether the sender is stuck
+in a call, as it is the one that can then write to the spool what is pending.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.guard import report
+
+LOOK = 1.0
+"""Seconds between two looks at the sender."""
+
+LATE = 1.0
+"""Seconds past its deadline that an exit lets the spool go on, as long as it does."""
+
+STALLED = 0.25
+"""Seconds without progress after which it does not any more."""
+
+
+class Disk:
+    """A thread that does what it is told, one after the other.
+
+    Args:
+        look: Called about once a second.
+    """
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self._look = look
+        self._look_at = 0.0
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._left = 0
+        self._progress_at = 0.0
+        self._changed = threading.Condition(threading.RLock())  # a signal's handler may exit while this is held
+        self._thread: threading.Thread | None = None
+
+    def run(self, job: Callable[[], object]) -> None:
+        """Have something done; at once, if no thread can be started any more."""
+        with self._changed:
+            self._jobs.append(job)
+            self._left += 1
+            self._changed.notify_all()
+        if not self._has_thread():
+            while self._jobs:
+                self._do(self._jobs.popleft())
+
+    def wait(self, deadline: float) -> bool:
+        """Wait for all that was to be done; past the deadline only a little, and while there is progress.
+
+        Returns:
+            Whether all is done.
+        """
+        with self._changed:
+            self._progress_at = time.monotonic()
+            while self._left:
+                now = time.monotonic()
+                until = max(deadline, min(deadline + LATE, self._progress_at + STALLED))
+                if now >= until:
+                    return False
+                self._changed.wait(until - now)
+        return True
+
+    def _has_thread(self) -> bool:
+        with self._changed:
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._serve, name="mlflow-middleware-spool", daemon=True)
+                try:
+                    if not sys.is_finalizing():
+                        thread.start()
+                        self._thread = thread
+                except RuntimeError:  # the interpreter is exiting
+                    pass
+            return self._thread is not None and self._thread.is_alive()
+
+    def _serve(self) -> None:
+        mlflow_bridge.silence()
+        while True:
+            with self._changed:
+                if not self._jobs:
+                    self._changed.wait(max(0.0, self._look_at - time.monotonic()))
+                job = self._jobs.popleft() if self._jobs else None
+            if job:
+                self._do(job)
+            if time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + LOOK
+                self._safely(self._look)
+
+    def _do(self, job: Callable[[], object]) -> None:
+        self._safely(job)
+        with self._changed:
+            self._left -= 1
+            self._progress_at = time.monotonic()
+            self._changed.notify_all()
+
+    def _safely(self, job: Callable[[], object]) -> None:
+        try:
+            job()
+        except Exception as error:  # the thread must live on
+            report("the spool", error)
+
+
+def at_once(job: Callable[[], object]) -> None:
+    """Do it here and now; where nothing is held up by it."""
+    job()

@@ -1,0 +1,50 @@
+"""What is cut of a trace that is too large for a server."""
+
+from __future__ import annotations
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from mlflow_middleware.delivery.cutting import CUT, SMALL, cut
+
+
+def request(**attributes: int) -> bytes:
+    """A span with attributes of so many characters."""
+    built = ExportTraceServiceRequest()
+    span = built.resource_spans.add().scope_spans.add().spans.add(name="span")
+    for key, size in attributes.items():
+        span.attributes.add(key=key.replace("_", ".", 1)).value.string_value = "x" * size
+    return bytes(built.SerializeToString())
+
+
+def attributes_of(otlp: bytes) -> dict[str, str]:
+    """What is left of them, in the first characters."""
+    span = ExportTraceServiceRequest.FromString(otlp).resource_spans[0].scope_spans[0].spans[0]
+    return {attribute.key: attribute.value.string_value[:6] for attribute in span.attributes}
+
+
+def test_the_largest_inputs_and_outputs_come_first() -> None:
+    """As few as will do, and before attributes that are larger."""
+    smaller = cut(request(mlflow_spanInputs=60_000, mlflow_spanOutputs=2_000, my_attribute=70_000))
+
+    assert smaller
+    found = attributes_of(smaller)
+    assert found["mlflow.spanInputs"] == found["mlflow.spanOutputs"] == found["my.attribute"] == "… [cut"
+    assert found[CUT][:6] == "mlflow"
+
+    smaller = cut(request(mlflow_spanInputs=60_000, mlflow_spanOutputs=20_000, my_attribute=30_000))
+    assert smaller
+    assert [value for value in attributes_of(smaller).values() if value == "xxxxxx"] == ["xxxxxx"] * 2
+
+
+def test_it_ends_when_nothing_is_left_to_cut() -> None:
+    """Whatever is small stays."""
+    otlp: bytes | None = request(mlflow_spanInputs=60_000, my_attribute=SMALL // 2)
+    assert otlp
+    rounds = 0
+    while (smaller := cut(otlp)) is not None:
+        assert len(smaller) < len(otlp)
+        otlp = smaller
+        rounds += 1
+
+    assert rounds == 1
+    assert attributes_of(otlp)["my.attribute"] == "xxxxxx"

@@ -1,0 +1,63 @@
+"""A deadline for a whole answer: no server keeps a call for longer, and none fills the memory."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mlflow_middleware import deadline, mlflow_bridge
+from mlflow_middleware.deadline import MAX_ABANDONED, within
+from mlflow_middleware.delivery import pipelined_http
+from mlflow_middleware.delivery.pipelined_http import PipelinedConnection, Unreadable
+from mlflow_middleware.mlflow_bridge import Address, tracking_client
+from tests.hostile.servers import SCRIPTS, serving
+
+TIMEOUT = 0.5
+
+
+@pytest.fixture(autouse=True)
+def less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too large comes sooner."""
+    monkeypatch.setattr(pipelined_http, "MAX_ANSWER", 10_000_000)
+    monkeypatch.setattr(tracking_client, "MAX_ANSWER", 10_000_000)
+    monkeypatch.setattr(deadline, "_abandoned", [])
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_call_by_the_client_of_mlflow_ends(kind: str) -> None:
+    """With an error, whatever the server does."""
+    with serving(SCRIPTS[kind]) as uri, pytest.raises(Exception, match=r"."):
+        mlflow_bridge.client.request(uri, "POST", "/api", timeout=TIMEOUT, data=b"{}").json()
+
+
+@pytest.mark.parametrize("kind", SCRIPTS.keys() - {"redirecting"})
+def test_a_call_over_a_kept_connection_ends(kind: str) -> None:
+    """With an error, whatever the server does."""
+    with serving(SCRIPTS[kind]) as uri:
+        port = int(uri.rpartition(":")[2])
+        connection = PipelinedConnection(Address("127.0.0.1", port, None, "", {"Host": "mlflow"}), TIMEOUT)
+        with pytest.raises((OSError, Unreadable)):
+            list(connection.post("/api", {}, [b"{}"]))
+
+
+def test_calls_that_nobody_waits_for_are_bounded() -> None:
+    """Each keeps a thread: there are no more once so many go on, and again when those have ended."""
+    released = threading.Event()
+    for _ in range(MAX_ABANDONED):
+        with pytest.raises(TimeoutError, match="no whole answer"):
+            within(0.01, released.wait)
+    with pytest.raises(TimeoutError, match="earlier requests still wait"):
+        within(10, bool)
+    threads = list(deadline._abandoned)
+    released.set()
+    for thread in threads:
+        thread.join()
+
+    assert within(10, lambda: "an answer") == "an answer"
+
+
+def test_an_error_is_that_of_the_call() -> None:
+    """The thread does not hide it."""
+    with pytest.raises(ZeroDivisionError):
+        within(10, lambda: 1 / 0)
