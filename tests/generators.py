@@ -355,3 +355,37 @@ def mutated(draw: st.DrawFn, samples: st.SearchStrategy[Sample]) -> Sample:
         piece = bytes(data[start:end])
         data[start:end] = piece * (70_000 // max(1, len(piece)))
     return replace(sample, data=bytes(data), is_secret=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request without a body.
+
+    Attributes:
+        headers: As a server passes them on.
+        path: Decoded.
+        query: Percent-encoded.
+    """
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    path: str
+    query: bytes
+
+
+header_names = st.sampled_from([b"x-session-id", b"x-user-id", b"x-request-id", b"host", b"cookie", b"traceparent"])
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Asked:
+    """Headers, a path and a query of any size: short ones and long ones, few and many, the same and distinct."""
+    pair = st.tuples(header_names | st.binary(min_size=1, max_size=40), st.binary(max_size=100))
+    few = draw(st.lists(pair, max_size=8))
+    name, value = draw(pair)
+    times, is_distinct = draw(st.sampled_from([0, 1, 300, 5_000])), draw(st.booleans())
+    many = [(name + b"-%d" % number if is_distinct else name, value) for number in range(times)]
+    large = [(name, value * draw(st.sampled_from([1, 1_000, 20_000])))]
+    path = "/" + draw(st.text(max_size=50)) * draw(st.sampled_from([1, 2_000]))
+    query = draw(st.binary(max_size=50) | st.sampled_from([b"&", b"a=1&", b"a[]=%7B&", b"%"])) * draw(
+        st.sampled_from([1, 5_000])
+    )
+    return Asked((*few, *many, *large), path, query)

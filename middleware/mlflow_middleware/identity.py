@@ -68,10 +68,10 @@ def clean_text(value: object, limit: int = MAX_ID) -> str | None:
     """Return ``value`` as printable text of at most ``limit`` characters; None when nothing is left."""
     if value is None:
         return None
-    text = str(value)[: 4 * limit].strip()
+    text = str(value)[: 4 * limit].strip()[:limit]
     if not text.isprintable():
         text = "".join(char if _is_harmless(char) else _REPLACEMENT for char in text)
-    return text[:limit] or None
+    return text or None
 
 
 def decode_header(value: str | None) -> str | None:

@@ -1,9 +1,10 @@
-"""Hostile bodies on the whole way from a request to what is sent of its trace.
+"""Hostile bodies and requests on the whole way from a request to what is sent of its trace.
 
     python -m tests.fuzz [--minutes M] [--only PATH[,PATH]]
 
-Each body must raise nothing, stay within bounds of memory and CPU time, and leave no secret in what is sent. If one
-does not, the exit code is 1, and the smallest such body that hypothesis found is printed.
+Each body must raise nothing, stay within bounds of memory and CPU time, begin no full garbage collections, and leave no
+secret in what is sent. Headers, paths and queries must take a bounded number of calls on the event loop. If one does
+not, the exit code is 1, and the smallest such one that hypothesis found is printed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests import generators
 from tests.fuzz.way import Way
-from tests.generators import Sample
+from tests.generators import Asked, Sample
 
 ROUND = 100
 """Bodies that are tried of one path before the next has its turn."""
@@ -44,11 +45,16 @@ PATHS = {
     **BODIES,
     "encodings": generators.encoded(st.one_of(*BODIES.values())),
 }
+REQUESTS = "requests"
+"""The path of headers, paths and queries."""
+
 cuts = st.lists(st.floats(0, 1), max_size=8)
 
 
 def trial(path: str, way: Way, tried: Counter[str]) -> Callable[[], None]:
     """A round of one path: as many bodies as `ROUND` says, others each time."""
+    if path == REQUESTS:
+        return trial_of_requests(way, tried)
 
     @seed(random.getrandbits(64))
     @settings(
@@ -64,6 +70,26 @@ def trial(path: str, way: Way, tried: Counter[str]) -> Callable[[], None]:
         for limit in (sample.limit, *[round(len(sample.data) * share) for share in shares]):
             tried[path] += 1
             way.check(replace(sample, limit=limit))
+
+    return once
+
+
+def trial_of_requests(way: Way, tried: Counter[str]) -> Callable[[], None]:
+    """A round of headers, paths and queries."""
+
+    @seed(random.getrandbits(64))
+    @settings(
+        max_examples=ROUND,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    @given(generators.requests())
+    def once(asked: Asked) -> None:
+        tried[REQUESTS] += 1
+        way.check_request(asked)
 
     return once
 
@@ -92,6 +118,7 @@ def fuzz(paths: list[str], minutes: float) -> int:
     print(
         f"{sum(tried.values())} bodies, none failed: {told(tried)}\n"
         f"at worst {worst.seconds:.2f} s of CPU, {worst.memory:.0f} x the limit in memory, {worst.sent:.1f} x sent\n"
+        f"{worst.calls} calls for a request without a body\n"
         f"the slowest: {worst.slowest!r:.500}"
     )
     return 0
@@ -105,15 +132,15 @@ def told(tried: Counter[str]) -> str:
 def paths_of(text: str) -> list[str]:
     """``json,sse`` -> these paths."""
     paths = text.split(",")
-    if not PATHS.keys() >= set(paths):
-        raise argparse.ArgumentTypeError(f"the paths are {', '.join(PATHS)}")
+    if not {*PATHS, REQUESTS} >= set(paths):
+        raise argparse.ArgumentTypeError(f"the paths are {', '.join([*PATHS, REQUESTS])}")
     return paths
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, metavar="M")
-    parser.add_argument("--only", type=paths_of, default=list(PATHS), metavar="PATH[,PATH]")
+    parser.add_argument("--only", type=paths_of, default=[*PATHS, REQUESTS], metavar="PATH[,PATH]")
     arguments = parser.parse_args()
     return fuzz(arguments.only, arguments.minutes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import re
 import resource
@@ -14,18 +15,22 @@ from dataclasses import dataclass
 import mlflow
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from mlflow_middleware import guard, mlflow_bridge
+from mlflow_middleware import asgi, guard, mlflow_bridge
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request_trace import RequestTrace
 from mlflow_middleware.settings import Settings
-from tests.generators import MARKER, Sample
+from tests.generators import MARKER, Asked, Sample
+from tests.messages import http
 
 MAX_MEMORY, MEMORY_AT_REST = 250, 1_000_000
 """Bytes of Python's that a trace may take at its highest: a multiple of ``max_body_bytes``, and a constant."""
 
 LARGE = 5000
 """Bytes of a body from which on its memory is watched; that of an encoded one always is. To watch takes time."""
+
+MAX_PENDING = 400_000
+"""Bytes that a request without a body may count for while it waits."""
 
 MAX_SECONDS = 5.0
 """CPU time that a trace may take, while Python's allocations are watched."""
@@ -35,6 +40,10 @@ MAX_SENT, SENT_AT_REST = 50, 20_000
 
 MAX_RESIDENT_GROWTH = 300
 """MiB that the process may grow by, libraries in C and hypothesis included."""
+
+MAX_CALLS = 4_000
+"""Calls of functions that a request without a body may take from its begin to its end, which is what holds the event
+loop: about twice as many as the largest one that is within the limits of what is looked at."""
 
 CHUNK = 8192
 """Bytes of a body that pass at once."""
@@ -49,12 +58,14 @@ class Worst:
         slowest: That body.
         memory: Bytes of one body, in multiples of its limit or of 64 KiB, whichever is more.
         sent: The same of what would be sent.
+        calls: Calls of functions that one request without a body took.
     """
 
     seconds: float = 0.0
     slowest: Sample | None = None
     memory: float = 0.0
     sent: float = 0.0
+    calls: int = 0
 
     def see(self, sample: Sample, seconds: float, memory: float, sent: float) -> None:
         """Another body."""
@@ -101,7 +112,9 @@ class Way:
         if len(sample.data) > LARGE or sample.encoding:
             tracemalloc.start()
         began = time.process_time()
+        full = gc.get_stats()[2]["collections"]
         otlp, info = self.send(sample)
+        full = gc.get_stats()[2]["collections"] - full
         seconds, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         unit = max(sample.limit, 1)
@@ -109,6 +122,7 @@ class Way:
 
         assert not guard.failures, f"an exception: {dict(guard.failures)}"
         assert peak <= MAX_MEMORY * unit + MEMORY_AT_REST, f"{peak} bytes at once"
+        assert full <= 1, f"{full} full garbage collections"  # one may be due for what hypothesis has made
         assert seconds <= MAX_SECONDS, f"{seconds:.1f} s of CPU"
         assert len(otlp) + len(info) <= MAX_SENT * unit + SENT_AT_REST, f"{len(otlp) + len(info)} bytes to send"
         ExportTraceServiceRequest.FromString(otlp)
@@ -116,6 +130,39 @@ class Way:
         if sample.is_secret:
             leak = _MARKER.search(otlp) or _MARKER.search(info)
             assert not leak, f"the secret is in the trace: … {leak.string[max(0, leak.start() - 200) : leak.end()]!r}"
+
+    def check_request(self, asked: Asked) -> None:
+        """Open and end a request, and see that it holds the event loop for a bounded number of calls."""
+        guard.failures.clear()
+        calls = 0
+
+        def count(frame: object, event: str, arg: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        settings = settings_of(LARGE)
+        scope = http(asked.path, *asked.headers, query=asked.query)
+        tracemalloc.start()
+        sys.setprofile(count)
+        trace = RequestTrace.open(asgi.exchange_of(scope), settings)
+        trace.response_started(200)
+        trace.last_byte()
+        trace.finish()
+        sys.setprofile(None)
+        pending = self._finished.pop()
+        size = pending.size
+        encoded = EncodedTrace.encode(pending)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+        self.worst.calls = max(self.worst.calls, calls)
+        assert not guard.failures, f"an exception: {dict(guard.failures)}"
+        assert calls <= MAX_CALLS, f"{calls} calls"
+        assert size <= MAX_PENDING, f"{size} bytes wait"
+        assert peak <= MEMORY_AT_REST * 10, f"{peak} bytes at once"
+        assert len(encoded.otlp) + len(encoded.info) <= MAX_SENT * LARGE + SENT_AT_REST
+        ExportTraceServiceRequest.FromString(encoded.otlp)
+        json.loads(encoded.info)
 
     def check_growth(self) -> None:
         """See that the process has not grown."""
