@@ -19,6 +19,7 @@ import requests
 
 from tests.databricks_workspace import UPLOAD, Workspace, workspace
 from tests.servers import PATIENT, ROOT, Process, clean_environment, command_for, eventually, free_port, serving
+from tests.test_delivery import burst
 
 pytestmark = pytest.mark.once
 
@@ -268,6 +269,25 @@ def test_a_script_without_a_server_delivers_at_its_end(databricks: Workspace, tm
 
     assert sorted(info["tags"]["mlflow.traceName"] for info in databricks.infos.values()) == ["0", "1", "2"]
     assert [len(spans) for spans in databricks.spans.values()] == [2] * 3
+
+
+def test_a_trace_that_is_too_large_for_the_storage_is_cut(databricks: Workspace, tmp_path: Path) -> None:
+    """It is there without its largest inputs, and says so."""
+    databricks.fail(413, "REQUEST_TOO_LARGE", UPLOAD, times=1)
+    environment = {
+        "MLFLOW_TRACKING_URI": "databricks",
+        "DATABRICKS_HOST": databricks.url,
+        "DATABRICKS_TOKEN": TOKEN,
+        "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
+    }
+    with burst(tmp_path, 1, 0, LARGE="100000", **environment) as running:
+        eventually(lambda: running.stats()["delivered"] == 1, "the trace in the workspace")
+
+    (spans,) = databricks.spans.values()
+    root, child = sorted(spans, key=lambda span: str(span["name"]))
+    assert "cut: 1000" in root["attributes"]["mlflow.spanInputs"]
+    assert "mlflow.spanInputs" in root["attributes"]["mlflow_middleware.cut"]
+    assert "a" * 10_000 in child["attributes"]["mlflow.spanOutputs"]
 
 
 def uploaded(databricks: Workspace, experiment: str) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:

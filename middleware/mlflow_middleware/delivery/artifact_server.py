@@ -70,6 +70,9 @@ class ArtifactServer:
             )
         except HTTPError as error:  # told without its text, which holds the signed address
             status = error.response.status_code
+            if status == 413 and trace.cut():
+                why = f"{printable(self._uri)} took no spans (status 413): {trace.trace_id} is cut, and sent again"
+                raise RetryableError(why) from error
             raise RetryableError(
                 f"{printable(self._uri)} took no spans (status {status})",
                 retry_after(error.response),

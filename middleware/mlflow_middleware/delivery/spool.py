@@ -254,10 +254,12 @@ class Spool:
         return (self.directory / name for name in names)
 
     def _owners(self) -> frozenset[int]:
-        """Whose files are taken: this user's, and those of whoever the directory belongs to."""
+        """Whose files are taken: this user's; root may replay an app's spool: then also its owner's."""
+        user = _user()
         with contextlib.suppress(OSError):
-            return frozenset((_user(), self.directory.stat().st_uid))
-        return frozenset((_user(),))
+            if user == 0:
+                return frozenset((user, self.directory.stat().st_uid))
+        return frozenset((user,))
 
     def _bytes(self) -> int:
         with os.scandir(self.directory) as entries:
