@@ -40,7 +40,7 @@ def start(settings: Settings) -> None:
             )
             _delivery, _is_ours = delivery, settings.delivery == "auto"
             atexit.register(exits.finish, _shutdown)
-            hosts.after_requests(_relieve)
+            hosts.join(_begin, _relieve)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=_after_fork)
             if line := mlflow_bridge.found.summary:
@@ -74,6 +74,12 @@ def _after_fork() -> None:
 def _shutdown() -> None:
     if delivery := current():
         delivery.shutdown()
+
+
+@guarded
+def _begin() -> None:
+    if delivery := current():
+        delivery.start_thread()
 
 
 @guarded

@@ -21,8 +21,23 @@ def will_fork() -> bool:
     return bool(server and server.worker_id() == 0 and server.mule_id() == 0)
 
 
-def after_requests(relieve: Callable[[], object]) -> None:
-    """Have uWSGI call it after each request, when its client has the answer, unless the app has such a hook itself."""
+def join(begin: Callable[[], object], relieve: Callable[[], object]) -> None:
+    """Take part in what a server offers beside WSGI.
+
+    Args:
+        begin: Called in each worker that uWSGI has forked.
+        relieve: Called after each request, when its client has the answer, unless the app has such a hook itself.
+    """
     server = uwsgi()
-    if server and not hasattr(server, "after_req_hook"):
+    if server is None:
+        return
+    others = getattr(server, "post_fork_hook", None)
+
+    def forked() -> None:
+        if others:
+            others()
+        begin()
+
+    server.post_fork_hook = forked
+    if not hasattr(server, "after_req_hook"):
         server.after_req_hook = relieve
