@@ -155,6 +155,10 @@ class Settings(BaseSettings):
     shutdown_timeout: float = Field(default=5.0, ge=0, le=600)
     """Seconds that an exit may take to deliver what still waits."""
 
+    handle_signals: bool = True
+    """True: where SIGTERM or SIGHUP would simply kill the process, what still waits is delivered first, within
+    `shutdown_timeout`. A handler of the server's or the app's own stays in place."""
+
     feedback_secret: Secrets | None = None
     """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with
     the token that the response carried. The first signs, all are accepted, so that a secret can be replaced."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.chaos import processes
 from tests.chaos.lab import FLUSHES, OURS, Experiment, Lab, Load, Memory, Network, Seen, Way
 from tests.chaos.load import Answer
 from tests.servers import ROOT, spooled
@@ -189,6 +190,7 @@ def saturated(lab: Lab, way: Way) -> Rows:
 SCENARIOS: list[Callable[[Lab, Way], Rows]] = [
     *(preload, forks, sigterm, down_at_exit),
     *(outage, poison, kill, saturated),
+    *(processes.fresh_gevent, processes.uwsgi, processes.children, processes.killed),
 ]
 WAITING = {1, 2, 4}
 """Scenarios in which MLflow's own exporter only makes us wait; they can all wait at once."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery import exits, hosts
 from mlflow_middleware.delivery.process import MAX_FLUSH, Delivery
 from mlflow_middleware.delivery.rest import serves
+from mlflow_middleware.guard import guarded
 from mlflow_middleware.settings import Settings
 
 logger = logging.getLogger("mlflow_middleware.delivery")
@@ -31,8 +36,13 @@ def start(settings: Settings) -> None:
                 settings.spool_dir,
                 settings.max_spool_bytes,
                 paused=is_capturing(),
+                on_begin=functools.partial(exits.expect, _shutdown, settings.handle_signals),
             )
             _delivery, _is_ours = delivery, settings.delivery == "auto"
+            atexit.register(exits.finish, _shutdown)
+            hosts.join(_begin, _relieve)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=_after_fork)
             if line := mlflow_bridge.found.summary:
                 logger.warning(line)
             mlflow_bridge.tracing.start(_accepts, _put, _Flush())
@@ -43,7 +53,39 @@ def start(settings: Settings) -> None:
 
 def current() -> Delivery | None:
     """The delivery of this process, once it has started."""
+    delivery = _delivery
+    if delivery is None or delivery.pid == (pid := os.getpid()):
+        return delivery
+    return _forked(delivery, pid)
+
+
+def _forked(delivery: Delivery, pid: int) -> Delivery:
+    global _delivery  # noqa: PLW0603 - one for each process
+    _delivery = delivery.of_process(pid)
     return _delivery
+
+
+def _after_fork() -> None:
+    """Let go of what is the parent's at once; not every fork calls this, uWSGI's is in C."""
+    current()
+    exits.forget_signals()
+
+
+def _shutdown() -> None:
+    if delivery := current():
+        delivery.shutdown()
+
+
+@guarded
+def _begin() -> None:
+    if delivery := current():
+        delivery.start_thread()
+
+
+@guarded
+def _relieve() -> None:
+    if delivery := current():
+        delivery.relieve()
 
 
 @contextmanager
@@ -79,8 +121,8 @@ def is_capturing() -> bool:
 def _captures_changed() -> None:
     if not (_is_ours and serves(mlflow_bridge.client.tracking_uri())):
         mlflow_bridge.tracing.rebuild()  # the exporter that stands there otherwise is MLflow's own
-    if _delivery is not None:
-        _delivery.pause(is_capturing())
+    if delivery := current():
+        delivery.pause(is_capturing())
 
 
 def _accepts(tracking_uri: str) -> bool:
@@ -92,8 +134,8 @@ def _put(trace: mlflow_bridge.PendingTrace) -> None:
         trace.captured_by = _captures[-1]
     if trace.captured_by:
         trace.captured_by(trace)
-    elif _delivery is not None:
-        _delivery.put(trace)
+    elif delivery := current():
+        delivery.put(trace)
 
 
 class _Flush:
@@ -101,4 +143,5 @@ class _Flush:
 
     def flush(self, terminate: bool = False) -> bool:
         """Wait, but not for ever; ``terminate`` is what MLflow's own queues take."""
-        return _delivery is None or _delivery.flush(MAX_FLUSH)
+        delivery = current()
+        return delivery is None or delivery.flush(MAX_FLUSH)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
+import _thread
+import copy
 import logging
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery import hosts
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.sender import Sender
 from mlflow_middleware.delivery.spool import Spool
@@ -25,11 +28,20 @@ MAX_FLUSH = 60.0
 FOR_SPOOL = 1.0
 """Seconds of an exit that are left to the spool, and a fifth at most."""
 
+STUCK = 3.0
+"""Seconds that ripe traces lie in front of a sender that waits for them, until it counts as one that does not run."""
+
+RELIEF = 1.0
+"""Seconds between two times that such a sender is given time after a request, and how long each may take."""
+
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class Delivery:
     """The queue of this process, its sender, and what became of the traces.
+
+    What is here for a moment only is never waited for, so that no thread, greenlet or forked child finds a lock that is
+    held by one that does not run.
 
     Args:
         max_queue_bytes: Bytes that may be pending.
@@ -37,9 +49,8 @@ class Delivery:
         spool_dir: Where traces are kept while the server is unreachable; None keeps them in memory.
         max_spool_bytes: What the spool may take.
         paused: Whether nothing may be sent yet.
+        on_begin: Called in each process, a forked one too, when it begins to deliver.
     """
-
-    _sender: Sender
 
     def __init__(
         self,
@@ -49,51 +60,73 @@ class Delivery:
         max_spool_bytes: int = 0,
         *,
         paused: bool = False,
+        on_begin: Callable[[], None] = lambda: None,
     ) -> None:
         self._max_queue_bytes = max_queue_bytes
         self._shutdown_timeout = shutdown_timeout
         self._spool = Spool(spool_dir, max_spool_bytes) if spool_dir else None
         self._paused = paused
+        self._on_begin = on_begin
         self._begin()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin)
-        atexit.register(self.shutdown)
 
     def _begin(self) -> None:
-        """Fresh locks, an empty queue and no thread: at the start, and in a forked child."""
+        """An empty queue and no thread, and no lock that anybody could hold."""
+        self.pid = os.getpid()
         self._queue = TraceQueue(self._max_queue_bytes)
         self._stats = Stats()
-        if hasattr(self, "_sender"):
-            self._sender.abandon()
         self._sender = Sender(self._queue, self._stats, self._spool)
-        self.pause(self._paused)
-        self._thread: threading.Thread | None = None
-        self._thread_lock = threading.Lock()
+        self._sender.is_paused = self._paused
+        self._may_start = [True]  # who pops it starts the thread: nobody waits for anybody
+        self._successors: dict[int, Delivery] = {}
         self._exit_by: float | None = None
         self._full_logged_at = float("-inf")
+        self._is_stuck = False
+        self._relieved_at = 0.0
+
+    def of_process(self, pid: int) -> Delivery:
+        """The delivery of a process that was forked from this one, with the same options; in that process only."""
+        if pid in self._successors:
+            return self._successors[pid]
+        self._sender.abandon()
+        successor = copy.copy(self)
+        successor._begin()
+        return self._successors.setdefault(pid, successor)  # of two threads that notice at once, one prevails
 
     def put(self, trace: mlflow_bridge.PendingTrace) -> None:
-        """Take a finished trace; microseconds, never blocks."""
+        """Take a finished trace; microseconds, never waits."""
         if not self._queue.put(trace):
             trace.forget_contents()
             if not trace.supplement:
                 self._full()
-        elif self._thread is None or not self._thread.is_alive():
+        if self._may_start:
             self.start_thread()
+        elif self._queue.left_alone > STUCK:
+            self._stuck()
         self._exit_by = None
 
     def start_thread(self) -> None:
-        """Start the sender, if this process has none yet."""
-        if self._paused or sys.is_finalizing():  # a trace that ends with the last of its objects: none would begin
+        """Start the sender, if this process has none yet. Does not wait for it to run, as `threading.Thread` does."""
+        if self._paused or hosts.will_fork():
             return
-        with self._thread_lock:
-            if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._sender.run, name="mlflow-middleware-sender", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter is exiting: `flush` does the work
-                    return
-                self._thread = thread
+        if sys.is_finalizing():  # a trace that ends with the last of its objects: none would begin
+            return
+        try:
+            self._may_start.pop()
+        except IndexError:
+            return
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:  # the interpreter is exiting: `flush` does the work
+            self._may_start.append(True)
+            return
+        self._on_begin()
+
+    def _run(self) -> None:
+        threading.current_thread().name = "mlflow-middleware-sender"
+        try:
+            self._sender.run()
+        finally:
+            self._may_start.append(True)
 
     def flush(self, timeout: float | None) -> bool:
         """See `mlflow_middleware.delivery.flush`."""
@@ -103,7 +136,7 @@ class Delivery:
             self.start_thread()
         elif not mlflow_bridge.tracing.flush(MAX_FLUSH if timeout is None else timeout):
             return False
-        if self._queue.pending and self._thread is None:
+        if self._queue.pending and self._may_start:
             self._sender.work_until(time.monotonic() + (MAX_FLUSH if timeout is None else timeout))
         return self._queue.flush(timeout)
 
@@ -136,8 +169,7 @@ class Delivery:
 
     def pause(self, paused: bool) -> None:
         """Let the sender rest, or go on; meanwhile nothing is sent, and nobody waits for it."""
-        self._paused = paused
-        (self._sender.may_work.clear if paused else self._sender.may_work.set)()
+        self._paused = self._sender.is_paused = paused
 
     def sampled_out(self) -> None:
         """Count a trace that is not kept."""
@@ -156,4 +188,22 @@ class Delivery:
                 "the queue of traces is full (%d bytes), the newest are dropped: %d so far",
                 self._max_queue_bytes,
                 self._stats.dropped["queue full"],
+            )
+
+    def relieve(self) -> None:
+        """After a request, where the server has a hook for that: wait for a sender that runs only meanwhile."""
+        if self._queue.left_alone > RELIEF:
+            self._stuck()
+        now = time.monotonic()
+        if self._is_stuck and now - self._relieved_at > RELIEF:
+            self._relieved_at = now
+            self.flush(RELIEF)
+
+    def _stuck(self) -> None:
+        if not self._is_stuck:
+            self._is_stuck = True
+            logger.warning(
+                "%d traces wait, as the thread that sends them does not run: does the server let threads run between "
+                "requests? uWSGI needs --enable-threads. They are sent when it runs, at the latest at exit.",
+                self._queue.pending,
             )

@@ -47,12 +47,11 @@ class Sender:
         spool: Where they are kept while the server is unreachable; None keeps them in memory.
 
     Attributes:
-        may_work: Set, but while nothing may be sent.
+        is_paused: Whether nothing may be sent for now.
     """
 
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
-        self.may_work = threading.Event()
-        self.may_work.set()
+        self.is_paused = False
         self._queue = queue
         self._stats = stats
         self._spool = spool
@@ -66,6 +65,7 @@ class Sender:
 
     def run(self) -> None:
         """Work for ever; the body of the thread."""
+        self._lock = threading.RLock()  # of this thread's kind, whatever has been patched since
         mlflow_bridge.silence()  # this thread's own spans, if a library opens any
         pause: float | None = START_UP
         while True:
@@ -122,7 +122,8 @@ class Sender:
     def _round(self, pause: float | None) -> None:
         """Wait for traces, or until something is due, and do one thing for each destination."""
         has_batch = self._queue.wait(pause, self._flushes)
-        self.may_work.wait()
+        while self.is_paused:
+            time.sleep(SHORT_PAUSE)
         with self._lock:
             self._take(from_queue=has_batch)
             if self._queue.flushes != self._flushes:  # somebody waits: a pause between attempts ends here, once

@@ -9,7 +9,7 @@ from mlflow.tracing import provider
 from mlflow.tracing.provider import detach_span_from_context, set_span_in_context
 from opentelemetry.context import Context
 from opentelemetry.context import get_current as otel_current_context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_current_span
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, TraceFlags, get_current_span
 from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import set_span_in_context as otel_set_span_in_context
 
@@ -26,6 +26,8 @@ if not isinstance(_isolated, ContextVar):
     raise TypeError("MLflow's current span is not kept in a context variable")
 
 _is_isolated = False
+
+_forked_in: ContextVar[SpanIds | None] = ContextVar("mlflow_middleware_forked_in", default=None)
 
 
 def set_isolated(is_isolated: bool) -> None:
@@ -93,6 +95,18 @@ def current_span() -> SpanIds | None:
         return None
     known = span.get_span_context()
     return SpanIds(known.trace_id, known.span_id)
+
+
+def leave_to_parent() -> None:
+    """In a forked child: what is current ends in the parent only, and what is opened here is a trace of its own."""
+    if current := current_span():
+        set_span_in_context(_Carrier(INVALID_SPAN))
+        _forked_in.set(current)
+
+
+def forked_in() -> SpanIds | None:
+    """The parent's span that was current when this code was forked away; a request's, mostly."""
+    return _forked_in.get()
 
 
 class _Carrier:

@@ -1,4 +1,4 @@
-"""Leaves no lock of MLflow's locked in a forked child."""
+"""Leaves no lock of MLflow's locked in a forked child, and no span current there that ends in the parent."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import threading
 from mlflow.tracing import provider
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 
+from mlflow_middleware.mlflow_bridge import context
+
 
 def survive_forks() -> None:
-    """Leave no lock of MLflow's locked in a child that was forked while another thread traced."""
+    """Let a child trace that was forked while another thread traced, or inside a request."""
     if not hasattr(os, "register_at_fork"):
         return
     lock = InMemoryTraceManager.get_instance()._lock  # held over the fork, so that the child gets whole dicts
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     os.register_at_fork(after_in_child=_unlock_provider)
     os.register_at_fork(after_in_child=_unlock_imports)
+    os.register_at_fork(after_in_child=context.leave_to_parent)
 
 
 def _unlock_imports() -> None:

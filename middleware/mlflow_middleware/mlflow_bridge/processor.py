@@ -23,6 +23,7 @@ from mlflow.tracing.utils.environment import resolve_env_metadata
 from mlflow.tracking import fluent
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span
+from opentelemetry.trace import SpanContext
 
 from mlflow_middleware.mlflow_bridge import context, registry, span_attributes, tracking_client
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
@@ -142,6 +143,8 @@ class Processor(BaseMlflowSpanProcessor):
                 return
         if trace_id is None:
             trace_id = self._register_trace(span).trace_id
+            if forked_in := context.forked_in():
+                span.add_link(SpanContext(*forked_in, is_remote=True))
         live = create_mlflow_span(span, trace_id, keys.CHAIN if _is_ours(span) else None)
         with self._manager._lock:  # ``register_span`` decodes the trace id once more for that
             trace = self._manager._traces.get(trace_id)

@@ -80,3 +80,71 @@ def test_a_flush_ends_a_wait_once() -> None:
     assert not queue.wait(None, 0)
     assert queue.flushes == 1
     assert not queue.wait(0, queue.flushes)
+
+
+def test_a_put_waits_for_nobody_who_is_in_the_queue() -> None:
+    """Not even for a thread that no longer runs, as in a forked child."""
+    queue = TraceQueue(10 * SIZE, Clock())
+    entered, done = threading.Event(), threading.Event()
+
+    def enter() -> None:
+        with queue._lock:
+            entered.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    entered.wait(60)
+    put = threading.Thread(target=lambda: queue.put(finished("a")), daemon=True)
+    put.start()
+    put.join(10)
+    try:
+        assert not put.is_alive()
+    finally:
+        done.set()
+        thread.join()
+    assert [trace.trace_id for trace in queue.take()] == ["a"]
+
+
+def test_puts_wake_a_sender_that_waits_for_ever() -> None:
+    """Whichever of many threads is first; none is lost, and each is counted once."""
+    queue = TraceQueue(10_000 * SIZE)
+    taken: list[str] = []
+
+    def send() -> None:
+        while len(taken) < 1000:
+            queue.wait(None, 0)
+            for trace in queue.take():
+                taken.append(trace.trace_id)
+                queue.end(trace.size)
+
+    def fill(number: int) -> None:
+        for index in range(125):
+            assert queue.put(finished(f"{number}-{index}"))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    threads = [threading.Thread(target=fill, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in [*threads, sender]:
+        thread.join(60)
+    assert len(set(taken)) == len(taken) == 1000
+    assert (queue.bytes, queue.pending) == (0, 0)
+
+
+def test_a_sender_that_does_not_run_is_noticed() -> None:
+    """Traces lie in front of it; one that is busy is another matter."""
+    clock = Clock()
+    queue = TraceQueue(10 * SIZE, clock)
+    queue.put(finished())
+    clock.now += LINGER + 5
+    assert queue.left_alone == 5
+
+    busy = TraceQueue(10 * SIZE, clock)
+    busy.wait(0, 0)
+    busy.put(finished())
+    clock.now += LINGER + 5
+    assert busy.left_alone == 0
+    assert busy.wait(0, 0)
+    assert busy.left_alone == 0
