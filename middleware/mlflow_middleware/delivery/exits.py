@@ -36,7 +36,7 @@ def expect(shutdown: Callable[[], None], handle_signals: bool) -> None:
         shutdown: Delivers within its time; a function that lives as long as the process.
         handle_signals: Whether to do so where a signal would kill the process.
     """
-    for module in ("multiprocessing.util", "billiard.util"):
+    for module in ("multiprocessing.util", "billiard.util", "multiprocess.util"):
         _finalize(sys.modules.get(module), shutdown)
     celery: Any = sys.modules.get("celery.signals")  # whose workers end without billiard's finalizers
     if celery is not None:
@@ -44,7 +44,8 @@ def expect(shutdown: Callable[[], None], handle_signals: bool) -> None:
     if handle_signals and threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL and not _is_caught(number):
-                signal.signal(number, functools.partial(_on_signal, shutdown))
+                with contextlib.suppress(ValueError):  # an interpreter that is not the main one
+                    signal.signal(number, functools.partial(_on_signal, shutdown))
 
 
 def finish(shutdown: Callable[[], None]) -> None:
@@ -79,6 +80,8 @@ def _on_signal(shutdown: Callable[[], None], number: int, _: object) -> None:
     global _signalled  # noqa: PLW0603 - a process dies once
     _signalled = number
     signal.signal(number, signal.SIG_DFL)  # a second one does not wait
+    if _thread.start_new_thread.__module__.startswith("eventlet."):
+        _take_course()  # its hub would not look at a new greenlet before the next request comes
     try:
         _thread.start_new_thread(_deliver, (shutdown,))
     except RuntimeError:  # the interpreter is exiting
