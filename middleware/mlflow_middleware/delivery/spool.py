@@ -11,35 +11,34 @@ only bears such a name: a link, a pipe, a file of another user, or that anybody 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
-import json
 import logging
 import os
 import re
-import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mlflow_middleware.delivery.disk import at_once
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.spool_files import (
+    HAS_LOCKS,
+    NotOurs,
+    is_alive,
+    is_file,
+    is_locked,
+    opened,
+    user,
+    write_whole,
+)
+from mlflow_middleware.delivery.spool_format import encoded, read
 
-try:
-    import fcntl
-except (
-    ImportError
-):  # Windows has no flock: a shared directory may send a file twice there, which the server stores once
-    fcntl = None  # type: ignore[assignment]
-
-INFO_ATTRIBUTE = "mlflow_middleware.trace_info"
 SET_ASIDE = "set-aside"
 """The folder inside the spool for files that cannot be read."""
 
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9]{6}\.experiment-(?P<experiment>[A-Za-z0-9_-]+)\.otlp")
 _UNFINISHED = re.compile(r"\.[0-9]{20}-(?P<pid>[0-9]+)-[0-9]{6}\.(experiment-[A-Za-z0-9_-]+\.otlp|check)")
-_SAFELY = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FROM_ENVIRONMENT = "of-environment"
 _numbers = itertools.count()
 
@@ -52,10 +51,6 @@ class SpoolProblem(Exception):
 
 class SpoolFull(SpoolProblem):
     """It holds all that it may; what is sent makes room again."""
-
-
-class _NotOurs(Exception):
-    """Why something with the name of a file of the spool is left alone."""
 
 
 class SpoolFile:
@@ -87,8 +82,8 @@ class SpoolFile:
 
     def hold(self, descriptor: int) -> None:
         """Keep its open, locked descriptor; where there are no locks, it is closed: an open file cannot be removed."""
-        if fcntl is None:
-            os.close(descriptor)  # type: ignore[unreachable]
+        if not HAS_LOCKS:
+            os.close(descriptor)
         else:
             self._descriptor = descriptor
 
@@ -156,7 +151,7 @@ class Spool:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self._bytes() + len(data) > self._max_bytes:
                 raise SpoolFull(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
-            _write_whole(self.directory / f".{name}", self.directory / name, data)
+            write_whole(self.directory / f".{name}", self.directory / name, data)
             self._written.add(name)
         except OSError as error:
             raise SpoolProblem(f"the spool {self.directory} cannot be written ({error})") from error
@@ -182,7 +177,7 @@ class Spool:
             if self._bytes() >= self._max_bytes:
                 raise SpoolFull(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
             name = f".{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.check"
-            _write_whole(self.directory / name, self.directory / name, b"")
+            write_whole(self.directory / name, self.directory / name, b"")
             (self.directory / name).unlink()
         except OSError as error:
             raise SpoolProblem(f"the spool {self.directory} cannot be written ({error})") from error
@@ -196,9 +191,9 @@ class Spool:
         total = 0
         for path in self.files():
             with contextlib.suppress(Exception):
-                descriptor = _opened(path, self._owners())
+                descriptor = opened(path, self._owners())
                 try:
-                    total += len(_read(path.name, descriptor, self._max_bytes))
+                    total += len(read(descriptor, _experiment_of(path), self._max_bytes))
                 finally:
                     os.close(descriptor)
         return total
@@ -208,13 +203,13 @@ class Spool:
         owners = self._owners()
         for path in self.files():
             try:
-                descriptor = _opened(path, owners)
-            except _NotOurs as reason:
+                descriptor = opened(path, owners)
+            except NotOurs as reason:
                 self._tell(path, f"{reason}; it is left alone")
                 continue
             except OSError:  # gone, or not to be opened by this user
                 continue
-            file = self._taken(path, descriptor) if _is_locked(path, descriptor) else None
+            file = self._taken(path, descriptor) if is_locked(path, descriptor) else None
             if file:
                 return file
             os.close(descriptor)
@@ -223,7 +218,7 @@ class Spool:
     def _taken(self, path: Path, descriptor: int) -> SpoolFile | None:
         """A file that this process has locked, read; None if it is empty by now, or cannot be read."""
         try:
-            traces = _read(path.name, descriptor, self._max_bytes)
+            traces = read(descriptor, _experiment_of(path), self._max_bytes)
         except OSError as error:
             self._tell(path, f"cannot be read ({error})")
             return None
@@ -242,7 +237,7 @@ class Spool:
         with contextlib.suppress(OSError):
             for path in sorted(self.directory.iterdir()):
                 unfinished = _UNFINISHED.fullmatch(path.name)
-                if unfinished and not _is_alive(int(unfinished["pid"])) and _is_file(path):
+                if unfinished and not is_alive(int(unfinished["pid"])) and is_file(path):
                     self._set_aside(path, "is half-written")
 
     def files(self) -> Iterator[Path]:
@@ -255,11 +250,11 @@ class Spool:
 
     def _owners(self) -> frozenset[int]:
         """Whose files are taken: this user's; root may replay an app's spool: then also its owner's."""
-        user = _user()
+        me = user()
         with contextlib.suppress(OSError):
-            if user == 0:
-                return frozenset((user, self.directory.stat().st_uid))
-        return frozenset((user,))
+            if me == 0:
+                return frozenset((me, self.directory.stat().st_uid))
+        return frozenset((me,))
 
     def _bytes(self) -> int:
         with os.scandir(self.directory) as entries:
@@ -280,141 +275,7 @@ class Spool:
             logger.warning("spool: %s %s", path, what)
 
 
-def encoded(traces: Sequence[EncodedTrace]) -> bytes:
-    """Traces as they stand in a file."""
-    return b"".join(map(_with_info, traces))
-
-
-def _with_info(trace: EncodedTrace) -> bytes:
-    """A trace's OTLP request, with its info beside the spans."""
-    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
-
-    otlp, info = trace.plain()
-    request = ExportTraceServiceRequest.FromString(otlp)
-    resource = request.resource_spans[0] if request.resource_spans else request.resource_spans.add()
-    attribute = resource.resource.attributes.add()
-    attribute.key = INFO_ATTRIBUTE
-    kept = {
-        "trace_id": trace.trace_id,
-        "info": info.decode(),
-        "prompts": trace.prompts,
-        "attachments": {key: base64.b64encode(content).decode() for key, content in trace.attachments.items()},
-        "supplement": trace.supplement,
-        "outlived": trace.has_late_spans,
-    }
-    attribute.value.string_value = json.dumps(kept)
-    return bytes(request.SerializeToString())
-
-
-def _read(name: str, descriptor: int, max_bytes: int) -> list[EncodedTrace]:
-    """The traces of an open file.
-
-    Raises:
-        Exception: It is not one of ours, or not whole.
-    """
-    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest
-
-    match = _NAME.fullmatch(name)
-    experiment = match["experiment"] if match else _FROM_ENVIRONMENT
-    if (size := os.fstat(descriptor).st_size) > max_bytes:
-        raise ValueError(f"it has {size} bytes, more than all of the spool may")
-    with open(descriptor, "rb", closefd=False) as file:
-        request = ExportTraceServiceRequest.FromString(file.read(size))
-    traces = []
-    for resource in request.resource_spans:
-        infos = [each for each in resource.resource.attributes if each.key == INFO_ATTRIBUTE]
-        if len(infos) != 1:
-            raise ValueError(f"no {INFO_ATTRIBUTE} beside the spans")
-        kept = json.loads(infos[0].value.string_value)
-        resource.resource.attributes.remove(infos[0])
-        spans = any(scope.spans for scope in resource.scope_spans)
-        otlp = bytes(ExportTraceServiceRequest(resource_spans=[resource]).SerializeToString()) if spans else b""
-        traces.append(
-            EncodedTrace(
-                str(kept["trace_id"]),
-                None if experiment == _FROM_ENVIRONMENT else experiment,
-                otlp,
-                kept["info"].encode(),
-                [(name, version) for name, version in kept["prompts"]],
-                {key: base64.b64decode(content) for key, content in kept["attachments"].items()},
-                supplement=bool(kept["supplement"]),
-                has_late_spans=bool(kept.get("outlived")),
-            )
-        )
-    if not traces:
-        raise ValueError("it is empty")
-    return traces
-
-
-def _write_whole(unfinished: Path, final: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it under its final name."""
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        unfinished.rename(final)
-    except OSError:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise
-
-
-def _opened(path: Path, owners: Collection[int]) -> int:
-    """An open descriptor of a file of the spool. To open it never waits, whatever it turns out to be.
-
-    Args:
-        path: The file.
-        owners: Whose files are taken.
-
-    Raises:
-        OSError: It cannot be opened.
-        _NotOurs: It is nothing that the spool has written.
-    """
-    _check(os.lstat(path), owners)  # to open a device may do something, too
-    descriptor = os.open(path, _SAFELY | getattr(os, "O_BINARY", 0))
-    try:
-        _check(os.fstat(descriptor), owners)
-    except _NotOurs:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _check(found: os.stat_result, owners: Collection[int]) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise _NotOurs("is no regular file")
-    if found.st_uid not in owners:
-        raise _NotOurs(f"belongs to another user ({found.st_uid})")
-    if os.name == "posix" and found.st_mode & stat.S_IWOTH:  # not of the group: Kubernetes lets that write (fsGroup)
-        raise _NotOurs("may be written by anybody")
-
-
-def _user() -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else 0
-
-
-def _is_file(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    return False
-
-
-def _is_locked(path: Path, descriptor: int) -> bool:
-    """Lock an open file, unless somebody else has it, or it is not there any more."""
-    if fcntl is None:
-        return True  # type: ignore[unreachable]
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(descriptor).st_ino == os.lstat(path).st_ino
-    except OSError:
-        return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def _experiment_of(path: Path) -> str | None:
+    """The experiment in a file's name; None for the one that the environment names."""
+    match = _NAME.fullmatch(path.name)
+    return None if match is None or match["experiment"] == _FROM_ENVIRONMENT else match["experiment"]

@@ -13,7 +13,8 @@ from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import MAX_BATCH
-from mlflow_middleware.delivery.spool import Spool, SpoolProblem, encoded
+from mlflow_middleware.delivery.spool import Spool, SpoolProblem
+from mlflow_middleware.delivery.spool_format import encoded
 
 SPOOL_LOOK = 5.0
 """Seconds between two looks for files of other processes in the spool, and between two attempts to write there."""
