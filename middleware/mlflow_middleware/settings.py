@@ -27,6 +27,7 @@ from mlflow_middleware.option_types import (
     Identify,
     Mask,
     Names,
+    Patterns,
     ResponseHeaders,
     Secrets,
     Statuses,
@@ -117,12 +118,17 @@ class Settings(BaseSettings):
     capture_headers: HeaderNames = ()
     """Request headers put on the root span, as `http.request.header.<name>`."""
 
-    redact: Names = (
-        *("password", "passwd", "secret", "token", "jwt", "api_key", "apikey", "private_key"),
-        *("authorization", "credential", "credentials", "cookie", "signature"),
-    )
-    """Keys whose values are replaced, in bodies at any depth, query strings and captured headers. A key matches by
-    whole words: `api_key` covers `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""
+    redact: Names = ("default",)
+    """Keys whose values are replaced, in bodies at any depth, query strings, captured headers, exceptions and child
+    spans; `default` stands for those of `capture.secret_keys`. A key matches by whole words: `api_key` covers
+    `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""
+
+    redact_values: Patterns = ("default",)
+    """Regular expressions of what is replaced under any key; `default` stands for those of `capture.secret_values`:
+    `sk-…`, `ghp_…`, JSON web tokens, private keys, passwords in URLs and others."""
+
+    redact_spans: bool = True
+    """True: the inputs, outputs and attributes of the app's own spans are redacted, too, before they are sent."""
 
     error_statuses: Statuses = frozenset(range(500, 600))
     """Status codes that make the trace an error, as numbers and `500-599` ranges."""
@@ -223,8 +229,8 @@ class Settings(BaseSettings):
 
     @functools.cached_property
     def redactor(self) -> Redactor:
-        """Replaces the values of the keys in `redact`."""
-        return Redactor(self.redact)
+        """Replaces what `redact` and `redact_values` say."""
+        return Redactor(self.redact, self.redact_values)
 
     @functools.cached_property
     def hmac_key(self) -> bytes | None:

@@ -40,6 +40,8 @@ BODIES: dict[str, st.SearchStrategy[Sample]] = {
     "form": generators.form_bodies(),
     "multipart": generators.multipart_bodies(),
     "sse": generators.stream_bodies(),
+    "corpus": generators.corpus_bodies(),
+    "endless": generators.endless_bodies(),
 }
 PATHS = {
     **BODIES,
