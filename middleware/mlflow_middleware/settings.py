@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,22 @@ class SettingsError(ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("mlflow-middleware is misconfigured: " + "; ".join(problems))
         self.problems = problems
+
+
+_STRICT: dict[str, object] = {
+    "capture_request_body": False,
+    "capture_response_body": False,
+    "capture_headers": (),
+    "client_address": "none",
+    "capture_user_agent": False,
+}
+"""The options that `privacy="strict"` sets."""
+
+
+@functools.cache
+def _process_key() -> str:
+    """A key for pseudonyms where none is given: they are the same within a process, and the workers that it forks."""
+    return secrets.token_hex(32)
 
 
 class Settings(BaseSettings):
@@ -99,10 +116,10 @@ class Settings(BaseSettings):
     """Path globs (`*`, `?`, `[...]`) that are not traced; MLflow spans opened inside are silenced too."""
 
     metadata_only: Names = ()
-    """Path globs whose bodies are never captured."""
+    """Path globs whose bodies and query strings are never captured, and whose route is stored instead of the path."""
 
     capture_request_body: bool = True
-    """True: what the app reads of a request's body becomes the root span's inputs."""
+    """True: what the app reads of a request's body becomes the root span's inputs, with its query string."""
 
     capture_response_body: bool = True
     """True: what the client is sent becomes the root span's outputs."""
@@ -130,11 +147,25 @@ class Settings(BaseSettings):
     redact_spans: bool = True
     """True: the inputs, outputs and attributes of the app's own spans are redacted, too, before they are sent."""
 
+    client_address: Literal["full", "network", "none"] = "full"
+    """What is kept of the client's IP address: all, its network (the first 24 bits, of IPv6 48), or nothing."""
+
+    capture_user_agent: bool = True
+    """False: the request's `User-Agent` is not kept."""
+
+    privacy: Literal["default", "strict"] = "default"
+    """`strict`: no bodies, query strings, captured headers, client addresses and user agents, and user ids as
+    pseudonyms, whatever the other options say."""
+
     error_statuses: Statuses = frozenset(range(500, 600))
     """Status codes that make the trace an error, as numbers and `500-599` ranges."""
 
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
     """Share of traces kept; decided by the session id, if any: all processes keep or drop a conversation whole."""
+
+    sample_key: SecretStr | None = Field(default=None, min_length=1)
+    """What the share is drawn with, so that nobody can choose a session id that is kept or dropped. The same in all
+    processes that share conversations; by default `user_id_hmac_key`, else the experiment's name."""
 
     keep_errors: bool = True
     """True: a trace that is an error is kept whatever the ratio says."""
@@ -176,6 +207,14 @@ class Settings(BaseSettings):
     def _echo_the_request_id_where_it_is_read(self) -> Settings:
         if "response_headers" not in self.model_fields_set:
             self.response_headers["request_id"] = self.request_id_header
+        return self
+
+    @model_validator(mode="after")
+    def _is_strict(self) -> Settings:
+        if self.privacy == "strict":
+            self.__dict__.update(_STRICT)
+            if self.user_id_hmac_key is None:
+                self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
         return self
 
     @classmethod
@@ -233,6 +272,14 @@ class Settings(BaseSettings):
         return Redactor(self.redact, self.redact_values)
 
     @functools.cached_property
+    def sampling_key(self) -> bytes:
+        """What the share of traces that are kept is drawn with."""
+        key = self.sample_key or self.user_id_hmac_key
+        names = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
+        experiment = next(filter(None, map(os.environ.get, names)), "")
+        return (key.get_secret_value() if key else experiment).encode("utf-8", "surrogateescape")
+
+    @functools.cached_property
     def hmac_key(self) -> bytes | None:
         """The bytes of `user_id_hmac_key`."""
         return self.user_id_hmac_key.get_secret_value().encode() if self.user_id_hmac_key else None
@@ -248,10 +295,18 @@ class Settings(BaseSettings):
 
     def kept_of_bodies(self, path: str) -> tuple[int, int]:
         """Return how many bytes are kept of a request's and of its response's body."""
-        if self._metadata_only is not None and self._metadata_only.fullmatch(path):
+        if self.is_metadata_only(path):
             return 0, 0
         limit = self.max_body_bytes
         return (limit if self.capture_request_body else 0), (limit if self.capture_response_body else 0)
+
+    def is_metadata_only(self, path: str) -> bool:
+        """Whether nothing that a client says to this path is kept but its headers."""
+        return self._metadata_only is not None and self._metadata_only.fullmatch(path) is not None
+
+    def keeps_query(self, path: str) -> bool:
+        """Whether the query string of a request to this path is kept."""
+        return self.capture_request_body and not self.is_metadata_only(path)
 
     @functools.cached_property
     def _excluded(self) -> re.Pattern[str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -22,6 +22,10 @@ MAX_ATTRIBUTE = 1024
 MAX_DEPTH = 100
 """Levels of JSON that are looked into; what lies deeper is replaced."""
 
+_MESSAGE, _STACK = "exception.message", "exception.stacktrace"
+"""https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/#attributes"""
+
+_CLASS = re.compile(r"(?:[A-Za-z_]\w{0,100}\.){0,10}[A-Z]\w{0,100}: ")
 _JSON_START = re.compile(r'[\s\0]*[\[{"]')
 _QUOTED_KEY = re.compile(r'"[\s\0]*:')
 
@@ -43,6 +47,10 @@ class Redactor:
     def matches(self, key: str) -> bool:
         """Whether a key's value is a secret, or may be one."""
         return bool(self._keys.kind(key))
+
+    def is_secret(self, key: str, value: Any) -> bool:
+        """Whether the value of a key is a secret."""
+        return self._keys.is_secret(key, value)
 
     def value(self, key: str, value: str) -> str:
         """The value, or what stands in its place where it is or holds a secret."""
@@ -74,6 +82,20 @@ class Redactor:
     def string(self, text: str) -> str:
         """Text that may be JSON, with the secrets replaced."""
         return self._string(text, MAX_DEPTH)
+
+    def message(self, text: str) -> str:
+        """What an exception says, also after the name of its class."""
+        name = _CLASS.match(text)
+        return self.string(name[0] + self.string(text[name.end() :]) if name else text)
+
+    def exception(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes of an exception as OpenTelemetry records it; its stack trace repeats its message."""
+        message, stack = (str(attributes.get(key, "")) for key in (_MESSAGE, _STACK))
+        clean = self.message(message)
+        if message and clean != message:
+            stack = stack.replace(message.strip(), clean.strip())
+        found = {**attributes, _MESSAGE: clean, _STACK: self.string(stack)}
+        return {key: value for key, value in found.items() if key in attributes}
 
     def pieces(self, values: list[Any]) -> list[Any]:
         """As `json`, of what came in pieces: text that stands at the same place of each is looked at as one, too.

@@ -59,7 +59,7 @@ _NO_PLURAL = ("token", "authorization", "sessionid", "sessid", "phpsessid", "sym
 
 _HARMLESS = re.compile(
     r" \S+  (?:counts?|types?|length|limits?|usage|policy|required|expires|expiry|ttl|strength|budget|endpoint|consent"
-    r"|details|logprobs) | (?:bos|eos|pad|unk|sep|cls|mask|stop)  token "
+    r"|details|logprobs|errors?|exceptions?|warnings?) | (?:bos|eos|pad|unk|sep|cls|mask|stop)  token "
     r"| (?:max|min|total|prompt|completion|input|output|cached|reasoning|num|n|used|stop|special|new)  tokens "
 )
 """Words that say something about a secret and have none, as ``token_type``; and the tokens of a language model."""

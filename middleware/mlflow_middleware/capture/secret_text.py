@@ -17,7 +17,7 @@ _WHOLE: tuple[Kind, ...] = ("always", "text")
 _MAX_KEY = 300
 """Characters looked at before a separator."""
 
-_SEPARATOR = re.compile(r"[:=]")
+_SEPARATOR = re.compile(r"[:=]|%3[Dd]")
 _SPACE = re.compile(r"\s*")
 _YEK_ERAB = re.compile(r"[^\s\"'`\\{},;&?=:<>()]+")
 """A bare key, read backwards from its separator: forwards, every character would be a possible start."""
@@ -34,6 +34,7 @@ _QUOTE_BEFORE = re.compile(r"(\\*)([\"'`])\Z")
 _QUOTE_OR_BRACKET = re.compile(r"[\"'\[\]{}]")
 _AFTER_COLON = re.compile(r"[,}\]\r\n]|\Z")
 _AFTER_EQUALS = re.compile(r"[&\s<>]|;(?=\s?[\w .-]{1,40}=)|\Z")
+_AFTER_ENCODED = re.compile(r"[&\s<>\"']|%26|\Z")
 _AFTER_WORD = re.compile(r"[\s,;\"'`(){}\[\]<>]|\Z")
 _LINE_END = re.compile(r"[\r\n]|\Z")
 _INDENT = re.compile(r"[ \t]*")
@@ -58,7 +59,7 @@ _SHORT = re.compile(r"\\*[\"']?((?:[0-9][ -]?){12,19}|[^\s\"'\\,;&<>{}\[\]()]{1,
 
 _NAME = re.compile(r"[A-Za-z_]+[ \t]*(?=[,}\])\r\n]|\Z)")
 _NO_WORD = re.compile(r"[a-z]+|[A-Za-z_.\[\]|<>(,)]+")
-_PROSE = re.compile(r"(?:[A-Za-z][a-z'\u2019-]*[,.;:!?)]*[ \t]+){3}[A-Za-z(]")
+_PROSE = re.compile(r"(?:[A-Za-z][a-z'\u2019-]*[,.;:!?)]*[ \t]+){2}[A-Za-z(]")
 """Words of a language, as many as no header has."""
 
 
@@ -85,6 +86,8 @@ def _secret(text: str, start: int, separator: int, keys: Keys) -> tuple[int, int
     if not bare:
         return None
     key = bare[0][::-1]
+    if text[separator] == "%":  # an address inside of another one
+        return _encoded_span(text, separator + 3, kind) if kind else None
     if not kind and (two := _TWO_WORDS.search(before)) and keys.kind(two[1]) == "always":
         kind, key = "always", two[0]
     if not kind:
@@ -140,6 +143,13 @@ def _after_colon(text: str, separator: int, key: str, before: str, kind: Kind) -
             return None
         return _value_span(text, value, _AFTER_COLON)
     return _word_span(text, separator + 1, key)
+
+
+def _encoded_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
+    """The value after an encoded ``=``."""
+    end = _AFTER_ENCODED.search(text, position)
+    stop = end.start() if end else len(text)
+    return (position, stop) if kind in _WHOLE or is_secret(kind, text[position : position + 400]) else None
 
 
 def _short_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery import exits, hosts
+from mlflow_middleware.capture.spans import redact_with
 from mlflow_middleware.delivery.process import MAX_FLUSH, Delivery
 from mlflow_middleware.delivery.rest import serves
 from mlflow_middleware.guard import guarded
@@ -43,6 +44,7 @@ def start(settings: Settings) -> None:
             hosts.join(_begin, _relieve)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=_after_fork)
+            redact_with(settings.redactor if settings.redact_spans else None)
             if line := mlflow_bridge.found.summary:
                 logger.warning(line)
             mlflow_bridge.tracing.start(_accepts, _put, _Flush())
