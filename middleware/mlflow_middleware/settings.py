@@ -200,8 +200,10 @@ class Settings(BaseSettings):
     """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with
     the token that the response carried. The first signs, all are accepted, so that a secret can be replaced."""
 
-    feedback_wait: float = Field(default=5.0, ge=0, le=60)
-    """Seconds that feedback waits for its trace to be stored."""
+    feedback_wait: float | None = Field(default=None, ge=0, le=60)
+    """Seconds that feedback waits for its trace to be stored; by default 5 in FastAPI and Starlette. On WSGI
+    and in Django, where a vote that waits holds one of the app's threads, by default only for a trace that this process
+    has just finished."""
 
     @model_validator(mode="after")
     def _echo_the_request_id_where_it_is_read(self) -> Settings:

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ logger = logging.getLogger("mlflow_middleware.delivery")
 _delivery: Delivery | None = None
 _is_ours = False
 _captures: list[Callable[[mlflow_bridge.PendingTrace], None]] = []
+_recent: deque[str] = deque(maxlen=1000)
 _lock = threading.RLock()
 
 
@@ -137,7 +139,13 @@ def _put(trace: mlflow_bridge.PendingTrace) -> None:
     if trace.captured_by:
         trace.captured_by(trace)
     elif delivery := current():
+        _recent.append(trace.trace_id)
         delivery.put(trace)
+
+
+def is_recent(trace_id: str) -> bool:
+    """Whether a trace is one of the last that this process has finished: then it will soon be stored."""
+    return trace_id in _recent
 
 
 class _Flush:
