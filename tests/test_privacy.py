@@ -1,4 +1,4 @@
-"""Nothing private is stored by accident: the whole corpus, asked of each framework's app, and read back from the server."""
+"""Nothing private is stored by accident: the whole corpus, sent to each framework, and read back from the server."""
 
 from __future__ import annotations
 
