@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from io import BytesIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from requests import Response
@@ -49,8 +49,7 @@ def read_into(response: Response, timeout: float) -> None:
     except BaseException:
         response.close()
         raise
-    known: Any = response
-    known._content, known._content_consumed = plain[0] if plain else bytes(content), True
+    response.raw = BytesIO(plain[0] if plain else bytes(content))
 
 
 def redirect_of(response: Response) -> SplitResult | None:

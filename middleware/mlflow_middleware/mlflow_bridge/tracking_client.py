@@ -7,7 +7,7 @@ import functools
 import os
 import ssl
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from mlflow import get_tracking_uri
 from mlflow import is_tracking_uri_set as is_tracking_uri_set
@@ -82,7 +82,7 @@ def _request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwa
             break
         credentials = copy.copy(credentials)
         credentials.host = f"{there.scheme}://{there.netloc.rpartition('@')[2]}"
-        path = there._replace(scheme="", netloc="", fragment="").geturl()
+        path = urlunsplit(("", "", there.path, there.query, ""))
         kwargs.pop("params", None)  # they are in the new address
     return response
 

@@ -65,4 +65,4 @@ def _address(address: str, settings: Settings) -> str | None:
 def redacted_exceptions(record: TraceRecord) -> tuple[RecordedException, ...]:
     """The exceptions that the app raised, without the secrets in their messages and stack traces."""
     redact = record.settings.redactor.exception
-    return tuple(each._replace(attributes=redact(each.attributes)) for each in record.exceptions)
+    return tuple(RecordedException(each.time, redact(each.attributes), each.type) for each in record.exceptions)
