@@ -21,15 +21,14 @@ _STEMS = (
 )
 """What several keys have in common."""
 
-_SIGNS = {
-    "tokens": r"(?i:tokens)(?![a-z])(?!\\*[\"']?\s*[:=]\s*\d)",
-    "key": r"(?i:key)(?![a-z])[^A-Za-z0-9]{1,20}[A-Za-z0-9+/]{20}",
-}
-_STATEMENTS = {"curl": r"-u\b|-user", "wget": r"-user", "identified": r"(?i:identified by)"}
+_AFTER = {"tokens": r"(?![a-z])(?!\\*[\"']?\s*[:=]\s*\d)", "key": r"(?![a-z])[^A-Za-z0-9]{1,20}[A-Za-z0-9+/]{20}"}
+"""What follows a word that holds a secret as the last one of a key, where that says more than for others."""
+
+_STATEMENTS = {"curl": ["-u"], "wget": ["-user"], "identified": ["identified by", "IDENTIFIED BY", "Identified by"]}
 """Shapes of secrets that have no key."""
 
 _MAX_WORDS = 10_000
-"""Words that are remembered as harmless: a language has few that are used often."""
+"""Words that are remembered: a language has few that are used often."""
 
 _IS_WORD = re.compile(rb"[a-z]{1,20}|[a-z0-9]{1,3}")
 
@@ -44,20 +43,18 @@ class Glance:
 
     def __init__(self, keys: Keys, values: Values) -> None:
         self._values = values
-        signs: dict[str, list[str]] = {}
+        signs: dict[str, list[re.Pattern[str]]] = {}
         for pattern in keys.patterns:
             words = pattern.split()
-            signs.setdefault(_stem(words), []).append(_sign(words))
-        endings: dict[str, list[str]] = {}
+            signs.setdefault(_stem(words), []).extend(_signs(words))
+        endings: dict[str, list[re.Pattern[str]]] = {}
         for word in LAST if keys.has_default else ():
-            endings.setdefault(word, []).append(_SIGNS.get(word, _sign([word])))
-        for word, sign in _STATEMENTS.items() if keys.has_default else ():
-            endings.setdefault(word, []).append(sign)
-        self._inside = _alternatives(signs, "(?=({}))")
-        self._at_end = _alternatives(endings, "({})$")
-        self._signs = {stem.encode(): re.compile("|".join(found)) for stem, found in signs.items()}
-        self._endings = {word.encode(): re.compile("|".join(found)) for word, found in endings.items()}
+            endings[word] = _signs([word], _AFTER.get(word))
+        for word, texts in _STATEMENTS.items() if keys.has_default else ():
+            endings[word] = list(map(re.compile, texts))
+        self._signs, self._endings, self._all_endings = signs, endings, tuple(endings)
         self._harmless: set[bytes] = set()
+        self._suspicious: dict[bytes, list[re.Pattern[str]]] = {}
 
     def is_clean(self, text: str) -> bool:
         """Whether a quick look shows that there is no secret in a text: `Redactor.json` and `Redactor.text` would leave
@@ -75,28 +72,39 @@ class Glance:
 
     def _has_signs(self, text: str, words: set[bytes]) -> bool:
         """Whether words that are not known yet may belong to a secret."""
-        suspects: set[re.Pattern[str]] = set()
+        patterns: dict[re.Pattern[str], None] = {}
         for word in words:
-            found = [self._signs[stem] for stem in self._inside.findall(word)]
-            found += [self._endings[ending] for ending in self._at_end.findall(word)]
-            suspects.update(found)
-            if self._values.may_begin(word):
-                suspects.update(self._values.patterns)
-            elif not found and len(self._harmless) < _MAX_WORDS and _IS_WORD.fullmatch(word):
-                self._harmless.add(word)
-        return any(pattern.search(text) for pattern in suspects)
+            known = self._suspicious.get(word)
+            patterns.update(dict.fromkeys(self._learn(word) if known is None else known))
+        return any(pattern.search(text) for pattern in patterns)
 
-
-def _alternatives(words: dict[str, list[str]], around: str) -> re.Pattern[bytes]:
-    """Matches any of the words; nothing if there are none."""
-    return re.compile(around.format("|".join(map(re.escape, words)) or "(?!)").encode())
+    def _learn(self, folded: bytes) -> list[re.Pattern[str]]:
+        """What a text with this word may have in it, if it has a secret."""
+        word = folded.decode()
+        found = [sign for stem, signs in self._signs.items() if stem in word for sign in signs]
+        if word.endswith(self._all_endings):
+            found += [sign for ending, signs in self._endings.items() if word.endswith(ending) for sign in signs]
+        if self._values.may_begin(folded):
+            found += self._values.patterns
+        if _IS_WORD.fullmatch(folded) and len(self._harmless) + len(self._suspicious) < _MAX_WORDS:
+            if found:
+                self._suspicious[folded] = found
+            else:
+                self._harmless.add(folded)
+        return found
 
 
 def _stem(words: list[str]) -> str:
     return next((stem for stem in _STEMS for word in words if stem in word), max(words, key=len))
 
 
-def _sign(words: list[str]) -> str:
-    """What a text has in it where a key with these words in a row may be."""
-    end = "" if words[-1].isdigit() else "(?![a-z])"  # a letter goes on with a word, but not with a number
-    return _BETWEEN.join(f"(?i:{word})" for word in words) + end
+def _signs(words: list[str], end: str | None = None) -> list[re.Pattern[str]]:
+    """What a text has in it where a key with these words in a row may be.
+
+    A word is written in one of three ways; patterns that begin with a text are found faster than others.
+    """
+    if end is None:
+        end = "" if words[-1].isdigit() else "(?![a-z])"  # a letter goes on with a word, but not with a number
+    first, *others = [dict.fromkeys((word, word.capitalize(), word.upper())) for word in words]
+    rest = "".join(f"{_BETWEEN}(?:{'|'.join(spellings)})" for spellings in others)
+    return [re.compile(spelling + rest + end) for spelling in first]

@@ -20,7 +20,6 @@ KEYS = (
     *("otp", "totp", "cvv", "cvc", "ssn", "iban", "credit_card", "card_number", "security_code"),
     *("verification_code", "recovery_code", "backup_code", "mfa_code"),
     *("sessionid", "sessid", "phpsessid", "symfony", "x_forwarded_for", "x_real_ip", "remote_addr", "ip_address"),
-    *("access_tokens", "refresh_tokens", "auth_tokens", "api_tokens", "id_tokens", "bearer_tokens", "session_tokens"),
 )
 """Whole words that stand in a row somewhere in the key, in any spelling. Sentry's and Elastic's clients have no others,
 but for those below."""
@@ -53,6 +52,9 @@ _MAX_CACHED = 256
 
 _MIN_COMPOUND = 5
 """Characters of a word that may also stand at the end of another one, as in ``accesstoken``."""
+
+_OF_TOKENS = ("access", "refresh", "auth", "api", "id", "bearer", "session", "csrf")
+"""Words before ``tokens`` that make secrets of them."""
 
 _NO_PLURAL = ("token", "authorization", "sessionid", "sessid", "phpsessid", "symfony")
 """Those whose plural is none, or is a number more often than not."""
@@ -112,6 +114,8 @@ class Keys:
         *before, last = words.split() or [""]
         if self._compounds and any(word.endswith(self._compounds) for word in (*before, last)):
             return "always"
+        if last == "tokens" and before and before[-1] in _OF_TOKENS:
+            return "text"
         kind = self._last.get(last, "")
         return "" if kind == "long" and not before else kind
 

@@ -10,6 +10,15 @@ from mlflow_middleware.capture.redaction import REDACTED, Redactor
 _MLFLOWS = "mlflow."
 """What the names of MLflow's own attributes begin with: ``mlflow.chat.tokenUsage`` is no secret."""
 
+_NEVER_SECRET = frozenset(
+    f"mlflow.{name}"
+    for name in (
+        *("traceRequestId", "spanType", "spanLogLevel", "spanFunctionName", "experimentId", "chat.tokenUsage"),
+        *("llm.cost", "llm.model", "llm.provider", "message.format"),
+    )
+)
+"""Attributes that MLflow fills itself, with no words of anybody."""
+
 _redactors: list[Redactor] = []
 """The one of this process, if any."""
 
@@ -31,7 +40,7 @@ def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     if "exception.stacktrace" in attributes:
         return redactor.exception(attributes)
     for key, value in list(attributes.items()):
-        if (new := _value(redactor, key, value)) is not value:
+        if key not in _NEVER_SECRET and (new := _value(redactor, key, value)) is not value:
             changed[key] = new
     return {**attributes, **changed} if changed else attributes
 
