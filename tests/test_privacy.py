@@ -58,3 +58,25 @@ def test_what_only_looks_like_a_secret_is_stored_as_it_is(asked: tuple[RunningAp
         root = next(span for span in asked[1][f"twin-{number}"].data.spans if span.parent_id is None)
         if case.type == "application/json":
             assert root.inputs == json.loads(case.twin)
+
+
+@pytest.mark.xdist_group("fastapi")
+def test_who_knows_a_trace_id_does_not_rewrite_the_trace(run_app: AppRunner, request_id: str) -> None:
+    """Where callers are trusted, a second request of the same trace adds its spans: user, session and previews stay."""
+    app = run_app("fastapi", {"trust_incoming_trace": True})
+    traceparent = f"00-{request_id}-b7ad6b7169203331-01"
+
+    def said(text: str, user: str) -> Trace:
+        body = json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
+        who = {"x_user_id": user, "x_session_id": f"s-{user}", "x_request_id": f"{request_id}-{user}"}
+        app.post("/echo", body, content_type="application/json", traceparent=traceparent, **who)
+        return app.traces.one(f"{request_id}-{user}")
+
+    said("mine", "jane")
+    trace = said("theirs", "joe")
+
+    assert {trace.info.trace_metadata[f"mlflow.trace.{key}"] for key in ("user", "session")} == {"jane", "s-jane"}
+    assert {trace.info.tags[f"mlflow.trace.{key}"] for key in ("user", "session")} == {"jane", "s-jane"}
+    assert trace.info.request_preview == "mine"
+    assert "mlflow_middleware.joined" not in trace.info.trace_metadata
+    assert {span.attributes["user.id"] for span in trace.data.spans} == {"jane", "joe"}

@@ -114,6 +114,8 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
 def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> dict[str, str]:
     """The metadata of a request's trace: see `describe`."""
     known = record.identity_metadata()
+    if record.parent_id is not None:
+        known[keys.JOINED] = "true"
     if record.surroundings:
         known = {**storable(record, record.surroundings.metadata), **known}
     if record.metadata or metadata:
