@@ -259,8 +259,6 @@ def _found_for(feedback: Feedback, caller: RequestTrace) -> store.TraceInfo | No
     Nobody is told of a trace that is another's: the answer to a guess is that of an id that does not exist.
     """
     session_id, user_id = caller.identity.session_id, caller.user_id
-    if not (feedback.trace_id or session_id or user_id):
-        return None
     for info in store.find(feedback):
         is_callers = store.is_same(info, keys.SESSION, session_id) or store.is_same(info, keys.USER, user_id)
         if feedback.trace_id or is_callers:
