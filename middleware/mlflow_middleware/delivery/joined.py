@@ -12,8 +12,9 @@ from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.replies import TRACES
 from mlflow_middleware.delivery.rest import ConnectionProblem, ask
 from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.record import JOINED
 
-_MARK = f'"{keys.JOINED}"'.encode()
+_MARK = f'"{JOINED}"'.encode()
 _PREVIEWS = ("request_preview", "response_preview")
 
 
@@ -27,7 +28,7 @@ def _less(tracking_uri: str, trace_id: str, info: bytes) -> bytes:
     body = json.loads(info)
     ours = body["trace"]["trace_info"]
     metadata, tags = ours.get("trace_metadata") or {}, ours.get("tags") or {}
-    if metadata.pop(keys.JOINED, None) is None:
+    if metadata.pop(JOINED, None) is None:
         return info
     theirs = _stored(tracking_uri, trace_id)
     for key in (keys.USER, keys.SESSION):

@@ -17,7 +17,7 @@ from mlflow_middleware.identity import clean_text
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.client import client_attributes, redacted_exceptions
 from mlflow_middleware.trace.common import Common
-from mlflow_middleware.trace.record import NOTHING, RecordedException, TraceRecord
+from mlflow_middleware.trace.record import JOINED, NOTHING, RecordedException, TraceRecord
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _MAX_HOST = 255
@@ -115,7 +115,7 @@ def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> d
     """The metadata of a request's trace: see `describe`."""
     known = record.identity_metadata()
     if record.parent_id is not None:
-        known[keys.JOINED] = "true"
+        known[JOINED] = "true"
     if record.surroundings:
         known = {**storable(record, record.surroundings.metadata), **known}
     if record.metadata or metadata:

@@ -23,8 +23,6 @@ SIZE_BYTES = "mlflow.trace.sizeBytes"
 SOURCE_RUN = "mlflow.sourceRun"
 MODEL_ID = "mlflow.modelId"
 SCHEMA_VERSION = "mlflow.trace_schema.version"
-JOINED = "mlflow_middleware.joined"
-"""On the way to the server only: the trace is a caller's, whose id came with the request."""
 
 # Attributes of a span
 REQUEST_ID = "mlflow.traceRequestId"
