@@ -24,12 +24,13 @@ class UnacceptableAnswer(Exception):
     """A server answers with more than we take, or sends us elsewhere."""
 
 
-def read_into(response: Response, timeout: float) -> None:
+def read_into(response: Response, timeout: float, limit: int = MAX_ANSWER) -> None:
     """Read an answer that has not been read yet, so that its ``content`` is there.
 
     Args:
         response: The answer.
         timeout: Seconds that all of it may take.
+        limit: Bytes of it at most, also when it is decompressed.
 
     Raises:
         UnacceptableAnswer: It is too large, or takes too long.
@@ -39,13 +40,13 @@ def read_into(response: Response, timeout: float) -> None:
     try:
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
             content += chunk
-            if len(content) > MAX_ANSWER:
-                raise UnacceptableAnswer(f"the server answered with more than {MAX_ANSWER} bytes")
+            if len(content) > limit:
+                raise UnacceptableAnswer(f"the server answered with more than {limit} bytes")
             if time.monotonic() > until:
                 raise UnacceptableAnswer(f"the server took more than {timeout:g} s for one answer")
-        plain = decoded(bytes(content), response.headers.get("content-encoding", ""), MAX_ANSWER)
-        if plain and plain[1] and len(plain[0]) >= MAX_ANSWER:
-            raise UnacceptableAnswer(f"the server answered with more than {MAX_ANSWER} bytes, compressed")
+        plain = decoded(bytes(content), response.headers.get("content-encoding", ""), limit)
+        if plain and plain[1] and len(plain[0]) >= limit:
+            raise UnacceptableAnswer(f"the server answered with more than {limit} bytes, compressed")
     except BaseException:
         response.close()
         raise

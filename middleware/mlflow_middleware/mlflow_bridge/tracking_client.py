@@ -20,7 +20,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_p
 
 from mlflow_middleware.deadline import within
 from mlflow_middleware.mlflow_bridge.address import Address
-from mlflow_middleware.mlflow_bridge.answers import MAX_REDIRECTS, read_into, redirect_of
+from mlflow_middleware.mlflow_bridge.answers import MAX_ANSWER, MAX_REDIRECTS, read_into, redirect_of
 
 SLACK = 1.1
 """How much later than its own time-outs a request is given up: those say more of what is wrong."""
@@ -76,7 +76,7 @@ def _request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwa
             stream=True,
             **kwargs,
         )
-        read_into(response, 2 * timeout)
+        read_into(response, 2 * timeout, MAX_ANSWER)
         there = redirect_of(response) if is_following else None
         if there is None:
             break
