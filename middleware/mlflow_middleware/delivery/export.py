@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery import exits, hosts
 from mlflow_middleware.capture.spans import redact_with
+from mlflow_middleware.delivery import exits, hosts
 from mlflow_middleware.delivery.process import MAX_FLUSH, Delivery
 from mlflow_middleware.delivery.rest import serves
 from mlflow_middleware.guard import guarded
