@@ -16,6 +16,8 @@ from urllib.parse import quote, quote_plus
 
 from hypothesis import strategies as st
 
+from tests.secrets import CASES, STARTS
+
 MARKER = "XQZJ9KWVMARKER"
 """The secret of all documents."""
 
@@ -169,6 +171,32 @@ def _parts(draw: st.DrawFn, end: str) -> str:
     )
     kind = draw(st.sampled_from(["", f"Content-Type: text/plain{end}", f"X-Other: {'y' * 50}{end}", f": {end}"]))
     return f"{kind}Content-Disposition: form-data; name={quoted}{rest}{end}{end}{value}"
+
+
+# --- the corpus ------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def corpus_bodies(draw: st.DrawFn) -> Sample:
+    """A body of the corpus with the secret of the fuzzer in it, alone, among others, or as text inside JSON."""
+    case = draw(st.sampled_from([case for case in CASES if case.secret == "hunter2"]))
+    text = case.leak.replace(case.secret, MARKER)
+    if case.type == "application/json":
+        value = json.loads(text)
+        value = draw(st.sampled_from([value, [1, value], {"a": value}, {"arguments": json.dumps(value)}]))
+        return Sample(json.dumps(value, ensure_ascii=draw(st.booleans())).encode(), draw(content_types(case.type)))
+    if draw(st.booleans()) and case.type != "application/x-www-form-urlencoded":
+        return Sample(json.dumps({"content": text}).encode(), "application/json")
+    return Sample(text.encode(), draw(content_types(case.type)))
+
+
+@st.composite
+def endless_bodies(draw: st.DrawFn) -> Sample:
+    """What begins secrets and ends none, again and again: each must be looked at once."""
+    seed = "".join(draw(st.lists(st.sampled_from(STARTS), min_size=1, max_size=3)))
+    text = (seed * (65536 // len(seed) + 1))[:65536]
+    text = draw(st.sampled_from([text, json.dumps({"content": text})]))
+    return Sample(text.encode(), draw(content_types("text/plain", "application/json")), is_secret=False)
 
 
 # --- streams ---------------------------------------------------------------------------------------------------

@@ -193,7 +193,7 @@ def test_feedback_on_a_session(app: RunningApp, request_id: str, user: str) -> N
     found: dict[Any, Any] = {each.feedback.value: each.metadata or {} for each in stored(app, request_id)}
     assert found == {False: {}, 5: {"mlflow.trace.session": session}}
     assert stored(app, second) == []
-    assert refused(say(app, {"session_id": session, "value": 1}, x_session_id="another"))[0] == 403
+    assert refused(say(app, {"session_id": session, "value": 1}, x_session_id="another"))[0] == 404
 
 
 @pytest.mark.xdist_group("wsgi")
@@ -269,12 +269,15 @@ def test_the_example_of_a_page_rates_an_answer(server: MLflowServer, request_id:
 
 
 def test_what_is_not_yours(app: RunningApp, request_id: str, user: str) -> None:
-    """A request id alone, or with another session or user, lets nobody vote."""
+    """A request id alone, or with another session or user, lets nobody vote, nor learn that there is such a request."""
     chat(app, request_id, x_session_id="s-1", x_user_id=user)
 
-    said = {"client_request_id": request_id, "value": True}
     others: list[dict[str, str]] = [{}, {"x_session_id": "s-2"}, {"x_user_id": "joe"}, {"x_session_id": user}]
-    assert [refused(say(app, said, **headers))[0] for headers in others] == [403] * 4
+    for headers in others:
+        told = [
+            refused(say(app, {"client_request_id": each, "value": True}, **headers)) for each in (request_id, "r-0")
+        ]
+        assert told == [(404, "no request of this id is stored")] * 2
     assert stored(app, request_id) == []
 
 
@@ -421,6 +424,69 @@ def test_what_is_no_good_token(signing: RunningApp, request_id: str, user: str) 
     old = feedback_token.sign(trace_id, pseudonym, later, OLD.encode())
     assert say(signing, said, x_feedback_token=old, x_user_id=user).status_code == 200
     assert only(signing, request_id).source.source_id == pseudonym
+
+
+def test_a_session_of_another_user_is_not_voted_on(signing: RunningApp, request_id: str, user: str) -> None:
+    """Whoever sends another's session id has a token for a trace of it, and that is all the token is good for."""
+    first = signing.get("/sync/chats/c-1", x_request_id=request_id, x_user_id=user, x_session_id=request_id)
+    signing.traces.one(request_id)
+    said = {"session_id": request_id, "value": True}
+    own = first.headers["X-Feedback-Token"]
+    assert say(signing, said, x_feedback_token=own, x_user_id=user).status_code == 200
+
+    for number, who in enumerate(({"x_user_id": "joe"}, {})):
+        other = f"{request_id}-{number}"
+        answer = signing.get("/sync/chats/c-1", x_request_id=other, x_session_id=request_id, **who)
+        signing.traces.one(other)
+        vote = {"session_id": request_id, "value": False}
+        told = refused(say(signing, vote, x_feedback_token=answer.headers["X-Feedback-Token"], **who))
+        assert told == (403, "the token is good for another session")
+    assert only(signing, request_id).value is True
+
+
+def test_an_anonymous_token_is_one_voter(signing: RunningApp, request_id: str) -> None:
+    """Whatever user it is shown by, and another token is another voter."""
+    ids = [f"{request_id}-{number}" for number in range(2)]
+    tokens = []
+    for each in ids:
+        answer = signing.get("/sync/chats/c-1", x_request_id=each, x_session_id=request_id)
+        tokens.append(answer.headers["X-Feedback-Token"])
+        signing.traces.one(each)
+
+    for who in ({}, {"x_user_id": "joe"}, {"x_user_id": "ann"}):
+        vote = {"client_request_id": ids[0], "value": len(who)}
+        assert say(signing, vote, x_feedback_token=tokens[0], **who).status_code == 200
+    for token in tokens:
+        vote = {"session_id": request_id, "value": True, "name": "session"}
+        assert say(signing, vote, x_feedback_token=token).status_code == 200
+
+    votes = [(each.name, each.source.source_id) for each in stored(signing, ids[0])]
+    assert len(votes) == len(set(votes)) == 3
+    assert [name for name, _ in votes].count("session") == 2
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_unknown_ids_hold_no_thread_of_a_small_app(run_app: AppRunner, name: str) -> None:
+    """By default ten votes for what nobody knows are answered at once, unless no thread of the app waits for it."""
+    app = run_app(name)
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda n: say(app, {"trace_id": UNKNOWN, "value": n}), range(10)))
+
+    statuses = [answer.status_code for answer in answers]
+    assert statuses.count(404) == (2 if name == "fastapi" else 10)
+
+
+def test_votes_on_one_trace_have_a_bound(signing: RunningApp, request_id: str, user: str) -> None:
+    """A script that votes on and on is told to stop, and others' traces are voted on as before."""
+    answer = signing.get("/sync/chats/c-1", x_request_id=request_id, x_user_id=user)
+    token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
+    signing.traces.one(request_id)
+
+    votes = [say(signing, {"trace_id": trace_id, "value": n}, x_feedback_token=token) for n in range(21)]
+
+    assert [vote.status_code for vote in votes] == [200] * 20 + [503]
+    assert votes[-1].headers["Retry-After"] == "1"
 
 
 # --- around it ---

@@ -70,11 +70,12 @@ def test_what_waits_is_delivered_afterwards(server: MLflowServer) -> None:
 
 
 def test_the_example_is_right() -> None:
-    """The tests in ``examples/test_traces.py`` pass."""
+    """The tests in ``examples/`` pass."""
     pytest.importorskip("fastapi", reason="fastapi is not installed in this environment")
     pytest.importorskip("httpx2", reason="httpx2 is not installed in this environment")
 
     assert "2 passed" in run_pytest("examples/test_traces.py")
+    assert "1 passed" in run_pytest("examples/test_privacy.py")
 
 
 def test_pytest_starts_without_mlflow(tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ MAX_ID = 250
 
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{{0,{MAX_REQUEST_ID - 1}}}")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+"""Characters that act instead of showing: control and bidirectional ones, halves of pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,12 @@ def clean_text(value: object, limit: int = MAX_ID) -> str | None:
     if not text.isprintable():
         text = "".join(char if _is_harmless(char) else _REPLACEMENT for char in text)
     return text or None
+
+
+def clean_lines(value: object, limit: int) -> str:
+    """Return ``value`` as text that a terminal can show: as `clean_text`, with its ends of lines and tabs."""
+    text = _CONTROL.sub(_REPLACEMENT, str(value)[:limit].replace("\r\n", "\n"))
+    return text.strip()
 
 
 def decode_header(value: str | None) -> str | None:

@@ -91,8 +91,20 @@ def _not_empty(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return values
 
 
+def _compile(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern in patterns:
+        try:
+            is_empty = re.compile(pattern).match("") is not None
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        if is_empty:
+            raise ValueError(f"{pattern!r} matches the empty text")
+    return patterns
+
+
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_compile)]
 HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(_split)]
 TextMapping = Annotated[dict[str, str], BeforeValidator(_split_mapping)]
 ResponseHeaders = Annotated[

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,7 @@ from mlflow_middleware.option_types import (
     Identify,
     Mask,
     Names,
+    Patterns,
     ResponseHeaders,
     Secrets,
     Statuses,
@@ -50,6 +52,22 @@ class SettingsError(ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("mlflow-middleware is misconfigured: " + "; ".join(problems))
         self.problems = problems
+
+
+_STRICT: dict[str, object] = {
+    "capture_request_body": False,
+    "capture_response_body": False,
+    "capture_headers": (),
+    "client_address": "none",
+    "capture_user_agent": False,
+}
+"""The options that `privacy="strict"` sets."""
+
+
+@functools.cache
+def _process_key() -> str:
+    """A key for pseudonyms where none is given: they are the same within a process, and the workers that it forks."""
+    return secrets.token_hex(32)
 
 
 class Settings(BaseSettings):
@@ -98,10 +116,10 @@ class Settings(BaseSettings):
     """Path globs (`*`, `?`, `[...]`) that are not traced; MLflow spans opened inside are silenced too."""
 
     metadata_only: Names = ()
-    """Path globs whose bodies are never captured."""
+    """Path globs whose bodies and query strings are never captured, and whose route is stored instead of the path."""
 
     capture_request_body: bool = True
-    """True: what the app reads of a request's body becomes the root span's inputs."""
+    """True: what the app reads of a request's body becomes the root span's inputs, with its query string."""
 
     capture_response_body: bool = True
     """True: what the client is sent becomes the root span's outputs."""
@@ -117,18 +135,37 @@ class Settings(BaseSettings):
     capture_headers: HeaderNames = ()
     """Request headers put on the root span, as `http.request.header.<name>`."""
 
-    redact: Names = (
-        *("password", "passwd", "secret", "token", "jwt", "api_key", "apikey", "private_key"),
-        *("authorization", "credential", "credentials", "cookie", "signature"),
-    )
-    """Keys whose values are replaced, in bodies at any depth, query strings and captured headers. A key matches by
-    whole words: `api_key` covers `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""
+    redact: Names = ("default",)
+    """Keys whose values are replaced, in bodies at any depth, query strings, captured headers, exceptions and child
+    spans; `default` stands for those of `capture.secret_keys`. A key matches by whole words: `api_key` covers
+    `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""
+
+    redact_values: Patterns = ("default",)
+    """Regular expressions of what is replaced under any key; `default` stands for those of `capture.secret_values`:
+    `sk-…`, `ghp_…`, JSON web tokens, private keys, passwords in URLs and others."""
+
+    redact_spans: bool = True
+    """True: the inputs, outputs and attributes of the app's own spans are redacted, too, before they are sent."""
+
+    client_address: Literal["full", "network", "none"] = "full"
+    """What is kept of the client's IP address: all, its network (the first 24 bits, of IPv6 48), or nothing."""
+
+    capture_user_agent: bool = True
+    """False: the request's `User-Agent` is not kept."""
+
+    privacy: Literal["default", "strict"] = "default"
+    """`strict`: no bodies, query strings, captured headers, client addresses and user agents, and user ids as
+    pseudonyms, whatever the other options say."""
 
     error_statuses: Statuses = frozenset(range(500, 600))
     """Status codes that make the trace an error, as numbers and `500-599` ranges."""
 
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
     """Share of traces kept; decided by the session id, if any: all processes keep or drop a conversation whole."""
+
+    sample_key: SecretStr | None = Field(default=None, min_length=1)
+    """What the share is drawn with, so that nobody can choose a session id that is kept or dropped. The same in all
+    processes that share conversations; by default `user_id_hmac_key`, else the experiment's name."""
 
     keep_errors: bool = True
     """True: a trace that is an error is kept whatever the ratio says."""
@@ -163,13 +200,23 @@ class Settings(BaseSettings):
     """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with
     the token that the response carried. The first signs, all are accepted, so that a secret can be replaced."""
 
-    feedback_wait: float = Field(default=5.0, ge=0, le=60)
-    """Seconds that feedback waits for its trace to be stored."""
+    feedback_wait: float | None = Field(default=None, ge=0, le=60)
+    """Seconds that feedback waits for its trace to be stored; by default 5 in FastAPI and Starlette. On WSGI
+    and in Django, where a vote that waits holds one of the app's threads, by default only for a trace that this process
+    has just finished."""
 
     @model_validator(mode="after")
     def _echo_the_request_id_where_it_is_read(self) -> Settings:
         if "response_headers" not in self.model_fields_set:
             self.response_headers["request_id"] = self.request_id_header
+        return self
+
+    @model_validator(mode="after")
+    def _is_strict(self) -> Settings:
+        if self.privacy == "strict":
+            self.__dict__.update(_STRICT)
+            if self.user_id_hmac_key is None:
+                self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
         return self
 
     @classmethod
@@ -223,8 +270,16 @@ class Settings(BaseSettings):
 
     @functools.cached_property
     def redactor(self) -> Redactor:
-        """Replaces the values of the keys in `redact`."""
-        return Redactor(self.redact)
+        """Replaces what `redact` and `redact_values` say."""
+        return Redactor(self.redact, self.redact_values)
+
+    @functools.cached_property
+    def sampling_key(self) -> bytes:
+        """What the share of traces that are kept is drawn with."""
+        key = self.sample_key or self.user_id_hmac_key
+        names = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
+        experiment = next(filter(None, map(os.environ.get, names)), "")
+        return (key.get_secret_value() if key else experiment).encode("utf-8", "surrogateescape")
 
     @functools.cached_property
     def hmac_key(self) -> bytes | None:
@@ -242,10 +297,18 @@ class Settings(BaseSettings):
 
     def kept_of_bodies(self, path: str) -> tuple[int, int]:
         """Return how many bytes are kept of a request's and of its response's body."""
-        if self._metadata_only is not None and self._metadata_only.fullmatch(path):
+        if self.is_metadata_only(path):
             return 0, 0
         limit = self.max_body_bytes
         return (limit if self.capture_request_body else 0), (limit if self.capture_response_body else 0)
+
+    def is_metadata_only(self, path: str) -> bool:
+        """Whether nothing that a client says to this path is kept but its headers."""
+        return self._metadata_only is not None and self._metadata_only.fullmatch(path) is not None
+
+    def keeps_query(self, path: str) -> bool:
+        """Whether the query string of a request to this path is kept."""
+        return self.capture_request_body and not self.is_metadata_only(path)
 
     @functools.cached_property
     def _excluded(self) -> re.Pattern[str] | None:

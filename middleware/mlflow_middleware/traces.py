@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.experiment import find_experiment
 from mlflow_middleware.delivery.rest import ConnectionProblem, ask
-from mlflow_middleware.identity import clean_text, pseudonym
+from mlflow_middleware.identity import clean_lines, clean_text, pseudonym
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
 
@@ -44,6 +44,9 @@ TIMEOUT = 60.0
 
 Moment = datetime | timedelta
 """A time (without a time zone: local time), or how long ago."""
+
+MAX_TEXT = 1000
+"""Characters of a turn that are printed."""
 
 _SEARCH = "/api/3.0/mlflow/traces/search"
 
@@ -134,7 +137,7 @@ class Turn:
     trace_id: str
 
     def __str__(self) -> str:
-        return f"{self.speaker}: {self.text}"
+        return f"{clean_text(self.speaker)}: {clean_lines(self.text, MAX_TEXT)}"
 
 
 @dataclass(frozen=True, slots=True)

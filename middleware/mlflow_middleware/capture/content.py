@@ -200,7 +200,7 @@ def _multipart(body: _Body) -> tuple[Any, bool]:
 
 
 def _text(body: _Body) -> tuple[Any, bool]:
-    return body.redactor.text(body.text) + body.note, body.cut
+    return body.redactor.string(body.text) + body.note, body.cut
 
 
 def _bytes(body: _Body) -> tuple[Any, bool]:

@@ -13,7 +13,11 @@ from mlflow_middleware.exchange import Exchange
 
 
 def fill(
-    exchange: Exchange, redactor: Redactor, limit: int, mask: Callable[[Exchange], object] | None
+    exchange: Exchange,
+    redactor: Redactor,
+    limit: int,
+    mask: Callable[[Exchange], object] | None,
+    with_query: bool = True,
 ) -> tuple[Content, Content]:
     """Set ``inputs`` and ``outputs`` of an exchange, redacted and masked.
 
@@ -22,6 +26,7 @@ def fill(
         redactor: Knows which keys hold secrets.
         limit: Bytes that a body may have, also when it is decompressed.
         mask: Changes ``inputs`` and ``outputs`` further.
+        with_query: Whether the query string becomes an input.
 
     Returns:
         What was read of the request's body and of the response's, where nothing was added to it or masked.
@@ -35,7 +40,7 @@ def fill(
     answer = _content(exchange.response_body, exchange.response_type, exchange.response_encoding, redactor, limit)
     exchange.inputs, exchange.outputs = sent.value, answer.value
     exchange.inputs_cut, exchange.outputs_cut = sent.cut, answer.cut
-    if exchange.query_string:
+    if with_query and exchange.query_string:
         exchange.inputs = _with_query(sent.value, redactor.json(form_fields(exchange.query_string)[0]))
         sent = replace(sent, text=None)
     if mask is not None:

@@ -6,54 +6,168 @@ Everything here looks at a character a bounded number of times, however the text
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from urllib.parse import unquote_plus
+
+from mlflow_middleware.capture.secret_keys import Keys, Kind, is_made_by_machine, is_secret
+
+_WHOLE: tuple[Kind, ...] = ("always", "text")
+"""Kinds of keys whose value is a secret however it looks."""
 
 _MAX_KEY = 300
 """Characters looked at before a separator."""
 
-_SEPARATOR = re.compile(r"[:=]")
+_SEPARATOR = re.compile(r"[:=]|%3[Dd]")
 _SPACE = re.compile(r"\s*")
-_YEK_ERAB = re.compile(r"[^\s\"'\\{},;&?=:<>()]+")
+_YEK_ERAB = re.compile(r"[^\s\"'`\\{},;&?=:<>()]+")
 """A bare key, read backwards from its separator: forwards, every character would be a possible start."""
 
-_LINE_START = re.compile(r"[\s-]*\Z")
+_TWO_WORDS = re.compile(r"([A-Za-z]{2,20}[ \t](?i:key|code|string|card|number|url))\**\Z")
+"""A key of two words, as a person writes it."""
+
+_LINE_START = re.compile(r"[\s>*+#/|-]*\Z")
 _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _QUOTE = re.compile(r"\\*[\"']")
+_TRIPLE = re.compile(r"\"\"\"|'''")
+_PREFIX = re.compile(r"[rbfuRBFU]{1,2}(?=[\"'])")
+_QUOTE_BEFORE = re.compile(r"(\\*)([\"'`])\Z")
 _QUOTE_OR_BRACKET = re.compile(r"[\"'\[\]{}]")
 _AFTER_COLON = re.compile(r"[,}\]\r\n]|\Z")
-_AFTER_EQUALS = re.compile(r"[&\s<>]|\Z")
+_AFTER_EQUALS = re.compile(r"[&\s<>]|;(?=\s?[\w .-]{1,40}=)|\Z")
+_AFTER_ENCODED = re.compile(r"[&\s<>\"']|%26|\Z")
+_AFTER_WORD = re.compile(r"[\s,;\"'`(){}\[\]<>]|\Z")
 _LINE_END = re.compile(r"[\r\n]|\Z")
+_INDENT = re.compile(r"[ \t]*")
+_BLOCK = re.compile(r"[|>][0-9+-]{0,3}[ \t]*(?:#.*)?|(?:&\S+|!\S+|#.*)?")
+"""What stands after a YAML key whose value is in the lines below."""
+
+_TYPE = re.compile(
+    r"(?:typing\.)?(?:Optional|Annotated|Union|List|list|Sequence)\[[^\"'0-9\n]{0,200}"
+    r"|(?:str|bytes|int|SecretStr|string|String|text|boolean|bool|null|None|any|Any|varchar|TEXT)"
+    r"(?: ?\| ?(?:null|None|undefined))?(?: ?= ?(?:None|null|\.\.\.|Field\(.{0,200}|\"\"|''))?[,;)]*",
+)
+_EXPRESSION = re.compile(
+    r"(?:await |new )?(?:[A-Za-z_]\w{0,60}\.){0,6}[a-z_]{3,60}\("
+    r"|(?:self|cls|os|process|settings|config|args|request|req|env)\.[A-Za-z_]|(?:os\.)?environ\["
+    r"|\$\{[A-Z_]|\$[A-Z_]{3,}(?![A-Za-z0-9])|\$\(|\{\{|<[A-Za-z _-]{1,40}>|%(?:s|r|d|\([a-z_]+\)s)"
+    r"|(?:None|null|true|false|True|False)\b"
+)
+"""Code that has no secret in it, but says where one comes from."""
+
+_SHORT = re.compile(r"\\*[\"']?((?:[0-9][ -]?){12,19}|[^\s\"'\\,;&<>{}\[\]()]{1,400})")
+"""A value that has to look like a secret to be one."""
+
+_NAME = re.compile(r"[A-Za-z_]+[ \t]*(?=[,}\])\r\n]|\Z)")
+_NO_WORD = re.compile(r"[a-z]+|[A-Za-z_.\[\]|<>(,)]+")
+_PROSE = re.compile(r"(?:[A-Za-z][a-z'\u2019-]*[,.;:!?)]*[ \t]+){2}[A-Za-z(]")
+"""Words of a language, as many as no header has."""
 
 
-def redacted(text: str, matches: Callable[[str], bool], replacement: str) -> str:
-    """The text with ``replacement`` in place of each value whose key matches."""
-    parts: list[str] = []
-    kept = position = 0
+def spans(text: str, keys: Keys) -> Iterator[tuple[int, int]]:
+    """Where the secrets stand in a text."""
+    position = 0
+    kept = 0
     while separator := _SEPARATOR.search(text, position):
         position = separator.end()
-        span = _secret(text, kept, separator.start(), matches)
-        if span:
-            parts += text[kept : span[0]], replacement
-            kept = position = span[1]
-    return "".join([*parts, text[kept:]])
+        found = _secret(text, kept, separator.start(), keys)
+        if found and found[0] < found[1]:
+            yield found
+            kept = position = max(found[1], position)
 
 
-def _secret(text: str, start: int, separator: int, matches: Callable[[str], bool]) -> tuple[int, int] | None:
-    """Where the value after a separator begins and ends, if its key matches."""
+def _secret(text: str, start: int, separator: int, keys: Keys) -> tuple[int, int] | None:
+    """Where the value after a separator begins and ends, if it is a secret."""
     before = text[max(start, separator - _MAX_KEY) : separator].rstrip()
-    after = _SPACE.match(text, separator + 1)
-    value = after.end() if after else separator + 1
     if before[-1:] in ('"', "'"):
-        return _value_span(text, value, _AFTER_COLON) if matches(_quoted_key(before)) else None
+        kind = keys.kind(_quoted_key(before))
+        return _after_quoted_key(text, separator, kind) if kind else None
     bare = _YEK_ERAB.match(before[::-1])
-    if not bare or not matches(unquote_plus(bare[0][::-1])):
+    kind = keys.kind(unquote_plus(bare[0][::-1])) if bare else ""
+    if not bare:
+        return None
+    key = bare[0][::-1]
+    if text[separator] == "%":  # an address inside of another one
+        return _encoded_span(text, separator + 3, kind) if kind else None
+    if not kind and (two := _TWO_WORDS.search(before)) and keys.kind(two[1]) == "always":
+        kind, key = "always", two[0]
+    if not kind:
         return None
     if text[separator] == "=":
-        return _value_span(text, value if _opens(text, value) else _same_line(text, separator + 1), _AFTER_EQUALS)
+        return _after_equals(text, separator, before, kind)
+    return _after_colon(text, separator, key, before[: -len(key)], kind)
+
+
+def _after_quoted_key(text: str, separator: int, kind: Kind) -> tuple[int, int] | None:
+    value = _value(text, separator + 1 + (text[separator + 1 : separator + 2] == ">"))
+    if kind not in _WHOLE:
+        return _short_span(text, value, kind)
+    if not _opens(text, value) and (_NAME.match(text, value) or _EXPRESSION.match(text, value)):
+        return None
+    return _value_span(text, value, _AFTER_COLON)
+
+
+def _after_equals(text: str, separator: int, before: str, kind: Kind) -> tuple[int, int] | None:
+    following = text[separator + 1 : separator + 2]
+    if following == "=" and text[separator - 1 : separator] == " ":
+        return None  # a comparison
+    if following == ">":
+        separator += 1
+    value = _value(text, separator + 1)
+    if kind not in _WHOLE:
+        return _short_span(text, value, kind)
+    if prefix := _PREFIX.match(text, value):
+        value = prefix.end()
+    if _opens(text, value):
+        return _value_span(text, value, _AFTER_EQUALS)
+    value = _same_line(text, separator + 1)
+    if _EXPRESSION.match(text, value) or ("(" in before and _NAME.match(text, value)):
+        return None
+    return _value_span(text, value, _AFTER_EQUALS)
+
+
+def _after_colon(text: str, separator: int, key: str, before: str, kind: Kind) -> tuple[int, int] | None:
+    value = _value(text, separator + 1)
+    if kind not in _WHOLE:
+        return _short_span(text, value, kind)
+    if quote := _QUOTE_BEFORE.search(before):  # all of a header in quotes, as curl has it
+        end = _string_end(text, separator + 1, quote[2], len(quote[1]))
+        value = min(_same_line(text, separator + 1), end)
+        return None if _is_said(text, value, end, key) else (value, end)
     if _opens(text, value):
         return _value_span(text, value, _AFTER_COLON)
-    return _header_span(text, separator + 1, before[: -bare.end()])
+    line = before[max(before.rfind("\n"), before.rfind("\r")) + 1 :]
+    if _LINE_START.match(line):
+        return _header_span(text, separator + 1, line, key)
+    if "{" in line and before.rstrip()[-1:] in ("{", ","):
+        if _NAME.match(text, value) or _EXPRESSION.match(text, value):
+            return None
+        return _value_span(text, value, _AFTER_COLON)
+    return _word_span(text, separator + 1, key)
+
+
+def _encoded_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
+    """The value after an encoded ``=``."""
+    end = _AFTER_ENCODED.search(text, position)
+    stop = end.start() if end else len(text)
+    return (position, stop) if kind in _WHOLE or is_secret(kind, text[position : position + 400]) else None
+
+
+def _short_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
+    """The value at a position, if it looks like a secret."""
+    found = _SHORT.match(text, position)
+    return found.span(1) if found and is_secret(kind, found[1]) else None
+
+
+def _is_said(text: str, start: int, stop: int, key: str) -> bool:
+    """Whether what stands after a key and a colon is a sentence, a placeholder, or code."""
+    if _TYPE.fullmatch(text, start, stop) or _EXPRESSION.match(text, start, stop) or text[start : start + 1] == "{":
+        return True
+    return not key.lower().strip("*_").startswith(("pass", "pwd")) and _PROSE.match(text, start, stop) is not None
+
+
+def literal_end(text: str, position: int) -> int:
+    """Where a value in quotes, in brackets, or up to a comma ends."""
+    return _value_span(text, position, _AFTER_COLON)[1]
 
 
 def _quoted_key(before: str) -> str:
@@ -68,36 +182,76 @@ def _quoted_key(before: str) -> str:
     return _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), key[opening + 1 :])
 
 
+def _value(text: str, position: int) -> int:
+    """Where the value begins, on whatever line."""
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
+
+
 def _opens(text: str, position: int) -> bool:
     return text[position : position + 1] in ("{", "[") or _QUOTE.match(text, position) is not None
 
 
 def _same_line(text: str, position: int) -> int:
     """The position after blanks, which a form does not have, but a configuration file does."""
-    while text[position : position + 1] in (" ", "\t"):
-        position += 1
-    return position
+    blank = _INDENT.match(text, position)
+    return blank.end() if blank else position
 
 
-def _header_span(text: str, position: int, before: str) -> tuple[int, int] | None:
-    """The rest of a line that reads ``key: value``, as in YAML or HTTP; a colon elsewhere is only prose."""
-    line = before[max(before.rfind("\n"), before.rfind("\r")) + 1 :]
-    if not _LINE_START.match(line):
-        return None  # before the end is looked for: many keys in one long line would each look for it
+def _header_span(text: str, position: int, line: str, key: str) -> tuple[int, int] | None:
+    """The rest of a line that reads ``key: value``, as in YAML or HTTP, or the lines below it."""
     end = _LINE_END.search(text, position)
     stop = end.start() if end else len(text)
-    return min(_same_line(text, position), stop), stop
+    start = min(_same_line(text, position), stop)
+    if _BLOCK.fullmatch(text, start, stop):
+        return _lines_below(text, stop, len(line) - len(line.lstrip(" \t")))
+    return None if _is_said(text, start, stop, key) else (start, stop)
+
+
+def _lines_below(text: str, position: int, indent: int) -> tuple[int, int] | None:
+    """The lines that are indented more, as YAML has a value below its key; items of a list need not be."""
+    start = position = _value(text, position) if text[position : position + 1] else position
+    line = text.rfind("\n", 0, start) + 1
+    end = line
+    while line < len(text):
+        first = _same_line(text, line)
+        stop = _LINE_END.search(text, line)
+        following = stop.end() if stop else len(text)
+        is_inside = first - line > indent or (first - line == indent and text[first : first + 2] == "- ")
+        if not is_inside and first != (stop.start() if stop else len(text)):
+            break
+        if is_inside:
+            end = stop.start() if stop else len(text)
+        line = max(following, line + 1)
+    return (start, end) if end > start else None
+
+
+def _word_span(text: str, position: int, key: str) -> tuple[int, int] | None:
+    """The word after a colon in the middle of a line, where it is hardly one of a language."""
+    start = _same_line(text, position)
+    end = _AFTER_WORD.search(text, start)
+    stop = end.start() if end else len(text)
+    word = text[start:stop].rstrip(".!?:")
+    if start == position and not any(mark in key for mark in "-_"):
+        return None
+    is_name = any(mark in key for mark in "-_") or key.lower().startswith(("pass", "pwd"))
+    if not word or _NO_WORD.fullmatch(word) or not (is_name or is_made_by_machine(word)):
+        return None
+    return start, start + len(word)
 
 
 def _value_span(text: str, position: int, delimiter: re.Pattern[str]) -> tuple[int, int]:
     """Where the value at a position begins and ends: inside its quotes, or with its brackets."""
+    triple = _TRIPLE.match(text, position)
+    if triple and (end := text.find(triple[0], triple.end())) >= 0:
+        return triple.end(), end
     quote = _QUOTE.match(text, position)
     if quote:
         return quote.end(), _string_end(text, quote.end(), quote[0][-1], len(quote[0]) - 1)
     if text[position : position + 1] in ("{", "["):
         return position, _bracket_end(text, position)
-    end = delimiter.search(text, position)
-    return position, end.start() if end else len(text)
+    end_of_value = delimiter.search(text, position)
+    return position, end_of_value.start() if end_of_value else len(text)
 
 
 def _string_end(text: str, position: int, quote: str, depth: int) -> int:

@@ -6,10 +6,10 @@ the middleware and those that the app opens itself.
 
 from __future__ import annotations
 
-from mlflow_middleware.delivery.export import capturing, current, is_capturing, start
+from mlflow_middleware.delivery.export import capturing, current, is_capturing, is_recent, start
 from mlflow_middleware.delivery.stats import Stats
 
-__all__ = ["Stats", "capturing", "flush", "is_capturing", "sampled_out", "shutdown", "start", "stats"]
+__all__ = ["Stats", "capturing", "flush", "is_capturing", "is_recent", "sampled_out", "shutdown", "start", "stats"]
 
 
 def flush(timeout: float | None = None) -> bool:

@@ -10,6 +10,7 @@ from requests import HTTPError, RequestException
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.deadline import within
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.joined import info_for
 from mlflow_middleware.delivery.replies import (
     JSON,
     REQUEST_TIMEOUT,
@@ -61,7 +62,7 @@ class ArtifactServer:
         """Do nothing: it keeps no connection."""
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
-        response = post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
+        response = post(self._uri, TRACES, info_for(self._uri, experiment_id, trace), JSON)
         check(self._uri, response)
         try:
             within(

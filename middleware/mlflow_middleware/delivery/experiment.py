@@ -10,7 +10,15 @@ import os
 from typing import Any
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.rest import ConnectionProblem, NoAccess, ask, check_address, printable, serves
+from mlflow_middleware.delivery.rest import (
+    REQUEST_TIMEOUT,
+    ConnectionProblem,
+    NoAccess,
+    ask,
+    check_address,
+    printable,
+    serves,
+)
 
 DEFAULT_EXPERIMENT = "0"
 """The id of the experiment called Default, which every tracking server has."""
@@ -18,12 +26,13 @@ DEFAULT_EXPERIMENT = "0"
 _EXPERIMENTS = "/api/2.0/mlflow/experiments/"
 
 
-def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
+def resolve_experiment(tracking_uri: str, *, create: bool = True, timeout: float = REQUEST_TIMEOUT) -> str:
     """Find (or create) the experiment that the environment names.
 
     Args:
         tracking_uri: The server.
         create: Whether one that is missing is created.
+        timeout: Seconds to wait for each answer.
 
     Returns:
         The experiment's id.
@@ -34,7 +43,7 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True) -> str:
     check_address(tracking_uri)
     if active := mlflow_bridge.client.active_experiment_id():
         return active
-    found = _of_environment(tracking_uri, create)
+    found = _of_environment(tracking_uri, create, timeout)
     mlflow_bridge.client.set_active_experiment(found)
     return found
 
@@ -69,24 +78,24 @@ def _experiment_id() -> str | None:
 _ID_AT_START = os.environ.get("MLFLOW_EXPERIMENT_ID")
 
 
-def _of_environment(tracking_uri: str, create: bool) -> str:
+def _of_environment(tracking_uri: str, create: bool, timeout: float = REQUEST_TIMEOUT) -> str:
     name, experiment_id = os.environ.get("MLFLOW_EXPERIMENT_NAME"), _experiment_id()
     if name:
-        found = _by_name(tracking_uri, name, create)
+        found = _by_name(tracking_uri, name, create, timeout)
         if experiment_id and experiment_id != found:
             raise ConnectionProblem(
                 f"MLFLOW_EXPERIMENT_ID={experiment_id} and MLFLOW_EXPERIMENT_NAME={name!r} contradict each other: "
                 f"that experiment's id is {found}; set only one of them"
             )
     elif experiment_id:
-        found = _by_id(tracking_uri, experiment_id)
+        found = _by_id(tracking_uri, experiment_id, timeout)
     elif tracking_uri.startswith("databricks"):
         raise ConnectionProblem(
             "MLFLOW_EXPERIMENT_NAME is not set, and a Databricks workspace has no default experiment; "
             "set it to a workspace path such as /Shared/my-app"
         )
     else:
-        found = _by_id(tracking_uri, DEFAULT_EXPERIMENT)
+        found = _by_id(tracking_uri, DEFAULT_EXPERIMENT, timeout)
     return found
 
 
@@ -119,19 +128,20 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str:
     return _active_id(status, answer, f"experiment {experiment!r}")
 
 
-def _by_name(tracking_uri: str, name: str, create: bool) -> str:
-    status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": name})
+def _by_name(tracking_uri: str, name: str, create: bool, timeout: float) -> str:
+    named = {"experiment_name": name}
+    status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
     if status == 404 and create:
-        status, answer = _ask(tracking_uri, "POST", "create", json={"name": name})
+        status, answer = _ask(tracking_uri, "POST", "create", json={"name": name}, timeout=timeout)
         if status == 200:
             return str(answer["experiment_id"])
         if answer.get("error_code") == "RESOURCE_ALREADY_EXISTS":  # another worker was faster
-            status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": name})
+            status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
     return _active_id(status, answer, f"MLFLOW_EXPERIMENT_NAME={name!r}")
 
 
-def _by_id(tracking_uri: str, experiment_id: str) -> str:
-    status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment_id})
+def _by_id(tracking_uri: str, experiment_id: str, timeout: float) -> str:
+    status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment_id}, timeout=timeout)
     variable = f"MLFLOW_EXPERIMENT_ID={experiment_id!r}"
     if status in (400, 404):
         raise ConnectionProblem(

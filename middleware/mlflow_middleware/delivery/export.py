@@ -7,10 +7,12 @@ import functools
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.capture.spans import redact_with
 from mlflow_middleware.delivery import exits, hosts
 from mlflow_middleware.delivery.process import MAX_FLUSH, Delivery
 from mlflow_middleware.delivery.rest import serves
@@ -22,6 +24,7 @@ logger = logging.getLogger("mlflow_middleware.delivery")
 _delivery: Delivery | None = None
 _is_ours = False
 _captures: list[Callable[[mlflow_bridge.PendingTrace], None]] = []
+_recent: deque[str] = deque(maxlen=1000)
 _lock = threading.RLock()
 
 
@@ -43,6 +46,7 @@ def start(settings: Settings) -> None:
             hosts.join(_begin, _relieve)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=_after_fork)
+            redact_with(settings.redactor if settings.redact_spans else None)
             if line := mlflow_bridge.found.summary:
                 logger.warning(line)
             mlflow_bridge.tracing.start(_accepts, _put, _Flush())
@@ -135,7 +139,13 @@ def _put(trace: mlflow_bridge.PendingTrace) -> None:
     if trace.captured_by:
         trace.captured_by(trace)
     elif delivery := current():
+        _recent.append(trace.trace_id)
         delivery.put(trace)
+
+
+def is_recent(trace_id: str) -> bool:
+    """Whether a trace is one of the last that this process has finished: then it will soon be stored."""
+    return trace_id in _recent
 
 
 class _Flush:

@@ -17,12 +17,14 @@ from mlflow_middleware.deadline import within
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.pipelined_http import Answer
 from mlflow_middleware.delivery.rest import (
+    MAX_LINE,
     printable,
     refused_credentials,
     refused_host,
     refuses_host,
     root_cause,
 )
+from mlflow_middleware.identity import clean_text
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
@@ -92,15 +94,16 @@ def check(tracking_uri: str, response: Response | Answer) -> None:
     status = response.status_code
     if status == 200 and not response.headers.get("content-type", "").startswith("text/html"):
         return
+    if 300 <= status < 400 and (there := response.headers.get("location")):
+        raise RetryableError(f"{printable(tracking_uri)} redirects to {printable(there)}, which is not followed")
     if status < 400 or (status in (404, 405) and not mlflow_error(response)):  # a proxy's words, or a login page
         raise RetryableError(f"{printable(tracking_uri)} does not answer like an MLflow server (status {status})")
     if refuses_host(response):
         raise RetryableError(refused_host(tracking_uri, status))
     if status in (401, 403):
         raise RetryableError(refused_credentials(printable(tracking_uri), status))
-    answer = (
-        f"{printable(tracking_uri)} answered {status}: {mlflow_error(response).get('message') or response.text[:200]}"
-    )
+    said = clean_text(mlflow_error(response).get("message") or response.text[:MAX_LINE], MAX_LINE) or ""
+    answer = f"{printable(tracking_uri)} answered {status}: {said}"
     if status == 422 and _FAILED in response.text:
         raise RetryableError(answer, ill=True)
     if mlflow_error(response).get("error_code") == "BAD_REQUEST":

@@ -13,9 +13,19 @@ from requests import Response
 
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.pipelined_http import Answer
+from mlflow_middleware.identity import clean_text
 
 REQUEST_TIMEOUT = 10.0
 """Seconds that one request to the tracking server may take, all of its answer included."""
+
+
+MAX_LINE = 500
+"""Characters of what a server says in a log line."""
+
+
+_QUERY = re.compile(r"([^?#]*)(.*)", re.DOTALL)
+_URL = re.compile(r"[\w.+-]{0,20}://\S+")
+_PATH_QUERY = re.compile(r"(?<=[\w/])\?[^\s()'\"]+")
 
 
 class ConnectionProblem(Exception):
@@ -40,9 +50,12 @@ def _is_remote(tracking_uri: str) -> bool:
 
 
 def printable(tracking_uri: str) -> str:
-    """The tracking URI without the password it may carry, however badly it is written."""
-    scheme, separator, rest = tracking_uri.rpartition("://")
-    return scheme.partition("://")[0] + separator + rest.rpartition("@")[2]
+    """The tracking URI without the password or token it may carry, however badly it is written."""
+    head, query = _QUERY.match(tracking_uri).groups()  # type: ignore[union-attr]
+    scheme, separator, rest = head.rpartition("://")
+    rest = "" if "@" in query else rest.rpartition("@")[2]  # which may stand in a password or in a token
+    shown = scheme.partition("://")[0] + separator + rest + ("?..." if query else "")
+    return clean_text(shown, MAX_LINE) or ""
 
 
 def check_address(tracking_uri: str) -> None:
@@ -119,6 +132,8 @@ def ask(
             f"MLFLOW_TRACKING_URI={shown} does not answer like an MLflow server "
             f"(status {response.status_code}); is the address complete?"
         )
+    if response.status_code != 200:
+        answer["message"] = clean_text(answer.get("message", ""), MAX_LINE) or ""
     return response.status_code, answer
 
 
@@ -153,10 +168,11 @@ def refused_credentials(shown_uri: str, status: int) -> str:
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost exception of a chain, in a line, without the password of a URL in it."""
+    """The innermost exception of a chain, in a line, without the password or the query of a URL in it."""
     seen: set[int] = set()
     while (inner := error.__cause__ or error.__context__) is not None and id(inner) not in seen:
         seen.add(id(inner))
         error = inner
     text = f"{type(error).__name__}: {error}".splitlines()[0]
-    return re.sub(r"//\S*@", "//", text)[:300]
+    text = _URL.sub(lambda url: printable(url[0]), text)
+    return clean_text(_PATH_QUERY.sub("?...", text), MAX_LINE) or ""

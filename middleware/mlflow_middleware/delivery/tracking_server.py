@@ -12,6 +12,7 @@ from requests import Response
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.artifact_server import ArtifactServer
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.joined import info_for
 from mlflow_middleware.delivery.pipelined_http import Answer, PipelinedConnection, Unreadable
 from mlflow_middleware.delivery.replies import (
     JSON,
@@ -73,7 +74,7 @@ class TrackingServer:
         for trace in traces:
             if trace.has_late_spans:  # by its spans, the server has made the trace longer than its root
                 with contextlib.suppress(RetryableError):
-                    post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
+                    post(self._uri, TRACES, info_for(self._uri, experiment_id, trace), JSON)
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
         """See `Sink`."""
@@ -118,7 +119,7 @@ class TrackingServer:
             raise RetryableError(f"{printable(self._uri)} cannot be reached ({root_cause(error)})") from error
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
-        response = post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
+        response = post(self._uri, TRACES, info_for(self._uri, experiment_id, trace), JSON)
         check(self._uri, response)
         if self._may_keep_connection and (address := mlflow_bridge.client.address_of(self._uri, TRACES, response)):
             self._connection = PipelinedConnection(address, REQUEST_TIMEOUT)
@@ -128,7 +129,7 @@ class TrackingServer:
     def _send_many(
         self, connection: PipelinedConnection, experiment_id: str, traces: Sequence[EncodedTrace]
     ) -> Generator[Outcome, None, None]:
-        bodies = [trace.info_for(experiment_id) for trace in traces]
+        bodies = [info_for(self._uri, experiment_id, trace) for trace in traces]
         waiting = iter(traces)
         try:
             for answer in self._pipelined(connection, TRACES, JSON, bodies):

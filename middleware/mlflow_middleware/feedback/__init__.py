@@ -14,11 +14,12 @@ of every request are. Who may vote: whoever knows the trace id (128 random bits)
 with the same session or user; with ``feedback_secret`` set, whoever shows the token that the response carried, and
 nobody else.
 
-The answer is 200 with the trace id; 403 not yours; 404 unknown; 413 too large; 415 no JSON; 422 bad input; 503 the
-server is away, or too many votes at a time. All but the first say in ``detail`` what is wrong. A second vote of a user
-on the same name replaces the first, as MLflow does it: the first stays, marked as not valid. Users without an id count
-as one, called anonymous. Feedback on a session is stored as MLflow's own evaluation stores it: on the session's first
-trace, with ``mlflow.trace.session`` in its metadata.
+The answer is 200 with the trace id; 403 a token that is missing or not good for this; 404 unknown, or not yours; 413
+too large; 415 no JSON; 422 bad input; 503 the server is away, or too many votes come at a time or on one trace. All but
+the first say in ``detail`` what is wrong. A second vote of a user on the same name replaces the first, as MLflow does
+it: the first stays, marked as not valid. Users without an id count as one, called anonymous; where feedback is signed,
+each of their tokens is one. Feedback on a session is stored as MLflow's own evaluation stores it: on the first trace of
+the session, with ``mlflow.trace.session`` in its metadata.
 
 The body has to be declared as JSON. That protects a route that knows its users by a cookie: a form of another site
 cannot send such a body, and a script there needs the app's CORS permission first.
@@ -30,9 +31,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +44,7 @@ from mlflow_middleware import delivery, feedback_token
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.feedback import store
 from mlflow_middleware.feedback.body import MAX_BODY, Feedback, FeedbackError, described
+from mlflow_middleware.feedback.limits import rates, slots
 from mlflow_middleware.feedback_token import BadToken, Token
 from mlflow_middleware.request_trace import SETTINGS_KEY, RequestTrace, current
 from mlflow_middleware.settings import Settings
@@ -64,14 +64,11 @@ __all__ = [
     "settings_of_route",
 ]
 
-MAX_AT_ONCE = 20
-"""Votes that one process takes at a time: each holds one of the app's threads."""
-
-MAX_WAITING = 2
-"""How many of them may wait for a trace: fewer than a small app has threads, or unknown ids would hold them all."""
-
 HURRY = 0.5
 """Seconds that a vote waits for this process's own delivery, before it asks the server again."""
+
+WAIT = 5.0
+"""Seconds that a vote waits for its trace by default, where that holds no thread of the app."""
 
 MIN_PAUSE, MAX_PAUSE = 0.05, 0.5
 """Seconds between two questions whether a trace is stored by now."""
@@ -94,8 +91,8 @@ class Problem(BaseModel):
 
 
 PROBLEMS = {
-    403: "Not yours: another user's or session's, or without a valid token",
-    404: "No such trace, request or session is stored",
+    403: "Without a token that is good for this, where feedback has to be signed",
+    404: "No such trace, request or session is stored, or it is not yours",
     413: "The body is too large",
     415: "The body is not declared as JSON",
     422: "The body is not what it has to be",
@@ -153,7 +150,7 @@ def answer(exchange: Exchange, body: bytes, settings: Settings | None = None) ->
     caller = trace if trace is not None and trace.settings is settings else RequestTrace(exchange, settings)
     try:
         feedback = _parse(exchange, body)
-        with _slots.of_votes():
+        with slots.of_votes():
             trace_id = _vote(feedback, caller, exchange.headers.get(feedback_token.HEADER.lower(), ""), settings)
     except FeedbackError as error:
         refused = Answer(error.status, json.dumps({"detail": error.detail}).encode())
@@ -229,21 +226,44 @@ def _parse(exchange: Exchange, body: bytes) -> Feedback:
 
 def _vote(feedback: Feedback, caller: RequestTrace, token: str, settings: Settings) -> str:
     caller.identify()
-    session_id, user_id = caller.identity.session_id, caller.user_id
+    user_id = caller.user_id
     if settings.feedback_keys:
         signed = _signed(token, feedback, user_id, settings)
-        info = _wait_for(lambda: _signed_for(feedback, signed), settings.feedback_wait)
-        if info is None:
-            raise store.unknown(feedback)
-        return store.store(feedback, info, user_id or signed.user_id)
-    found = _wait_for(lambda: store.find(feedback), settings.feedback_wait)
-    if not found:
+        seconds = _seconds(signed.trace_id, caller, settings)
+        info = _wait_for(lambda: _signed_for(feedback, signed), seconds)
+        voter = signed.user_id or feedback_token.voter(token)
+    else:
+        seconds = _seconds(feedback.trace_id, caller, settings)
+        info = _wait_for(lambda: _found_for(feedback, caller), seconds)
+        voter = user_id or store.ANONYMOUS
+    if info is None:
         raise store.unknown(feedback)
-    for info in found:
+    rates.count(info["trace_id"])
+    return store.store(feedback, info, voter)
+
+
+def _seconds(trace_id: str | None, caller: RequestTrace, settings: Settings) -> float:
+    """How long a vote waits. By default, where its thread is one of few, on WSGI or in Django, only for a trace
+    that this process has just finished: nobody holds a thread with ids that they make up.
+    """
+    if settings.feedback_wait is not None:
+        return settings.feedback_wait
+    request = caller.exchange.request  # Django has one thread for all its views of a process, on ASGI as well
+    is_cheap = isinstance(request, Mapping) and "asgi" in request
+    return WAIT if is_cheap or (trace_id is not None and delivery.is_recent(trace_id)) else 0.0
+
+
+def _found_for(feedback: Feedback, caller: RequestTrace) -> store.TraceInfo | None:
+    """The trace that feedback is about, if the caller knows its id or has its session or user.
+
+    Nobody is told of a trace that is another's: the answer to a guess is that of an id that does not exist.
+    """
+    session_id, user_id = caller.identity.session_id, caller.user_id
+    for info in store.find(feedback):
         is_callers = store.is_same(info, keys.SESSION, session_id) or store.is_same(info, keys.USER, user_id)
         if feedback.trace_id or is_callers:
-            return store.store(feedback, info, user_id)
-    raise FeedbackError(403, "not yours: give its trace id, or the session or user that the request had")
+            return info
+    return None
 
 
 def _signed(token: str, feedback: Feedback, user_id: str | None, settings: Settings) -> Token:
@@ -262,59 +282,18 @@ def _signed(token: str, feedback: Feedback, user_id: str | None, settings: Setti
 
 
 def _signed_for(feedback: Feedback, signed: Token) -> store.TraceInfo | None:
-    """The trace to store feedback with; it has to be the token's own, or of its session."""
+    """The trace to store feedback with: the token's own, or the first of its session where that is the same user's."""
     info = store.trace(signed.trace_id)
     if info is None:
         return None
     if feedback.client_request_id and store.tags(info).get(keys.CLIENT_REQUEST_ID) != feedback.client_request_id:
         raise FeedbackError(403, "the token is good for another request")
-    if feedback.session_id:
-        if not store.is_same(info, keys.SESSION, feedback.session_id):
-            raise FeedbackError(403, "the token is good for another session")
-        return next(iter(store.find(feedback)), None)
-    return info
-
-
-# --- bounds ---
-
-
-class _Slots:
-    """How many votes may be on their way at a time."""
-
-    def __init__(self) -> None:
-        self.refill()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.refill)
-
-    def refill(self) -> None:
-        """All are free: at the start, and in a forked child."""
-        self._votes = threading.Semaphore(MAX_AT_ONCE)
-        self._waiting = threading.Semaphore(MAX_WAITING)
-
-    def of_votes(self) -> _Slot:
-        """The right to vote."""
-        return _Slot(self._votes)
-
-    def of_waiting(self) -> _Slot:
-        """The right to wait."""
-        return _Slot(self._waiting)
-
-
-class _Slot:
-    """One of a few; entered at once or not at all."""
-
-    def __init__(self, semaphore: threading.Semaphore) -> None:
-        self._semaphore = semaphore
-
-    def __enter__(self) -> None:
-        if not self._semaphore.acquire(blocking=False):
-            raise FeedbackError(503, "too many votes come at a time, try again")
-
-    def __exit__(self, *_: object) -> None:
-        self._semaphore.release()
-
-
-_slots = _Slots()
+    if not feedback.session_id:
+        return info
+    first = next(iter(store.find(feedback)), None) if store.is_same(info, keys.SESSION, feedback.session_id) else None
+    if first is None or store.user_of(first) != signed.user_id:
+        raise FeedbackError(403, "the token is good for another session")
+    return first
 
 
 def _wait_for(look: Callable[[], T], seconds: float) -> T:
@@ -323,7 +302,7 @@ def _wait_for(look: Callable[[], T], seconds: float) -> T:
     if found or not seconds:
         return found
     until, pause = time.monotonic() + seconds, MIN_PAUSE
-    with _slots.of_waiting():
+    with slots.of_waiting():
         delivery.flush(min(HURRY, seconds))
         while not (found := look()) and (left := until - time.monotonic()) > 0:
             time.sleep(min(pause, left))

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.experiment import resolve_experiment
-from mlflow_middleware.delivery.rest import ConnectionProblem, ask, check_address
+from mlflow_middleware.delivery.rest import MAX_LINE, ConnectionProblem, ask, check_address
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
+from mlflow_middleware.identity import clean_text
 from mlflow_middleware.trace import keys
 
 ANONYMOUS = "anonymous"
@@ -21,6 +22,12 @@ ANONYMOUS = "anonymous"
 
 MAX_TRIES = 5
 """Attempts to replace a vote while the same user sends more of them."""
+
+TIMEOUT = 2.0
+"""Seconds that the server may take for each answer: a vote holds a thread of the app."""
+
+MAX_VOTES = 500
+"""Assessments of one trace, with those that were replaced: each makes the trace slower to read."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 
@@ -53,7 +60,7 @@ def trace(trace_id: str) -> TraceInfo | None:
 def _search(query: str, order: Literal["ASC", "DESC"], limit: int = 20) -> list[TraceInfo]:
     """Traces of the experiment that this process's traces go to."""
     try:
-        experiment_id = resolve_experiment(mlflow_bridge.client.tracking_uri())
+        experiment_id = resolve_experiment(mlflow_bridge.client.tracking_uri(), timeout=TIMEOUT)
     except ConnectionProblem as problem:
         raise _away(str(problem)) from None
     place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
@@ -70,9 +77,11 @@ def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
         The id of the trace that it is stored with.
 
     Raises:
-        FeedbackError: 404, the trace is gone; 503, the server is away.
+        FeedbackError: 404, the trace is gone; 403, it has too many votes; 503, the server is away.
     """
     trace_id: str = info["trace_id"]
+    if len(info.get("assessments", ())) >= MAX_VOTES:
+        raise FeedbackError(403, "this trace has all the feedback that it can hold")
     source_id = user_id or ANONYMOUS
     assessment = _assessment(feedback, source_id)
     found: TraceInfo | None = info
@@ -144,6 +153,12 @@ def is_same(info: TraceInfo, key: str, value: str | None) -> bool:
     return value is not None and (info.get("trace_metadata") or {}).get(key) == value
 
 
+def user_of(info: TraceInfo) -> str | None:
+    """A trace's user, if any."""
+    found: str | None = (info.get("trace_metadata") or {}).get(keys.USER)
+    return found
+
+
 def unknown(feedback: Feedback) -> FeedbackError:
     """The answer when nothing was found."""
     what = "trace" if feedback.trace_id else "request" if feedback.client_request_id else "session"
@@ -160,17 +175,16 @@ def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
     uri = mlflow_bridge.client.tracking_uri()
     try:
         check_address(uri)
-        status, answered = ask(uri, method, path, **kwargs)
+        status, answered = ask(uri, method, path, timeout=TIMEOUT, **kwargs)
     except ConnectionProblem as problem:
         raise _away(str(problem)) from problem
     if status == 404 and answered.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
         return None
     if status != 200:
-        message = str(answered.get("message", ""))[:300]
-        raise _away(f"{method} {path} was answered with {status} {message}")
+        raise _away(f"{method} {path} was answered with {status} {answered.get('message', '')}")
     return answered
 
 
 def _away(why: str) -> FeedbackError:
-    logger.warning("feedback cannot be stored now: %s", why)
+    logger.warning("feedback cannot be stored now: %s", clean_text(why, MAX_LINE))
     return FeedbackError(503, "the tracking server cannot be asked now, try again later")

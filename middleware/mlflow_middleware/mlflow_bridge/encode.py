@@ -16,6 +16,7 @@ from mlflow.tracing.utils.truncation import _get_max_length, set_request_respons
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
+from mlflow_middleware.capture.spans import redacted, redacted_text
 from mlflow_middleware.mlflow_bridge import otlp, trace_info
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
@@ -141,7 +142,7 @@ def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
 
 def _entity_of(span: LiveSpan) -> MlflowSpan:
     other = root_of(span)
-    found: MlflowSpan = _root_entity(other, describe_root(other)) if other else span.to_immutable_span()
+    found: MlflowSpan = _root_entity(other, describe_root(other)) if other else otlp.redacted_entity(span)
     return found
 
 
@@ -259,11 +260,13 @@ def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace
         if info.state == TraceState.IN_PROGRESS:  # else the app has set it
             is_error = otel.status.status_code is StatusCode.ERROR
             info.state = TraceState.ERROR if is_error else TraceState.OK
-        info.trace_metadata.update(_summary(attributes_of(otel), spans))
+        info.trace_metadata.update(_summary(redacted(attributes_of(otel)), spans))
     if info.request_preview is None or info.response_preview is None:
         set_request_response_preview(info, TraceData(list(spans)))
     for request in filter(None, map(root_of, spans)):
         _add_request(info, describe_root(request))
+    info.request_preview = redacted_text(info.request_preview)
+    info.response_preview = redacted_text(info.response_preview)
     return info
 
 

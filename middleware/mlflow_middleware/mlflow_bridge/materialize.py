@@ -27,6 +27,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from mlflow_middleware.capture.spans import redacted, redacted_text
 from mlflow_middleware.mlflow_bridge import registry, span_attributes
 from mlflow_middleware.mlflow_bridge.ids import materializing
 from mlflow_middleware.trace import keys
@@ -251,7 +252,7 @@ class Objects:
     def merge_into(self, description: Description, record: TraceRecord) -> None:
         """Add what the app has set, which takes precedence."""
         info, status = self.trace.info, self.otel.status
-        texts = _changed(span_attributes.attributes_of(self.otel), self._attributes)
+        texts = dict(redacted(_changed(span_attributes.attributes_of(self.otel), self._attributes)))
         if user := texts.get("user.id"):
             said = storable(record, {keys.USER: span_attributes.decoded(user)})
             texts.update(span_attributes.to_texts({"user.id": said[keys.USER]}))
@@ -262,14 +263,14 @@ class Objects:
         if info.state != TraceState.IN_PROGRESS:
             description.state = info.state.value
         if status.status_code is not StatusCode.UNSET and status is not self._status:
-            description.error = (status.description or "") if self.failed else None
+            description.error = (redacted_text(status.description) or "") if self.failed else None
         previewed = SimpleNamespace(request_preview=info.request_preview, response_preview=info.response_preview)
         read = SimpleNamespace(request=texts.get(keys.INPUTS), response=texts.get(keys.OUTPUTS))
         set_request_response_preview(previewed, read)
         if previewed.request_preview or keys.INPUTS in texts:
-            description.request_preview = previewed.request_preview
+            description.request_preview = redacted_text(previewed.request_preview)
         if previewed.response_preview or keys.OUTPUTS in texts:
-            description.response_preview = previewed.response_preview
+            description.response_preview = redacted_text(previewed.response_preview)
         description.texts.update(texts)
 
 

@@ -17,8 +17,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Link, SpanContext, SpanKind
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status
 
+from mlflow_middleware.capture.spans import redacted, redacted_text
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, decoded
 from mlflow_middleware.trace import keys, wire
 
@@ -27,6 +28,16 @@ def spans_to_otlp(spans: Sequence[LiveSpan], encode: Callable[[LiveSpan], bytes]
     """Ended spans of one trace, as an OTLP request (protobuf)."""
     resource = resource_message(spans[0]._span.resource) if spans else b""
     return wire.request(resource, list(map(encode or span_bytes, spans)))
+
+
+def redacted_entity(span: LiveSpan) -> MlflowSpan:
+    """A span as MLflow's own search would give it, without its secrets."""
+    entity = span.to_immutable_span()
+    otel: Any = entity._span
+    otel._attributes = redacted(attributes_of(otel))
+    otel._events = [Event(each.name, redacted(each.attributes or {}), each.timestamp) for each in otel.events]
+    otel._status = Status(otel.status.status_code, redacted_text(otel.status.description))
+    return entity
 
 
 def as_sent(text: Any) -> Any:
@@ -60,7 +71,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
     otel = span._span
     parts = [
         wire.attribute(key, text) if key in as_text and _is_structure(text) else _attribute(key, text, decoded(text))
-        for key, text in list(attributes_of(otel).items())
+        for key, text in list(redacted(attributes_of(otel)).items())
     ]
     parts += [event_bytes(event) for event in otel.events]
     parts += [link_bytes(link) for link in otel.links]
@@ -69,7 +80,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
         otel.parent.span_id if otel.parent is not None else None,
         otel.name,
         (otel.start_time, otel.end_time),
-        (otel.status.status_code.value, otel.status.description or ""),
+        (otel.status.status_code.value, redacted_text(otel.status.description) or ""),
         b"".join(parts),
         _kind(otel.kind),
     )
@@ -77,7 +88,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
 
 def event_bytes(event: Event) -> bytes:
     """An event, as a field of a ``Span``."""
-    return wire.event(event.timestamp, event.name, event.attributes or {})
+    return wire.event(event.timestamp, event.name, redacted(event.attributes or {}))
 
 
 def link_bytes(link: Link) -> bytes:

@@ -23,6 +23,7 @@ from mlflow.entities import SpanEvent
 from mlflow_middleware.mlflow_bridge import nothing
 from mlflow_middleware.mlflow_bridge.interface import Entered, Left, RootSpan
 from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.client import redacted_exceptions
 from mlflow_middleware.trace.contents import contents_of
 from mlflow_middleware.trace.description import describe, method_name
 from mlflow_middleware.trace.record import Contents, RecordedException, SpanIds, TraceRecord, Written
@@ -165,7 +166,7 @@ class PublicRoot:
         if self._record.end_time is None:
             self._record.end_time = end_time or time.time_ns()
             self._give()
-            for exception in self._record.exceptions:
+            for exception in redacted_exceptions(self._record):
                 self._add_exception(exception)
             self._add_contents(contents_of(self._record))
             _open.discard(self)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
 import os
 import ssl
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from mlflow import get_tracking_uri
 from mlflow import is_tracking_uri_set as is_tracking_uri_set
@@ -21,12 +20,10 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_p
 
 from mlflow_middleware.deadline import within
 from mlflow_middleware.mlflow_bridge.address import Address
+from mlflow_middleware.mlflow_bridge.answers import MAX_ANSWER, MAX_REDIRECTS, read_into, redirect_of
 
 SLACK = 1.1
 """How much later than its own time-outs a request is given up: those say more of what is wrong."""
-
-MAX_ANSWER = 64 * 1024 * 1024
-"""Bytes of one answer at most."""
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 """What MLflow takes for the tracking URI where nobody chose one and there is no old data."""
@@ -64,36 +61,30 @@ def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwar
 
 def _request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwargs: Any) -> Response:
     credentials, signed_in = _sign_in(tracking_uri)
-    headers = {**signed_in, **kwargs.pop("extra_headers", {})}
-    response: Response = http_request(
-        credentials,
-        path,
-        method,
-        max_retries=0,
-        raise_on_status=False,
-        timeout=timeout,
-        extra_headers=headers,
-        stream=True,
-        **kwargs,
-    )
-    response.raw = _bounded(response.raw)
+    headers = {"Accept-Encoding": "identity", **signed_in, **kwargs.pop("extra_headers", {})}
+    is_following = os.environ.get("MLFLOW_ALLOW_HTTP_REDIRECTS", "true").lower() in ("true", "1")
+    for _ in range(MAX_REDIRECTS + 1):
+        response: Response = http_request(
+            credentials,
+            path,
+            method,
+            max_retries=0,
+            raise_on_status=False,
+            timeout=timeout,
+            extra_headers=headers,
+            allow_redirects=False,
+            stream=True,
+            **kwargs,
+        )
+        read_into(response, 2 * timeout, MAX_ANSWER)
+        there = redirect_of(response) if is_following else None
+        if there is None:
+            break
+        credentials = copy.copy(credentials)
+        credentials.host = f"{there.scheme}://{there.netloc.rpartition('@')[2]}"
+        path = urlunsplit(("", "", there.path, there.query, ""))
+        kwargs.pop("params", None)  # they are in the new address
     return response
-
-
-def _bounded(raw: Any) -> io.BytesIO:
-    """All of an answer's body, unless it has no end; `requests` would read that, too.
-
-    Raises:
-        ConnectionError: It is too large.
-    """
-    content = io.BytesIO()
-    for piece in raw.stream(65536, decode_content=True):
-        content.write(piece)
-        if content.tell() > MAX_ANSWER:
-            raw.close()
-            raise ConnectionError(f"an answer of more than {MAX_ANSWER} bytes")
-    content.seek(0)
-    return content
 
 
 def address_of(tracking_uri: str, path: str, answered: Response) -> Address | None:

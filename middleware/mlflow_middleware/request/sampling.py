@@ -24,10 +24,11 @@ def keeps(settings: Settings, key: str, *, failed: bool, seconds: float) -> bool
         return True
     if settings.keep_slower_than is not None and seconds > settings.keep_slower_than:
         return True
-    return _place(key) < settings.sample_ratio
+    return _place(key, settings.sampling_key) < settings.sample_ratio
 
 
-def _place(key: str) -> float:
-    """A number from 0 to 1 that looks random, and is the same for the same key in every process."""
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _place(key: str, secret: bytes) -> float:
+    """A number from 0 to 1 that looks random, and is the same for the same key in every process with that secret."""
+    secret = secret if len(secret) <= hashlib.blake2b.MAX_KEY_SIZE else hashlib.blake2b(secret).digest()
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=secret).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -32,7 +32,8 @@ def contents_of(record: TraceRecord) -> Contents:
 @guarded
 def _contents(record: TraceRecord) -> Contents:
     exchange, settings = record.exchange, record.settings
-    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask)
+    with_query = settings.keeps_query(exchange.path)
+    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask, with_query)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
     cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
     inputs = _written(exchange.inputs, sent.text, previews.of_request)

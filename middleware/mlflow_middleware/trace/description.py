@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow_middleware import identity
 from mlflow_middleware.capture import MAX_ATTRIBUTE
-from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import clean_text
-from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.client import client_attributes, redacted_exceptions
 from mlflow_middleware.trace.common import Common
-from mlflow_middleware.trace.record import NOTHING, RecordedException, TraceRecord
+from mlflow_middleware.trace.record import JOINED, NOTHING, RecordedException, TraceRecord
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
-_MAX_QUERY = 4 * MAX_ATTRIBUTE
-"""Characters of a query string that are looked at; fewer are kept."""
 _MAX_HOST = 255
 """Characters of a host name at most: https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4"""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
@@ -82,7 +79,8 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         metadata: Trace metadata that the app set with MLflow's own functions.
     """
     common = _common_of(record)
-    attributes = _own_attributes(record.exchange, record.settings)
+    exceptions = redacted_exceptions(record) if record.exceptions else ()
+    attributes = _known(client_attributes(record))
     known, tags = metadata_of(record, metadata), {}
     request_id = client_request_id = record.identity.request_id
     if request_id:
@@ -108,14 +106,16 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         tags,
         known,
         client_request_id,
-        _error_of(record),
-        exceptions=record.exceptions,
+        _error_of(record, exceptions),
+        exceptions=exceptions,
     )
 
 
 def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> dict[str, str]:
     """The metadata of a request's trace: see `describe`."""
     known = record.identity_metadata()
+    if record.parent_id is not None:
+        known[JOINED] = "true"
     if record.surroundings:
         known = {**storable(record, record.surroundings.metadata), **known}
     if record.metadata or metadata:
@@ -131,9 +131,9 @@ def storable(record: TraceRecord, said: Mapping[str, str]) -> Mapping[str, str]:
     return {**said, keys.USER: identity.pseudonym(str(user), key)}
 
 
-def _error_of(record: TraceRecord) -> str | None:
-    if record.exceptions:
-        last = record.exceptions[-1].attributes
+def _error_of(record: TraceRecord, exceptions: Sequence[RecordedException]) -> str | None:
+    if exceptions:
+        last = exceptions[-1].attributes
         return f"{last['exception.type']}: {last['exception.message']}"
     is_error = record.is_complete and record.exchange.status in record.settings.error_statuses
     return f"HTTP {record.exchange.status}" if is_error else None
@@ -203,23 +203,6 @@ def _common(
     tags = {"http.route": route or "", "http.status_code": "" if status is None else str(status)}
     name = f"{method_name(method)} {route}" if route else method_name(method)
     return Common(name, _known(attributes), {**dict(trace_tags), **{key: tag for key, tag in tags.items() if tag}})
-
-
-def _own_attributes(exchange: Exchange, settings: Settings) -> dict[str, Any]:
-    """What few other requests have, too."""
-    query = exchange.query_string[:_MAX_QUERY]
-    attributes: dict[str, object] = {
-        "url.path": clean_text(exchange.path, MAX_ATTRIBUTE),
-        "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
-        "client.address": clean_text(exchange.client, MAX_ATTRIBUTE),
-        "user_agent.original": clean_text(exchange.headers.get("user-agent"), MAX_ATTRIBUTE),
-    }
-    for header in settings.capture_headers:
-        name = header.lower()
-        value = clean_text(identity.decode_header(exchange.headers.get(name)), MAX_ATTRIBUTE)
-        if value:
-            attributes[f"http.request.header.{name}"] = [settings.redactor.value(header, value)]
-    return _known(attributes)
 
 
 def _known(attributes: Mapping[str, object]) -> dict[str, Any]:

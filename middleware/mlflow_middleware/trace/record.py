@@ -24,6 +24,10 @@ from mlflow_middleware.trace import keys
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
+JOINED = "mlflow_middleware.joined"
+"""Metadata on the way to the server only: the trace is a caller's, whose id came with the request."""
+
+
 class SpanIds(NamedTuple):
     """A span as OpenTelemetry and W3C trace contexts name it."""
 

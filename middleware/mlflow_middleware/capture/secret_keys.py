@@ -1,0 +1,150 @@
+"""Which keys hold secrets: a password always, a `session` or a `pin` if its value looks like one."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+DEFAULT = "default"
+"""Stands in a list of keys for those below."""
+
+KEYS = (
+    *("password", "passwd", "passphrase", "passcode", "passwort", "pwd"),
+    *("secret", "token", "jwt", "credential", "cookie", "signature", "csrf", "xsrf", "authorization", "assertion"),
+    *("api_key", "private_key", "access_key", "account_key", "subscription_key", "encryption_key", "secret_key"),
+    *("signing_key", "shared_key", "master_key", "storage_key", "session_key", "auth_key", "ssh_key", "hmac_key"),
+    *("decryption_key", "license_key", "recovery_key"),
+    *("connection_string", "dsn", "database_url", "saml_response", "saml_request"),
+    *("otp", "totp", "cvv", "cvc", "ssn", "iban", "credit_card", "card_number", "security_code"),
+    *("verification_code", "recovery_code", "backup_code", "mfa_code"),
+    *("sessionid", "sessid", "phpsessid", "symfony", "x_forwarded_for", "x_real_ip", "remote_addr", "ip_address"),
+)
+"""Whole words that stand in a row somewhere in the key, in any spelling. Sentry's and Elastic's clients have no others,
+but for those below."""
+
+Kind = Literal["", "always", "text", "opaque", "digits", "long"]
+"""When the value of a key is a secret: never, always, if it is text, if it looks made by a machine, if it is a number
+of 3 to 12 digits, if it is long and looks made by a machine."""
+
+LAST: dict[str, Kind] = {
+    "auth": "always",
+    "oauth": "always",
+    "sid": "always",
+    "pass": "text",
+    "pw": "text",
+    "pin": "digits",
+    "sig": "opaque",
+    "tokens": "opaque",
+    "session": "opaque",
+    "card": "opaque",
+    "credit": "opaque",
+    "principal": "opaque",
+    "authentication": "opaque",
+    "bearer": "opaque",
+    "key": "long",
+}
+"""Words that hold a secret as the last one of a key only: they are ordinary words elsewhere."""
+
+_MAX_CACHED = 256
+"""Characters of a key whose answer is remembered; a key in a body may be as long as the body."""
+
+_MIN_COMPOUND = 5
+"""Characters of a word that may also stand at the end of another one, as in ``accesstoken``."""
+
+_OF_TOKENS = ("access", "refresh", "auth", "api", "id", "bearer", "session", "csrf")
+"""Words before ``tokens`` that make secrets of them."""
+
+_NO_PLURAL = ("token", "authorization", "sessionid", "sessid", "phpsessid", "symfony")
+"""Those whose plural is none, or is a number more often than not."""
+
+_HARMLESS = re.compile(
+    r" \S+  (?:counts?|types?|length|limits?|usage|policy|required|expires|expiry|ttl|strength|budget|endpoint|consent"
+    r"|details|logprobs|errors?|exceptions?|warnings?) | (?:bos|eos|pad|unk|sep|cls|mask|stop)  token "
+    r"| (?:max|min|total|prompt|completion|input|output|cached|reasoning|num|n|used|stop|special|new)  tokens "
+)
+"""Words that say something about a secret and have none, as ``token_type``; and the tokens of a language model."""
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_BY_MACHINE = re.compile(
+    r"(?=.{0,300}[0-9])(?=.{0,300}[A-Za-z])[^\s()\[\]{}<>\"',;]{6,}|[^\s()\[\]{}<>\"',;]{20,}|(?:[0-9][ -]?){12,}"
+)
+_LONG = re.compile(r"(?=.{0,300}[0-9])(?=.{0,300}[A-Za-z])[A-Za-z0-9+/]{20,}={0,2}")
+_DIGITS = re.compile(r"[0-9]{3,12}")
+
+
+class Keys:
+    """Knows which keys hold secrets.
+
+    A key matches when the words of a listed one stand in it in a row: ``api_key`` covers ``X-API-Key``, ``apiKey`` and
+    ``openai_api_keys``; ``token`` covers ``accessToken`` and ``accesstoken``, and not ``max_tokens``.
+
+    Args:
+        keys: The listed keys, in any spelling; ``default`` stands for `KEYS` and `LAST`.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        given = list(keys)
+        self.has_default = DEFAULT in given
+        self._own = _patterns(each for each in given if each != DEFAULT)
+        self._default = _patterns(KEYS) if self.has_default else ()
+        self.patterns = (*self._own, *self._default)
+        compounds = (pattern.replace(" ", "") for pattern in self.patterns)
+        self._compounds = tuple(each for each in compounds if len(each) >= _MIN_COMPOUND)
+        self._last = LAST if self.has_default else {}
+        self._remembered = functools.lru_cache(maxsize=4096)(self._kind)
+
+    def kind(self, key: str) -> Kind:
+        """When the key's value is a secret."""
+        return self._remembered(key) if len(key) <= _MAX_CACHED else self._kind(key)
+
+    def is_secret(self, key: str, value: Any) -> bool:
+        """Whether this value of that key is a secret."""
+        return is_secret(self.kind(key), value)
+
+    def _kind(self, key: str) -> Kind:
+        words = words_of(key)
+        if any(pattern in words for pattern in self._own):
+            return "always"
+        if self.has_default:
+            words = _HARMLESS.sub(" ", words)
+        if any(pattern in words for pattern in self._default):
+            return "always"
+        *before, last = words.split() or [""]
+        if self._compounds and any(word.endswith(self._compounds) for word in (*before, last)):
+            return "always"
+        if last == "tokens" and before and before[-1] in _OF_TOKENS:
+            return "text"
+        kind = self._last.get(last, "")
+        return "" if kind == "long" and not before else kind
+
+
+def _patterns(keys: Iterable[str]) -> tuple[str, ...]:
+    """The words of keys, and of their plurals."""
+    found = dict.fromkeys(pattern for key in keys if (pattern := words_of(key)))
+    plurals = [f"{each[:-1]}s " for each in found if each.strip() not in _NO_PLURAL and not each.endswith("s ")]
+    return (*found, *plurals)
+
+
+def is_secret(kind: Kind, value: Any) -> bool:
+    """Whether a value is a secret if its key is of that kind. True, false and null never are."""
+    if not kind or value is None or isinstance(value, bool):
+        return False
+    if kind == "always":
+        return True
+    if kind == "digits":
+        return _DIGITS.fullmatch(str(value)) is not None
+    if not isinstance(value, str):
+        return False
+    return kind == "text" or (_LONG if kind == "long" else _BY_MACHINE).fullmatch(value.strip()[:4096]) is not None
+
+
+def is_made_by_machine(value: str) -> bool:
+    """Whether text is no word of a language: letters and digits mixed, or very long."""
+    return _BY_MACHINE.fullmatch(value[:4096]) is not None
+
+
+def words_of(key: str) -> str:
+    """The words of a key, lower-case, each between spaces, so that ``in`` compares whole words."""
+    return "".join(f" {word.lower()} " for word in _WORD.findall(key))

@@ -1,0 +1,94 @@
+"""Secrets in JSON whose key is another entry's value: ``{"name": "Authorization", "value": …}``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from mlflow_middleware.capture.secret_keys import Keys, is_secret
+
+_LOCATION, _BESIDE_LOCATION = "loc", ("input", "ctx")
+"""How FastAPI's and Pydantic's errors name what they are about, and repeat it."""
+
+_NAMES = (
+    *("name", "key", "header", "field", "param", "parameter", "path", "property", "variable", "attribute", "label"),
+    *("id", "k", "n", "pointer", "option", "source", "title"),
+)
+_VALUES = ("value", "values", "val", "v", "default", "example", "received", "rejectedValue", "attemptedValue", "input")
+"""Names of the entries that name something, and of those that have its value."""
+
+_MAX_NAME = 100
+_SCHEMA = frozenset(
+    [
+        "type",
+        "title",
+        "description",
+        "format",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "writeOnly",
+        "readOnly",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "$ref",
+        "nullable",
+        "items",
+        "properties",
+        "required",
+        "additionalProperties",
+        "minimum",
+        "maximum",
+        "deprecated",
+    ]
+)
+"""What a JSON schema of a secret has, as in the tools of a chat; the secret itself is none of it."""
+
+_TYPES = ("string", "object", "array", "integer", "number", "boolean")
+
+_WORD = re.compile(r"[a-z_-]{1,30}")
+
+
+def told(value: dict[str, Any], keys: Keys) -> Collection[str]:
+    """The entries of an object that are secrets by what another of them names."""
+    if _LOCATION in value and isinstance(value[_LOCATION], (list, tuple)) and _names_secret(value[_LOCATION], keys):
+        return _BESIDE_LOCATION
+    given = [key for key in _VALUES if key in value]
+    if not given:
+        return ()
+    for each in _NAMES:
+        name = value.get(each)
+        if isinstance(name, dict):  # JSON:API: {"source": {"pointer": …}}
+            name = name.get("pointer") or name.get("parameter") or name.get("header")
+        name = name[-1] if isinstance(name, list) and name else name
+        if isinstance(name, str) and len(name) <= _MAX_NAME and (kind := keys.kind(name)):
+            return [key for key in given if is_secret(kind, value[key])]
+    return ()
+
+
+def after_names(values: list[Any], keys: Keys) -> Collection[int]:
+    """The places in a list that follow the name of a secret: in ``["Authorization", …]``, in a command's arguments."""
+    hidden = [
+        index + 1
+        for index, name in enumerate(values[:-1])
+        if isinstance(name, str)
+        and len(name) <= _MAX_NAME
+        and isinstance(values[index + 1], str)
+        and " " not in name
+        and is_secret(keys.kind(name), values[index + 1])
+        and (not _WORD.fullmatch(values[index + 1]) or name[:2] == "--")
+    ]
+    return [index for index in hidden if index - 1 not in hidden]
+
+
+def is_ordinary(key: str, value: Any, beside: dict[str, Any]) -> bool:
+    """Whether a value under a secret's name is none: a token of a language model, or a schema."""
+    if isinstance(value, dict) and value.keys() <= _SCHEMA:
+        return value.get("type") in _TYPES or not value.keys().isdisjoint(("$ref", "anyOf", "oneOf", "allOf"))
+    return "logprob" in beside and key == "token"
+
+
+def _names_secret(location: Collection[Any], keys: Keys) -> bool:
+    return any(keys.kind(name) for name in location if isinstance(name, str))

@@ -1,0 +1,82 @@
+"""Values that are secrets whatever their key: few patterns, each of which is hardly ever anything else."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+
+DEFAULT = "default"
+"""Stands in a list of patterns for those below."""
+
+_BEFORE = r"(?<![A-Za-z0-9_-])"
+
+_PATTERNS = (
+    _BEFORE + r"sk-(?=[A-Za-z_-]{0,48}[0-9])[A-Za-z0-9_-]{16,}",  # OpenAI, Anthropic and others
+    _BEFORE + r"[sr]k_(?:live|test)_[A-Za-z0-9]{10,}|(?<![A-Za-z0-9])whsec_[A-Za-z0-9+/=]{16,}",  # Stripe
+    _BEFORE
+    + r"gh[pousr]_[A-Za-z0-9]{20,}|(?<![A-Za-z0-9])github_pat_[A-Za-z0-9_]{20,}|"
+    + _BEFORE
+    + r"glpat-[\w-]{16,}",
+    r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # AWS
+    _BEFORE + r"xox[a-z]-[A-Za-z0-9-]{10,}|" + _BEFORE + r"xapp-[A-Za-z0-9-]{20,}",  # Slack
+    r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}|" + _BEFORE + r"(?:hf|npm|gsk)_[A-Za-z0-9]{24,}",
+    r"(?<![A-Za-z0-9])dapi[0-9a-f]{32}(?:-[0-9])?(?![A-Za-z0-9])",  # Databricks
+    r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){2,4}",  # JWT
+    r"(?s)-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)",
+)
+_SHARED = (
+    r"\b[Tt]oken (?P<token>[0-9a-f]{32,})",
+    r"(?i:\bbearer(?: |%20|\+)+)(?P<bearer>(?=[^\s\"'\\,;<>]{0,300}[0-9])[A-Za-z0-9._~+/%=-]{12,})",
+    r"(?i:\bbearer )(?P<short>(?=[A-Za-z._~+/=-]{0,12}[0-9])[A-Za-z0-9._~+/=-]{5,11}(?![A-Za-z0-9]))",
+    r"(?i:\bbasic )(?P<basic>[A-Za-z0-9+/]{6,}={0,2})",
+    r"://[^\s/@:\"'<>]{0,200}:(?P<userinfo>[^\s/@\"'<>]{1,300})@",
+)
+"""Those of which a group alone is the secret."""
+
+_BEGINNING = re.compile(
+    rb"(?:sk|rk|gh[pousr]|pat|glpat|xox[a-z]|xapp|hf|npm|gsk|whsec|bearer|basic|private)\Z|akia|asia|aiza|eyj|dapi"
+)
+"""The first word of each of them, in lower case."""
+
+
+class Values:
+    """Finds what is a secret by itself.
+
+    Args:
+        patterns: Regular expressions; ``default`` stands for our own.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        given = list(patterns)
+        self._has_default = DEFAULT in given
+        self._own = [re.compile(each) for each in given if each != DEFAULT]
+        self._whole = [*self._own, *(re.compile(each) for each in _PATTERNS if self._has_default)]
+        self._shared = [re.compile(each) for each in _SHARED if self._has_default]
+        self.patterns = (*self._whole, *self._shared)
+
+    def may_begin(self, word: bytes) -> bool:
+        """Whether one of ours may begin with this word, in lower case; not those that a URL holds."""
+        return self._has_default and _BEGINNING.match(word) is not None
+
+    def are_own_in(self, text: str) -> bool:
+        """Whether a given pattern matches."""
+        return bool(self._own) and any(pattern.search(text) for pattern in self._own)
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where they stand in a text."""
+        for pattern in self._whole:
+            yield from (match.span() for match in pattern.finditer(text))
+        for pattern in self._shared:
+            for match in pattern.finditer(text):
+                group = match.lastgroup or ""
+                if group != "basic" or _is_user_and_password(match[group]):
+                    yield match.span(group)
+
+
+def _is_user_and_password(encoded: str) -> bool:
+    try:
+        return b":" in base64.b64decode(encoded + "=" * (-len(encoded) % 4))
+    except (binascii.Error, ValueError):
+        return False

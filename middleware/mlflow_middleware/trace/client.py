@@ -1,0 +1,68 @@
+"""What a trace says of the client, and of the address that it asked for: as much as the options allow."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from mlflow_middleware.capture import MAX_ATTRIBUTE
+from mlflow_middleware.identity import clean_text, decode_header, pseudonym
+from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace.record import RecordedException, TraceRecord
+
+_MAX_QUERY = 4 * MAX_ATTRIBUTE
+"""Characters of a query string that are looked at; fewer are kept."""
+
+_NETWORK = {4: 24, 6: 48}
+"""Bits of an IP address that are its network's."""
+
+
+def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
+    """Path, query, address, user agent and captured headers: what few other requests have, too."""
+    exchange, settings = record.exchange, record.settings
+    query = exchange.query_string[:_MAX_QUERY] if settings.keeps_query(exchange.path) else ""
+    agent = exchange.headers.get("user-agent") if settings.capture_user_agent else None
+    return {
+        "url.path": clean_text(_path(record), MAX_ATTRIBUTE),
+        "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
+        "client.address": _address(exchange.client, settings),
+        "user_agent.original": clean_text(agent, MAX_ATTRIBUTE),
+        **{f"http.request.header.{name.lower()}": _header(name, record) for name in settings.capture_headers},
+    }
+
+
+def _path(record: TraceRecord) -> str | None:
+    """The path, or its route where the path may say who asked; nothing until that is known."""
+    exchange = record.exchange
+    if not record.settings.is_metadata_only(exchange.path):
+        return exchange.path
+    return exchange.route if record.is_complete else None
+
+
+def _header(name: str, record: TraceRecord) -> list[str] | None:
+    settings = record.settings
+    value = clean_text(decode_header(record.exchange.headers.get(name.lower())), MAX_ATTRIBUTE)
+    if not value:
+        return None
+    if settings.hmac_key and name.lower() == settings.user_id_header.lower():
+        return [pseudonym(clean_text(value) or value, settings.hmac_key)]
+    return [settings.redactor.value(name, value)]
+
+
+def _address(address: str, settings: Settings) -> str | None:
+    if settings.client_address == "full":
+        return clean_text(address, MAX_ATTRIBUTE)
+    if settings.client_address == "none":
+        return None
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # a socket's path, or nothing
+        return None
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    return str(ipaddress.ip_network((ip, _NETWORK[ip.version]), strict=False).network_address)
+
+
+def redacted_exceptions(record: TraceRecord) -> tuple[RecordedException, ...]:
+    """The exceptions that the app raised, without the secrets in their messages and stack traces."""
+    redact = record.settings.redactor.exception
+    return tuple(RecordedException(each.time, redact(each.attributes), each.type) for each in record.exceptions)

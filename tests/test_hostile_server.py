@@ -1,0 +1,162 @@
+"""A tracking server that is none, or no longer ours: it is told nothing it should not know, and fills no memory."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from mlflow_middleware.delivery.pipelined_http import PipelinedConnection
+from mlflow_middleware.delivery.rest import MAX_LINE, ConnectionProblem, ask
+from mlflow_middleware.mlflow_bridge import Address, answers
+
+pytestmark = pytest.mark.once
+
+BOMB = gzip.compress(b" " * (answers.MAX_ANSWER + 1))
+
+
+class Hostile(ThreadingHTTPServer):
+    """Answers as its ``answer`` says.
+
+    Attributes:
+        asked: Method, path, headers and body of each request.
+        answer: Status, headers and body; ``None`` as the body is one that never ends.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.answer: tuple[int, dict[str, str], bytes | None] = (200, {}, b"{}")
+        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that have had enough are part of it."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hostile
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.asked.append((self.command, self.path, dict(self.headers), body))
+        status, headers, content = self.server.answer
+        if status >= 300 and self.path.startswith("/moved"):
+            status, headers, content = 200, {}, b'{"here": true}'
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(10**11 if content is None else len(content)))
+        self.end_headers()
+        while content is None:
+            self.wfile.write(b" " * 65536)
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving() -> Iterator[Hostile]:
+    server = Hostile()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
+    """The server that the environment names, with credentials."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    with serving() as server:
+        yield server
+
+
+def told(server: Hostile) -> str:
+    """What is said of the server."""
+    with pytest.raises(ConnectionProblem) as caught:
+        ask(server.uri, "POST", "/api/3.0/mlflow/traces", json={"private": "words"})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_is_named_and_not_followed(server: Hostile, status: int) -> None:
+    """Neither credentials nor a body reach it."""
+    with serving() as other:
+        for location in (f"{other.uri}/moved?token=hunter2", f"//127.0.0.1:{other.server_address[1]}/moved"):
+            server.answer = (status, {"Location": location}, b"")
+            said = told(server)
+            assert urlsplit(other.uri).netloc in said
+            assert "hunter2" not in said
+    assert other.asked == []
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_a_redirect_of_the_same_server_is_followed(server: Hostile, status: int) -> None:
+    """With all that was sent: it is the same server, under another path."""
+    server.answer = (status, {"Location": "/moved?a=1"}, b"")
+
+    assert ask(server.uri, "POST", "/api", json={"private": "words"}) == (200, {"here": True})
+    method, path, headers, body = server.asked[-1]
+    assert (method, path, body) == ("POST", "/moved?a=1", b'{"private": "words"}')
+    assert headers["Authorization"] == "Bearer hunter2"
+
+
+def test_a_redirect_that_goes_round_ends(server: Hostile) -> None:
+    """After a few times."""
+    server.answer = (308, {"Location": "/round"}, b"")
+
+    assert "does not answer like an MLflow server (status 308)" in told(server)
+    assert len(server.asked) == answers.MAX_REDIRECTS + 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"), [({}, None), ({"Content-Encoding": "gzip"}, BOMB)], ids=["gigabytes", "bomb"]
+)
+def test_an_endless_answer_is_cut(server: Hostile, headers: dict[str, str], body: bytes | None) -> None:
+    """Also one that is small, until it is decompressed."""
+    server.answer = (200, headers, body)
+
+    assert f"more than {answers.MAX_ANSWER} bytes" in told(server)
+
+
+def test_a_compressed_answer_is_read(server: Hostile) -> None:
+    """Though none was asked for."""
+    server.answer = (200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"a": 1}'))
+
+    assert ask(server.uri, "GET", "/api") == (200, {"a": 1})
+
+
+def test_an_endless_answer_is_not_begun_over_our_own_connection(server: Hostile) -> None:
+    """Its length is told first."""
+    server.answer = (200, {}, None)
+    host, port = urlsplit(server.uri).hostname or "", urlsplit(server.uri).port or 0
+
+    with pytest.raises(ConnectionError, match=f"an answer of {10**11} bytes"):
+        list(PipelinedConnection(Address(host, port, None, "", {"Host": host}), 10).post("/api", {}, [b"{}"]))
+
+
+def test_what_a_server_says_is_one_line_of_500_characters(server: Hostile) -> None:
+    """Without what would act on a terminal."""
+    server.answer = (400, {}, b'{"error_code": "X", "message": "\\u001b[2J' + b"x" * 1000 + b'\\nsecond"}')
+
+    message = ask(server.uri, "GET", "/api")[1]["message"]
+    assert message.isprintable()
+    assert len(message) == MAX_LINE

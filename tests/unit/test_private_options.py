@@ -1,0 +1,181 @@
+"""What the options keep out of a trace, and the secrets that the app itself puts into one: as it would be sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.entities import Trace
+
+from mlflow_middleware.capture import spans
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.identity import pseudonym
+from mlflow_middleware.request.lifecycle import RequestTrace
+from mlflow_middleware.request.sampling import keeps
+from mlflow_middleware.settings import Settings, SettingsError
+from mlflow_middleware.testing import captured_traces
+from tests.secrets import CASES, Case
+
+HEADERS = {
+    "user-agent": "curl/8",
+    "x-user-id": "jane",
+    "content-type": "application/json",
+    "referer": "https://shop.example/?token=hunter2",
+    "host": "shop.example",
+}
+
+
+def ask(app: Any = lambda: None, body: bytes = b'{"a": 1}', **options: Any) -> Trace:
+    """One request's trace."""
+    settings = Settings(**options)
+    exchange = Exchange("POST", "/users/jane", dict(HEADERS), "q=tea&sid=hunter2", client="203.0.113.77")
+    with captured_traces() as traces:
+        trace = RequestTrace.open(exchange, settings)
+        trace.activate()
+        trace.received(body)
+        try:
+            app()
+        except Exception as error:
+            trace.failed(error)
+        exchange.route = "/users/{name}"
+        trace.response_started(200, "application/json")
+        trace.sent(body)
+        trace.last_byte()
+        trace.deactivate()
+        trace.finish()
+    return traces[0]
+
+
+def root(trace: Trace) -> dict[str, Any]:
+    """The root span's attributes."""
+    return dict(trace.data.spans[0].attributes)
+
+
+def test_without_request_bodies_the_query_is_not_kept_either() -> None:
+    """It says as much of the user as a form does; the answer stays."""
+    trace = ask(capture_request_body=False)
+
+    assert "url.query" not in root(trace)
+    assert (trace.data.spans[0].inputs, trace.data.spans[0].outputs) == (None, {"a": 1})
+
+
+def test_a_path_of_metadata_only_is_stored_as_its_route() -> None:
+    """Without query and bodies; elsewhere all stays as it was."""
+    hidden, shown = ask(metadata_only=["/users/*"]), ask(metadata_only=["/other/*"])
+
+    assert root(hidden)["url.path"] == "/users/{name}"
+    assert "tea" not in json.dumps(hidden.to_dict())
+    assert root(shown)["url.path"] == "/users/jane"
+    assert root(shown)["url.query"] == "q=tea&sid=[redacted]"
+
+
+@pytest.mark.parametrize(("kept", "address"), [("full", "203.0.113.77"), ("network", "203.0.113.0"), ("none", None)])
+def test_the_clients_address_is_kept_as_far_as_wanted(kept: str, address: str | None) -> None:
+    """All of it, its network, or nothing."""
+    assert root(ask(client_address=kept)).get("client.address") == address
+
+
+def test_captured_headers_honour_redaction_and_pseudonyms() -> None:
+    """A URL's token, and the header that names the user."""
+    attributes = root(ask(capture_headers=["Referer", "X-User-ID", "Host"], user_id_hmac_key="k"))
+
+    assert attributes["http.request.header.referer"] == ["https://shop.example/?token=[redacted]"]
+    assert attributes["http.request.header.x-user-id"] == [pseudonym("jane", b"k")]
+    assert attributes["http.request.header.host"] == ["shop.example"]
+
+
+def test_strict_privacy_is_one_switch() -> None:
+    """No bodies, query, headers, address or user agent, whatever else is said; the user is a pseudonym."""
+    trace = ask(privacy="strict", capture_response_body=True, capture_headers=["Referer"], client_address="full")
+
+    assert (
+        not {"url.query", "client.address", "user_agent.original", "http.request.header.referer"} & root(trace).keys()
+    )
+    assert (trace.data.spans[0].inputs, trace.data.spans[0].outputs) == (None, None)
+    assert len(trace.info.trace_metadata["mlflow.trace.user"]) == 64
+    keyed = ask(privacy="strict", user_id_hmac_key="k")
+    assert keyed.info.trace_metadata["mlflow.trace.user"] == pseudonym("jane", b"k")
+
+
+def test_nobody_chooses_a_session_that_is_kept() -> None:
+    """The share is drawn with a key; the same in each process that has it."""
+    sessions = [f"s-{number}" for number in range(200)]
+
+    def kept(**options: Any) -> list[str]:
+        settings = Settings(sample_ratio=0.5, **options)
+        return [each for each in sessions if keeps(settings, each, failed=False, seconds=0.0)]
+
+    assert kept(sample_key="a") == kept(sample_key="a")
+    assert kept(sample_key="a") != kept(sample_key="b")
+    assert kept(user_id_hmac_key="a") == kept(sample_key="a") != kept()
+
+
+@pytest.fixture
+def redacting() -> Iterator[None]:
+    """The process's redaction of spans, whatever other tests have set."""
+    before = list(spans._redactors)
+    spans.redact_with(Settings().redactor)
+    yield
+    spans.redact_with(before[0] if before else None)
+
+
+@pytest.mark.usefixtures("redacting")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_secret_in_the_apps_own_spans_is_replaced(case: Case) -> None:
+    """In inputs, outputs, attributes, events, the status, an exception; of child spans and of the request's own."""
+    said = json.loads(case.leak) if case.type == "application/json" else case.leak
+
+    def app() -> None:
+        mlflow.update_current_trace(request_preview=case.leak)
+        mlflow.get_current_active_span().set_attribute("said", said)
+        with mlflow.start_span("child") as child:
+            child.set_inputs({"said": said})
+            child.set_outputs(case.leak)
+            child.set_attribute("note", case.leak)
+            raise ValueError(case.leak)
+
+    assert case.is_clean(json.dumps(ask(app).to_dict(), ensure_ascii=False))
+
+
+@pytest.mark.usefixtures("redacting")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_harmless_in_the_apps_own_spans_is_left(case: Case) -> None:
+    """To the letter."""
+    said = json.loads(case.twin) if case.type == "application/json" else case.twin
+
+    def app() -> None:
+        with mlflow.start_span("child") as child:
+            child.set_inputs({"said": said})
+            child.set_attribute("note", case.twin)
+        raise ValueError(case.twin)
+
+    whole, child = ask(app).data.spans
+    assert child.inputs == {"said": said}
+    assert child.attributes["note"] == case.twin
+    assert whole.events[0].attributes["exception.message"] == case.twin
+
+
+def test_redaction_of_spans_can_be_switched_off() -> None:
+    """Then the app's spans are sent as they are; the request's own inputs never."""
+    before = list(spans._redactors)
+    spans.redact_with(None)
+
+    def app() -> None:
+        with mlflow.start_span("child") as child:
+            child.set_inputs({"password": "hunter2"})
+
+    whole, child = ask(app, b'{"password": "hunter2"}').data.spans
+    spans.redact_with(before[0] if before else None)
+
+    assert child.inputs == {"password": "hunter2"}
+    assert whole.inputs["password"] == "[redacted]"
+
+
+@pytest.mark.parametrize("pattern", ["(", "a*"])
+def test_a_pattern_that_cannot_be_used_is_told(pattern: str) -> None:
+    """At start-up, with what is wrong."""
+    with pytest.raises(SettingsError, match="redact_values"):
+        Settings.load(redact_values=[pattern])
