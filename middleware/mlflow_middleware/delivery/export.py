@@ -73,7 +73,7 @@ def _after_fork() -> None:
 
 def _shutdown() -> None:
     if delivery := current():
-        delivery.shutdown()
+        delivery.shutdown(last=True)
 
 
 @guarded

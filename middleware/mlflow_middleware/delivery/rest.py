@@ -5,10 +5,14 @@ Nothing here runs on a request's path.
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 from requests import Response
 
 from mlflow_middleware import mlflow_bridge
@@ -19,11 +23,23 @@ REQUEST_TIMEOUT = 10.0
 
 
 class ConnectionProblem(Exception):
-    """Why traces cannot be sent or read now: one sentence, which names the variable to look at."""
+    """Why traces cannot be sent or read now: one sentence, which names the variable to look at.
+
+    Attributes:
+        needs_help: Whether it takes somebody to mend it: an exit does not wait for that.
+    """
+
+    needs_help = True
 
 
 class NoAccess(ConnectionProblem):
     """The server was not reached, did not let us in, or is no MLflow server."""
+
+
+class NotNow(NoAccess):
+    """The server, or a proxy before it, may soon be ready: it was lost while it was asked, or it starts."""
+
+    needs_help = False
 
 
 class Denied(NoAccess):
@@ -104,18 +120,20 @@ def ask(
     except mlflow_bridge.NoClient as error:
         raise ConnectionProblem(str(error)) from error
     except Exception as error:
-        raise NoAccess(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
+        kind = NoAccess if never_connected(error) else NotNow
+        raise kind(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
     if refuses_host(response):
         raise NoAccess(refused_host(tracking_uri, response.status_code))
     if response.status_code in (401, 403):
-        kind = Denied if response.status_code == 403 else NoAccess
-        raise kind(refused_credentials(shown, response.status_code))
+        refusal = Denied if response.status_code == 403 else NoAccess
+        raise refusal(refused_credentials(shown, response.status_code))
     try:
         answer = response.json()
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or (response.status_code != 200 and "error_code" not in answer):
-        raise NoAccess(
+        kind = NotNow if response.status_code >= 500 or response.status_code in (408, 429) else NoAccess
+        raise kind(
             f"MLFLOW_TRACKING_URI={shown} does not answer like an MLflow server "
             f"(status {response.status_code}); is the address complete?"
         )
@@ -152,11 +170,28 @@ def refused_credentials(shown_uri: str, status: int) -> str:
     )
 
 
+def never_connected(error: BaseException) -> bool:
+    """Whether a request failed because nothing listens there, not because a server that does has failed."""
+    return any(
+        isinstance(
+            each, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError | requests.ConnectTimeout
+        )
+        or (isinstance(each, OSError) and each.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT))
+        for each in _chain(error)
+    )
+
+
 def root_cause(error: BaseException) -> str:
     """The innermost exception of a chain, in a line, without the password of a URL in it."""
-    seen: set[int] = set()
-    while (inner := error.__cause__ or error.__context__) is not None and id(inner) not in seen:
-        seen.add(id(inner))
-        error = inner
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    *_, innermost = _chain(error)
+    text = f"{type(innermost).__name__}: {innermost}".splitlines()[0]
     return re.sub(r"//\S*@", "//", text)[:300]
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception and what caused it, the innermost last."""
+    found = [error]
+    while (inner := error.__cause__ or error.__context__) is not None and inner not in found:
+        found.append(inner)
+        error = inner
+    return found
