@@ -140,8 +140,9 @@ class Settings(BaseSettings):
     """True: a W3C `traceparent` becomes the parent; false: the trace has its own root and a span link to it."""
 
     delivery: Literal["auto", "mlflow"] = "auto"
-    """`auto`: traces go to `http(s)` tracking servers and to Databricks by our delivery; `mlflow`: MLflow's own
-    exporter stays. For this and the next four, the first middleware of a process decides."""
+    """`auto`: traces go by our delivery, to `http(s)` tracking servers, to Databricks, and with full MLflow to a
+    database or folder of its own; `mlflow`: MLflow's own exporter stays. For this and the next four, the first
+    middleware of a process decides."""
 
     max_queue_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
     """Bytes of finished traces that may wait in one process; beyond that the newest are dropped and counted."""

@@ -46,9 +46,36 @@ class Denied(NoAccess):
     """The server, or a proxy before it, does not allow this (403)."""
 
 
+_LOCAL = ("sqlite", "postgresql", "mysql", "mssql", "file", "")
+"""What the address of a database or a folder begins with; its driver may follow after a plus."""
+
+
 def serves(tracking_uri: str) -> bool:
-    """Whether delivery serves this tracking URI; with full MLflow a database or folder keeps MLflow's own way."""
+    """Whether delivery serves this tracking URI; a store that is a plugin of full MLflow's keeps MLflow's own way."""
+    return is_server(tracking_uri) or is_local(tracking_uri)
+
+
+def is_chosen(tracking_uri: str) -> bool:
+    """Whether delivery may look at it before there is a trace: MLflow's default is not created for nothing."""
+    return is_server(tracking_uri) or (is_local(tracking_uri) and mlflow_bridge.client.is_tracking_uri_set())
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Whether traces go to a server; with the slim package, they can go nowhere else."""
     return _is_remote(tracking_uri) or mlflow_bridge.client.is_slim()
+
+
+def is_local(tracking_uri: str) -> bool:
+    """Whether it is a database or a folder, to which full MLflow writes by itself."""
+    if mlflow_bridge.client.is_slim() or _is_remote(tracking_uri):
+        return False
+    return _scheme(tracking_uri).split("+")[0] in _LOCAL
+
+
+def _scheme(tracking_uri: str) -> str:
+    """What stands before the colon; nothing where that is a drive's letter, or where there is no colon."""
+    scheme, colon, _ = tracking_uri.partition(":")
+    return scheme.lower() if colon and len(scheme) > 1 else ""
 
 
 def _is_remote(tracking_uri: str) -> bool:
@@ -67,6 +94,8 @@ def check_address(tracking_uri: str) -> None:
     Raises:
         ConnectionProblem: It is not set, or traces cannot be sent to what it names.
     """
+    if is_local(tracking_uri):
+        return
     shown = printable(tracking_uri)
     if not mlflow_bridge.client.is_tracking_uri_set():
         raise ConnectionProblem(
@@ -85,7 +114,7 @@ def check_address(tracking_uri: str) -> None:
         ) from None
     if parts.scheme in ("http", "https") and host:
         return
-    if parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "mssql", "file", ""):
+    if parts.scheme.split("+")[0] in _LOCAL:
         raise ConnectionProblem(
             f"MLFLOW_TRACKING_URI={shown} needs the full mlflow package, and only mlflow-tracing is installed; "
             "install mlflow, or set the address of an MLflow server, for example http://localhost:5000"

@@ -18,7 +18,7 @@ from mlflow_middleware.delivery.encoder import Encoder
 from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
-from mlflow_middleware.delivery.rest import serves
+from mlflow_middleware.delivery.rest import is_chosen
 from mlflow_middleware.delivery.sinks import sink_for
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.spooling import Spooling
@@ -76,7 +76,7 @@ class Sender:
             try:
                 self._round(pause)
                 pause = self._pause()
-                if pause is None and not self._destinations and serves(uri := mlflow_bridge.client.tracking_uri()):
+                if pause is None and not self._destinations and is_chosen(uri := mlflow_bridge.client.tracking_uri()):
                     with self._lock:
                         self._destination(uri)  # a wrong address is told at start-up, not with the first request
                     pause = 0.0
