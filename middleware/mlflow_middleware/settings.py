@@ -160,6 +160,10 @@ class Settings(BaseSettings):
     """True: where SIGTERM or SIGHUP would simply kill the process, what still waits is delivered first, within
     `shutdown_timeout`. A handler of the server's or the app's own stays in place."""
 
+    flush_each_request: bool = False
+    """True: the end of each answer waits until its trace is delivered, for `shutdown_timeout` at most; for hosts that
+    freeze the process after it, such as AWS Lambda and Cloud Run. It costs each request two requests to the server."""
+
     feedback_secret: Secrets | None = None
     """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with
     the token that the response carried. The first signs, all are accepted, so that a secret can be replaced."""

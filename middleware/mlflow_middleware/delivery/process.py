@@ -136,15 +136,16 @@ class Delivery:
         """See `mlflow_middleware.delivery.flush`."""
         return self._flush(timeout, bool)
 
-    def deliver(self, timeout: float) -> bool:
+    def deliver(self, timeout: float | None = None) -> bool:
         """Deliver what is pending, at the latest within a time: traces are made readable first, then completed.
 
         Args:
-            timeout: Seconds to wait at most. It does not wait for a server that is away.
+            timeout: Seconds to wait at most, by default ``shutdown_timeout``. A server that is away is not waited for.
 
         Returns:
             Whether nothing is pending any more.
         """
+        timeout = self._shutdown_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
 
         def is_hopeless() -> bool:

@@ -6,12 +6,17 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mlflow_middleware import delivery
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
+from mlflow_middleware.request.waiting import in_thread
 
 if TYPE_CHECKING:
     from asgiref.typing import ASGISendCallable, ASGISendEvent, HTTPResponseStartEvent
+
+
+deliver = guarded(delivery.deliver)
 
 
 def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[], None]) -> ASGISendCallable:
@@ -33,13 +38,20 @@ def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[],
             _start(message, headers, trace)
             message = {**message, "headers": headers}
         is_last = kind in _ENDING[has_trailers] and not message.get(_ENDING[has_trailers][kind], False)
+        is_held = is_last and trace.holds_its_answer
         if is_last:
             trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
+        if is_held:
+            trace.sent(message.get("body", b""))  # type: ignore[arg-type]
+            answered()
+            await in_thread(deliver)
         try:
             await send(message)
         except OSError:
             trace.disconnected(certainly=True)
             raise
+        if is_held:
+            return
         if message["type"] == "http.response.body":
             trace.sent(message.get("body", b""))
         if is_last:
