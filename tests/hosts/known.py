@@ -54,9 +54,6 @@ def _granian(interface: str, app: str, **missing: str) -> Host:
     return _module("granian", "--interface", interface, *where, app, needs="granian", **missing)
 
 
-SIGNAL = "row 5: SIGTERM kills it before anything can be delivered"
-IN_C = "row 2: it forks in C, and nobody is told"
-
 HOSTS = {
     "uvicorn": _uvicorn(),
     "uvicorn --workers": _uvicorn("--workers", "2"),
@@ -75,20 +72,17 @@ HOSTS = {
     "hypercorn trio": _module("hypercorn", "--bind", "127.0.0.1:{port}", "-k", "trio", ASGI, needs="trio"),
     "daphne": _module("daphne", "-b", "127.0.0.1", "-p", "{port}", ASGI),
     "granian asgi": _granian("asgi", ASGI),
-    "granian asginl": _granian("asginl", ASGI, ended=SIGNAL),
-    "granian wsgi": _granian("wsgi", WSGI, ended="row 3: its workers end by os._exit"),
-    "waitress": _module("waitress", "--listen=127.0.0.1:{port}", WSGI, ended=SIGNAL),
-    "uwsgi prefork": _uwsgi(running=IN_C, ended=IN_C),
+    "granian asginl": _granian("asginl", ASGI),
+    "granian wsgi": _granian("wsgi", WSGI),
+    "waitress": _module("waitress", "--listen=127.0.0.1:{port}", WSGI),
+    "uwsgi prefork": _uwsgi("--enable-threads"),
     "uwsgi lazy": _uwsgi("--lazy-apps"),
     "uwsgi lazy --enable-threads": _uwsgi("--lazy-apps", "--enable-threads"),
-    "uwsgi threads": _uwsgi("--threads", "4", running=IN_C, ended=IN_C),
-    "flask run": _module(
-        "flask", "--app", "tests.apps.flask_app:app", "run", "--port", "{port}", needs="flask", ended=SIGNAL
-    ),
+    "uwsgi threads": _uwsgi("--threads", "4"),
+    "flask run": _module("flask", "--app", "tests.apps.flask_app:app", "run", "--port", "{port}", needs="flask"),
     "runserver": Host(
         (sys.executable, "-m", "django", "runserver", "--noreload", "127.0.0.1:{port}"),
         "django",
         {"DJANGO_SETTINGS_MODULE": "tests.apps.django_app"},
-        {ENDED: SIGNAL},
     ),
 }

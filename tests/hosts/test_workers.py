@@ -39,9 +39,7 @@ def run(variables: dict[str, str], *command: str) -> str:
     ("pool", "more"),
     [
         ("prefork", ()),
-        pytest.param(
-            "prefork", ("--max-tasks-per-child", "1"), marks=pytest.mark.xfail(reason="row 3: os._exit", strict=True)
-        ),
+        ("prefork", ("--max-tasks-per-child", "1")),
         ("threads", ()),
         ("solo", ()),
     ],
@@ -66,13 +64,7 @@ def test_celery(server: MLflowServer, tmp_path: Path, pool: str, more: tuple[str
     assert (running, stored(Traces(server.uri, name), f"{name}-ended", count)) == (count, count), process.output()
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param("fork", marks=pytest.mark.xfail(reason="row 3: os._exit", strict=True)),
-        "spawn",
-    ],
-)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing(server: MLflowServer, method: str) -> None:
     """Children that end right after their trace."""
     name = uuid.uuid4().hex
