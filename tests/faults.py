@@ -39,6 +39,8 @@ class FaultyServer(ThreadingHTTPServer):
         ahead: Seconds that its clock is ahead.
         max_body: Bytes of a request that it takes, as nginx does: with 413 for more, and a closed connection.
         host: The ``Host`` that it passes on; by default that of its target.
+        delay: Seconds that each request takes longer.
+        busy: How many requests are answered with 503 first.
         failed: How many requests failed on purpose.
     """
 
@@ -55,6 +57,8 @@ class FaultyServer(ThreadingHTTPServer):
         self.ahead = 0.0
         self.host = ""
         self.max_body = sys.maxsize
+        self.delay = 0.0
+        self.busy = 0
         self.failed = 0
         self.released = threading.Event()
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
@@ -101,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         poisonous = self.server.fail_over and self.server.fail_over in body
         mode = "500" if poisonous else self._mode()
+        if self.server.busy > 0:
+            self.server.busy -= 1
+            mode = "503"
         if self.path == "/version" and self.server.version:
             self._answer(200, {"Content-Type": "text/html; charset=utf-8"}, self.server.version.encode())
             return
@@ -149,6 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         return super().date_time_string((timestamp or time.time()) + self.server.ahead)
 
     def _forward(self, body: bytes) -> None:
+        time.sleep(self.server.delay)
         headers = {key: value for key, value in self.headers.items() if key.lower() not in {"host", "connection"}}
         if self.server.host:
             headers["Host"] = self.server.host

@@ -130,6 +130,10 @@ class Process:
 
         eventually(is_up, f"{url} answering")
 
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._popen.poll() is not None
+
     def kill(self) -> None:
         """End it, and what it started, at once."""
         with contextlib.suppress(ProcessLookupError):

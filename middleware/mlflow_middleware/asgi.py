@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, overload
 from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounded
 from mlflow_middleware.guard import guarded
-from mlflow_middleware.request.asgi_response import observed
+from mlflow_middleware.request.asgi_response import deliver, observed
+from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
 
@@ -126,6 +127,11 @@ class TraceMiddleware:
             trace.exchange.route = trace.exchange.route or self._safe_route(scope)  # unless it was answered
             trace.finish()
             trace.deactivate()
+            if trace.holds_its_answer and not trace.record.client_disconnected:
+                await in_thread(deliver)  # an exception that has yet to be answered, and spans of background tasks
+
+
+_shut_down = guarded(delivery.shutdown)
 
 
 @guarded
@@ -165,10 +171,7 @@ def flushing(send: ASGISendCallable) -> ASGISendCallable:
 
     async def confirming(message: ASGISendEvent) -> None:
         if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-            try:
-                await asyncio.to_thread(delivery.shutdown)
-            except RuntimeError:  # no asyncio here (trio), or no more threads
-                delivery.shutdown()
+            await in_thread(_shut_down)
         await send(message)
 
     return confirming

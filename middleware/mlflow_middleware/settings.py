@@ -177,8 +177,9 @@ class Settings(BaseSettings):
     """True: a W3C `traceparent` becomes the parent; false: the trace has its own root and a span link to it."""
 
     delivery: Literal["auto", "mlflow"] = "auto"
-    """`auto`: traces go to `http(s)` tracking servers and to Databricks by our delivery; `mlflow`: MLflow's own
-    exporter stays. For this and the next four, the first middleware of a process decides."""
+    """`auto`: traces go by our delivery, to `http(s)` tracking servers, to Databricks, and with full MLflow to a
+    database or folder of its own; `mlflow`: MLflow's own exporter stays. For this and the next four, the first
+    middleware of a process decides."""
 
     max_queue_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
     """Bytes of finished traces that may wait in one process; beyond that the newest are dropped and counted."""
@@ -195,6 +196,10 @@ class Settings(BaseSettings):
     handle_signals: bool = True
     """True: where SIGTERM or SIGHUP would simply kill the process, what still waits is delivered first, within
     `shutdown_timeout`. A handler of the server's or the app's own stays in place."""
+
+    flush_each_request: bool = False
+    """True: the end of each answer waits until its trace is delivered, for `shutdown_timeout` at most; for hosts that
+    freeze the process after it, such as AWS Lambda and Cloud Run. It costs each request two requests to the server."""
 
     feedback_secret: Secrets | None = None
     """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with

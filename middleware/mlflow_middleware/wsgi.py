@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
 from mlflow_middleware.guard import guarded
-from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks
+from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
@@ -68,6 +68,7 @@ class TraceMiddleware:
         except BaseException as error:
             trace.failed(error)
             trace.finish()
+            deliver_before_the_end(trace)
             raise
         finally:
             trace.deactivate()
@@ -85,6 +86,7 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
                 trace.sent(chunk)
         trace.last_byte()
         trace.finish()
+        deliver_before_the_end(trace)
         return result
     return TracedChunks(result, trace)
 

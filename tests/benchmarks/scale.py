@@ -82,7 +82,7 @@ def many_requests(server: MLflowServer, folder: Path, requests: int) -> Iterator
 
 def exit_counts(output: str) -> dict[str, int]:
     """What an app says at its end of its traces: what became of them -> how many."""
-    lines = [line for line in output.splitlines() if "at exit: " in line]
+    lines = [line for line in output.splitlines() if "at exit: " in line or "at shutdown: " in line]
     assert lines, output[-2000:]
     counts = re.findall(r"(\d+) (delivered|spooled|waiting|sampled out|dropped)", lines[-1])
     return {what: int(count) for count, what in counts}

@@ -18,7 +18,9 @@ from mlflow_middleware.django.responses import observe_response
 from mlflow_middleware.django.streaming import record_error, silence_stream
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
 from mlflow_middleware.guard import guarded
-from mlflow_middleware.request.chunks import ReadBody
+from mlflow_middleware.request.asgi_response import deliver
+from mlflow_middleware.request.chunks import ReadBody, deliver_before_the_end
+from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
 from mlflow_middleware.settings import SettingsError
 from mlflow_middleware.wsgi import environ_headers
@@ -76,9 +78,13 @@ class TraceMiddleware:
         try:
             response = cast(HttpResponseBase, self.get_response(request))
             _set_route(request, trace)
-            return observe_response(response, trace)
+            observe_response(response, trace)
+            if not response.streaming:
+                deliver_before_the_end(trace)
+            return response
         except BaseException as error:
             _end_with(trace, error)
+            deliver_before_the_end(trace)
             raise
         finally:
             trace.deactivate()
@@ -101,8 +107,12 @@ class TraceMiddleware:
             response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
             _set_route(request, trace)
             if self.settings.identify:  # it may ask the database who is logged in, which Django allows in threads only
-                return await sync_to_async(observe_response)(response, trace)
-            return observe_response(response, trace)
+                await sync_to_async(observe_response)(response, trace)
+            else:
+                observe_response(response, trace)
+            if trace.holds_its_answer and not response.streaming:
+                await in_thread(deliver)
+            return response
         except BaseException as error:
             _end_with(trace, error)
             raise

@@ -11,6 +11,9 @@ from django.http.response import HttpResponseBase
 
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.mlflow_bridge import Undo
+from mlflow_middleware.request.asgi_response import deliver
+from mlflow_middleware.request.chunks import deliver_before_the_end
+from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import RequestTrace
 
 
@@ -68,11 +71,16 @@ class _Chunks:
         return self
 
     def __next__(self) -> bytes:
-        with _Step(self._trace):
-            chunk = cast(bytes, next(self._content))
+        try:
+            with _Step(self._trace):
+                chunk = cast(bytes, next(self._content))
+                if self._trace:
+                    self._trace.sent(chunk)
+                return chunk
+        except StopIteration:
             if self._trace:
-                self._trace.sent(chunk)
-            return chunk
+                deliver_before_the_end(self._trace)
+            raise
 
     def close(self) -> None:
         """Close the content, if it can be closed."""
@@ -93,11 +101,16 @@ class _AsyncChunks:
         return self
 
     async def __anext__(self) -> bytes:
-        with _Step(self._trace):
-            chunk = cast(bytes, await anext(self._content))
-            if self._trace:
-                self._trace.sent(chunk)
-            return chunk
+        try:
+            with _Step(self._trace):
+                chunk = cast(bytes, await anext(self._content))
+                if self._trace:
+                    self._trace.sent(chunk)
+                return chunk
+        except StopAsyncIteration:
+            if self._trace and self._trace.holds_its_answer:
+                await in_thread(deliver)
+            raise
 
     async def aclose(self) -> None:
         """Close the content, if it can be closed."""

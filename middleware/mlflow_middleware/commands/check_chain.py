@@ -67,9 +67,9 @@ class Chain:
         Raises:
             NotNeeded: The tracking URI is a database or a folder.
         """
-        from mlflow_middleware.delivery.rest import serves
+        from mlflow_middleware.delivery.rest import is_server
 
-        if not serves(self.uri):
+        if not is_server(self.uri):
             raise NotNeeded("there is no server")
 
 

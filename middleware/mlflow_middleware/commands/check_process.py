@@ -39,12 +39,13 @@ def settings(chain: Chain) -> str:
 def tracking_uri(chain: Chain) -> str:
     """Check that traces can be sent to the tracking URI."""
     from mlflow_middleware import mlflow_bridge
-    from mlflow_middleware.delivery.rest import ConnectionProblem, check_address, printable, serves
+    from mlflow_middleware.delivery.rest import ConnectionProblem, check_address, is_server, printable
 
     is_set = mlflow_bridge.client.is_tracking_uri_set()
-    chain.uri = mlflow_bridge.client.tracking_uri() if is_set else ""
-    if is_set and not serves(chain.uri):
-        raise NotNeeded(f"{printable(chain.uri)} is no server: full mlflow writes there itself")
+    is_known = is_set or not mlflow_bridge.client.is_slim()
+    chain.uri = mlflow_bridge.client.tracking_uri() if is_known else ""
+    if is_known and not is_server(chain.uri):
+        raise NotNeeded(f"{printable(chain.uri)} is no server: full mlflow writes to it without one")
     try:
         check_address(chain.uri)
     except ConnectionProblem as problem:

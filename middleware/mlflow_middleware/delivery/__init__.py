@@ -9,7 +9,29 @@ from __future__ import annotations
 from mlflow_middleware.delivery.export import capturing, current, is_capturing, is_recent, start
 from mlflow_middleware.delivery.stats import Stats
 
-__all__ = ["Stats", "capturing", "flush", "is_capturing", "is_recent", "sampled_out", "shutdown", "start", "stats"]
+__all__ = [
+    "Stats",
+    "capturing",
+    "deliver",
+    "flush",
+    "is_capturing",
+    "is_recent",
+    "sampled_out",
+    "shutdown",
+    "start",
+    "stats",
+]
+    "Stats",
+    "capturing",
+    "deliver",
+    "flush",
+    "is_capturing",
+    "is_recent",
+    "sampled_out",
+    "shutdown",
+    "start",
+    "stats",
+]
 
 
 def flush(timeout: float | None = None) -> bool:
@@ -23,6 +45,12 @@ def flush(timeout: float | None = None) -> bool:
     """
     delivery = current()
     return delivery is None or delivery.flush(timeout)
+
+
+def deliver() -> None:
+    """Deliver what is pending within ``shutdown_timeout``; for a process that may be frozen after this."""
+    if delivery := current():
+        delivery.deliver()
 
 
 def shutdown() -> None:

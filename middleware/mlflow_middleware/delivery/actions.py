@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -62,8 +62,8 @@ Answer = Outcome | ConnectionProblem
 """What became of it; None if all is well."""
 
 
-def perform(action: Action, sink: Sink, resolve: Callable[[], str]) -> Iterator[Answer]:
-    """Talk to the server; yields each answer as it comes.
+def perform(action: Action, sink: Sink, resolve: Callable[[], str]) -> Generator[Answer, None, None]:
+    """Talk to the server; yields each answer as it comes. Whoever closes it early does not wait for the others.
 
     Args:
         action: What to ask of it.

@@ -34,7 +34,9 @@ class Batch:
     """Some pending traces of one experiment, how far they are, and what each answer means for them.
 
     In this order a server works half as long as in the other one: it does not have to merge the info into a trace that
-    it has made up from the spans (MLflow 3.17 on SQLite, batches of 256: 15 ms a trace, and 29 ms).
+    it has made up from the spans (MLflow 3.17 on SQLite, batches of 256: 15 ms a trace, and 29 ms). With a deadline,
+    the spans of all that is pending come before any info: a trace without its info can be read, one without its spans
+    cannot.
 
     Args:
         experiment_id: Where they go.
@@ -42,6 +44,7 @@ class Batch:
         sink: How the server takes them.
         ledger: Counts how each of them ends.
         passed: What the server has taken, of earlier batches too.
+        spans_only: Whether the infos are left to a later batch.
 
     Attributes:
         problem: Why the batch has to be sent again, if it has to.
@@ -50,9 +53,17 @@ class Batch:
     """
 
     def __init__(
-        self, experiment_id: str, traces: Sequence[EncodedTrace], sink: Sink, ledger: Ledger, passed: Passed
+        self,
+        experiment_id: str,
+        traces: Sequence[EncodedTrace],
+        sink: Sink,
+        ledger: Ledger,
+        passed: Passed,
+        *,
+        spans_only: bool = False,
     ) -> None:
         self.traces = traces
+        self.spans_only = spans_only
         self.problem: RetryableError | None = None
         self.next_size = 1
         self.suspects: list[EncodedTrace] = []
@@ -67,10 +78,11 @@ class Batch:
         """What comes next; None when the batch is through. A trace that has ended meanwhile is left out."""
         if self._refused:
             return DeleteInfo(self._experiment_id, *self._refused)
-        if infos := [trace for trace in self.traces if not (trace.has_info or trace.ended)]:
+        infos = [trace for trace in self.traces if not (trace.has_info or trace.ended)]
+        if infos and not self.spans_only:
             return SendInfos(self._experiment_id, infos)
         while self._groups:
-            if group := [trace for trace in self._groups[0] if not trace.ended]:
+            if group := [trace for trace in self._groups[0] if not (trace.has_spans or trace.ended)]:
                 return SendSpans(self._experiment_id, group)
             self._groups.popleft()
         return None
@@ -88,17 +100,24 @@ class Batch:
 
     def _info_answered(self, trace: EncodedTrace, answer: Answer) -> None:
         if isinstance(answer, PermanentError):
-            self._ledger.refused(trace, answer)
+            self._info_refused(trace, answer)
         elif isinstance(answer, RetryableError):
             self.problem = self.problem or answer
             if answer.ill:
-                self._suspect(trace, answer)
+                self._suspect(trace, answer, self._passed.infos)
         else:
             trace.has_info = True
             trace.failures = 0
             self._passed.infos += 1
-            if not self._sink.sends_spans_apart:
+            if trace.has_spans or not self._sink.sends_spans_apart:
                 self._ledger.delivered(trace)
+
+    def _info_refused(self, trace: EncodedTrace, error: PermanentError) -> None:
+        if trace.has_spans:
+            logger.warning("trace %s is stored, but not all of its info: %s", trace.trace_id, error)
+            self._ledger.delivered(trace)
+        else:
+            self._ledger.refused(trace, error)
 
     def _spans_answered(self, traces: Sequence[EncodedTrace], answer: Answer) -> None:
         if isinstance(answer, PermanentError):
@@ -107,11 +126,13 @@ class Batch:
             self.problem = answer
             self.next_size = max(1, len(traces) // 2)
             if answer.ill and len(traces) == 1:  # smaller batches will show over which trace the server failed
-                self._suspect(traces[0], answer)
+                self._suspect(traces[0], answer, self._passed.spans)
         elif self._sink.sends_spans_apart:
             self._passed.spans += 1
             for trace in traces:
-                self._ledger.delivered(trace)
+                trace.has_spans = True
+                if trace.has_info:
+                    self._ledger.delivered(trace)
         else:  # it has just turned out that this server takes no spans apart
             self._groups.clear()
             for trace in self.traces:
@@ -129,7 +150,7 @@ class Batch:
         elif isinstance(error, TooLarge) and traces[0].cut():
             self._ledger.resize(traces[0])
             self._tell_cut(traces[0], error)
-        elif traces[0].supplement or traces[0].source:  # its info may have been there before
+        elif traces[0].supplement or traces[0].source or not traces[0].has_info:  # the info may have been there before
             self._ledger.refused(traces[0], error)
         else:
             self._refused = traces[0], error
@@ -144,9 +165,8 @@ class Batch:
                 error,
             )
 
-    def _suspect(self, trace: EncodedTrace, problem: RetryableError) -> None:
+    def _suspect(self, trace: EncodedTrace, problem: RetryableError, passed: int) -> None:
         """The server failed over this trace alone: it is sent last from now on, and is refused in the end."""
-        passed = self._passed.spans if trace.has_info else self._passed.infos  # where this one fails
         if not trace.failures:
             trace.passed_at_first_failure = passed
         trace.failures += 1

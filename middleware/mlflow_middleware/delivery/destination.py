@@ -31,6 +31,9 @@ cost the server as little as in larger batches."""
 STUCK = 2.0
 """Seconds without an answer after which traces are written to the spool while the call goes on."""
 
+MAX_SENT_AT_ONCE = 256
+"""Traces whose spans are sent at a time where there is a deadline: a second of a server's work."""
+
 SPOOL_EVERY = 1.0
 """Seconds between two files in the spool while the server is unreachable: what a crash can cost."""
 
@@ -69,6 +72,9 @@ class Destination:
         self._is_provisional = False
         self._asked_at: float | None = None
         self._is_stuck = False
+        self._in_a_hurry = False
+        self._needs_help = False
+        self._was_tried = False
 
     # --- what to do, and when ---
 
@@ -89,14 +95,36 @@ class Destination:
         """Whether nothing is pending, nor was in the spool just now."""
         return not self.pending and (self._spooling is None or self._spooling.look_at > now)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the last attempt failed in a way that another one soon will not mend."""
+        return self.server.failures > 0 and self._needs_help
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether somebody with a deadline need not wait for it: it has just failed so."""
+        return self.is_away and self._was_tried
+
+    def hurry(self) -> None:
+        """Note that there is a deadline from now on, as `plan` will be told; one more attempt shows how it is doing."""
+        self._was_tried = False
+
     def wake(self) -> None:
         """End each pause between attempts: somebody waits."""
         self.server.retry_at = self.experiment.retry_at = 0.0
         if self._spooling:
             self._spooling.look_at = 0.0
 
-    def plan(self, now: float) -> Action | None:
-        """What to ask of the server now; None for nothing."""
+    def plan(self, now: float, *, in_a_hurry: bool = False) -> Action | None:
+        """What to ask of the server now; None for nothing.
+
+        Args:
+            now: The time.
+            in_a_hurry: Whether there is a deadline: the spans of all that is pending come before any info.
+        """
+        self._in_a_hurry = in_a_hurry
+        if self._batch and not self._batch.spans_only and self._wants_spans_first():
+            self._batch = None
         if self._batch is None:
             if self._has_to_spool() and now >= self._spool_at:
                 self._spool_at = now + SPOOL_EVERY
@@ -123,18 +151,30 @@ class Destination:
 
     def _begin_batch(self, now: float) -> None:
         """Take the oldest traces, all of one experiment, and from the spool if it is time."""
+        if self._spooling and self._in_a_hurry:
+            self._spooling.look_later(now)  # what is there is safe
         if self._spooling:
             self.pending.extend(self._spooling.load(len(self.pending), now))
         if not self.pending:
             return
-        target = self.pending[0].experiment_id
-        same = (trace for trace in self.pending if trace.experiment_id == target and not trace.ended)
-        traces = fitting(
-            same, self._batch_size, min(MAX_BATCH_BYTES, self._passed.too_large - 1), lambda trace: trace.raw
-        )
+        spans_only = self._wants_spans_first()
+        left = [trace for trace in self.pending if not (trace.ended or (spans_only and trace.has_spans))]
+        target = left[0].experiment_id
+        same = (trace for trace in left if trace.experiment_id == target)
+        size = MAX_SENT_AT_ONCE if spans_only and not self.server.failures else self._batch_size
+        most = min(MAX_BATCH_BYTES, self._passed.too_large - 1)
+        traces = fitting(same, size, most, lambda trace: trace.raw)
         for trace in traces:
             trace.unpack()
-        self._batch = Batch(target or str(self.experiment_id), traces, self.sink, self._ledger, self._passed)
+        experiment = target or str(self.experiment_id)
+        self._batch = Batch(experiment, traces, self.sink, self._ledger, self._passed, spans_only=spans_only)
+
+    def owes_spans(self) -> bool:
+        """Whether a pending trace cannot be read yet, and its spans can be sent without its info."""
+        return self.sink.sends_spans_apart and any(not (trace.has_spans or trace.ended) for trace in self.pending)
+
+    def _wants_spans_first(self) -> bool:
+        return self._in_a_hurry and self.owes_spans()
 
     def _finish_batch(self) -> None:
         if self._batch is None:  # nothing was there to be sent, or not yet: nothing is known of the server
@@ -153,6 +193,8 @@ class Destination:
     def answered(self, action: Action, answer: Answer, now: float) -> None:
         """Take an answer; `SendInfos` has one for each trace, in their order."""
         self._asked(now)
+        if answer is None:
+            self._needs_help = False
         if isinstance(action, ResolveExperiment):
             self._experiment_answered(action, answer, now)
         elif self._batch:
@@ -175,8 +217,20 @@ class Destination:
         self._back_off(RetryableError(f"sending failed ({type(error).__name__})"), now)
 
     def give_up(self, now: float) -> None:
-        """At the end of the process: spool what is pending, as far as the spool takes it."""
+        """When the time is over: spool what is pending, as far as the spool takes it."""
         self._spool(now, last=True)
+
+    def settle(self, *, last: bool) -> None:
+        """After that: count what the spool has not taken.
+
+        Args:
+            last: Whether the process ends, and what is left with it; otherwise that waits.
+        """
+        for trace in self.pending:
+            if trace.has_spans:
+                self._ledger.delivered(trace)  # it can be read, and found by its tags
+            elif last:
+                self._ledger.left(trace)
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's spool files, whose locks would outlive it here."""
@@ -230,6 +284,7 @@ class Destination:
             self._ledger.resize(trace)
         self._batch = None
         self._forget_ended()
+        self._needs_help, self._was_tried = problem.needs_help, True
         self.server.fail(now, getattr(problem, "after", None), self._longest_pause())
         if str(problem) not in (self.server.problem, self.experiment.problem):
             self.server.problem = str(problem)

@@ -37,6 +37,7 @@ class EncodedTrace:
         held: Bytes that it counts for in the queue.
         raw: Bytes of spans and info, before `pack`.
         has_info: Whether the server has its info.
+        has_spans: Whether the server has its spans.
         ended: Whether it has come to its end: delivered, spooled or dropped.
         failures: How often the server failed over it, while it was sent alone.
         passed_at_first_failure: How many others had passed at the first of these failures.
@@ -54,6 +55,7 @@ class EncodedTrace:
     held: int = 0
     raw: int = 0
     has_info: bool = False
+    has_spans: bool = False
     ended: bool = False
     failures: int = 0
     passed_at_first_failure: int = 0

@@ -14,10 +14,13 @@ from mlflow_middleware.delivery.rest import (
     REQUEST_TIMEOUT,
     ConnectionProblem,
     NoAccess,
+    NotNow,
     ask,
     check_address,
+    is_local,
+    is_server,
     printable,
-    serves,
+    root_cause,
 )
 
 DEFAULT_EXPERIMENT = "0"
@@ -112,7 +115,7 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str:
     Raises:
         ConnectionProblem: The address, the credentials or the experiment is wrong, or the server is unreachable.
     """
-    if not serves(tracking_uri):
+    if not is_server(tracking_uri):
         raise ConnectionProblem(
             f"MLFLOW_TRACKING_URI={printable(tracking_uri)} is not the address of a server; "
             "mlflow.search_traces() reads traces from there"
@@ -163,4 +166,26 @@ def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
 
 
 def _ask(tracking_uri: str, method: str, path: str, **kwargs: Any) -> tuple[int, dict[str, Any]]:
+    if is_local(tracking_uri):
+        return _ask_store(tracking_uri, **kwargs)
     return ask(tracking_uri, method, _EXPERIMENTS + path, **kwargs)
+
+
+def _ask_store(
+    tracking_uri: str, params: dict[str, str] | None = None, json: dict[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
+    """As `ask`, where full MLflow keeps the store by itself: look for an experiment, or create one."""
+    from mlflow_middleware.mlflow_bridge import local_store
+
+    try:
+        if json:
+            return 200, {"experiment_id": local_store.create_experiment(tracking_uri, json["name"])}
+        ((key, value),) = (params or {}).items()
+        found = local_store.find_experiment(tracking_uri, key, value)
+    except Exception as error:
+        status, code = local_store.problem_of(error)
+        if code != "RESOURCE_ALREADY_EXISTS":
+            kind = NotNow if "locked" in str(error) else ConnectionProblem
+            raise kind(f"MLFLOW_TRACKING_URI={printable(tracking_uri)} cannot be used ({root_cause(error)})") from error
+        return status, {"error_code": code}
+    return (200, {"experiment": found}) if found else (404, {"error_code": "RESOURCE_DOES_NOT_EXIST"})

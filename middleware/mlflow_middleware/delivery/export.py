@@ -15,7 +15,7 @@ from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.capture.spans import redact_with
 from mlflow_middleware.delivery import exits, hosts
 from mlflow_middleware.delivery.process import MAX_FLUSH, Delivery
-from mlflow_middleware.delivery.rest import serves
+from mlflow_middleware.delivery.rest import is_local, printable, root_cause, serves
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.settings import Settings
 
@@ -51,8 +51,22 @@ def start(settings: Settings) -> None:
                 logger.warning(line)
             mlflow_bridge.tracing.start(_accepts, _put, _Flush())
             mlflow_bridge.tracing.rebuild()
+            _prepare_store()
             if mlflow_bridge.found.level is mlflow_bridge.Level.EVERYTHING:
                 delivery.start_thread()  # which also tells MLflow's own exporter what the environment's experiment is
+
+
+def _prepare_store() -> None:
+    uri = mlflow_bridge.client.tracking_uri()
+    if not _is_ours or is_capturing() or not is_local(uri):
+        return
+    from mlflow_middleware.mlflow_bridge import local_store
+
+    try:
+        local_store.prepare(uri)
+    except Exception as error:  # the sender tries again, and reports it where a trace waits
+        shown = printable(uri)
+        logger.warning("traces will wait: MLFLOW_TRACKING_URI=%s cannot be used (%s)", shown, root_cause(error))
 
 
 def current() -> Delivery | None:
@@ -77,7 +91,7 @@ def _after_fork() -> None:
 
 def _shutdown() -> None:
     if delivery := current():
-        delivery.shutdown()
+        delivery.shutdown(last=True)
 
 
 @guarded

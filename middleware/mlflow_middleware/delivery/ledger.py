@@ -43,6 +43,11 @@ class Ledger:
         if self._end(trace):
             self._stats.drop("refused by the server")
 
+    def left(self, trace: EncodedTrace) -> None:
+        """The process ends, and nobody has it."""
+        if self._end(trace):
+            self._stats.drop("not delivered before the exit")
+
     def not_encodable(self, trace: PendingTrace, error: Exception) -> None:
         """It cannot be sent at all."""
         logger.warning("trace %s cannot be encoded and is lost", trace.trace_id, exc_info=error)

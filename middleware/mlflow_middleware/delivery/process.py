@@ -34,6 +34,9 @@ STUCK = 3.0
 RELIEF = 1.0
 """Seconds between two times that such a sender is given time after a request, and how long each may take."""
 
+LAST_ATTEMPT = 0.2
+"""Seconds that an exit gives a server that was away before."""
+
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
@@ -79,6 +82,7 @@ class Delivery:
         self._may_start = [True]  # who pops it starts the thread: nobody waits for anybody
         self._successors: dict[int, Delivery] = {}
         self._exit_by: float | None = None
+        self._told = Stats()
         self._full_logged_at = float("-inf")
         self._is_stuck = False
         self._relieved_at = 0.0
@@ -130,6 +134,29 @@ class Delivery:
 
     def flush(self, timeout: float | None) -> bool:
         """See `mlflow_middleware.delivery.flush`."""
+        return self._flush(timeout, bool)
+
+    def deliver(self, timeout: float | None = None) -> bool:
+        """Deliver what is pending, at the latest within a time: traces are made readable first, then completed.
+
+        Args:
+            timeout: Seconds to wait at most, by default ``shutdown_timeout``. A server that is away is not waited for.
+
+        Returns:
+            Whether nothing is pending any more.
+        """
+        timeout = self._shutdown_timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+
+        def is_hopeless() -> bool:
+            return self._sender.is_hopeless
+
+        with self._sender.in_a_hurry() as was_away:
+            if was_away and (self._flush(min(timeout, LAST_ATTEMPT), is_hopeless) or self._sender.is_away()):
+                return self._queue.pending == 0
+            return self._flush(max(0.0, deadline - time.monotonic()), is_hopeless)
+
+    def _flush(self, timeout: float | None, is_in_vain: Callable[[], bool]) -> bool:
         if self._paused:
             return True
         if self._queue.pending:
@@ -138,34 +165,35 @@ class Delivery:
             return False
         if self._queue.pending and self._may_start:
             self._sender.work_until(time.monotonic() + (MAX_FLUSH if timeout is None else timeout))
-        return self._queue.flush(timeout)
+            timeout = 0.0
+        return self._queue.flush(timeout, is_in_vain)
 
-    def shutdown(self) -> None:
-        """Within ``shutdown_timeout``, deliver what is pending; spool or count the rest, and log it.
+    def shutdown(self, *, last: bool = False) -> None:
+        """Within ``shutdown_timeout``, deliver what is pending; spool the rest, and log what became of all.
 
-        At the end of the process, and at a server's shutdown hook; new traces may come after it.
+        Args:
+            last: Whether the process ends: what is left is lost, and counted so. After a server's shutdown hook it may
+                go on, and what is left waits.
         """
         if self._paused:
             return
         now = time.monotonic()
-        exit_by = self._exit_by
-        if exit_by is None:
-            self._exit_by = exit_by = now + self._shutdown_timeout
-        elif exit_by < now:
+        if self._exit_by is None:
+            self._exit_by = now + self._shutdown_timeout
+        elif self._exit_by < now and not last:
             return
-        of_spool = min(FOR_SPOOL, (exit_by - now) / 5) if self._spool else 0.0
-        if not self.flush(max(0.0, exit_by - now - of_spool)):
+        of_spool = min(FOR_SPOOL, max(0.0, self._exit_by - now) / 5) if self._spool else 0.0
+        if not self.deliver(max(0.0, self._exit_by - now - of_spool)):
             try:
-                self._sender.give_up(exit_by)
+                self._sender.give_up(self._exit_by, last=last)
             except Exception as error:
                 report("an exit", error)
         self._exit_by = float("-inf")
         stats = self.stats()
-        if stats.waiting:
-            stats.drop("not delivered before the exit", stats.waiting)
-            stats.waiting = 0
-        if stats != Stats():
-            logger.log(logging.WARNING if stats.dropped else logging.INFO, "at exit: %s", stats)
+        if stats != self._told:
+            self._told = stats
+            level = logging.WARNING if stats.dropped or stats.waiting else logging.INFO
+            logger.log(level, "%s: %s", "at exit" if last else "at shutdown", stats)
 
     def pause(self, paused: bool) -> None:
         """Let the sender rest, or go on; meanwhile nothing is sent, and nobody waits for it."""

@@ -126,11 +126,18 @@ class TraceQueue:
             self._held -= size
             self._ended += 1
 
-    def flush(self, timeout: float | None) -> bool:
-        """Wake the sender, and wait until as many traces have ended as were put so far; False if time was over.
+    def flush(self, timeout: float | None, is_in_vain: Callable[[], bool] = bool) -> bool:
+        """Wake the sender, and wait until as many traces have ended as were put so far.
 
         It looks again and again: whoever waits and the sender may be threads of different kinds, as when gevent has
         patched only one of them.
+
+        Args:
+            timeout: Seconds to wait at most; None waits for ever.
+            is_in_vain: Whether to stop before that.
+
+        Returns:
+            Whether they have ended.
         """
         give_up = None if timeout is None else self._clock() + timeout
         with self._lock:
@@ -142,7 +149,7 @@ class TraceQueue:
         try:
             while self._ended < put:
                 left = pause if give_up is None else min(pause, give_up - self._clock())
-                if left <= 0:
+                if left <= 0 or is_in_vain():
                     return False
                 time.sleep(left)
                 pause = min(2 * pause, FLUSH_PAUSE)

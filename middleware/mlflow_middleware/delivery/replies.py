@@ -18,6 +18,7 @@ from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.pipelined_http import Answer
 from mlflow_middleware.delivery.rest import (
     MAX_LINE,
+    never_connected,
     printable,
     refused_credentials,
     refused_host,
@@ -52,12 +53,14 @@ class RetryableError(Exception):
     Attributes:
         after: Seconds that the server asked us to wait; None when it did not say.
         ill: Whether the server answered, and failed: what was sent may be the cause.
+        needs_help: Whether nothing listens there, or the credentials were refused: an exit does not wait for it.
     """
 
-    def __init__(self, why: str, after: float | None = None, *, ill: bool = False) -> None:
+    def __init__(self, why: str, after: float | None = None, *, ill: bool = False, needs_help: bool = False) -> None:
         super().__init__(why)
         self.after = after
         self.ill = ill
+        self.needs_help = needs_help
 
 
 class PermanentError(Exception):
@@ -86,7 +89,8 @@ def post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> 
             tracking_uri, "POST", path, timeout=REQUEST_TIMEOUT, data=body, extra_headers=headers
         )
     except Exception as error:
-        raise RetryableError(f"{printable(tracking_uri)} cannot be reached ({root_cause(error)})") from error
+        why = f"{printable(tracking_uri)} cannot be reached ({root_cause(error)})"
+        raise RetryableError(why, needs_help=never_connected(error)) from error
 
 
 def check(tracking_uri: str, response: Response | Answer) -> None:
@@ -101,7 +105,7 @@ def check(tracking_uri: str, response: Response | Answer) -> None:
     if refuses_host(response):
         raise RetryableError(refused_host(tracking_uri, status))
     if status in (401, 403):
-        raise RetryableError(refused_credentials(printable(tracking_uri), status))
+        raise RetryableError(refused_credentials(printable(tracking_uri), status), needs_help=True)
     said = clean_text(mlflow_error(response).get("message") or response.text[:MAX_LINE], MAX_LINE) or ""
     answer = f"{printable(tracking_uri)} answered {status}: {said}"
     if status == 422 and _FAILED in response.text:

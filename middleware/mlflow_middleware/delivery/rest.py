@@ -5,10 +5,14 @@ Nothing here runs on a request's path.
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 from requests import Response
 
 from mlflow_middleware import mlflow_bridge
@@ -29,20 +33,59 @@ _PATH_QUERY = re.compile(r"(?<=[\w/])\?[^\s()'\"]+")
 
 
 class ConnectionProblem(Exception):
-    """Why traces cannot be sent or read now: one sentence, which names the variable to look at."""
+    """Why traces cannot be sent or read now: one sentence, which names the variable to look at.
+
+    Attributes:
+        needs_help: Whether it takes somebody to mend it: an exit does not wait for that.
+    """
+
+    needs_help = True
 
 
 class NoAccess(ConnectionProblem):
     """The server was not reached, did not let us in, or is no MLflow server."""
 
 
+class NotNow(NoAccess):
+    """The server, or a proxy before it, may soon be ready: it was lost while it was asked, or it starts."""
+
+    needs_help = False
+
+
 class Denied(NoAccess):
     """The server, or a proxy before it, does not allow this (403)."""
 
 
+_LOCAL = ("sqlite", "postgresql", "mysql", "mssql", "file", "")
+"""What the address of a database or a folder begins with; its driver may follow after a plus."""
+
+
 def serves(tracking_uri: str) -> bool:
-    """Whether delivery serves this tracking URI; with full MLflow a database or folder keeps MLflow's own way."""
+    """Whether delivery serves this tracking URI; a store that is a plugin of full MLflow's keeps MLflow's own way."""
+    return is_server(tracking_uri) or is_local(tracking_uri)
+
+
+def is_chosen(tracking_uri: str) -> bool:
+    """Whether delivery may look at it before there is a trace: MLflow's default is not created for nothing."""
+    return is_server(tracking_uri) or (is_local(tracking_uri) and mlflow_bridge.client.is_tracking_uri_set())
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Whether traces go to a server; with the slim package, they can go nowhere else."""
     return _is_remote(tracking_uri) or mlflow_bridge.client.is_slim()
+
+
+def is_local(tracking_uri: str) -> bool:
+    """Whether it is a database or a folder, to which full MLflow writes by itself."""
+    if mlflow_bridge.client.is_slim() or _is_remote(tracking_uri):
+        return False
+    return _scheme(tracking_uri).split("+")[0] in _LOCAL
+
+
+def _scheme(tracking_uri: str) -> str:
+    """What stands before the colon; nothing where that is a drive's letter, or where there is no colon."""
+    scheme, colon, _ = tracking_uri.partition(":")
+    return scheme.lower() if colon and len(scheme) > 1 else ""
 
 
 def _is_remote(tracking_uri: str) -> bool:
@@ -64,6 +107,8 @@ def check_address(tracking_uri: str) -> None:
     Raises:
         ConnectionProblem: It is not set, or traces cannot be sent to what it names.
     """
+    if is_local(tracking_uri):
+        return
     shown = printable(tracking_uri)
     if not mlflow_bridge.client.is_tracking_uri_set():
         raise ConnectionProblem(
@@ -82,7 +127,7 @@ def check_address(tracking_uri: str) -> None:
         ) from None
     if parts.scheme in ("http", "https") and host:
         return
-    if parts.scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "mssql", "file", ""):
+    if parts.scheme.split("+")[0] in _LOCAL:
         raise ConnectionProblem(
             f"MLFLOW_TRACKING_URI={shown} needs the full mlflow package, and only mlflow-tracing is installed; "
             "install mlflow, or set the address of an MLflow server, for example http://localhost:5000"
@@ -117,18 +162,20 @@ def ask(
     except mlflow_bridge.NoClient as error:
         raise ConnectionProblem(str(error)) from error
     except Exception as error:
-        raise NoAccess(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
+        kind = NoAccess if never_connected(error) else NotNow
+        raise kind(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
     if refuses_host(response):
         raise NoAccess(refused_host(tracking_uri, response.status_code))
     if response.status_code in (401, 403):
-        kind = Denied if response.status_code == 403 else NoAccess
-        raise kind(refused_credentials(shown, response.status_code))
+        refusal = Denied if response.status_code == 403 else NoAccess
+        raise refusal(refused_credentials(shown, response.status_code))
     try:
         answer = response.json()
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or (response.status_code != 200 and "error_code" not in answer):
-        raise NoAccess(
+        kind = NotNow if response.status_code >= 500 or response.status_code in (408, 429) else NoAccess
+        raise kind(
             f"MLFLOW_TRACKING_URI={shown} does not answer like an MLflow server "
             f"(status {response.status_code}); is the address complete?"
         )
@@ -167,12 +214,29 @@ def refused_credentials(shown_uri: str, status: int) -> str:
     )
 
 
+def never_connected(error: BaseException) -> bool:
+    """Whether a request failed because nothing listens there, not because a server that does has failed."""
+    return any(
+        isinstance(
+            each, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError | requests.ConnectTimeout
+        )
+        or (isinstance(each, OSError) and each.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT))
+        for each in _chain(error)
+    )
+
+
 def root_cause(error: BaseException) -> str:
     """The innermost exception of a chain, in a line, without the password or the query of a URL in it."""
-    seen: set[int] = set()
-    while (inner := error.__cause__ or error.__context__) is not None and id(inner) not in seen:
-        seen.add(id(inner))
-        error = inner
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    *_, innermost = _chain(error)
+    text = f"{type(innermost).__name__}: {innermost}".splitlines()[0]
     text = _URL.sub(lambda url: printable(url[0]), text)
     return clean_text(_PATH_QUERY.sub("?...", text), MAX_LINE) or ""
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception and what caused it, the innermost last."""
+    found = [error]
+    while (inner := error.__cause__ or error.__context__) is not None and inner not in found:
+        found.append(inner)
+        error = inner
+    return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.actions import Action, ResolveExperiment, perform
+from mlflow_middleware.delivery.actions import Action, ResolveExperiment, SendInfos, perform
 from mlflow_middleware.delivery.backoff import MIN_BACKOFF
 from mlflow_middleware.delivery.batch import PATIENCE
 from mlflow_middleware.delivery.destination import Destination
@@ -17,7 +18,7 @@ from mlflow_middleware.delivery.encoder import Encoder
 from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
-from mlflow_middleware.delivery.rest import serves
+from mlflow_middleware.delivery.rest import is_chosen
 from mlflow_middleware.delivery.sinks import sink_for
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.spooling import Spooling
@@ -48,10 +49,13 @@ class Sender:
 
     Attributes:
         is_paused: Whether nothing may be sent for now.
+        is_hopeless: Whether nothing that is pending can be expected to be delivered soon.
     """
 
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
         self.is_paused = False
+        self.is_hopeless = False
+        self._deadlines = 0
         self._queue = queue
         self._stats = stats
         self._spool = spool
@@ -72,7 +76,7 @@ class Sender:
             try:
                 self._round(pause)
                 pause = self._pause()
-                if pause is None and not self._destinations and serves(uri := mlflow_bridge.client.tracking_uri()):
+                if pause is None and not self._destinations and is_chosen(uri := mlflow_bridge.client.tracking_uri()):
                     with self._lock:
                         self._destination(uri)  # a wrong address is told at start-up, not with the first request
                     pause = 0.0
@@ -82,16 +86,48 @@ class Sender:
 
     def work_until(self, deadline: float) -> None:
         """Do the thread's work here, where no thread can be started any more: while the interpreter exits."""
-        while self._queue.pending and time.monotonic() < deadline:
+        while self._queue.pending and time.monotonic() < deadline and not self.is_hopeless:
             self._round(min(SHORT_PAUSE, self._pause() or SHORT_PAUSE))
 
-    def give_up(self, deadline: float = 0.0) -> None:
-        """At the end of the process: write to the spool what is left, as far as it takes it by then, or soon after."""
+    @contextmanager
+    def in_a_hurry(self) -> Iterator[bool]:
+        """While somebody waits with a deadline, send the spans of all that is pending before any info.
+
+        Yields:
+            Whether the servers are known to be away.
+        """
+        with self._lock:
+            is_away = self.is_away()
+            for destination in self._destinations.values():
+                destination.hurry()
+            self.is_hopeless = False
+            self._deadlines += 1
+        try:
+            yield is_away
+        finally:
+            with self._lock:
+                self._deadlines -= 1
+
+    def is_away(self) -> bool:
+        """Whether every server that this process knows is away."""
+        with self._lock:
+            return bool(self._destinations) and all(each.is_away for each in self._destinations.values())
+
+    def give_up(self, deadline: float = 0.0, *, last: bool = False) -> None:
+        """When the time is over: write to the spool what is left, as far as it takes it by then, or soon after.
+
+        Args:
+            deadline: When an exit has to be done.
+            last: Whether the process ends, and what is left with it.
+        """
         with self._lock:
             self._take(everything=True)
             for destination in self._destinations.values():
                 destination.give_up(time.monotonic())
         self._disk.wait(max(deadline, time.monotonic()))
+        with self._lock:
+            for destination in self._destinations.values():
+                destination.settle(last=last)
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's spool files."""
@@ -144,11 +180,16 @@ class Sender:
         """Do the one thing that is most needed there; a whole batch is one."""
         try:
             while action := self._planned(destination):
-                for answer in perform(action, destination.sink, partial(_resolve, action, destination.uri)):
+                answers = perform(action, destination.sink, partial(_resolve, action, destination.uri))
+                for answer in answers:
                     with self._lock:
                         destination.answered(action, answer, time.monotonic())
+                    if self._deadlines and isinstance(action, SendInfos) and destination.owes_spans():
+                        answers.close()  # there was no deadline when they were asked for
+                        break
                 with self._lock:
                     destination.done(time.monotonic())
+                    self._see_hope()
                 if not destination.is_sending:
                     return
         except Exception as error:
@@ -158,7 +199,11 @@ class Sender:
 
     def _planned(self, destination: Destination) -> Action | None:
         with self._lock:
-            return destination.plan(time.monotonic())
+            return destination.plan(time.monotonic(), in_a_hurry=self._deadlines > 0)
+
+    def _see_hope(self) -> None:
+        concerned = [each for each in self._destinations.values() if each.pending]
+        self.is_hopeless = bool(concerned) and all(each.is_hopeless for each in concerned)
 
     def _look(self) -> None:
         """Spool what is pending while this thread's own call goes on, where the server does not answer."""

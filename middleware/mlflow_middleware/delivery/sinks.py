@@ -8,6 +8,7 @@ from typing import Protocol
 from mlflow_middleware.delivery.artifact_server import ArtifactServer
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.replies import Outcome
+from mlflow_middleware.delivery.rest import is_local
 from mlflow_middleware.delivery.tracking_server import TrackingServer
 
 
@@ -43,4 +44,8 @@ def sink_for(tracking_uri: str) -> Sink:
     """The sink that fits a tracking URI."""
     if tracking_uri == "databricks" or tracking_uri.startswith("databricks://"):
         return ArtifactServer(tracking_uri)
+    if is_local(tracking_uri):
+        from mlflow_middleware.delivery.local_store import LocalStore  # which imports what only full MLflow has
+
+        return LocalStore(tracking_uri)
     return TrackingServer(tracking_uri)

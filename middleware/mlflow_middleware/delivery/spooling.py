@@ -66,6 +66,10 @@ class Spooling:
         self._write_at = float("-inf")
         self._logged_at = float("-inf")
 
+    def look_later(self, now: float) -> None:
+        """Leave what waits there alone for a while."""
+        self.look_at = max(self.look_at, now + SPOOL_LOOK)
+
     def load(self, pending: int, now: float) -> list[EncodedTrace]:
         """Load the oldest file, if it is time and there is room for its traces; they may come with a later call.
 

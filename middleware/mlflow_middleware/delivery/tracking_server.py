@@ -26,7 +26,8 @@ from mlflow_middleware.delivery.replies import (
     outcome_of,
     post,
 )
-from mlflow_middleware.delivery.rest import printable, root_cause
+from mlflow_middleware.delivery.rest import never_connected, printable, root_cause
+from mlflow_middleware.delivery.tagged import with_tags
 
 CONNECTION_LIFE = 300.0
 """Seconds after which MLflow's client is asked again what to send with each request: tokens, workspace."""
@@ -66,13 +67,16 @@ class TrackingServer:
     def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
         """See `Sink`."""
         headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
-        response = self._send_spans(b"".join(trace.otlp for trace in traces), headers)
+        body = b"".join(trace.otlp if trace.has_info else with_tags(trace.otlp, trace.info) for trace in traces)
+        response = self._send_spans(body, headers)
         if response.status_code in (405, 501) or (response.status_code == 404 and not mlflow_error(response)):
             self.sends_spans_apart = False
             return
         check(self._uri, response)
         for trace in traces:
-            if trace.has_late_spans:  # by its spans, the server has made the trace longer than its root
+            if (
+                trace.has_late_spans and trace.has_info
+            ):  # by its spans, the server has made the trace longer than its root
                 with contextlib.suppress(RetryableError):
                     post(self._uri, TRACES, info_for(self._uri, experiment_id, trace), JSON)
 
@@ -116,7 +120,8 @@ class TrackingServer:
         except Unreadable:
             self._connection, self._may_keep_connection = None, False
         except OSError as error:
-            raise RetryableError(f"{printable(self._uri)} cannot be reached ({root_cause(error)})") from error
+            why = f"{printable(self._uri)} cannot be reached ({root_cause(error)})"
+            raise RetryableError(why, needs_help=never_connected(error)) from error
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         response = post(self._uri, TRACES, info_for(self._uri, experiment_id, trace), JSON)

@@ -32,21 +32,23 @@ def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeo
         requests.HTTPError: A Databricks workspace, or its storage, did not take them.
     """
     info = _info(reply)
-    export = ExportTraceServiceRequest.FromString(otlp)
-    data = TraceData(
-        [
-            Span.from_otel_proto(span)
-            for resource in export.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-    )
+    data = TraceData(spans_of(ExportTraceServiceRequest.FromString(otlp)))
     for span in data.spans:
         undo_text(span)
     if is_databricks(tracking_uri) and info.tags.get("mlflow.artifactLocation", "").startswith("dbfs:"):
         _upload_to_workspace(tracking_uri, info, data, timeout)
         return
     TracingClient(tracking_uri)._upload_trace_data(info, data)
+
+
+def spans_of(export: ExportTraceServiceRequest) -> list[Span]:
+    """MLflow's spans of an OTLP request."""
+    return [
+        Span.from_otel_proto(span)
+        for resource in export.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
 
 
 def _upload_to_workspace(tracking_uri: str, info: TraceInfo, data: TraceData, timeout: float) -> None:
@@ -73,7 +75,12 @@ def upload_attachments(tracking_uri: str, reply: dict[str, Any], attachments: Ma
         reply: What ``POST /api/3.0/mlflow/traces`` answered; it says where artifacts go.
         attachments: The files, by their ids.
     """
-    repository = TracingClient(tracking_uri)._get_artifact_repo_for_trace(_info(reply))
+    store_attachments(TracingClient(tracking_uri), _info(reply), attachments)
+
+
+def store_attachments(client: TracingClient, info: TraceInfo, attachments: Mapping[str, bytes]) -> None:
+    """Store a trace's attachments as artifacts, where its info says."""
+    repository = client._get_artifact_repo_for_trace(info)
     for key, content in attachments.items():
         repository.upload_attachment(key, content)
 

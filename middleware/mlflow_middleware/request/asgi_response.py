@@ -6,12 +6,17 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mlflow_middleware import delivery
 from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
+from mlflow_middleware.request.waiting import in_thread
 
 if TYPE_CHECKING:
     from asgiref.typing import ASGISendCallable, ASGISendEvent, HTTPResponseStartEvent
+
+
+deliver = guarded(delivery.deliver)
 
 
 def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[], None]) -> ASGISendCallable:
@@ -23,6 +28,7 @@ def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[],
         answered: Called when the client has all of the answer.
     """
     has_trailers = False
+    held = HeldAnswer(send, trace, answered) if trace.holds_its_answer else None
 
     async def watched(message: ASGISendEvent) -> None:
         nonlocal has_trailers
@@ -36,10 +42,12 @@ def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[],
         if is_last:
             trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
         try:
-            await send(message)
+            await (held.send(message, is_last) if held else send(message))
         except OSError:
             trace.disconnected(certainly=True)
             raise
+        if held:
+            return
         if message["type"] == "http.response.body":
             trace.sent(message.get("body", b""))
         if is_last:
@@ -59,6 +67,55 @@ _ENDING = {
 }
 """What can end a response, without trailers and with them, and where it says that more is to come:
 https://asgi.readthedocs.io/en/latest/extensions.html"""
+
+
+class HeldAnswer:
+    """An answer whose end waits until its trace is delivered: the process may be frozen after it.
+
+    For the client, that is the byte that the announced length ends with; of an answer without a body, its head.
+
+    Args:
+        send: The server's.
+        trace: The request's trace.
+        answered: Called when all of the answer is known.
+    """
+
+    def __init__(self, send: ASGISendCallable, trace: RequestTrace, answered: Callable[[], None]) -> None:
+        self._send = send
+        self._trace = trace
+        self._answered = answered
+        self._head: ASGISendEvent | None = None
+        self._left: int | None = None
+        self._is_delivered = False
+
+    async def send(self, message: ASGISendEvent, is_last: bool) -> None:
+        """Send a message; first deliver the trace, if it ends the answer."""
+        if message["type"] == "http.response.start":
+            self._left = _announced(message, self._trace.exchange.method)
+            if self._left == 0:
+                self._head = message
+                return
+        elif message["type"] == "http.response.body":
+            chunk = message.get("body", b"")
+            self._trace.sent(chunk)
+            self._left = None if self._left is None else self._left - len(chunk)
+        if (is_last or self._left == 0) and not self._is_delivered:
+            self._is_delivered = True
+            self._trace.last_byte()
+            self._answered()
+            await in_thread(deliver)
+        if self._head is not None:
+            head, self._head = self._head, None
+            await self._send(head)
+        await self._send(message)
+
+
+def _announced(message: HTTPResponseStartEvent, method: str) -> int | None:
+    """The length of a response's body; None if it is not announced."""
+    if method == "HEAD" or message["status"] in (204, 304):
+        return 0
+    lengths = [value for name, value in message["headers"] if name.lower() == b"content-length" and value.isdigit()]
+    return int(lengths[0]) if lengths else None
 
 
 @guarded

@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from mlflow_middleware import mlflow_bridge
+from mlflow_middleware import delivery, mlflow_bridge
+from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.lifecycle import RequestTrace
 
 
@@ -62,6 +63,13 @@ class ReadBody:
         return chunk
 
 
+@guarded
+def deliver_before_the_end(trace: RequestTrace) -> None:
+    """Deliver the trace before its answer's last byte is let go, where the process may be frozen after it."""
+    if trace.holds_its_answer:
+        delivery.deliver()
+
+
 class TracedChunks:
     """An app's iterable: the request is current again while the app produces each chunk."""
 
@@ -70,6 +78,7 @@ class TracedChunks:
         self._trace = trace
         self._iterator: Iterator[bytes] | None = None
         self._is_closed = False
+        self._sent = 0
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -87,12 +96,19 @@ class TracedChunks:
         except StopIteration:
             trace.last_byte()
             trace.answered()
+            deliver_before_the_end(trace)
             raise
         except BaseException as error:
             trace.failed(error)
             trace.answered()
+            deliver_before_the_end(trace)
             raise
         trace.sent(chunk)
+        self._sent += len(chunk)
+        if trace.holds_its_answer and str(self._sent) == trace.content_length:  # the client waits for no more
+            trace.last_byte()
+            trace.answered()
+            deliver_before_the_end(trace)
         return chunk
 
     def close(self) -> None:

@@ -119,6 +119,7 @@ class Driven:
     stats: Stats = field(default_factory=Stats)
     resolve: Callable[[], str] = lambda: "7"
     run: Callable[[Callable[[], object]], None] = at_once
+    in_a_hurry: bool = False
 
     def __post_init__(self) -> None:
         self.queue = TraceQueue(1_000_000, self.clock)
@@ -137,7 +138,7 @@ class Driven:
         self.queue.take()
 
     def plan(self) -> Action | None:
-        return self.destination.plan(self.clock.now)
+        return self.destination.plan(self.clock.now, in_a_hurry=self.in_a_hurry)
 
     def perform(self, action: Action) -> None:
         for answer in perform(action, self.server, self.resolve):

@@ -11,7 +11,7 @@ import pytest
 from mlflow_middleware.delivery.actions import SendInfos, SendSpans
 from mlflow_middleware.delivery.backoff import MAX_BACKOFF, MAX_RETRY_AFTER, MIN_BACKOFF
 from mlflow_middleware.delivery.batch import PATIENCE
-from mlflow_middleware.delivery.destination import MAX_BATCH_BYTES, MAX_SENT, SPOOL_EVERY, STUCK
+from mlflow_middleware.delivery.destination import MAX_BATCH_BYTES, MAX_SENT, MAX_SENT_AT_ONCE, SPOOL_EVERY, STUCK
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError
@@ -510,6 +510,148 @@ def test_a_trace_that_names_its_experiment_does_not_wait_for_another() -> None:
 
     assert driven.server.requests("spans") == [["tr-0"]]
     assert driven.pending() == ["tr-1"]
+
+
+# --- a deadline ---
+
+
+@pytest.fixture
+def hurried(driven: Driven) -> Driven:
+    """A destination whose time is short."""
+    driven.in_a_hurry = True
+    driven.destination.hurry()
+    return driven
+
+
+def test_with_a_deadline_the_spans_of_all_come_before_any_info(hurried: Driven) -> None:
+    """In as few requests as can be, also the first time."""
+    hurried.add(*ids(MAX_SENT_AT_ONCE + 10))
+    hurried.work()
+
+    assert sizes(hurried.server.requests("spans")) == [MAX_SENT_AT_ONCE, 10]
+    assert [kind for kind, _ in hurried.server.asked][:3] == ["spans", "spans", "infos"]
+    assert sorted(chain.from_iterable(hurried.server.requests("infos"))) == sorted(ids(MAX_SENT_AT_ONCE + 10))
+    assert hurried.stats == Stats(delivered=MAX_SENT_AT_ONCE + 10)
+    assert (hurried.queue.pending, hurried.queue.bytes) == (0, 0)
+
+
+def test_a_deadline_in_the_middle_of_a_batch_finds_every_trace(driven: Driven) -> None:
+    """Infos that are there already are not sent again; the spans of all come next."""
+    driven.add(*ids(3))
+    driven.work()
+    driven.add(*"abcd")
+    action = driven.plan()
+    assert isinstance(action, SendInfos)
+    driven.destination.answered(action, None, driven.clock.now)
+    assert driven.destination.owes_spans()
+    driven.destination.done(driven.clock.now)
+    driven.add("e")
+    driven.in_a_hurry = True
+    driven.work()
+
+    assert driven.server.requests("spans")[-1] == ["a", "b", "c", "d", "e"]
+    assert sorted(chain.from_iterable(driven.server.requests("infos")[2:])) == ["b", "c", "d", "e"]
+    assert driven.stats == Stats(delivered=8)
+
+
+def test_when_the_time_is_over_what_can_be_read_counts_as_delivered(hurried: Driven) -> None:
+    """The rest waits, for the process may go on; or is lost, and counted so."""
+    hurried.server.infos = lambda trace_id: RetryableError("slow")
+    hurried.add("tr-0", "tr-1")
+    hurried.work()
+    hurried.add("tr-2")
+    hurried.destination.give_up(hurried.clock.now)
+    hurried.destination.settle(last=False)
+    assert hurried.stats == Stats(delivered=2)
+    assert hurried.pending() == ["tr-2"]
+
+    hurried.destination.settle(last=True)
+    assert hurried.stats == Stats(delivered=2, dropped={"not delivered before the exit": 1})
+    assert hurried.queue.pending == 0
+
+
+def test_a_trace_whose_info_is_missing_goes_to_the_spool(spooling: Driven) -> None:
+    """Whoever reads it there completes the trace."""
+    spooling.in_a_hurry = True
+    spooling.server.infos = lambda trace_id: RetryableError("slow", 60.0)
+    spooling.add("tr-0")
+    spooling.work()
+    assert spooling.stats == Stats(spooled=1)
+
+    spooling.in_a_hurry = False
+    spooling.server.infos = lambda trace_id: None
+    spooling.destination.wake()
+    spooling.work()
+    assert spooling.server.requests("infos") == [["tr-0"], ["tr-0"]]
+    assert spooling.stats == Stats(delivered=1)
+
+
+def test_a_deadline_takes_nothing_from_the_spool(spooling: Driven) -> None:
+    """What is safe there waits for a better time."""
+    spooling.server.infos = lambda trace_id: RetryableError("away")
+    spooling.add("old")
+    spooling.work()
+    heir = Driven(spooling.spool, in_a_hurry=True)
+    heir.add("new")
+    heir.work()
+
+    assert heir.server.requests("spans") == [["new"]]
+
+
+def test_a_poisonous_trace_is_found_with_a_deadline_too(hurried: Driven) -> None:
+    """There is no info of it yet that would have to be deleted."""
+    hurried.server.spans = lambda trace_ids: REFUSED if "tr-9" in trace_ids else None
+    hurried.add(*ids(15))
+    hurried.work()
+
+    assert hurried.server.requests("delete") == []
+    assert hurried.stats == Stats(delivered=14, dropped={"refused by the server": 1})
+
+
+def test_a_trace_that_can_be_read_is_not_lost_with_its_info(hurried: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """It is named in the log."""
+    hurried.server.infos = lambda trace_id: REFUSED
+    hurried.add("tr-0")
+    hurried.work()
+
+    assert hurried.stats == Stats(delivered=1)
+    assert caplog.messages == ["trace tr-0 is stored, but not all of its info: not acceptable"]
+
+
+def test_a_server_that_takes_no_spans_apart_is_served_as_ever(hurried: Driven) -> None:
+    """By the infos, which take the spans with them."""
+    hurried.server.sends_spans_apart = False
+    hurried.add(*ids(3))
+    hurried.work()
+
+    assert hurried.server.requests("spans") == []
+    assert hurried.stats == Stats(delivered=3)
+
+
+@pytest.mark.parametrize(
+    ("problem", "hopeless"),
+    [
+        (RetryableError("nothing listens", needs_help=True), True),
+        (RetryableError("busy"), False),
+        (RetryableError("ill", ill=True), False),
+    ],
+)
+def test_a_deadline_does_not_wait_for_a_server_that_is_away(
+    driven: Driven, problem: RetryableError, hopeless: bool
+) -> None:
+    """One that failed before is tried once more first; one that is busy is waited for."""
+    driven.server.infos = lambda trace_id: problem
+    driven.server.spans = lambda trace_ids: problem
+    driven.add("tr-0")
+    driven.work()
+    assert driven.destination.is_away is hopeless
+
+    driven.in_a_hurry = True
+    driven.destination.hurry()
+    assert not driven.destination.is_hopeless
+    driven.destination.wake()
+    driven.work()
+    assert driven.destination.is_hopeless is hopeless
 
 
 # --- the exit ---

@@ -1,0 +1,84 @@
+"""A database or a folder that full MLflow writes to by itself, without a server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+from mlflow.entities.trace_info import TraceInfo
+
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError, outcome_of
+from mlflow_middleware.delivery.rest import printable, root_cause
+from mlflow_middleware.delivery.tagged import with_tags
+from mlflow_middleware.mlflow_bridge import local_store
+
+logger = logging.getLogger("mlflow_middleware.delivery")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class LocalStore:
+    """A store of full MLflow's, by MLflow's own client: what a person has who starts without a server.
+
+    Args:
+        tracking_uri: ``sqlite:///mlflow.db``, another database's, or a folder's.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.sends_spans_apart = True
+        self._uri = tracking_uri
+
+    def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
+        """See `Sink`."""
+        for trace in traces:
+            outcome = outcome_of(self._send_one, experiment_id, trace)
+            yield outcome
+            if isinstance(outcome, RetryableError):
+                return
+
+    def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
+        """See `Sink`."""
+        otlp = b"".join(trace.otlp if trace.has_info else with_tags(trace.otlp, trace.info) for trace in traces)
+        self.sends_spans_apart = self._ask(local_store.store_spans, self._uri, experiment_id, otlp)
+        for trace in traces:
+            if trace.has_late_spans and trace.has_info:  # its spans have made the trace longer than its root there
+                self._ask(local_store.store_info, self._uri, trace.info_for(experiment_id))
+
+    def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """See `Sink`."""
+        with suppress(RetryableError, PermanentError):
+            self._ask(local_store.delete_trace, self._uri, experiment_id, trace.trace_id)
+
+    def close(self) -> None:
+        """Do nothing: MLflow keeps the connections."""
+
+    def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
+        info = self._ask(local_store.store_info, self._uri, trace.info_for(experiment_id))
+        if not self.sends_spans_apart:
+            self._ask(local_store.store_spans_as_artifact, self._uri, info, trace.otlp)
+        self._add_attachments_and_prompts(info, trace)
+
+    def _add_attachments_and_prompts(self, info: TraceInfo, trace: EncodedTrace) -> None:
+        try:
+            if trace.attachments:
+                local_store.add_attachments(self._uri, info, trace.attachments)
+            if trace.prompts:
+                local_store.link_prompts(self._uri, trace.trace_id, trace.prompts)
+        except Exception as error:
+            what = "trace %s is stored, but not its attachments or prompts: %s"
+            logger.warning(what, trace.trace_id, root_cause(error))
+
+    def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Use the store; raise what its failure means, as where a server has it."""
+        try:
+            return do(*args, **kwargs)
+        except Exception as error:
+            status, code = local_store.problem_of(error)
+            why = f"{printable(self._uri)} took no trace ({root_cause(error)})"
+            if status < 500 and code != "BAD_REQUEST":
+                raise PermanentError(why) from error
+            raise RetryableError(why, ill="locked" not in str(error)) from error

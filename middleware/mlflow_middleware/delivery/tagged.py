@@ -1,0 +1,37 @@
+"""The spans of a trace, with enough of its info to find it by: for a server that has no time for the info itself.
+
+A tracking server reads tags, session and user from a root span too (mlflow/store/tracking/sqlalchemy_store.py,
+``log_spans``; tags since 3.13). The info, where it comes later, completes the trace.
+"""
+
+from __future__ import annotations
+
+import json
+
+TAG = "mlflow.traceTag."
+"""What the attribute of a root span begins with that is a tag of the trace."""
+
+_IDENTITY = {"session.id": "mlflow.trace.session", "user.id": "mlflow.trace.user"}
+"""Attribute of a root span -> the trace's metadata that a server makes of it."""
+
+
+def with_tags(otlp: bytes, info: bytes) -> bytes:
+    """An OTLP request whose root span holds the tags of its trace.
+
+    Args:
+        otlp: The spans of one trace, as an OTLP request.
+        info: Its info, as the body of ``POST /api/3.0/mlflow/traces``.
+    """
+    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
+
+    trace_info = json.loads(info).get("trace", {}).get("trace_info", {})
+    attributes = {f"{TAG}{key}": value for key, value in trace_info.get("tags", {}).items()}
+    metadata = trace_info.get("trace_metadata", {})
+    attributes |= {name: metadata[key] for name, key in _IDENTITY.items() if key in metadata}
+    request = ExportTraceServiceRequest.FromString(otlp)
+    for resource in request.resource_spans:
+        for root in (span for scope in resource.scope_spans for span in scope.spans if not span.parent_span_id):
+            known = {attribute.key for attribute in root.attributes}
+            for key in attributes.keys() - known:
+                root.attributes.add(key=key).value.string_value = attributes[key]
+    return bytes(request.SerializeToString())

@@ -1,0 +1,163 @@
+"""What must hold under each server: `tox run -e servers`.
+
+Its answers are as without us; all traces are stored while it runs; all are stored after its ordinary end; no process is
+left.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.conftest import Traces
+from tests.hosts.known import ANSWERS, ENDED, GONE, HOSTS, RUNNING, Host
+from tests.raw import ADDED
+from tests.servers import DEADLINE, PATIENT, MLflowServer, Process, clean_environment, eventually, free_port
+
+COUNT = 20
+"""Requests whose traces are looked for while it runs, and as many more right before its end."""
+
+SETTLED = 20.0
+"""Seconds after which what is not stored never will be."""
+
+PATHS = ("/status/200", "/status/404", "/status/204", "/stream", "/nowhere")
+
+
+@dataclass
+class Life:
+    """What became of one run of a server.
+
+    Attributes:
+        answers: What it answered, with the middleware and without.
+        running: Traces that were stored while it ran.
+        ended: Those of requests right before its end.
+        left: Whether a process of its was there afterwards.
+        log: What it printed.
+    """
+
+    answers: tuple[list[object], list[object]]
+    running: int
+    ended: int
+    left: bool
+    log: str
+
+
+def stored(traces: Traces, prefix: str, count: int) -> int:
+    """How many traces can be read, once they are all there or nothing more can come."""
+    end = time.monotonic() + SETTLED
+    query = f"tags.client_request_id LIKE '{prefix}-%' AND span.name LIKE '%'"
+    while (found := len(traces.search(query, spans=False))) < count and time.monotonic() < end:
+        time.sleep(0.5)
+    return found
+
+
+def ask(url: str, prefix: str) -> None:
+    """Send requests, four at a time; all must be answered."""
+
+    def one(number: int) -> int:
+        headers = {"X-Request-ID": f"{prefix}-{number}", "Connection": "close"}
+        return requests.get(f"{url}/status/200", headers=headers, timeout=60).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(one, range(COUNT))) == {200}
+
+
+def answers(url: str) -> list[object]:
+    """What it answers, but for our headers and the time."""
+    found: list[object] = []
+    for path in PATHS:
+        answer = requests.get(url + path, headers={"Connection": "close"}, timeout=60)  # uWSGI resets what is kept open
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        ours = {name for name in headers if f"{name}:".encode() in ADDED}
+        found.append((path, answer.status_code, answer.content, {n: headers[n] for n in headers.keys() - ours}))
+    return found
+
+
+@contextmanager
+def served(host: Host, log: Path, **variables: str) -> Iterator[tuple[Process, str]]:
+    """The server, up, and its address."""
+    port = free_port()
+    command = [part.format(port=port) for part in host.command]
+    process = Process(command, clean_environment(**{**PATIENT, **host.variables, **variables}), log)
+    try:
+        process.wait_until_up(f"http://127.0.0.1:{port}/health")
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+
+
+def live(host: Host, server: MLflowServer, folder: Path) -> Life:
+    """Start it, ask it, end it."""
+    name, log = uuid.uuid4().hex, folder / "log"
+    with served(host, folder / "log-without", MLFLOW_MIDDLEWARE_ENABLED="false") as (_, url):
+        without = answers(url)
+    traces = Traces(server.uri, name)
+    with served(host, log, MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=name) as (process, url):
+        answered = answers(url)
+        ask(url, f"{name}-running")
+        running = stored(traces, f"{name}-running", COUNT)
+        ask(url, f"{name}-ended")
+        os.kill(process.pid, signal.SIGTERM)
+        eventually(process.ended, "its end", DEADLINE)
+        left = is_left(process)
+    ended = stored(traces, f"{name}-ended", COUNT)
+    return Life((answered, without), running, ended, left, log.read_text(errors="replace"))
+
+
+def is_left(process: Process) -> bool:
+    """Whether a process of its group is still there; one that only nobody has waited for is not."""
+    for _ in range(50):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, 0)
+            shown = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+            if any(line.split()[0] == str(process.pid) and "Z" not in line.split()[1] for line in shown.splitlines()):
+                time.sleep(0.1)
+                continue
+        return False
+    return True
+
+
+LIVES: dict[str, Life] = {}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in HOSTS])
+def name(request: pytest.FixtureRequest) -> str:
+    """Each server in turn."""
+    found: str = request.param
+    if HOSTS[found].needs and importlib.util.find_spec(HOSTS[found].needs) is None:
+        pytest.skip(f"{HOSTS[found].needs} is not installed")
+    return found
+
+
+@pytest.fixture(params=[ANSWERS, RUNNING, ENDED, GONE])
+def fact(request: pytest.FixtureRequest, name: str) -> str:
+    """Each part of the contract in turn."""
+    found: str = request.param
+    if why := HOSTS[name].missing.get(found):
+        request.applymarker(pytest.mark.xfail(reason=why, strict=True))
+    return found
+
+
+def test_the_contract_holds(name: str, fact: str, server: MLflowServer, tmp_path: Path) -> None:
+    """One run of each server; each part of the contract is a test of its own."""
+    life = LIVES.get(name) or LIVES.setdefault(name, live(HOSTS[name], server, tmp_path))
+    if fact == ANSWERS:
+        assert life.answers[0] == life.answers[1]
+    elif fact == RUNNING:
+        assert life.running == COUNT, life.log[-3000:]
+    elif fact == ENDED:
+        assert life.ended == COUNT, life.log[-3000:]
+    else:
+        assert not life.left

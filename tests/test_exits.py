@@ -1,0 +1,116 @@
+"""What an exit or a server's shutdown delivers in its time, and that it takes none where that cannot help."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from tests.conftest import AppRunner, Traces
+from tests.faults import FaultyServer, faulty
+from tests.servers import ROOT, MLflowServer, clean_environment, free_port
+
+LIFESPANS = 5
+"""How often the app of `tests.apps.lifespans` is started and shut down."""
+
+
+@pytest.fixture
+def slow(server: MLflowServer) -> Iterator[FaultyServer]:
+    """The MLflow server, as if it were across an ocean."""
+    with faulty(server.uri) as running:
+        running.delay = 0.1
+        yield running
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn-sync"])
+def test_sigterm_makes_all_readable_where_each_request_takes_100_ms(
+    run_app: AppRunner, slow: FaultyServer, server: MLflowServer, kind: str
+) -> None:
+    """Within the default time, right after 200 requests; each is found by session, user and request id."""
+    name = uuid.uuid4().hex
+    app = run_app(kind, None, ONCE=name, MLFLOW_TRACKING_URI=slow.uri)
+    with requests.Session() as session:
+        for number in range(200):
+            headers = {"X-Request-ID": f"{name}-{number}", "X-Session-ID": f"s-{name}", "X-User-ID": f"u-{name}"}
+            assert session.get(f"{app.url}/status/200", headers=headers, timeout=60).status_code == 200
+
+    app.process.stop(signal.SIGTERM, timeout=60)
+
+    stored = Traces(server.uri, app.traces.experiment)
+    for query in (
+        f"tags.client_request_id LIKE '{name}-%'",
+        f"tags.`mlflow.trace.session` = 's-{name}'",
+        f"tags.`mlflow.trace.user` = 'u-{name}'",
+        f"metadata.`mlflow.trace.session` = 's-{name}'",
+        f"metadata.`mlflow.trace.user` = 'u-{name}'",
+    ):
+        assert len(stored.search(query)) == 200, query
+    found = stored.search(f"tags.client_request_id LIKE '{name}-%'")
+    assert {len(trace.data.spans) for trace in found} == {1}
+    assert {trace.info.state.name for trace in found} == {"OK"}
+    assert {trace.info.tags["environment"] for trace in found} == {"production"}
+
+
+def lifespans(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Start, ask and shut down an app again and again in one process, as a suite with test clients does."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.apps.lifespans", str(LIFESPANS)],
+        env=clean_environment(MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="30", **variables),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize("where", ["unset", "nobody-listens", "no-such-host", "wrong-server"])
+def test_a_shutdown_does_not_wait_where_that_cannot_help(where: str, slow: FaultyServer) -> None:
+    """Neither a lifespan's nor the exit's, though they might take half a minute each. What they log is what is so."""
+    slow.delay, slow.mode = 0.0, "login"
+    uris = {
+        "unset": "",
+        "nobody-listens": f"http://127.0.0.1:{free_port()}",
+        "no-such-host": "http://nowhere.invalid:5000",
+        "wrong-server": slow.uri,
+    }
+    done = lifespans(MLFLOW_TRACKING_URI=uris[where])
+
+    assert max(float(seconds) for seconds in re.findall(r"took (\S+) s", done.stdout)) < 30
+    assert done.stdout.splitlines()[-1] == f"{LIFESPANS} waiting"
+    told = re.findall(r"at (\w+): (.*)", done.stderr)
+    assert told == [
+        *(("shutdown", f"0 delivered, 0 spooled, {count} waiting, 0 dropped") for count in range(1, LIFESPANS + 1)),
+        (
+            "exit",
+            f"0 delivered, 0 spooled, 0 waiting, {LIFESPANS} dropped ({LIFESPANS} not delivered before the exit)",
+        ),
+    ]
+
+
+def test_a_shutdown_waits_for_a_server_that_is_there(server: MLflowServer) -> None:
+    """Each shutdown delivers what its requests have left; the exit has nothing to add."""
+    name = uuid.uuid4().hex
+    done = lifespans(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=name)
+
+    assert len(Traces(server.uri, name).search()) == LIFESPANS
+    assert re.findall(r"at (\w+): (\d+) delivered, 0 spooled, 0 waiting, 0 dropped", done.stderr) == [
+        ("shutdown", str(count)) for count in range(1, LIFESPANS + 1)
+    ]
+
+
+def test_a_shutdown_waits_for_a_server_that_is_busy(slow: FaultyServer, server: MLflowServer) -> None:
+    """One that answers, and asks for patience, is tried again."""
+    name = uuid.uuid4().hex
+    slow.delay, slow.busy = 0.0, 3
+    lifespans(MLFLOW_TRACKING_URI=slow.uri, MLFLOW_EXPERIMENT_NAME=name)
+
+    assert slow.failed == 3
+    assert len(Traces(server.uri, name).search()) == LIFESPANS

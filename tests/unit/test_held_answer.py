@@ -1,0 +1,49 @@
+"""`flush_each_request`: which message of an ASGI app's answer waits for delivery."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mlflow.entities import Trace
+
+from mlflow_middleware.asgi import TraceMiddleware
+from mlflow_middleware.request import asgi_response
+from tests.messages import body, http, other, start
+from tests.unit.test_asgi import saying
+
+LENGTH = (b"content-length", b"6")
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "before"),
+    [
+        ("GET", [start(), body(b"abc", more=True), body(b"def", more=True), body()], 3),
+        ("GET", [start(200, LENGTH), body(b"abc", more=True), body(b"def", more=True), body()], 2),
+        ("GET", [start(200, (b"content-length", b"0")), body()], 0),
+        ("GET", [start(204), body()], 0),
+        ("HEAD", [start(200, LENGTH), body()], 0),
+        ("GET", [start(200, LENGTH), other("http.response.pathsend", path="/x")], 1),
+    ],
+    ids=["stream", "announced", "empty", "204", "head", "file"],
+)
+async def test_what_ends_the_answer_waits(
+    traces: list[Trace], monkeypatch: pytest.MonkeyPatch, method: str, said: list[Any], before: int
+) -> None:
+    """What comes before it does not, and all comes in its order."""
+    sent: list[str] = []
+    delivered_after: list[int] = []
+    monkeypatch.setattr(asgi_response, "deliver", lambda: delivered_after.append(len(sent)))
+    app = TraceMiddleware(saying(*said), flush_each_request=True)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await app(http(method=method), receive, send)
+
+    assert delivered_after[0] == before
+    assert sent == [each["type"] for each in said]
+    assert len(traces) == 1
