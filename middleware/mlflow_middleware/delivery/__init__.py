@@ -21,17 +21,6 @@ __all__ = [
     "start",
     "stats",
 ]
-    "Stats",
-    "capturing",
-    "deliver",
-    "flush",
-    "is_capturing",
-    "is_recent",
-    "sampled_out",
-    "shutdown",
-    "start",
-    "stats",
-]
 
 
 def flush(timeout: float | None = None) -> bool:
