@@ -7,7 +7,17 @@ import pytest
 from mlflow_middleware import exchange, identity, settings
 from mlflow_middleware.capture import MAX_ATTRIBUTE, content, decoding, multipart, redaction, streams, strict_json
 from mlflow_middleware.deadline import MAX_ABANDONED
-from mlflow_middleware.delivery import backoff, batch, destination, encoder, pipelined_http, queue, replies, spooling
+from mlflow_middleware.delivery import (
+    backoff,
+    batch,
+    destination,
+    encoder,
+    health,
+    pipelined_http,
+    queue,
+    replies,
+    spooling,
+)
 from mlflow_middleware.feedback import body as feedback_body
 from mlflow_middleware.mlflow_bridge import exporter, registry
 from mlflow_middleware.settings import Settings
@@ -38,7 +48,7 @@ SAID: dict[str, list[float]] = {
     "wait for spans that end after their root": [encoder.LATE_SPANS],
     "traces in one request": [destination.MAX_SENT, destination.MAX_BATCH_BYTES // MEBIBYTE],
     "one answer": [replies.REQUEST_TIMEOUT, pipelined_http.MAX_ANSWER // MEBIBYTE],
-    "no answer, with `spool_dir`": [destination.STUCK],
+    "no answer, with `spool_dir`": [health.STUCK],
     "pause between two attempts": [backoff.MIN_BACKOFF, backoff.MAX_BACKOFF, backoff.MAX_RETRY_AFTER],
     "failures over one trace alone, while others pass": [batch.PATIENCE],
     "requests that nobody waits for any more": [MAX_ABANDONED],

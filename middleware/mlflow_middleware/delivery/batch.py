@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mlflow_middleware.delivery.actions import Answer, DeleteInfo, SendInfos, SendSpans
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.replies import PermanentError, RetryableError, TooLarge
 from mlflow_middleware.delivery.sinks import Sink
@@ -174,3 +175,20 @@ class Batch:
             self._ledger.refused(trace, problem)
         else:
             self.suspects.append(trace)
+
+
+def next_of(pending: Iterable[EncodedTrace], count: int, max_bytes: int, *, without_spans: bool) -> list[EncodedTrace]:
+    """The oldest pending traces that go together: all of one experiment.
+
+    Args:
+        pending: What is pending, of which at least one trace is to be sent.
+        count: How many at most.
+        max_bytes: Bytes of all of them at most.
+        without_spans: Leave out those whose spans the server has.
+    """
+    left = [trace for trace in pending if not (trace.ended or (without_spans and trace.has_spans))]
+    same = (trace for trace in left if trace.experiment_id == left[0].experiment_id)
+    traces = fitting(same, count, max_bytes, lambda trace: trace.raw)
+    for trace in traces:
+        trace.unpack()
+    return traces

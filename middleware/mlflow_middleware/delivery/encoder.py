@@ -105,7 +105,7 @@ class Encoder:
             self._encode(destination, trace)
 
     def _has_room(self, destination: Destination) -> bool:
-        if len(destination.pending) < AHEAD or destination.is_in_trouble:  # it has to be small, and is spooled
+        if len(destination.pending) < AHEAD or destination.health.is_in_trouble:  # it has to be small, and is spooled
             return True
         return self._queue.is_flushing or self._queue.is_filling
 
@@ -118,7 +118,7 @@ class Encoder:
         except Exception as error:
             self._ledger.not_encodable(trace, error)
             return
-        if destination.is_in_trouble or self._queue.is_filling:
+        if destination.health.is_in_trouble or self._queue.is_filling:
             encoded.pack()
         self._ledger.resize(encoded)
         destination.pending.append(encoded)

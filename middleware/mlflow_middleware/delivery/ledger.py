@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mlflow_middleware.delivery.encoded import EncodedTrace
@@ -43,10 +44,18 @@ class Ledger:
         if self._end(trace):
             self._stats.drop("refused by the server")
 
-    def left(self, trace: EncodedTrace) -> None:
-        """The process ends, and nobody has it."""
-        if self._end(trace):
-            self._stats.drop("not delivered before the exit")
+    def settle(self, pending: Iterable[EncodedTrace], *, last: bool) -> None:
+        """Count what no spool has taken when the time of an exit or a shutdown is over.
+
+        Args:
+            pending: What is pending.
+            last: Whether the process ends, and what is left with it; otherwise that waits.
+        """
+        for trace in pending:
+            if trace.has_spans:
+                self.delivered(trace)  # it can be read, and found by its tags
+            elif last and self._end(trace):
+                self._stats.drop("not delivered before the exit")
 
     def not_encodable(self, trace: PendingTrace, error: Exception) -> None:
         """It cannot be sent at all."""

@@ -99,7 +99,7 @@ class Sender:
         with self._lock:
             is_away = self.is_away()
             for destination in self._destinations.values():
-                destination.hurry()
+                destination.health.hurry()
             self.is_hopeless = False
             self._deadlines += 1
         try:
@@ -111,7 +111,7 @@ class Sender:
     def is_away(self) -> bool:
         """Whether every server that this process knows is away."""
         with self._lock:
-            return bool(self._destinations) and all(each.is_away for each in self._destinations.values())
+            return bool(self._destinations) and all(each.health.is_away for each in self._destinations.values())
 
     def give_up(self, deadline: float = 0.0, *, last: bool = False) -> None:
         """When the time is over: write to the spool what is left, as far as it takes it by then, or soon after.
@@ -127,7 +127,7 @@ class Sender:
         self._disk.wait(max(deadline, time.monotonic()))
         with self._lock:
             for destination in self._destinations.values():
-                destination.settle(last=last)
+                self._ledger.settle(destination.pending, last=last)
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's spool files."""
@@ -148,12 +148,12 @@ class Sender:
         """
         self._run_on_disk = at_once  # this thread has nothing else to do
         destination = self._destination(uri)
-        while destination.server.failures + destination.experiment.failures < PATIENCE:
+        while destination.health.server.failures + destination.health.experiment.failures < PATIENCE:
             self._round(min(SHORT_PAUSE, self._pause() or 0.0))
             tell(self._stats.delivered)
             if destination.is_idle(time.monotonic()):
                 return ""
-        return destination.server.problem or destination.experiment.problem
+        return destination.health.server.problem or destination.health.experiment.problem
 
     def _round(self, pause: float | None) -> None:
         """Wait for traces, or until something is due, and do one thing for each destination."""
@@ -203,7 +203,7 @@ class Sender:
 
     def _see_hope(self) -> None:
         concerned = [each for each in self._destinations.values() if each.pending]
-        self.is_hopeless = bool(concerned) and all(each.is_hopeless for each in concerned)
+        self.is_hopeless = bool(concerned) and all(each.health.is_hopeless for each in concerned)
 
     def _look(self) -> None:
         """Spool what is pending while this thread's own call goes on, where the server does not answer."""

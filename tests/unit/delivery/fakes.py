@@ -123,7 +123,7 @@ class Driven:
 
     def __post_init__(self) -> None:
         self.queue = TraceQueue(1_000_000, self.clock)
-        ledger = Ledger(self.queue, self.stats)
+        self.ledger = ledger = Ledger(self.queue, self.stats)
         spooling = Spooling(self.spool, ledger, self.run) if self.spool else None
         self.destination = Destination(URI, self.server, ledger, spooling)
 

@@ -11,8 +11,9 @@ import pytest
 from mlflow_middleware.delivery.actions import SendInfos, SendSpans
 from mlflow_middleware.delivery.backoff import MAX_BACKOFF, MAX_RETRY_AFTER, MIN_BACKOFF
 from mlflow_middleware.delivery.batch import PATIENCE
-from mlflow_middleware.delivery.destination import MAX_BATCH_BYTES, MAX_SENT, MAX_SENT_AT_ONCE, SPOOL_EVERY, STUCK
+from mlflow_middleware.delivery.destination import MAX_BATCH_BYTES, MAX_SENT, MAX_SENT_AT_ONCE, SPOOL_EVERY
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.health import STUCK
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError
 from mlflow_middleware.delivery.sender import Sender
@@ -283,7 +284,7 @@ def test_an_error_that_nobody_expected_is_a_failure_like_others(driven: Driven) 
     driven.destination.failed(ZeroDivisionError(), driven.clock.now)
 
     assert driven.plan() is None
-    assert driven.destination.server.problem == "sending failed (ZeroDivisionError)"
+    assert driven.destination.health.server.problem == "sending failed (ZeroDivisionError)"
     driven.wait()
     assert driven.stats == Stats(delivered=1)
 
@@ -492,7 +493,7 @@ def test_traces_wait_for_the_experiment(caplog: pytest.LogCaptureFixture) -> Non
     driven.add("tr-0")
     driven.work()
     assert driven.server.asked == []
-    assert driven.destination.server.failures == 1
+    assert driven.destination.health.server.failures == 1
     assert len(caplog.messages) == 1
 
     driven.resolve = lambda: "7"
@@ -519,7 +520,7 @@ def test_a_trace_that_names_its_experiment_does_not_wait_for_another() -> None:
 def hurried(driven: Driven) -> Driven:
     """A destination whose time is short."""
     driven.in_a_hurry = True
-    driven.destination.hurry()
+    driven.destination.health.hurry()
     return driven
 
 
@@ -561,11 +562,11 @@ def test_when_the_time_is_over_what_can_be_read_counts_as_delivered(hurried: Dri
     hurried.work()
     hurried.add("tr-2")
     hurried.destination.give_up(hurried.clock.now)
-    hurried.destination.settle(last=False)
+    hurried.ledger.settle(hurried.destination.pending, last=False)
     assert hurried.stats == Stats(delivered=2)
     assert hurried.pending() == ["tr-2"]
 
-    hurried.destination.settle(last=True)
+    hurried.ledger.settle(hurried.destination.pending, last=True)
     assert hurried.stats == Stats(delivered=2, dropped={"not delivered before the exit": 1})
     assert hurried.queue.pending == 0
 
@@ -644,14 +645,14 @@ def test_a_deadline_does_not_wait_for_a_server_that_is_away(
     driven.server.spans = lambda trace_ids: problem
     driven.add("tr-0")
     driven.work()
-    assert driven.destination.is_away is hopeless
+    assert driven.destination.health.is_away is hopeless
 
     driven.in_a_hurry = True
-    driven.destination.hurry()
-    assert not driven.destination.is_hopeless
+    driven.destination.health.hurry()
+    assert not driven.destination.health.is_hopeless
     driven.destination.wake()
     driven.work()
-    assert driven.destination.is_hopeless is hopeless
+    assert driven.destination.health.is_hopeless is hopeless
 
 
 # --- the exit ---
