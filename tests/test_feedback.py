@@ -268,8 +268,10 @@ def test_the_example_of_a_page_rates_an_answer(server: MLflowServer, request_id:
 # --- what is refused ---
 
 
-def test_what_is_not_yours(app: RunningApp, request_id: str, user: str) -> None:
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_what_is_not_yours(run_app: AppRunner, request_id: str, user: str, name: str) -> None:
     """A request id alone, or with another session or user, lets nobody vote, nor learn that there is such a request."""
+    app = run_app(name, {"feedback_wait": 0})
     chat(app, request_id, x_session_id="s-1", x_user_id=user)
 
     others: list[dict[str, str]] = [{}, {"x_session_id": "s-2"}, {"x_user_id": "joe"}, {"x_session_id": user}]
