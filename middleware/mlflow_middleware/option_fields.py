@@ -1,0 +1,164 @@
+"""The options of the middleware, declared: each once, with type, default and meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mlflow_middleware.option_problems import ENV_PREFIX
+from mlflow_middleware.option_types import (
+    HeaderName,
+    HeaderNames,
+    Identify,
+    Mask,
+    Names,
+    Patterns,
+    ResponseHeaders,
+    Secrets,
+    Statuses,
+    TextMapping,
+)
+
+
+class Options(BaseSettings):
+    """The middleware's options."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, enable_decoding=False, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    enabled: bool = True
+    """False: the middleware passes everything through."""
+
+    request_id_header: HeaderName = "X-Request-ID"
+    """Where the request id is read; one is generated where it is missing or unacceptable."""
+
+    session_id_header: HeaderName = "X-Session-ID"
+    """Where the session (conversation) id is read."""
+
+    user_id_header: HeaderName = "X-User-ID"
+    """Where the user id is read."""
+
+    identify: Identify | None = None
+    """A callable (or its dotted path) from `Exchange` to `Identity`, called when the response starts: what
+    framework auth knows of the caller beats the headers."""
+
+    user_id_hmac_key: SecretStr | None = Field(default=None, min_length=1)
+    """Store HMAC-SHA256(key, user id) instead of the user id."""
+
+    deployment_tags: TextMapping = {
+        "environment": "ENVIRONMENT",
+        "app_version": "APP_VERSION",
+        "deployment_id": "DEPLOYMENT_ID",
+        "region": "REGION",
+    }
+    """Trace tag -> environment variable, read once at start-up; an unset variable gives no tag."""
+
+    tags: TextMapping = {}
+    """Fixed tags for every trace."""
+
+    response_headers: ResponseHeaders = {"request_id": "X-Request-ID", "trace_id": "X-MLflow-Trace-ID"}
+    """What the response tells the client, and in which header: any of `request_id`, `session_id`, `user_id`,
+    `trace_id`. Exposed to browsers on cross-origin requests. The request id goes back in `request_id_header`
+    unless another header is named here."""
+
+    exclude: Names = ("/health", "/healthz", "/livez", "/readyz", "/metrics", "/favicon.ico")
+    """Path globs (`*`, `?`, `[...]`) that are not traced; MLflow spans opened inside are silenced too."""
+
+    metadata_only: Names = ()
+    """Path globs whose bodies and query strings are never captured, and whose route is stored instead of the path."""
+
+    capture_request_body: bool = True
+    """True: what the app reads of a request's body becomes the root span's inputs, with its query string."""
+
+    capture_response_body: bool = True
+    """True: what the client is sent becomes the root span's outputs."""
+
+    max_body_bytes: int = Field(default=65536, ge=0, le=16 * 1024 * 1024)
+    """Bytes that are kept of one body; the rest is counted, not kept."""
+
+    mask: Mask | None = None
+    """A callable (or its dotted path) that is given each `Exchange` before it is stored, and may change its `inputs`
+    and `outputs`: for secrets that `redact` cannot know. Called in the thread that delivers; when it raises, that
+    trace has neither."""
+
+    capture_headers: HeaderNames = ()
+    """Request headers put on the root span, as `http.request.header.<name>`."""
+
+    redact: Names = ("default",)
+    """Keys whose values are replaced, in bodies at any depth, query strings, captured headers, exceptions and child
+    spans; `default` stands for those of `capture.secret_keys`. A key matches by whole words: `api_key` covers
+    `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""
+
+    redact_values: Patterns = ("default",)
+    """Regular expressions of what is replaced under any key; `default` stands for those of `capture.secret_values`:
+    `sk-…`, `ghp_…`, JSON web tokens, private keys, passwords in URLs and others."""
+
+    redact_spans: bool = True
+    """True: the inputs, outputs and attributes of the app's own spans are redacted, too, before they are sent."""
+
+    client_address: Literal["full", "network", "none"] = "full"
+    """What is kept of the client's IP address: all, its network (the first 24 bits, of IPv6 48), or nothing."""
+
+    capture_user_agent: bool = True
+    """False: the request's `User-Agent` is not kept."""
+
+    privacy: Literal["default", "strict"] = "default"
+    """`strict`: no bodies, query strings, captured headers, client addresses and user agents, and user ids as
+    pseudonyms, whatever the other options say."""
+
+    error_statuses: Statuses = frozenset(range(500, 600))
+    """Status codes that make the trace an error, as numbers and `500-599` ranges."""
+
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """Share of traces kept; decided by the session id, if any: all processes keep or drop a conversation whole."""
+
+    sample_key: SecretStr | None = Field(default=None, min_length=1)
+    """What the share is drawn with, so that nobody can choose a session id that is kept or dropped. The same in all
+    processes that share conversations; by default `user_id_hmac_key`, else the experiment's name."""
+
+    keep_errors: bool = True
+    """True: a trace that is an error is kept whatever the ratio says."""
+
+    keep_slower_than: float | None = Field(default=None, ge=0)
+    """Seconds from which on a request is kept whatever the ratio says; None for no such limit."""
+
+    trust_incoming_trace: bool = False
+    """True: a W3C `traceparent` becomes the parent; false: the trace has its own root and a span link to it."""
+
+    delivery: Literal["auto", "mlflow"] = "auto"
+    """`auto`: traces go by our delivery, to `http(s)` tracking servers, to Databricks, and with full MLflow to a
+    database or folder of its own; `mlflow`: MLflow's own exporter stays. For this and the next four, the first
+    middleware of a process decides."""
+
+    max_queue_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
+    """Bytes of finished traces that may wait in one process; beyond that the newest are dropped and counted."""
+
+    spool_dir: Path | None = None
+    """A directory for what cannot be sent now: kept across a crash or a restart, and sent later."""
+
+    max_spool_bytes: int = Field(default=1024 * 1024 * 1024, ge=64 * 1024)
+    """Bytes that the spool's files may take."""
+
+    shutdown_timeout: float = Field(default=5.0, ge=0, le=600)
+    """Seconds that an exit may take to deliver what still waits."""
+
+    handle_signals: bool = True
+    """True: where SIGTERM or SIGHUP would simply kill the process, what still waits is delivered first, within
+    `shutdown_timeout`. A handler of the server's or the app's own stays in place."""
+
+    flush_each_request: bool = False
+    """True: the end of each answer waits until its trace is delivered, for `shutdown_timeout` at most; for hosts that
+    freeze the process after it, such as AWS Lambda and Cloud Run. It costs each request two requests to the server."""
+
+    feedback_secret: Secrets | None = None
+    """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with
+    the token that the response carried. The first signs, all are accepted, so that a secret can be replaced."""
+
+    feedback_wait: float | None = Field(default=None, ge=0, le=60)
+    """Seconds that feedback waits for its trace to be stored; by default 5 in FastAPI and Starlette. On WSGI
+    and in Django, where a vote that waits holds one of the app's threads, by default only for a trace that this process
+    has just finished."""
