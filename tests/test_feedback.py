@@ -21,7 +21,7 @@ import pytest
 import requests
 from mlflow.entities import Assessment
 
-from mlflow_middleware import feedback_token
+from mlflow_middleware._internal import feedback_token
 from tests.conftest import AppRunner, RunningApp, Traces
 from tests.servers import ROOT, MLflowServer, clean_environment, command_for, eventually, free_port, serving
 

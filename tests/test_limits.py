@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlflow_middleware import exchange, identity, settings
+from mlflow_middleware._internal.deadline import MAX_ABANDONED
 from mlflow_middleware.capture import MAX_ATTRIBUTE, content, decoding, multipart, redaction, streams, strict_json
-from mlflow_middleware.deadline import MAX_ABANDONED
 from mlflow_middleware.delivery import (
     backoff,
     batch,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mlflow_middleware import supported
+from mlflow_middleware._internal import supported
 from mlflow_middleware.mlflow_bridge.loading import Found, Level
 from tests.servers import ROOT
 

@@ -20,8 +20,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from mlflow_middleware import delivery, mlflow_bridge, request_trace
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounded
-from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.asgi_response import deliver, observed
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace

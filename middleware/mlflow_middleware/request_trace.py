@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlflow_middleware import delivery, mlflow_bridge
-from mlflow_middleware.guard import guarded
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.identity import Identity, clean_text
 from mlflow_middleware.request.activation import current_request
 from mlflow_middleware.request.lifecycle import RequestTrace

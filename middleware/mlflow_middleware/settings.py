@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import SecretStr, ValidationError, model_validator
 
+from mlflow_middleware._internal.option_fields import Options
+from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
+from mlflow_middleware._internal.option_types import compiled_globs
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
-from mlflow_middleware.option_fields import Options
-from mlflow_middleware.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
-from mlflow_middleware.option_types import compiled_globs
 
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
 

@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlflow_middleware import delivery
+from mlflow_middleware._internal.guard import report
 from mlflow_middleware.delivery.experiment import DEFAULT_EXPERIMENT
-from mlflow_middleware.guard import report
 
 if TYPE_CHECKING:
     from mlflow.entities import Trace

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import mlflow_bridge, request_trace
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
-from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import mlflow
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from mlflow_middleware import asgi, guard, mlflow_bridge
+from mlflow_middleware import asgi, mlflow_bridge
+from mlflow_middleware._internal import guard
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request_trace import RequestTrace

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from mlflow.entities import Trace
 
-from mlflow_middleware import guard
+from mlflow_middleware._internal import guard
 from mlflow_middleware.testing import captured_traces
 
 

@@ -16,7 +16,8 @@ import pytest
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from mlflow.entities import LiveSpan, SpanStatus
 
-from mlflow_middleware import delivery, guard
+from mlflow_middleware import delivery
+from mlflow_middleware._internal import guard
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.mlflow_bridge import registry

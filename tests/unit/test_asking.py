@@ -14,7 +14,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_middleware import guard
+from mlflow_middleware._internal import guard
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request_trace import annotate

@@ -13,7 +13,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from mlflow_middleware import guard
+from mlflow_middleware._internal import guard
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.mlflow_bridge import registry, root
 from tests.messages import body, http, start

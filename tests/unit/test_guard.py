@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from mlflow_middleware import guard
-from mlflow_middleware.guard import guarded
+from mlflow_middleware._internal import guard
+from mlflow_middleware._internal.guard import guarded
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from mlflow.entities import Trace
 
-from mlflow_middleware import guard
+from mlflow_middleware._internal import guard
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request_trace import RequestTrace, annotate, current, outbound_headers

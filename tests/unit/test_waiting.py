@@ -10,7 +10,8 @@ import mlflow
 import pytest
 from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, Scope
 
-from mlflow_middleware import delivery, guard
+from mlflow_middleware import delivery
+from mlflow_middleware._internal import guard
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace

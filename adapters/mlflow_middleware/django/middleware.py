@@ -13,11 +13,11 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from mlflow_middleware import mlflow_bridge, request_trace
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.django import configuration
 from mlflow_middleware.django.responses import observe_response
 from mlflow_middleware.django.streaming import record_error, silence_stream
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
-from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.asgi_response import deliver
 from mlflow_middleware.request.chunks import ReadBody, deliver_before_the_end
 from mlflow_middleware.request.waiting import in_thread

@@ -8,8 +8,8 @@ from typing import Any, cast
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.django.streaming import observe_stream
-from mlflow_middleware.guard import guarded
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import RequestTrace
 

@@ -25,7 +25,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mlflow_middleware import asgi, feedback, feedback_token
+from mlflow_middleware import asgi, feedback
+from mlflow_middleware._internal import feedback_token
 from mlflow_middleware.request_trace import SETTINGS_KEY
 
 if TYPE_CHECKING:

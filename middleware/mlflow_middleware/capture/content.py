@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
+from mlflow_middleware._internal.guard import report
 from mlflow_middleware.capture import decoding, llm_streams, multipart, streams, strict_json
 from mlflow_middleware.capture.redaction import Redactor
-from mlflow_middleware.guard import report
 
 MAX_FIELDS = 1000
 """Fields that are read of one form, or parameters of one query string."""

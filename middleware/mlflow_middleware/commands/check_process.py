@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlflow_middleware import supported
+from mlflow_middleware._internal import supported
 from mlflow_middleware.commands.check_chain import Chain, NotNeeded, Wrong
 
 

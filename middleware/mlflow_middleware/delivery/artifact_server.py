@@ -8,7 +8,7 @@ from functools import partial
 from requests import HTTPError, RequestException
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.deadline import within
+from mlflow_middleware._internal.deadline import within
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.joined import info_for
 from mlflow_middleware.delivery.replies import (

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.guard import report
+from mlflow_middleware._internal.guard import report
 
 LOOK = 1.0
 """Seconds between two looks at the sender."""

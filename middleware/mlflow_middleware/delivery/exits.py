@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlflow_middleware.guard import guarded
+from mlflow_middleware._internal.guard import guarded
 
 LAST = -100
 """The priority of the finalizer in a child: after those of the app, which may trace."""

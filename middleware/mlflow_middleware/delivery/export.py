@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.capture.spans import redact_with
 from mlflow_middleware.delivery import exits, hosts
 from mlflow_middleware.delivery.process import MAX_FLUSH, Delivery
 from mlflow_middleware.delivery.rest import is_local, printable, root_cause, serves
-from mlflow_middleware.guard import guarded
 from mlflow_middleware.settings import Settings
 
 logger = logging.getLogger("mlflow_middleware.delivery")

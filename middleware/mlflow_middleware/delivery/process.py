@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal.guard import report
 from mlflow_middleware.delivery import hosts
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.sender import Sender
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.spooling import LOG_INTERVAL
 from mlflow_middleware.delivery.stats import Stats
-from mlflow_middleware.guard import report
 
 MAX_FLUSH = 60.0
 """Seconds that ``mlflow.flush_trace_async_logging()``, which has no time limit of its own, waits at most."""

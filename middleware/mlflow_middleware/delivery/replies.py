@@ -13,7 +13,7 @@ from typing import Any, ParamSpec
 from requests import Response
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.deadline import within
+from mlflow_middleware._internal.deadline import within
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.pipelined_http import Answer
 from mlflow_middleware.delivery.rest import (

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal.guard import report
 from mlflow_middleware.delivery.actions import Action, ResolveExperiment, SendInfos, perform
 from mlflow_middleware.delivery.backoff import MIN_BACKOFF
 from mlflow_middleware.delivery.batch import PATIENCE
@@ -23,7 +24,6 @@ from mlflow_middleware.delivery.sinks import sink_for
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.spooling import Spooling
 from mlflow_middleware.delivery.stats import Stats
-from mlflow_middleware.guard import report
 
 START_UP = 0.5
 """Seconds after its start that the sender looks for the server, unless a trace comes first: until then the app may

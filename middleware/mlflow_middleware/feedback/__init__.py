@@ -40,12 +40,13 @@ from typing import Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic import Field as BodyField
 
-from mlflow_middleware import delivery, feedback_token
+from mlflow_middleware import delivery
+from mlflow_middleware._internal import feedback_token
+from mlflow_middleware._internal.feedback_token import BadToken, Token
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.feedback import store
 from mlflow_middleware.feedback.body import MAX_BODY, Feedback, FeedbackError, described
 from mlflow_middleware.feedback.limits import rates, slots
-from mlflow_middleware.feedback_token import BadToken, Token
 from mlflow_middleware.request_trace import SETTINGS_KEY, RequestTrace, current
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys

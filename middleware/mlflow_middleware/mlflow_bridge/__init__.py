@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlflow_middleware.guard import guarded
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.mlflow_bridge.address import Address as Address
 from mlflow_middleware.mlflow_bridge.interface import Entered as Entered
 from mlflow_middleware.mlflow_bridge.interface import Left as Left

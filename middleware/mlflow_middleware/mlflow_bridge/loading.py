@@ -13,7 +13,7 @@ from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
-from mlflow_middleware import supported
+from mlflow_middleware._internal import supported
 from mlflow_middleware.mlflow_bridge import no_client, nothing
 from mlflow_middleware.mlflow_bridge.interface import Client, Tracing
 

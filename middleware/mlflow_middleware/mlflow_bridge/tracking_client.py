@@ -18,7 +18,7 @@ from mlflow.version import IS_TRACING_SDK_ONLY
 from requests import Response
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from mlflow_middleware.deadline import within
+from mlflow_middleware._internal.deadline import within
 from mlflow_middleware.mlflow_bridge.address import Address
 from mlflow_middleware.mlflow_bridge.answers import MAX_ANSWER, MAX_REDIRECTS, read_into, redirect_of
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlflow_middleware import delivery
-from mlflow_middleware.guard import guarded
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.request.waiting import in_thread

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mlflow_middleware import delivery, mlflow_bridge
-from mlflow_middleware.guard import guarded
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.request.lifecycle import RequestTrace
 
 

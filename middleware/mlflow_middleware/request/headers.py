@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from mlflow_middleware import feedback_token
+from mlflow_middleware._internal import feedback_token
 from mlflow_middleware.trace.record import TraceRecord
 
 EXPOSE = "access-control-expose-headers"

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Mapping
 
 from mlflow_middleware import delivery, mlflow_bridge
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import Exchange
-from mlflow_middleware.guard import guarded
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request import sampling
 from mlflow_middleware.request.activation import Activation

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.capture import contents, previews, strict_json
 from mlflow_middleware.capture.garbage import few_collections
-from mlflow_middleware.guard import guarded
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
 LARGE = 2048

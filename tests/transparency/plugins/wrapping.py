@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_middleware import delivery
-from mlflow_middleware.guard import failures
+from mlflow_middleware._internal.guard import failures
 
 DELIVERY = 60.0
 """Seconds that the delivery of the traces may take at most."""

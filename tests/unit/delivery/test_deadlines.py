@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from mlflow_middleware import deadline, mlflow_bridge
-from mlflow_middleware.deadline import MAX_ABANDONED, within
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal import deadline
+from mlflow_middleware._internal.deadline import MAX_ABANDONED, within
 from mlflow_middleware.delivery import pipelined_http
 from mlflow_middleware.delivery.pipelined_http import PipelinedConnection, Unreadable
 from mlflow_middleware.mlflow_bridge import Address, tracking_client

@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from mlflow_middleware.option_problems import ENV_PREFIX
-from mlflow_middleware.option_types import (
+from mlflow_middleware._internal.option_problems import ENV_PREFIX
+from mlflow_middleware._internal.option_types import (
     HeaderName,
     HeaderNames,
     Identify,

@@ -1,0 +1,1 @@
+"""What several rooms share; not for import by apps."""
