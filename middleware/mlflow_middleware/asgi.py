@@ -127,7 +127,7 @@ class TraceMiddleware:
             trace.exchange.route = trace.exchange.route or self._safe_route(scope)  # unless it was answered
             trace.finish()
             trace.deactivate()
-            if trace.holds_its_answer and not trace.record.client_disconnected:
+            if trace.settings.flush_each_request and not trace.record.client_disconnected:
                 await in_thread(deliver)  # an exception that has yet to be answered, and spans of background tasks
 
 

@@ -110,7 +110,7 @@ class TraceMiddleware:
                 await sync_to_async(observe_response)(response, trace)
             else:
                 observe_response(response, trace)
-            if trace.holds_its_answer and not response.streaming:
+            if trace.settings.flush_each_request and not response.streaming:
                 await in_thread(deliver)
             return response
         except BaseException as error:

@@ -108,7 +108,7 @@ class _AsyncChunks:
                     self._trace.sent(chunk)
                 return chunk
         except StopAsyncIteration:
-            if self._trace and self._trace.holds_its_answer:
+            if self._trace and self._trace.settings.flush_each_request:
                 await in_thread(deliver)
             raise
 

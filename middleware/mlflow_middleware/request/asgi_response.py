@@ -28,7 +28,7 @@ def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[],
         answered: Called when the client has all of the answer.
     """
     has_trailers = False
-    held = HeldAnswer(send, trace, answered) if trace.holds_its_answer else None
+    held = HeldAnswer(send, trace, answered) if trace.settings.flush_each_request else None
 
     async def watched(message: ASGISendEvent) -> None:
         nonlocal has_trailers

@@ -66,7 +66,7 @@ class ReadBody:
 @guarded
 def deliver_before_the_end(trace: RequestTrace) -> None:
     """Deliver the trace before its answer's last byte is let go, where the process may be frozen after it."""
-    if trace.holds_its_answer:
+    if trace.settings.flush_each_request:
         delivery.deliver()
 
 
@@ -105,7 +105,9 @@ class TracedChunks:
             raise
         trace.sent(chunk)
         self._sent += len(chunk)
-        if trace.holds_its_answer and str(self._sent) == trace.content_length:  # the client waits for no more
+        if (
+            trace.settings.flush_each_request and str(self._sent) == trace.content_length
+        ):  # the client waits for no more
             trace.last_byte()
             trace.answered()
             deliver_before_the_end(trace)

@@ -186,11 +186,6 @@ class RequestTrace:
             delivery.sampled_out()
         root.end(self._last_byte_at)
 
-    @property
-    def holds_its_answer(self) -> bool:
-        """Whether the end of the answer waits until the trace is delivered."""
-        return self.record.settings.flush_each_request
-
     def leave_out(self) -> None:
         """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
         self._is_left_out = True
