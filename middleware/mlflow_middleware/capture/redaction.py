@@ -201,7 +201,7 @@ def _replaced(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _may_hold_json(text: str) -> bool:
-    if '"' not in text and "{" not in text and "[" not in text:  # most text: 0.1 us instead of 1
+    if '"' not in text and "{" not in text and "[" not in text:  # most text
         return False
     return _JSON_START.match(text) is not None or _QUOTED_KEY.search(text) is not None
 

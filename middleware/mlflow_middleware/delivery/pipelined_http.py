@@ -1,8 +1,7 @@
 """Many small requests over one connection, the next ones sent before the first is answered (HTTP/1.1 pipelining).
 
-A trace's info is a request of its own. Through MLflow's client each costs the app about 1 ms of CPU and a whole round
-trip; here it is about 30 us, and up to `DEPTH` of them share a round trip. Sending one twice does no harm, so whatever
-was not answered when a connection ends is sent again.
+A trace's info is a request of its own. Through MLflow's client each would take a whole round trip; here up to `DEPTH` of
+them share one. Sending one twice does no harm, so whatever was not answered when a connection ends is sent again.
 """
 
 from __future__ import annotations
