@@ -35,9 +35,8 @@ class Batch:
     """Some pending traces of one experiment, how far they are, and what each answer means for them.
 
     In this order a server works half as long as in the other one: it does not have to merge the info into a trace that
-    it has made up from the spans. With a deadline,
-    the spans of all that is pending come before any info: a trace without its info can be read, one without its spans
-    cannot.
+    it has made up from the spans. With a deadline, the spans of all that is pending come before any info: a trace
+    without its info can be read, one without its spans cannot.
 
     Args:
         experiment_id: Where they go.
