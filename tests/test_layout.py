@@ -247,6 +247,30 @@ def test_the_core_imports_no_framework(path: Path) -> None:
     )
 
 
+ABOVE = {
+    "trace": {"mlflow_bridge", "delivery", "request", "request_trace", "asgi", "wsgi", "feedback", "commands"},
+    "mlflow_bridge": {"delivery", "request", "request_trace", "asgi", "wsgi", "feedback", "commands"},
+    "delivery": {"request", "request_trace", "asgi", "wsgi", "feedback", "commands"},
+    "request": {"request_trace", "asgi", "wsgi", "feedback", "commands"},
+}
+"""What no module of a room may import: the rooms above it."""
+
+
+@pytest.mark.parametrize("room", ABOVE)
+def test_no_room_knows_one_above_it(room: str) -> None:
+    """A trace's way is down: what is passed on is data."""
+    known = {
+        part
+        for path in (CORE / room).rglob("*.py")
+        for module, names_ in imported(ast.parse(path.read_text()))
+        if module.split(".")[0] == "mlflow_middleware"
+        for part in (module.split(".")[1:2] or names_)
+    }
+
+    assert "_internal" in known or "capture" in known  # else nothing was looked at
+    assert not known & ABOVE[room]
+
+
 def test_importing_the_core_loads_no_framework() -> None:
     """In a fresh interpreter, for all of its modules; what MLflow itself loads does not count."""
     modules = [
