@@ -1,7 +1,7 @@
 """Many small requests over one connection, the next ones sent before the first is answered (HTTP/1.1 pipelining).
 
-A trace's info is a request of its own. Through MLflow's client each would take a whole round trip; here up to `DEPTH` of
-them share one. Sending one twice does no harm, so whatever was not answered when a connection ends is sent again.
+A trace's info is a request of its own. Through MLflow's client each would take a whole round trip; here up to `DEPTH`
+of them share one. Sending one twice does no harm, so whatever was not answered when a connection ends is sent again.
 """
 
 from __future__ import annotations
