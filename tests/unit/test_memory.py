@@ -107,7 +107,25 @@ async def test_headers_count_with_what_they_take(kind: str) -> None:
     await assert_counted(lambda number: serve(number, HEADERS[kind](number), lambda number: []))
 
 
-@pytest.mark.parametrize("kind", APPS)
+def remembers_spans() -> bool:
+    """Whether the installed MLflow keeps the last 128 spans alive whose attributes it has read."""
+    registry: Any = getattr(mlflow.entities.span, "_CachedSpanAttributesRegistry", None)
+    return hasattr(getattr(registry, "get", None), "cache_info")
+
+
+FORGETTING = [
+    pytest.param(
+        kind,
+        marks=pytest.mark.skipif(
+            kind == "with-an-error" and remembers_spans(),
+            reason="this MLflow keeps the last 128 spans that it has read",
+        ),
+    )
+    for kind in APPS
+]
+
+
+@pytest.mark.parametrize("kind", FORGETTING)
 async def test_what_an_app_does_counts_with_what_it_takes(kind: str) -> None:
     """Bodies in any pieces, the app's own spans and tags."""
     await assert_counted(lambda number: serve(number, [], APPS[kind]))

@@ -44,6 +44,9 @@ def read_into(response: Response, timeout: float, limit: int = MAX_ANSWER) -> No
                 raise UnacceptableAnswer(f"the server answered with more than {limit} bytes")
             if time.monotonic() > until:
                 raise UnacceptableAnswer(f"the server took more than {timeout:g} s for one answer")
+        announced = response.headers.get("content-length", "")
+        if announced.isdecimal() and len(content) < int(announced) and response.request.method != "HEAD":
+            raise UnacceptableAnswer(f"the server ended its answer after {len(content)} of {announced} bytes")
         plain = decoded(bytes(content), response.headers.get("content-encoding", ""), limit)
         if plain and plain[1] and len(plain[0]) >= limit:
             raise UnacceptableAnswer(f"the server answered with more than {limit} bytes, compressed")
