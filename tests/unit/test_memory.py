@@ -118,7 +118,7 @@ FORGETTING = [
         kind,
         marks=pytest.mark.skipif(
             kind == "with-an-error" and remembers_spans(),
-            reason="this MLflow keeps the last 128 spans that it has read",
+            reason="this MLflow keeps the last 128 spans it has read",
         ),
     )
     for kind in APPS
