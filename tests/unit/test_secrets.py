@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ blind = Redactor([], [])
 """Finds nothing."""
 
 LIMIT = 65536
+
+MAX_SECONDS = 2.0
+"""CPU time of a text of that size; each takes far less than a tenth of it."""
 
 
 def seen(text: str, kind: str, redactor: Redactor = redactor) -> Any:
@@ -62,6 +66,37 @@ def test_own_patterns_are_added_to_ours_or_replace_them() -> None:
     assert seen(said, "application/json", own)["b"][:4] == "ghp_"
     assert seen(said, "application/json", none)["a"] == "ACME-1234"
     assert seen(said, "application/json", none)["token"] == REDACTED
+
+
+def test_an_own_pattern_is_found_at_the_begin_of_a_line() -> None:
+    """In JSON, there is a letter before it."""
+    said = json.dumps({"content": "my order:\nACME-1234\n"})
+
+    assert "ACME-1234" not in json.dumps(
+        seen(said, "application/json", Settings(redact_values=(r"\bACME-\d+",)).redactor)
+    )
+
+
+HOSTILE = {
+    "spaces in the line below a name": "password\na\n" + " " * LIMIT,
+    "validators' errors in one line": "password\na\n " + "[type=x, input_value=" * (LIMIT // 21),
+    "ends of lines of old": " x\r" * (LIMIT // 6) + "a\r" + "password:\r" * (LIMIT // 20),
+    "a long name in a tag": "<password><a " + "a" * LIMIT + ">",
+    "a bearer of nothing": "bearer" + "+" * LIMIT,
+    "a word again and again": "password=" * (LIMIT // 9),
+    "many words": "".join(f"session{number}=a" for number in range(LIMIT // 13)),
+    "rows without an end": "Key (token)=(" * (LIMIT // 13),
+}
+"""Texts that a look for secrets may go over again and again."""
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_text_is_read_in_linear_time(kind: str) -> None:
+    """Some of them took a minute, in which nothing else ran in the process."""
+    began = time.process_time()
+    seen(HOSTILE[kind], "text/plain")
+
+    assert time.process_time() - began < MAX_SECONDS
 
 
 def test_own_keys_are_added_to_ours_or_replace_them() -> None:

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from mlflow_middleware.capture.secret_keys import LAST, Keys
-from mlflow_middleware.capture.secret_values import Values
+from mlflow_middleware.capture.secret_values import Values, as_written
 
 _FOLDED = bytes(char if chr(char).isalnum() and char < 128 else 32 for char in bytes(range(256)).lower())
 """Lower case; what is no letter or digit of ASCII becomes a space."""
@@ -90,15 +90,21 @@ class Glance:
         for part in parts:
             known = self._suspicious.get(part)
             patterns.update(dict.fromkeys(self._learn(part) if known is None else known))
-        return any(pattern.search(text) for pattern in patterns)
+        return any(pattern.search(each) for each in (as_written(text) if patterns else ()) for pattern in patterns)
 
     def _learn(self, part: str) -> list[re.Pattern[str]]:
         """What a text with this part may have in it, if it has a secret."""
         found: list[re.Pattern[str]] = [_ANY] if _HIDDEN.search(part) else []
-        if "://" in part and "@" in part:
+        if "@" in part and ("://" in part or ":\\" in part):  # as PHP writes an address in JSON: ``:\/\/``
             found += self._values.patterns
-        for folded in part.encode("utf-8", "replace").translate(_FOLDED).split():
-            found += self._patterns_of(folded, part)
+        signs: dict[int, _Sign] = {}  # each is looked for once, however many words it may be in
+        may_be_value = False
+        for folded in set(" ".join(as_written(part)).encode("utf-8", "replace").translate(_FOLDED).split()):
+            signs.update((id(sign), sign) for sign in self._signs_of(folded.decode()))
+            may_be_value = may_be_value or self._values.may_begin(folded)
+        found += [sign.pattern for sign in signs.values() if sign.may_begin_in(part)]
+        if may_be_value:
+            found += self._values.patterns
         if len(part) <= _MAX_LENGTH:
             if len(self._harmless) + len(self._suspicious) >= _MAX_KNOWN:
                 self._harmless, self._suspicious = set(), {}
@@ -108,15 +114,12 @@ class Glance:
                 self._harmless.add(part)
         return found
 
-    def _patterns_of(self, folded: bytes, part: str) -> list[re.Pattern[str]]:
-        word = folded.decode()
+    def _signs_of(self, word: str) -> list[_Sign]:
+        """The signs that a word may be a part of."""
         signs = [sign for stem, signs in self._signs.items() if stem in word for sign in signs]
         if word.endswith(self._all_endings):
             signs += [sign for ending, signs in self._endings.items() if word.endswith(ending) for sign in signs]
-        found = [sign.pattern for sign in signs if sign.may_begin_in(part)]
-        if self._values.may_begin(folded):
-            found += self._values.patterns
-        return found
+        return signs
 
 
 def _stem(words: list[str]) -> str:

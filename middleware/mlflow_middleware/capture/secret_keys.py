@@ -11,8 +11,9 @@ DEFAULT = "default"
 """Stands in a list of keys for those below."""
 
 KEYS = (
-    *("password", "passwd", "passphrase", "passcode", "passwort", "pwd"),
+    *("password", "passwd", "passphrase", "passcode", "passwort", "pwd", "pass_word", "pass_phrase", "pass_code"),
     *("secret", "token", "jwt", "credential", "cookie", "signature", "csrf", "xsrf", "authorization", "assertion"),
+    *("ap_ikey",),  # how ``APIkey`` comes apart
     *("api_key", "private_key", "access_key", "account_key", "subscription_key", "encryption_key", "secret_key"),
     *("signing_key", "shared_key", "master_key", "storage_key", "session_key", "auth_key", "ssh_key", "hmac_key"),
     *("decryption_key", "license_key", "recovery_key"),
@@ -60,8 +61,8 @@ _NO_PLURAL = ("token", "authorization", "sessionid", "sessid", "phpsessid", "sym
 """Those whose plural is none, or is a number more often than not."""
 
 _HARMLESS = re.compile(
-    r" \S+  (?:counts?|types?|length|limits?|usage|policy|required|expires|expiry|ttl|strength|budget|endpoint|consent"
-    r"|details|logprobs|errors?|exceptions?|warnings?) | (?:bos|eos|pad|unk|sep|cls|mask|stop)  token "
+    r" \S+  (?:counts?|types?|ids|length|limits?|usage|policy|required|expires|expiry|ttl|strength|budget|endpoint"
+    r"|consent|details|logprobs|errors?|exceptions?|warnings?) | (?:bos|eos|pad|unk|sep|cls|mask|stop)  token "
     r"| (?:max|min|total|prompt|completion|input|output|cached|reasoning|num|n|used|stop|special|new)  tokens "
 )
 """Words that say something about a secret and have none, as ``token_type``; and the tokens of a language model."""
@@ -128,8 +129,8 @@ def _patterns(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_secret(kind: Kind, value: Any) -> bool:
-    """Whether a value is a secret if its key is of that kind. True, false and null never are."""
-    if not kind or value is None or isinstance(value, bool):
+    """Whether a value is a secret if its key is of that kind. True, false, null and fractions never are."""
+    if not kind or value is None or isinstance(value, bool | float):  # no secret: ``time_to_first_token``
         return False
     if kind == "always":
         return True

@@ -13,9 +13,21 @@ _LOCATION, _BESIDE_LOCATION = "loc", ("input", "ctx")
 
 _NAMES = (
     *("name", "key", "header", "field", "param", "parameter", "path", "property", "variable", "attribute", "label"),
-    *("id", "k", "n", "pointer", "option", "source", "title"),
+    *("id", "k", "n", "pointer", "option", "source", "title", "parameterkey"),
 )
-_VALUES = ("value", "values", "val", "v", "default", "example", "received", "rejectedValue", "attemptedValue", "input")
+_VALUES = (
+    "value",
+    "values",
+    "val",
+    "v",
+    "parametervalue",
+    "default",
+    "example",
+    "received",
+    "rejectedvalue",
+    "attemptedvalue",
+    "input",
+)
 """Names of the entries that name something, and of those that have its value."""
 
 _MAX_NAME = 100
@@ -55,17 +67,38 @@ def told(value: dict[str, Any], keys: Keys) -> Collection[str]:
     """The entries of an object that are secrets by what another of them names."""
     if _LOCATION in value and isinstance(value[_LOCATION], (list, tuple)) and _names_secret(value[_LOCATION], keys):
         return _BESIDE_LOCATION
-    given = [key for key in _VALUES if key in value]
+    lower = {key.lower(): key for key in value}
+    given = [lower[key] for key in _VALUES if key in lower]
     if not given:
         return ()
     for each in _NAMES:
-        name = value.get(each)
+        name = value.get(lower.get(each, each))
         if isinstance(name, dict):  # JSON:API: {"source": {"pointer": …}}
             name = name.get("pointer") or name.get("parameter") or name.get("header")
         name = name[-1] if isinstance(name, list) and name else name
         if isinstance(name, str) and len(name) <= _MAX_NAME and (kind := keys.kind(name)):
             return [key for key in given if is_secret(kind, value[key])]
     return ()
+
+
+_COLUMNS, _ROWS = ("columns", "headers", "fields", "header"), ("data", "rows", "values")
+"""How a table names its columns, and has its rows: as pandas splits it, and MLflow's ``dataframe_split``."""
+
+
+def without_columns(value: dict[str, Any], keys: Keys, instead: str) -> dict[str, Any]:
+    """A table without what stands in its columns that name a secret; the same object where it is none."""
+    columns: list[Any] = next((value[key] for key in _COLUMNS if isinstance(value.get(key), list)), [])
+    kinds = {place: kind for place, name in enumerate(columns) if isinstance(name, str) and (kind := keys.kind(name))}
+    tables = [key for key in _ROWS if kinds and isinstance(value.get(key), list)]
+    if not tables:
+        return value
+
+    def hidden(row: Any) -> Any:
+        if not isinstance(row, list):
+            return row
+        return [instead if is_secret(kinds.get(place, ""), cell) else cell for place, cell in enumerate(row)]
+
+    return {**value, **{key: [hidden(row) for row in value[key]] for key in tables}}
 
 
 def after_names(values: list[Any], keys: Keys) -> Collection[int]:

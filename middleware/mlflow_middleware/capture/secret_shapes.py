@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from mlflow_middleware.capture.secret_keys import Keys, is_secret
+from mlflow_middleware.capture.secret_keys import Keys, is_made_by_machine, is_secret
 
 Spans = Iterator[tuple[int, int]]
 
@@ -20,7 +20,9 @@ _MAX_TAG = 4000
 # --- HTML and XML ----------------------------------------------------------------------------------------------
 
 _TAG = re.compile(r"<([A-Za-z_][\w.-]{0,100}:)?([A-Za-z_][\w.-]{0,100})((?:\s|/)[^<>]*)?>")
-_ATTRIBUTE = re.compile(r"([\w:.-]{1,100})\s{0,20}=\s{0,20}(?:\\*\"([^\"<>]*)\"|\\*'([^'<>]*)'|([^\s\"'<>]+))")
+_ATTRIBUTE = re.compile(
+    r"(?<![\w:.-])([\w:.-]{1,100})\s{0,20}=\s{0,20}(?:\\*\"([^\"<>]*)\"|\\*'([^'<>]*)'|([^\s\"'<>]+))"
+)
 _NAMES = frozenset(("name", "id", "key", "type", "property", "autocomplete", "http-equiv", "itemprop"))
 _VALUES = frozenset(("value", "content", "data-value", "default"))
 _HOLDERS = frozenset(
@@ -46,6 +48,7 @@ _HOLDERS = frozenset(
 
 def in_tags(text: str, keys: Keys) -> Spans:
     """``<password>…</password>``, ``<input name=password value=…>``, ``<add key="Password" value="…"/>``."""
+    yield from _in_siblings(text, keys)
     position = 0
     while tag := _TAG.search(text, position):
         position = tag.end()
@@ -63,6 +66,24 @@ def in_tags(text: str, keys: Keys) -> Spans:
             if end > position and is_secret(kind, text[position:end].strip()):
                 yield position, end
                 position = end
+
+
+_SIBLINGS = re.compile(
+    r"<((?:\w{1,30}:)?(?:name|key))>\s{0,20}([\w.-]{1,100})\s{0,20}</\1>\s{0,200}<((?:\w{1,30}:)?(?:value|string|data))>",
+    re.IGNORECASE,
+)
+"""A name and, in the next element, its value, as in XML-RPC and in property lists."""
+
+
+def _in_siblings(text: str, keys: Keys) -> Spans:
+    position = 0
+    while found := _SIBLINGS.search(text, position):
+        position = found.end()
+        end = text.find(f"</{found[3]}", position)
+        end = len(text) if end < 0 else end
+        if (kind := keys.kind(found[2])) and is_secret(kind, re.sub("<[^<>]{0,100}>", "", text[position:end])):
+            yield position, end
+            position = end
 
 
 def _attribute(match: re.Match[str]) -> str:
@@ -193,18 +214,28 @@ def in_parts(text: str, keys: Keys) -> Spans:
 
 # --- messages of validators ------------------------------------------------------------------------------------
 
-_PYDANTIC = re.compile(r"(?m:^)(\S[^\n]{0,500})\n[ \t]+[^\n]*?\[type=[\w.-]{1,100}, input_value=([^\n]*), input_type=")
+_INPUT_VALUE, _INPUT_TYPE = re.compile(r"\[type=[\w.-]{1,100}, input_value="), ", input_type="
 _LOCATION = re.compile(r"[\"']loc\\*[\"']\s{0,20}:\s{0,20}[\[(]([^\])]{0,1000})[\])]")
 _INPUT = re.compile(r"[\"'](?:input|ctx)\\*[\"']\s{0,20}:\s{0,20}")
 _STRING = re.compile(r"[\"']([^\"'\\]{1,200})\\*[\"']")
 _PARAMETERS = re.compile(r"\[parameters: ")
 _COLUMN = re.compile(r"\w{2,60}")
+_DETAIL = re.compile(
+    r"\bKey \(([^()\n]{1,300})\)=\(([^\n]{0,500}?)\)(?=[\s\\\"']|\Z)"
+    r"|Duplicate entry '([^'\n]{1,300})' for key '([^'\n]{1,200})'"
+)
+_INSERT = re.compile(
+    r"(?i:\binsert\s{1,9}into)\s{1,9}\S{1,100}\s{0,9}\(([^()]{1,2000})\)\s{0,9}(?i:values)\s{0,9}(\([^\r\n]*)"
+)
+_PAIR = re.compile(r"b?[\"']([A-Za-z][\w-]{1,60})[\"'],\s{0,5}b?[\"']([^\"'\n]{1,2000})[\"']")
+"""A header as HTTP libraries show it, and ASGI: ``(b'authorization', b'…')``."""
+
 _MAX_MESSAGES = 20
 """Messages of a kind that are looked at."""
 
 _NAMED = re.compile(
-    r"\b(?:name|key|header|field|param|parameter|label|variable|property)\\?[\"']?\s{0,5}[:=]\s{0,5}\\?[\"']?([\w.-]{1,100})"
-    r"\\?[\"']?[\s,;]{1,80}\\?[\"']?(?:value|val|values|stringValue|string_value)\\?[\"']?\s{0,5}[:=]\s{0,5}"
+    r"(?i:\b(?:name|key|header|field|param|parameter|label|variable|property|parameterkey))\\?[\"']?\s{0,5}[:=]\s{0,5}\\?[\"']?([\w.-]{1,100})"
+    r"\\?[\"']?[\s,;]{1,80}\\?[\"']?(?i:value|val|values|stringValue|string_value|parametervalue)\\?[\"']?\s{0,5}[:=]\s{0,5}"
 )
 """An entry that names a secret and, right after it, the one that has its value: ``- name: TOKEN``, ``  value: …``."""
 
@@ -219,9 +250,7 @@ def in_messages(text: str, keys: Keys, value_end: Callable[[str, int], int]) -> 
         keys: Knows which keys hold secrets.
         value_end: Where a literal that begins at a position ends.
     """
-    for error in _PYDANTIC.finditer(text):
-        if any(keys.kind(name) for name in error[1].split(".")):
-            yield error.span(2)
+    yield from _in_pydantics(text, keys)
     for instance in islice(_SCHEMA.finditer(text), _MAX_MESSAGES):
         if any(keys.kind(name) for name in _STRING.findall(instance[1])):
             yield instance.span(2)
@@ -239,7 +268,42 @@ def in_messages(text: str, keys: Keys, value_end: Callable[[str, int], int]) -> 
         if keys.kind(name[1]) == "always":
             position = max(value_end(text, position), position)
             yield name.end(), position
+    yield from _in_rows(text, keys)
+    yield from _in_pairs(text, keys)
     yield from _beside_locations(text, keys, value_end)
+
+
+def _in_pydantics(text: str, keys: Keys) -> Spans:
+    """``input_value`` in the line below the one that names a secret; in a group of exceptions, both are indented."""
+    position = 0
+    while found := _INPUT_VALUE.search(text, position):
+        end_of_line = text.find("\n", found.end())
+        position = len(text) if end_of_line < 0 else end_of_line
+        end = text.rfind(_INPUT_TYPE, found.end(), position)
+        line = text.rfind("\n", 0, found.start())
+        if end < 0 or line < 0:
+            continue
+        name = text[max(text.rfind("\n", 0, line) + 1, line - _MAX_TAG) : line].strip(" \t\r|")
+        if any(keys.kind(each) for each in name.split(".")):
+            yield found.end(), end
+
+
+def _in_rows(text: str, keys: Keys) -> Spans:
+    """What databases say of a row: ``Key (token)=(…) already exists``, a duplicate entry, an INSERT with its values."""
+    for detail in _DETAIL.finditer(text):
+        columns, place = (detail[1], 2) if detail[1] else (detail[4], 3)
+        if any(keys.kind(name) for name in _COLUMN.findall(columns)):
+            yield detail.span(place)
+    for insert in islice(_INSERT.finditer(text), _MAX_MESSAGES):
+        if any(keys.kind(name) for name in _COLUMN.findall(insert[1])):
+            yield insert.span(2)
+
+
+def _in_pairs(text: str, keys: Keys) -> Spans:
+    """``('Authorization', '…')``; not two names in a row."""
+    for pair in _PAIR.finditer(text):
+        if is_secret(keys.kind(pair[1]), pair[2]) and is_made_by_machine(pair[2].rpartition(" ")[2]):
+            yield pair.span(2)
 
 
 def _beside_locations(text: str, keys: Keys, value_end: Callable[[str, int], int]) -> Spans:

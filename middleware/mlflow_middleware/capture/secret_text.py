@@ -47,7 +47,7 @@ _TYPE = re.compile(
     r"(?: ?\| ?(?:null|None|undefined))?(?: ?= ?(?:None|null|\.\.\.|Field\(.{0,200}|\"\"|''))?[,;)]*",
 )
 _EXPRESSION = re.compile(
-    r"(?:await |new )?(?:[A-Za-z_]\w{0,60}\.){0,6}[a-z_]{3,60}\("
+    r"(?:await |new )?(?:[A-Za-z_]\w{0,60}\.){0,6}[A-Za-z_]{3,60}\("
     r"|(?:self|cls|os|process|settings|config|args|request|req|env)\.[A-Za-z_]|(?:os\.)?environ\["
     r"|\$\{[A-Z_]|\$[A-Z_]{3,}(?![A-Za-z0-9])|\$\(|\{\{|<[A-Za-z _-]{1,40}>|%(?:s|r|d|\([a-z_]+\)s)"
     r"|(?:None|null|true|false|True|False)\b"
@@ -58,6 +58,7 @@ _SHORT = re.compile(r"\\*[\"']?((?:[0-9][ -]?){12,19}|[^\s\"'\\,;&<>{}\[\]()]{1,
 """A value that has to look like a secret to be one."""
 
 _NAME = re.compile(r"[A-Za-z_]+[ \t]*(?=[,}\])\r\n]|\Z)")
+_STATEMENT = re.compile(r"[A-Za-z_]+[ \t]*(?=[,;}\])\r\n]|\Z)")
 _NO_WORD = re.compile(r"[a-z]+|[A-Za-z_.\[\]|<>(,)]+")
 _PROSE = re.compile(r"(?:[A-Za-z][a-z'\u2019-]*[,.;:!?)]*[ \t]+){2}[A-Za-z(]")
 """Words of a language, as many as no header has."""
@@ -78,6 +79,10 @@ def spans(text: str, keys: Keys) -> Iterator[tuple[int, int]]:
 def _secret(text: str, start: int, separator: int, keys: Keys) -> tuple[int, int] | None:
     """Where the value after a separator begins and ends, if it is a secret."""
     before = text[max(start, separator - _MAX_KEY) : separator].rstrip()
+    if text[separator] == "=" and before[-1:] in (":", "?"):  # in a makefile, and in Go
+        before = before[:-1].rstrip()
+    elif text.startswith(":=", separator):
+        return None
     if before[-1:] in ('"', "'"):
         kind = keys.kind(_quoted_key(before))
         return _after_quoted_key(text, separator, kind) if kind else None
@@ -99,6 +104,8 @@ def _secret(text: str, start: int, separator: int, keys: Keys) -> tuple[int, int
 
 def _after_quoted_key(text: str, separator: int, kind: Kind) -> tuple[int, int] | None:
     value = _value(text, separator + 1 + (text[separator + 1 : separator + 2] == ">"))
+    if prefix := _PREFIX.match(text, value):
+        value = prefix.end()
     if kind not in _WHOLE:
         return _short_span(text, value, kind)
     if not _opens(text, value) and (_NAME.match(text, value) or _EXPRESSION.match(text, value)):
@@ -120,7 +127,8 @@ def _after_equals(text: str, separator: int, before: str, kind: Kind) -> tuple[i
     if _opens(text, value):
         return _value_span(text, value, _AFTER_EQUALS)
     value = _same_line(text, separator + 1)
-    if _EXPRESSION.match(text, value) or ("(" in before and _NAME.match(text, value)):
+    is_spaced = text[separator - 1 : separator] == " "  # as in code, and seldom in a connection string
+    if _EXPRESSION.match(text, value) or ("(" in before and (_STATEMENT if is_spaced else _NAME).match(text, value)):
         return None
     return _value_span(text, value, _AFTER_EQUALS)
 
@@ -212,6 +220,7 @@ def _lines_below(text: str, position: int, indent: int) -> tuple[int, int] | Non
     """The lines that are indented more, as YAML has a value below its key; items of a list need not be."""
     start = position = _value(text, position) if text[position : position + 1] else position
     line = text.rfind("\n", 0, start) + 1
+    line = max(line, text.rfind("\r", line, start) + 1)
     end = line
     while line < len(text):
         first = _same_line(text, line)
