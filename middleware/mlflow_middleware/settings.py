@@ -130,7 +130,7 @@ class Settings(Options):
     @functools.cached_property
     def sampling_key(self) -> bytes:
         """What the share of traces that are kept is drawn with."""
-        key = self.sample_key or self.user_id_hmac_key
+        key = self.sample_key or (self.user_id_hmac_key if "user_id_hmac_key" in self.model_fields_set else None)
         names = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
         experiment = next(filter(None, map(os.environ.get, names)), "")
         return (key.get_secret_value() if key else experiment).encode("utf-8", "surrogateescape")

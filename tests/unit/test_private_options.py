@@ -28,10 +28,10 @@ HEADERS = {
 }
 
 
-def ask(app: Any = lambda: None, body: bytes = b'{"a": 1}', **options: Any) -> Trace:
+def ask(app: Any = lambda: None, body: bytes = b'{"a": 1}', path: str = "/users/jane", **options: Any) -> Trace:
     """One request's trace."""
     settings = Settings(**options)
-    exchange = Exchange("POST", "/users/jane", dict(HEADERS), "q=tea&sid=hunter2", client="203.0.113.77")
+    exchange = Exchange("POST", path, dict(HEADERS), "q=tea&sid=hunter2", client="203.0.113.77")
     with captured_traces() as traces:
         trace = RequestTrace.open(exchange, settings)
         trace.activate()
@@ -78,6 +78,19 @@ def test_the_clients_address_is_kept_as_far_as_wanted(kept: str, address: str | 
     assert root(ask(client_address=kept)).get("client.address") == address
 
 
+@pytest.mark.parametrize(
+    ("path", "stored"),
+    [
+        ("/verify/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "/verify/[redacted]"),
+        ("/shop;jsessionid=hunter2/cart", "/shop;jsessionid=[redacted]"),
+        ("/users/jane/tokens", "/users/jane/tokens"),
+    ],
+)
+def test_a_secret_in_the_path_is_replaced(path: str, stored: str) -> None:
+    """Where it is known for one."""
+    assert root(ask(path=path))["url.path"] == stored
+
+
 def test_captured_headers_honour_redaction_and_pseudonyms() -> None:
     """A URL's token, and the header that names the user."""
     attributes = root(ask(capture_headers=["Referer", "X-User-ID", "Host"], user_id_hmac_key="k"))
@@ -111,6 +124,7 @@ def test_nobody_chooses_a_session_that_is_kept() -> None:
     assert kept(sample_key="a") == kept(sample_key="a")
     assert kept(sample_key="a") != kept(sample_key="b")
     assert kept(user_id_hmac_key="a") == kept(sample_key="a") != kept()
+    assert kept(privacy="strict") == kept()  # its own key is another one in each process
 
 
 @pytest.fixture
@@ -156,6 +170,31 @@ def test_what_is_harmless_in_the_apps_own_spans_is_left(case: Case) -> None:
     assert child.inputs == {"said": said}
     assert child.attributes["note"] == case.twin
     assert whole.events[0].attributes["exception.message"] == case.twin
+
+
+@pytest.mark.usefixtures("redacting")
+def test_what_tells_of_a_secret_in_the_apps_own_spans_is_left() -> None:
+    """Truth values and durations."""
+    said = {"use_auth": True, "token": None, "time_to_first_token": 0.35, "cost_per_token": 1.5e-05}
+
+    def app() -> None:
+        with mlflow.start_span("child") as child:
+            child.set_attributes(said)
+
+    attributes = ask(app).data.spans[1].attributes
+    assert {key: attributes.get(key) for key in said} == said
+
+
+@pytest.mark.usefixtures("redacting")
+def test_a_span_that_tells_of_an_exception_is_redacted_as_others() -> None:
+    """Some libraries set a stack trace as an attribute."""
+
+    def app() -> None:
+        with mlflow.start_span("child") as child:
+            child.set_attributes({"exception.stacktrace": "…", "api_key": "hunter2"})
+            child.set_inputs({"password": "hunter2"})
+
+    assert "hunter2" not in json.dumps(ask(app).to_dict())
 
 
 def test_redaction_of_spans_can_be_switched_off() -> None:

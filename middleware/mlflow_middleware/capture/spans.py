@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ _NEVER_SECRET = frozenset(
     )
 )
 """Attributes that MLflow fills itself, with no words of anybody."""
+
+_NO_SECRET = re.compile(r"true|false|null|-?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?")
+"""True, false, null and fractions in JSON: ``use_auth`` and ``time_to_first_token`` are no secrets."""
 
 _redactors: list[Redactor] = []
 """The one of this process, if any."""
@@ -38,7 +42,7 @@ def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
         return attributes
     redactor, changed = _redactors[0], {}
     if "exception.stacktrace" in attributes:
-        return redactor.exception(attributes)
+        attributes = redactor.exception(attributes)
     for key, value in list(attributes.items()):
         if key not in _NEVER_SECRET and (new := _value(redactor, key, value)) is not value:
             changed[key] = new
@@ -52,9 +56,12 @@ def redacted_text(text: str | None) -> str | None:
 
 def _value(redactor: Redactor, key: str, value: Any) -> Any:
     if isinstance(value, str):
-        if not key.startswith(_MLFLOWS) and redactor.is_secret(key, value.strip('"')):
+        is_kept = key.startswith(_MLFLOWS) or _NO_SECRET.fullmatch(value)
+        if not is_kept and redactor.is_secret(key, value.strip('"')):
             return f'"{REDACTED}"' if value[:1] in ('"', "{", "[") else REDACTED
         return redactor.string(value)
+    if isinstance(value, int) and not key.startswith(_MLFLOWS):
+        return REDACTED if redactor.is_secret(key, value) else value
     if isinstance(value, list | tuple):
         found = tuple(redactor.value(key, each) if isinstance(each, str) else each for each in value)
         return value if found == tuple(value) else found

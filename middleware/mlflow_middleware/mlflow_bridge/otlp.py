@@ -93,7 +93,7 @@ def event_bytes(event: Event) -> bytes:
 
 def link_bytes(link: Link) -> bytes:
     """A link, as a field of a ``Span``; MLflow before 3.13 leaves them out."""
-    return wire.link(link.context.trace_id, link.context.span_id, link.attributes or {})
+    return wire.link(link.context.trace_id, link.context.span_id, redacted(link.attributes or {}))
 
 
 @functools.cache

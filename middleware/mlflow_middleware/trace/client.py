@@ -10,7 +10,7 @@ from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace.record import RecordedException, TraceRecord
 
 _MAX_QUERY = 4 * MAX_ATTRIBUTE
-"""Characters of a query string that are looked at; fewer are kept."""
+"""Characters of a path and of a query string that are looked at; fewer are kept."""
 
 _NETWORK = {4: 24, 6: 48}
 """Bits of an IP address that are its network's."""
@@ -34,7 +34,7 @@ def _path(record: TraceRecord) -> str | None:
     """The path, or its route where the path may say who asked; nothing until that is known."""
     exchange = record.exchange
     if not record.settings.is_metadata_only(exchange.path):
-        return exchange.path
+        return record.settings.redactor.string(exchange.path[:_MAX_QUERY])
     return exchange.route if record.is_complete else None
 
 
