@@ -1,6 +1,8 @@
 """An app that seeds ``random`` before each request, as ML libraries do; then it forks, by Python and in C.
 
 Prints one id a line, of each trace and each span; those of the processes are told apart by their lines' beginning.
+
+With ``own-provider``, the app has made OpenTelemetry's tracer provider itself, and MLflow is told to take that.
 """
 
 from __future__ import annotations
@@ -8,9 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import sys
 from typing import Any
 
 import mlflow
+from opentelemetry import trace as opentelemetry
+from opentelemetry.sdk.trace import TracerProvider
 
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.testing import captured_traces
@@ -42,6 +47,9 @@ def show(who: str) -> None:
             print(who, name, flush=True)
 
 
+if "own-provider" in sys.argv:
+    opentelemetry.set_tracer_provider(TracerProvider())
+    opentelemetry.get_tracer("mlflow_middleware")
 traced = TraceMiddleware(app)
 show("parent")
 if (pid := os.fork()) == 0:

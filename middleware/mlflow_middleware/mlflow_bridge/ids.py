@@ -6,8 +6,9 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from opentelemetry.sdk.trace import id_generator
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 if TYPE_CHECKING:
@@ -82,6 +83,16 @@ class SystemIds(IdGenerator):
     def is_trace_id_random(self) -> bool:
         """See ``IdGenerator``."""
         return True
+
+
+def take_ids_of_the_system() -> None:
+    """Let OpenTelemetry's own generator take its ids from the operating system, too: where the app has made the tracer
+    provider, its tracers have that already.
+    """
+    theirs: Any = getattr(id_generator, "RandomIdGenerator", None)
+    if theirs is not None:
+        theirs.generate_trace_id = SystemIds.generate_trace_id
+        theirs.generate_span_id = SystemIds.generate_span_id
 
 
 class CountingIds(IdGenerator):

@@ -27,7 +27,7 @@ from opentelemetry.trace import SpanContext
 
 from mlflow_middleware.mlflow_bridge import context, registry, span_attributes, tracking_client
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
-from mlflow_middleware.mlflow_bridge.ids import being_materialized
+from mlflow_middleware.mlflow_bridge.ids import being_materialized, take_ids_of_the_system
 from mlflow_middleware.mlflow_bridge.inside import inside
 from mlflow_middleware.mlflow_bridge.materialize import root_of
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace, is_local_root
@@ -68,6 +68,8 @@ class Processor(BaseMlflowSpanProcessor):
         self._exports_metrics = provider.should_export_otlp_metrics() if exports_metrics is None else exports_metrics
         super().__init__(exporter, export_metrics=self._exports_metrics)
         context.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
+        if not context.is_isolated():  # the tracer provider may be one that the app has made
+            take_ids_of_the_system()
         self._is_slim = is_slim()
         self.metadata: dict[str, str] = {**resolve_env_metadata(), keys.SCHEMA_VERSION: keys.SCHEMA}
         self._manager = InMemoryTraceManager.get_instance()

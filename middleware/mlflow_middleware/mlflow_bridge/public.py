@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import mlflow
 from mlflow.entities import SpanEvent
 
+from mlflow_middleware.capture import Redactor
+from mlflow_middleware.identity import clean_text
 from mlflow_middleware.mlflow_bridge import nothing
 from mlflow_middleware.mlflow_bridge.interface import Entered, Left, RootSpan
 from mlflow_middleware.trace import keys
@@ -40,6 +42,9 @@ NEEDED = (
 START_UP = 2.0
 """Seconds that the start of an app waits at most until the server has resolved the experiment; requests never wait."""
 
+MAX_LINE = 500
+"""Characters of what MLflow says, in a log line."""
+
 RETRY = 30.0
 """Seconds between two attempts to find the experiment."""
 
@@ -59,6 +64,10 @@ _open: set[PublicRoot] = set()
 
 def start(accepts: Callable[[str], bool], put: Callable[[Any], None], queue: object) -> None:
     """See `Tracing`. MLflow's exporter stays in place."""
+    with contextlib.suppress(Exception):  # whatever this OpenTelemetry is
+        from mlflow_middleware.mlflow_bridge.ids import take_ids_of_the_system
+
+        take_ids_of_the_system()
     if _known is None and any(map(os.environ.get, _NAMED_BY)):
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_look_for_experiment)
@@ -86,7 +95,8 @@ def _set_experiment(known: threading.Event) -> None:
             mlflow.set_experiment(**{argument: value})
         except Exception as error:
             if not is_logged:
-                logger.warning("no request is traced until the experiment %r is found: %s", value, error)
+                why = clean_text(Redactor(("default",)).text(str(error)), MAX_LINE)  # it may quote the tracking URI
+                logger.warning("no request is traced until the experiment %r is found: %s", value, why)
             is_logged = True
             known.wait(RETRY)
         else:
