@@ -26,8 +26,8 @@ from mlflow_middleware.delivery.spool_files import (
     HAS_LOCKS,
     NotOurs,
     is_alive,
-    is_file,
     is_locked,
+    is_ours,
     opened,
     user,
     write_whole,
@@ -234,10 +234,11 @@ class Spool:
 
     def tidy(self) -> None:
         """Set aside what a dead process left half-written."""
+        owners = self._owners()
         with contextlib.suppress(OSError):
             for path in sorted(self.directory.iterdir()):
                 unfinished = _UNFINISHED.fullmatch(path.name)
-                if unfinished and not is_alive(int(unfinished["pid"])) and is_file(path):
+                if unfinished and not is_alive(int(unfinished["pid"])) and is_ours(path, owners):
                     self._set_aside(path, "is half-written")
 
     def files(self) -> Iterator[Path]:

@@ -71,10 +71,13 @@ def user() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
-def is_file(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    return False
+def is_ours(path: Path, owners: Collection[int]) -> bool:
+    """Whether it is a regular file that one of these has written."""
+    try:
+        _check(os.lstat(path), owners)
+    except (OSError, NotOurs):
+        return False
+    return True
 
 
 def is_locked(path: Path, descriptor: int) -> bool:

@@ -74,7 +74,7 @@ def test_what_only_bears_the_name_of_our_file_is_left_alone(
     assert caplog.text.count(NAME) == 1
 
 
-@pytest.mark.parametrize("kind", ["a-pipe", "a-link", "a-dangling-link", "a-directory"])
+@pytest.mark.parametrize("kind", PLACED)
 def test_what_only_bears_the_name_of_an_unfinished_file_is_left_alone(spool: Spool, kind: str) -> None:
     """Only regular files are set aside."""
     put(spool, kind, UNFINISHED)
