@@ -113,7 +113,10 @@ class Batch:
                 self._ledger.delivered(trace)
 
     def _info_refused(self, trace: EncodedTrace, error: PermanentError) -> None:
-        if trace.has_spans:
+        if isinstance(error, TooLarge) and trace.cut_info():
+            self._ledger.resize(trace)
+            self._tell_cut(trace, error)
+        elif trace.has_spans:
             logger.warning("trace %s is stored, but not all of its info: %s", trace.trace_id, error)
             self._ledger.delivered(trace)
         else:
@@ -160,7 +163,7 @@ class Batch:
             self._passed.is_cut_told = True
             logger.warning(
                 "trace %s is too large for the server, or a proxy before it: it is sent without its largest inputs and "
-                "outputs, and so are others: %s",
+                "outputs, or tags, and so are others: %s",
                 trace.trace_id,
                 error,
             )

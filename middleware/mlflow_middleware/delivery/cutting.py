@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ CUT = "mlflow_middleware.cut"
 
 SMALL = 1000
 """Bytes of an attribute that is not worth cutting."""
+
+SMALL_TEXT = 250
+"""Characters of a tag that is not worth cutting."""
 
 _FIRST = ("mlflow.spanInputs", "mlflow.spanOutputs")
 
@@ -42,6 +46,33 @@ def cut(otlp: bytes) -> bytes | None:
         _mark(span, attribute.key)
         left -= before - attribute.ByteSize()
     return bytes(request.SerializeToString())
+
+
+def cut_info(info: bytes) -> bytes | None:
+    """Cut the largest tags, metadata and previews of a trace's info until half of its size is left, or as far as it
+    goes.
+
+    Args:
+        info: The body of ``POST /api/3.0/mlflow/traces``.
+
+    Returns:
+        The smaller one; None if there is nothing left to cut.
+    """
+    body = json.loads(info)
+    ours = body.get("trace", {}).get("trace_info", {})
+    places = [ours, ours.get("tags") or {}, ours.get("trace_metadata") or {}]
+    found = [(len(value), place, key) for place in places for key, value in place.items() if _is_long(value)]
+    left = len(info)
+    for size, place, key in sorted(found, key=lambda each: -each[0]):
+        if left <= len(info) // 2:
+            break
+        place[key] = f"… [cut: {size} characters]"
+        left -= size
+    return json.dumps(body).encode() if found else None
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, str) and len(value) > SMALL_TEXT
 
 
 def _attributes(span: Any) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlflow_middleware.delivery.cutting import cut
+from mlflow_middleware.delivery.cutting import cut, cut_info
 
 if TYPE_CHECKING:
     from mlflow_middleware.delivery.spool import SpoolFile
@@ -103,6 +103,14 @@ class EncodedTrace:
         smaller = cut(self.otlp)
         if smaller is not None:
             self.otlp = smaller
+            self.raw = len(self.otlp) + len(self.info)
+        return smaller is not None
+
+    def cut_info(self) -> bool:
+        """Do without the largest texts of its info; False if there are none."""
+        smaller = cut_info(self.info)
+        if smaller is not None:
+            self.info = smaller
             self.raw = len(self.otlp) + len(self.info)
         return smaller is not None
 

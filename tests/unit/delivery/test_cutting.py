@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from mlflow_middleware.delivery.cutting import CUT, SMALL, cut
+from mlflow_middleware.delivery.cutting import CUT, SMALL, cut, cut_info
 
 
 def request(**attributes: int) -> bytes:
@@ -48,3 +50,18 @@ def test_it_ends_when_nothing_is_left_to_cut() -> None:
 
     assert rounds == 1
     assert attributes_of(otlp)["my.attribute"] == "xxxxxx"
+
+
+def test_the_largest_texts_of_an_info_are_cut() -> None:
+    """As few as will do; what is small stays, and is all that is left in the end."""
+    ours = {"trace_id": "tr-1", "request_preview": "p" * 900, "tags": {"a": "t" * 4000, "b": "t" * 100}}
+    info = json.dumps({"trace": {"trace_info": ours}}).encode()
+    smaller = cut_info(info)
+
+    assert smaller
+    found = json.loads(smaller)["trace"]["trace_info"]
+    assert found == {**ours, "tags": {"a": "… [cut: 4000 characters]", "b": "t" * 100}}
+    smallest = cut_info(smaller)
+    assert smallest
+    assert json.loads(smallest)["trace"]["trace_info"]["request_preview"] == "… [cut: 900 characters]"
+    assert cut_info(smallest) is None

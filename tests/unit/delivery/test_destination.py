@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -15,7 +16,7 @@ from mlflow_middleware.delivery.destination import MAX_BATCH_BYTES, MAX_SENT, MA
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.health import STUCK
 from mlflow_middleware.delivery.queue import TraceQueue
-from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError
+from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError, TooLarge
 from mlflow_middleware.delivery.sender import Sender
 from mlflow_middleware.delivery.stats import Stats
 from tests.unit.delivery.fakes import SIZE, Driven, away, finished, spool_in
@@ -45,6 +46,28 @@ def spooling(tmp_path: Path) -> Driven:
     found = Driven(spool_in(tmp_path / "spool"))
     found.destination.experiment_id = "7"
     return found
+
+
+# --- infos that are too large ---
+
+
+def test_an_info_that_is_too_large_is_cut_and_sent_again(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """A proxy may allow less than many tags take; one of which nothing can be cut is refused."""
+    large = json.dumps({"trace": {"trace_info": {"tags": {"a": "t" * 4000}}}}).encode()
+    driven.add("tr-0", info=large)
+    driven.add("tr-1")
+    whole = {"tr-0"}
+
+    def answer(trace_id: str) -> Outcome:
+        if trace_id == "tr-1":
+            return TooLarge("413")
+        return TooLarge("413") if whole and whole.pop() else None
+
+    driven.server.infos = answer
+    driven.work()
+
+    assert (driven.stats.delivered, sum(driven.stats.dropped.values())) == (1, 1)
+    assert "without its largest" in caplog.text
 
 
 # --- batches ---
