@@ -323,6 +323,36 @@ def test_a_trace_stays_in_the_experiment_that_was_in_force_when_it_began(
         assert len(Traces(server.uri, "Default").search("tags.`mlflow.traceName` = 'earlier'")) == before + 1
 
 
+LATE = """
+import os, sys
+import mlflow
+from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
+os.environ["MLFLOW_EXPERIMENT_ID"] = sys.argv[1]
+uri = mlflow.get_tracking_uri()
+print(resolve_experiment(uri), resolve_first_experiment(uri))
+mlflow.set_experiment(experiment_id="0")
+print(resolve_first_experiment(uri))
+"""
+
+
+@pytest.mark.once
+def test_an_experiment_may_be_named_after_the_import(server: MLflowServer, experiment: str) -> None:
+    """As by ``load_dotenv()``: traces that began before it was found go there, whatever the app chooses then."""
+    first = create_experiment(server, experiment)
+
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, first],
+        env=clean_environment(MLFLOW_TRACKING_URI=server.uri),
+        cwd=ROOT,
+        timeout=120,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout.split() == [first] * 3
+
+
 # --- credentials ---
 
 

@@ -48,6 +48,7 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True, timeout: float
         return active
     found = _of_environment(tracking_uri, create, timeout)
     mlflow_bridge.client.set_active_experiment(found)
+    _found_by_environment[_environment(tracking_uri)] = found
     return found
 
 
@@ -62,6 +63,8 @@ def resolve_first_experiment(tracking_uri: str) -> str:
     active = mlflow_bridge.client.active_experiment_id()
     if active is None:
         return resolve_experiment(tracking_uri)
+    if known := _found_by_environment.get(_environment(tracking_uri)):
+        return known
     try:
         return _of_environment(tracking_uri, create=True)
     except NoAccess:
@@ -76,6 +79,15 @@ def _experiment_id() -> str | None:
     """The id that the environment names; ``mlflow.set_experiment()`` writes there, too, what it has chosen."""
     named = os.environ.get("MLFLOW_EXPERIMENT_ID")
     return _ID_AT_START if named == mlflow_bridge.client.active_experiment_id() else named
+
+
+_found_by_environment: dict[tuple[str, str | None], str] = {}
+"""What was found before the app chose another one: ``MLFLOW_EXPERIMENT_ID`` may have been set after the start, and does
+not tell any more who has."""
+
+
+def _environment(tracking_uri: str) -> tuple[str, str | None]:
+    return tracking_uri, os.environ.get("MLFLOW_EXPERIMENT_NAME")
 
 
 _ID_AT_START = os.environ.get("MLFLOW_EXPERIMENT_ID")
