@@ -28,6 +28,7 @@ _TWO_WORDS = re.compile(r"([A-Za-z]{2,20}[ \t](?i:key|code|string|card|number|ur
 _LINE_START = re.compile(r"[\s>*+#/|-]*\Z")
 _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _QUOTE = re.compile(r"\\*[\"']")
+_AFTER_TEXT = re.compile(r"[\s),;\]}+.]|\Z")
 _TRIPLE = re.compile(r"\"\"\"|'''")
 _PREFIX = re.compile(r"[rbfuRBFU]{1,2}(?=[\"'])")
 _QUOTE_BEFORE = re.compile(r"(\\*)([\"'`])\Z")
@@ -42,13 +43,15 @@ _BLOCK = re.compile(r"[|>][0-9+-]{0,3}[ \t]*(?:#.*)?|(?:&\S+|!\S+|#.*)?")
 """What stands after a YAML key whose value is in the lines below."""
 
 _TYPE = re.compile(
-    r"(?:typing\.)?(?:Optional|Annotated|Union|List|list|Sequence)\[[^\"'0-9\n]{0,200}"
+    r"[A-Z]\w{1,60} \| None(?: = None)?[,)]?|"
+    r"(?:typing\.)?(?:Optional|Annotated|Union|List|list|Sequence|Dict|dict|Mapping|set|tuple)\[[^\"'0-9\n]{0,200}"
     r"|(?:str|bytes|int|SecretStr|string|String|text|boolean|bool|null|None|any|Any|varchar|TEXT)"
     r"(?: ?\| ?(?:null|None|undefined))?(?: ?= ?(?:None|null|\.\.\.|Field\(.{0,200}|\"\"|''))?[,;)]*",
 )
 _EXPRESSION = re.compile(
     r"(?:await |new )?(?:[A-Za-z_]\w{0,60}\.){0,6}[A-Za-z_]{3,60}\("
     r"|(?:self|cls|os|process|settings|config|args|request|req|env)\.[A-Za-z_]|(?:os\.)?environ\["
+    r"|[a-z_][A-Za-z_]{0,60}\[[\w:.\"'-]{1,60}\]"
     r"|\$\{[A-Z_]|\$[A-Z_]{3,}(?![A-Za-z0-9])|\$\(|\{\{|<[A-Za-z _-]{1,40}>|%(?:s|r|d|\([a-z_]+\)s)"
     r"|(?:None|null|true|false|True|False)\b"
 )
@@ -115,8 +118,8 @@ def _after_quoted_key(text: str, separator: int, kind: Kind) -> tuple[int, int] 
 
 def _after_equals(text: str, separator: int, before: str, kind: Kind) -> tuple[int, int] | None:
     following = text[separator + 1 : separator + 2]
-    if following == "=" and text[separator - 1 : separator] == " ":
-        return None  # a comparison
+    if following == "=" or before[-1:] in ("~", "!"):
+        return None  # a comparison, or the version of a package
     if following == ">":
         separator += 1
     value = _value(text, separator + 1)
@@ -125,7 +128,7 @@ def _after_equals(text: str, separator: int, before: str, kind: Kind) -> tuple[i
     if prefix := _PREFIX.match(text, value):
         value = prefix.end()
     if _opens(text, value):
-        return _value_span(text, value, _AFTER_EQUALS)
+        return None if _closes(text, separator, value) else _value_span(text, value, _AFTER_EQUALS)
     value = _same_line(text, separator + 1)
     is_spaced = text[separator - 1 : separator] == " "  # as in code, and seldom in a connection string
     if _EXPRESSION.match(text, value) or ("(" in before and (_STATEMENT if is_spaced else _NAME).match(text, value)):
@@ -142,7 +145,7 @@ def _after_colon(text: str, separator: int, key: str, before: str, kind: Kind) -
         value = min(_same_line(text, separator + 1), end)
         return None if _is_said(text, value, end, key) else (value, end)
     if _opens(text, value):
-        return _value_span(text, value, _AFTER_COLON)
+        return None if _closes(text, separator, value) else _value_span(text, value, _AFTER_COLON)
     line = before[max(before.rfind("\n"), before.rfind("\r")) + 1 :]
     if _LINE_START.match(line):
         return _header_span(text, separator + 1, line, key)
@@ -163,7 +166,9 @@ def _encoded_span(text: str, position: int, kind: Kind) -> tuple[int, int] | Non
 def _short_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
     """The value at a position, if it looks like a secret."""
     found = _SHORT.match(text, position)
-    return found.span(1) if found and is_secret(kind, found[1]) else None
+    if not (found and is_secret(kind, found[1])) or _EXPRESSION.match(text, position):
+        return None
+    return found.span(1)
 
 
 def _is_said(text: str, start: int, stop: int, key: str) -> bool:
@@ -198,6 +203,15 @@ def _value(text: str, position: int) -> int:
 
 def _opens(text: str, position: int) -> bool:
     return text[position : position + 1] in ("{", "[") or _QUOTE.match(text, position) is not None
+
+
+def _closes(text: str, separator: int, position: int) -> bool:
+    """Whether a quote ends the text in which its key stands: ``input("Password: ")``."""
+    quote = _QUOTE.match(text, position)
+    if quote is None or not _AFTER_TEXT.match(text, quote.end()):
+        return False
+    line = text[max(text.rfind("\n", 0, separator) + 1, separator - _MAX_KEY) : separator]
+    return line.count(quote[0][-1]) % 2 == 1
 
 
 def _same_line(text: str, position: int) -> int:
