@@ -95,8 +95,16 @@ def _end_of_element(text: str, tag: re.Match[str], name: str) -> int:
     found = text.find(f"</{name}", tag.end(), tag.end() + 65536)
     if found >= 0 or text[tag.start() - 1 : tag.start()].isalnum():
         return found
+    before = text[max(0, tag.start() - _MAX_INDENT) : tag.start()]
+    is_element = before.endswith(">") or before.rstrip(" \t")[-1:] in ("", "\n")
+    if not is_element:  # ``export TOKEN=<token> and go on``: what stands there has to be filled in
+        return -1
     following = text.find("<", tag.end())
     return len(text) if following < 0 else following
+
+
+_MAX_INDENT = 100
+"""Blanks before an element on a line of its own."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
