@@ -90,7 +90,11 @@ class Glance:
         for part in parts:
             known = self._suspicious.get(part)
             patterns.update(dict.fromkeys(self._learn(part) if known is None else known))
-        return any(pattern.search(each) for each in (as_written(text) if patterns else ()) for pattern in patterns)
+        if any(pattern.search(text) for pattern in patterns):
+            return True
+        first = self._values.patterns[:1]  # with which the others are
+        may_be_value = "\\" in text and bool(first) and first[0] in patterns
+        return may_be_value and next(iter(self._values.spans(text)), None) is not None
 
     def _learn(self, part: str) -> list[re.Pattern[str]]:
         """What a text with this part may have in it, if it has a secret."""
