@@ -213,6 +213,12 @@ def test_redaction_of_spans_can_be_switched_off() -> None:
     assert whole.inputs["password"] == "[redacted]"
 
 
+def test_a_key_that_cannot_be_compared_is_told() -> None:
+    """It would protect nothing."""
+    with pytest.raises(SettingsError, match="redact"):
+        Settings.load(redact=["default", "пароль"])
+
+
 @pytest.mark.parametrize("pattern", ["(", "a*"])
 def test_a_pattern_that_cannot_be_used_is_told(pattern: str) -> None:
     """At start-up, with what is wrong."""

@@ -16,6 +16,7 @@ from mlflow_middleware._internal.option_types import (
     Mask,
     Names,
     Patterns,
+    RedactedKeys,
     ResponseHeaders,
     Secrets,
     Statuses,
@@ -88,7 +89,7 @@ class Options(BaseSettings):
     capture_headers: HeaderNames = ()
     """Request headers put on the root span, as `http.request.header.<name>`."""
 
-    redact: Names = ("default",)
+    redact: RedactedKeys = ("default",)
     """Keys whose values are replaced, in bodies at any depth, query strings, captured headers, exceptions and child
     spans; `default` stands for those of `capture.secret_keys`. A key matches by whole words: `api_key` covers
     `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
+from mlflow_middleware.capture.secret_keys import words_of
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 
@@ -102,8 +103,18 @@ def _compile(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
+def _have_words(keys: tuple[str, ...]) -> tuple[str, ...]:
+    for key in keys:
+        if not words_of(key):
+            raise ValueError(
+                f"{key!r} has no ASCII letter or digit, by which keys are compared; use redact_values or mask"
+            )
+    return keys
+
+
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+RedactedKeys = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_have_words)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_compile)]
 HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(_split)]
 TextMapping = Annotated[dict[str, str], BeforeValidator(_split_mapping)]

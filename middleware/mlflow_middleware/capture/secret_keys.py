@@ -16,7 +16,7 @@ KEYS = (
     *("ap_ikey",),  # how ``APIkey`` comes apart
     *("api_key", "private_key", "access_key", "account_key", "subscription_key", "encryption_key", "secret_key"),
     *("signing_key", "shared_key", "master_key", "storage_key", "session_key", "auth_key", "ssh_key", "hmac_key"),
-    *("decryption_key", "license_key", "recovery_key"),
+    *("decryption_key", "license_key", "recovery_key", "client_key"),
     *("connection_string", "dsn", "database_url", "saml_response", "saml_request"),
     *("otp", "totp", "cvv", "cvc", "ssn", "iban", "credit_card", "card_number", "security_code"),
     *("verification_code", "recovery_code", "backup_code", "mfa_code"),
