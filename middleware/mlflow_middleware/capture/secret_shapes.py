@@ -169,6 +169,9 @@ _STATEMENT = re.compile(
     r"(?i:\b(?:password|passwd|passphrase|pwd|identified by|master key)\b)(?: is| to| for \S{1,60} is)?[ \t]*"
     r"([\"'`])([^\"'`\s]{1,300})\1"
 )
+_BASIC = re.compile(
+    r"\b\w{0,20}(?:Basic|Digest)Auth\(\s{0,20}[^,()]{1,200},\s{0,20}(?:\w{1,20}=)?[\"']([^\"'\r\n]{1,300})[\"']"
+)
 _NETRC = re.compile(r"\blogin\s{1,20}\S{1,200}\s{1,20}password\s{1,20}(\S+)")
 _INSTRUCTION = re.compile(r"(?m:^)[ \t]*(?:ENV|ARG|SET|setx|setenv)[ \t]+([A-Za-z]\w{1,60})[ \t]+([^\s=][^\r\n]*)")
 
@@ -186,6 +189,7 @@ def in_options(text: str, keys: Keys) -> Spans:
             yield from (match.span(1) for match in _USER.finditer(text))
         yield from (match.span(2) for match in _STATEMENT.finditer(text))
         yield from (match.span(1) for match in _NETRC.finditer(text))
+        yield from (match.span(1) for match in _BASIC.finditer(text))
 
 
 # --- sections and parts ----------------------------------------------------------------------------------------

@@ -57,6 +57,9 @@ _EXPRESSION = re.compile(
 )
 """Code that has no secret in it, but says where one comes from."""
 
+_TUPLE = re.compile(r"\(\s{0,20}[rbfu]?[\"'][^()]{0,1000}\)?")
+"""A user and a password: ``auth=('bob', '…')``."""
+
 _SHORT = re.compile(r"\\*[\"']?((?:[0-9][ -]?){12,19}|[^\s\"'\\,;&<>{}\[\]()]{1,400})")
 """A value that has to look like a secret to be one."""
 
@@ -130,6 +133,8 @@ def _after_equals(text: str, separator: int, before: str, kind: Kind) -> tuple[i
     if _opens(text, value):
         return None if _closes(text, separator, value) else _value_span(text, value, _AFTER_EQUALS)
     value = _same_line(text, separator + 1)
+    if pair := _TUPLE.match(text, value):
+        return pair.span()
     is_spaced = text[separator - 1 : separator] == " "  # as in code, and seldom in a connection string
     if _EXPRESSION.match(text, value) or ("(" in before and (_STATEMENT if is_spaced else _NAME).match(text, value)):
         return None
