@@ -52,6 +52,8 @@ _EXPRESSION = re.compile(
     r"(?:await |new )?(?:[A-Za-z_]\w{0,60}\.){0,6}[A-Za-z_]{3,60}\("
     r"|(?:self|cls|os|process|settings|config|args|request|req|env)\.[A-Za-z_]|(?:os\.)?environ\["
     r"|[a-z_][A-Za-z_]{0,60}\[[\w:.\"'-]{1,60}\]"
+    r"|(?:Bearer|Basic|Token) (?:<[A-Za-z _-]{1,40}>|\$\{?[A-Z_]{3,}(?![A-Za-z0-9]))"
+    r"|YOUR_[A-Z_]{1,40}(?![A-Za-z0-9])|\$[0-9]\b"
     r"|\$\{[A-Z_]|\$[A-Z_]{3,}(?![A-Za-z0-9])|\$\(|\{\{|<[A-Za-z _-]{1,40}>|%(?:s|r|d|\([a-z_]+\)s)"
     r"|(?:None|null|true|false|True|False)\b"
 )
@@ -64,6 +66,7 @@ _SHORT = re.compile(r"\\*[\"']?((?:[0-9][ -]?){12,19}|[^\s\"'\\,;&<>{}\[\]()]{1,
 """A value that has to look like a secret to be one."""
 
 _NAME = re.compile(r"[A-Za-z_]+[ \t]*(?=[,}\])\r\n]|\Z)")
+_IDENTIFIER = re.compile(r"[A-Za-z_]{4,60}(?=[\s,;)}]|\Z)")
 _STATEMENT = re.compile(r"[A-Za-z_]+[ \t]*(?=[,;}\])\r\n]|\Z)")
 _NO_WORD = re.compile(r"[a-z]+|[A-Za-z_.\[\]|<>(,)]+")
 _PROSE = re.compile(r"(?:[A-Za-z][a-z'\u2019-]*[,.;:!?)]*[ \t]+){2}[A-Za-z(]")
@@ -136,6 +139,9 @@ def _after_equals(text: str, separator: int, before: str, kind: Kind) -> tuple[i
     if pair := _TUPLE.match(text, value):
         return pair.span()
     is_spaced = text[separator - 1 : separator] == " "  # as in code, and seldom in a connection string
+    word = _IDENTIFIER.match(text, value)
+    if word and before.endswith(word[0]):  # ``self.token = token``
+        return None
     if _EXPRESSION.match(text, value) or ("(" in before and (_STATEMENT if is_spaced else _NAME).match(text, value)):
         return None
     return _value_span(text, value, _AFTER_EQUALS)
