@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import mlflow
-import uwsgi  # type: ignore[import-not-found] # uWSGI's own, inside
+import uwsgi  # type: ignore[import-untyped] # uWSGI's own, inside
 
 from mlflow_middleware import delivery
 from mlflow_middleware.settings import Settings

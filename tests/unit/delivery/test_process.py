@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,7 @@ def test_a_process_in_which_no_thread_can_begin_says_so(
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(process._thread, "start_new_thread", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     monkeypatch.setattr(process, "STUCK", -1.0)  # a trace that has just come has waited long enough
     Delivery(10 * SIZE, 0.0).put(finished())
 
