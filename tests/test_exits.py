@@ -14,7 +14,7 @@ import requests
 
 from tests.conftest import AppRunner, Traces
 from tests.faults import FaultyServer, faulty
-from tests.servers import ROOT, MLflowServer, clean_environment, free_port
+from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, free_port
 
 LIFESPANS = 5
 """How often the app of `tests.apps.lifespans` is started and shut down."""
@@ -114,3 +114,57 @@ def test_a_shutdown_waits_for_a_server_that_is_busy(slow: FaultyServer, server: 
 
     assert slow.failed == 3
     assert len(Traces(server.uri, name).search()) == LIFESPANS
+
+
+@pytest.mark.parametrize("when", ["threads", "atexit"])
+def test_a_signal_when_the_main_thread_is_over(server: MLflowServer, when: str) -> None:
+    """From Python 3.12 on, no thread begins then: while others of the app go on, and while others' exits run."""
+    name = uuid.uuid4().hex
+    script = """
+import atexit, os, signal, sys, threading, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+def end():
+    if threading.current_thread() is not threading.main_thread():
+        threading.main_thread().join()
+    with mlflow.start_span("the last request"):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(60)
+if sys.argv[1] == "threads":
+    threading.Thread(target=end).start()
+else:
+    atexit.register(end)
+"""
+    environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=name, **PATIENT)
+    ended = subprocess.run([sys.executable, "-c", script, when], env=environment, cwd=ROOT, timeout=120, check=False)
+
+    assert ended.returncode == -signal.SIGTERM
+    assert len(Traces(server.uri, name).search()) == 1
+
+
+def test_a_mask_that_never_returns_holds_up_no_exit(server: MLflowServer) -> None:
+    """Beyond ``shutdown_timeout``: it is the app's, and runs where traces are delivered."""
+    script = """
+import logging, threading
+from wsgiref.util import setup_testing_defaults
+from mlflow_middleware.wsgi import TraceMiddleware
+logging.basicConfig()
+masked = threading.Event()
+def mask(exchange):
+    masked.set()
+    threading.Event().wait()
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+environ = {}
+setup_testing_defaults(environ)
+TraceMiddleware(app, mask=mask, shutdown_timeout=1)(environ, lambda *_: print)
+masked.wait()
+"""
+    environment = clean_environment(MLFLOW_TRACKING_URI=server.uri)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
+
+    assert "at exit: 0 delivered, 0 spooled, 1 waiting, 0 dropped" in done.stderr

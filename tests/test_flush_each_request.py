@@ -6,13 +6,16 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
+import requests
 
 from tests.conftest import APPS, AppRunner, RunningApp, Traces
 from tests.faults import faulty
 from tests.servers import MLflowServer
+
+DJANGO = ("django-wsgi", "django-asgi")
 
 FLUSHING = {"MLFLOW_MIDDLEWARE_FLUSH_EACH_REQUEST": "true", "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60"}
 
@@ -38,6 +41,19 @@ def test_the_trace_is_stored_when_the_answer_ends(run_app: AppRunner, name: str,
         (trace,) = app.traces.search(f"attributes.client_request_id = '{request_id}'")
     assert trace.data.spans
     assert trace.info.tags["http.status_code"] == ("500" if path == "/fail" else "200")
+
+
+@pytest.mark.parametrize("path", ["/file", "/announced-stream", "/broken-stream"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in DJANGO])
+def test_files_and_odd_streams_of_django(run_app: AppRunner, name: str, path: str, request_id: str) -> None:
+    """They end as other answers do."""
+    app = run_app(name, None, **FLUSHING)
+    with suppress(requests.RequestException):
+        app.get(path, x_request_id=request_id)
+
+    with frozen(app):
+        (trace,) = app.traces.search(f"attributes.client_request_id = '{request_id}'")
+    assert trace.info.tags["http.status_code"] == "200"
 
 
 @pytest.mark.parametrize("mode", ["hang", "500", "reset"])

@@ -88,6 +88,24 @@ def test_a_database_that_cannot_be_made_stops_no_app(tmp_path: Path) -> None:
     assert "MLFLOW_TRACKING_URI=sqlite:////dev/null/x.db cannot be used" in process.output()
 
 
+def test_a_database_is_written_where_no_file_can_be_made_beside_it(tmp_path: Path) -> None:
+    """As in a container whose own file system is read-only: it has no place for the lock of a new database."""
+    script = """
+import tempfile, mlflow
+tempfile.tempdir = "/dev/null"
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+with mlflow.start_span("work"):
+    mlflow.update_current_trace(tags={"plan": "pro"})
+assert delivery.flush(120)
+"""
+    environment = clean_environment(MLFLOW_TRACKING_URI="sqlite:///x.db")
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, timeout=150, check=True)
+
+    assert len(stored(tmp_path, "Default", "tags.plan = 'pro'", MLFLOW_TRACKING_URI="sqlite:///x.db")) == 1
+
+
 def test_check_reports_that_there_is_no_server(tmp_path: Path) -> None:
     """Also where nothing is configured; and leaves no database behind."""
     command = [sys.executable, "-m", "mlflow_middleware.cli", "check"]

@@ -155,6 +155,16 @@ def test_uwsgi_with_greenlets(host: Host, way: str) -> None:
         host.stored(20)
 
 
+@needs_uwsgi
+def test_a_spooler_of_uwsgi(host: Host) -> None:
+    """It is no worker, and forks none: its tasks' traces are stored while it runs."""
+    folder = host.folder / "spool"
+    folder.mkdir()
+    with host.serving([*UWSGI, "-p", "1", "--spooler", str(folder), "-w", "tests.apps.spooler_app"]):
+        host.ask(3)
+        host.stored(3)
+
+
 # --- children that leave by os._exit ---
 
 
@@ -263,5 +273,45 @@ assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 if os.fork() == 0:
     os._exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
 assert os.wait()[1] == 0
+"""
+    host.run(sys.executable, "-c", script)
+
+
+def test_a_handler_that_passes_a_signal_on(host: Host) -> None:
+    """One of the app's own, set after ours, which calls what was there before: it stays, and ends the process."""
+    script = """
+import os, signal, sys, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+before, told = signal.getsignal(signal.SIGTERM), []
+def stop(number, frame):
+    before(number, frame)
+    told.append(number)
+signal.signal(signal.SIGTERM, stop)
+for _ in range(2):
+    os.kill(os.getpid(), signal.SIGTERM)
+assert signal.getsignal(signal.SIGTERM) is stop and len(told) == 2
+with mlflow.start_span("the last request"):
+    mlflow.update_current_trace(client_request_id=sys.argv[1], tags={"client_request_id": sys.argv[1]})
+"""
+    host.run(sys.executable, "-c", script, f"{host.name}-0")
+    host.stored(1)
+
+
+def test_a_child_that_is_forked_while_its_parent_dies(host: Host) -> None:
+    """The parent's signal is not the child's."""
+    script = """
+import os, threading
+from mlflow_middleware import delivery
+from mlflow_middleware.delivery import exits
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+exits._on_signal(threading.Event().wait, 15, None)
+if os.fork() == 0:
+    exits.finish(bool)
+    os._exit(0)
+status = os.wait()[1]
+os._exit(status)
 """
     host.run(sys.executable, "-c", script)

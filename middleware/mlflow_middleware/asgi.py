@@ -106,6 +106,8 @@ class TraceMiddleware:
             await self.app(scope, receive, _accepting(send, trace))
         finally:
             trace.deactivate()
+            if trace.settings.flush_each_request:
+                await in_thread(deliver)
 
     async def _traced(
         self, trace: RequestTrace, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -161,6 +163,8 @@ def _accepting(send: ASGISendCallable, trace: RequestTrace) -> ASGISendCallable:
     async def accepting(message: ASGISendEvent) -> None:
         if message["type"] == "websocket.accept":
             trace.identify()
+        elif message["type"] == "websocket.close" and trace.settings.flush_each_request:
+            await in_thread(deliver)  # what was traced inside; the process may be frozen after this
         await send(message)
 
     return accepting

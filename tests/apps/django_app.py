@@ -1,15 +1,16 @@
 """The test app on Django: a project in one file, for WSGI and ASGI."""
 
 import asyncio
+import io
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import django
 import mlflow
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import include, path
 
@@ -67,6 +68,23 @@ async def stream_async(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(chunks(), content_type="text/plain")
 
 
+def file(request: HttpRequest) -> HttpResponseBase:
+    return FileResponse(io.BytesIO(b"abc"), content_type="text/plain")
+
+
+def announced_stream(request: HttpRequest) -> HttpResponseBase:
+    """One whose client has all of it before its content has ended."""
+    return StreamingHttpResponse(iter([b"abc", b"def"]), content_type="text/plain", headers={"Content-Length": "6"})
+
+
+def broken_stream(request: HttpRequest) -> HttpResponseBase:
+    def chunks() -> Iterator[bytes]:
+        yield b"abc"
+        raise ValueError("in the middle")
+
+    return StreamingHttpResponse(chunks(), content_type="text/plain")
+
+
 def echo(request: HttpRequest) -> HttpResponseBase:
     return HttpResponse(request.body, content_type=request.headers.get("Content-Type"))
 
@@ -110,6 +128,9 @@ urlpatterns = [
     path("log", log),
     path("stream", stream),
     path("async/stream", stream_async),
+    path("file", file),
+    path("announced-stream", announced_stream),
+    path("broken-stream", broken_stream),
     path("echo", echo),
     path("unread", unread),
     path("events", events),

@@ -15,7 +15,7 @@ from django.http.response import HttpResponseBase
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.django import configuration
-from mlflow_middleware.django.responses import observe_response
+from mlflow_middleware.django.responses import is_answered, observe_response
 from mlflow_middleware.django.streaming import record_error, silence_stream
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
 from mlflow_middleware.request.asgi_response import deliver
@@ -79,7 +79,7 @@ class TraceMiddleware:
             response = cast(HttpResponseBase, self.get_response(request))
             _set_route(request, trace)
             observe_response(response, trace)
-            if not response.streaming:
+            if is_answered(response):
                 deliver_before_the_end(trace)
             return response
         except BaseException as error:
@@ -110,7 +110,7 @@ class TraceMiddleware:
                 await sync_to_async(observe_response)(response, trace)
             else:
                 observe_response(response, trace)
-            if trace.settings.flush_each_request and not response.streaming:
+            if trace.settings.flush_each_request and is_answered(response):
                 await in_thread(deliver)
             return response
         except BaseException as error:

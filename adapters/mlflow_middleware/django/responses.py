@@ -22,16 +22,19 @@ def observe_response(response: HttpResponseBase, trace: RequestTrace) -> HttpRes
     _started(response, trace)
     _add_headers(response, trace)
     _stay_until_closed(response, trace)
-    if not isinstance(response, StreamingHttpResponse):
-        _sent(response, trace)
-        trace.last_byte()
-        trace.answered()
-    elif getattr(response, "file_to_stream", None):  # the server may have a faster way to send a file
+    if is_answered(response):
+        if not isinstance(response, StreamingHttpResponse):
+            _sent(response, trace)
         trace.last_byte()
         trace.answered()
     else:
-        observe_stream(response, trace)
+        observe_stream(cast(StreamingHttpResponse, response), trace)
     return response
+
+
+def is_answered(response: HttpResponseBase) -> bool:
+    """Whether nothing more is seen of it: it is whole, or a file, which the server may have a faster way to send."""
+    return not isinstance(response, StreamingHttpResponse) or bool(getattr(response, "file_to_stream", None))
 
 
 @guarded

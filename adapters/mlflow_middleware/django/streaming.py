@@ -12,7 +12,6 @@ from django.http.response import HttpResponseBase
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.mlflow_bridge import Undo
 from mlflow_middleware.request.asgi_response import deliver
-from mlflow_middleware.request.chunks import deliver_before_the_end
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import RequestTrace
 
@@ -27,7 +26,8 @@ def silence_stream(response: HttpResponseBase) -> HttpResponseBase:
 def observe_stream(response: StreamingHttpResponse, trace: RequestTrace | None) -> None:
     """Wrap a response's content; without a trace, nothing that makes it is traced."""
     chunks = _AsyncChunks if response.is_async else _Chunks
-    response.streaming_content = chunks(response.streaming_content, trace)
+    length = response.headers.get("Content-Length", "")
+    response.streaming_content = chunks(response.streaming_content, trace, int(length) if length.isdecimal() else None)
 
 
 class _Step:
@@ -60,12 +60,42 @@ class _Step:
             self._trace.answered()
 
 
+class _Held:
+    """Tells when the end of an answer has to wait until its trace is delivered: `flush_each_request`.
+
+    Args:
+        trace: The request's trace; None for an excluded request.
+        length: Bytes that the answer announces; its client waits for no more.
+    """
+
+    def __init__(self, trace: RequestTrace | None, length: int | None) -> None:
+        self._trace = trace
+        self._left = length
+
+    def ends(self) -> bool:
+        """Whether the end of the content is such an end."""
+        return self._trace is not None and self._trace.settings.flush_each_request
+
+    def ends_with(self, chunk: bytes) -> bool:
+        """Whether this chunk is; then the trace ends with it."""
+        if self._trace is None or self._left is None or not self.ends():
+            return False
+        self._left -= len(chunk)
+        if self._left > 0:
+            return False
+        self._left = None
+        self._trace.last_byte()
+        self._trace.answered()
+        return True
+
+
 class _Chunks:
     """Iterate over a streaming response's content; the request is current again while each chunk is made."""
 
-    def __init__(self, content: Any, trace: RequestTrace | None) -> None:
+    def __init__(self, content: Any, trace: RequestTrace | None, length: int | None) -> None:
         self._content = iter(content)
         self._trace = trace
+        self._held = _Held(trace, length)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -76,11 +106,13 @@ class _Chunks:
                 chunk = cast(bytes, next(self._content))
                 if self._trace:
                     self._trace.sent(chunk)
-                return chunk
-        except StopIteration:
-            if self._trace:
-                deliver_before_the_end(self._trace)
+        except Exception:  # the end, or one that cuts the answer off
+            if self._held.ends():
+                deliver()
             raise
+        if self._held.ends_with(chunk):
+            deliver()
+        return chunk
 
     def close(self) -> None:
         """Close the content, if it can be closed."""
@@ -93,9 +125,10 @@ class _Chunks:
 class _AsyncChunks:
     """Iterate like `_Chunks` over content that is made asynchronously."""
 
-    def __init__(self, content: Any, trace: RequestTrace | None) -> None:
+    def __init__(self, content: Any, trace: RequestTrace | None, length: int | None) -> None:
         self._trace = trace
         self._content = aiter(content)
+        self._held = _Held(trace, length)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -106,11 +139,13 @@ class _AsyncChunks:
                 chunk = cast(bytes, await anext(self._content))
                 if self._trace:
                     self._trace.sent(chunk)
-                return chunk
-        except StopAsyncIteration:
-            if self._trace and self._trace.settings.flush_each_request:
+        except Exception:  # the end, or one that cuts the answer off
+            if self._held.ends():
                 await in_thread(deliver)
             raise
+        if self._held.ends_with(chunk):
+            await in_thread(deliver)
+        return chunk
 
     async def aclose(self) -> None:
         """Close the content, if it can be closed."""

@@ -25,6 +25,9 @@ _SIGNALS: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGHUP) if os.nam
 _signalled: int | None = None
 """The signal that ends this process."""
 
+_is_finishing = False
+"""Whether this process ends by itself, and what waits is being delivered."""
+
 
 @guarded
 def expect(shutdown: Callable[[], None], handle_signals: bool) -> None:
@@ -50,8 +53,13 @@ def expect(shutdown: Callable[[], None], handle_signals: bool) -> None:
 
 def finish(shutdown: Callable[[], None]) -> None:
     """The process ends by itself, or since a signal has come."""
-    shutdown()
-    _take_course()
+    global _is_finishing  # noqa: PLW0603 - of the process, too
+    _is_finishing = True
+    try:
+        shutdown()
+    finally:
+        _is_finishing = False
+        _take_course()
 
 
 def _call(shutdown: Callable[[], None], **_: object) -> None:
@@ -78,14 +86,17 @@ def _is_caught(number: int) -> bool:
 def _on_signal(shutdown: Callable[[], None], number: int, _: object) -> None:
     """Deliver in a thread: what was interrupted may hold any lock, and requests in progress may end meanwhile."""
     global _signalled  # noqa: PLW0603 - a process dies once
+    if not _is_ours(number):  # whoever has taken our place since, and calls us, ends the process in its own way
+        return
     _signalled = number
     signal.signal(number, signal.SIG_DFL)  # a second one does not wait
     if _thread.start_new_thread.__module__.startswith("eventlet."):
         _take_course()  # its hub would not look at a new greenlet before the next request comes
     try:
         _thread.start_new_thread(_deliver, (shutdown,))
-    except RuntimeError:  # the interpreter is exiting
-        _take_course()
+    except RuntimeError:  # the interpreter is exiting, or waits for the app's threads before it does
+        if not _is_finishing:  # `finish` goes on, and then the signal takes its course
+            _deliver(shutdown)
 
 
 def _deliver(shutdown: Callable[[], None]) -> None:
@@ -103,7 +114,13 @@ def _take_course() -> None:
 
 
 def forget_signals() -> None:
-    """In a forked child: it may never trace, and then a signal just kills it."""
+    """In a forked child: it may never trace, and then a signal just kills it; the parent's has not come here."""
+    global _signalled  # noqa: PLW0603
+    _signalled = None
     for number in _SIGNALS:
-        if getattr(signal.getsignal(number), "func", None) is _on_signal:
+        if _is_ours(number):
             signal.signal(number, signal.SIG_DFL)
+
+
+def _is_ours(number: int) -> bool:
+    return getattr(signal.getsignal(number), "func", None) is _on_signal

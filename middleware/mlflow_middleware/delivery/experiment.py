@@ -177,10 +177,12 @@ def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
     return str(experiment["experiment_id"])
 
 
-def _ask(tracking_uri: str, method: str, path: str, **kwargs: Any) -> tuple[int, dict[str, Any]]:
-    if is_local(tracking_uri):
+def _ask(
+    tracking_uri: str, method: str, path: str, *, timeout: float = REQUEST_TIMEOUT, **kwargs: Any
+) -> tuple[int, dict[str, Any]]:
+    if is_local(tracking_uri):  # which has no time limit
         return _ask_store(tracking_uri, **kwargs)
-    return ask(tracking_uri, method, _EXPERIMENTS + path, **kwargs)
+    return ask(tracking_uri, method, _EXPERIMENTS + path, timeout=timeout, **kwargs)
 
 
 def _ask_store(

@@ -18,7 +18,9 @@ def will_fork() -> bool:
     A thread that runs meanwhile may hold the interpreter, and then each child waits for it for ever.
     """
     server = uwsgi()
-    return bool(server and server.worker_id() == 0 and server.mule_id() == 0)
+    if server is None or server.worker_id() or server.mule_id():
+        return False
+    return not getattr(server, "i_am_the_spooler", bool)()
 
 
 def join(begin: Callable[[], object], relieve: Callable[[], object]) -> None:

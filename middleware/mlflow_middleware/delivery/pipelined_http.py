@@ -6,6 +6,7 @@ of them share one. Sending one twice does no harm, so whatever was not answered 
 
 from __future__ import annotations
 
+import errno
 import functools
 import http.client
 import json
@@ -186,7 +187,10 @@ class PipelinedConnection:
                 connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
             else:
                 connection = http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._address.tls)
-            connection.connect()
+            try:
+                connection.connect()
+            except TimeoutError as error:
+                raise OSError(errno.ETIMEDOUT, str(error)) from error  # tells that nothing answers there
             self._socket = connection.sock
             self._answers = _Answers(connection.sock, self._timeout)
         return self._socket, self._answers

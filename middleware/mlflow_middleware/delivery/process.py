@@ -83,6 +83,7 @@ class Delivery:
         self._successors: dict[int, Delivery] = {}
         self._exit_by: float | None = None
         self._told = Stats()
+        self._turned_away = 0
         self._full_logged_at = float("-inf")
         self._is_stuck = False
         self._relieved_at = 0.0
@@ -104,7 +105,7 @@ class Delivery:
                 self._full()
         if self._may_start:
             self.start_thread()
-        elif self._queue.left_alone > STUCK:
+        if self._queue.left_alone > STUCK:
             self._stuck()
         self._exit_by = None
 
@@ -182,13 +183,14 @@ class Delivery:
             self._exit_by = now + self._shutdown_timeout
         elif self._exit_by < now and not last:
             return
-        of_spool = min(FOR_SPOOL, max(0.0, self._exit_by - now) / 5) if self._spool else 0.0
-        if not self.deliver(max(0.0, self._exit_by - now - of_spool)):
+        exit_by = self._exit_by
+        of_spool = min(FOR_SPOOL, max(0.0, exit_by - now) / 5) if self._spool else 0.0
+        if not self.deliver(max(0.0, exit_by - now - of_spool)):
             try:
-                self._sender.give_up(self._exit_by, last=last)
+                self._sender.give_up(exit_by, last=last)
             except Exception as error:
                 report("an exit", error)
-        self._exit_by = float("-inf")
+        self._exit_by = exit_by if self._exit_by is None else float("-inf")  # what has come meanwhile has the rest
         stats = self.stats()
         if stats != self._told:
             self._told = stats
@@ -205,17 +207,20 @@ class Delivery:
 
     def stats(self) -> Stats:
         """The counts as they stand."""
-        return replace(self._stats, waiting=self._queue.pending, dropped=dict(self._stats.dropped))
+        dropped = dict(self._stats.dropped)
+        if self._turned_away:
+            dropped["queue full"] = self._turned_away
+        return replace(self._stats, waiting=self._queue.pending, dropped=dropped)
 
     def _full(self) -> None:
-        self._stats.drop("queue full")
+        self._turned_away += 1  # one step, as requests of many threads come here at once
         now = time.monotonic()
         if now - self._full_logged_at >= LOG_INTERVAL:
             self._full_logged_at = now
             logger.warning(
                 "the queue of traces is full (%d bytes), the newest are dropped: %d so far",
                 self._max_queue_bytes,
-                self._stats.dropped["queue full"],
+                self._turned_away,
             )
 
     def relieve(self) -> None:

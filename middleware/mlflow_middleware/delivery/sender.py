@@ -32,6 +32,9 @@ still choose another one."""
 OPEN_LOOK = 0.25
 """Seconds between two looks whether a trace with open spans is complete."""
 
+STUCK_ENCODING = 1.0
+"""Seconds past its deadline that an exit waits for a trace that is being encoded; what is left is lost with it."""
+
 SHORT_PAUSE = 0.1
 """Seconds between two rounds at most, where somebody waits for the end."""
 
@@ -55,7 +58,7 @@ class Sender:
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
         self.is_paused = False
         self.is_hopeless = False
-        self._deadlines = 0
+        self._hurries: list[bool] = []
         self._queue = queue
         self._stats = stats
         self._spool = spool
@@ -96,22 +99,20 @@ class Sender:
         Yields:
             Whether the servers are known to be away.
         """
-        with self._lock:
-            is_away = self.is_away()
-            for destination in self._destinations.values():
-                destination.health.hurry()
-            self.is_hopeless = False
-            self._deadlines += 1
+        is_away = self.is_away()
+        for destination in list(self._destinations.values()):
+            destination.health.hurry()
+        self.is_hopeless = False
+        self._hurries.append(True)  # without the lock: the app's own ``mask`` may keep the sender for ever
         try:
             yield is_away
         finally:
-            with self._lock:
-                self._deadlines -= 1
+            self._hurries.pop()
 
     def is_away(self) -> bool:
         """Whether every server that this process knows is away."""
-        with self._lock:
-            return bool(self._destinations) and all(each.health.is_away for each in self._destinations.values())
+        known = list(self._destinations.values())
+        return bool(known) and all(each.health.is_away for each in known)
 
     def give_up(self, deadline: float = 0.0, *, last: bool = False) -> None:
         """When the time is over: write to the spool what is left, as far as it takes it by then, or soon after.
@@ -120,10 +121,15 @@ class Sender:
             deadline: When an exit has to be done.
             last: Whether the process ends, and what is left with it.
         """
-        with self._lock:
+        lock = self._lock
+        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic()) + STUCK_ENCODING):
+            return
+        try:
             self._take(everything=True)
             for destination in self._destinations.values():
                 destination.give_up(time.monotonic())
+        finally:
+            lock.release()
         self._disk.wait(max(deadline, time.monotonic()))
         with self._lock:
             for destination in self._destinations.values():
@@ -184,7 +190,7 @@ class Sender:
                 for answer in answers:
                     with self._lock:
                         destination.answered(action, answer, time.monotonic())
-                    if self._deadlines and isinstance(action, SendInfos) and destination.owes_spans():
+                    if self._hurries and isinstance(action, SendInfos) and destination.owes_spans():
                         answers.close()  # there was no deadline when they were asked for
                         break
                 with self._lock:
@@ -199,7 +205,7 @@ class Sender:
 
     def _planned(self, destination: Destination) -> Action | None:
         with self._lock:
-            return destination.plan(time.monotonic(), in_a_hurry=self._deadlines > 0)
+            return destination.plan(time.monotonic(), in_a_hurry=bool(self._hurries))
 
     def _see_hope(self) -> None:
         concerned = [each for each in self._destinations.values() if each.pending]

@@ -62,14 +62,17 @@ def client_for(tracking_uri: str) -> TracingClient:
 @contextlib.contextmanager
 def _alone(tracking_uri: str) -> Iterator[None]:
     """Wait until no other process of this user opens that store: two that create its tables at once break it."""
-    if fcntl is None:
-        yield  # type: ignore[unreachable]
-        return
-    where = hashlib.sha256(f"{os.getuid()} {os.getcwd()} {tracking_uri}".encode()).hexdigest()[:16]
-    path = os.path.join(tempfile.gettempdir(), f"mlflow-middleware-{where}.lock")
-    with open(path, "a") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)  # which, unlike flock, a child that is forked meanwhile does not hold for ever
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # nothing can be written here but, perhaps, that store
+                file = stack.enter_context(open(_lock_of(tracking_uri), "a"))
+                fcntl.lockf(file, fcntl.LOCK_EX)  # which, unlike flock, a child that is forked meanwhile does not hold
         yield
+
+
+def _lock_of(tracking_uri: str) -> str:
+    where = hashlib.sha256(f"{os.getuid()} {os.getcwd()} {tracking_uri}".encode()).hexdigest()[:16]
+    return os.path.join(tempfile.gettempdir(), f"mlflow-middleware-{where}.lock")
 
 
 def find_experiment(tracking_uri: str, key: str, value: str) -> dict[str, Any] | None:

@@ -112,7 +112,10 @@ def flush(timeout: float) -> bool:
         mlflow.flush_trace_async_logging()  # which has no time limit
         done.set()
 
-    threading.Thread(target=wait, daemon=True).start()
+    try:
+        threading.Thread(target=wait, daemon=True).start()
+    except RuntimeError:  # the interpreter is exiting, and MLflow does this itself
+        return False
     return done.wait(timeout)
 
 

@@ -98,7 +98,7 @@ class HeldAnswer:
         elif message["type"] == "http.response.body":
             chunk = message.get("body", b"")
             self._trace.sent(chunk)
-            self._left = None if self._left is None else self._left - len(chunk)
+            self._left = self._left and self._left - len(chunk)  # of a HEAD's answer, none is left from the start
         if (is_last or self._left == 0) and not self._is_delivered:
             self._is_delivered = True
             self._trace.last_byte()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import sys
 import threading
 
 import pytest
@@ -11,6 +14,7 @@ from mlflow_middleware._internal import deadline
 from mlflow_middleware._internal.deadline import MAX_ABANDONED, within
 from mlflow_middleware.delivery import pipelined_http
 from mlflow_middleware.delivery.pipelined_http import PipelinedConnection, Unreadable
+from mlflow_middleware.delivery.rest import never_connected
 from mlflow_middleware.mlflow_bridge import Address, tracking_client
 from tests.hostile.servers import SCRIPTS, serving
 
@@ -40,6 +44,23 @@ def test_a_call_over_a_kept_connection_ends(kind: str) -> None:
         connection = PipelinedConnection(Address("127.0.0.1", port, None, "", {"Host": "mlflow"}), TIMEOUT)
         with pytest.raises((OSError, Unreadable)):
             list(connection.post("/api", {}, [b"{}"]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, a full queue of a listener refuses")
+def test_a_host_that_takes_no_connection_is_away() -> None:
+    """As one is that has been switched off: nobody waits for it at an exit."""
+    with socket.socket() as nobody, contextlib.ExitStack() as others:
+        nobody.bind(("127.0.0.1", 0))
+        nobody.listen(0)
+        for _ in range(4):
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(nobody.getsockname())
+        address = Address("127.0.0.1", nobody.getsockname()[1], None, "", {"Host": "mlflow"})
+        with pytest.raises(TimeoutError) as caught:
+            list(PipelinedConnection(address, TIMEOUT).post("/api", {}, [b"{}"]))
+
+    assert never_connected(caught.value)
 
 
 def test_calls_that_nobody_waits_for_are_bounded() -> None:
