@@ -56,8 +56,7 @@ class Sender:
     """
 
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
-        self.is_paused = False
-        self.is_hopeless = False
+        self.is_paused = self.is_hopeless = False
         self._hurries: list[bool] = []
         self._queue = queue
         self._stats = stats
