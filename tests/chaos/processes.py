@@ -11,6 +11,7 @@ from pathlib import Path
 import requests
 
 from tests.chaos.lab import Experiment, Lab, Way
+from tests.faults import faulty
 from tests.servers import ROOT, Process, eventually, free_port
 
 Rows = dict[str, str]
@@ -72,12 +73,29 @@ def killed(lab: Lab, way: Way) -> Rows:
     return rows
 
 
-def _served(lab: Lab, experiment: Experiment, command: list[str], count: int, fresh: bool = False) -> int:
+def across_an_ocean(lab: Lab, way: Way) -> Rows:
+    """13: a tracking server that takes 100 ms for each request."""
+    experiment = lab.experiment(way)
+    command = [*PYTHON, "uvicorn", "--port", "{port}", "tests.apps.asgi_app:app"]
+    with faulty(lab.server.uri) as slow:
+        slow.delay = 0.1
+        _served(lab, experiment, command, 200, uri=slow.uri)
+    seen = experiment.settle(experiment.prefix, 200, 4, 60)
+    title = "SIGTERM right after 200 requests, where each request to the server takes 100 ms: found"
+    return {
+        title: f"{seen.found} of 200",
+        "… with their infos, too": f"{len(seen.stored)} of 200",
+    }
+
+
+def _served(
+    lab: Lab, experiment: Experiment, command: list[str], count: int, fresh: bool = False, uri: str | None = None
+) -> int:
     """Serve, ask, and end it; returns how many were answered."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = lab.folder / f"served-{experiment.prefix}.log"
-    process = Process([part.format(port=port) for part in command], experiment.variables(), log)
+    process = Process([part.format(port=port) for part in command], experiment.variables(uri), log)
 
     def answers(number: int) -> bool:
         headers = {"X-Request-ID": f"{experiment.prefix}-{number}"}

@@ -190,7 +190,7 @@ def saturated(lab: Lab, way: Way) -> Rows:
 SCENARIOS: list[Callable[[Lab, Way], Rows]] = [
     *(preload, forks, sigterm, down_at_exit),
     *(outage, poison, kill, saturated),
-    *(processes.fresh_gevent, processes.uwsgi, processes.children, processes.killed),
+    *(processes.fresh_gevent, processes.uwsgi, processes.children, processes.killed, processes.across_an_ocean),
 ]
 WAITING = {1, 2, 4}
 """Scenarios in which MLflow's own exporter only makes us wait; they can all wait at once."""
