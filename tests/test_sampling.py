@@ -11,6 +11,8 @@ from mlflow_middleware.settings import Settings, SettingsError
 from tests.conftest import AppRunner
 
 NAMES = ["asgi", "flask", "django-asgi"]
+KEY = "the key of these tests"
+"""Else the share is drawn with the name of each app's experiment."""
 
 
 def kept(key: str = "s-1", *, failed: bool = False, seconds: float = 0.1, **options: object) -> bool:
@@ -58,7 +60,7 @@ def some_of_both(prefix: str) -> list[str]:
     return [
         name
         for is_kept in (True, False)
-        for name in [each for each in names if kept(each, sample_ratio=0.5) is is_kept][:6]
+        for name in [each for each in names if kept(each, sample_ratio=0.5, sample_key=KEY) is is_kept][:6]
     ]
 
 
@@ -66,17 +68,17 @@ def some_of_both(prefix: str) -> list[str]:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
 def test_a_conversation_is_kept_or_dropped_whole(run_app: AppRunner, request_id: str, name: str) -> None:
     """The server has all requests of some sessions, none of the others, and every error."""
-    app = run_app(name, {"sample_ratio": 0.5})
+    app = run_app(name, {"sample_ratio": 0.5, "sample_key": KEY})
     sessions = some_of_both(request_id)
     for turn in range(3):
         for session in sessions:
             app.get("/status/200", x_session_id=session, x_request_id=f"{session}-{turn}")
-    dropped = next(session for session in sessions if not kept(session, sample_ratio=0.5))
+    dropped = next(session for session in sessions if not kept(session, sample_ratio=0.5, sample_key=KEY))
     app.get("/status/500", x_session_id=dropped, x_request_id=f"{dropped}-error")  # stored after all before it
 
     app.traces.one(f"{dropped}-error")
     stored = app.traces.search(f"tags.client_request_id LIKE '{request_id}-%' AND tags.`http.status_code` = '200'")
 
-    expected = {session: 3 for session in sessions if kept(session, sample_ratio=0.5)}
+    expected = {session: 3 for session in sessions if kept(session, sample_ratio=0.5, sample_key=KEY)}
     assert Counter(trace.info.tags["mlflow.trace.session"] for trace in stored) == expected
     assert 0 < len(expected) < len(sessions)

@@ -69,6 +69,8 @@ def describe_root(root: Root, *, with_contents: bool = True) -> Description:
         _add_contents(root, description)
     if objects:
         objects.merge_into(description, record)
+    if (longest := root.source.max_length) is not None:
+        _cut(description, longest)
     return description
 
 
@@ -83,6 +85,12 @@ def _add_contents(root: Root, description: Description) -> None:
         description.response_preview = _preview(contents.outputs)
     if contents.usage and not _is_set(keys.USAGE, root.spans):
         texts[keys.USAGE] = json.dumps(dict(contents.usage))
+
+
+def _cut(description: Description, longest: int) -> None:
+    """Cut the root's attributes as OpenTelemetry's SDK cuts those of other spans: their JSON texts."""
+    for values in (description.attributes, description.texts):
+        values.update({key: value[:longest] for key, value in values.items() if type(value) is str})
 
 
 def _preview(written: Written) -> str:

@@ -97,7 +97,8 @@ def _source() -> Source:
     elif is_lazy:
         tracer.id_generator = Ids(ids)
     lock = InMemoryTraceManager.get_instance()._lock
-    _known_source = source = Source(provider.provider.get(), tracer, ours, is_lazy, lock, ids)
+    longest = getattr(getattr(tracer, "_span_limits", None), "max_span_attribute_length", None)
+    _known_source = source = Source(provider.provider.get(), tracer, ours, is_lazy, lock, ids, longest)
     return source
 
 

@@ -39,6 +39,7 @@ class Source(NamedTuple):
             see it, and no limit is set on its attributes.
         lock: MLflow's, which is held over a fork.
         ids: What gives new ids.
+        max_length: Characters of an attribute at most, if the app's environment limits them.
     """
 
     provider: object
@@ -47,6 +48,7 @@ class Source(NamedTuple):
     is_lazy: bool
     lock: threading.RLock
     ids: IdGenerator
+    max_length: int | None = None
 
 
 class Root:
