@@ -56,20 +56,24 @@ REQUESTS = "requests"
 cuts = st.lists(st.floats(0, 1), max_size=8)
 
 
+A_ROUND = settings(
+    max_examples=ROUND,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+    print_blob=False,
+)
+"""How each round tries."""
+
+
 def trial(path: str, way: Way, tried: Counter[str]) -> Callable[[], None]:
     """A round of one path: as many bodies as `ROUND` says, others each time."""
     if path == REQUESTS:
         return trial_of_requests(way, tried)
 
     @seed(random.getrandbits(64))
-    @settings(
-        max_examples=ROUND,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
+    @A_ROUND
     @given(PATHS[path] | generators.mutated(PATHS[path]), cuts)
     def once(sample: Sample, shares: list[float]) -> None:
         most = 0 if path == "corpus" else 1 if len(sample.data) > LARGE else None  # a cut may take a secret's name away
@@ -84,14 +88,7 @@ def trial_of_requests(way: Way, tried: Counter[str]) -> Callable[[], None]:
     """A round of headers, paths and queries."""
 
     @seed(random.getrandbits(64))
-    @settings(
-        max_examples=ROUND,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
+    @A_ROUND
     @given(generators.requests())
     def once(asked: Asked) -> None:
         tried[REQUESTS] += 1

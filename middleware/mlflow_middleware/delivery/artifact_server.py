@@ -19,7 +19,7 @@ from mlflow_middleware.delivery.replies import (
     RetryableError,
     add_attachments_and_prompts,
     check,
-    outcome_of,
+    one_by_one,
     post,
     retry_after,
 )
@@ -46,11 +46,7 @@ class ArtifactServer:
 
     def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
         """See `Sink`."""
-        for trace in traces:
-            outcome = outcome_of(self._send_one, experiment_id, trace)
-            yield outcome
-            if isinstance(outcome, RetryableError):
-                return
+        return one_by_one(self._send_one, experiment_id, traces)
 
     def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
         """Do nothing: the spans went with the infos."""

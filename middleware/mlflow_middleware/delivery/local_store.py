@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from mlflow.entities.trace_info import TraceInfo
 
 from mlflow_middleware.delivery.encoded import EncodedTrace
-from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError, outcome_of
+from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError, one_by_one
 from mlflow_middleware.delivery.rest import printable, root_cause
 from mlflow_middleware.delivery.tagged import with_tags
 from mlflow_middleware.mlflow_bridge import local_store
@@ -34,11 +34,7 @@ class LocalStore:
 
     def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
         """See `Sink`."""
-        for trace in traces:
-            outcome = outcome_of(self._send_one, experiment_id, trace)
-            yield outcome
-            if isinstance(outcome, RetryableError):
-                return
+        return one_by_one(self._send_one, experiment_id, traces)
 
     def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
         """See `Sink`."""

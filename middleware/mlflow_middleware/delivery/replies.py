@@ -6,7 +6,7 @@ import email.utils
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any, ParamSpec
 
@@ -81,6 +81,17 @@ def outcome_of(attempt: Callable[P, None], *args: P.args, **kwargs: P.kwargs) ->
     except (RetryableError, PermanentError) as problem:
         return problem
     return None
+
+
+def one_by_one(
+    send: Callable[[str, EncodedTrace], None], experiment_id: str, traces: Iterable[EncodedTrace]
+) -> Generator[Outcome, None, None]:
+    """Send each trace by itself, up to the first failure that would be that of the next one, too."""
+    for trace in traces:
+        outcome = outcome_of(send, experiment_id, trace)
+        yield outcome
+        if isinstance(outcome, RetryableError):
+            return
 
 
 def post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlflow.entities import LiveSpan, Trace, TraceData
@@ -14,7 +14,7 @@ from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.utils import aggregate_cost_from_spans, aggregate_usage_from_spans
 from mlflow.tracing.utils.truncation import _get_max_length, set_request_response_preview
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import SpanContext, Status, StatusCode
+from opentelemetry.trace import Status, StatusCode
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
 from mlflow_middleware.mlflow_bridge import otlp, trace_info
@@ -27,7 +27,7 @@ from mlflow_middleware.mlflow_bridge.materialize import (
     root_of,
 )
 from mlflow_middleware.mlflow_bridge.root import Root
-from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, to_texts
+from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, is_local_root, to_texts
 from mlflow_middleware.mlflow_bridge.tracking_client import tracking_uri
 from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys, wire
@@ -113,7 +113,8 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     record, objects = root.record, root.objects
     description = describe_root(root)
     span = _root_bytes(root, description)
-    all_spans = wire.request(otlp.resource_message(root.source.tracer.resource), [span, *map(_span_bytes, spans)])
+    others = [_span_bytes(each, otlp.SENT_AS_TEXT) for each in spans]
+    all_spans = wire.request(otlp.resource_message(root.source.tracer.resource), [span, *others])
     metadata = _metadata_of(root, description, spans)
     if objects and objects.trace.info.assessments:
         entity = request_entity(root, spans, experiment_id)
@@ -202,16 +203,10 @@ def _root_bytes(root: Root, description: Description) -> bytes:
     )
 
 
-def _span_bytes(span: LiveSpan) -> bytes:
-    """A span of a request's trace, which may be another request's root."""
-    other = root_of(span)
-    return _root_bytes(other, describe_root(other)) if other else otlp.span_bytes(span, otlp.SENT_AS_TEXT)
-
-
-def _any_span_bytes(span: LiveSpan) -> bytes:
-    """A span of a trace of the app's, which may be a request's root."""
+def _span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
+    """A span, which may be the root of a request that has joined the trace; see `otlp.span_bytes`."""
     request = root_of(span)
-    return _root_bytes(request, describe_root(request)) if request else otlp.span_bytes(span)
+    return _root_bytes(request, describe_root(request)) if request else otlp.span_bytes(span, as_text)
 
 
 def _events(root: Root, description: Description) -> list[Event]:
@@ -248,7 +243,7 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> E
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
     written = trace_info.of_trace(info, spans)
-    return Encoding(otlp.spans_to_otlp(spans, _any_span_bytes), written, prompts, _attachments_of(spans), late)
+    return Encoding(otlp.spans_to_otlp(spans, _span_bytes), written, prompts, _attachments_of(spans), late)
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -289,8 +284,7 @@ def _add_request(info: TraceInfo, description: Description) -> None:
 
 def _is_own_root(span: LiveSpan) -> bool:
     """Whether a span is the root of what this process knows of its trace, and no request's."""
-    parent: SpanContext | None = span._span.parent
-    return (parent is None or parent.is_remote) and not root_of(span)
+    return is_local_root(span._span) and not root_of(span)
 
 
 # --- both ---

@@ -8,8 +8,9 @@ from mlflow.tracing.trace_manager import InMemoryTraceManager
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from mlflow_middleware.mlflow_bridge.pending import PendingTrace, is_local_root
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.mlflow_bridge.root import Root
+from mlflow_middleware.mlflow_bridge.span_attributes import is_local_root
 
 MAX_LATE = 1000
 """Traces, delivered but for spans that are still open, that are kept so that such a span finds its trace."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from mlflow.entities import LiveSpan, Trace
-from opentelemetry.sdk.trace import ReadableSpan
 
 from mlflow_middleware.mlflow_bridge import encode, registry, span_attributes
 from mlflow_middleware.mlflow_bridge.encode import Encoding
@@ -136,8 +135,3 @@ _SPAN = 3000
 def _is_open(span: LiveSpan) -> bool:
     root = root_of(span)
     return root.is_held or root.record.end_time is None if root else span.end_time_ns is None
-
-
-def is_local_root(span: ReadableSpan) -> bool:
-    """Whether a span is the root of what this process knows of its trace."""
-    return span.parent is None or span.parent.is_remote

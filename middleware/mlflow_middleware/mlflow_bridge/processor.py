@@ -30,8 +30,9 @@ from mlflow_middleware.mlflow_bridge.exporter import Exporter
 from mlflow_middleware.mlflow_bridge.ids import being_materialized, take_ids_of_the_system
 from mlflow_middleware.mlflow_bridge.inside import inside
 from mlflow_middleware.mlflow_bridge.materialize import root_of
-from mlflow_middleware.mlflow_bridge.pending import PendingTrace, is_local_root
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.mlflow_bridge.root import Root
+from mlflow_middleware.mlflow_bridge.span_attributes import is_local_root
 from mlflow_middleware.mlflow_bridge.tracking_client import is_slim
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.record import Surroundings, TraceRecord

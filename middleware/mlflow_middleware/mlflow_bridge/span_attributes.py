@@ -78,3 +78,8 @@ def sendable(value: Any) -> Any:
     if isinstance(value, dict):
         return {sendable(key): sendable(inner) for key, inner in value.items()}
     return [sendable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def is_local_root(span: ReadableSpan) -> bool:
+    """Whether a span is the root of what this process knows of its trace."""
+    return span.parent is None or span.parent.is_remote
