@@ -1,0 +1,98 @@
+"""Tells where a request came from, before the proxies that are trusted.
+
+https://www.rfc-editor.org/rfc/rfc7239 and the older ``X-Forwarded-For``, ``-Proto`` and ``-Host``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from mlflow_middleware._internal.networks import Networks
+from mlflow_middleware.exchange import Exchange
+
+_MAX_HOPS = 32
+"""Proxies that are looked at, the last ones."""
+_MAX_CHARACTERS = 8192
+"""Characters of a header that are looked at, the last ones."""
+_PAIR = re.compile(r'\s*([a-z]+)=(?:"([^"]*)"|([^\s;"]*))\s*', re.IGNORECASE)
+_ADDRESS = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+"""An IPv6 address in brackets, or an IPv4 address with a port."""
+
+
+class Origin(NamedTuple):
+    """Where a request came from.
+
+    Attributes:
+        client: The client's address; empty if unknown.
+        scheme: ``http`` or ``https``.
+        host: The host that it asked for, as in the ``Host`` header.
+        is_forwarded: Whether a proxy that is trusted said so.
+    """
+
+    client: str
+    scheme: str
+    host: str
+    is_forwarded: bool = False
+
+
+class _Hop(NamedTuple):
+    client: str
+    scheme: str
+    host: str
+
+
+def origin_of(exchange: Exchange, trusted: Networks | None) -> Origin:
+    """Tell where a request came from; each word of a peer that is not trusted is its own invention."""
+    headers = exchange.headers
+    direct = Origin(exchange.client, exchange.scheme, headers.get("host", ""))
+    if trusted is None or not trusted.has(exchange.client):
+        return direct
+    hops = _forwarded(headers["forwarded"]) if "forwarded" in headers else _x_forwarded(headers)
+    if not hops:
+        return direct
+    hop = next((each for each in reversed(hops) if not trusted.has(each.client)), hops[0])
+    scheme = hop.scheme.lower()
+    return Origin(
+        hop.client or direct.client,
+        scheme if scheme in ("http", "https") else direct.scheme,
+        hop.host or direct.host,
+        is_forwarded=True,
+    )
+
+
+def _forwarded(header: str) -> list[_Hop]:
+    hops = []
+    for element in _parts(header):
+        pairs = (_PAIR.fullmatch(pair) for pair in element.split(";"))
+        said = {match[1].lower(): match[2] or match[3] or "" for match in pairs if match}
+        hops.append(_Hop(_address(said.get("for", "")), said.get("proto", ""), said.get("host", "")))
+    return hops
+
+
+def _x_forwarded(headers: Mapping[str, str]) -> list[_Hop]:
+    clients = _parts(headers.get("x-forwarded-for", ""))
+    schemes, hosts = _parts(headers.get("x-forwarded-proto", "")), _parts(headers.get("x-forwarded-host", ""))
+    count = max(len(clients), 1 if schemes or hosts else 0)
+    clients = clients or [""]
+    return [
+        _Hop(_address(clients[at]), _at(schemes, at, len(clients)), _at(hosts, at, len(clients))) for at in range(count)
+    ]
+
+
+def _at(values: Sequence[str], index: int, count: int) -> str:
+    """The value that belongs to a hop, where each has one; else the last, which the nearest proxy has set."""
+    if len(values) == count:
+        return values[index]
+    return values[-1] if values else ""
+
+
+def _parts(header: str) -> list[str]:
+    return [part.strip() for part in header[-_MAX_CHARACTERS:].split(",")[-_MAX_HOPS:] if part.strip()]
+
+
+def _address(written: str) -> str:
+    """An address without brackets and port."""
+    match = _ADDRESS.fullmatch(written)
+    return match[1] or match[2] if match else written
