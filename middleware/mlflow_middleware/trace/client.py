@@ -21,13 +21,13 @@ def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
     """Path, query, address, user agent and captured headers: what few other requests have, too."""
     exchange, settings = record.exchange, record.settings
     query = exchange.query_string[:_MAX_QUERY] if settings.keeps_query(exchange.path) else ""
-    origin = origin_of(exchange, settings.trusted_networks)
+    origin = settings.trusted_networks and origin_of(exchange, settings.trusted_networks)
     agent = exchange.headers.get("user-agent") if settings.capture_user_agent else None
     return {
         "url.path": clean_text(_path(record), MAX_ATTRIBUTE),
         "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
-        "client.address": _address(origin.client, settings),
-        "network.peer.address": _address(exchange.client, settings) if origin.is_forwarded else None,
+        "client.address": _address(origin.client if origin else exchange.client, settings),
+        "network.peer.address": _address(exchange.client, settings) if origin else None,
         "user_agent.original": clean_text(agent, MAX_ATTRIBUTE),
         **{f"http.request.header.{name.lower()}": _header(name, record) for name in settings.capture_headers},
     }

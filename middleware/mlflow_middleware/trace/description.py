@@ -168,14 +168,15 @@ def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
 
 def _common_of(record: TraceRecord) -> Common:
     exchange = record.exchange
-    origin = origin_of(exchange, record.settings.trusted_networks)
-    host = origin.host
+    trusted = record.settings.trusted_networks
+    origin = trusted and origin_of(exchange, trusted)
+    host = origin.host if origin else exchange.headers.get("host", "")
     is_usual = len(host) <= _MAX_HOST and exchange.method in _METHODS  # nothing else is worth remembering
     route, status = (exchange.route, exchange.status) if record.is_complete else (None, None)
     return (_common if is_usual else _common.__wrapped__)(
         record.settings.of_every_trace,
         exchange.method,
-        origin.scheme,
+        origin.scheme if origin else exchange.scheme,
         host,
         exchange.server,
         exchange.http_version,

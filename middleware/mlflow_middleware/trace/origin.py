@@ -28,56 +28,47 @@ class Origin(NamedTuple):
         client: The client's address; empty if unknown.
         scheme: ``http`` or ``https``.
         host: The host that it asked for, as in the ``Host`` header.
-        is_forwarded: Whether a proxy that is trusted said so.
     """
 
     client: str
     scheme: str
     host: str
-    is_forwarded: bool = False
 
 
-class _Hop(NamedTuple):
-    client: str
-    scheme: str
-    host: str
-
-
-def origin_of(exchange: Exchange, trusted: Networks | None) -> Origin:
-    """Tell where a request came from; each word of a peer that is not trusted is its own invention."""
+def origin_of(exchange: Exchange, trusted: Networks) -> Origin | None:
+    """Tell where a request came from, as a trusted proxy says; None if none does. Other peers may invent it."""
     headers = exchange.headers
-    direct = Origin(exchange.client, exchange.scheme, headers.get("host", ""))
-    if trusted is None or not trusted.has(exchange.client):
-        return direct
+    if not trusted.has(exchange.client):
+        return None
     hops = _forwarded(headers["forwarded"]) if "forwarded" in headers else _x_forwarded(headers)
     if not hops:
-        return direct
+        return None
     hop = next((each for each in reversed(hops) if not trusted.has(each.client)), hops[0])
     scheme = hop.scheme.lower()
     return Origin(
-        hop.client or direct.client,
-        scheme if scheme in ("http", "https") else direct.scheme,
-        hop.host or direct.host,
-        is_forwarded=True,
+        hop.client or exchange.client,
+        scheme if scheme in ("http", "https") else exchange.scheme,
+        hop.host or headers.get("host", ""),
     )
 
 
-def _forwarded(header: str) -> list[_Hop]:
+def _forwarded(header: str) -> list[Origin]:
     hops = []
     for element in _parts(header):
         pairs = (_PAIR.fullmatch(pair) for pair in element.split(";"))
         said = {match[1].lower(): match[2] or match[3] or "" for match in pairs if match}
-        hops.append(_Hop(_address(said.get("for", "")), said.get("proto", ""), said.get("host", "")))
+        hops.append(Origin(_address(said.get("for", "")), said.get("proto", ""), said.get("host", "")))
     return hops
 
 
-def _x_forwarded(headers: Mapping[str, str]) -> list[_Hop]:
+def _x_forwarded(headers: Mapping[str, str]) -> list[Origin]:
     clients = _parts(headers.get("x-forwarded-for", ""))
     schemes, hosts = _parts(headers.get("x-forwarded-proto", "")), _parts(headers.get("x-forwarded-host", ""))
     count = max(len(clients), 1 if schemes or hosts else 0)
     clients = clients or [""]
     return [
-        _Hop(_address(clients[at]), _at(schemes, at, len(clients)), _at(hosts, at, len(clients))) for at in range(count)
+        Origin(_address(clients[at]), _at(schemes, at, len(clients)), _at(hosts, at, len(clients)))
+        for at in range(count)
     ]
 
 
