@@ -64,12 +64,10 @@ def _forwarded(header: str) -> list[Origin]:
 def _x_forwarded(headers: Mapping[str, str]) -> list[Origin]:
     clients = _parts(headers.get("x-forwarded-for", ""))
     schemes, hosts = _parts(headers.get("x-forwarded-proto", "")), _parts(headers.get("x-forwarded-host", ""))
-    count = max(len(clients), 1 if schemes or hosts else 0)
-    clients = clients or [""]
-    return [
-        Origin(_address(clients[at]), _at(schemes, at, len(clients)), _at(hosts, at, len(clients)))
-        for at in range(count)
-    ]
+    if not clients:
+        return [Origin("", _at(schemes, 0, 1), _at(hosts, 0, 1))] if schemes or hosts else []
+    count = len(clients)
+    return [Origin(_address(each), _at(schemes, at, count), _at(hosts, at, count)) for at, each in enumerate(clients)]
 
 
 def _at(values: Sequence[str], index: int, count: int) -> str:
