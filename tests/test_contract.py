@@ -66,7 +66,10 @@ def test_a_request_is_stored_with_all_that_identifies_it(app: RunningApp, reques
             "server.address": "127.0.0.1",
             "client.address": "127.0.0.1",
             "session.id": "s-1",
+            "gen_ai.conversation.id": "s-1",
             "user.id": "jane",
+            "deployment.environment.name": "production",
+            "service.version": "1.2.3",
             "user_agent.original": f"python-requests/{requests.__version__}",
         }.items()
     )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import requires, version
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from packaging.requirements import Requirement
@@ -300,9 +301,10 @@ def test_the_readme_names_every_option() -> None:
 
 def test_the_stored_format_is_that_of_mlflow() -> None:
     """Keys and limits are literals here; they are those of the installed MLflow, as far as it has them."""
-    from mlflow.entities import SpanType
+    from mlflow import entities
     from mlflow.tracing import constant
 
+    levels = getattr(entities, "SpanLogLevel", None)  # since MLflow 3.13
     spans, metadata, tags = constant.SpanAttributeKey, constant.TraceMetadataKey, constant.TraceTagKey
     theirs = {
         "NAME": tags.TRACE_NAME,
@@ -327,7 +329,9 @@ def test_the_stored_format_is_that_of_mlflow() -> None:
         "USAGE": spans.CHAT_USAGE,
         "COST": getattr(spans, "LLM_COST", keys.COST),
         "LOG_LEVEL": getattr(spans, "LOG_LEVEL", keys.LOG_LEVEL),
-        "CHAIN": SpanType.CHAIN,
+        "DEBUG": getattr(levels, "DEBUG", keys.DEBUG),
+        "INFO": getattr(levels, "INFO", keys.INFO),
+        "ERROR": getattr(levels, "ERROR", keys.ERROR),
         "MAX_METADATA": constant.MAX_CHARS_IN_TRACE_INFO_METADATA,
         "MAX_TAG_KEY": constant.MAX_CHARS_IN_TRACE_INFO_TAGS_KEY,
         "MAX_TAG_VALUE": constant.MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE,
@@ -336,3 +340,5 @@ def test_the_stored_format_is_that_of_mlflow() -> None:
     }
 
     assert {name: value for name, value in vars(keys).items() if name.isupper()} == theirs
+    span_types = get_args(Settings.model_fields["span_type"].annotation)
+    assert {getattr(entities.SpanType, name) for name in span_types} == set(span_types)

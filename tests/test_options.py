@@ -155,7 +155,7 @@ def test_a_user_id_is_stored_as_a_pseudonym_only(changed: dict[str, Asked]) -> N
 
     assert chat.tags["mlflow.trace.user"] == pseudonym
     assert chat.trace.info.trace_metadata["mlflow.trace.user"] == pseudonym
-    assert chat.root.attributes["user.id"] == pseudonym
+    assert chat.root.attributes["user.id"] == chat.root.attributes["user.hash"] == pseudonym
     assert "jane" not in json.dumps(chat.trace.to_dict())
     assert log.answer.text.split("|")[3] == pseudonym
 

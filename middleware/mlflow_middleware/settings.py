@@ -13,9 +13,11 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from pydantic import SecretStr, ValidationError, model_validator
 
+from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
 from mlflow_middleware._internal.option_types import compiled_globs
@@ -38,6 +40,18 @@ class SettingsError(ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("mlflow-middleware is misconfigured: " + "; ".join(problems))
         self.problems = problems
+
+
+class EveryTrace(NamedTuple):
+    """What is the same in every trace of an app.
+
+    Attributes:
+        span_type: The type of the root span.
+        tags: The items of the fixed tags and those of the deployment.
+    """
+
+    span_type: str
+    tags: tuple[tuple[str, str], ...]
 
 
 _STRICT: dict[str, object] = {
@@ -113,9 +127,14 @@ class Settings(Options):
         return {tag: text for tag, value in tags.items() if (text := clean_text(value, MAX_TAG_VALUE))}
 
     @functools.cached_property
-    def trace_tag_items(self) -> tuple[tuple[str, str], ...]:
-        """The items of `trace_tags`."""
-        return tuple(self.trace_tags.items())
+    def of_every_trace(self) -> EveryTrace:
+        """What the options say of every trace."""
+        return EveryTrace(self.span_type, tuple(self.trace_tags.items()))
+
+    @functools.cached_property
+    def trusted_networks(self) -> Networks | None:
+        """The networks of `trusted_proxies`; None for no proxy."""
+        return Networks(self.trusted_proxies) if self.trusted_proxies else None
 
     @functools.cached_property
     def identity_headers(self) -> tuple[str, str, str]:

@@ -255,6 +255,18 @@ def test_a_request_that_fails_has_the_level_of_an_error() -> None:
         assert level == (40 if hasattr(LiveSpan, "set_log_level") else None)
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_request_is_seen_as_a_server_s_span(asks: bool) -> None:
+    """Of the kind SERVER, and of the level INFO, as MLflow's own filter shows it; also where the app asks for it."""
+
+    def answer() -> None:
+        assert not asks or active().log_level in (None, 20)
+
+    (sent,) = sent_of(answer)
+    assert sent.root.kind == 2
+    assert attributes_of(sent.root).get("mlflow.spanLogLevel") == (20 if hasattr(LiveSpan, "set_log_level") else None)
+
+
 @pytest.mark.parametrize(("status", "expected"), [("OK", (1, "")), (SpanStatus("ERROR", "mine"), (2, "mine"))])
 def test_the_status_that_the_app_sets_once_it_has_handled_an_exception(
     status: SpanStatus | str, expected: tuple[int, str]

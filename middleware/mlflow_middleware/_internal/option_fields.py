@@ -16,6 +16,7 @@ from mlflow_middleware._internal.option_types import (
     Mask,
     Names,
     Patterns,
+    Proxies,
     RedactedKeys,
     ResponseHeaders,
     Secrets,
@@ -104,12 +105,19 @@ class Options(BaseSettings):
     client_address: Literal["full", "network", "none"] = "full"
     """What is kept of the client's IP address: all, its network (the first 24 bits, of IPv6 48), or nothing."""
 
+    trusted_proxies: Proxies = ()
+    """IP addresses and networks (`10.0.0.0/8`) of your proxies, `unix` for a socket, `*` for any peer: from these the
+    client's address, the scheme and the host are read in `Forwarded` or `X-Forwarded-For`, `-Proto`, `-Host`."""
+
     capture_user_agent: bool = True
     """False: the request's `User-Agent` is not kept."""
 
     privacy: Literal["default", "strict"] = "default"
     """`strict`: no bodies, query strings, captured headers, client addresses and user agents, and user ids as
     pseudonyms, whatever the other options say."""
+
+    span_type: Literal["CHAIN", "AGENT", "CHAT_MODEL"] = "CHAIN"
+    """The type of the root span, by which MLflow's UI and its scorers know what it stands for."""
 
     error_statuses: Statuses = frozenset(range(500, 600))
     """Status codes that make the trace an error, as numbers and `500-599` ranges."""

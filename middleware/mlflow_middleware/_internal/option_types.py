@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
+from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware.capture.secret_keys import words_of
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
@@ -112,8 +113,14 @@ def _have_words(keys: tuple[str, ...]) -> tuple[str, ...]:
     return keys
 
 
+def _are_networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    Networks(values)
+    return values
+
+
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Proxies = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_are_networks)]
 RedactedKeys = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_have_words)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_compile)]
 HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(_split)]

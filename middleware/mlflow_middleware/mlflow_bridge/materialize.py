@@ -21,6 +21,7 @@ from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     SpanContext,
+    SpanKind,
     Status,
     StatusCode,
     TraceFlags,
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 
 _HAS_LEVELS = hasattr(LiveSpan, "set_log_level")
 
-ROOT_ATTRIBUTES: dict[str, object] = {keys.SPAN_TYPE: keys.CHAIN, **({keys.LOG_LEVEL: 10} if _HAS_LEVELS else {})}
-"""What each root has. 10 is what MLflow gives to spans of type CHAIN: DEBUG, where it knows levels (3.13;
-tracing/utils/default_log_level.py)."""
+ROOT_ATTRIBUTES: dict[str, object] = {keys.LOG_LEVEL: keys.INFO} if _HAS_LEVELS else {}
+"""What each root has, where MLflow knows levels (3.13). It gives DEBUG to a span of type CHAIN
+(tracing/utils/default_log_level.py), which the filter of its UI hides."""
 
-FAILED_ROOT_ATTRIBUTES: dict[str, object] = {**ROOT_ATTRIBUTES, **({keys.LOG_LEVEL: 40} if _HAS_LEVELS else {})}
-"""What a root has with an exception: 40 is ERROR, which MLflow gives to a span that it records one on."""
+FAILED_ROOT_ATTRIBUTES: dict[str, object] = {keys.LOG_LEVEL: keys.ERROR} if _HAS_LEVELS else {}
+"""What a root has with an exception: the level that MLflow gives to a span that it records one on."""
 
 
 def attributes_of_root(description: Description) -> dict[str, object]:
@@ -85,7 +86,7 @@ def started(tracer: Any, name: str, parent: SpanContext | None, caller: SpanIds 
     """Start the OpenTelemetry span of a root."""
     around = set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
     links = [link_to(caller)] if caller else []
-    return tracer.start_span(name, context=around, links=links, start_time=start_time)
+    return tracer.start_span(name, context=around, kind=SpanKind.SERVER, links=links, start_time=start_time)
 
 
 def materialized(root: Root, description: Description) -> Objects:
@@ -255,7 +256,8 @@ class Objects:
         texts = dict(redacted(_changed(span_attributes.attributes_of(self.otel), self._attributes)))
         if user := texts.get("user.id"):
             said = storable(record, {keys.USER: span_attributes.decoded(user)})
-            texts.update(span_attributes.to_texts({"user.id": said[keys.USER]}))
+            names = ("user.id", "user.hash") if record.settings.hmac_key else ("user.id",)
+            texts.update(span_attributes.to_texts(dict.fromkeys(names, said[keys.USER])))
         description.tags.update(storable(record, _changed(info.tags, self._tags)))
         if self.otel.name != self._name and "http.route" not in description.common.attributes:
             description.name = description.tags[keys.NAME] = self.otel.name

@@ -44,7 +44,7 @@ def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) ->
     """Begin a root that is materialized only on demand; return None if it is not sampled."""
     trace_id = parent.trace_id if parent else source.ids.generate_trace_id()
     method = record.exchange.method
-    sampled = source.tracer.sampler.should_sample(_NO_CONTEXT, trace_id, method, SpanKind.INTERNAL, None, ())
+    sampled = source.tracer.sampler.should_sample(_NO_CONTEXT, trace_id, method, SpanKind.SERVER, None, ())
     if source.processor is None or not sampled.decision.is_recording():
         return None
     record.begin(SpanIds(trace_id, source.ids.generate_span_id()), time.time_ns())

@@ -103,10 +103,6 @@ def _kind(kind: SpanKind) -> int:
     return int(MlflowSpan(plain).to_otel_proto().kind)
 
 
-INTERNAL = _kind(SpanKind.INTERNAL)
-"""The kind of a request's root."""
-
-
 def _attribute(key: str, text: Any, value: Any) -> bytes:
     """An attribute of a span, given as it is stored and as what that stands for."""
     if type(value) is str and len(value) + len(key) <= _SHORT:

@@ -148,7 +148,7 @@ class Processor(BaseMlflowSpanProcessor):
             trace_id = self._register_trace(span).trace_id
             if forked_in := context.forked_in():
                 span.add_link(SpanContext(*forked_in, is_remote=True))
-        live = create_mlflow_span(span, trace_id, keys.CHAIN if _is_ours(span) else None)
+        live = create_mlflow_span(span, trace_id)
         with self._manager._lock:  # ``register_span`` decodes the trace id once more for that
             trace = self._manager._traces.get(trace_id)
             if trace is not None:

@@ -145,7 +145,7 @@ class PublicRoot:
         self._given_request_id: str | None = None
         self._context = contextvars.Context()
         name = method_name(record.exchange.method)
-        self._manager: Any = mlflow.start_span(name=name, span_type=keys.CHAIN)
+        self._manager: Any = mlflow.start_span(name=name, span_type=record.settings.span_type)
         self._span: Any = self._context.run(self._manager.__enter__)
         self._values = [_Value(variable, value) for variable, value in self._context.items()]
         self.is_recording = not str(self._span.trace_id).startswith("MLFLOW_NO_OP")

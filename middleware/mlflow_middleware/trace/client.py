@@ -7,6 +7,7 @@ import ipaddress
 from mlflow_middleware.capture import MAX_ATTRIBUTE
 from mlflow_middleware.identity import clean_text, decode_header, pseudonym
 from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace.origin import origin_of
 from mlflow_middleware.trace.record import RecordedException, TraceRecord
 
 _MAX_QUERY = 4 * MAX_ATTRIBUTE
@@ -20,11 +21,13 @@ def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
     """Path, query, address, user agent and captured headers: what few other requests have, too."""
     exchange, settings = record.exchange, record.settings
     query = exchange.query_string[:_MAX_QUERY] if settings.keeps_query(exchange.path) else ""
+    origin = settings.trusted_networks and origin_of(exchange, settings.trusted_networks)
     agent = exchange.headers.get("user-agent") if settings.capture_user_agent else None
     return {
         "url.path": clean_text(_path(record), MAX_ATTRIBUTE),
         "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
-        "client.address": _address(exchange.client, settings),
+        "client.address": _address(origin.client if origin else exchange.client, settings),
+        "network.peer.address": _address(exchange.client, settings) if origin else None,
         "user_agent.original": clean_text(agent, MAX_ATTRIBUTE),
         **{f"http.request.header.{name.lower()}": _header(name, record) for name in settings.capture_headers},
     }

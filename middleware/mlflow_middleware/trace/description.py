@@ -14,14 +14,18 @@ from typing import Any
 from mlflow_middleware import identity
 from mlflow_middleware.capture import MAX_ATTRIBUTE
 from mlflow_middleware.identity import clean_text
+from mlflow_middleware.settings import EveryTrace
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.client import client_attributes, redacted_exceptions
 from mlflow_middleware.trace.common import Common
+from mlflow_middleware.trace.origin import origin_of
 from mlflow_middleware.trace.record import JOINED, NOTHING, RecordedException, TraceRecord
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _MAX_HOST = 255
 """Characters of a host name at most: https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4"""
+_DEPLOYMENT = {"environment": "deployment.environment.name", "app_version": "service.version"}
+"""Tag -> attribute: https://opentelemetry.io/docs/specs/semconv/resource/"""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
 
 
@@ -93,9 +97,11 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
     if record.tags:
         tags.update(storable(record, record.tags))
     if session := known.get(keys.SESSION):
-        tags[keys.SESSION] = attributes["session.id"] = session
+        tags[keys.SESSION] = attributes["session.id"] = attributes["gen_ai.conversation.id"] = session
     if user := known.get(keys.USER):
         tags[keys.USER] = attributes["user.id"] = user
+        if record.settings.hmac_key:
+            attributes["user.hash"] = user
     if record.is_complete:
         _add_outcome(attributes, record)
     return Description(
@@ -147,6 +153,8 @@ def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
         attributes["http.client_disconnected"] = True
     if record.exceptions:
         attributes["error.type"] = record.exceptions[-1].type
+    elif exchange.status is not None and exchange.status >= 500:
+        attributes["error.type"] = str(exchange.status)
     if sent and sent.size:
         attributes["http.request.body.size"] = sent.size
     if answer and answer.size:
@@ -160,13 +168,15 @@ def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
 
 def _common_of(record: TraceRecord) -> Common:
     exchange = record.exchange
-    host = exchange.headers.get("host", "")
+    trusted = record.settings.trusted_networks
+    origin = trusted and origin_of(exchange, trusted)
+    host = origin.host if origin else exchange.headers.get("host", "")
     is_usual = len(host) <= _MAX_HOST and exchange.method in _METHODS  # nothing else is worth remembering
     route, status = (exchange.route, exchange.status) if record.is_complete else (None, None)
     return (_common if is_usual else _common.__wrapped__)(
-        record.settings.trace_tag_items,
+        record.settings.of_every_trace,
         exchange.method,
-        exchange.scheme,
+        origin.scheme if origin else exchange.scheme,
         host,
         exchange.server,
         exchange.http_version,
@@ -177,7 +187,7 @@ def _common_of(record: TraceRecord) -> Common:
 
 @functools.lru_cache(maxsize=512)
 def _common(
-    trace_tags: tuple[tuple[str, str], ...],
+    every: EveryTrace,
     method: str,
     scheme: str,
     host: str,
@@ -188,9 +198,12 @@ def _common(
 ) -> Common:
     """What many requests have in common."""
     known = method in _METHODS
+    of_deployment = dict(every.tags)
     address, port = _server(host, server)
     route = clean_text(route, MAX_ATTRIBUTE)
     attributes: dict[str, object] = {
+        keys.SPAN_TYPE: every.span_type,
+        **{name: of_deployment.get(tag) for tag, name in _DEPLOYMENT.items()},
         "http.request.method": method if known else "_OTHER",
         "http.request.method_original": None if known else clean_text(method, MAX_ATTRIBUTE),
         "url.scheme": scheme,
@@ -202,7 +215,7 @@ def _common(
     }
     tags = {"http.route": route or "", "http.status_code": "" if status is None else str(status)}
     name = f"{method_name(method)} {route}" if route else method_name(method)
-    return Common(name, _known(attributes), {**dict(trace_tags), **{key: tag for key, tag in tags.items() if tag}})
+    return Common(name, _known(attributes), {**of_deployment, **{key: tag for key, tag in tags.items() if tag}})
 
 
 def _known(attributes: Mapping[str, object]) -> dict[str, Any]:

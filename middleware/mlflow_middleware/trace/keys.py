@@ -34,8 +34,8 @@ USAGE = "mlflow.chat.tokenUsage"
 COST = "mlflow.llm.cost"
 LOG_LEVEL = "mlflow.spanLogLevel"
 
-CHAIN = "CHAIN"
-"""The type of a request's root span (mlflow/entities/span.py: SpanType)."""
+DEBUG, INFO, ERROR = 10, 20, 40
+"""Levels of a span (mlflow/entities/span_log_level.py: SpanLogLevel)."""
 
 SCHEMA = "3"
 """The version of the trace format that is written here."""

@@ -52,6 +52,10 @@ def request(resource: bytes, spans: list[bytes]) -> bytes:
     return b"\x0a" + _sized(b"\x0a" + _sized(resource) + b"\x12" + _sized(scope_spans))
 
 
+SERVER = 2
+"""The kind of a span that stands for a request (opentelemetry/proto/trace/v1/trace.proto: SpanKind)."""
+
+
 def span(
     ids: tuple[int, int],
     parent: int | None,

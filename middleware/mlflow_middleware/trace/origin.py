@@ -1,0 +1,87 @@
+"""Tells where a request came from, before the proxies that are trusted.
+
+https://www.rfc-editor.org/rfc/rfc7239 and the older ``X-Forwarded-For``, ``-Proto`` and ``-Host``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from mlflow_middleware._internal.networks import Networks
+from mlflow_middleware.exchange import Exchange
+
+_MAX_HOPS = 32
+"""Proxies that are looked at, the last ones."""
+_MAX_CHARACTERS = 8192
+"""Characters of a header that are looked at, the last ones."""
+_PAIR = re.compile(r'\s*([a-z]+)=(?:"([^"]*)"|([^\s;"]*))\s*', re.IGNORECASE)
+_ADDRESS = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+"""An IPv6 address in brackets, or an IPv4 address with a port."""
+
+
+class Origin(NamedTuple):
+    """Where a request came from.
+
+    Attributes:
+        client: The client's address; empty if unknown.
+        scheme: ``http`` or ``https``.
+        host: The host that it asked for, as in the ``Host`` header.
+    """
+
+    client: str
+    scheme: str
+    host: str
+
+
+def origin_of(exchange: Exchange, trusted: Networks) -> Origin | None:
+    """Tell where a request came from, as a trusted proxy says; None if none does. Other peers may invent it."""
+    headers = exchange.headers
+    if not trusted.has(exchange.client):
+        return None
+    hops = _forwarded(headers["forwarded"]) if "forwarded" in headers else _x_forwarded(headers)
+    if not hops:
+        return None
+    hop = next((each for each in reversed(hops) if not trusted.has(each.client)), hops[0])
+    scheme = hop.scheme.lower()
+    return Origin(
+        hop.client or exchange.client,
+        scheme if scheme in ("http", "https") else exchange.scheme,
+        hop.host or headers.get("host", ""),
+    )
+
+
+def _forwarded(header: str) -> list[Origin]:
+    hops = []
+    for element in _parts(header):
+        pairs = (_PAIR.fullmatch(pair) for pair in element.split(";"))
+        said = {match[1].lower(): match[2] or match[3] or "" for match in pairs if match}
+        hops.append(Origin(_address(said.get("for", "")), said.get("proto", ""), said.get("host", "")))
+    return hops
+
+
+def _x_forwarded(headers: Mapping[str, str]) -> list[Origin]:
+    clients = _parts(headers.get("x-forwarded-for", ""))
+    schemes, hosts = _parts(headers.get("x-forwarded-proto", "")), _parts(headers.get("x-forwarded-host", ""))
+    if not clients:
+        return [Origin("", _at(schemes, 0, 1), _at(hosts, 0, 1))] if schemes or hosts else []
+    count = len(clients)
+    return [Origin(_address(each), _at(schemes, at, count), _at(hosts, at, count)) for at, each in enumerate(clients)]
+
+
+def _at(values: Sequence[str], index: int, count: int) -> str:
+    """The value that belongs to a hop, where each has one; else the last, which the nearest proxy has set."""
+    if len(values) == count:
+        return values[index]
+    return values[-1] if values else ""
+
+
+def _parts(header: str) -> list[str]:
+    return [part.strip() for part in header[-_MAX_CHARACTERS:].split(",")[-_MAX_HOPS:] if part.strip()]
+
+
+def _address(written: str) -> str:
+    """An address without brackets and port."""
+    match = _ADDRESS.fullmatch(written)
+    return match[1] or match[2] if match else written
