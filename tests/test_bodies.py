@@ -77,6 +77,18 @@ def test_bodies_by_their_type(app: RunningApp, request_id: str, kind: str, body:
     assert echoed(app, request_id, body, kind).inputs == expected
 
 
+def test_a_long_upload_has_its_true_size_and_the_fields_after_it(app: RunningApp, request_id: str) -> None:
+    """A file of 300 kB, of which nothing is kept; the app has it as it came."""
+    question, file = FORM.split(b"--" + BOUNDARY.encode())[1:3]
+    parts = (question, file.replace(b"x" * 1000, b"\r\n" * 150_000), question.replace(b"question", b"after"), b"--\r\n")
+    body = b"".join(b"--" + BOUNDARY.encode() + part for part in parts)
+    root = echoed(app, request_id, body, f"multipart/form-data; boundary={BOUNDARY}")
+
+    upload = {"filename": "a.txt", "content_type": "text/plain", "size": 300_000}
+    assert root.inputs == {"question": "why?", "file": upload, "after": "why?"}
+    assert "http.request.body.cut" not in root.attributes
+
+
 @pytest.mark.once
 def test_a_compressed_body_is_read(app: RunningApp, request_id: str) -> None:
     """The app has the bytes as they came."""

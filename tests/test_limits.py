@@ -37,6 +37,7 @@ SAID: dict[str, list[float]] = {
     "tag or metadata that `annotate` sets": [settings.MAX_TAG_VALUE],
     "captured header, user agent, client address": [MAX_ATTRIBUTE],
     "a body": [DEFAULTS.max_body_bytes],
+    "headers of a form's parts": [multipart.MAX_HEADERS],
     "events of a stream, fields of a multipart form": [streams.MAX_EVENTS, multipart.MAX_PARTS],
     "layers of `Content-Encoding`": [decoding.MAX_LAYERS],
     "levels of JSON": [strict_json.MAX_NESTING, redaction.MAX_DEPTH],

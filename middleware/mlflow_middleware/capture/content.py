@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from mlflow_middleware._internal.guard import report
-from mlflow_middleware.capture import decoding, llm_streams, multipart, streams, strict_json
+from mlflow_middleware.capture import decoding, llm_streams, media_type, multipart, streams, strict_json
 from mlflow_middleware.capture.redaction import Redactor
 
 MAX_FIELDS = 1000
@@ -21,12 +21,6 @@ MAX_FIELDS = 1000
 
 _MAX_NAME = 200
 """Characters kept of a content type or encoding."""
-
-_PARAMETER = r';\s*{}\s*=\s*(?:"([^"]*)|([^\s";]*))'
-_CHARSET = re.compile(_PARAMETER.format("charset"), re.IGNORECASE)
-_BOUNDARY = re.compile(_PARAMETER.format("boundary"), re.IGNORECASE)
-_CODEC = re.compile(r"ascii|utf-?(8|16|32).*|iso-?8859-?\d+|cp\d+|koi8-\w|gb\w+|big5\w*|shift_jis\w*|euc_\w+|mac-\w+")
-"""Python's codecs for text of the web. Others are no encodings of text, or slow with hostile input."""
 
 _TEXT = re.compile(r"text/(?!xml).+|application/(javascript|graphql)")  # secrets in XML are not found, so not that
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-seq")
@@ -73,8 +67,7 @@ class _Body:
     @property
     def codec(self) -> str:
         """The codec of the header's charset; UTF-8 where there is none."""
-        match = _CHARSET.search(self.content_type)
-        return _codec(match[1] or match[2] or "" if match else "")
+        return media_type.codec(self.content_type)
 
     @property
     def note(self) -> str:
@@ -141,16 +134,16 @@ def _as_it_is(data: bytes, redactor: Redactor) -> Content:
 
 @functools.lru_cache(maxsize=256)
 def _reader(content_type: str) -> Callable[[_Body], tuple[Any, bool]]:
-    media_type = content_type.partition(";")[0].strip().lower()
-    if not media_type:
+    named = content_type.partition(";")[0].strip().lower()
+    if not named:
         return _unnamed
-    if media_type == "application/json" or media_type.endswith("+json"):
+    if named == "application/json" or named.endswith("+json"):
         return _json
-    if media_type in _LINES:
+    if named in _LINES:
         return _json_lines
-    if media_type in _READERS:
-        return _READERS[media_type]
-    return _text if _TEXT.fullmatch(media_type) else _bytes
+    if named in _READERS:
+        return _READERS[named]
+    return _text if _TEXT.fullmatch(named) else _bytes
 
 
 def _json(body: _Body) -> tuple[Any, bool]:
@@ -191,12 +184,18 @@ def form_fields(text: str) -> tuple[dict[str, Any], bool]:
 
 
 def _multipart(body: _Body) -> tuple[Any, bool]:
-    match = _BOUNDARY.search(body.content_type)
-    boundary = (match[1] or match[2] or "").encode("latin-1", "replace") if match else b""
-    if not boundary:
+    form = multipart.form_of({"content-type": body.content_type}, len(body.data))
+    if form is None:
         return _bytes(body)
-    values, is_more = multipart.fields(body.data, boundary, body.codec)
+    form.add(body.data)
+    values, is_more = form.fields()
     return body.redactor.json(values), body.cut or is_more
+
+
+def read_form(form: multipart.Form, redactor: Redactor) -> Content:
+    """Read a form whose bytes were parsed as they passed."""
+    values, is_more = form.fields()
+    return Content(redactor.json(values), is_more)
 
 
 def _text(body: _Body) -> tuple[Any, bool]:
@@ -228,11 +227,3 @@ def _decode(data: bytes, codec: str, cut: bool, errors: str = "replace") -> str:
     if not cut:
         return data.decode(codec, errors)
     return codecs.getincrementaldecoder(codec)(errors).decode(data)
-
-
-def _codec(charset: str) -> str:
-    try:
-        name = codecs.lookup(charset.strip()).name
-    except (LookupError, ValueError):
-        return "utf-8"
-    return name if _CODEC.fullmatch(name) else "utf-8"

@@ -138,7 +138,7 @@ class TraceRecord:
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
-        exchange.request_body = Body(kept_of_request)
+        exchange.request_body = Body(kept_of_request, exchange.headers)
         exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
         self.exchange = exchange
         self.settings = settings
