@@ -95,7 +95,9 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
 def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None:
     """The trace of a request; None where it is excluded."""
     exchange = exchange_of(environ)
-    return None if settings.excludes(exchange.path) else RequestTrace.open(exchange, settings)
+    if settings.excludes(exchange.path, exchange.method, exchange.headers):
+        return None
+    return RequestTrace.open(exchange, settings)
 
 
 @guarded

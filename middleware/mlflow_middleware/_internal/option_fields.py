@@ -8,8 +8,10 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.option_problems import ENV_PREFIX
 from mlflow_middleware._internal.option_types import (
+    Exclusions,
     HeaderName,
     HeaderNames,
     Identify,
@@ -67,8 +69,10 @@ class Options(BaseSettings):
     `trace_id`. Exposed to browsers on cross-origin requests. The request id goes back in `request_id_header`
     unless another header is named here."""
 
-    exclude: Names = ("/health", "/healthz", "/livez", "/readyz", "/metrics", "/favicon.ico")
-    """Path globs (`*`, `?`, `[...]`) that are not traced; MLflow spans opened inside are silenced too."""
+    exclude: Exclusions = exclusion.DEFAULT
+    """What is not traced; MLflow spans opened inside are silenced too. Path globs (`*`, `?`, `[...]`), for all methods
+    or one (`OPTIONS *`, `HEAD /x`); `preflight`, which stands for the `OPTIONS` requests by which browsers ask for
+    leave to make another one; and `default` for all that is excluded by default."""
 
     metadata_only: Names = ()
     """Path globs whose bodies and query strings are never captured, and whose route is stored instead of the path."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
 import json
 import re
@@ -12,18 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
+from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware.capture.secret_keys import words_of
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 
 _STATUS_RANGE = re.compile(r"\s*([0-9]{3})\s*(?:-\s*([0-9]{3})\s*)?")
-
-
-def compiled_globs(globs: Iterable[str]) -> re.Pattern[str] | None:
-    """Compile path globs into one pattern; None if there are none."""
-    patterns = "|".join(map(fnmatch.translate, globs))
-    return re.compile(patterns) if patterns else None
 
 
 def _split(value: object) -> object:
@@ -121,6 +115,7 @@ def _are_networks(values: tuple[str, ...]) -> tuple[str, ...]:
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Proxies = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_are_networks)]
+Exclusions = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(exclusion.check)]
 RedactedKeys = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_have_words)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_compile)]
 HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(_split)]
