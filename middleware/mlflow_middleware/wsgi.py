@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
+from mlflow_middleware.request import wsgi_socket
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
@@ -60,6 +61,9 @@ class TraceMiddleware:
                 undo()
             return result if _is_whole(result, environ) else SilentChunks(result)
         environ[REQUEST_KEY] = trace
+        if wsgi_socket.is_websocket(environ):
+            self.socket_opened(trace)
+            return wsgi_socket.serve(self.app, environ, start_response, trace)
         if "wsgi.input" in environ:
             environ["wsgi.input"] = ReadBody(environ["wsgi.input"], trace)
         trace.activate()
@@ -73,6 +77,10 @@ class TraceMiddleware:
         finally:
             trace.deactivate()
         return _finishing(result, environ, trace)
+
+    def socket_opened(self, trace: RequestTrace) -> None:
+        """A WebSocket is about to be served; nothing tells when the app has accepted it."""
+        trace.identify()
 
 
 def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: RequestTrace) -> Iterable[bytes]:
@@ -93,11 +101,12 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
 
 @guarded
 def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None:
-    """The trace of a request; None where it is excluded."""
+    """The trace of a request, or what stands for a WebSocket; None where it is excluded."""
     exchange = exchange_of(environ)
     if settings.excludes(exchange.path, exchange.method, exchange.headers):
         return None
-    return RequestTrace.open(exchange, settings)
+    kind = RequestTrace.of_connection if wsgi_socket.is_websocket(environ) else RequestTrace.open
+    return kind(exchange, settings)
 
 
 @guarded
