@@ -44,7 +44,8 @@ def in_a_thread() -> str:
 
 @app.get("/context")
 def with_the_standard_library() -> str:
-    return pool.submit(contextvars.copy_context().run, look_up, "wiki").result()
+    found: str = pool.submit(contextvars.copy_context().run, look_up, "wiki").result()
+    return found
 
 
 @app.get("/asyncio")
