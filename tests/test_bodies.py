@@ -226,6 +226,22 @@ def test_capturing_can_be_switched_off(
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("name", ["asgi", "wsgi", "flask", "django-wsgi", "django-asgi"])
+def test_an_error_under_200(run_app: AppRunner, request_id: str, name: str) -> None:
+    """By what the answer says, and by its headers."""
+    app = run_app(name, {"error_when": ["graphql", "tests.apps.behaviour.is_csv"]})
+    roots = [
+        echoed(app, f"{request_id}-1", b'{"errors": [{"message": "no such field"}]}', JSON),
+        echoed(app, f"{request_id}-2", b"a,b", "text/csv"),
+        echoed(app, f"{request_id}-3", b"{}", JSON),
+    ]
+
+    assert [root.status.description for root in roots] == ["no such field", "a table", ""]
+    assert app.traces.one(f"{request_id}-1").info.state == "ERROR"
+    assert app.traces.one(f"{request_id}-3").info.state == "OK"
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])
 def test_mask_replaces_what_no_rule_knows(run_app: AppRunner, request_id: str, name: str) -> None:
     """It sees the exchange, and what it changes is what is stored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -46,6 +46,8 @@ class Exchange:
         response_body: What the client was sent.
         response_type: The response's ``Content-Type``.
         response_encoding: The response's ``Content-Encoding``.
+        response_headers: The response's headers and trailers, names in lower case; known only where ``error_when`` is
+            set.
         inputs: What becomes the root span's inputs; set before ``mask`` is called, which may change it.
         outputs: What becomes its outputs.
         inputs_cut: Whether something of the request's body is missing in ``inputs``.
@@ -68,6 +70,7 @@ class Exchange:
     response_body: Body | None = None
     response_type: str = ""
     response_encoding: str = ""
+    response_headers: Mapping[str, str] = field(default_factory=dict)
     inputs: Any = None
     outputs: Any = None
     inputs_cut: bool = False

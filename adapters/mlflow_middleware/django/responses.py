@@ -41,6 +41,8 @@ def is_answered(response: HttpResponseBase) -> bool:
 def _started(response: HttpResponseBase, trace: RequestTrace) -> None:
     headers = response.headers
     trace.response_started(response.status_code, headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
+    if trace.settings.error_when:
+        trace.exchange.response_headers = {name.lower(): value for name, value in response.items()}
 
 
 @guarded

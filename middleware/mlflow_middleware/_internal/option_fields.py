@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.option_problems import ENV_PREFIX
 from mlflow_middleware._internal.option_types import (
+    ErrorRules,
     Exclusions,
     HeaderName,
     HeaderNames,
@@ -125,6 +126,11 @@ class Options(BaseSettings):
 
     error_statuses: Statuses = frozenset(range(500, 600))
     """Status codes that make the trace an error, as numbers and `500-599` ranges."""
+
+    error_when: ErrorRules = ()
+    """What makes the trace an error beside the status: `graphql` (its `errors`), `mcp` (`isError`, and JSON-RPC's
+    `error`), `grpc-web` (its status, in headers, trailers or the body); a path into the answer, as `body.errors`; a
+    callable (or its dotted path) that is given the `Exchange` and returns the reason as text, true, or nothing."""
 
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
     """Share of traces kept; decided by the session id, if any: all processes keep or drop a conversation whole."""

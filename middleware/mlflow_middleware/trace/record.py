@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from mlflow_middleware import identity
 from mlflow_middleware.capture.body import Body
+from mlflow_middleware.capture.error_rules import Failure
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.settings import Settings
@@ -119,6 +120,7 @@ class TraceRecord:
         experiment_id: Where the trace goes; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
         contents: The inputs and outputs, once its bodies have been read.
+        failure: Why the answer is an error by ``error_when``, once its bodies have been read.
     """
 
     trace_id = ""
@@ -134,6 +136,7 @@ class TraceRecord:
     metadata: Mapping[str, str] = NOTHING
     exceptions: tuple[RecordedException, ...] = ()
     contents: Contents | None = None
+    failure: Failure | None = None
     is_complete = client_disconnected = is_changed = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
@@ -195,7 +198,7 @@ class TraceRecord:
     @property
     def failed(self) -> bool:
         """Whether the request ended with an error."""
-        return bool(self.exceptions) or self.exchange.status in self.settings.error_statuses
+        return bool(self.exceptions) or self.exchange.status in self.settings.error_statuses or self.failure is not None
 
     def seconds(self, until: int | None = None) -> float:
         """How long the request has taken, until now or a time in nanoseconds since the epoch."""
