@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,24 @@ MAX_TARGET = 64 * 1024
 
 _HEADER_OVERHEAD = 200
 """Bytes that the objects of one header take, about."""
+
+
+class _NoHeaders(Mapping[str, str]):
+    """Nothing. A dataclass takes no default that cannot be hashed, and a factory would run for each request."""
+
+    __hash__ = object.__hash__
+
+    def __getitem__(self, name: str) -> str:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+_NO_HEADERS = _NoHeaders()
 
 
 @dataclass(slots=True)
@@ -70,7 +88,7 @@ class Exchange:
     response_body: Body | None = None
     response_type: str = ""
     response_encoding: str = ""
-    response_headers: Mapping[str, str] = field(default_factory=dict)
+    response_headers: Mapping[str, str] = _NO_HEADERS
     inputs: Any = None
     outputs: Any = None
     inputs_cut: bool = False

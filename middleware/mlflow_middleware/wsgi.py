@@ -149,7 +149,7 @@ def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: Reques
     known = {name.lower(): value for name, value in joined}
     trace.content_length = known.get("content-length", "")
     trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
-    if trace.settings.error_when:
+    if trace.record.settings.error_when:
         trace.exchange.response_headers = known
     join(joined, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
     return joined

@@ -127,7 +127,7 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
     present = {name.lower(): value for name, value in headers}
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
-    if trace.settings.error_when:
+    if trace.record.settings.error_when:
         _note_headers(headers, trace)
     ours = trace.response_headers() or ()
     if "origin" not in trace.exchange.headers:  # nothing to expose
