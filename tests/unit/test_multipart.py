@@ -118,6 +118,14 @@ def test_text_and_names_are_in_the_encoding_of_the_page() -> None:
         assert (values["n"], values["f"][0] if more else values["f"], values["z"]) == ("grün", file, "after")
 
 
+def test_a_charset_that_headers_cannot_have_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The names stay readable as far as they are."""
+    latin = part("a", b"1") + part("\u00e9", b"2").decode().encode("latin-1")
+    values, cut, _ = seen(form(latin), headers={"content-type": "multipart/form-data; boundary=bound; charset=utf-16"})
+
+    assert (list(values), cut, caplog.text) == (["a", "\ufffd"], False, "")
+
+
 PADDING = b"x" * LIMIT
 ENDLESS = b'--bound\r\nContent-Disposition: form-data; name="a"\r\n' + b"X: y\r\n" * 300_000
 

@@ -18,7 +18,6 @@ def fill(
     limit: int,
     mask: Callable[[Exchange], object] | None,
     with_query: bool = True,
-    judge: Callable[[Exchange], object] | None = None,
 ) -> tuple[Content, Content]:
     """Set ``inputs`` and ``outputs`` of an exchange, redacted and masked.
 
@@ -28,7 +27,6 @@ def fill(
         limit: Bytes that a body may have, also when it is decompressed.
         mask: Changes ``inputs`` and ``outputs`` further.
         with_query: Whether the query string becomes an input.
-        judge: Called before ``mask``, which may leave nothing to judge.
 
     Returns:
         What was read of the request's body and of the response's, where nothing was added to it or masked.
@@ -45,8 +43,6 @@ def fill(
     if with_query and exchange.query_string:
         exchange.inputs = _with_query(sent.value, redactor.json(form_fields(exchange.query_string)[0]))
         sent = replace(sent, text=None)
-    if judge is not None:
-        judge(exchange)
     if mask is not None:
         mask(exchange)
         sent, answer = replace(sent, text=None), replace(answer, text=None)

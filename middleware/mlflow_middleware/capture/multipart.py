@@ -124,10 +124,11 @@ class Form:
             while (event := self._next()) is not self._sansio.NEED_DATA:
                 self._take(event)
             self._is_over = self._decoder.state is self._sansio.State.EPILOGUE
+        except (self._refusal, ValueError):  # too many parts, or headers; or it is broken
+            self._is_over = self._is_cut = True
         except Exception as error:
             self._is_over = self._is_cut = True
-            if not isinstance(error, self._refusal):  # too many parts, or headers
-                report("reading a form", error)
+            report("reading a form", error)
         if self._is_over:
             self._unread.clear()
 
@@ -136,9 +137,10 @@ class Form:
         try:
             return decoder.next_event()
         except UnicodeDecodeError:  # names in the encoding of the page that the form is on
+            codec = "utf-8" if self._encoding.startswith(("utf-16", "utf-32")) else self._encoding
             blank = _BLANK_LINE.search(decoder.buffer)
             end = blank.start() if blank else len(decoder.buffer)
-            decoder.buffer[:end] = decoder.buffer[:end].decode(self._encoding, "replace").encode()
+            decoder.buffer[:end] = decoder.buffer[:end].decode(codec, "replace").encode()
             return decoder.next_event()
         except ValueError:  # a part that does not tell what it is
             self._part = None

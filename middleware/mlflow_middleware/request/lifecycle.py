@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded
-from mlflow_middleware.capture import error_rules
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request import sampling
@@ -17,7 +16,7 @@ from mlflow_middleware.request.activation import Activation
 from mlflow_middleware.request.headers import headers_for_response
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
-from mlflow_middleware.trace.contents import contents_of
+from mlflow_middleware.trace.failure import judge
 from mlflow_middleware.trace.record import SpanIds, TraceRecord
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
@@ -254,10 +253,9 @@ def _is_kept(record: TraceRecord, root: mlflow_bridge.RootSpan, until: int | Non
     seconds = record.seconds(until)
     if sampling.keeps(settings, key, failed=root.failed, seconds=seconds):
         return True
-    if not (settings.keep_errors and error_rules.may_fail(record.exchange, settings.error_when)):
-        return False
-    contents_of(record)  # before it is dropped, its answer has to be read
-    return record.failed
+    if settings.keep_errors and settings.error_when:
+        judge(record)  # before it is dropped, its answer has to be read
+    return settings.keep_errors and record.failed
 
 
 def _tells_that_the_client_is_gone(error: BaseException) -> bool:

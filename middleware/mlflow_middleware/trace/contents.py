@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 from mlflow_middleware._internal.guard import guarded
-from mlflow_middleware.capture import contents, error_rules, previews, strict_json
+from mlflow_middleware.capture import contents, previews, strict_json
 from mlflow_middleware.capture.garbage import few_collections
-from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
 LARGE = 2048
@@ -27,7 +25,7 @@ def contents_of(record: TraceRecord) -> Contents:
                 record.contents = _contents(record) or NO_CONTENTS
                 exchange.inputs = exchange.outputs = None  # before there may be collections again
         else:
-            record.contents = ((held or record.settings.error_when) and _contents(record)) or NO_CONTENTS
+            record.contents = (held and _contents(record)) or NO_CONTENTS
     return record.contents
 
 
@@ -35,18 +33,12 @@ def contents_of(record: TraceRecord) -> Contents:
 def _contents(record: TraceRecord) -> Contents:
     exchange, settings = record.exchange, record.settings
     with_query = settings.keeps_query(exchange.path)
-    judge = functools.partial(_judge, record) if settings.error_when else None
-    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask, with_query, judge)
+    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask, with_query)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
     cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
     inputs = _written(exchange.inputs, sent.text, previews.of_request)
     outputs = _written(exchange.outputs, answer.text, previews.of_answer)
     return Contents(inputs, outputs, answer.usage, cut)
-
-
-def _judge(record: TraceRecord, exchange: Exchange) -> None:
-    settings = record.settings
-    record.failure = error_rules.failure_of(exchange, settings.error_when, settings.redactor)
 
 
 def _written(value: object, text: str | None, preview: Callable[[object], str | None]) -> Written | None:

@@ -18,7 +18,7 @@ from mlflow_middleware.settings import EveryTrace
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.client import client_attributes, redacted_exceptions
 from mlflow_middleware.trace.common import Common
-from mlflow_middleware.trace.contents import contents_of
+from mlflow_middleware.trace.failure import judge
 from mlflow_middleware.trace.origin import origin_of
 from mlflow_middleware.trace.record import JOINED, NOTHING, RecordedException, TraceRecord
 
@@ -84,7 +84,7 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         metadata: Trace metadata that the app set with MLflow's own functions.
     """
     if record.settings.error_when:
-        contents_of(record)  # which tell whether it is one
+        judge(record)
     common = _common_of(record)
     exceptions = redacted_exceptions(record) if record.exceptions else ()
     attributes = _known(client_attributes(record))

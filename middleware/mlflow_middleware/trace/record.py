@@ -120,7 +120,8 @@ class TraceRecord:
         experiment_id: Where the trace goes; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
         contents: The inputs and outputs, once its bodies have been read.
-        failure: Why the answer is an error by ``error_when``, once its bodies have been read.
+        failure: Why the answer is an error by ``error_when``, once that has been asked.
+        is_judged: Whether it has been.
     """
 
     trace_id = ""
@@ -137,6 +138,7 @@ class TraceRecord:
     exceptions: tuple[RecordedException, ...] = ()
     contents: Contents | None = None
     failure: Failure | None = None
+    is_judged = False
     is_complete = client_disconnected = is_changed = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
