@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_middleware.capture import llm_streams, streams
+from mlflow_middleware.capture import streams, usage
 from tests.generators import chunk, hostile, sse
 
 
@@ -42,7 +42,7 @@ def test_chat_chunks_become_one_completion() -> None:
     assert first["message"] == {"role": "assistant", "content": "Hello", "tool_calls": [call]}
     assert (first["finish_reason"], second["message"]["content"]) == ("stop", "B")
     assert (whole["object"], whole["model"]) == ("chat.completion", "m")
-    assert llm_streams.usage_of(whole) == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    assert usage.usage_of(whole) == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
 
 
 def test_a_stream_that_breaks_off_inside_an_event_is_an_answer() -> None:
@@ -96,7 +96,7 @@ def test_anthropic_events_become_one_message() -> None:
 
     assert whole["content"] == [{"type": "text", "text": "Hi"}, {"type": "tool_use", "name": "f", "input": {"a": 1}}]
     assert (whole["role"], whole["model"], whole["stop_reason"]) == ("assistant", "m", "end_turn")
-    assert llm_streams.usage_of(whole) == {"input_tokens": 4, "output_tokens": 2, "total_tokens": 6}
+    assert usage.usage_of(whole) == {"input_tokens": 4, "output_tokens": 2, "total_tokens": 6}
 
 
 @pytest.mark.parametrize("bad", [chunk("0"), chunk(10**9), chunk(content=["a"]), {"choices": 7}, [], None])
@@ -119,4 +119,4 @@ def test_no_stream_raises(pieces: list[Any]) -> None:
     """Whatever stands where."""
     json.dumps(answer(*pieces))
     for piece in pieces:
-        llm_streams.usage_of(piece)
+        usage.usage_of(piece)

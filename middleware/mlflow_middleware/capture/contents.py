@@ -52,7 +52,7 @@ def fill(
 def _content(body: Body | None, content_type: str, encoding: str, redactor: Redactor, limit: int) -> Content:
     if body is None or not body.held:
         return Content(None, cut=False)
-    return read(body.kept, body.size, content_type, encoding, limit, redactor)
+    return read(body.kept, body.size, content_type, encoding, limit, redactor, body.follower)
 
 
 def _with_query(body: Any, query: dict[str, Any]) -> Any:
