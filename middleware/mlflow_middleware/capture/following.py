@@ -22,6 +22,12 @@ MAX_DECODED = 64
 _LOOKED_AT = 16 * 1024
 """Bytes by which a stream is known."""
 
+_STEP = 16 * 1024
+"""Bytes of pieces that are parsed at once."""
+
+_MARK = 4
+"""Bytes of the longest mark between two events."""
+
 _SPARE = 4
 """Times `max_body_bytes` that an answer's objects may take."""
 
@@ -128,7 +134,7 @@ class Folded:
         self._limit = limit
         self._encoded = bytearray()
         self._window = bytearray()
-        self._since_weighed = self._weight = 0
+        self._looked = self._since_weighed = 0
         self._is_inside = self._is_full = self._is_dropped = False
         self._usage: dict[str, int] | None = None
         self._answer: dict[str, Any] | None = None
@@ -144,13 +150,13 @@ class Folded:
         except Exception:  # each library has its own
             return None
         form = form_of(media_type, readable)
-        end = form and form.end(bytearray(readable), 1)
+        end = form and form.end(readable, 1)
         fold, looks = None, 0
         position = 0
         while form and end and fold is None and looks < LOOKED_AT:
             fold = fold_for(form.pieces(readable[position:end]), limit)
             position, looks = end, looks + 1
-            end = form.end(bytearray(readable), position + 1)
+            end = form.end(readable, position + 1)
         if fold is None or form is None:
             return None
         folded = cls(fold, form, decoder_for(encoding) or bytes, limit)
@@ -160,7 +166,7 @@ class Folded:
     @property
     def held(self) -> int:
         """See `Follower`."""
-        return len(self._window) + len(self._encoded) + self._weight
+        return len(self._window) + len(self._encoded) + weight(vars(self._fold))
 
     def add(self, data: bytes) -> None:
         """See `Follower`."""
@@ -187,10 +193,12 @@ class Folded:
 
     def _pass_on(self, count: int) -> None:
         """Fold the first bytes of what is kept, up to the end of a piece."""
-        end = self._form.end(self._window, count)
+        end = self._form.end(self._window, max(count, self._looked))
+        self._looked = 0 if end else len(self._window) - _MARK
         if end is None:
-            if len(self._window) > 2 * self._limit:  # of a piece this large, only its tokens are looked for
+            if len(self._window) > 2 * self._limit:
                 del self._window[: -self._limit]
+                self._looked = 0
                 self._is_inside = self._is_dropped = True
             return
         block = bytes(self._window[:end])
@@ -198,18 +206,34 @@ class Folded:
         self._take(block)
 
     def _take(self, block: bytes) -> None:
+        """Fold whole pieces, some at once."""
+        start = 0
         if self._is_inside:
             self._is_inside = False
-            first = self._form.end(bytearray(block), 1) or len(block)
-            self._usage = usage_in(block[:first].decode("utf-8", "replace")) or self._usage
-            block = block[first:]
-        for piece in self._form.pieces(block):
-            self._add(piece)
-        self._since_weighed += len(block)
+            start = self._form.end(block, 1) or len(block)
+            self._take_tokens(block[:start])
+        while start < len(block):
+            end = self._form.end(block, start + _STEP) or len(block)
+            if end - start > self._limit:  # there is one among them that is too large
+                end = self._form.end(block, start + 1) or len(block)
+            if end - start > self._limit:
+                self._take_tokens(block[start:end])
+            else:
+                for piece in self._form.pieces(block[start:end]):
+                    self._add(piece)
+            start = end
+        self._weigh(len(block))
+
+    def _take_tokens(self, piece: bytes) -> None:
+        """Look for nothing but tokens in a piece: it is too large, or only its end is kept."""
+        self._is_dropped = True
+        self._usage = usage_in(piece.decode("utf-8", "replace")) or self._usage
+
+    def _weigh(self, count: int) -> None:
+        self._since_weighed += count
         if self._since_weighed > self._limit:
             self._since_weighed = 0
-            self._weight = weight(vars(self._fold))
-            self._is_full = self._weight > _SPARE * self._limit
+            self._is_full = self._is_full or weight(vars(self._fold)) > _SPARE * self._limit
 
     def _add(self, piece: Any) -> None:
         if not isinstance(piece, dict):

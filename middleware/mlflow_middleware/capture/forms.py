@@ -13,9 +13,8 @@ from mlflow_middleware.capture.streams import events
 
 _LINE_END = rb"(?:\r\n|\n|\r(?!\n))"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
-_BETWEEN = re.compile(rb"\}\s{0,20},\s{0,20}(?=\{)")
-_MAX_TRIES = 20
-"""Places that are tried as the end of an array's element."""
+_BETWEEN = re.compile(rb"\}\s{0,20},\s{0,20}(?=\{\s{0,20}\"candidates\")")
+"""Between the elements of an array, as Gemini streams one; in text inside of it, the quotes would have backslashes."""
 
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-seq")
 """Media types of JSON lines."""
@@ -30,7 +29,7 @@ class Form:
         pieces: The pieces of that much.
     """
 
-    end: Callable[[bytearray, int], int | None]
+    end: Callable[[bytes | bytearray, int], int | None]
     pieces: Callable[[bytes], list[Any]]
 
 
@@ -50,21 +49,22 @@ def form_of(media_type: str, start: bytes) -> Form | None:
     return DATA_LINES if media_type == "text/plain" else None
 
 
-def _event_end(data: bytearray, at_least: int) -> int | None:
-    found = _EVENT_END.search(data, max(0, at_least - 4))
+def _event_end(data: bytes | bytearray, at_least: int) -> int | None:
+    found = _EVENT_END.search(data, max(0, at_least - 4))  # a mark may have begun before
+    if found and found.end() < at_least:
+        found = _EVENT_END.search(data, found.end())
     return found.end() if found else None
 
 
-def _line_end(data: bytearray, at_least: int) -> int | None:
+def _line_end(data: bytes | bytearray, at_least: int) -> int | None:
     return data.find(b"\n", max(0, at_least - 1)) + 1 or None
 
 
-def _element_end(data: bytearray, at_least: int) -> int | None:
-    """The end of an element, with the comma after it: what is before it has to be whole."""
-    for _, found in zip(range(_MAX_TRIES), _BETWEEN.finditer(data, max(0, at_least - 1)), strict=False):
-        if _elements(bytes(data[: found.end()])):
-            return found.end()
-    return None
+def _element_end(data: bytes | bytearray, at_least: int) -> int | None:
+    found = _BETWEEN.search(data, max(0, at_least - 1))
+    if found and found.end() < at_least:
+        found = _BETWEEN.search(data, found.end())
+    return found.end() if found else None
 
 
 def data_lines(text: str) -> list[Any] | None:
