@@ -16,17 +16,18 @@ class Body:
     Attributes:
         size: Bytes that have passed.
         chunks: Pieces that they came in; empty ones do not count.
+        is_unseen: Whether nothing but its size is known, and that could be told.
         follower: What takes the rest, if anything.
     """
 
-    __slots__ = ("_is_over", "_kept", "_limit", "_rest", "chunks", "follower", "size")
+    __slots__ = ("_is_over", "_kept", "_limit", "_rest", "chunks", "follower", "is_unseen", "size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: bytes | bytearray = b""
         self._rest = b""
         self.follower: Follower | None = None
-        self._is_over = False
+        self._is_over = self.is_unseen = False
         self.size = 0
         self.chunks = 0
 
@@ -53,6 +54,11 @@ class Body:
             return True
         return False
 
+    def count(self, size: int) -> None:
+        """So many bytes have passed that nobody saw; they count where bodies are kept at all."""
+        self.size += size
+        self.is_unseen = self._limit > 0
+
     def follow(self, choose: Callable[[bytes, int], Follower | None]) -> None:
         """Let something take the rest.
 
@@ -73,5 +79,5 @@ class Body:
 
     @property
     def held(self) -> int:
-        """Bytes that are kept."""
-        return len(self._kept) + (self.follower.held if self.follower else 0)
+        """Bytes that are kept; one, at least, where something can be told of it."""
+        return len(self._kept) + self.is_unseen + (self.follower.held if self.follower else 0)

@@ -180,6 +180,11 @@ def _with_end(value: Any, end: _Body, reader: Callable[[_Body], tuple[Any, bool]
     return Content(value, True, _usage(value) or usage_in(text))
 
 
+def unread(content_type: str, size: int) -> Content:
+    """What is told of a body that is not read."""
+    return Content({"content_type": content_type[:_MAX_NAME], "bytes": size}, cut=False)
+
+
 def _as_it_is(data: bytes, redactor: Redactor) -> Content:
     """JSON in which nothing has to be replaced: most of it.
 

@@ -10,7 +10,7 @@ from mlflow_middleware.capture.folds import LOOKED_AT, fold_for
 from mlflow_middleware.capture.folds.base import Fold
 from mlflow_middleware.capture.forms import LINES, Form, form_of
 from mlflow_middleware.capture.long_runs import LongRuns
-from mlflow_middleware.capture.texts import is_cut, weight
+from mlflow_middleware.capture.texts import CONTEXT, is_cut, weight
 from mlflow_middleware.capture.usage import usage_in, usage_of
 
 BLOCK = 1024
@@ -27,6 +27,9 @@ _STEP = 16 * 1024
 
 _MARK = 4
 """Bytes of the longest mark between two events."""
+
+_MAX_EXTRA = 20
+"""Pieces with tokens in them that are taken although there is no room."""
 
 _SPARE = 4
 """Times `max_body_bytes` that an answer's objects may take."""
@@ -134,7 +137,7 @@ class Folded:
         self._limit = limit
         self._encoded = bytearray()
         self._window = bytearray()
-        self._looked = self._since_weighed = 0
+        self._looked = self._since_weighed = self._extra = 0
         self._is_inside = self._is_full = self._is_dropped = False
         self._usage: dict[str, int] | None = None
         self._answer: dict[str, Any] | None = None
@@ -231,21 +234,26 @@ class Folded:
 
     def _weigh(self, count: int) -> None:
         self._since_weighed += count
-        if self._since_weighed > self._limit:
+        if self._since_weighed > self._limit // 4:
             self._since_weighed = 0
-            self._is_full = self._is_full or weight(vars(self._fold)) > _SPARE * self._limit
+            self._is_full = self._is_full or weight(vars(self._fold)) > _SPARE * self._limit + 8 * CONTEXT
 
     def _add(self, piece: Any) -> None:
         if not isinstance(piece, dict):
             return
-        if not self._is_full:
-            try:
-                self._fold.add(piece)
-            except (TypeError, ValueError, RecursionError):  # one that is none of the protocol's
-                self._is_dropped = True
+        if self._is_full and not self._may_have_tokens(piece):
+            self._is_dropped = True
             return
-        self._is_dropped = True
+        try:
+            self._fold.add(piece)
+        except (TypeError, ValueError, RecursionError):  # one that is none of the protocol's
+            self._is_dropped = True
+
+    def _may_have_tokens(self, piece: dict[str, Any]) -> bool:
+        """Whether a piece is taken although there is no room; of some that come late only the tokens are."""
         self._usage = usage_of(piece) or self._usage
+        self._extra += "usage" in piece
+        return "usage" in piece and self._extra < _MAX_EXTRA
 
     def answer(self, clean: Callable[[str], str]) -> tuple[dict[str, Any], bool, dict[str, int] | None]:
         """Return the answer, whether something is missing in it, and the tokens that it reports.
@@ -263,7 +271,7 @@ class Folded:
             window, self._window = bytes(self._window), bytearray()
             self._take(window)
         whole = self._fold.whole(clean)
-        return whole, self._is_dropped or is_cut(list(vars(self._fold).values())), usage_of(whole) or self._usage
+        return whole, self._is_dropped or is_cut(list(vars(self._fold).values())), self._usage or usage_of(whole)
 
 
 def whole_stream(data: bytes, content_type: str, encoding: str, limit: int) -> Folded | None:

@@ -14,6 +14,12 @@ the end that is kept would not be known for one, and neither would a part of one
 _MANY = 64
 """Parts after which they become one: each is an object of 50 bytes besides its few characters."""
 
+_TRIES = 3
+"""Times that the first part of a text is shortened, so that the last one can be shown."""
+
+_TOLD_BY = 100
+"""Characters at its end by which the last part is known."""
+
 _BREAK = re.compile(r"[\s\"'`,;.:!?)\]}\u3001\u3002\uff0c]")
 
 
@@ -25,7 +31,7 @@ class Text:
         keeps_end: Whether the end says something without what is before it; JSON's does not.
     """
 
-    __slots__ = ("_end", "_keep", "_keeps_end", "_room", "_start", "size")
+    __slots__ = ("_end", "_fresh", "_keep", "_keeps_end", "_room", "_start", "size")
 
     def __init__(self, limit: int | None = None, *, keeps_end: bool = True) -> None:
         self._start: list[str] = []
@@ -33,6 +39,7 @@ class Text:
         self._keep = limit and max(1, limit // 2)
         self._room = self._keep and self._keep + CONTEXT
         self._keeps_end = keeps_end
+        self._fresh = 0
         self.size = 0
 
     def add(self, part: Any) -> None:
@@ -52,8 +59,11 @@ class Text:
             self._room -= len(first)
             _append(self._start, first)
             part = part[len(first) :]
-        if part and _append(self._end, part):
-            self._end[0] = self._end[0][-self._longest_end :]
+        if part:
+            self._fresh += len(part)
+            if _append(self._end, part, self._fresh > self._longest_end):
+                self._end[0] = self._end[0][-self._longest_end :]
+                self._fresh = 0
 
     @property
     def _longest_end(self) -> int:
@@ -90,6 +100,16 @@ def cut_between(start: str, end: str, size: int, keep: int, clean: Callable[[str
     """
     first, last = clean(start), shown_end(end, clean)
     first = first[: max(0, min(keep, len(first) - CONTEXT))]
+    shown = _with_note(first, last, size)
+    for _ in range(_TRIES):
+        if not last or clean(shown).endswith(last[-_TOLD_BY:]):
+            break
+        first = first[:-CONTEXT]  # it ends inside of a secret, which all the rest would be taken for
+        shown = _with_note(first, last, size)
+    return shown
+
+
+def _with_note(first: str, last: str, size: int) -> str:
     note = f" \u2026 [{max(0, size - len(first) - len(last)):,} characters left out]"
     return first + note + (f" \u2026 {last}" if last else "")
 
@@ -102,10 +122,10 @@ def shown_end(end: str, clean: Callable[[str], str]) -> str:
     return last[found.start() :].lstrip() if found else ""
 
 
-def _append(parts: list[str], part: str) -> bool:
+def _append(parts: list[str], part: str, is_long: bool = False) -> bool:
     """Append a part; whether all became one."""
     parts.append(part)
-    if len(parts) < _MANY:
+    if len(parts) < _MANY and not is_long:
         return False
     parts[:] = ["".join(parts)]
     return True

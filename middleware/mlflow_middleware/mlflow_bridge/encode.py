@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlflow.entities import LiveSpan, Trace, TraceData
@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
 from mlflow_middleware.mlflow_bridge import otlp, trace_info
+from mlflow_middleware.mlflow_bridge.attachments import attachment
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
     ROOT_ATTRIBUTES,
@@ -75,7 +76,8 @@ def describe_root(root: Root, *, with_contents: bool = True) -> Description:
 
 
 def _add_contents(root: Root, description: Description) -> None:
-    contents, texts = contents_of(root.record), description.texts
+    attach = attachment if root.source.processor else None  # MLflow's own exporter knows those of its spans only
+    contents, texts = contents_of(root.record, attach), description.texts
     description.attributes.update(contents.attributes)
     if contents.inputs:
         texts[keys.INPUTS] = contents.inputs.text
@@ -126,7 +128,8 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     attached = [*spans, objects.live] if objects else spans
     ended = record.end_time or 0
     late = any((span.end_time_ns or 0) > ended for span in spans)
-    return Encoding(all_spans, info, prompts, _attachments_of(attached), late)
+    attachments = {**_attachments_of(attached), **_files_of([root, *filter(None, map(root_of, spans))])}
+    return Encoding(all_spans, info, prompts, attachments, late)
 
 
 def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -244,7 +247,9 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> E
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
     written = trace_info.of_trace(info, spans)
-    return Encoding(otlp.spans_to_otlp(spans, _span_bytes), written, prompts, _attachments_of(spans), late)
+    all_spans = otlp.spans_to_otlp(spans, _span_bytes)
+    attachments = {**_attachments_of(spans), **_files_of(filter(None, map(root_of, spans)))}
+    return Encoding(all_spans, written, prompts, attachments, late)
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -324,3 +329,8 @@ def _shortened(text: str | None) -> str:
 
 def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
     return {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
+
+
+def _files_of(roots: Iterable[Root]) -> dict[str, bytes]:
+    """Files taken out of what was said in requests."""
+    return {key: each for root in roots if root.record.contents for key, each in root.record.contents.files.items()}

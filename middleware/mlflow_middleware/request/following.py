@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.capture.body import Body
 from mlflow_middleware.capture.following import Follower, follower_of_answer, follower_of_request
 from mlflow_middleware.exchange import Exchange
@@ -24,3 +25,15 @@ def follow_answer(exchange: Exchange, body: Body) -> None:
         return follower_of_answer(start, exchange.response_type, exchange.response_encoding, limit)
 
     body.follow(choose)
+
+
+@guarded
+def count_file(exchange: Exchange, length: str) -> None:
+    """Count an answer that is a file, which the server sends by itself: its type and size are all that is known.
+
+    Args:
+        exchange: The request.
+        length: The header ``Content-Length``.
+    """
+    if exchange.response_body is not None and length.isdecimal() and length.isascii():
+        exchange.response_body.count(int(length))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlflow_middleware._internal.guard import guarded
-from mlflow_middleware.capture import contents, previews, strict_json
+from mlflow_middleware.capture import attachments, contents, previews, strict_json
 from mlflow_middleware.capture.garbage import few_collections
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
@@ -13,8 +13,17 @@ LARGE = 2048
 """Bytes of bodies and query string in which so many objects may be that they would begin a garbage collection."""
 
 
-def contents_of(record: TraceRecord) -> Contents:
-    """Return the inputs and outputs of a request; its bodies are read once."""
+Attachment = Callable[[str, str, bytes], tuple[str, str] | None]
+"""Makes an attachment, given the trace, its type and its content: returns its id and the reference to it, if any."""
+
+
+def contents_of(record: TraceRecord, attachment: Attachment | None = None) -> Contents:
+    """Return the inputs and outputs of a request; its bodies are read once.
+
+    Args:
+        record: The request.
+        attachment: What becomes of files in them; None leaves them where they are.
+    """
     if record.contents is None:
         if not record.is_complete:  # the app has ended its span before it has answered
             return NO_CONTENTS
@@ -22,23 +31,49 @@ def contents_of(record: TraceRecord) -> Contents:
         held = record.held_of_bodies + len(exchange.query_string)
         if held > LARGE or "content-encoding" in exchange.headers or exchange.response_encoding:
             with few_collections():
-                record.contents = _contents(record) or NO_CONTENTS
+                record.contents = _contents(record, attachment) or NO_CONTENTS
                 exchange.inputs = exchange.outputs = None  # before there may be collections again
         else:
-            record.contents = (held and _contents(record)) or NO_CONTENTS
+            record.contents = (held and _contents(record, attachment)) or NO_CONTENTS
     return record.contents
 
 
 @guarded
-def _contents(record: TraceRecord) -> Contents:
+def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
     exchange, settings = record.exchange, record.settings
     with_query = settings.keeps_query(exchange.path)
     sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask, with_query)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
     cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
-    inputs = _written(exchange.inputs, sent.text, previews.of_request)
-    outputs = _written(exchange.outputs, answer.text, previews.of_answer)
-    return Contents(inputs, outputs, answer.usage, cut)
+    files: dict[str, bytes] = {}
+    if attachment:
+        exchange.inputs, sent_text = _attached(exchange.inputs, sent.text, record.trace_id, attachment, files)
+        exchange.outputs, answer_text = _attached(exchange.outputs, answer.text, record.trace_id, attachment, files)
+    else:
+        sent_text, answer_text = sent.text, answer.text
+    inputs = _written(exchange.inputs, sent_text, previews.of_request)
+    outputs = _written(exchange.outputs, answer_text, previews.of_answer)
+    return Contents(inputs, outputs, answer.usage, cut, files)
+
+
+def _attached(
+    value: object, text: str | None, trace_id: str, attachment: Attachment, files: dict[str, bytes]
+) -> tuple[object, str | None]:
+    """A body's value without the files in it, and its text if that is still the same."""
+    if not isinstance(value, dict | list) or (text is not None and not attachments.MAY_HOLD.search(text)):
+        return value, text
+
+    def attach(content_type: str, content: bytes) -> str | None:
+        made = attachment(trace_id, content_type, content)
+        if made is None:
+            return None
+        key, reference = made
+        if key:
+            files[key] = content
+        return reference
+
+    found = attachments.without_files(value, attach)
+    return found, text if found is value else None
 
 
 def _written(value: object, text: str | None, preview: Callable[[object], str | None]) -> Written | None:
