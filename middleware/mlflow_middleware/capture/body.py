@@ -7,8 +7,19 @@ from collections.abc import Callable
 from mlflow_middleware.capture.following import Follower
 
 
+class _Past:
+    """What is known of a body past its beginning."""
+
+    __slots__ = ("follower", "is_unseen", "rest")
+
+    def __init__(self, rest: bytes) -> None:
+        self.rest = rest
+        self.follower: Follower | None = None
+        self.is_unseen = False
+
+
 class Body:
-    """The beginning of one body, and how large all of it is.
+    """The beginning of one body, how large all of it is, and what follows the rest, if anything.
 
     Args:
         limit: Bytes that are kept at most; the rest is counted.
@@ -16,18 +27,14 @@ class Body:
     Attributes:
         size: Bytes that have passed.
         chunks: Pieces that they came in; empty ones do not count.
-        is_unseen: Whether nothing but its size is known, and that could be told.
-        follower: What takes the rest, if anything.
     """
 
-    __slots__ = ("_is_over", "_kept", "_limit", "_rest", "chunks", "follower", "is_unseen", "size")
+    __slots__ = ("_kept", "_limit", "_past", "chunks", "size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: bytes | bytearray = b""
-        self._rest = b""
-        self.follower: Follower | None = None
-        self._is_over = self.is_unseen = False
+        self._past: _Past | None = None
         self.size = 0
         self.chunks = 0
 
@@ -37,9 +44,9 @@ class Body:
             return False
         self.size += len(chunk)
         self.chunks += 1
-        if self._is_over:
-            if self.follower:
-                self.follower.add(chunk)
+        if self._past is not None:
+            if self._past.follower:
+                self._past.follower.add(chunk)
             return False
         room = self._limit - len(self._kept)
         if not self._kept and type(chunk) is bytes and len(chunk) <= room:
@@ -48,16 +55,10 @@ class Body:
         if not isinstance(self._kept, bytearray):
             self._kept = bytearray(self._kept)
         self._kept += chunk[:room]
-        self._is_over = len(chunk) > room
-        if self._is_over and self._limit:
-            self._rest = chunk[room:]
-            return True
-        return False
-
-    def count(self, size: int) -> None:
-        """So many bytes have passed that nobody saw; they count where bodies are kept at all."""
-        self.size += size
-        self.is_unseen = self._limit > 0
+        if len(chunk) <= room:
+            return False
+        self._past = _Past(chunk[room:] if self._limit else b"")
+        return self._limit > 0
 
     def follow(self, choose: Callable[[bytes, int], Follower | None]) -> None:
         """Let something take the rest.
@@ -65,12 +66,31 @@ class Body:
         Args:
             choose: Called with the beginning and the limit; what it returns takes over the beginning, too.
         """
-        rest, self._rest = self._rest, b""
-        self.follower = choose(bytes(self._kept), self._limit)
-        if self.follower:
-            if self.follower.has_beginning:
+        past = self._past
+        if past is None:
+            return
+        rest, past.rest = past.rest, b""
+        past.follower = choose(bytes(self._kept), self._limit)
+        if past.follower:
+            if past.follower.has_beginning:
                 self._kept = b""
-            self.follower.add(rest)
+            past.follower.add(rest)
+
+    def count(self, size: int) -> None:
+        """So many bytes have passed that nobody saw; they count where bodies are kept at all."""
+        self.size += size
+        self._past = _Past(b"")
+        self._past.is_unseen = self._limit > 0
+
+    @property
+    def follower(self) -> Follower | None:
+        """What takes the rest, if anything."""
+        return None if self._past is None else self._past.follower
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether nothing but its size is known, and that may be told."""
+        return self._past is not None and self._past.is_unseen
 
     @property
     def kept(self) -> bytes:
@@ -80,4 +100,7 @@ class Body:
     @property
     def held(self) -> int:
         """Bytes that are kept; one, at least, where something can be told of it."""
-        return len(self._kept) + self.is_unseen + (self.follower.held if self.follower else 0)
+        past = self._past
+        if past is None:
+            return len(self._kept)
+        return len(self._kept) + past.is_unseen + (past.follower.held if past.follower else 0)

@@ -118,10 +118,8 @@ def read(
     kind = content_type[:_MAX_NAME]
     unread = {"content_type": kind, "bytes": size}
     try:
-        if isinstance(follower, Folded):
-            return _folded(follower, redactor)
-        if isinstance(follower, LongRuns):
-            return _without_runs(follower, size, kind, redactor)
+        if follower is not None and isinstance(follower, Folded | LongRuns):
+            return _followed(follower, size, kind, redactor)
         decoded = decoding.decoded(data[:limit], content_encoding, limit)
         if decoded is None:
             return Content({**unread, "content_encoding": content_encoding[:_MAX_NAME]}, cut=False)
@@ -144,7 +142,7 @@ def read(
                 pass
         body = _Body(kept, size, content_type, cut, redactor)
         value, cut = reader(body)
-        if isinstance(follower, End):
+        if follower is not None and isinstance(follower, End):
             return _with_end(value, _Body(follower.kept, size, content_type, False, redactor), reader)
         return Content(value, cut, _usage(value))
     except Exception as error:  # no body may take the rest of its trace with it
@@ -154,6 +152,13 @@ def read(
 
 def _usage(value: Any) -> dict[str, int] | None:
     return last_usage_of(value) if isinstance(value, list) else usage_of(value)
+
+
+def _followed(follower: Folded | LongRuns, size: int, content_type: str, redactor: Redactor) -> Content:
+    """A body that something has read as it passed."""
+    if isinstance(follower, Folded):
+        return _folded(follower, redactor)
+    return _without_runs(follower, size, content_type, redactor)
 
 
 def _folded(stream: Folded, redactor: Redactor) -> Content:

@@ -50,10 +50,10 @@ def fill(
 
 
 def _content(body: Body | None, content_type: str, encoding: str, redactor: Redactor, limit: int) -> Content:
-    if body is not None and body.is_unseen:
-        return unread(content_type, body.size)
-    if body is None or not body.held:
+    if body is None or not (held := body.held):
         return Content(None, cut=False)
+    if held == 1 and body.is_unseen:
+        return unread(content_type, body.size)
     return read(body.kept, body.size, content_type, encoding, limit, redactor, body.follower)
 
 

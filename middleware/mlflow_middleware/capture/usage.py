@@ -23,6 +23,7 @@ _READ_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _WRITTEN = ("cache_creation_input_tokens", "cacheCreationInputTokens")
 _HOLDERS = ("usage", "usageMetadata", "usage_metadata", "totalUsage")
 _AROUND = ("response", "message", "messageMetadata", "metadata", "result", "value", "event", "custom_outputs")
+_ALL = frozenset((*_HOLDERS, *_AROUND, "eval_count"))
 
 _OBJECT = re.compile(r'"(?:usage|usageMetadata|usage_metadata)"\s*:\s*(?=\{)')
 _MAX_LENGTH = 4096
@@ -31,7 +32,7 @@ _MAX_LENGTH = 4096
 
 def usage_of(value: Any) -> dict[str, int] | None:
     """Return the tokens that an answer, or an event of one, reports; None if it has none."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _ALL.isdisjoint(value):
         return None
     for each in (value, *[value[key] for key in _AROUND if isinstance(value.get(key), dict)]):
         for holder in (*[each.get(key) for key in _HOLDERS], each if "eval_count" in each else None):

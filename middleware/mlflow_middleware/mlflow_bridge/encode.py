@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlflow.entities import LiveSpan, Trace, TraceData
@@ -128,7 +128,9 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     attached = [*spans, objects.live] if objects else spans
     ended = record.end_time or 0
     late = any((span.end_time_ns or 0) > ended for span in spans)
-    attachments = {**_attachments_of(attached), **_files_of([root, *filter(None, map(root_of, spans))])}
+    attachments = _attachments_of(attached)
+    if record.contents and record.contents.files:
+        attachments.update(record.contents.files)
     return Encoding(all_spans, info, prompts, attachments, late)
 
 
@@ -248,8 +250,7 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> E
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
     written = trace_info.of_trace(info, spans)
     all_spans = otlp.spans_to_otlp(spans, _span_bytes)
-    attachments = {**_attachments_of(spans), **_files_of(filter(None, map(root_of, spans)))}
-    return Encoding(all_spans, written, prompts, attachments, late)
+    return Encoding(all_spans, written, prompts, _attachments_of(spans), late)
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -328,9 +329,8 @@ def _shortened(text: str | None) -> str:
 
 
 def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
-    return {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
-
-
-def _files_of(roots: Iterable[Root]) -> dict[str, bytes]:
-    """Files taken out of what was said in requests."""
-    return {key: each for root in roots if root.record.contents for key, each in root.record.contents.files.items()}
+    """The files taken out of spans; a span may be the root of a request that has joined the trace."""
+    found = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
+    for request in filter(None, map(root_of, spans)):
+        found.update(request.record.contents.files if request.record.contents else {})
+    return found

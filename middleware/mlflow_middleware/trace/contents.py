@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.capture import attachments, contents, previews, strict_json
+from mlflow_middleware.capture.content import Content
 from mlflow_middleware.capture.garbage import few_collections
+from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
 LARGE = 2048
@@ -46,34 +50,38 @@ def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
     cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
     files: dict[str, bytes] = {}
-    if attachment:
-        exchange.inputs, sent_text = _attached(exchange.inputs, sent.text, record.trace_id, attachment, files)
-        exchange.outputs, answer_text = _attached(exchange.outputs, answer.text, record.trace_id, attachment, files)
-    else:
-        sent_text, answer_text = sent.text, answer.text
-    inputs = _written(exchange.inputs, sent_text, previews.of_request)
-    outputs = _written(exchange.outputs, answer_text, previews.of_answer)
+    if attachment and not (_has_no_file(sent.text) and _has_no_file(answer.text)):
+        sent, answer = _attached(exchange, sent, answer, partial(_attach, record.trace_id, attachment, files))
+    inputs = _written(exchange.inputs, sent.text, previews.of_request)
+    outputs = _written(exchange.outputs, answer.text, previews.of_answer)
     return Contents(inputs, outputs, answer.usage, cut, files)
 
 
+def _has_no_file(text: str | None) -> bool:
+    return text is not None and attachments.MAY_HOLD.search(text) is None
+
+
 def _attached(
-    value: object, text: str | None, trace_id: str, attachment: Attachment, files: dict[str, bytes]
-) -> tuple[object, str | None]:
-    """A body's value without the files in it, and its text if that is still the same."""
-    if not isinstance(value, dict | list) or (text is not None and not attachments.MAY_HOLD.search(text)):
-        return value, text
+    exchange: Exchange, sent: Content, answer: Content, attach: attachments.Attach
+) -> tuple[Content, Content]:
+    """Attach the files in inputs and outputs; a text in which there was one is to be written anew."""
+    inputs, outputs = (attachments.without_files(each, attach) for each in (exchange.inputs, exchange.outputs))
+    if inputs is not exchange.inputs:
+        sent = replace(sent, text=None)
+    if outputs is not exchange.outputs:
+        answer = replace(answer, text=None)
+    exchange.inputs, exchange.outputs = inputs, outputs
+    return sent, answer
 
-    def attach(content_type: str, content: bytes) -> str | None:
-        made = attachment(trace_id, content_type, content)
-        if made is None:
-            return None
-        key, reference = made
-        if key:
-            files[key] = content
-        return reference
 
-    found = attachments.without_files(value, attach)
-    return found, text if found is value else None
+def _attach(
+    trace_id: str, attachment: Attachment, files: dict[str, bytes], content_type: str, content: bytes
+) -> str | None:
+    """Keep a file, and return what stands in its place, if anything."""
+    made = attachment(trace_id, content_type, content)
+    if made and made[0]:
+        files[made[0]] = content
+    return made and made[1]
 
 
 def _written(value: object, text: str | None, preview: Callable[[object], str | None]) -> Written | None:
