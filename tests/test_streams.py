@@ -219,6 +219,18 @@ def test_a_stream_that_is_compressed_chunk_by_chunk_is_read() -> None:
     assert (content.usage, stream.text(content.value)) == (used(stream), said)
 
 
+def test_a_long_compressed_stream_takes_little_memory_while_it_passes() -> None:
+    """It is decoded as fast as it comes."""
+    exchange, body = Exchange("GET", "/", {}, response_type=SSE, response_encoding="gzip"), Body(LIMIT)
+    encoder = zlib.compressobj(level=0, wbits=31)
+    for each in written(STREAMS[0])[0]:
+        if body.add(encoder.compress(each) + encoder.flush(zlib.Z_SYNC_FLUSH)):
+            follow_answer(exchange, body)
+
+    assert body.size > 1_000_000
+    assert body.held < 3 * LIMIT
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_line_ends_comments_and_names_of_a_long_stream(end: str) -> None:
     """All that the standard allows."""

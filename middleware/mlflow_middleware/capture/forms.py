@@ -82,13 +82,19 @@ def _parsed(text: str) -> Any:
         return None
 
 
+def _all_parsed(texts: list[str]) -> list[Any]:
+    """Parse many small texts: at once, unless one of them is no JSON."""
+    found = _parsed(f"[{','.join(texts)}]")
+    return found if isinstance(found, list) else [_parsed(text) for text in texts]
+
+
 def _events(data: bytes) -> list[Any]:
-    return [_parsed(event.data) for event in events(data, cut=False) if event.data[:1] == "{"]
+    return _all_parsed([event.data for event in events(data, cut=False) if event.data[:1] == "{"])
 
 
 def _lines(data: bytes) -> list[Any]:
     texts = data.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
-    return [_parsed(text) for each in texts if (text := each.strip(" \t\r\x1e"))]
+    return _all_parsed([text for each in texts if (text := each.strip(" \t\r\x1e"))])
 
 
 def _data_lines(data: bytes) -> list[Any]:
