@@ -38,7 +38,7 @@ SAID: dict[str, list[float]] = {
     "captured header, user agent, client address": [MAX_ATTRIBUTE],
     "a body": [DEFAULTS.max_body_bytes],
     "headers of a form's parts": [multipart.MAX_HEADERS],
-    "events of a stream, fields of a multipart form": [streams.MAX_EVENTS, multipart.MAX_PARTS],
+    "events of any other stream, fields of a multipart form": [streams.MAX_EVENTS, multipart.MAX_PARTS],
     "layers of `Content-Encoding`": [decoding.MAX_LAYERS],
     "levels of JSON": [strict_json.MAX_NESTING, redaction.MAX_DEPTH],
     "memory of finished traces in one process": [DEFAULTS.max_queue_bytes // MEBIBYTE],

@@ -22,6 +22,7 @@ from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
 from mlflow_middleware.request import wsgi_socket
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
+from mlflow_middleware.request.following import count_file
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
@@ -92,6 +93,8 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
         if isinstance(result, (list, tuple)):
             for chunk in result:
                 trace.sent(chunk)
+        else:
+            count_file(trace.exchange, trace.content_length)
         trace.last_byte()
         trace.finish()
         deliver_before_the_end(trace)

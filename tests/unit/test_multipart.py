@@ -15,6 +15,7 @@ from mlflow_middleware.capture.body import Body
 from mlflow_middleware.capture.contents import fill
 from mlflow_middleware.capture.multipart import MAX_PARTS, Form
 from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.request.following import follow_request
 
 LIMIT = 65536
 HEADERS = {"content-type": "multipart/form-data; boundary=bound"}
@@ -36,9 +37,10 @@ def seen(
 ) -> tuple[Any, bool, Body]:
     """The inputs of a request with this body, whether something is missing in them, and what was kept."""
     exchange = Exchange("POST", "/", HEADERS if headers is None else headers)
-    exchange.request_body = body = Body(limit, exchange.headers)
+    exchange.request_body = body = Body(limit)
     for start in range(0, len(data), step):
-        body.add(data[start : start + step])
+        if body.add(data[start : start + step]):
+            follow_request(exchange, body)
     sent, _ = fill(exchange, Redactor(("default",)), limit, None)
     return exchange.inputs, sent.cut, body
 
@@ -95,7 +97,7 @@ def test_without_capture_nothing_is_read() -> None:
     """The size of the body is all that is known."""
     values, _, body = seen(form(FILE), limit=0)
 
-    assert (values, body.held, body.form) == (None, 0, None)
+    assert (values, body.held, body.follower) == (None, 0, None)
 
 
 def test_a_client_that_goes_leaves_what_has_passed() -> None:
@@ -164,7 +166,7 @@ def test_hostile_forms_cost_no_more_than_their_size(data: bytes, step: int, capl
     """What is kept stays bounded, nothing raises, and nothing is logged."""
     values, _, body = seen(data, step)
 
-    assert body.form is not None
+    assert body.follower is not None
     assert body.held < 4 * LIMIT + 400 * MAX_PARTS
     assert len(values) <= MAX_PARTS
     assert caplog.text == ""
@@ -184,4 +186,4 @@ def test_a_compressed_form_is_read_as_far_as_it_is_kept() -> None:
     """It would have to be decompressed while it passes."""
     _, cut, body = seen(form(FILE), headers={**HEADERS, "content-encoding": "gzip"})
 
-    assert (body.form, body.held, cut) == (None, LIMIT, False)
+    assert (body.follower, body.held, cut) == (None, LIMIT, False)

@@ -72,6 +72,8 @@ def _holds(*marks: str) -> Callable[[Exchange], bool]:
 
     def holds(exchange: Exchange) -> bool:
         body = exchange.response_body
+        if body is not None and body.follower is not None:
+            return True
         kept = body.kept if body else b""
         return bool(kept) and (bool(exchange.response_encoding) or any(mark.encode() in kept for mark in marks))
 

@@ -69,6 +69,8 @@ class Form:
         encoding: How text is encoded; undecodable bytes become U+FFFD.
     """
 
+    has_beginning = True
+
     def __init__(self, boundary: bytes, limit: int, encoding: str = "utf-8") -> None:
         from werkzeug.exceptions import RequestEntityTooLarge
         from werkzeug.sansio import multipart as sansio

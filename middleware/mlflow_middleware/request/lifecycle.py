@@ -13,6 +13,7 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request import sampling
 from mlflow_middleware.request.activation import Activation
+from mlflow_middleware.request.following import follow_answer, follow_request
 from mlflow_middleware.request.headers import headers_for_response
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
@@ -96,8 +97,8 @@ class RequestTrace:
     @guarded
     def received(self, chunk: bytes) -> None:
         """The app has read a piece of the request's body."""
-        if self.exchange.request_body is not None:
-            self.exchange.request_body.add(chunk)
+        if (body := self.exchange.request_body) is not None and body.add(chunk):
+            follow_request(self.exchange, body)
 
     @guarded
     def response_started(self, status: int, content_type: str = "", content_encoding: str = "") -> None:
@@ -112,9 +113,9 @@ class RequestTrace:
         """The server has taken a piece of the response's body."""
         body = self.exchange.response_body
         if chunk and body is not None:
-            if self.record.first_byte_at is None:
-                self.record.first_byte_at = time.time_ns()
-            body.add(chunk)
+            self.record.first_byte_at = self.record.first_byte_at or time.time_ns()
+            if body.add(chunk):
+                follow_answer(self.exchange, body)
             if delivery.is_capturing() and self.content_length.isdecimal() and body.size >= int(self.content_length):
                 self.last_byte()  # a test client may read no further
                 self.answered()

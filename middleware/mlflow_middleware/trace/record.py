@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from sys import getsizeof
 from types import MappingProxyType
 from typing import NamedTuple
@@ -86,12 +86,14 @@ class Contents:
         outputs: The root's outputs; None for none.
         usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
         attributes: More of the root's attributes.
+        files: Those taken out of inputs and outputs, by the ids that refer to them there.
     """
 
     inputs: Written | None
     outputs: Written | None
     usage: Mapping[str, int] | None
     attributes: Mapping[str, object]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 NO_CONTENTS = Contents(None, None, None, {})
@@ -143,7 +145,7 @@ class TraceRecord:
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
-        exchange.request_body = Body(kept_of_request, exchange.headers)
+        exchange.request_body = Body(kept_of_request)
         exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
         self.exchange = exchange
         self.settings = settings
