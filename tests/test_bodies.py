@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
+import random
 import socket
 from typing import Any
 
 import pytest
 from mlflow.entities import Span
 
+from tests.attachments import attachments
 from tests.conftest import AppRunner, RunningApp
 from tests.servers import eventually
 
@@ -77,6 +80,18 @@ def test_bodies_by_their_type(app: RunningApp, request_id: str, kind: str, body:
     assert echoed(app, request_id, body, kind).inputs == expected
 
 
+def test_a_long_upload_has_its_true_size_and_the_fields_after_it(app: RunningApp, request_id: str) -> None:
+    """A file of 300 kB, of which nothing is kept; the app has it as it came."""
+    question, file = FORM.split(b"--" + BOUNDARY.encode())[1:3]
+    parts = (question, file.replace(b"x" * 1000, b"\r\n" * 150_000), question.replace(b"question", b"after"), b"--\r\n")
+    body = b"".join(b"--" + BOUNDARY.encode() + part for part in parts)
+    root = echoed(app, request_id, body, f"multipart/form-data; boundary={BOUNDARY}")
+
+    upload = {"filename": "a.txt", "content_type": "text/plain", "size": 300_000}
+    assert root.inputs == {"question": "why?", "file": upload, "after": "why?"}
+    assert "http.request.body.cut" not in root.attributes
+
+
 @pytest.mark.once
 def test_a_compressed_body_is_read(app: RunningApp, request_id: str) -> None:
     """The app has the bytes as they came."""
@@ -95,6 +110,61 @@ def test_a_large_body_is_kept_in_part(app: RunningApp, request_id: str) -> None:
     assert 60_000 < len(message["content"]) < 70_000
     assert root.attributes["http.request.body.cut"] is True
     assert root.attributes["http.request.body.size"] == len(json.dumps(chat))
+
+
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
+LARGE = b"\x89PNG\r\n\x1a\n" + random.Random(1).randbytes(220_000)
+
+
+def with_image(content: bytes) -> dict[str, Any]:
+    """A chat with an image, as OpenAI has it."""
+    url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
+    return {"messages": [{"role": "user", "content": parts}, {"role": "user", "content": "And that?"}]}
+
+
+def test_an_image_in_a_chat_is_an_attachment(app: RunningApp, request_id: str) -> None:
+    """As MLflow makes one of it in the app's own spans; of what was asked and of what was answered."""
+    chat = with_image(IMAGE)
+    root = echoed(app, request_id, json.dumps(chat).encode(), JSON)
+
+    trace = app.traces.one(request_id)
+    for value in (root.inputs, root.outputs):
+        text, image = value["messages"][0]["content"]
+        assert text == chat["messages"][0]["content"][0]
+        reference = image["image_url"]["url"]
+        assert reference.startswith("mlflow-attachment://")
+        assert f"?content_type=image%2Fpng&trace_id={trace.info.trace_id}" in reference
+    assert attachments(trace) == [IMAGE] * 2
+    assert trace.info.request_preview == "And that?"
+
+
+def test_of_a_chat_with_a_large_image_the_text_is_kept(app: RunningApp, request_id: str) -> None:
+    """The image is larger than what is kept of a body: its size stands in its place."""
+    body = json.dumps(with_image(LARGE)).encode()
+    root = echoed(app, request_id, body, JSON)
+
+    for value in (root.inputs, root.outputs):
+        first, second = value["messages"]
+        assert first["content"][0] == {"type": "text", "text": "What is this?"}
+        size = len(base64.b64encode(LARGE))
+        note = f"[{size} characters of base64 left out]"
+        assert first["content"][1]["image_url"]["url"] == f"data:image/png;base64,{note}"
+        assert second == {"role": "user", "content": "And that?"}
+    assert root.attributes["http.request.body.size"] == len(body)
+    assert root.attributes["http.request.body.cut"] is True
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["django-wsgi", "django-asgi"])
+def test_a_file_that_the_server_sends_has_its_size(run_app: AppRunner, request_id: str, name: str) -> None:
+    """Its content passes by, and nobody sees it."""
+    app = run_app(name)
+    assert app.get("/file", x_request_id=request_id).content == b"abc"
+
+    root = root_of(app, request_id)
+    assert root.outputs == {"content_type": "text/plain", "bytes": 3}
+    assert root.attributes["http.response.body.size"] == 3
 
 
 @pytest.mark.once
@@ -211,6 +281,22 @@ def test_capturing_can_be_switched_off(
     root = echoed(run_app(name, options), request_id, json.dumps(CHAT).encode(), JSON)
 
     assert (root.inputs, root.outputs) == (inputs, outputs)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["asgi", "wsgi", "flask", "django-wsgi", "django-asgi"])
+def test_an_error_under_200(run_app: AppRunner, request_id: str, name: str) -> None:
+    """By what the answer says, and by its headers."""
+    app = run_app(name, {"error_when": ["graphql", "tests.apps.behaviour.is_csv"]})
+    roots = [
+        echoed(app, f"{request_id}-1", b'{"errors": [{"message": "no such field"}]}', JSON),
+        echoed(app, f"{request_id}-2", b"a,b", "text/csv"),
+        echoed(app, f"{request_id}-3", b"{}", JSON),
+    ]
+
+    assert [root.status.description for root in roots] == ["no such field", "a table", ""]
+    assert app.traces.one(f"{request_id}-1").info.state == "ERROR"
+    assert app.traces.one(f"{request_id}-3").info.state == "OK"
 
 
 @pytest.mark.once

@@ -201,6 +201,17 @@ def test_excluded_paths_are_silent(app: RunningApp, request_id: str) -> None:
     assert app.traces.search("tags.`mlflow.traceName` = 'health'") == []
 
 
+def test_preflights_are_silent(app: RunningApp, request_id: str) -> None:
+    """What a browser asks before a request of another origin's page; any other OPTIONS is traced."""
+    asks = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    ids = [f"{request_id}-{number}" for number in range(2)]
+    for headers, each in zip((asks, {"Origin": "https://shop.example"}), ids, strict=True):
+        requests.options(f"{app.url}/sync/chats/c-1", headers={**headers, "X-Request-ID": each}, timeout=30)
+
+    assert app.traces.one(ids[1]).info.tags["mlflow.traceName"].startswith("OPTIONS")
+    assert app.traces.search(f"tags.client_request_id = '{ids[0]}'") == []
+
+
 @pytest.mark.heavy
 def test_five_hundred_concurrent_requests_never_mix(app: RunningApp, request_id: str) -> None:
     """Each is answered, and stored, with its own identity."""

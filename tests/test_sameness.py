@@ -8,9 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -22,6 +20,7 @@ from opentelemetry.trace import Link, SpanContext
 
 from mlflow_middleware.mlflow_bridge import otlp
 from tests.apps.known import HAS_LINKS, NO_LINKS, TAKES_FILES_OUT
+from tests.attachments import attachments
 from tests.conftest import Traces
 from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually
 
@@ -207,14 +206,6 @@ def test_a_linked_prompt_finds_its_traces(
     found = Traces(server.uri, prompt["name"]).search(f"prompt = '{prompt['name']}/1'")
 
     assert [each.info.trace_id for each in found] == [trace.info.trace_id]
-
-
-def attachments(trace: Trace) -> list[bytes]:
-    """The stored files that a trace's inputs and outputs refer to."""
-    refs = set(re.findall(r"mlflow-attachment://([0-9a-f-]{36})", trace.to_json()))
-    place = urlsplit(trace.info.tags["mlflow.artifactLocation"]).path
-    files = [Path(place, "attachments", ref) for ref in refs]
-    return sorted(file.read_bytes() for file in files if file.exists())
 
 
 def test_attachments_are_stored(both: tuple[dict[str, Trace], dict[str, Trace]]) -> None:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_middleware.capture import llm_streams, streams
-from tests.generators import chunk, hostile, sse
+from mlflow_middleware.capture import Redactor, streams, texts, usage
+from mlflow_middleware.capture.body import Body
+from mlflow_middleware.capture.content import Content, read
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.request.following import follow_answer
+from mlflow_middleware.settings import Settings
+from tests.conftest import AppRunner
+from tests.generators import ENCODERS, MARKER, chat, chunk, hostile, sse
+from tests.long_streams import SSE, STREAMS, USAGE, Stream, event, written
+
+LIMIT = 65536
+redactor = Redactor(Settings.model_fields["redact"].default)
 
 
 def answer(*pieces: Any) -> Any:
@@ -42,7 +55,7 @@ def test_chat_chunks_become_one_completion() -> None:
     assert first["message"] == {"role": "assistant", "content": "Hello", "tool_calls": [call]}
     assert (first["finish_reason"], second["message"]["content"]) == ("stop", "B")
     assert (whole["object"], whole["model"]) == ("chat.completion", "m")
-    assert llm_streams.usage_of(whole) == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    assert usage.usage_of(whole) == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
 
 
 def test_a_stream_that_breaks_off_inside_an_event_is_an_answer() -> None:
@@ -96,7 +109,7 @@ def test_anthropic_events_become_one_message() -> None:
 
     assert whole["content"] == [{"type": "text", "text": "Hi"}, {"type": "tool_use", "name": "f", "input": {"a": 1}}]
     assert (whole["role"], whole["model"], whole["stop_reason"]) == ("assistant", "m", "end_turn")
-    assert llm_streams.usage_of(whole) == {"input_tokens": 4, "output_tokens": 2, "total_tokens": 6}
+    assert usage.usage_of(whole) == {"input_tokens": 4, "output_tokens": 2, "total_tokens": 6}
 
 
 @pytest.mark.parametrize("bad", [chunk("0"), chunk(10**9), chunk(content=["a"]), {"choices": 7}, [], None])
@@ -119,4 +132,259 @@ def test_no_stream_raises(pieces: list[Any]) -> None:
     """Whatever stands where."""
     json.dumps(answer(*pieces))
     for piece in pieces:
-        llm_streams.usage_of(piece)
+        usage.usage_of(piece)
+
+
+# --- longer than what is kept of a body ---
+
+
+def passed(chunks: Iterable[bytes], content_type: str, encoding: str = "", limit: int = LIMIT) -> Content:
+    """What the trace shows of an answer that passed in these chunks."""
+    exchange, body = Exchange("GET", "/", {}, response_type=content_type, response_encoding=encoding), Body(limit)
+    for each in chunks:
+        if body.add(each):
+            follow_answer(exchange, body)
+    return read(body.kept, body.size, content_type, encoding, limit, redactor, body.follower)
+
+
+def in_pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def used(stream: Stream) -> dict[str, int]:
+    """The tokens of a stream, as MLflow has them."""
+    return {**USAGE, **({"cache_read_input_tokens": stream.cached} if stream.cached else {})}
+
+
+LONG = pytest.mark.parametrize("stream", STREAMS, ids=[stream.name for stream in STREAMS])
+
+
+@LONG
+def test_a_long_stream_keeps_its_text_its_end_and_its_usage(stream: Stream) -> None:
+    """A megabyte of wire, of which little is text."""
+    chunks, said = written(stream)
+    content = passed(chunks, stream.content_type)
+    text = stream.text(content.value)
+
+    assert content.usage == used(stream)
+    assert text == said or (len(said) > LIMIT and text.endswith(said[-20_000:]) and text.startswith(said[:20_000]))
+    assert content.cut or text == said
+
+
+@LONG
+def test_of_a_long_text_both_ends_are_kept(stream: Stream) -> None:
+    """With how much is left out between them."""
+    chunks, said = written(stream, word=300)
+    content = passed(chunks, stream.content_type)
+    text = stream.text(content.value)
+
+    assert content.usage == used(stream)
+    assert len(text) <= LIMIT + 100
+    assert (text[:20_000], text[-20_000:]) == (said[:20_000], said[-20_000:])
+    assert "characters left out]" in text
+    assert content.cut
+
+
+@LONG
+@pytest.mark.parametrize("size", [7, 1000, 40_000])
+def test_where_a_long_stream_is_cut_into_chunks_does_not_matter(stream: Stream, size: int) -> None:
+    """In the middle of an event or of a character."""
+    chunks, _ = written(stream, wire=200_000)
+    data = b"".join(chunks)
+
+    assert passed(in_pieces(data, size), stream.content_type) == passed(chunks, stream.content_type)
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_a_long_compressed_stream_is_read(encoding: str) -> None:
+    """Whether what passes is short or long, and wherever it is cut."""
+    stream = STREAMS[0]
+    chunks, said = written(stream)
+    data = ENCODERS[encoding][0](b"".join(chunks))
+    content = passed(in_pieces(data, 1000), SSE, encoding, limit=32_768)
+
+    assert content.usage == used(stream)
+    assert stream.text(content.value) == said
+
+
+def test_a_stream_that_is_compressed_chunk_by_chunk_is_read() -> None:
+    """As middleware does that compresses what it passes on: more than what is kept is passed."""
+    stream = STREAMS[0]
+    chunks, said = written(stream)
+    encoder = zlib.compressobj(wbits=31)
+    pieces = [encoder.compress(each) + encoder.flush(zlib.Z_SYNC_FLUSH) for each in chunks]
+    assert sum(map(len, pieces)) > LIMIT // 2
+    content = passed([*pieces, encoder.flush()], SSE, "gzip", limit=LIMIT // 2)
+
+    assert (content.usage, stream.text(content.value)) == (used(stream), said)
+
+
+def test_a_long_compressed_stream_takes_little_memory_while_it_passes() -> None:
+    """It is decoded as fast as it comes."""
+    exchange, body = Exchange("GET", "/", {}, response_type=SSE, response_encoding="gzip"), Body(LIMIT)
+    encoder = zlib.compressobj(level=0, wbits=31)
+    for each in written(STREAMS[0])[0]:
+        if body.add(encoder.compress(each) + encoder.flush(zlib.Z_SYNC_FLUSH)):
+            follow_answer(exchange, body)
+
+    assert body.size > 1_000_000
+    assert body.held < 3 * LIMIT
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_comments_and_names_of_a_long_stream(end: str) -> None:
+    """All that the standard allows."""
+    stream = STREAMS[0]
+    chunks, said = written(stream)
+    data = b": ping\n\n" + b"".join(b"event: x\nid: 1\n" + each + b": ping\n\n" for each in chunks)
+    content = passed(in_pieces(data.replace(b"\n", end.encode()), 999), SSE)
+
+    assert (content.usage, stream.text(content.value)) == (used(stream), said)
+
+
+def test_an_unknown_long_stream_keeps_both_ends_and_its_usage() -> None:
+    """Events and lines of a form of somebody's own."""
+    events = [{"number": number, "text": "word " * 10} for number in range(10_000)]
+    last = {"number": -1, "usage": {"input_tokens": 11, "output_tokens": 22, "total_tokens": 33}}
+    for content_type, data in (
+        (SSE, b"".join(event(each).encode() for each in [*events, last])),
+        ("application/x-ndjson", b"".join(json.dumps(each).encode() + b"\n" for each in [*events, last])),
+    ):
+        content = passed(in_pieces(data, 1000), content_type)
+        assert (content.value[0], content.value[-1], content.usage) == (events[0], last, USAGE)
+        assert content.cut
+        assert streams.LEFT_OUT in content.value
+
+
+def test_a_long_text_keeps_both_ends() -> None:
+    """An answer in plain text, streamed."""
+    said = " ".join(f"word-{number}" for number in range(30_000))
+    content = passed(in_pieces(said.encode(), 50), "text/plain")
+
+    assert content.value.startswith("word-0 word-1 ")
+    assert content.value.endswith(" word-29998 word-29999")
+
+
+def test_a_long_json_answer_keeps_its_usage() -> None:
+    """It stands at its end."""
+    usage = {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}
+    message = {"role": "assistant", "content": "word " * 40_000}
+    answer = json.dumps({"choices": [{"message": message}], "usage": usage, "service_tier": "default"})
+
+    assert passed([answer.encode()], "application/json").usage == USAGE
+
+
+SECRETS = [
+    f"password: {MARKER}{MARKER}\n",
+    f'{{"password": "{MARKER} {MARKER}"}} ',
+    f"sk-proj-{MARKER}{MARKER}abcdef1234 ",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("form", [STREAMS[0], STREAMS[3]], ids=["chat", "anthropic"])
+def test_no_secret_survives_where_a_text_is_cut(secret: str, form: Stream) -> None:
+    """Wherever it stands: at the end of the first part, at the beginning of the last one, over several pieces."""
+    limit, size = 8192, 60_000
+    for place in (limit // 2, size - limit // 2, size - limit // 2 - texts.CONTEXT):
+        for shift in range(-60, 60, 8):
+            before = ("word " * size)[: place + shift] + "\n"
+            text = before + secret + ("word " * size)[: size - len(before)]
+            content = passed((each.encode() for each in form.chunks(iter(in_words(text, 997)))), SSE, limit=limit)
+            assert MARKER[:6] not in json.dumps(content.value)
+            assert form.text(content.value).endswith(text[-100:])
+
+
+def in_words(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+# --- hostile ones ---
+
+
+def many_choices() -> Iterable[bytes]:
+    return (
+        event(chunk(number % 1000, content="x" * 20, **{f"k{number}": ["y"] * 20})).encode() for number in range(9000)
+    )
+
+
+def many_calls() -> Iterable[bytes]:
+    calls = ([{"index": number % 1000, "function": {"arguments": "x" * 40}}] for number in range(9000))
+    return (event(chunk(tool_calls=each)).encode() for each in calls)
+
+
+def many_items() -> Iterable[bytes]:
+    kind = "response.output_item.done"
+    return (event({"type": kind, "item": {"id": str(number), "x": [[]] * 30}}).encode() for number in range(9000))
+
+
+def endless_line() -> Iterable[bytes]:
+    return (event(chunk(content="a")).encode(), b"data: ", *[b"x" * 200] * 20_000)
+
+
+def huge_event() -> Iterable[bytes]:
+    return (event(chunk(content="a")).encode(), b'data: {"a": "', *[b"x" * 20_000] * 100, b'"}\n\n')
+
+
+def deep_event() -> Iterable[bytes]:
+    return (
+        event(chunk(content="a")).encode(),
+        b"data: " + b'{"a":' * 12_000 + b"\n\n",
+        *[event(chunk(content="b")).encode()] * 2000,
+    )
+
+
+def no_events() -> Iterable[bytes]:
+    return (event(chunk(content="a")).encode(), *[b"\n" * 1000] * 2000)
+
+
+HOSTILE = [many_choices, many_calls, many_items, endless_line, huge_event, deep_event, no_events]
+
+
+@pytest.mark.parametrize("make", HOSTILE)
+def test_a_hostile_stream_takes_little_memory(make: Callable[[], Iterable[bytes]]) -> None:
+    """Megabytes of wire; and what it holds counts with what it takes."""
+    exchange, body = Exchange("GET", "/", {}, response_type=SSE), Body(LIMIT)
+    tracemalloc.start()
+    try:
+        for each in make():
+            if body.add(each):
+                follow_answer(exchange, body)
+        took, held = tracemalloc.get_traced_memory()[0], body.held
+    finally:
+        tracemalloc.stop()
+    value = read(body.kept, body.size, SSE, "", LIMIT, redactor, body.follower).value
+
+    assert took < 8 * LIMIT
+    assert took < 1.5 * held + 20_000
+    assert len(json.dumps(value)) < 8 * LIMIT
+
+
+@given(st.lists(hostile, max_size=5), st.integers(1, 300))
+def test_no_long_stream_raises(pieces: list[Any], size: int) -> None:
+    """Whatever stands where, among what is known."""
+    data = sse(*chat(["a", "b"]), *pieces, *chat(["c", "d"]) * 2)
+
+    json.dumps(passed(in_pieces(data, size), SSE, limit=200).value)
+
+
+# --- read back from a server ---
+
+
+@pytest.mark.once
+@LONG
+@pytest.mark.parametrize("name", ["asgi", "wsgi"])
+def test_a_long_stream_is_stored(run_app: AppRunner, request_id: str, name: str, stream: Stream) -> None:
+    """With its usage, its end, and the cost that the server makes of it."""
+    app = run_app(name)
+    chunks, said = written(stream)
+    data = b"".join(chunks)
+    answer = app.post("/echo", data, content_type=stream.content_type, x_request_id=request_id)
+    assert answer.content == data
+
+    trace = app.traces.one(request_id)
+    root = next(span for span in trace.data.spans if span.parent_id is None)
+    assert stream.text(root.outputs).endswith(said[-20_000:])
+    assert root.attributes["mlflow.chat.tokenUsage"] == used(stream)
+    assert json.loads(trace.info.trace_metadata["mlflow.trace.tokenUsage"]) == used(stream)
+    assert root.attributes["http.response.body.size"] == len(data)

@@ -139,10 +139,11 @@ _shut_down = guarded(delivery.shutdown)
 @guarded
 def _opened(scope: WWWScope, settings: Settings) -> RequestTrace | None:
     """The trace of a request, or what stands for a websocket; None where it is excluded."""
-    if settings.excludes(scope["path"]):
+    exchange = exchange_of(scope)
+    if settings.excludes(exchange.path, exchange.method, exchange.headers):
         return None
     kind = RequestTrace.of_connection if scope["type"] == "websocket" else RequestTrace.open
-    return kind(exchange_of(scope), settings)
+    return kind(exchange, settings)
 
 
 def _read(receive: ASGIReceiveCallable, trace: RequestTrace) -> ASGIReceiveCallable:

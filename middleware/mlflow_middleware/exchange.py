@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,6 +20,24 @@ MAX_TARGET = 64 * 1024
 
 _HEADER_OVERHEAD = 200
 """Bytes that the objects of one header take, about."""
+
+
+class _NoHeaders(Mapping[str, str]):
+    """Nothing. A dataclass takes no default that cannot be hashed, and a factory would run for each request."""
+
+    __hash__ = object.__hash__
+
+    def __getitem__(self, name: str) -> str:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+_NO_HEADERS = _NoHeaders()
 
 
 @dataclass(slots=True)
@@ -46,6 +64,8 @@ class Exchange:
         response_body: What the client was sent.
         response_type: The response's ``Content-Type``.
         response_encoding: The response's ``Content-Encoding``.
+        response_headers: The response's headers and trailers, names in lower case; known only where ``error_when`` is
+            set.
         inputs: What becomes the root span's inputs; set before ``mask`` is called, which may change it.
         outputs: What becomes its outputs.
         inputs_cut: Whether something of the request's body is missing in ``inputs``.
@@ -68,6 +88,7 @@ class Exchange:
     response_body: Body | None = None
     response_type: str = ""
     response_encoding: str = ""
+    response_headers: Mapping[str, str] = _NO_HEADERS
     inputs: Any = None
     outputs: Any = None
     inputs_cut: bool = False

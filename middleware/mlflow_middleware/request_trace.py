@@ -9,16 +9,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextvars
+import functools
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 from mlflow_middleware import delivery, mlflow_bridge
-from mlflow_middleware._internal.guard import guarded
+from mlflow_middleware._internal.guard import guarded, logger
 from mlflow_middleware.identity import Identity, clean_text
 from mlflow_middleware.request.activation import current_request
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.settings import MAX_TAG_VALUE, Settings
 
-__all__ = ["REQUEST_KEY", "SETTINGS_KEY", "RequestTrace", "annotate", "current", "outbound_headers", "start"]
+__all__ = ["REQUEST_KEY", "SETTINGS_KEY", "RequestTrace", "annotate", "carry", "current", "outbound_headers", "start"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 REQUEST_KEY = "mlflow_middleware.request_trace"
 """Where an ASGI scope or a WSGI environ holds the trace that was opened for it: one request, one trace."""
@@ -40,7 +46,8 @@ def annotate(
     tags: Mapping[str, object] | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> None:
-    """Say more of the current request; from anywhere inside it. Outside a request it does nothing.
+    """Say more of the current request; from anywhere inside it. Outside a request, also in a thread of the app's own to
+    which nobody has carried it (see `carry`), it does nothing; the log says so once, at debug.
 
     Args:
         user_id: Who asked; beats the header and ``identify``. Stored as a pseudonym where ``user_id_hmac_key`` is set.
@@ -52,6 +59,33 @@ def annotate(
     trace = current()
     if trace is not None:
         _annotate(trace, Identity(request_id, session_id, user_id), tags or {}, metadata or {})
+    else:
+        _say_that_nothing_is_annotated()
+
+
+@functools.cache
+def _say_that_nothing_is_annotated() -> None:
+    logger.debug(
+        "annotate() has been called where no request is current, and does nothing there: outside a request, or in a "
+        "thread to which the request was not carried (mlflow_middleware.request_trace.carry). This is logged once.",
+        stack_info=True,
+    )
+
+
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that runs in the current request, whichever thread calls it: its spans and annotations are that
+    request's.
+
+    Args:
+        function: What an executor or a thread is to run.
+    """
+    context = contextvars.copy_context()
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        return context.copy().run(function, *args, **kwargs)  # a copy: several threads may run it at once
+
+    return carried
 
 
 @guarded

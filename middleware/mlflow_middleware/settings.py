@@ -13,18 +13,21 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import SecretStr, ValidationError, model_validator
 
+from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
-from mlflow_middleware._internal.option_types import compiled_globs
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
 
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 MAX_TAG_VALUE = 4096
 """Characters of a trace tag's value that an MLflow server stores."""
@@ -164,9 +167,13 @@ class Settings(Options):
         """The bytes of the secrets in `feedback_secret`."""
         return tuple(secret.get_secret_value().encode() for secret in self.feedback_secret or ())
 
-    def excludes(self, path: str) -> bool:
-        """Whether requests to this path are not traced."""
-        return self._excluded is not None and self._excluded.fullmatch(path) is not None
+    def excludes(self, path: str, method: str = "GET", headers: Mapping[str, str] = NO_HEADERS) -> bool:
+        """Whether such a request is not traced."""
+        if self._excluded is not None and self._excluded.fullmatch(path) is not None:
+            return True
+        return method in self._excluded_by_method and any(
+            rule(path, headers) for rule in self._excluded_by_method[method]
+        )
 
     def kept_of_bodies(self, path: str) -> tuple[int, int]:
         """Return how many bytes are kept of a request's and of its response's body."""
@@ -185,8 +192,12 @@ class Settings(Options):
 
     @functools.cached_property
     def _excluded(self) -> re.Pattern[str] | None:
-        return compiled_globs(self.exclude)
+        return exclusion.paths(self.exclude)
+
+    @functools.cached_property
+    def _excluded_by_method(self) -> dict[str, list[exclusion.Rule]]:
+        return exclusion.rules(self.exclude)
 
     @functools.cached_property
     def _metadata_only(self) -> re.Pattern[str] | None:
-        return compiled_globs(self.metadata_only)
+        return exclusion.compiled_globs(self.metadata_only)

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
+from mlflow_middleware.request import wsgi_socket
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
+from mlflow_middleware.request.following import count_file
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
@@ -60,6 +62,9 @@ class TraceMiddleware:
                 undo()
             return result if _is_whole(result, environ) else SilentChunks(result)
         environ[REQUEST_KEY] = trace
+        if wsgi_socket.is_websocket(environ):
+            self.socket_opened(trace)
+            return wsgi_socket.serve(self.app, environ, start_response, trace)
         if "wsgi.input" in environ:
             environ["wsgi.input"] = ReadBody(environ["wsgi.input"], trace)
         trace.activate()
@@ -74,6 +79,10 @@ class TraceMiddleware:
             trace.deactivate()
         return _finishing(result, environ, trace)
 
+    def socket_opened(self, trace: RequestTrace) -> None:
+        """A WebSocket is about to be served; nothing tells when the app has accepted it."""
+        trace.identify()
+
 
 def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: RequestTrace) -> Iterable[bytes]:
     """The app's iterable, and the trace's end with it.
@@ -84,6 +93,8 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
         if isinstance(result, (list, tuple)):
             for chunk in result:
                 trace.sent(chunk)
+        else:
+            count_file(trace.exchange, trace.content_length)
         trace.last_byte()
         trace.finish()
         deliver_before_the_end(trace)
@@ -93,9 +104,12 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
 
 @guarded
 def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None:
-    """The trace of a request; None where it is excluded."""
+    """The trace of a request, or what stands for a WebSocket; None where it is excluded."""
     exchange = exchange_of(environ)
-    return None if settings.excludes(exchange.path) else RequestTrace.open(exchange, settings)
+    if settings.excludes(exchange.path, exchange.method, exchange.headers):
+        return None
+    kind = RequestTrace.of_connection if wsgi_socket.is_websocket(environ) else RequestTrace.open
+    return kind(exchange, settings)
 
 
 @guarded
@@ -138,6 +152,8 @@ def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: Reques
     known = {name.lower(): value for name, value in joined}
     trace.content_length = known.get("content-length", "")
     trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
+    if trace.record.settings.error_when:
+        trace.exchange.response_headers = known
     join(joined, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
     return joined
 

@@ -105,6 +105,11 @@ def mask(exchange: Exchange) -> None:
     exchange.outputs = "masked"
 
 
+def is_csv(exchange: Exchange) -> str | None:
+    """A rule for errors, by a header."""
+    return "a table" if exchange.response_headers["content-type"].startswith("text/csv") else None
+
+
 def failing_mask(exchange: Exchange) -> None:
     """A mask with a fault."""
     raise RuntimeError("no mask today")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mlflow
 import pytest
 from mlflow.entities import Trace
 
+from mlflow_middleware import request_trace
 from mlflow_middleware._internal import guard
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
-from mlflow_middleware.request_trace import RequestTrace, annotate, current, outbound_headers
+from mlflow_middleware.request_trace import RequestTrace, annotate, carry, current, outbound_headers
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.testing import captured_traces
 from tests.apps.known import identity
@@ -252,6 +255,77 @@ def test_another_thread_is_outside() -> None:
 
     assert seen[0] is None
     assert isinstance(seen[1], RequestTrace)
+
+
+def in_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def in_pool(work: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+def in_executor(work: Callable[[], object]) -> None:
+    async def handler() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, work)
+
+    asyncio.run(handler())
+
+
+@pytest.mark.parametrize("run", [in_thread, in_pool, in_executor])
+def test_a_request_is_carried_to_another_thread(run: Callable[[Callable[[], object]], None]) -> None:
+    """Annotations and spans of what runs there belong to it."""
+
+    def work() -> None:
+        annotate(tags={"plan": "pro"})
+        with mlflow.start_span("work"):
+            pass
+
+    trace = handled(lambda: run(carry(work)))
+
+    assert [span.name for span in trace.data.spans] == ["GET", "work"]
+    assert trace.info.tags["plan"] == "pro"
+
+
+def test_what_is_carried_runs_in_several_threads_at_once() -> None:
+    """With its arguments, answers and exceptions; what one call sets in its context, no other sees."""
+    together = threading.Barrier(4, timeout=30)
+
+    def work(number: int) -> int:
+        together.wait()
+        with mlflow.start_span(f"work-{number}"):
+            if number == 3:
+                raise ValueError(number)
+            return number + 1
+
+    def handler() -> None:
+        carried = carry(work)
+        with ThreadPoolExecutor(4) as pool:
+            done = [pool.submit(carried, number) for number in range(4)]
+        assert [each.result() for each in done[:3]] == [1, 2, 3]
+        with pytest.raises(ValueError, match="3"):
+            done[3].result()
+
+    trace = handled(handler)
+    root = root_of(trace)
+
+    parents = {span.name: span.parent_id for span in trace.data.spans if span is not root}
+    assert parents == {f"work-{number}": root.span_id for number in range(4)}
+
+
+def test_an_annotation_outside_of_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """At debug, with where it was called from and what helps."""
+    request_trace._say_that_nothing_is_annotated.cache_clear()
+    with caplog.at_level("DEBUG", logger="mlflow_middleware"):
+        annotate(user_id="jane")
+        annotate(user_id="jane")
+
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+    assert "carry" in caplog.text
+    assert "test_an_annotation_outside" in caplog.text
 
 
 def test_headers_for_the_next_service() -> None:

@@ -340,6 +340,54 @@ def test_probes_are_excluded_by_default(path: str) -> None:
     assert not Settings.load().excludes("/chats/1")
 
 
+PREFLIGHT = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+
+
+@pytest.mark.parametrize(
+    ("exclude", "method", "headers", "is_excluded"),
+    [
+        (("OPTIONS *",), "OPTIONS", {}, True),
+        (("options *",), "OPTIONS", {}, True),
+        (("OPTIONS *",), "GET", {}, False),
+        (("HEAD /x",), "HEAD", {}, True),
+        (("HEAD /x",), "GET", {}, False),
+        (("HEAD /y",), "HEAD", {}, False),
+        (("preflight",), "OPTIONS", PREFLIGHT, True),
+        (("preflight",), "OPTIONS", {"origin": "https://shop.example"}, False),
+        (("preflight",), "GET", PREFLIGHT, False),
+        (("default", "/x"), "OPTIONS", PREFLIGHT, True),
+        (("default",), "OPTIONS", {}, False),
+        (("/y",), "OPTIONS", PREFLIGHT, False),
+    ],
+)
+def test_methods_and_preflights_are_excluded(
+    exclude: tuple[str, ...], method: str, headers: dict[str, str], is_excluded: bool
+) -> None:
+    """By a method before the path, and by name."""
+    assert Settings.load(exclude=exclude).excludes("/x", method, headers) is is_excluded
+
+
+def test_preflights_are_excluded_by_default(env: pytest.MonkeyPatch) -> None:
+    """Browsers ask before many a request, and no person does; an entry of one's own can be added to the default."""
+    assert Settings.load().excludes("/x", "OPTIONS", PREFLIGHT)
+
+    env.setenv("MLFLOW_MIDDLEWARE_EXCLUDE", "default,HEAD *")
+    settings = Settings.load()
+    assert settings.excludes("/health")
+    assert settings.excludes("/x", "OPTIONS", PREFLIGHT)
+    assert settings.excludes("/x", "HEAD")
+    assert not settings.excludes("/x")
+
+
+@pytest.mark.parametrize("entry", ["preflights", "health", "OPTIONS", ""])
+def test_what_would_exclude_nothing_is_an_error(entry: str) -> None:
+    """It names the entry and what is allowed."""
+    text = problem(exclude=[entry])
+
+    assert repr(entry) in text
+    assert "'default' or 'preflight'" in text
+
+
 # --- the secrets of feedback ---
 
 

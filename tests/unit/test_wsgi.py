@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -415,6 +416,53 @@ def test_the_input_keeps_what_else_it_can(traces: list[Trace]) -> None:
     ask(TraceMiddleware(app), method="POST", data=b"x")
 
     assert seen == [True, 0, False]
+
+
+# --- a websocket -------------------------------------------------------------------------------------------------
+
+HANDSHAKE = {"Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket", "Sec-WebSocket-Key": "x"}
+
+
+@pytest.mark.parametrize("kind", ["call", "generator"])
+@pytest.mark.parametrize("end", [None, StopIteration(), ConnectionError()])
+def test_a_websocket_gives_its_identity_to_the_traces_inside(
+    traces: list[Trace], kind: str, end: Exception | None
+) -> None:
+    """In the call and in a generator; it has no trace of its own, and its end is nobody's error."""
+
+    def chat() -> Iterator[bytes]:
+        opened("first")
+        annotate(session_id="s-2")
+        opened("second")
+        if end:
+            raise end
+        yield b""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return chat() if kind == "generator" else iter([next(chat())])
+
+    headers: dict[str, str] = {**HANDSHAKE, "X-Session-ID": "s-1", "X-User-ID": "jane"}
+    environ = EnvironBuilder("/ws", headers=list(headers.items())).get_environ()
+    middleware = TraceMiddleware(app, identify=lambda exchange: Identity(user_id="jack"))
+    raised = pytest.raises(RuntimeError if isinstance(end, StopIteration) else type(end)) if end else nullcontext()
+    with raised:
+        list(middleware(environ, lambda *_: bytearray().extend))
+
+    assert [trace.data.spans[0].name for trace in traces] == ["first", "second"]
+    assert [trace.info.tags["mlflow.trace.session"] for trace in traces] == ["s-1", "s-2"]
+    assert {trace.info.tags["mlflow.trace.user"] for trace in traces} == {"jack"}
+    assert {trace.info.state for trace in traces} == {"OK"}
+    assert current() is None
+
+
+@pytest.mark.parametrize("change", [{"Upgrade": "h2c"}, {"Connection": "close"}, {"Sec-WebSocket-Key": ""}])
+def test_other_upgrades_are_requests(traces: list[Trace], change: dict[str, str]) -> None:
+    """Only what can become a WebSocket is none; nobody hides a request by half of a handshake."""
+    headers = {name: value for name, value in {**HANDSHAKE, **change}.items() if value}
+    ask(TraceMiddleware(saying(b"fine")), headers=headers)
+
+    assert [trace.data.spans[0].name for trace in traces] == ["GET"]
 
 
 # --- what is not traced ------------------------------------------------------------------------------------------

@@ -66,13 +66,14 @@ class TraceMiddleware:
             response = cast(HttpResponseBase, self.get_response(request))
             _set_route(request, around)
             return response
-        if self.settings.excludes(request.path):
+        exchange = exchange_of(request)
+        if self.settings.excludes(exchange.path, exchange.method, exchange.headers):
             undo = mlflow_bridge.silence()
             try:
                 return silence_stream(cast(HttpResponseBase, self.get_response(request)))
             finally:
                 undo()
-        trace = RequestTrace.open(exchange_of(request), self.settings)
+        trace = RequestTrace.open(exchange, self.settings)
         _watch_body(request, trace)
         trace.activate()
         try:
@@ -94,13 +95,14 @@ class TraceMiddleware:
             response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
             _set_route(request, around)
             return response
-        if self.settings.excludes(request.path):
+        exchange = exchange_of(request)
+        if self.settings.excludes(exchange.path, exchange.method, exchange.headers):
             undo = mlflow_bridge.silence()
             try:
                 return silence_stream(await cast(Awaitable[HttpResponseBase], self.get_response(request)))
             finally:
                 undo()
-        trace = RequestTrace.open(exchange_of(request), self.settings)
+        trace = RequestTrace.open(exchange, self.settings)
         _watch_body(request, trace)
         trace.activate()
         try:

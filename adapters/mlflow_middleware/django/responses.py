@@ -10,6 +10,7 @@ from django.http.response import HttpResponseBase
 
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.django.streaming import observe_stream
+from mlflow_middleware.request.following import count_file
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import RequestTrace
 
@@ -23,7 +24,9 @@ def observe_response(response: HttpResponseBase, trace: RequestTrace) -> HttpRes
     _add_headers(response, trace)
     _stay_until_closed(response, trace)
     if is_answered(response):
-        if not isinstance(response, StreamingHttpResponse):
+        if isinstance(response, StreamingHttpResponse):
+            count_file(trace.exchange, response.headers.get("Content-Length", ""))
+        else:
             _sent(response, trace)
         trace.last_byte()
         trace.answered()
@@ -41,6 +44,8 @@ def is_answered(response: HttpResponseBase) -> bool:
 def _started(response: HttpResponseBase, trace: RequestTrace) -> None:
     headers = response.headers
     trace.response_started(response.status_code, headers.get("Content-Type", ""), headers.get("Content-Encoding", ""))
+    if trace.settings.error_when:
+        trace.exchange.response_headers = {name.lower(): value for name, value in response.items()}
 
 
 @guarded

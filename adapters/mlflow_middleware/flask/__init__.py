@@ -20,7 +20,8 @@ from flask import Flask, got_request_exception, request, request_started
 
 from mlflow_middleware.commands import check
 from mlflow_middleware.flask.feedback import feedback_blueprint
-from mlflow_middleware.request_trace import annotate, current, outbound_headers
+from mlflow_middleware.request.wsgi_socket import is_websocket
+from mlflow_middleware.request_trace import RequestTrace, annotate, current, outbound_headers
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.wsgi import TraceMiddleware
 
@@ -52,10 +53,15 @@ class MLflowMiddleware:
             return
         settings = Settings.load(app.config.get(CONFIG_KEY), **self._options)
         app.extensions[EXTENSION_KEY] = self
-        app.wsgi_app = TraceMiddleware(app.wsgi_app, settings=settings)  # type: ignore[method-assign]
+        app.wsgi_app = _TraceMiddleware(app.wsgi_app, settings=settings)  # type: ignore[method-assign]
         app.cli.add_command(_check_command(settings))
         request_started.connect(_routed, app)
         got_request_exception.connect(_failed, app)
+
+
+class _TraceMiddleware(TraceMiddleware):
+    def socket_opened(self, trace: RequestTrace) -> None:
+        """Flask knows nothing of the caller yet: see `_routed`."""
 
 
 def _check_command(settings: Settings) -> click.Command:
@@ -75,6 +81,8 @@ def _routed(sender: Flask, **_: Any) -> None:
     asked = request._get_current_object()  # type: ignore[attr-defined] # looked up once
     if trace is not None and asked.url_rule is not None:
         trace.exchange.route = asked.script_root + asked.url_rule.rule
+    if trace is not None and is_websocket(asked.environ):
+        trace.identify()
 
 
 def _failed(sender: Flask, exception: Exception, **_: Any) -> None:

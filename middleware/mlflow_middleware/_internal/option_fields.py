@@ -8,8 +8,11 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.option_problems import ENV_PREFIX
 from mlflow_middleware._internal.option_types import (
+    ErrorRules,
+    Exclusions,
     HeaderName,
     HeaderNames,
     Identify,
@@ -67,8 +70,10 @@ class Options(BaseSettings):
     `trace_id`. Exposed to browsers on cross-origin requests. The request id goes back in `request_id_header`
     unless another header is named here."""
 
-    exclude: Names = ("/health", "/healthz", "/livez", "/readyz", "/metrics", "/favicon.ico")
-    """Path globs (`*`, `?`, `[...]`) that are not traced; MLflow spans opened inside are silenced too."""
+    exclude: Exclusions = exclusion.DEFAULT
+    """What is not traced; MLflow spans opened inside are silenced too. Path globs (`*`, `?`, `[...]`), for all methods
+    or one (`OPTIONS *`, `HEAD /x`); `preflight`, which stands for the `OPTIONS` requests by which browsers ask for
+    leave to make another one; and `default` for all that is excluded by default."""
 
     metadata_only: Names = ()
     """Path globs whose bodies and query strings are never captured, and whose route is stored instead of the path."""
@@ -121,6 +126,11 @@ class Options(BaseSettings):
 
     error_statuses: Statuses = frozenset(range(500, 600))
     """Status codes that make the trace an error, as numbers and `500-599` ranges."""
+
+    error_when: ErrorRules = ()
+    """What makes the trace an error beside the status: `graphql` (its `errors`), `mcp` (`isError`, and JSON-RPC's
+    `error`), `grpc-web` (its status, in headers, trailers or the body); a path into the answer, as `body.errors`; a
+    callable (or its dotted path) that is given the `Exchange` and returns the reason as text, true, or nothing."""
 
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
     """Share of traces kept; decided by the session id, if any: all processes keep or drop a conversation whole."""

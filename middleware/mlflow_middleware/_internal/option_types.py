@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
 import json
 import re
@@ -10,20 +9,16 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, SkipValidation, StringConstraints
 
+from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.networks import Networks
+from mlflow_middleware.capture.error_rules import READY, Rule, of_function, of_path
 from mlflow_middleware.capture.secret_keys import words_of
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 
 _STATUS_RANGE = re.compile(r"\s*([0-9]{3})\s*(?:-\s*([0-9]{3})\s*)?")
-
-
-def compiled_globs(globs: Iterable[str]) -> re.Pattern[str] | None:
-    """Compile path globs into one pattern; None if there are none."""
-    patterns = "|".join(map(fnmatch.translate, globs))
-    return re.compile(patterns) if patterns else None
 
 
 def _split(value: object) -> object:
@@ -81,6 +76,32 @@ def _import(value: object) -> object:
         raise ValueError(f"cannot import it: {error}") from error
 
 
+def _error_rules(value: object) -> object:
+    """Rules by name, by a path into the answer, as a callable or its dotted path; one of them needs no list."""
+    values = [value] if callable(value) or isinstance(value, Rule) else _split(value)
+    return tuple(map(_error_rule, values)) if isinstance(values, Iterable) else values
+
+
+def _error_rule(given: object) -> Rule:
+    if isinstance(given, Rule):
+        return given
+    if isinstance(given, str):
+        if given in READY:
+            return READY[given]
+        if re.fullmatch(r"body(\.[^.\s]+)+", given):
+            return of_path(given)
+        if not re.search("[.:]", given):
+            raise ValueError(
+                f"{given!r} is none of {', '.join(READY)}, no path as body.errors and no callable's dotted path"
+            )
+    function = _import(given)
+    if not callable(function):
+        raise ValueError("it takes callables, their dotted paths, paths as body.errors, and " + ", ".join(READY))
+    return of_function(
+        _is_plain(function), given if isinstance(given, str) else getattr(given, "__name__", "error_when")
+    )
+
+
 def _is_plain(function: Callable[[Exchange], Any]) -> Callable[[Exchange], Any]:
     if inspect.iscoroutinefunction(function):
         raise ValueError("it takes a plain function, not an async one")
@@ -121,6 +142,7 @@ def _are_networks(values: tuple[str, ...]) -> tuple[str, ...]:
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Proxies = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_are_networks)]
+Exclusions = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(exclusion.check)]
 RedactedKeys = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_have_words)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_compile)]
 HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(_split)]
@@ -133,4 +155,5 @@ Statuses = Annotated[frozenset[int], BeforeValidator(_statuses)]
 Secret = Annotated[SecretStr, Field(min_length=16)]
 Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_split), AfterValidator(_not_empty)]
 Identify = Annotated[Callable[[Exchange], Identity | None], BeforeValidator(_import), AfterValidator(_is_plain)]
+ErrorRules = Annotated[tuple[SkipValidation[Rule], ...], BeforeValidator(_error_rules)]
 Mask = Annotated[Callable[[Exchange], Any], BeforeValidator(_import), AfterValidator(_is_plain)]

@@ -13,8 +13,12 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from mlflow_middleware._internal.guard import report
-from mlflow_middleware.capture import decoding, llm_streams, multipart, streams, strict_json
+from mlflow_middleware.capture import decoding, forms, media_type, multipart, streams, strict_json
+from mlflow_middleware.capture.following import End, Folded, Follower, whole_stream
+from mlflow_middleware.capture.long_runs import LongRuns
 from mlflow_middleware.capture.redaction import Redactor
+from mlflow_middleware.capture.texts import shown_end
+from mlflow_middleware.capture.usage import last_usage_of, usage_in, usage_of
 
 MAX_FIELDS = 1000
 """Fields that are read of one form, or parameters of one query string."""
@@ -22,14 +26,7 @@ MAX_FIELDS = 1000
 _MAX_NAME = 200
 """Characters kept of a content type or encoding."""
 
-_PARAMETER = r';\s*{}\s*=\s*(?:"([^"]*)|([^\s";]*))'
-_CHARSET = re.compile(_PARAMETER.format("charset"), re.IGNORECASE)
-_BOUNDARY = re.compile(_PARAMETER.format("boundary"), re.IGNORECASE)
-_CODEC = re.compile(r"ascii|utf-?(8|16|32).*|iso-?8859-?\d+|cp\d+|koi8-\w|gb\w+|big5\w*|shift_jis\w*|euc_\w+|mac-\w+")
-"""Python's codecs for text of the web. Others are no encodings of text, or slow with hostile input."""
-
 _TEXT = re.compile(r"text/(?!xml).+|application/(javascript|graphql)")  # secrets in XML are not found, so not that
-_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-seq")
 
 
 @dataclass(slots=True)
@@ -73,8 +70,7 @@ class _Body:
     @property
     def codec(self) -> str:
         """The codec of the header's charset; UTF-8 where there is none."""
-        match = _CHARSET.search(self.content_type)
-        return _codec(match[1] or match[2] or "" if match else "")
+        return media_type.codec(self.content_type)
 
     @property
     def note(self) -> str:
@@ -92,7 +88,15 @@ class _Body:
             return self.redactor.text(text)
 
 
-def read(data: bytes, size: int, content_type: str, content_encoding: str, limit: int, redactor: Redactor) -> Content:
+def read(
+    data: bytes,
+    size: int,
+    content_type: str,
+    content_encoding: str,
+    limit: int,
+    redactor: Redactor,
+    follower: Follower | None = None,
+) -> Content:
     """Read a body for the trace; nothing in it makes this raise.
 
     Args:
@@ -102,14 +106,24 @@ def read(data: bytes, size: int, content_type: str, content_encoding: str, limit
         content_encoding: The header; empty where there is none.
         limit: Bytes that are read at most, also when it is decompressed.
         redactor: Knows which keys hold secrets.
+        follower: What is known of the rest.
     """
     kind = content_type[:_MAX_NAME]
     unread = {"content_type": kind, "bytes": size}
     try:
+        if follower is not None and isinstance(follower, Folded | LongRuns | multipart.Form):
+            return _followed(follower, size, kind, redactor)
         decoded = decoding.decoded(data[:limit], content_encoding, limit)
         if decoded is None:
             return Content({**unread, "content_encoding": content_encoding[:_MAX_NAME]}, cut=False)
         kept, cut = decoded
+        if (
+            cut
+            and content_encoding
+            and len(data) == size
+            and (stream := whole_stream(data, kind, content_encoding, limit))
+        ):
+            return _folded(stream, redactor)
         cut = cut or min(len(data), limit) < size
         if not kept:
             return Content(unread if cut else None, cut)
@@ -119,11 +133,58 @@ def read(data: bytes, size: int, content_type: str, content_encoding: str, limit
                 return _as_it_is(kept, redactor)
             except ValueError:
                 pass
-        value, cut = reader(_Body(kept, size, content_type, cut, redactor))
-        return Content(value, cut, llm_streams.usage_of(value))
+        body = _Body(kept, size, content_type, cut, redactor)
+        value, cut = reader(body)
+        if follower is not None and isinstance(follower, End):
+            return _with_end(value, _Body(follower.kept, size, content_type, False, redactor), reader)
+        return Content(value, cut, _usage(value))
     except Exception as error:  # no body may take the rest of its trace with it
         report("reading a body", error)
         return Content(unread, cut=True)
+
+
+def _usage(value: Any) -> dict[str, int] | None:
+    return last_usage_of(value) if isinstance(value, list) else usage_of(value)
+
+
+def _followed(
+    follower: Folded | LongRuns | multipart.Form, size: int, content_type: str, redactor: Redactor
+) -> Content:
+    """A body that something has read as it passed."""
+    if isinstance(follower, multipart.Form):
+        return _read_form(follower, redactor)
+    if isinstance(follower, Folded):
+        return _folded(follower, redactor)
+    return _without_runs(follower, size, content_type, redactor)
+
+
+def _folded(stream: Folded, redactor: Redactor) -> Content:
+    """A stream that has become one answer as it passed."""
+    answer, cut, usage = stream.answer(redactor.string)
+    return Content(redactor.json(answer), cut, usage)
+
+
+def _without_runs(body: LongRuns, size: int, content_type: str, redactor: Redactor) -> Content:
+    """JSON without the files in it."""
+    value, _ = _json(_Body(body.kept, size, content_type, not body.is_whole, redactor))
+    return Content(value, True, _usage(value) or usage_in(body.end.decode("utf-8", "replace")))
+
+
+def _with_end(value: Any, end: _Body, reader: Callable[[_Body], tuple[Any, bool]]) -> Content:
+    """What was read of the beginning of a body, and its end."""
+    text = end.text
+    if isinstance(value, list):
+        last = streams.last_of(text, reader is _events, end.parse, end.redactor.pieces)
+        return Content([*value, *last], True, last_usage_of(last) or usage_in(text))
+    if isinstance(value, str):
+        shown = shown_end(text, end.redactor.string)
+        return Content(f"{value} \u2026 {shown}" if shown else value, True)
+    return Content(value, True, _usage(value) or usage_in(text))
+
+
+def unread(content_type: str, size: int) -> Content:
+    """What is told of a body that is not read."""
+    return Content({"content_type": content_type[:_MAX_NAME], "bytes": size}, cut=False)
 
 
 def _as_it_is(data: bytes, redactor: Redactor) -> Content:
@@ -134,23 +195,25 @@ def _as_it_is(data: bytes, redactor: Redactor) -> Content:
     """
     text = data.decode().removesuffix("\n")  # as Flask ends its JSON
     value = strict_json.parsed_as_it_is(text)
+    if text[:1] == "[" and streams.assembled(value) is not None:
+        raise ValueError("the pieces of an answer")
     if not redactor.is_clean(text):
         raise ValueError("there may be a secret")
-    return Content(value, False, llm_streams.usage_of(value), text)
+    return Content(value, False, usage_of(value), text)
 
 
 @functools.lru_cache(maxsize=256)
 def _reader(content_type: str) -> Callable[[_Body], tuple[Any, bool]]:
-    media_type = content_type.partition(";")[0].strip().lower()
-    if not media_type:
+    named = content_type.partition(";")[0].strip().lower()
+    if not named:
         return _unnamed
-    if media_type == "application/json" or media_type.endswith("+json"):
+    if named == "application/json" or named.endswith("+json"):
         return _json
-    if media_type in _LINES:
+    if named in forms.LINES:
         return _json_lines
-    if media_type in _READERS:
-        return _READERS[media_type]
-    return _text if _TEXT.fullmatch(media_type) else _bytes
+    if named in _READERS:
+        return _READERS[named]
+    return _text if _TEXT.fullmatch(named) else _bytes
 
 
 def _json(body: _Body) -> tuple[Any, bool]:
@@ -159,11 +222,15 @@ def _json(body: _Body) -> tuple[Any, bool]:
         value = strict_json.parsed(strict_json.completed(text) if body.cut else text)
     except ValueError:
         return body.redactor.text(text) + body.note, body.cut
+    if isinstance(value, list):  # so does Gemini stream
+        value = streams.assembled(value) or value
     return body.redactor.json(value), body.cut
 
 
 def _json_lines(body: _Body) -> tuple[Any, bool]:
     values, is_more = streams.read_lines(body.text, body.cut, body.parse)
+    if (answer := streams.assembled(values)) is not None and not is_more:
+        return body.redactor.json(answer), body.cut
     return body.redactor.pieces(values), body.cut or is_more
 
 
@@ -191,15 +258,24 @@ def form_fields(text: str) -> tuple[dict[str, Any], bool]:
 
 
 def _multipart(body: _Body) -> tuple[Any, bool]:
-    match = _BOUNDARY.search(body.content_type)
-    boundary = (match[1] or match[2] or "").encode("latin-1", "replace") if match else b""
-    if not boundary:
+    form = multipart.form_of({"content-type": body.content_type}, len(body.data))
+    if form is None:
         return _bytes(body)
-    values, is_more = multipart.fields(body.data, boundary, body.codec)
+    form.add(body.data)
+    values, is_more = form.fields()
     return body.redactor.json(values), body.cut or is_more
 
 
+def _read_form(form: multipart.Form, redactor: Redactor) -> Content:
+    """Read a form whose bytes were parsed as they passed."""
+    values, is_more = form.fields()
+    return Content(redactor.json(values), is_more)
+
+
 def _text(body: _Body) -> tuple[Any, bool]:
+    pieces = None if body.cut else forms.data_lines(body.text)
+    if pieces and (answer := streams.assembled(pieces)) is not None:
+        return body.redactor.json(answer), False
     return body.redactor.string(body.text) + body.note, body.cut
 
 
@@ -228,11 +304,3 @@ def _decode(data: bytes, codec: str, cut: bool, errors: str = "replace") -> str:
     if not cut:
         return data.decode(codec, errors)
     return codecs.getincrementaldecoder(codec)(errors).decode(data)
-
-
-def _codec(charset: str) -> str:
-    try:
-        name = codecs.lookup(charset.strip()).name
-    except (LookupError, ValueError):
-        return "utf-8"
-    return name if _CODEC.fullmatch(name) else "utf-8"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_middleware.capture.body import Body
-from mlflow_middleware.capture.content import Content, form_fields, read
+from mlflow_middleware.capture.content import Content, form_fields, read, unread
 from mlflow_middleware.capture.redaction import Redactor
 from mlflow_middleware.exchange import Exchange
 
@@ -50,9 +50,11 @@ def fill(
 
 
 def _content(body: Body | None, content_type: str, encoding: str, redactor: Redactor, limit: int) -> Content:
-    if body is None or not body.held:
+    if body is None or not (held := body.held):
         return Content(None, cut=False)
-    return read(body.kept, body.size, content_type, encoding, limit, redactor)
+    if held == 1 and body.is_unseen:
+        return unread(content_type, body.size)
+    return read(body.kept, body.size, content_type, encoding, limit, redactor, body.follower)
 
 
 def _with_query(body: Any, query: dict[str, Any]) -> Any:

@@ -1,74 +1,185 @@
-"""Form data as browsers post it, read as far as it goes (RFC 7578)."""
+"""Form data as browsers post it (RFC 7578), read as its bytes pass: of a file, nothing is kept but what it is.
+
+The parser is Werkzeug's, which is imported with the first form.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from mlflow_middleware._internal.guard import report
+from mlflow_middleware.capture import media_type
+
+if TYPE_CHECKING:
+    from werkzeug.sansio import multipart as sansio
 
 MAX_PARTS = 1000
 """Parts that are read of one body."""
 
-_MAX_HEADERS = 8192
-"""Bytes looked at for the headers of a part."""
+MAX_BOUNDARY = 200
+"""Bytes of a boundary; RFC 2046 allows 70."""
 
-_PARAMETER = re.compile(r';\s*([\w*]{1,32})\s*=\s*(?:"([^"\\]*(?:\\.[^"\\]*)*)(?:"|\\?\Z)|([^\s";]*))', re.DOTALL)
-_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_STEP = 16 * 1024
+"""Bytes that are parsed at once: the parser's cost is mostly one of calls."""
+
+_MAX_UNREAD = 2 * _STEP
+"""Bytes that the parser may hold: what it knows no end of, such as a part's headers."""
+
+MAX_HEADERS = 128 * 1024
+"""Characters that are read of the headers of all parts."""
+
+_PART_OVERHEAD = 400
+"""Bytes that the objects of one part take, about."""
+
+_BLANK_LINE = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 
 
-def fields(data: bytes, boundary: bytes, encoding: str = "utf-8") -> tuple[dict[str, Any], bool]:
-    """Read multipart/form-data.
+def form_of(headers: Mapping[str, str], limit: int) -> Form | None:
+    """Return what reads a request's form; None if its body is none, or compressed."""
+    kind = headers.get("content-type", "")
+    if not kind.lower().startswith("multipart/form-data") or headers.get("content-encoding"):
+        return None
+    boundary = media_type.boundary(kind)
+    return Form(boundary, limit, media_type.codec(kind)) if 0 < len(boundary) <= MAX_BOUNDARY else None
+
+
+class _Part:
+    """What is known of one part: the text of a field, or what a file is."""
+
+    __slots__ = ("file", "name", "size", "text")
+
+    def __init__(self, name: str, file: dict[str, Any] | None) -> None:
+        self.name = name
+        self.file = file
+        self.size = 0
+        self.text = bytearray()
+
+    def value(self, encoding: str) -> Any:
+        return self.text.decode(encoding, "replace") if self.file is None else {**self.file, "size": self.size}
+
+
+class Form:
+    """The parts of one form.
 
     Args:
-        data: The body, or its beginning.
         boundary: The parameter of its content type.
+        limit: Bytes that are kept at most of the fields' text.
         encoding: How text is encoded; undecodable bytes become U+FFFD.
-
-    Returns:
-        The fields by name, and whether something is missing: text as it is; a file as its ``filename``,
-        ``content_type`` and ``size`` in bytes; a list of these where a name is repeated.
     """
-    if not boundary:
-        return {}, bool(data)
-    found: dict[str, list[Any]] = {}
-    pieces = (b"\r\n" + data).split(b"\n--" + boundary, MAX_PARTS + 1)
-    is_closed = pieces[-1].startswith(b"--")
-    for piece in pieces[1 : MAX_PARTS + 1]:
-        if piece.startswith(b"--"):
-            break
-        name, value = _part(piece, encoding)
-        if name is not None:
-            found.setdefault(name, []).append(value)
-    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}, not is_closed
 
+    has_beginning = True
 
-def _part(piece: bytes, encoding: str) -> tuple[str | None, Any]:
-    """The name and value of one part; no name where its headers are cut or do not tell."""
-    blank = _BLANK_LINE.search(piece, 0, _MAX_HEADERS)
-    if not blank:
-        return None, None
-    headers = _headers(piece[: blank.start()].decode(encoding, "replace"))
-    content = piece[blank.end() :].removesuffix(b"\r")
-    disposition = _parameters(headers.get("content-disposition", ""))
-    name = disposition.get("name")
-    filename = disposition.get("filename*", disposition.get("filename"))
-    if filename is None:
-        return name, content.decode(encoding, "replace")
-    kind = headers.get("content-type", "application/octet-stream")
-    return name, {"filename": filename, "content_type": kind, "size": len(content)}
+    def __init__(self, boundary: bytes, limit: int, encoding: str = "utf-8") -> None:
+        from werkzeug.exceptions import RequestEntityTooLarge
+        from werkzeug.sansio import multipart as sansio
 
+        self._sansio = sansio
+        self._refusal = RequestEntityTooLarge
+        self._decoder = sansio.MultipartDecoder(boundary, _MAX_UNREAD, max_parts=MAX_PARTS)
+        self._encoding = encoding
+        self._room = limit
+        self._room_of_headers = MAX_HEADERS
+        self._parts: list[_Part] = []
+        self._part: _Part | None = None
+        self._unread = bytearray()
+        self._is_over = self._is_cut = False
 
-def _headers(text: str) -> dict[str, str]:
-    pairs = [line.partition(":") for line in text.split("\n")]
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+    @property
+    def held(self) -> int:
+        """Bytes, about, that it keeps."""
+        texts = sum(_PART_OVERHEAD + len(part.text) for part in self._parts)
+        return texts + MAX_HEADERS - self._room_of_headers + len(self._unread) + len(self._decoder.buffer)
 
+    def add(self, data: bytes | bytearray) -> None:
+        """The next bytes of the body have passed."""
+        if self._is_over:
+            return
+        self._unread += data
+        while len(self._unread) >= _STEP and not self._is_over:
+            self._parse(_STEP - self._unread.startswith(b"\r", _STEP - 1))  # older Werkzeugs miss a CRLF cut in two
 
-def _parameters(header: str) -> dict[str, str]:
-    return {name.lower(): _plain(name, quoted or token) for name, quoted, token in _PARAMETER.findall(header)}
+    def fields(self) -> tuple[dict[str, Any], bool]:
+        """Return the fields by name, and whether something is missing; what is added after this does not count.
 
+        Text is as it is; a file its ``filename``, ``content_type`` and ``size`` in bytes; a list of these where a name
+        is repeated.
+        """
+        if not self._is_over:
+            self._parse(_STEP)
+        states = self._sansio.State
+        if not self._is_over:
+            self._is_over = self._is_cut = True
+            if self._decoder.state is states.DATA:  # the parser holds back what may be half a boundary
+                self._add_data(bytes(self._decoder.buffer))
+        found: dict[str, list[Any]] = {}
+        for part in self._parts:
+            found.setdefault(part.name, []).append(part.value(self._encoding))
+        return {name: values[0] if len(values) == 1 else values for name, values in found.items()}, self._is_cut
 
-def _plain(name: str, value: str) -> str:
-    """A parameter's value without its escapes: browsers write %22 or a backslash for a quote."""
-    if name.endswith("*"):
-        return unquote(value.rpartition("'")[2], errors="replace")
-    return re.sub(r'\\(["\\])', r"\1", value).replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+    def _parse(self, size: int) -> None:
+        """Parse the next bytes."""
+        try:
+            self._decoder.receive_data(bytes(self._unread[:size]))
+            del self._unread[:size]
+            while (event := self._next()) is not self._sansio.NEED_DATA:
+                self._take(event)
+            self._is_over = self._decoder.state is self._sansio.State.EPILOGUE
+        except (self._refusal, ValueError):  # too many parts, or headers; or it is broken
+            self._is_over = self._is_cut = True
+        except Exception as error:
+            self._is_over = self._is_cut = True
+            report("reading a form", error)
+        if self._is_over:
+            self._unread.clear()
+
+    def _next(self) -> sansio.Event:
+        decoder = self._decoder
+        try:
+            return decoder.next_event()
+        except UnicodeDecodeError:  # names in the encoding of the page that the form is on
+            codec = "utf-8" if self._encoding.startswith(("utf-16", "utf-32")) else self._encoding
+            blank = _BLANK_LINE.search(decoder.buffer)
+            end = blank.start() if blank else len(decoder.buffer)
+            decoder.buffer[:end] = decoder.buffer[:end].decode(codec, "replace").encode()
+            return decoder.next_event()
+        except ValueError:  # a part that does not tell what it is
+            self._part = None
+            self._count_headers(_PART_OVERHEAD)
+            decoder.state = self._sansio.State.DATA_START
+            return decoder.next_event()
+
+    def _take(self, event: sansio.Event) -> None:
+        if isinstance(event, self._sansio.Data):
+            self._add_data(event.data)
+        elif isinstance(event, self._sansio.Field | self._sansio.File):
+            self._part = self._begun(event)
+
+    def _begun(self, event: sansio.Field | sansio.File) -> _Part | None:
+        self._count_headers(sum(len(name) + len(value) for name, value in event.headers))
+        name = cast("str | None", event.name)
+        if name is None:
+            return None
+        file = None
+        if isinstance(event, self._sansio.File):
+            kind = event.headers.get("content-type", "application/octet-stream")
+            file = {"filename": event.filename, "content_type": kind}
+        part = _Part(name, file)
+        self._parts.append(part)
+        return part
+
+    def _count_headers(self, size: int) -> None:
+        self._room_of_headers -= size
+        if self._room_of_headers < 0:
+            raise self._refusal
+
+    def _add_data(self, data: bytes) -> None:
+        part = self._part
+        if part is None:
+            return
+        part.size += len(data)
+        if part.file is None:
+            part.text += data[: self._room]
+            self._is_cut = self._is_cut or len(data) > self._room
+            self._room = max(self._room - len(data), 0)

@@ -9,12 +9,15 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mlflow_middleware.capture.llm_streams import assembled
+from mlflow_middleware.capture.folds import fold_for
+from mlflow_middleware.capture.folds.base import mapping
+from mlflow_middleware.capture.texts import CONTEXT
 
 MAX_EVENTS = 1000
 """Events or lines that are kept if they cannot be assembled."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_EVENT_END = re.compile(r"(?:\r\n|\n|\r(?!\n)){2}")
 
 
 class Event(NamedTuple):
@@ -75,6 +78,19 @@ def read_events(
     return plain, len(parsed) > MAX_EVENTS
 
 
+def assembled(pieces: list[Any]) -> dict[str, Any] | None:
+    """Assemble a language model's answer from its pieces; None if they are something else."""
+    fold = fold_for(pieces)
+    if fold is None:
+        return None
+    try:
+        for piece in pieces:
+            fold.add(mapping(piece))
+        return fold.whole()
+    except (TypeError, ValueError, RecursionError):  # hostile: shown as it arrived
+        return None
+
+
 def read_lines(text: str, cut: bool, parse: Callable[[str], Any]) -> tuple[list[Any], bool]:
     """Return the values of JSON lines, and whether some were left out; a last line that is cut is dropped."""
     lines = text.split("\n")
@@ -82,3 +98,41 @@ def read_lines(text: str, cut: bool, parse: Callable[[str], Any]) -> tuple[list[
         lines.pop()
     stripped = [line for each in lines if (line := each.strip(" \t\r\x1e"))]
     return [parse(line) for line in stripped[:MAX_EVENTS]], len(stripped) > MAX_EVENTS
+
+
+def last_of(
+    text: str, are_events: bool, parse: Callable[[str], Any], redact: Callable[[list[Any]], list[Any]]
+) -> list[Any]:
+    """Return the last values of a stream, after a note that others are left out.
+
+    Args:
+        text: The end of the stream. The values in its first `CONTEXT` characters are looked at for secrets only.
+        are_events: Whether they are events, or lines.
+        parse: Makes a value of one event's data, or of one line.
+        redact: Replaces the secrets.
+    """
+    position = _value_start(text, 0, are_events)
+    after = _value_start(text, position + CONTEXT, are_events)
+    before, shown = (
+        [parse(each) for each in _texts(part, are_events)] for part in (text[position:after], text[after:])
+    )
+    kept = redact([*before, *shown])[len(before) :][-MAX_EVENTS // 2 :]
+    return [LEFT_OUT, *kept]
+
+
+LEFT_OUT = "\u2026 [left out] \u2026"
+"""Stands in a list between the first pieces of a stream and its last ones."""
+
+
+def _value_start(text: str, position: int, are_events: bool) -> int:
+    """Where the first value begins after a position."""
+    found = (_EVENT_END if are_events else _LINE_END).search(text, position)
+    return found.end() if found else len(text)
+
+
+def _texts(text: str, are_events: bool) -> list[str]:
+    if are_events:
+        return [
+            event.data for event in events(text.encode("utf-8", "replace"), cut=False) if event.data.strip() != "[DONE]"
+        ]
+    return [line for each in text.split("\n") if (line := each.strip(" \t\r\x1e"))]

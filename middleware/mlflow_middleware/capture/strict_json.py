@@ -28,7 +28,7 @@ def parsed(text: str) -> Any:
         ValueError: The text is no JSON, or nested too deeply.
     """
     try:
-        return _decoder.decode(text)
+        return decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -145,7 +145,9 @@ def _unchanged(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return read_unchanged
 
 
-_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=str)
+decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=str)
+"""What `parsed` parses with."""
+
 _plain_decoder = json.JSONDecoder(
     parse_int=_unchanged(_integer), parse_float=_unchanged(_float), parse_constant=_unchanged(str)
 )

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
 from mlflow_middleware.mlflow_bridge import otlp, trace_info
+from mlflow_middleware.mlflow_bridge.attachments import attachment
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
     ROOT_ATTRIBUTES,
@@ -75,7 +76,8 @@ def describe_root(root: Root, *, with_contents: bool = True) -> Description:
 
 
 def _add_contents(root: Root, description: Description) -> None:
-    contents, texts = contents_of(root.record), description.texts
+    attach = attachment if root.source.processor else None  # MLflow's own exporter knows those of its spans only
+    contents, texts = contents_of(root.record, attach), description.texts
     description.attributes.update(contents.attributes)
     if contents.inputs:
         texts[keys.INPUTS] = contents.inputs.text
@@ -126,7 +128,10 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     attached = [*spans, objects.live] if objects else spans
     ended = record.end_time or 0
     late = any((span.end_time_ns or 0) > ended for span in spans)
-    return Encoding(all_spans, info, prompts, _attachments_of(attached), late)
+    attachments = _attachments_of(attached)
+    if record.contents and record.contents.files:
+        attachments.update(record.contents.files)
+    return Encoding(all_spans, info, prompts, attachments, late)
 
 
 def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -244,7 +249,8 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> E
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
     written = trace_info.of_trace(info, spans)
-    return Encoding(otlp.spans_to_otlp(spans, _span_bytes), written, prompts, _attachments_of(spans), late)
+    all_spans = otlp.spans_to_otlp(spans, _span_bytes)
+    return Encoding(all_spans, written, prompts, _attachments_of(spans), late)
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -323,4 +329,8 @@ def _shortened(text: str | None) -> str:
 
 
 def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
-    return {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
+    """The files taken out of spans; a span may be the root of a request that has joined the trace."""
+    found = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
+    for request in filter(None, map(root_of, spans)):
+        found.update(request.record.contents.files if request.record.contents else {})
+    return found

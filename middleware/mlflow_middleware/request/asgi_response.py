@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mlflow_middleware import delivery
@@ -38,6 +38,9 @@ def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[],
             headers = list(message.get("headers") or ())  # it may be an iterator; the app's own stays as it is
             _start(message, headers, trace)
             message = {**message, "headers": headers}
+        elif has_trailers and message["type"] == "http.response.trailers":
+            message = {**message, "headers": list(message.get("headers") or ())}
+            _note_headers(message["headers"], trace)
         is_last = kind in _ENDING[has_trailers] and not message.get(_ENDING[has_trailers][kind], False)
         if is_last:
             trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
@@ -124,6 +127,8 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
     present = {name.lower(): value for name, value in headers}
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
+    if trace.record.settings.error_when:
+        _note_headers(headers, trace)
     ours = trace.response_headers() or ()
     if "origin" not in trace.exchange.headers:  # nothing to expose
         headers += [(key, value.encode()) for name, value in ours if (key := _raw_name(name)) not in present]
@@ -133,6 +138,13 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
     new = [(_raw_name(name), value.encode("latin-1")) for name, value in known[len(headers) :]]
     old = [(name, value.encode("latin-1")) for (name, _), (_, value) in zip(headers, known, strict=False)]
     headers[:] = [*old, *new]
+
+
+@guarded
+def _note_headers(headers: Iterable[tuple[bytes, bytes]], trace: RequestTrace) -> None:
+    """What ``error_when`` may ask for."""
+    known = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+    trace.exchange.response_headers = {**trace.exchange.response_headers, **known}
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,9 +13,11 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request import sampling
 from mlflow_middleware.request.activation import Activation
+from mlflow_middleware.request.following import follow_answer, follow_request
 from mlflow_middleware.request.headers import headers_for_response
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.failure import judge
 from mlflow_middleware.trace.record import SpanIds, TraceRecord
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
@@ -95,8 +97,8 @@ class RequestTrace:
     @guarded
     def received(self, chunk: bytes) -> None:
         """The app has read a piece of the request's body."""
-        if self.exchange.request_body is not None:
-            self.exchange.request_body.add(chunk)
+        if (body := self.exchange.request_body) is not None and body.add(chunk):
+            follow_request(self.exchange, body)
 
     @guarded
     def response_started(self, status: int, content_type: str = "", content_encoding: str = "") -> None:
@@ -111,9 +113,9 @@ class RequestTrace:
         """The server has taken a piece of the response's body."""
         body = self.exchange.response_body
         if chunk and body is not None:
-            if self.record.first_byte_at is None:
-                self.record.first_byte_at = time.time_ns()
-            body.add(chunk)
+            self.record.first_byte_at = self.record.first_byte_at or time.time_ns()
+            if body.add(chunk):
+                follow_answer(self.exchange, body)
             if delivery.is_capturing() and self.content_length.isdecimal() and body.size >= int(self.content_length):
                 self.last_byte()  # a test client may read no further
                 self.answered()
@@ -249,7 +251,12 @@ def _is_kept(record: TraceRecord, root: mlflow_bridge.RootSpan, until: int | Non
     if settings.sample_ratio >= 1.0:
         return True
     key = root.metadata(keys.SESSION) or record.trace_id
-    return sampling.keeps(settings, key, failed=root.failed, seconds=record.seconds(until))
+    seconds = record.seconds(until)
+    if sampling.keeps(settings, key, failed=root.failed, seconds=seconds):
+        return True
+    if settings.keep_errors and settings.error_when:
+        judge(record)  # before it is dropped, its answer has to be read
+    return settings.keep_errors and record.failed
 
 
 def _tells_that_the_client_is_gone(error: BaseException) -> bool:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from mlflow_middleware._internal.guard import guarded
-from mlflow_middleware.capture import contents, previews, strict_json
+from mlflow_middleware.capture import attachments, contents, previews, strict_json
+from mlflow_middleware.capture.content import Content
 from mlflow_middleware.capture.garbage import few_collections
+from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
 LARGE = 2048
 """Bytes of bodies and query string in which so many objects may be that they would begin a garbage collection."""
 
 
-def contents_of(record: TraceRecord) -> Contents:
-    """Return the inputs and outputs of a request; its bodies are read once."""
+Attachment = Callable[[str, str, bytes], tuple[str, str] | None]
+"""Makes an attachment, given the trace, its type and its content: returns its id and the reference to it, if any."""
+
+
+def contents_of(record: TraceRecord, attachment: Attachment | None = None) -> Contents:
+    """Return the inputs and outputs of a request; its bodies are read once.
+
+    Args:
+        record: The request.
+        attachment: What becomes of files in them; None leaves them where they are.
+    """
     if record.contents is None:
         if not record.is_complete:  # the app has ended its span before it has answered
             return NO_CONTENTS
@@ -22,23 +35,53 @@ def contents_of(record: TraceRecord) -> Contents:
         held = record.held_of_bodies + len(exchange.query_string)
         if held > LARGE or "content-encoding" in exchange.headers or exchange.response_encoding:
             with few_collections():
-                record.contents = _contents(record) or NO_CONTENTS
+                record.contents = _contents(record, attachment) or NO_CONTENTS
                 exchange.inputs = exchange.outputs = None  # before there may be collections again
         else:
-            record.contents = (held and _contents(record)) or NO_CONTENTS
+            record.contents = (held and _contents(record, attachment)) or NO_CONTENTS
     return record.contents
 
 
 @guarded
-def _contents(record: TraceRecord) -> Contents:
+def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
     exchange, settings = record.exchange, record.settings
     with_query = settings.keeps_query(exchange.path)
     sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask, with_query)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
     cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
+    files: dict[str, bytes] = {}
+    if attachment and not (_has_no_file(sent.text) and _has_no_file(answer.text)):
+        sent, answer = _attached(exchange, sent, answer, partial(_attach, record.trace_id, attachment, files))
     inputs = _written(exchange.inputs, sent.text, previews.of_request)
     outputs = _written(exchange.outputs, answer.text, previews.of_answer)
-    return Contents(inputs, outputs, answer.usage, cut)
+    return Contents(inputs, outputs, answer.usage, cut, files)
+
+
+def _has_no_file(text: str | None) -> bool:
+    return text is not None and attachments.MAY_HOLD.search(text) is None
+
+
+def _attached(
+    exchange: Exchange, sent: Content, answer: Content, attach: attachments.Attach
+) -> tuple[Content, Content]:
+    """Attach the files in inputs and outputs; a text in which there was one is to be written anew."""
+    inputs, outputs = (attachments.without_files(each, attach) for each in (exchange.inputs, exchange.outputs))
+    if inputs is not exchange.inputs:
+        sent = replace(sent, text=None)
+    if outputs is not exchange.outputs:
+        answer = replace(answer, text=None)
+    exchange.inputs, exchange.outputs = inputs, outputs
+    return sent, answer
+
+
+def _attach(
+    trace_id: str, attachment: Attachment, files: dict[str, bytes], content_type: str, content: bytes
+) -> str | None:
+    """Keep a file, and return what stands in its place, if anything."""
+    made = attachment(trace_id, content_type, content)
+    if made and made[0]:
+        files[made[0]] = content
+    return made and made[1]
 
 
 def _written(value: object, text: str | None, preview: Callable[[object], str | None]) -> Written | None:

@@ -18,6 +18,7 @@ from mlflow_middleware.settings import EveryTrace
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.client import client_attributes, redacted_exceptions
 from mlflow_middleware.trace.common import Common
+from mlflow_middleware.trace.failure import judge
 from mlflow_middleware.trace.origin import origin_of
 from mlflow_middleware.trace.record import JOINED, NOTHING, RecordedException, TraceRecord
 
@@ -82,6 +83,8 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         record: What is known of the request.
         metadata: Trace metadata that the app set with MLflow's own functions.
     """
+    if record.settings.error_when:
+        judge(record)
     common = _common_of(record)
     exceptions = redacted_exceptions(record) if record.exceptions else ()
     attributes = _known(client_attributes(record))
@@ -141,6 +144,8 @@ def _error_of(record: TraceRecord, exceptions: Sequence[RecordedException]) -> s
     if exceptions:
         last = exceptions[-1].attributes
         return f"{last['exception.type']}: {last['exception.message']}"
+    if record.failure:
+        return record.failure.message
     is_error = record.is_complete and record.exchange.status in record.settings.error_statuses
     return f"HTTP {record.exchange.status}" if is_error else None
 
@@ -153,6 +158,8 @@ def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
         attributes["http.client_disconnected"] = True
     if record.exceptions:
         attributes["error.type"] = record.exceptions[-1].type
+    elif record.failure:
+        attributes["error.type"] = record.failure.type
     elif exchange.status is not None and exchange.status >= 500:
         attributes["error.type"] = str(exchange.status)
     if sent and sent.size:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from sys import getsizeof
 from types import MappingProxyType
 from typing import NamedTuple
 
 from mlflow_middleware import identity
 from mlflow_middleware.capture.body import Body
+from mlflow_middleware.capture.error_rules import Failure
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.settings import Settings
@@ -85,12 +86,14 @@ class Contents:
         outputs: The root's outputs; None for none.
         usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
         attributes: More of the root's attributes.
+        files: Those taken out of inputs and outputs, by the ids that refer to them there.
     """
 
     inputs: Written | None
     outputs: Written | None
     usage: Mapping[str, int] | None
     attributes: Mapping[str, object]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 NO_CONTENTS = Contents(None, None, None, {})
@@ -119,6 +122,8 @@ class TraceRecord:
         experiment_id: Where the trace goes; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
         contents: The inputs and outputs, once its bodies have been read.
+        failure: Why the answer is an error by ``error_when``, once that has been asked.
+        is_judged: Whether it has been.
     """
 
     trace_id = ""
@@ -134,6 +139,8 @@ class TraceRecord:
     metadata: Mapping[str, str] = NOTHING
     exceptions: tuple[RecordedException, ...] = ()
     contents: Contents | None = None
+    failure: Failure | None = None
+    is_judged = False
     is_complete = client_disconnected = is_changed = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
@@ -195,7 +202,7 @@ class TraceRecord:
     @property
     def failed(self) -> bool:
         """Whether the request ended with an error."""
-        return bool(self.exceptions) or self.exchange.status in self.settings.error_statuses
+        return bool(self.exceptions) or self.exchange.status in self.settings.error_statuses or self.failure is not None
 
     def seconds(self, until: int | None = None) -> float:
         """How long the request has taken, until now or a time in nanoseconds since the epoch."""

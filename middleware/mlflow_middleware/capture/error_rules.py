@@ -1,0 +1,232 @@
+"""Answers that are errors, whatever their status says: the option ``error_when``."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from mlflow_middleware._internal.guard import report
+from mlflow_middleware.capture.redaction import MAX_ATTRIBUTE, Redactor
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.identity import clean_text
+
+MAX_OBJECTS = 1000
+"""Objects of one answer, such as the events of a stream, that are looked at."""
+
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
+
+_TRAILERS = 0x80
+"""The flag of a gRPC-web frame that holds trailers, not a message."""
+
+
+class Failure(NamedTuple):
+    """Why an answer is an error.
+
+    Attributes:
+        type: Of few values, for ``error.type``.
+        message: For people.
+    """
+
+    type: str
+    message: str
+
+
+class Rule(NamedTuple):
+    """What makes an answer an error.
+
+    Attributes:
+        said: How the option names it.
+        decide: Returns the failure, if it is one. May raise.
+        is_possible: Whether it may be one, as far as a glance tells, before its body is read.
+    """
+
+    said: str
+    decide: Callable[[Exchange], Failure | None]
+    is_possible: Callable[[Exchange], bool]
+
+
+def failure_of(exchange: Exchange, rules: Sequence[Rule], redactor: Redactor) -> Failure | None:
+    """Return what the first rule says that takes this answer for an error; one that raises does not."""
+    for rule in rules:
+        try:
+            found = rule.decide(exchange)
+        except Exception as error:  # the app's own function
+            report(f"error_when ({rule.said})", error)
+            continue
+        if found is not None:
+            text = clean_text(redactor.string(found.message[: 4 * MAX_ATTRIBUTE]), MAX_ATTRIBUTE)
+            return Failure(clean_text(found.type, 100) or rule.said, text or rule.said)
+    return None
+
+
+def may_fail(exchange: Exchange, rules: Iterable[Rule]) -> bool:
+    """Whether one of the rules may apply; if not, the answer's body need not be read."""
+    return any(rule.is_possible(exchange) for rule in rules)
+
+
+def _holds(*marks: str) -> Callable[[Exchange], bool]:
+    """Whether an answer's body may hold one of these."""
+
+    def holds(exchange: Exchange) -> bool:
+        body = exchange.response_body
+        if body is not None and body.follower is not None:
+            return True
+        kept = body.kept if body else b""
+        return bool(kept) and (bool(exchange.response_encoding) or any(mark.encode() in kept for mark in marks))
+
+    return holds
+
+
+# --- rules ---
+
+
+def of_function(function: Callable[[Exchange], object], said: str) -> Rule:
+    """A rule of the app's own: what it returns, if it is true, is the message if it is text."""
+
+    def decide(exchange: Exchange) -> Failure | None:
+        found = function(exchange)
+        return Failure("error_when", found if isinstance(found, str) else said) if found else None
+
+    return Rule(said, decide, lambda exchange: True)
+
+
+def of_path(path: str) -> Rule:
+    """A rule by a path into the answer, such as ``body.errors``: there is something, and it is not empty or false."""
+    _, *keys = path.split(".")
+
+    def decide(exchange: Exchange) -> Failure | None:
+        for value in _objects(exchange.outputs):
+            if found := _at(value, keys):
+                return Failure(path, _message(found) or path)
+        return None
+
+    return Rule(path, decide, _holds(keys[-1]))
+
+
+def _at(value: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
+
+
+def _message(found: Any) -> str:
+    """What a person reads of an error."""
+    if isinstance(found, list):
+        return next(filter(None, map(_message, found[:MAX_OBJECTS])), "")
+    if isinstance(found, dict):
+        return next((text for key in ("message", "detail", "text", "error") if (text := _message(found.get(key)))), "")
+    return found if isinstance(found, str) else ""
+
+
+def _objects(outputs: Any) -> Iterator[Any]:
+    """An answer's objects: itself, or those of a stream or a batch."""
+    if not isinstance(outputs, list):
+        yield outputs
+        return
+    for each in outputs[:MAX_OBJECTS]:
+        is_event = isinstance(each, dict) and each.keys() == {"event", "data"}
+        yield each["data"] if is_event else each
+
+
+def _graphql(exchange: Exchange) -> Failure | None:
+    """https://spec.graphql.org/October2021/#sec-Errors"""
+    for value in _objects(exchange.outputs):
+        errors = value.get("errors") if isinstance(value, dict) else None
+        if isinstance(errors, list) and errors:
+            code = _at(errors[0], ("extensions", "code"))
+            return Failure(code if isinstance(code, str) else "graphql", _message(errors) or "GraphQL errors")
+    return None
+
+
+def _mcp(exchange: Exchange) -> Failure | None:
+    """https://www.jsonrpc.org/specification#error_object, and a tool's result that is an error"""
+    for batch in _objects(exchange.outputs):
+        for value in _objects(batch):
+            if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
+                continue
+            if isinstance(error := value.get("error"), dict):
+                return Failure(str(error.get("code", "mcp")), _message(error) or "JSON-RPC error")
+            if _at(value, ("result", "isError")) is True:
+                return Failure(
+                    "tool_error", _message(_at(value, ("result", "content"))) or "the tool's result is an error"
+                )
+    return None
+
+
+def _grpc_web(exchange: Exchange) -> Failure | None:
+    """https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md"""
+    told = exchange.response_headers
+    if "grpc-status" not in told and _is_grpc_web(exchange):
+        told = _trailers_of(exchange)
+    status = told.get("grpc-status", "0").strip()
+    if status == "0":
+        return None
+    name = _GRPC_CODES.get(status, status)
+    return Failure(name, unquote(told.get("grpc-message", "")) or f"gRPC status {name}")
+
+
+def _is_grpc_web(exchange: Exchange) -> bool:
+    return exchange.response_type.lower().startswith("application/grpc-web")
+
+
+def _trailers_of(exchange: Exchange) -> dict[str, str]:
+    """The trailers in a body: its last frame."""
+    data = exchange.response_body.kept if exchange.response_body else b""
+    if exchange.response_type.lower().startswith("application/grpc-web-text"):
+        data = _from_base64(data)
+    place = 0
+    while place + 5 <= len(data):
+        end = place + 5 + int.from_bytes(data[place + 1 : place + 5], "big")
+        if data[place] & _TRAILERS:
+            lines = data[place + 5 : end].decode("latin-1").splitlines()
+            pairs = (line.partition(":") for line in lines)
+            return {name.strip().lower(): value.strip() for name, _, value in pairs}
+        place = end
+    return {}
+
+
+def _from_base64(data: bytes) -> bytes:
+    """Text that may be several pieces of base64, each with its own padding; the last may be cut."""
+    pieces = (piece[: len(piece) // 4 * 4] for piece in _BASE64.findall(data))
+    return b"".join(map(base64.b64decode, pieces))
+
+
+_GRPC_CODES = {
+    "1": "CANCELLED",
+    "2": "UNKNOWN",
+    "3": "INVALID_ARGUMENT",
+    "4": "DEADLINE_EXCEEDED",
+    "5": "NOT_FOUND",
+    "6": "ALREADY_EXISTS",
+    "7": "PERMISSION_DENIED",
+    "8": "RESOURCE_EXHAUSTED",
+    "9": "FAILED_PRECONDITION",
+    "10": "ABORTED",
+    "11": "OUT_OF_RANGE",
+    "12": "UNIMPLEMENTED",
+    "13": "INTERNAL",
+    "14": "UNAVAILABLE",
+    "15": "DATA_LOSS",
+    "16": "UNAUTHENTICATED",
+}
+"""https://grpc.io/docs/guides/status-codes/"""
+
+READY = {
+    rule.said: rule
+    for rule in (
+        Rule("graphql", _graphql, _holds('"errors"')),
+        Rule("mcp", _mcp, _holds('"error"', '"isError"')),
+        Rule(
+            "grpc-web", _grpc_web, lambda exchange: _is_grpc_web(exchange) or "grpc-status" in exchange.response_headers
+        ),
+    )
+}
+"""The rules that have a name."""

@@ -1,0 +1,33 @@
+"""The streams of language models, each protocol in a module of its own: pieces become one answer as they come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow_middleware.capture.folds.ag_ui import AgUi
+from mlflow_middleware.capture.folds.anthropic import Anthropic
+from mlflow_middleware.capture.folds.base import Fold
+from mlflow_middleware.capture.folds.gemini import Gemini
+from mlflow_middleware.capture.folds.ollama import Ollama
+from mlflow_middleware.capture.folds.openai_chat import Chat
+from mlflow_middleware.capture.folds.openai_responses import Responses
+from mlflow_middleware.capture.folds.ui_messages import UiMessage
+
+FOLDS: tuple[type[Fold], ...] = (Chat, Responses, Anthropic, Gemini, AgUi, UiMessage, Ollama)
+
+LOOKED_AT = 10
+"""Pieces by which a stream is known; the first may be something else."""
+
+
+def fold_for(pieces: list[Any], limit: int | None = None) -> Fold | None:
+    """Return what assembles a stream that begins with these pieces; None if it is no known one.
+
+    Args:
+        pieces: The first ones.
+        limit: Characters that are kept of each text.
+    """
+    for piece in pieces[:LOOKED_AT]:
+        for kind in FOLDS:
+            if isinstance(piece, dict) and kind.knows(piece):
+                return kind(limit)
+    return None

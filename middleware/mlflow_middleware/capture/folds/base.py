@@ -1,0 +1,88 @@
+"""What the protocols have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlflow_middleware.capture.texts import Text
+
+_MAX_INDEX = 1000
+"""A choice, tool call or content block with a higher index is considered a mistake."""
+
+
+class Fold:
+    """Assembles one answer from its pieces, as they come.
+
+    Args:
+        limit: Characters that are kept of each text; None keeps all.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+
+    @staticmethod
+    def knows(piece: dict[str, Any]) -> bool:
+        """Whether a piece is one of this protocol."""
+        raise NotImplementedError
+
+    def add(self, piece: dict[str, Any]) -> None:
+        """Take the next piece.
+
+        Raises:
+            TypeError: Something in it has another type than it should.
+            ValueError: Something in it has another value than it may.
+        """
+        raise NotImplementedError
+
+    def whole(self, clean: Callable[[str], str] = str) -> dict[str, Any]:
+        """Return the answer, as far as it has come.
+
+        Args:
+            clean: Replaces secrets in texts that are too long to be kept.
+        """
+        raise NotImplementedError
+
+    def grow(self, target: dict[str, Any], key: str, part: Any, *, is_json: bool = False) -> None:
+        """Append to the text under a key."""
+        text = target.get(key)
+        if not isinstance(text, Text):
+            if part is None:
+                target.setdefault(key, None)
+                return
+            started = text
+            text = target[key] = Text(self.limit, keeps_end=not is_json)
+            if started is not None:
+                text.add(started)
+        if part is not None:
+            text.add(part)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value, which has to be an object."""
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def sequence(value: Any) -> list[Any]:
+    """The value, which has to be an array or nothing."""
+    if not isinstance(value, list):
+        if value is None:
+            return []
+        raise TypeError
+    return value
+
+
+def string(value: Any) -> str:
+    """The value, which has to be text."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def index(value: Any) -> int:
+    """The value, which has to be a place in a list."""
+    if type(value) is not int or not 0 <= value < _MAX_INDEX:
+        raise ValueError
+    return value

@@ -1,0 +1,286 @@
+"""What is kept of a body past its beginning, as it passes: the end of it, and what a model's stream has come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mlflow_middleware.capture.decoders import Decode, decoder_for
+from mlflow_middleware.capture.folds import LOOKED_AT, fold_for
+from mlflow_middleware.capture.folds.base import Fold
+from mlflow_middleware.capture.forms import LINES, Form, form_of
+from mlflow_middleware.capture.long_runs import LongRuns
+from mlflow_middleware.capture.multipart import form_of as form_of_headers
+from mlflow_middleware.capture.texts import CONTEXT, is_cut, weight
+from mlflow_middleware.capture.usage import usage_in, usage_of
+
+BLOCK = 1024
+"""Bytes that are folded at once: few enough that no request waits for them, more than most chunks."""
+
+MAX_DECODED = 64
+"""Times `max_body_bytes` that a compressed stream may become where it is read after it has passed."""
+
+_LOOKED_AT = 16 * 1024
+"""Bytes by which a stream is known."""
+
+_STEP = 16 * 1024
+"""Bytes of pieces that are parsed at once."""
+
+_MARK = 4
+"""Bytes of the longest mark between two events."""
+
+_MAX_EXTRA = 20
+"""Pieces with tokens in them that are taken although there is no room."""
+
+_SPARE = 4
+"""Times `max_body_bytes` that an answer's objects may take."""
+
+_STREAMS = ("text/event-stream", "application/json", "text/plain", *LINES)
+
+
+class Follower(Protocol):
+    """Takes what comes after the beginning of a body.
+
+    Attributes:
+        has_beginning: Whether it holds the beginning, too.
+    """
+
+    has_beginning: bool
+
+    @property
+    def held(self) -> int:
+        """Bytes that it keeps, about."""
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+
+def media_type_of(content_type: str) -> str:
+    """The media type of a header, without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def follower_of_answer(start: bytes, content_type: str, encoding: str, limit: int) -> Follower | None:
+    """Return what follows an answer past its beginning; None if the rest is only counted.
+
+    Args:
+        start: The beginning. Of a stream that is folded, it is taken.
+        content_type: The header.
+        encoding: The header ``Content-Encoding``.
+        limit: ``max_body_bytes``.
+    """
+    media_type = media_type_of(content_type)
+    if media_type in _STREAMS and (folded := Folded.begun(start, media_type, encoding, limit)):
+        return folded
+    if encoding and encoding.lower() != "identity":
+        return None
+    if media_type == "application/json" or media_type.endswith("+json"):
+        return LongRuns(start, limit, End(limit))
+    return End(limit) if media_type in _STREAMS else None
+
+
+def follower_of_request(start: bytes, content_type: str, encoding: str, limit: int) -> Follower | None:
+    """As `follower_of_answer`, of a request."""
+    media_type = media_type_of(content_type)
+    if media_type == "multipart/form-data":
+        form = form_of_headers({"content-type": content_type, "content-encoding": encoding}, limit)
+        if form is not None:
+            form.add(start)
+        return form
+    is_json = media_type == "application/json" or media_type.endswith("+json")
+    return LongRuns(start, limit, None) if is_json and not encoding else None
+
+
+class End:
+    """The last bytes of a body.
+
+    Args:
+        limit: ``max_body_bytes``; a quarter of it is kept.
+    """
+
+    has_beginning = False
+
+    def __init__(self, limit: int) -> None:
+        self._longest = max(1, limit // 4)
+        self._data = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """See `Follower`."""
+        self._data += data[-self._longest :]
+        if len(self._data) > 2 * self._longest:
+            del self._data[: -self._longest]
+
+    @property
+    def held(self) -> int:
+        """See `Follower`."""
+        return len(self._data)
+
+    @property
+    def kept(self) -> bytes:
+        """The bytes."""
+        return bytes(self._data[-self._longest :])
+
+
+class Folded:
+    """A language model's stream: its last bytes as they came, and the answer that those before them have become.
+
+    A stream that is compressed is decoded a little faster than it comes, so that no request waits for what was kept of
+    it until it was followed.
+
+    Args:
+        fold: Assembles the answer.
+        form: Tells the pieces apart.
+        decode: Undoes the encoding.
+        limit: ``max_body_bytes``.
+    """
+
+    has_beginning = True
+
+    def __init__(self, fold: Fold, form: Form, decode: Decode, limit: int) -> None:
+        self._fold = fold
+        self._form = form
+        self._decode: Decode | None = decode
+        self._limit = limit
+        self._encoded = bytearray()
+        self._window = bytearray()
+        self._looked = self._since_weighed = self._extra = 0
+        self._is_inside = self._is_full = self._is_dropped = False
+        self._usage: dict[str, int] | None = None
+        self._answer: dict[str, Any] | None = None
+
+    @classmethod
+    def begun(cls, start: bytes, media_type: str, encoding: str, limit: int) -> Folded | None:
+        """Follow a stream from its beginning; None if no language model's is known in it."""
+        decode = decoder_for(encoding)
+        if decode is None:
+            return None
+        try:
+            readable = decode(start[: _LOOKED_AT // 8]) if decode is not bytes else start[:_LOOKED_AT]
+        except Exception:  # each library has its own
+            return None
+        form = form_of(media_type, readable)
+        end = form and form.end(readable, 1)
+        fold, looks = None, 0
+        position = 0
+        while form and end and fold is None and looks < LOOKED_AT:
+            fold = fold_for(form.pieces(readable[position:end]), limit)
+            position, looks = end, looks + 1
+            end = form.end(readable, position + 1)
+        if fold is None or form is None:
+            return None
+        folded = cls(fold, form, decoder_for(encoding) or bytes, limit)
+        (folded._window if decode is bytes else folded._encoded).extend(start)
+        return folded
+
+    @property
+    def held(self) -> int:
+        """See `Follower`."""
+        return len(self._window) + len(self._encoded) + weight(vars(self._fold))
+
+    def add(self, data: bytes) -> None:
+        """See `Follower`."""
+        if self._encoded or self._decode is not bytes:
+            self._encoded += data
+            data = self._decoded(2 * len(data))
+        self._add_decoded(data)
+
+    def _add_decoded(self, data: bytes) -> None:
+        self._window += data
+        if len(self._window) >= self._limit + BLOCK:
+            self._pass_on(len(self._window) - self._limit)
+
+    def _decoded(self, count: int) -> bytes:
+        piece = bytes(self._encoded[:count])
+        del self._encoded[:count]
+        if self._decode is None:
+            return b""
+        try:
+            return self._decode(piece)
+        except Exception:  # each library has its own
+            self._decode, self._is_dropped = None, True
+            return b""
+
+    def _pass_on(self, count: int) -> None:
+        """Fold the first bytes of what is kept, up to the end of a piece."""
+        end = self._form.end(self._window, max(count, self._looked))
+        self._looked = 0 if end else len(self._window) - _MARK
+        if end is None:
+            if len(self._window) > 2 * self._limit:
+                del self._window[: -self._limit]
+                self._looked = 0
+                self._is_inside = self._is_dropped = True
+            return
+        block = bytes(self._window[:end])
+        del self._window[:end]
+        self._take(block)
+
+    def _take(self, block: bytes) -> None:
+        """Fold whole pieces, some at once."""
+        start = 0
+        if self._is_inside:
+            self._is_inside = False
+            start = self._form.end(block, 1) or len(block)
+            self._take_tokens(block[:start])
+        while start < len(block):
+            end = self._form.end(block, start + _STEP) or len(block)
+            if end - start > self._limit:  # there is one among them that is too large
+                end = self._form.end(block, start + 1) or len(block)
+            if end - start > self._limit:
+                self._take_tokens(block[start:end])
+            else:
+                for piece in self._form.pieces(block[start:end]):
+                    self._add(piece)
+            start = end
+        self._weigh(len(block))
+
+    def _take_tokens(self, piece: bytes) -> None:
+        """Look for nothing but tokens in a piece: it is too large, or only its end is kept."""
+        self._is_dropped = True
+        self._usage = usage_in(piece.decode("utf-8", "replace")) or self._usage
+
+    def _weigh(self, count: int) -> None:
+        self._since_weighed += count
+        if self._since_weighed > self._limit // 4:
+            self._since_weighed = 0
+            self._is_full = self._is_full or weight(vars(self._fold)) > _SPARE * self._limit + 8 * CONTEXT
+
+    def _add(self, piece: Any) -> None:
+        if not isinstance(piece, dict):
+            return
+        if self._is_full and not self._may_have_tokens(piece):
+            self._is_dropped = True
+            return
+        try:
+            self._fold.add(piece)
+        except (TypeError, ValueError, RecursionError):  # one that is none of the protocol's
+            self._is_dropped = True
+
+    def _may_have_tokens(self, piece: dict[str, Any]) -> bool:
+        """Whether a piece is taken although there is no room; of some that come late only the tokens are."""
+        self._usage = usage_of(piece) or self._usage
+        self._extra += "usage" in piece
+        return "usage" in piece and self._extra < _MAX_EXTRA
+
+    def answer(self, clean: Callable[[str], str]) -> tuple[dict[str, Any], bool, dict[str, int] | None]:
+        """Return the answer, whether something is missing in it, and the tokens that it reports.
+
+        Args:
+            clean: Replaces the secrets in what is too long to be kept.
+        """
+        count = 0
+        while self._encoded and count < MAX_DECODED * self._limit:
+            decoded = self._decoded(BLOCK)
+            count += len(decoded)
+            self._add_decoded(decoded)
+        self._is_dropped = self._is_dropped or bool(self._encoded)
+        if self._window:
+            window, self._window = bytes(self._window), bytearray()
+            self._take(window)
+        whole = self._fold.whole(clean)
+        return whole, self._is_dropped or is_cut(list(vars(self._fold).values())), self._usage or usage_of(whole)
+
+
+def whole_stream(data: bytes, content_type: str, encoding: str, limit: int) -> Folded | None:
+    """Return what reads a compressed stream that has passed, and is short only as it was sent."""
+    media_type = media_type_of(content_type)
+    return Folded.begun(data, media_type, encoding, limit) if media_type in _STREAMS else None

@@ -1,0 +1,113 @@
+"""How the pieces of a stream are told apart: events, lines, elements of an array."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_middleware.capture import strict_json
+from mlflow_middleware.capture.folds.ui_messages import piece_of_line
+from mlflow_middleware.capture.streams import events
+
+_LINE_END = rb"(?:\r\n|\n|\r(?!\n))"
+_EVENT_END = re.compile(_LINE_END + _LINE_END)
+_BETWEEN = re.compile(rb"\}\s{0,20},\s{0,20}(?=\{\s{0,20}\"candidates\")")
+"""Between the elements of an array, as Gemini streams one; in text inside of it, the quotes would have backslashes."""
+
+LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-seq")
+"""Media types of JSON lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A way to write a stream.
+
+    Attributes:
+        end: Where the first piece ends that does not end before a place in what has come; None if it has yet to end.
+        pieces: The pieces of that much.
+    """
+
+    end: Callable[[bytes | bytearray, int], int | None]
+    pieces: Callable[[bytes], list[Any]]
+
+
+def form_of(media_type: str, start: bytes) -> Form | None:
+    """Return the form of a stream; None if it is none that is known.
+
+    Args:
+        media_type: Without parameters, in lower case.
+        start: Its beginning.
+    """
+    if media_type == "text/event-stream":
+        return EVENTS
+    if media_type in LINES:
+        return JSON_LINES
+    if media_type == "application/json":
+        return ARRAY if start.lstrip()[:1] == b"[" else JSON_LINES
+    return DATA_LINES if media_type == "text/plain" else None
+
+
+def _event_end(data: bytes | bytearray, at_least: int) -> int | None:
+    found = _EVENT_END.search(data, max(0, at_least - 4))  # a mark may have begun before
+    if found and found.end() < at_least:
+        found = _EVENT_END.search(data, found.end())
+    return found.end() if found else None
+
+
+def _line_end(data: bytes | bytearray, at_least: int) -> int | None:
+    return data.find(b"\n", max(0, at_least - 1)) + 1 or None
+
+
+def _element_end(data: bytes | bytearray, at_least: int) -> int | None:
+    found = _BETWEEN.search(data, max(0, at_least - 1))
+    if found and found.end() < at_least:
+        found = _BETWEEN.search(data, found.end())
+    return found.end() if found else None
+
+
+def data_lines(text: str) -> list[Any] | None:
+    """The pieces of the older protocol of Vercel's SDK; None if a text is something else."""
+    if text[1:2] != ":":
+        return None
+    pieces = _data_lines(text.encode("utf-8", "replace"))
+    return pieces if all(pieces) else None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return strict_json.parsed(text)
+    except ValueError:
+        return None
+
+
+def _all_parsed(texts: list[str]) -> list[Any]:
+    """Parse many small texts: at once, unless one of them is no JSON."""
+    found = _parsed(f"[{','.join(texts)}]")
+    return found if isinstance(found, list) else [_parsed(text) for text in texts]
+
+
+def _events(data: bytes) -> list[Any]:
+    return _all_parsed([event.data for event in events(data, cut=False) if event.data[:1] == "{"])
+
+
+def _lines(data: bytes) -> list[Any]:
+    texts = data.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
+    return _all_parsed([text for each in texts if (text := each.strip(" \t\r\x1e"))])
+
+
+def _data_lines(data: bytes) -> list[Any]:
+    return [piece_of_line(line) for each in data.decode("utf-8", "replace").split("\n") if (line := each.rstrip("\r"))]
+
+
+def _elements(data: bytes) -> list[Any]:
+    text = data.decode("utf-8", "replace").strip().removeprefix("[").removesuffix("]").strip().strip(",")
+    found = _parsed(f"[{text}]")
+    return found if isinstance(found, list) else []
+
+
+EVENTS = Form(_event_end, _events)
+JSON_LINES = Form(_line_end, _lines)
+DATA_LINES = Form(_line_end, _data_lines)
+ARRAY = Form(_element_end, _elements)

@@ -1,0 +1,135 @@
+"""Files in JSON: runs of base64 are left out of a body that is too large, so that the text around them is kept.
+
+A body is followed only once it is too large; then images in what was kept until then are left out, too.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+SHORTEST = 1024
+"""Characters from which on a run is no word, no id and no key."""
+
+_LOOKED_AT = 256
+"""Characters of a run by which base64 is known."""
+
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\\"
+_FOLDED = bytes(97 if char in _BASE64 else 32 for char in range(256))
+"""Characters of base64, also with slashes as PHP writes them, become ``a``; all others a space."""
+
+_LONG = b"a" * SHORTEST
+
+
+class Rest(Protocol):
+    """Takes what does not fit."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that it keeps."""
+
+    @property
+    def kept(self) -> bytes:
+        """These bytes."""
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+
+class LongRuns:
+    """A body of JSON without its runs of base64.
+
+    Args:
+        start: Its beginning.
+        limit: Bytes that are kept.
+        rest: Takes what comes after them.
+    """
+
+    has_beginning = True
+
+    def __init__(self, start: bytes, limit: int, rest: Rest | None) -> None:
+        self._limit = limit
+        self._rest = rest
+        self._kept = bytearray()
+        self._waiting = b""
+        self._run: int | None = None
+        self._is_text = self._is_over = False
+        self._slashes = 0
+        self.add(start)
+
+    @property
+    def held(self) -> int:
+        """Bytes that it keeps."""
+        return len(self._kept) + len(self._waiting) + (self._rest.held if self._rest else 0)
+
+    @property
+    def kept(self) -> bytes:
+        """The beginning of the body, without runs."""
+        last = self._waiting if self._run is None else _note(self._run)
+        return bytes((self._kept + last)[: self._limit])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing but runs is missing in it."""
+        return not self._is_over and len(self._kept) + len(self._waiting) <= self._limit
+
+    @property
+    def end(self) -> bytes:
+        """The end of the body, if it is kept and not in the beginning."""
+        return self._rest.kept + self._waiting if self._rest else b""
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+        data, self._waiting = self._waiting + data, b""
+        folded = data.translate(_FOLDED)
+        position = self._gone_on(data, folded)
+        while (start := folded.find(_LONG, position)) >= 0:
+            stop = folded.find(b" ", start)
+            self._emit(data[position:start])
+            position = len(data) if stop < 0 else stop
+            if not _is_base64(data[start : start + _LOOKED_AT]):
+                self._is_text = stop < 0
+                self._emit(data[start:position])
+            else:
+                self._leave_out(data[start:position], is_end=stop >= 0)
+        if self._run is None and not self._is_text:  # what is left may be the beginning of a run
+            self._waiting = data[max(position, folded.rfind(b" ") + 1) :]
+            self._emit(data[position : len(data) - len(self._waiting)])
+
+    def _gone_on(self, data: bytes, folded: bytes) -> int:
+        """How much of the data belongs to what has begun before it."""
+        if self._run is None and not self._is_text:
+            return 0
+        stop = folded.find(b" ")
+        first = data if stop < 0 else data[:stop]
+        if self._is_text:
+            self._is_text = stop < 0
+            self._emit(first)
+        else:
+            self._leave_out(first, is_end=stop >= 0)
+        return len(first)
+
+    def _leave_out(self, data: bytes, *, is_end: bool) -> None:
+        self._run = (self._run or 0) + len(data)
+        slashes = len(data) - len(data.rstrip(b"\\"))
+        self._slashes = slashes if slashes < len(data) else self._slashes + slashes
+        if is_end:
+            self._emit(_note(self._run) + b"\\" * self._slashes)  # they belong to the quote that follows
+            self._run, self._slashes = None, 0
+
+    def _emit(self, data: bytes) -> None:
+        room = self._limit - len(self._kept)
+        self._kept += data[:room]
+        if len(data) > room:
+            self._is_over = True
+            if self._rest:
+                self._rest.add(data[room:])
+
+
+def _is_base64(text: bytes) -> bool:
+    """Whether a run has what base64 has, and hardly a text without blanks."""
+    kinds = (bytes.isupper, bytes.islower, bytes.isdigit)
+    return all(any(kind(bytes([char])) for char in text) for kind in kinds)
+
+
+def _note(count: int) -> bytes:
+    return b"[%d characters of base64 left out]" % count

@@ -1,0 +1,29 @@
+"""The parameters of a ``Content-Type``."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+_PARAMETER = r';\s*{}\s*=\s*(?:"([^"]*)|([^\s";]*))'
+_CHARSET = re.compile(_PARAMETER.format("charset"), re.IGNORECASE)
+_BOUNDARY = re.compile(_PARAMETER.format("boundary"), re.IGNORECASE)
+_CODEC = re.compile(r"ascii|utf-?(8|16|32).*|iso-?8859-?\d+|cp\d+|koi8-\w|gb\w+|big5\w*|shift_jis\w*|euc_\w+|mac-\w+")
+"""Python's codecs for text of the web. Others are no encodings of text, or slow with hostile input."""
+
+
+def boundary(content_type: str) -> bytes:
+    """The boundary of a multipart body; empty where there is none."""
+    match = _BOUNDARY.search(content_type)
+    return (match[1] or match[2] or "").encode("latin-1", "replace") if match else b""
+
+
+def codec(content_type: str) -> str:
+    """The codec of the charset; UTF-8 where there is none."""
+    match = _CHARSET.search(content_type)
+    charset = match[1] or match[2] or "" if match else ""
+    try:
+        name = codecs.lookup(charset.strip()).name
+    except (LookupError, ValueError):
+        return "utf-8"
+    return name if _CODEC.fullmatch(name) else "utf-8"
