@@ -22,6 +22,11 @@ class Body:
         self.size = 0
         self.chunks = 0
 
+    @property
+    def limit(self) -> int:
+        """Bytes of it that are known at most."""
+        return self._limit
+
     def add(self, chunk: bytes) -> None:
         """The next piece has passed."""
         if not chunk:
@@ -47,3 +52,28 @@ class Body:
     def held(self) -> int:
         """Bytes that are kept."""
         return len(self._kept)
+
+    @property
+    def readable(self) -> bytes:
+        """The beginning, as far as it is known: also what is not to be stored."""
+        return bytes(self._kept)
+
+
+class UnstoredBody(Body):
+    """A body of which the trace holds nothing but its size; its beginning is there until `forget`."""
+
+    __slots__ = ()
+
+    @property
+    def kept(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    @property
+    def held(self) -> int:
+        """None."""
+        return 0
+
+    def forget(self) -> None:
+        """Let go of the beginning."""
+        self._kept, self._limit = b"", 0

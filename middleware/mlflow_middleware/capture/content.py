@@ -190,9 +190,14 @@ def form_fields(text: str) -> tuple[dict[str, Any], bool]:
     return values, len(pairs) > MAX_FIELDS
 
 
+def boundary_of(content_type: str) -> bytes:
+    """The boundary of form data; empty if the content type names none."""
+    match = _BOUNDARY.search(content_type)
+    return (match[1] or match[2] or "").encode("latin-1", "replace") if match else b""
+
+
 def _multipart(body: _Body) -> tuple[Any, bool]:
-    match = _BOUNDARY.search(body.content_type)
-    boundary = (match[1] or match[2] or "").encode("latin-1", "replace") if match else b""
+    boundary = boundary_of(body.content_type)
     if not boundary:
         return _bytes(body)
     values, is_more = multipart.fields(body.data, boundary, body.codec)
