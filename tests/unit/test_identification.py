@@ -28,7 +28,7 @@ from tests.unit.test_identity_sources import token
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-BY_BODY = {"session_id_from": ["body.chat.id", "header.X-Session-ID"]}
+BY_BODY: dict[str, Any] = {"session_id_from": ["body.chat.id", "header.X-Session-ID"]}
 CHAT = json.dumps({"chat": {"id": "c-1"}, "question": "Why?"}).encode()
 JSON = (b"content-type", b"application/json")
 BY_HEADER = (b"x-session-id", b"by-header")
@@ -70,6 +70,7 @@ async def ask(app: Any, *headers: Header, content: bytes = CHAT, **options: Any)
 
 def session_of(trace: Trace) -> str | None:
     """The session, which tag, metadata and attribute have alike."""
+    session: str | None
     (session,) = {
         trace.info.tags.get("mlflow.trace.session"),
         trace.info.trace_metadata.get("mlflow.trace.session"),
