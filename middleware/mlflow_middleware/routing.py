@@ -34,10 +34,11 @@ def path_params(request: Any, route: str | None, path: str) -> Mapping[str, Any]
 
 
 def _of_environ(environ: Mapping[str, Any]) -> Any:
-    """Werkzeug's request, or https://wsgi.readthedocs.io/en/latest/specifications/routing_args.html."""
+    """Werkzeug's, Bottle's, Pyramid's, and https://wsgi.readthedocs.io/en/latest/specifications/routing_args.html."""
     if (request := environ.get("werkzeug.request")) is not None:
         return getattr(request, "view_args", None)
-    return environ.get("wsgiorg.routing_args", ((), {}))[1]
+    known = environ.get("route.url_args") or environ.get("bfg.routes.matchdict")
+    return known or environ.get("wsgiorg.routing_args", ((), {}))[1]
 
 
 @functools.lru_cache(maxsize=256)

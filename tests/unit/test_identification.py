@@ -196,6 +196,39 @@ async def test_what_the_app_says_wins(traces: list[Trace]) -> None:
     assert [session_of(trace) for trace in traces] == ["said"] * 4
 
 
+async def test_what_the_app_says_last_wins(traces: list[Trace]) -> None:
+    """Of both ways to say it."""
+    say = [
+        lambda: annotate(request_id="first", user_id="first"),
+        lambda: mlflow.update_current_trace(client_request_id="last", metadata={"mlflow.trace.user": "last"}),
+    ]
+    await ask(Answering("read", *say, "start", "end"), **BY_BODY)
+
+    assert traces[0].info.client_request_id == "last"
+    assert traces[0].info.trace_metadata["mlflow.trace.user"] == "last"
+    assert session_of(traces[0]) == "c-1"
+
+
+async def test_what_the_framework_knows_may_look_again(traces: list[Trace]) -> None:
+    """As a user that is looked up in a database does, which logs its query with the ids that are known."""
+    looks: list[dict[str, str]] = []
+
+    class User:
+        @property
+        def id(self) -> str:
+            looks.append(outbound_headers())
+            return "jane"
+
+    async def app(scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        scope["user"] = User()
+        await Answering("read", "start", "end")(scope, receive, send)
+
+    await ask(app, user_id_from=["scope.user.id"], **BY_BODY)
+
+    assert [each["X-Session-ID"] for each in looks] == ["c-1"]
+    assert traces[0].info.tags["mlflow.trace.user"] == "jane"
+
+
 async def test_spans_of_the_app_change_nothing(traces: list[Trace]) -> None:
     """Nor does what else it says of its trace."""
 

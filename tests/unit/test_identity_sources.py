@@ -227,6 +227,8 @@ def test_an_attribute_that_raises_is_told_once() -> None:
         {"request": {"path_params": {"chat_id": "c-1"}}},
         {"request": SimpleNamespace(resolver_match=SimpleNamespace(kwargs={"chat_id": "c-1"}))},
         {"request": {"werkzeug.request": SimpleNamespace(view_args={"chat_id": "c-1"})}},
+        {"request": {"route.url_args": {"chat_id": "c-1"}}},
+        {"request": {"bfg.routes.matchdict": {"chat_id": "c-1"}}},
         {"request": {"wsgiorg.routing_args": ((), {"chat_id": "c-1"})}},
         {"request": {}, "route": "/chats/{chat_id}/m", "path": "/chats/c-1/m"},
         {"route": "/chats/<str:chat_id>", "path": "/chats/c-1"},

@@ -78,6 +78,7 @@ class Identification:
         if source.place == "scope" and not self._may_ask:
             return None
         if source.place in _CHANGING or source not in self._values:
+            self._values.setdefault(source, None)  # an attribute of the app's may log something, which looks again
             self._values[source] = source.read(self._record.exchange)
         return self._values[source]
 
