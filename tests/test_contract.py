@@ -159,7 +159,7 @@ def test_what_the_app_annotates_wins(app: RunningApp, request_id: str) -> None:
 
 
 def test_outbound_headers_carry_the_identity_on(app: RunningApp, request_id: str) -> None:
-    """The three ids, and a traceparent of the span that makes the call."""
+    """The three ids, also as baggage, and a traceparent of the span that makes the call."""
     headers = app.get("/outbound", x_request_id=request_id, x_session_id="s-1", x_user_id="jane").json()
 
     trace = app.traces.one(request_id)
@@ -168,6 +168,7 @@ def test_outbound_headers_carry_the_identity_on(app: RunningApp, request_id: str
         "X-Request-ID": request_id,
         "X-Session-ID": "s-1",
         "X-User-ID": "jane",
+        "baggage": "session.id=s-1,user.id=jane",
         "traceparent": f"00-{trace.info.trace_id.removeprefix('tr-')}-{call.span_id}-01",
     }
 

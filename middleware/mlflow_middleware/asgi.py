@@ -84,6 +84,8 @@ class TraceMiddleware:
             await self._silenced(scope, receive, send)
         else:
             scope[REQUEST_KEY] = trace
+            if self.settings.identifies_late:
+                trace.find_route = functools.partial(self._safe_route, scope)
             serve = self._connected if scope["type"] == "websocket" else self._traced
             await serve(trace, scope, receive, send)
 

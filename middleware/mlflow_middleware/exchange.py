@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from mlflow_middleware import routing
 from mlflow_middleware.capture.body import Body
+from mlflow_middleware.capture.fields import fields_of
 
 MAX_HEADERS = 256
 """Request headers that are looked at, the first ones; some servers pass on any number of them."""
@@ -94,6 +96,31 @@ class Exchange:
     inputs_cut: bool = False
     outputs_cut: bool = False
     held: int = 0
+    _parsed: tuple[int, Any] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def body(self) -> Any:
+        """What the app has read of the request's body by now, parsed: the object or array of JSON, the fields of a
+        form by name; None for anything else. It holds the first ``max_body_bytes``, and nothing of it is redacted. It
+        is there also where the body is not captured, until the request has been identified.
+        """
+        size = self.request_body.size if self.request_body else 0
+        if self._parsed is None or self._parsed[0] != size:
+            headers = self.headers
+            kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
+            self._parsed = size, fields_of(self.request_body, kind, encoding)
+        return self._parsed[1]
+
+    @property
+    def path_params(self) -> Mapping[str, Any]:
+        """The parameters of the route that was taken, e.g. ``{"chat_id": "c-1"}``, as the framework has converted them;
+        empty until a route matched, and once the trace is finished.
+        """
+        return routing.path_params(self.request, self.route, self.path)
+
+    def forget_parsed(self) -> None:
+        """Let go of what `body` has parsed."""
+        self._parsed = None
 
 
 def bounded(headers: dict[str, str]) -> tuple[dict[str, str], int]:

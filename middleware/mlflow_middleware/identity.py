@@ -12,14 +12,22 @@ import hmac
 import re
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 MAX_REQUEST_ID = 128
 """Characters of a request id that we accept; a longer one is replaced."""
 
 MAX_ID = 250
 """Characters kept of a session or user id: MLflow's limit for a trace metadata value."""
+
+MLFLOW_SESSION_HEADER = "mlflow-session-id"
+"""The header in which MLflow's own distributed tracing sends the session on
+(https://github.com/mlflow/mlflow/pull/20829); read where `session_id_header` is missing."""
+
+SESSION_SEPARATOR = "/"
+"""What stands between the parts of a session id that is given as a list."""
 
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{{0,{MAX_REQUEST_ID - 1}}}")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -31,17 +39,29 @@ _CONTROL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asked. As the answer of ``identify``, a None leaves that part to the header."""
+    """Who asked. As the answer of ``identify``, a None leaves that part to the header.
+
+    A session id may be given as a list, from the outermost session to the innermost; it is stored as ``a/b/c``.
+    """
 
     request_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            request_id: str | None = None,
+            session_id: str | Sequence[str] | None = None,
+            user_id: str | None = None,
+        ) -> None: ...
+
     def over(self, other: Identity) -> Identity:
         """This identity, with what it leaves open taken from ``other``; every part made safe."""
         return Identity(
             clean_request_id(self.request_id) or other.request_id,
-            clean_text(self.session_id) or other.session_id,
+            clean_session(self.session_id) or other.session_id,
             clean_text(self.user_id) or other.user_id,
         )
 
@@ -52,7 +72,7 @@ def from_headers(
     """Read an identity from request headers (lower-case names); a request id is generated where none is usable."""
     return Identity(
         clean_request_id(headers.get(request_id_header)) or uuid.uuid4().hex,
-        clean_text(decode_header(headers.get(session_id_header))),
+        clean_text(decode_header(headers.get(session_id_header) or headers.get(MLFLOW_SESSION_HEADER))),
         clean_text(decode_header(headers.get(user_id_header))),
     )
 
@@ -76,6 +96,13 @@ def clean_text(value: object, limit: int = MAX_ID) -> str | None:
     if not text.isprintable():
         text = "".join(char if _is_harmless(char) else _REPLACEMENT for char in text)
     return text or None
+
+
+def clean_session(value: object) -> str | None:
+    """Return a session id as `clean_text` does; the parts of one that is given as a list are joined."""
+    if isinstance(value, list | tuple):
+        value = SESSION_SEPARATOR.join(part for part in map(clean_text, value) if part)
+    return clean_text(value)
 
 
 def clean_lines(value: object, limit: int) -> str:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextvars
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded, logger
 from mlflow_middleware.identity import Identity, clean_text
+from mlflow_middleware.propagation import baggage_header
 from mlflow_middleware.request.activation import current_request
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.settings import MAX_TAG_VALUE, Settings
@@ -41,7 +42,7 @@ def current() -> RequestTrace | None:
 def annotate(
     *,
     user_id: str | None = None,
-    session_id: str | None = None,
+    session_id: str | Sequence[str] | None = None,
     request_id: str | None = None,
     tags: Mapping[str, object] | None = None,
     metadata: Mapping[str, object] | None = None,
@@ -51,7 +52,8 @@ def annotate(
 
     Args:
         user_id: Who asked; beats the header and ``identify``. Stored as a pseudonym where ``user_id_hmac_key`` is set.
-        session_id: The conversation; beats the header and ``identify``.
+        session_id: The conversation; beats the header and ``identify``. A list, from the outermost session to the
+            innermost, is stored as ``a/b/c``.
         request_id: The request's id; beats the header.
         tags: Trace tags, for search. Values become text, control characters are replaced.
         metadata: Trace metadata: like tags, but it can not be changed later.
@@ -94,11 +96,12 @@ def _annotate(trace: RequestTrace, given: Identity, tags: Mapping[str, object], 
 
 
 def outbound_headers() -> dict[str, str]:
-    """Headers that carry this request's identity to the next service: ``traceparent`` and the three ids.
+    """Headers that carry this request's identity to the next service: ``traceparent``, the three ids and ``baggage``.
 
-    The ids go under the names that this app reads them from, the user id as it came (the next service applies its
-    own ``user_id_hmac_key``). An id that is not plain ASCII is left out: HTTP clients refuse such values. Outside a
-    request the answer is empty.
+    The ids go under the names of the three header settings, the user id as it came (the next service applies its
+    own ``user_id_hmac_key``). An id that is not plain ASCII is left out there: HTTP clients refuse such values. W3C
+    ``baggage`` holds ``session.id`` and ``user.id``, percent-encoded, whatever they consist of, and nothing else.
+    Outside a request the answer is empty.
     """
     trace = current()
     return (trace and _outbound(trace)) or {}
@@ -113,6 +116,8 @@ def _outbound(trace: RequestTrace) -> dict[str, str]:
         settings.user_id_header: who.user_id,
     }
     headers = {name: value for name, value in ids.items() if value and value.isascii()}
+    if baggage := baggage_header({"session.id": who.session_id, "user.id": who.user_id}):
+        headers["baggage"] = baggage
     if span := mlflow_bridge.current_span():
         headers["traceparent"] = f"00-{span.trace_id:032x}-{span.span_id:016x}-01"
     return headers

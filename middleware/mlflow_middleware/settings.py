@@ -24,6 +24,7 @@ from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
+from mlflow_middleware.identity_sources import Sources, sources_of
 
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
 
@@ -143,6 +144,27 @@ class Settings(Options):
     def identity_headers(self) -> tuple[str, str, str]:
         """The names of the headers with the request, session and user id, lower-case."""
         return self.request_id_header.lower(), self.session_id_header.lower(), self.user_id_header.lower()
+
+    @functools.cached_property
+    def identity_sources(self) -> Sources | None:
+        """Where the ids are read; None where only the three headers count."""
+        lists = self.request_id_from, self.session_id_from, self.user_id_from
+        return sources_of(lists, self.identity_preset, self.identity_headers, trusts_baggage=self.trust_incoming_trace)
+
+    @functools.cached_property
+    def identifies_late(self) -> bool:
+        """Whether it is known only while a request is served who asks."""
+        return self.identify is not None or (self.identity_sources is not None and self.identity_sources.are_late)
+
+    @functools.cached_property
+    def asks_the_framework(self) -> bool:
+        """Whether the app's own code may run when a request is identified."""
+        return self.identify is not None or (self.identity_sources is not None and self.identity_sources.has("scope"))
+
+    @functools.cached_property
+    def looks_into_bodies(self) -> bool:
+        """Whether a request's body may be looked at when it is identified, captured or not."""
+        return self.identify is not None or (self.identity_sources is not None and self.identity_sources.has("body"))
 
     @functools.cached_property
     def redactor(self) -> Redactor:

@@ -347,6 +347,7 @@ def test_headers_for_the_next_service() -> None:
             "X-Request-ID": "r-1",
             "X-Session-ID": "s-header",
             "X-User-ID": "u-header",
+            "baggage": "session.id=s-header,user.id=u-header",
             "traceparent": f"00-{trace_id}-{span.span_id}-01",
         }
 

@@ -108,7 +108,7 @@ class TraceMiddleware:
         try:
             response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
             _set_route(request, trace)
-            if self.settings.identify:  # it may ask the database who is logged in, which Django allows in threads only
+            if self.settings.asks_the_framework:  # maybe the database, which Django allows in threads only
                 await sync_to_async(observe_response)(response, trace)
             else:
                 observe_response(response, trace)

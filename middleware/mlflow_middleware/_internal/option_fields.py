@@ -19,10 +19,12 @@ from mlflow_middleware._internal.option_types import (
     Mask,
     Names,
     Patterns,
+    PresetName,
     Proxies,
     RedactedKeys,
     ResponseHeaders,
     Secrets,
+    SourceNames,
     Statuses,
     TextMapping,
 )
@@ -46,6 +48,21 @@ class Options(BaseSettings):
 
     user_id_header: HeaderName = "X-User-ID"
     """Where the user id is read."""
+
+    request_id_from: SourceNames | None = None
+    """Where the request id is read instead of `request_id_header`: a list of sources, the first that has one wins; see
+    `identity_sources`: `header.X-ID`, `query.id`, `cookie.id`, `path.id`, `body.id`, `scope.user.id`, `jwt.sub`,
+    `baggage.id`."""
+
+    session_id_from: SourceNames | None = None
+    """Where the session (conversation) id is read instead of `session_id_header`, such as
+    `body.context.conversation_id`."""
+
+    user_id_from: SourceNames | None = None
+    """Where the user id is read instead of `user_id_header`, such as `scope.user.id`."""
+
+    identity_preset: PresetName | None = None
+    """The platform or chat interface in front of the app, whose headers say who asks; the three lists above win."""
 
     identify: Identify | None = None
     """A callable (or its dotted path) from `Exchange` to `Identity`, called when the response starts: what
@@ -146,7 +163,8 @@ class Options(BaseSettings):
     """Seconds from which on a request is kept whatever the ratio says; None for no such limit."""
 
     trust_incoming_trace: bool = False
-    """True: a W3C `traceparent` becomes the parent; false: the trace has its own root and a span link to it."""
+    """True: a W3C `traceparent` becomes the parent, and `session.id` and `user.id` of W3C `baggage` count where the
+    headers are missing; false: the trace has its own root and a span link to it."""
 
     delivery: Literal["auto", "mlflow"] = "auto"
     """`auto`: traces go by our delivery, to `http(s)` tracking servers, to Databricks, and with full MLflow to a

@@ -17,6 +17,7 @@ from mlflow_middleware.capture.error_rules import READY, Rule, of_function, of_p
 from mlflow_middleware.capture.secret_keys import words_of
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
+from mlflow_middleware.identity_sources import Source
 
 _STATUS_RANGE = re.compile(r"\s*([0-9]{3})\s*(?:-\s*([0-9]{3})\s*)?")
 
@@ -114,6 +115,14 @@ def _not_empty(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return values
 
 
+def _are_sources(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if not texts:
+        raise ValueError("it takes at least one source, as header.X-ID")
+    for text in texts:
+        Source.parse(text)
+    return texts
+
+
 def _compile(patterns: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in patterns:
         try:
@@ -154,6 +163,8 @@ ResponseHeaders = Annotated[
 Statuses = Annotated[frozenset[int], BeforeValidator(_statuses)]
 Secret = Annotated[SecretStr, Field(min_length=16)]
 Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_split), AfterValidator(_not_empty)]
+SourceNames = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_are_sources)]
+PresetName = Literal["databricks-apps", "open-webui", "librechat", "cloudflare-access", "azure-easy-auth", "iap"]
 Identify = Annotated[Callable[[Exchange], Identity | None], BeforeValidator(_import), AfterValidator(_is_plain)]
 ErrorRules = Annotated[tuple[SkipValidation[Rule], ...], BeforeValidator(_error_rules)]
 Mask = Annotated[Callable[[Exchange], Any], BeforeValidator(_import), AfterValidator(_is_plain)]

@@ -38,6 +38,11 @@ class Body:
         self.size = 0
         self.chunks = 0
 
+    @property
+    def limit(self) -> int:
+        """Bytes of it that are known at most."""
+        return self._limit
+
     def add(self, chunk: bytes) -> bool:
         """The next piece has passed; returns whether it is the first that does not fit: `follow` is to be called."""
         if not chunk:
@@ -104,3 +109,33 @@ class Body:
         if past is None:
             return len(self._kept)
         return len(self._kept) + past.is_unseen + (past.follower.held if past.follower else 0)
+
+    @property
+    def readable(self) -> bytes:
+        """The beginning, as far as it is known: also what is not to be stored."""
+        return bytes(self._kept)
+
+
+class UnstoredBody(Body):
+    """A body of which the trace holds nothing but its size; its beginning is there until `forget`."""
+
+    __slots__ = ()
+
+    def add(self, chunk: bytes) -> bool:
+        """The next piece has passed; nothing follows it."""
+        super().add(chunk)
+        return False
+
+    @property
+    def kept(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    @property
+    def held(self) -> int:
+        """None."""
+        return 0
+
+    def forget(self) -> None:
+        """Let go of the beginning."""
+        self._kept, self._limit, self._past = b"", 0, None

@@ -113,10 +113,21 @@ class Form:
             self._is_over = self._is_cut = True
             if self._decoder.state is states.DATA:  # the parser holds back what may be half a boundary
                 self._add_data(bytes(self._decoder.buffer))
+        return self._by_name(self._parts), self._is_cut
+
+    def known(self) -> dict[str, Any]:
+        """Return the fields that have passed as a whole, by name."""
+        if not self._is_over:
+            self._parse(_STEP)
+        are_all = self._is_over and not self._is_cut
+        ended = self._parts if are_all else self._parts[:-1]
+        return self._by_name([part for part in ended if part.file or len(part.text) == part.size])
+
+    def _by_name(self, parts: list[_Part]) -> dict[str, Any]:
         found: dict[str, list[Any]] = {}
-        for part in self._parts:
+        for part in parts:
             found.setdefault(part.name, []).append(part.value(self._encoding))
-        return {name: values[0] if len(values) == 1 else values for name, values in found.items()}, self._is_cut
+        return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
     def _parse(self, size: int) -> None:
         """Parse the next bytes."""

@@ -86,10 +86,14 @@ def shallow(value: Any, levels: int = MAX_NESTING) -> Any:
     return {key: shallow(item, levels - 1) for key, item in value.items()}
 
 
-def completed(text: str) -> str:
+def completed(text: str, *, with_partial: bool = True) -> str:
     """Close what is open at the end of JSON that was cut.
 
     A key without a value is left out, and so is a last number or word: nobody can tell whether it went on.
+
+    Args:
+        text: The JSON's beginning.
+        with_partial: Whether a last text is kept, as far as it goes.
 
     Raises:
         ValueError: The text is nested too deeply.
@@ -100,7 +104,7 @@ def completed(text: str) -> str:
         part = match[0]
         is_key = closing[-1:] == ["}"] and previous != ":"
         if match["open"] is not None:
-            if not is_key:
+            if not is_key and with_partial:
                 kept, tail = match.start(), _PARTIAL_ESCAPE.sub(r"\1", part) + '"'
         elif part == ",":
             kept = match.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded
@@ -15,6 +15,7 @@ from mlflow_middleware.request import sampling
 from mlflow_middleware.request.activation import Activation
 from mlflow_middleware.request.following import follow_answer, follow_request
 from mlflow_middleware.request.headers import headers_for_response
+from mlflow_middleware.request.identification import Identification
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.failure import judge
@@ -32,12 +33,13 @@ class RequestTrace:
         record: What is known of the request.
         exchange: The request and its response.
         content_length: The ``Content-Length`` of a WSGI app's answer; empty if there is none.
+        find_route: Returns the route's template, where it is not known before the response starts.
     """
 
     content_length = ""
+    find_route: Callable[[], str | None] | None = None
     _root: mlflow_bridge.RootSpan | None = None
     _inside: mlflow_bridge.TracesInside | None = None
-    _annotated = Identity()
     _last_byte_at: int | None = None
     _last_error: BaseException | None = None
     _has_ended = _is_left_out = False
@@ -46,7 +48,7 @@ class RequestTrace:
         self.record = TraceRecord(exchange, settings)
         self.exchange = exchange
         self._activation = Activation()
-        self._is_identified = settings.identify is None
+        self._who = Identification(self.record) if settings.identifies_late else None
 
     @classmethod
     def open(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
@@ -74,12 +76,16 @@ class RequestTrace:
 
     @property
     def identity(self) -> Identity:
-        """Who asked."""
+        """Who asked, as far as it is known by now."""
+        if self._who:
+            self._who.look()
         return self.record.identity
 
     @property
     def user_id(self) -> str | None:
         """The user id as it is stored: a pseudonym where ``user_id_hmac_key`` is set."""
+        if self._who:
+            self._who.look()
         return self.record.user_id
 
     @guarded
@@ -105,7 +111,7 @@ class RequestTrace:
         """The app has answered with a status; framework auth has had its turn."""
         self.exchange.status = int(status)  # it may be an HTTPStatus
         self.exchange.response_type, self.exchange.response_encoding = content_type, content_encoding
-        if not self._is_identified:
+        if self._who:
             self.identify()
 
     @guarded
@@ -177,8 +183,9 @@ class RequestTrace:
         self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
 
     def _complete(self) -> None:
-        if not self._is_identified:
+        if self._who:
             self.identify()
+            self._who.close()
         self.record.is_complete = True
 
     def _end(self, root: mlflow_bridge.RootSpan) -> None:
@@ -197,33 +204,18 @@ class RequestTrace:
     @guarded
     def identify(self) -> None:
         """Ask framework auth who is asking; at the latest this happens when the response starts."""
-        ask = self.record.settings.identify
-        if not self._is_identified and ask is not None:
-            self._is_identified = True
-            if (found := ask(self.exchange)) is not None:
-                self._learn(found, self._annotated.over(found.over(self.identity)))
+        if self._who:
+            self.exchange.route = self.exchange.route or (self.find_route and self.find_route())
+            self._who.ask(self._root, self._inside)
 
     @guarded
     def annotate(self, given: Identity, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
         """Add identity, tags and metadata from the app; they take precedence over headers and ``identify``."""
-        self._annotated = given.over(self._annotated)
-        self._learn(given, self._annotated.over(self.identity))
+        self._who = self._who or Identification(self.record)
+        self._who.annotate(given, self._root or self._inside)
         self.record.annotate(tags, metadata)
         if target := self._root or self._inside:
             target.annotate(tags, metadata)
-
-    def _learn(self, given: Identity, who: Identity) -> None:
-        """Take a better answer to who asked; the app may have set what is not given with MLflow's own functions."""
-        self.record.learn(who)
-        if target := self._root or self._inside:
-            metadata = self.record.identity_metadata()
-            if given.session_id is None:
-                metadata.pop(keys.SESSION, None)
-            if given.user_id is None:
-                metadata.pop(keys.USER, None)
-            request_id = given.request_id and who.request_id
-            tags = {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
-            target.annotate(tags, metadata, request_id)
 
 
 @guarded

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from mlflow_middleware import identity
-from mlflow_middleware.capture.body import Body
+from mlflow_middleware.capture.body import Body, UnstoredBody
 from mlflow_middleware.capture.error_rules import Failure
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
@@ -145,11 +145,15 @@ class TraceRecord:
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
-        exchange.request_body = Body(kept_of_request)
+        is_kept = kept_of_request or not settings.looks_into_bodies
+        exchange.request_body = Body(kept_of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
         exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
         self.exchange = exchange
         self.settings = settings
-        self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
+        if sources := settings.identity_sources:
+            self.identity = sources.at_once(exchange)
+        else:
+            self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
 
     def begin(self, ids: SpanIds, start_time: int) -> None:
         """Assign the ids and the start of its trace."""

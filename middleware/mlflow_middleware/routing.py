@@ -1,0 +1,54 @@
+"""The parameters of the path that a request took, as its framework or its route's template has them."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}|<(?:(\w+)(?:\([^>]*\))?:)?(\w+)>")
+"""``{name}``, ``{name:path}``, ``<name>``, ``<converter:name>``."""
+
+MAX_TEMPLATE = 1024
+"""Characters of a template that is read."""
+
+
+def path_params(request: Any, route: str | None, path: str) -> Mapping[str, Any]:
+    """Return the parameters of a request's path; empty if nothing tells them.
+
+    Args:
+        request: The ASGI scope, the WSGI environ or Django's request.
+        route: The route's template, if it is known.
+        path: The path as the client sent it.
+    """
+    if isinstance(request, Mapping):
+        known = request.get("path_params") or _of_environ(request)
+    else:
+        known = getattr(getattr(request, "resolver_match", None), "kwargs", None)
+    if isinstance(known, Mapping) and known:
+        return known
+    pattern = _compiled(route) if route and len(route) <= MAX_TEMPLATE else None
+    match = pattern.fullmatch(path) if pattern else None
+    return match.groupdict() if match else {}
+
+
+def _of_environ(environ: Mapping[str, Any]) -> Any:
+    """Werkzeug's, Bottle's, Pyramid's, and https://wsgi.readthedocs.io/en/latest/specifications/routing_args.html."""
+    if (request := environ.get("werkzeug.request")) is not None:
+        return getattr(request, "view_args", None)
+    known = environ.get("route.url_args") or environ.get("bfg.routes.matchdict")
+    return known or environ.get("wsgiorg.routing_args", ((), {}))[1]
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(route: str) -> re.Pattern[str] | None:
+    pattern, end = "", 0
+    for match in _PARAMETER.finditer(route):
+        name, kind = match[1] or match[4], match[2] or match[3]
+        pattern += re.escape(route[end : match.start()]) + f"(?P<{name}>{'.+' if kind == 'path' else '[^/]+'})"
+        end = match.end()
+    try:
+        return re.compile(pattern + re.escape(route[end:]))
+    except re.error:  # a name twice, or one that is no name
+        return None

@@ -1,0 +1,49 @@
+"""W3C baggage, written and read."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.baggage import get_all
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+
+from mlflow_middleware.propagation import MAX_BYTES, MAX_MEMBERS, baggage_header, baggage_of
+
+
+@given(st.text(max_size=250))
+def test_what_is_written_is_read(text: str) -> None:
+    """By us and by OpenTelemetry, whatever it consists of; the header is plain ASCII without a space."""
+    safe = text.encode("utf-8", "replace").decode()
+    header = baggage_header({"session.id": safe, "user.id": "jane"})
+
+    assert header.isascii()
+    assert header.isprintable()
+    assert " " not in header
+    assert baggage_of(header) == {**({"session.id": safe} if safe else {}), "user.id": "jane"}
+    theirs = get_all(W3CBaggagePropagator().extract({"baggage": header}))
+    assert theirs.get("session.id", "") == safe.strip()
+
+
+def test_what_opentelemetry_writes_is_read() -> None:
+    """But for its spaces, which it writes as no standard has them."""
+    from opentelemetry.baggage import set_baggage
+
+    carrier: dict[str, str] = {}
+    W3CBaggagePropagator().inject(carrier, set_baggage("session.id", "a,b=c/ü", set_baggage("user.id", "jane")))
+
+    assert baggage_of(carrier["baggage"]) == {"session.id": "a,b=c/ü", "user.id": "jane"}
+
+
+def test_headers_are_bounded() -> None:
+    """What does not fit is left out, and no more is read than has to be passed on."""
+    long = "\N{SNOWMAN}" * 1000
+
+    assert baggage_header({"session.id": long, "user.id": "jane"}) == "user.id=jane"
+    assert len(baggage_header({str(number): "x" * 200 for number in range(100)})) <= MAX_BYTES
+    assert len(baggage_of(",".join(f"k{number}=v" for number in range(1000)))) == MAX_MEMBERS
+
+
+def test_nothing_is_no_header() -> None:
+    """Of ids that are not known."""
+    assert baggage_header({"session.id": None, "user.id": ""}) == ""
+    assert baggage_of("") == {}
