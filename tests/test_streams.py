@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_middleware.capture import Redactor, streams, texts, usage
+from mlflow_middleware.capture import Redactor, previews, streams, texts, usage
 from mlflow_middleware.capture.body import Body
 from mlflow_middleware.capture.content import Content, read
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request.following import follow_answer
 from mlflow_middleware.settings import Settings
 from tests.conftest import AppRunner
-from tests.generators import ENCODERS, MARKER, chat, chunk, hostile, sse
+from tests.generators import ENCODERS, MARKER, Sample, chat, chunk, hostile, sse, stream_bodies
 from tests.long_streams import SSE, STREAMS, USAGE, Stream, event, written
 
 LIMIT = 65536
@@ -167,6 +167,7 @@ def test_a_long_stream_keeps_its_text_its_end_and_its_usage(stream: Stream) -> N
     text = stream.text(content.value)
 
     assert content.usage == used(stream)
+    assert (previews.of_answer(content.value) or "").startswith(said[:1000])
     assert text == said or (len(said) > LIMIT and text.endswith(said[-20_000:]) and text.startswith(said[:20_000]))
     assert content.cut or text == said
 
@@ -297,6 +298,14 @@ def test_no_secret_survives_where_a_text_is_cut(secret: str, form: Stream) -> No
 
 def in_words(text: str, size: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+@given(stream_bodies(), st.integers(1, 200), st.sampled_from([50, 300]))
+def test_no_secret_of_a_stream_survives(sample: Sample, size: int, limit: int) -> None:
+    """Whatever it is of, whether it has been split by pieces, and however little of it is kept."""
+    content = passed(in_pieces(sample.data, size), sample.content_type, limit=limit)
+
+    assert MARKER[:6] not in json.dumps(content.value)
 
 
 # --- hostile ones ---

@@ -20,8 +20,8 @@ BLOCK = 1024
 MAX_DECODED = 64
 """Times `max_body_bytes` that a compressed stream may become where it is read after it has passed."""
 
-_LOOKED_AT = 16 * 1024
-"""Bytes by which a stream is known."""
+_LOOKED_AT = 8 * 1024
+"""Bytes of a compressed stream by which it is known."""
 
 _STEP = 16 * 1024
 """Bytes of pieces that are parsed at once."""
@@ -155,7 +155,7 @@ class Folded:
         if decode is None:
             return None
         try:
-            readable = decode(start[: _LOOKED_AT // 8]) if decode is not bytes else start[:_LOOKED_AT]
+            readable = start if decode is bytes else decode(start[:_LOOKED_AT])
         except Exception:  # each library has its own
             return None
         form = form_of(media_type, readable)
@@ -236,7 +236,7 @@ class Folded:
     def _take_tokens(self, piece: bytes) -> None:
         """Look for nothing but tokens in a piece: it is too large, or only its end is kept."""
         self._is_dropped = True
-        self._usage = usage_in(piece.decode("utf-8", "replace")) or self._usage
+        self._usage = usage_in(piece[-self._limit :].decode("utf-8", "replace")) or self._usage
 
     def _weigh(self, count: int) -> None:
         self._since_weighed += count

@@ -1,7 +1,8 @@
 """What a person would read of a request to a language model, and of its answer.
 
 The formats: https://platform.openai.com/docs/api-reference/chat, https://platform.openai.com/docs/api-reference/responses,
-https://docs.anthropic.com/en/api/messages, https://mlflow.org/docs/latest/genai/serving/responses-agent.
+https://docs.anthropic.com/en/api/messages, https://ai.google.dev/api/generate-content,
+https://mlflow.org/docs/latest/genai/serving/responses-agent.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def of_answer(value: Any) -> str | None:
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         text = choices[0].get("text")
         return _text_of(choices[0].get("message")) or (text if isinstance(text, str) and text else None)
+    candidates = value.get("candidates")
+    if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
+        return _text_of(candidates[0].get("content"))
     if text := _last_message(value.get("output"), "assistant") or _last_message(value.get("messages"), "assistant"):
         return text
     return _text_of(value) if value.get("role") == "assistant" else _text_of(value.get("message"))
@@ -54,7 +58,7 @@ def _last_message(messages: Any, role: str) -> str | None:
 
 
 def _text_of(message: Any) -> str | None:
-    content = message.get("content") if isinstance(message, dict) else None
+    content = message.get("content", message.get("parts")) if isinstance(message, dict) else None
     if isinstance(content, list):
         parts = (part if isinstance(part, str) else _part(part) for part in content)
         return "\n".join(part for part in parts if part) or None
@@ -62,5 +66,6 @@ def _text_of(message: Any) -> str | None:
 
 
 def _part(part: Any) -> str | None:
-    text = part.get("text") if isinstance(part, dict) and part.get("type") in _TEXT_PARTS else None
+    is_text = isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS and not part.get("thought")
+    text = part.get("text") if is_text else None
     return text if isinstance(text, str) else None

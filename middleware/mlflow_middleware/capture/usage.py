@@ -26,6 +26,9 @@ _AROUND = ("response", "message", "messageMetadata", "metadata", "result", "valu
 _ALL = frozenset((*_HOLDERS, *_AROUND, "eval_count"))
 
 _OBJECT = re.compile(r'"(?:usage|usageMetadata|usage_metadata)"\s*:\s*(?=\{)')
+_MAX_LOOKS = 20
+"""Places that are looked at, the last ones."""
+
 _MAX_LENGTH = 4096
 """Characters of the largest object that is taken for one that reports tokens."""
 
@@ -51,7 +54,7 @@ def usage_in(text: str) -> dict[str, int] | None:
 
     An object under ``"usage"`` that has whole numbers under the names that are expected.
     """
-    for match in reversed(list(_OBJECT.finditer(text))):
+    for match in reversed(list(_OBJECT.finditer(text))[-_MAX_LOOKS:]):
         try:
             found, _ = strict_json.decoder.raw_decode(text[match.end() : match.end() + _MAX_LENGTH])
         except (ValueError, RecursionError):

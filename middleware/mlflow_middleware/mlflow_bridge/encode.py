@@ -330,6 +330,8 @@ def _shortened(text: str | None) -> str:
 
 def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
     """The files taken out of spans; a span may be the root of a request that has joined the trace."""
+    if not spans:
+        return {}
     found = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
     for request in filter(None, map(root_of, spans)):
         found.update(request.record.contents.files if request.record.contents else {})

@@ -17,6 +17,9 @@ LARGE = 2048
 """Bytes of bodies and query string in which so many objects may be that they would begin a garbage collection."""
 
 
+SMALL = 192
+"""Bytes of bodies and query string in which there is no file: even the smallest image of a chat takes more."""
+
 Attachment = Callable[[str, str, bytes], tuple[str, str] | None]
 """Makes an attachment, given the trace, its type and its content: returns its id and the reference to it, if any."""
 
@@ -38,7 +41,7 @@ def contents_of(record: TraceRecord, attachment: Attachment | None = None) -> Co
                 record.contents = _contents(record, attachment) or NO_CONTENTS
                 exchange.inputs = exchange.outputs = None  # before there may be collections again
         else:
-            record.contents = (held and _contents(record, attachment)) or NO_CONTENTS
+            record.contents = (held and _contents(record, attachment if held > SMALL else None)) or NO_CONTENTS
     return record.contents
 
 
