@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -114,6 +115,41 @@ def test_a_shutdown_waits_for_a_server_that_is_busy(slow: FaultyServer, server: 
 
     assert slow.failed == 3
     assert len(Traces(server.uri, name).search()) == LIFESPANS
+
+
+def frozen(how: str, **variables: str) -> str:
+    """Ask an app, and shut it down, while time stands still; what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.frozen", how],
+        env=clean_environment(**variables),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("how", ["time-machine", "freezegun", "patched"])
+def test_no_wait_is_for_ever_while_time_stands_still(slow: FaultyServer, how: str, tmp_path: Path) -> None:
+    """As in a test that freezes the clocks: neither for a ``mask`` that hangs nor for a busy server."""
+    slow.delay, slow.busy = 0.0, 1_000_000
+    variables = {"MLFLOW_TRACKING_URI": slow.uri, "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
+
+    assert "took" in frozen(how, **variables, MLFLOW_MIDDLEWARE_MASK="tests.apps.frozen.hang")
+    assert "1 spooled" in frozen(how, **variables, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(tmp_path))
+
+
+@pytest.mark.parametrize("how", ["time-machine", "freezegun", "patched"])
+def test_traces_are_delivered_while_time_stands_still(server: MLflowServer, how: str) -> None:
+    """The lifespan's end does not give up, either."""
+    name = uuid.uuid4().hex
+    output = frozen(how, MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=name, **PATIENT)
+
+    assert output.startswith("1 delivered")
+    assert len(Traces(server.uri, name).search()) == 1
 
 
 @pytest.mark.parametrize("when", ["threads", "atexit"])
