@@ -23,6 +23,7 @@ from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounded
 from mlflow_middleware.request.asgi_response import deliver, observed
+from mlflow_middleware.request.rereadable import ORDINARY, make_rereadable
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
@@ -182,11 +183,14 @@ def flushing(send: ASGISendCallable) -> ASGISendCallable:
     return confirming
 
 
-def exchange_of(scope: Mapping[str, Any]) -> Exchange:
+def exchange_of(scope: Any) -> Exchange:
     """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
-    headers, held = bounded(_headers_of(scope["headers"]))
+    raw, server, client = scope["headers"], scope.get("server"), scope.get("client")
+    if type(raw) is not list or not ORDINARY.issuperset(map(type, (server, client, *raw[:MAX_HEADERS]))):
+        raw = make_rereadable(scope)
+        server, client = scope.get("server"), scope.get("client")
+    headers, held = bounded(_headers_of(raw))
     path, query_string = scope["path"][:MAX_TARGET], scope.get("query_string", b"")[:MAX_TARGET]
-    server, client = scope.get("server"), scope.get("client")
     return Exchange(
         method=scope.get("method", "GET"),
         path=path,

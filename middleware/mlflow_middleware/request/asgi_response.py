@@ -10,6 +10,7 @@ from mlflow_middleware import delivery
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
+from mlflow_middleware.request.rereadable import ORDINARY, rereadable
 from mlflow_middleware.request.waiting import in_thread
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[],
         if message["type"] == "http.response.start":
             has_trailers = bool(message.get("trailers"))
             headers = list(message.get("headers") or ())  # it may be an iterator; the app's own stays as it is
+            if not ORDINARY.issuperset(map(type, headers)):
+                headers = list(rereadable(headers))
             _start(message, headers, trace)
             message = {**message, "headers": headers}
         elif has_trailers and message["type"] == "http.response.trailers":
