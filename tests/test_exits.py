@@ -204,3 +204,33 @@ masked.wait()
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
 
     assert "at exit: 0 delivered, 0 spooled, 1 waiting, 0 dropped" in done.stderr
+
+
+def test_an_exit_after_the_streams_are_closed_prints_no_traceback(tmp_path: Path) -> None:
+    """As with pytest's capture, which the app's logging was set up with. A handler that can write has the line."""
+    script = """
+import io, logging, sys
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+closed = io.StringIO()
+logging.basicConfig(level=logging.INFO, handlers=[logging.StreamHandler(closed), logging.FileHandler(sys.argv[1])])
+delivery.start(Settings.load())
+import mlflow
+with mlflow.start_span("the last request"):
+    pass
+closed.close()
+"""
+    log = tmp_path / "log"
+    environment = clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(log)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+    assert done.stderr == ""
+    assert "at exit: 0 delivered" in log.read_text()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 import mlflow
@@ -346,6 +347,28 @@ async def test_a_server_that_cannot_send(traces: list[Trace]) -> None:
 
     assert root_of(traces[0]).attributes["http.client_disconnected"] is True
     assert (traces[0].info.state, root_of(traces[0]).outputs) == ("OK", None)
+
+
+@pytest.mark.parametrize("path", ["/", "/health"], ids=["traced", "excluded"])
+@pytest.mark.parametrize("scope", [http, messages.websocket])
+def test_an_end_in_another_context(
+    scope: Callable[[str], Any], path: str, traces: list[Trace], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that nobody waits for any more is closed by whoever notices: no line in any log tells of it."""
+    app = TraceMiddleware(saying())
+    connection = app(scope(path), Waiting, None).__await__()
+    copy_context().run(next, connection)
+    copy_context().run(connection.close)
+
+    assert caplog.messages == []
+    assert current() is None
+
+
+class Waiting:
+    """A message that does not come."""
+
+    def __await__(self) -> Iterator[None]:
+        yield
 
 
 async def test_a_cancelled_app(traces: list[Trace]) -> None:
