@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
-from mlflow_middleware.request import wsgi_socket
+from mlflow_middleware.request import request_ids, wsgi_socket
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
 from mlflow_middleware.request.following import count_file
 from mlflow_middleware.request.headers import join
@@ -133,7 +133,10 @@ def _observed(start_response: StartResponse, trace: RequestTrace) -> StartRespon
         if (joined := _copied(headers)) is not None:  # the app's own list stays as it is
             headers = joined
             _add_our_headers(status, headers, trace)
+        before = joined and joined[:]
         write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+        if joined != before:  # around us
+            request_ids.learn(trace, headers)
 
         def written(chunk: bytes) -> object:
             try:
@@ -161,6 +164,7 @@ def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: Request
     trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
     if trace.record.settings.error_when:
         trace.exchange.response_headers = known
+    request_ids.learn(trace, headers)
     join(headers, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
 
 
