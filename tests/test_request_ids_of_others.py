@@ -161,9 +161,10 @@ def test_a_wsgi_app(where: str, name: str) -> None:
         return [b"piece"]
 
     def around(environ: Any, start_response: Any) -> Any:
-        def start(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> object:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
             headers[:] = [pair for pair in headers if pair[0].lower() != "x-request-id"] + [(name, "r-own")]
-            return start_response(status, headers)
+            write: Callable[[bytes], object] = start_response(status, headers)
+            return write
 
         return wsgi.TraceMiddleware(bare)(environ, start)
 

@@ -23,6 +23,7 @@ from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounded
 from mlflow_middleware.request.asgi_response import deliver, observed
+from mlflow_middleware.request.leaving import Received
 from mlflow_middleware.request.rereadable import ORDINARY, make_rereadable
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
@@ -31,7 +32,6 @@ from mlflow_middleware.settings import Settings
 if TYPE_CHECKING:
     from asgiref.typing import (
         ASGIReceiveCallable,
-        ASGIReceiveEvent,
         ASGISendCallable,
         ASGISendEvent,
         HTTPScope,
@@ -117,9 +117,10 @@ class TraceMiddleware:
             trace.exchange.route = self._safe_route(scope) or trace.exchange.route
             trace.answered()
 
+        received = Received(receive, trace)
         trace.activate()
         try:
-            await self.app(scope, _read(receive, trace), observed(send, trace, answered))
+            await self.app(scope, received.receive, observed(send, trace, answered, received.see_who_is_there))
         except asyncio.CancelledError:
             trace.disconnected()
             raise
@@ -145,20 +146,6 @@ def _opened(scope: WWWScope, settings: Settings) -> RequestTrace | None:
         return None
     kind = RequestTrace.of_connection if scope["type"] == "websocket" else RequestTrace.open
     return kind(exchange, settings)
-
-
-def _read(receive: ASGIReceiveCallable, trace: RequestTrace) -> ASGIReceiveCallable:
-    """The request as the app reads it; what it does not read, nobody does."""
-
-    async def read() -> ASGIReceiveEvent:
-        message = await receive()
-        if message["type"] == "http.request":
-            trace.received(message.get("body", b""))
-        elif message["type"] == "http.disconnect":
-            trace.disconnected()
-        return message
-
-    return read
 
 
 def _accepting(send: ASGISendCallable, trace: RequestTrace) -> ASGISendCallable:

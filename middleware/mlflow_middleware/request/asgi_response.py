@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import delivery
 from mlflow_middleware._internal.guard import guarded
@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 deliver = guarded(delivery.deliver)
 
 
-def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[], None]) -> ASGISendCallable:
+def observed(
+    send: ASGISendCallable,
+    trace: RequestTrace,
+    answered: Callable[[], None],
+    see_who_is_there: Callable[[], Awaitable[None]],
+) -> ASGISendCallable:
     """An app's ``send``, of which the trace learns what passes.
 
     Args:
         send: The server's.
         trace: The request's trace.
         answered: Called when the client has all of the answer.
+        see_who_is_there: Called before the end of the answer.
     """
     has_trailers = False
     head: tuple[HTTPResponseStartEvent, list[tuple[bytes, bytes]]] | None = None
@@ -37,17 +43,20 @@ def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[],
         kind = message["type"]
         if message["type"] == "http.response.start":
             has_trailers = bool(message.get("trailers"))
-            headers = list(map(tuple, message.get("headers") or ()))  # iterators too; the app's own stay as they are
+            pairs: Any = map(tuple, message.get("headers") or ())  # iterators too; the app's own stay as they are
+            headers: list[tuple[bytes, bytes]] = list(pairs)
             _start(message, headers, trace)
             message = {**message, "headers": headers}
             head = message, headers[:]
         elif has_trailers and message["type"] == "http.response.trailers":
-            message = {**message, "headers": list(map(tuple, message.get("headers") or ()))}
+            trailers: Any = map(tuple, message.get("headers") or ())
+            message = {**message, "headers": list(trailers)}
             _note_headers(message["headers"], trace)
         more = _ENDING[has_trailers].get(kind)
         is_last = more is not None and not message.get(more, False)
         if is_last:
             trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
+            await see_who_is_there()
         try:
             await (held.send(message, is_last) if held else send(message))
         except OSError:
