@@ -358,7 +358,7 @@ async def test_an_app_that_listens_itself_is_asked_by_nobody_else(
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await receive()
-        listening = asyncio.create_task(receive())  # type: ignore[arg-type]
+        listening: asyncio.Task[Any] = asyncio.create_task(receive())  # type: ignore[arg-type]
         await asyncio.sleep(0)
         await send(start(200, TEXT))
         await send(body(b"whole"))
