@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -139,6 +140,32 @@ def test_a_client_that_stops_after_the_third_token(app: RunningApp, request_id: 
         raw.until_third_token(client)
 
     corners.check_stopped(app.traces.one(request_id))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_client_that_leaves_before_a_whole_answer(app: RunningApp, request_id: str, method: str) -> None:
+    """Servers let the app answer nobody, and tell who asks; neither reads its request to the end."""
+    with raw.connect(app) as client:
+        client.sendall(raw.head_of("/late", f"X-Request-ID: {request_id}", "Content-Length: 0", method=method))
+        app.get("/health")  # the server has the first one by now
+    app.get(f"/open/{request_id}")
+
+    trace = app.traces.one(request_id)
+    assert corners.root_of(trace).attributes["http.client_disconnected"] is True
+    assert str(trace.info.state) == "OK"
+
+
+def test_a_client_that_stays_has_a_late_answer(app: RunningApp, request_id: str) -> None:
+    """And its trace has no other end; the same connection serves the next request."""
+    with requests.Session() as session, ThreadPoolExecutor() as pool:
+        for number in range(2):
+            headers = {"X-Request-ID": f"{request_id}-{number}"}
+            asked = pool.submit(session.post, f"{app.url}/late", headers=headers, data=b"question", timeout=60)
+            app.get(f"/open/{request_id}-{number}")
+            assert asked.result().text == "answer"
+    for number in range(2):
+        root = corners.root_of(app.traces.one(f"{request_id}-{number}"))
+        assert "http.client_disconnected" not in root.attributes
 
 
 def test_a_stream_longer_than_mlflow_keeps_a_trace_is_stored(app: RunningApp, request_id: str) -> None:

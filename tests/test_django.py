@@ -14,7 +14,7 @@ import pytest
 import requests
 from mlflow.entities import Trace
 
-from tests import corners
+from tests import corners, raw
 from tests.apps.launch import connected, refusal, running
 from tests.conftest import RunningApp, Traces
 from tests.servers import ROOT, MLflowServer, clean_environment
@@ -64,6 +64,14 @@ def app(
     request: pytest.FixtureRequest, server: MLflowServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningApp]:
     """The project, by WSGI and by ASGI in turn."""
+    yield from serve(request.param, server, tmp_path_factory.mktemp("django"))
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS[1:])
+def asgi(
+    request: pytest.FixtureRequest, server: MLflowServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningApp]:
+    """The project, by ASGI."""
     yield from serve(request.param, server, tmp_path_factory.mktemp("django"))
 
 
@@ -173,6 +181,36 @@ def test_one_response_for_many_requests_tells_each_its_own(app: RunningApp, requ
         assert answer.headers["X-Request-ID"] == f"{request_id}-{number}"
         assert answer.headers["X-MLflow-Trace-ID"] == app.traces.one(f"{request_id}-{number}").info.trace_id
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Own, X-Request-ID, X-MLflow-Trace-ID"
+
+
+NOT_TOLD = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not tell of a task's cancellation")
+
+
+@pytest.mark.parametrize("kind", ["async", pytest.param("sync", marks=NOT_TOLD)])
+def test_a_client_that_leaves_while_a_view_works(asgi: RunningApp, request_id: str, kind: str) -> None:
+    """Django cancels the view, and waits for one in a thread; the trace has its route, and tells who has left."""
+    path = {"async": "/async/slow/7", "sync": "/slow/7"}[kind]
+    with raw.connect(asgi) as client:
+        client.sendall(raw.head_of(path, f"X-Request-ID: {request_id}"))
+        asgi.get("/has-begun")
+    asgi.get("/let-go")
+    trace = asgi.traces.one(request_id)
+
+    assert (trace.info.tags["mlflow.traceName"], trace.info.state) == (f"GET {path[:-1]}<int:chat_id>", "OK")
+    assert corners.root_of(trace).attributes["http.client_disconnected"] is True
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_stream(asgi: RunningApp, request_id: str) -> None:
+    """The trace has what was sent."""
+    with raw.connect(asgi) as client:
+        client.sendall(raw.head_of("/endless/7", f"X-Request-ID: {request_id}"))
+        while b"\n3\n" not in client.recv(65536):
+            pass
+    trace = asgi.traces.one(request_id)
+
+    assert (trace.info.tags["mlflow.traceName"], trace.info.state) == ("GET /endless/<int:chat_id>", "OK")
+    assert corners.root_of(trace).attributes["http.client_disconnected"] is True
+    assert "3" in corners.root_of(trace).outputs
 
 
 def test_a_stream_on_an_excluded_path_is_silent(app: RunningApp, request_id: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -116,6 +117,41 @@ def test_a_shutdown_waits_for_a_server_that_is_busy(slow: FaultyServer, server: 
     assert len(Traces(server.uri, name).search()) == LIFESPANS
 
 
+def frozen(how: str, **variables: str) -> str:
+    """Ask an app, and shut it down, while time stands still; what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.frozen", how],
+        env=clean_environment(**variables),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("how", ["time-machine", "freezegun", "patched"])
+def test_no_wait_is_for_ever_while_time_stands_still(slow: FaultyServer, how: str, tmp_path: Path) -> None:
+    """As in a test that freezes the clocks: neither for a ``mask`` that hangs nor for a busy server."""
+    slow.delay, slow.busy = 0.0, 1_000_000
+    variables = {"MLFLOW_TRACKING_URI": slow.uri, "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
+
+    assert "took" in frozen(how, **variables, MLFLOW_MIDDLEWARE_MASK="tests.apps.frozen.hang")
+    assert "1 spooled" in frozen(how, **variables, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(tmp_path))
+
+
+@pytest.mark.parametrize("how", ["time-machine", "freezegun", "patched"])
+def test_traces_are_delivered_while_time_stands_still(server: MLflowServer, how: str) -> None:
+    """The lifespan's end does not give up, either."""
+    name = uuid.uuid4().hex
+    output = frozen(how, MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=name, **PATIENT)
+
+    assert output.startswith("1 delivered")
+    assert len(Traces(server.uri, name).search()) == 1
+
+
 @pytest.mark.parametrize("when", ["threads", "atexit"])
 def test_a_signal_when_the_main_thread_is_over(server: MLflowServer, when: str) -> None:
     """From Python 3.12 on, no thread begins then: while others of the app go on, and while others' exits run."""
@@ -168,3 +204,33 @@ masked.wait()
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
 
     assert "at exit: 0 delivered, 0 spooled, 1 waiting, 0 dropped" in done.stderr
+
+
+def test_an_exit_after_the_streams_are_closed_prints_no_traceback(tmp_path: Path) -> None:
+    """As with pytest's capture, which the app's logging was set up with. A handler that can write has the line."""
+    script = """
+import io, logging, sys
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+closed = io.StringIO()
+logging.basicConfig(level=logging.INFO, handlers=[logging.StreamHandler(closed), logging.FileHandler(sys.argv[1])])
+delivery.start(Settings.load())
+import mlflow
+with mlflow.start_span("the last request"):
+    pass
+closed.close()
+"""
+    log = tmp_path / "log"
+    environment = clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(log)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+    assert done.stderr == ""
+    assert "at exit: 0 delivered" in log.read_text()

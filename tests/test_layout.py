@@ -275,6 +275,18 @@ def test_no_room_knows_one_above_it(room: str) -> None:
     assert not known & ABOVE[room]
 
 
+IN_APPS = [path for path in SOURCES if not {"commands", "demo"} & set(path.parts) and path.name != "clock.py"]
+"""What runs in an app's process, and so in its tests, too."""
+
+
+@pytest.mark.parametrize("path", IN_APPS, ids=relative)
+def test_no_wait_is_measured_by_a_clock_that_tests_freeze(path: Path) -> None:
+    """But by `_internal.clock`."""
+    used = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+
+    assert used & {"time.monotonic", "time.perf_counter"} == set()
+
+
 def test_importing_the_core_loads_no_framework() -> None:
     """In a fresh interpreter, for all of its modules; what MLflow itself loads does not count."""
     modules = [

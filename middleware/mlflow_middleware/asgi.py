@@ -23,6 +23,8 @@ from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounded
 from mlflow_middleware.request.asgi_response import deliver, observed
+from mlflow_middleware.request.leaving import Received
+from mlflow_middleware.request.rereadable import ORDINARY, make_rereadable
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
@@ -30,7 +32,6 @@ from mlflow_middleware.settings import Settings
 if TYPE_CHECKING:
     from asgiref.typing import (
         ASGIReceiveCallable,
-        ASGIReceiveEvent,
         ASGISendCallable,
         ASGISendEvent,
         HTTPScope,
@@ -118,9 +119,10 @@ class TraceMiddleware:
             trace.exchange.route = self._safe_route(scope) or trace.exchange.route
             trace.answered()
 
+        received = Received(receive, trace)
         trace.activate()
         try:
-            await self.app(scope, _read(receive, trace), observed(send, trace, answered))
+            await self.app(scope, received.receive, observed(send, trace, answered, received.see_who_is_there))
         except asyncio.CancelledError:
             trace.disconnected()
             raise
@@ -148,20 +150,6 @@ def _opened(scope: WWWScope, settings: Settings) -> RequestTrace | None:
     return kind(exchange, settings)
 
 
-def _read(receive: ASGIReceiveCallable, trace: RequestTrace) -> ASGIReceiveCallable:
-    """The request as the app reads it; what it does not read, nobody does."""
-
-    async def read() -> ASGIReceiveEvent:
-        message = await receive()
-        if message["type"] == "http.request":
-            trace.received(message.get("body", b""))
-        elif message["type"] == "http.disconnect":
-            trace.disconnected()
-        return message
-
-    return read
-
-
 def _accepting(send: ASGISendCallable, trace: RequestTrace) -> ASGISendCallable:
     async def accepting(message: ASGISendEvent) -> None:
         if message["type"] == "websocket.accept":
@@ -184,11 +172,14 @@ def flushing(send: ASGISendCallable) -> ASGISendCallable:
     return confirming
 
 
-def exchange_of(scope: Mapping[str, Any]) -> Exchange:
+def exchange_of(scope: Any) -> Exchange:
     """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
-    headers, held = bounded(_headers_of(scope["headers"]))
+    raw, server, client = scope["headers"], scope.get("server"), scope.get("client")
+    if type(raw) is not list or not ORDINARY.issuperset(map(type, (server, client, *raw[:MAX_HEADERS]))):
+        raw = make_rereadable(scope)
+        server, client = scope.get("server"), scope.get("client")
+    headers, held = bounded(_headers_of(raw))
     path, query_string = scope["path"][:MAX_TARGET], scope.get("query_string", b"")[:MAX_TARGET]
-    server, client = scope.get("server"), scope.get("client")
     return Exchange(
         method=scope.get("method", "GET"),
         path=path,

@@ -167,6 +167,17 @@ class Settings(Options):
         return self.identify is not None or (self.identity_sources is not None and self.identity_sources.has("body"))
 
     @functools.cached_property
+    def told_request_id_headers(self) -> tuple[str, ...]:
+        """The names of the response headers that may tell the client an id of the request, lower-case."""
+        names = (self.response_headers.get("request_id"), self.request_id_header)
+        return tuple(dict.fromkeys(name.lower() for name in names if name))
+
+    @functools.cached_property
+    def raw_request_id_headers(self) -> frozenset[bytes]:
+        """The same names as ASGI has them."""
+        return frozenset(name.encode("latin-1") for name in self.told_request_id_headers)
+
+    @functools.cached_property
     def redactor(self) -> Redactor:
         """Replaces what `redact` and `redact_values` say."""
         return Redactor(self.redact, self.redact_values)

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
-from mlflow_middleware.request import wsgi_socket
+from mlflow_middleware.request import request_ids, wsgi_socket
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
 from mlflow_middleware.request.following import count_file
 from mlflow_middleware.request.headers import join
+from mlflow_middleware.request.rereadable import rereadable
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
 
@@ -129,8 +130,13 @@ def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
 
 def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:
     def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        headers = _with_our_headers(status, headers, trace) or headers
+        if (joined := _copied(headers)) is not None:  # the app's own list stays as it is
+            headers = joined
+            _add_our_headers(status, headers, trace)
+        before = joined and joined[:]
         write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+        if joined != before:  # around us
+            request_ids.learn(trace, headers)
 
         def written(chunk: bytes) -> object:
             try:
@@ -147,15 +153,19 @@ def _observed(start_response: StartResponse, trace: RequestTrace) -> StartRespon
 
 
 @guarded
-def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace) -> list[tuple[str, str]]:
-    joined = list(headers)
-    known = {name.lower(): value for name, value in joined}
+def _copied(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return list(rereadable(headers))
+
+
+@guarded
+def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace) -> None:
+    known = {name.lower(): value for name, value in headers}
     trace.content_length = known.get("content-length", "")
     trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
     if trace.record.settings.error_when:
         trace.exchange.response_headers = known
-    join(joined, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
-    return joined
+    request_ids.learn(trace, headers)
+    join(headers, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
 
 
 def exchange_of(environ: WSGIEnvironment) -> Exchange:

@@ -130,6 +130,16 @@ async def after(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCa
         raise RuntimeError("the index is away")
 
 
+async def answer_late(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """A whole answer, a little after the gate was opened; a POST is read before."""
+    if scope["method"] == "POST":
+        await receive()
+    await asyncio.to_thread(afterwards.end)
+    await asyncio.sleep(0.3)  # what a model takes
+    await send(start(200, (b"content-type", b"text/plain"), (b"content-length", b"6")))
+    await send(body(b"answer"))
+
+
 async def upload(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     size, more = 0, True
     while more:
@@ -165,6 +175,7 @@ HANDLERS: dict[str, Callable[[HTTPScope, ASGIReceiveCallable, ASGISendCallable],
     "cancelled": cancelled,
     "after": after,
     "after-and-fail": after,
+    "late": answer_late,
     "upload": upload,
     "download": download,
     "open": open_gate,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import os
 import pickle
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
@@ -155,6 +158,43 @@ class Cache(MiddlewareMixin):
         return copy
 
 
+begun, may_end = threading.Event(), threading.Event()
+
+
+async def slow_async(request: HttpRequest, chat_id: int) -> HttpResponseBase:
+    begun.set()
+    await asyncio.Event().wait()  # until Django cancels it
+    return HttpResponse()
+
+
+def slow(request: HttpRequest, chat_id: int) -> HttpResponseBase:
+    may_end.clear()
+    begun.set()
+    may_end.wait(30)
+    return HttpResponse("too late")
+
+
+async def has_begun(request: HttpRequest) -> HttpResponseBase:
+    """Answer when one of them is at work."""
+    await asyncio.to_thread(begun.wait, 30)
+    begun.clear()
+    return HttpResponse()
+
+
+async def let_go(request: HttpRequest) -> HttpResponseBase:
+    may_end.set()
+    return HttpResponse()
+
+
+async def endless(request: HttpRequest, chat_id: int) -> HttpResponseBase:
+    async def chunks() -> AsyncIterator[str]:
+        for number in itertools.count():
+            yield f"{number}\n"
+            await asyncio.sleep(0.01)
+
+    return StreamingHttpResponse(chunks(), content_type="text/plain")
+
+
 def health(request: HttpRequest) -> HttpResponseBase:
     return HttpResponse()
 
@@ -202,6 +242,11 @@ urlpatterns = [
     path("after/stream", after_stream),
     path("open/<str:request_id>", open_gate),
     path("pickled", pickled),
+    path("slow/<int:chat_id>", slow),
+    path("async/slow/<int:chat_id>", slow_async),
+    path("has-begun", has_begun),
+    path("let-go", let_go),
+    path("endless/<int:chat_id>", endless),
     path("health", health),
     path("metrics", metrics),
     path("healthz", metrics_async),

@@ -44,7 +44,8 @@ async def once() -> float:
     return time.monotonic() - began
 
 
-logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-for _ in range(int(sys.argv[1])):
-    print(f"took {asyncio.run(once()):.3f} s")
-print(delivery.stats().waiting, "waiting")
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    for _ in range(int(sys.argv[1])):
+        print(f"took {asyncio.run(once()):.3f} s")
+    print(delivery.stats().waiting, "waiting")

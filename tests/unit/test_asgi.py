@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 import mlflow
@@ -24,6 +25,7 @@ from mlflow.entities import Trace
 
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.identity import Identity
+from mlflow_middleware.request import leaving
 from mlflow_middleware.request_trace import annotate, current
 from mlflow_middleware.settings import SettingsError
 from tests import messages
@@ -317,6 +319,71 @@ async def test_a_client_that_goes_away(traces: list[Trace]) -> None:
     assert root.attributes["http.client_disconnected"] is True
 
 
+async def test_what_was_asked_ahead_is_handed_on(traces: list[Trace], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is asked who is there; an app that reads its request after the answer misses nothing."""
+    monkeypatch.setattr(leaving, "ASK_AFTER", 0)
+    read: list[Any] = []
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await send(start(200, TEXT))
+        await send(body(b"whole"))
+        read.extend([await receive(), await receive()])
+
+    await Serving(TraceMiddleware(app), http(), request(b""), {"type": "http.disconnect"}).end()
+
+    assert read == [request(b""), {"type": "http.disconnect"}]
+    assert root_of(traces[0]).attributes["http.client_disconnected"] is True
+
+
+@pytest.mark.parametrize(
+    "header", [(b"expect", b"100-continue"), (b"content-length", b"9"), (b"transfer-encoding", b"chunked")]
+)
+async def test_a_body_that_the_app_refuses_is_not_asked_for(
+    traces: list[Trace], monkeypatch: pytest.MonkeyPatch, header: tuple[bytes, bytes]
+) -> None:
+    """Whoever asks for it makes a server read on, or tell the client to go on."""
+    monkeypatch.setattr(leaving, "ASK_AFTER", 0)
+    serving = Serving(TraceMiddleware(saying_at_once(start(413), body(b"no"))), http("/", header), request(b"x", True))
+    await serving.end()
+
+    assert serving.unread == 1
+
+
+async def test_an_app_that_listens_itself_is_asked_by_nobody_else(
+    traces: list[Trace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two who wait for one message would take it from each other."""
+    monkeypatch.setattr(leaving, "ASK_AFTER", 0)
+    heard: list[Any] = []
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await receive()
+        listening: asyncio.Task[Any] = asyncio.create_task(receive())  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await send(start(200, TEXT))
+        await send(body(b"whole"))
+        heard.append(await listening)
+
+    serving = Serving(TraceMiddleware(app), http(), request())
+    for _ in range(2):
+        await serving.take()
+    await serving.give({"type": "http.disconnect"})
+    await serving.end()
+
+    assert heard == [{"type": "http.disconnect"}]
+    assert "http.client_disconnected" not in root_of(traces[0]).attributes
+
+
+def saying_at_once(*said: ASGISendEvent) -> ASGI3Application:
+    """An app that answers these messages without a look at the request."""
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        for each in said:
+            await send(each)
+
+    return app
+
+
 async def test_a_client_that_has_its_answer_may_go(traces: list[Trace]) -> None:
     """The end of the connection after the last byte is ordinary."""
 
@@ -346,6 +413,28 @@ async def test_a_server_that_cannot_send(traces: list[Trace]) -> None:
 
     assert root_of(traces[0]).attributes["http.client_disconnected"] is True
     assert (traces[0].info.state, root_of(traces[0]).outputs) == ("OK", None)
+
+
+@pytest.mark.parametrize("path", ["/", "/health"], ids=["traced", "excluded"])
+@pytest.mark.parametrize("scope", [http, messages.websocket])
+def test_an_end_in_another_context(
+    scope: Callable[[str], Any], path: str, traces: list[Trace], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that nobody waits for any more is closed by whoever notices: no line in any log tells of it."""
+    app = TraceMiddleware(saying())
+    connection = app(scope(path), Waiting, None).__await__()
+    copy_context().run(next, connection)
+    copy_context().run(connection.close)
+
+    assert caplog.messages == []
+    assert current() is None
+
+
+class Waiting:
+    """A message that does not come."""
+
+    def __await__(self) -> Iterator[None]:
+        yield
 
 
 async def test_a_cancelled_app(traces: list[Trace]) -> None:

@@ -20,6 +20,7 @@ from mlflow_middleware.django.streaming import record_error, silence_stream
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
 from mlflow_middleware.request.asgi_response import deliver
 from mlflow_middleware.request.chunks import ReadBody, deliver_before_the_end
+from mlflow_middleware.request.leaving import is_cancelled
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
 from mlflow_middleware.settings import SettingsError
@@ -63,9 +64,10 @@ class TraceMiddleware:
 
     def _serve(self, request: HttpRequest) -> HttpResponseBase:
         if around := _around(request):
-            response = cast(HttpResponseBase, self.get_response(request))
-            _set_route(request, around)
-            return response
+            try:
+                return cast(HttpResponseBase, self.get_response(request))
+            finally:
+                _set_route(request, around)
         exchange = exchange_of(request)
         if self.settings.excludes(exchange.path, exchange.method, exchange.headers):
             undo = mlflow_bridge.silence()
@@ -84,7 +86,7 @@ class TraceMiddleware:
                 deliver_before_the_end(trace)
             return response
         except BaseException as error:
-            _end_with(trace, error)
+            _end_with(request, trace, error)
             deliver_before_the_end(trace)
             raise
         finally:
@@ -92,9 +94,10 @@ class TraceMiddleware:
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
         if around := _around(request):
-            response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
-            _set_route(request, around)
-            return response
+            try:
+                return await cast(Awaitable[HttpResponseBase], self.get_response(request))
+            finally:
+                _set_route(request, around)
         exchange = exchange_of(request)
         if self.settings.excludes(exchange.path, exchange.method, exchange.headers):
             undo = mlflow_bridge.silence()
@@ -108,6 +111,8 @@ class TraceMiddleware:
         try:
             response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
             _set_route(request, trace)
+            if is_cancelled():
+                trace.disconnected()
             if self.settings.asks_the_framework:  # maybe the database, which Django allows in threads only
                 await sync_to_async(observe_response)(response, trace)
             else:
@@ -116,7 +121,7 @@ class TraceMiddleware:
                 await in_thread(deliver)
             return response
         except BaseException as error:
-            _end_with(trace, error)
+            _end_with(request, trace, error)
             raise
         finally:
             trace.deactivate()
@@ -139,11 +144,13 @@ def _around(request: HttpRequest) -> RequestTrace | None:
 
 @guarded
 def _set_route(request: HttpRequest, trace: RequestTrace) -> None:
-    if request.resolver_match:
-        trace.exchange.route = f"/{request.resolver_match.route.removeprefix('/')}"
+    route = getattr(getattr(request, "resolver_match", None), "route", None)  # tests make requests without
+    if isinstance(route, str):
+        trace.exchange.route = f"/{route.removeprefix('/')}"
 
 
-def _end_with(trace: RequestTrace, error: BaseException) -> None:
+def _end_with(request: HttpRequest, trace: RequestTrace, error: BaseException) -> None:
+    _set_route(request, trace)
     record_error(trace, error)
     trace.finish()
 

@@ -10,6 +10,7 @@ from django.http.response import HttpResponseBase
 
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.django.streaming import observe_stream
+from mlflow_middleware.request import request_ids
 from mlflow_middleware.request.following import count_file
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import RequestTrace
@@ -62,6 +63,7 @@ def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
             response.headers[name] = before
         elif response.headers.get(name) == value:
             del response.headers[name]
+    request_ids.learn(trace, response.items())
     changed = _changed(response, trace.response_headers() or (), "origin" in trace.exchange.headers)
     for name, value, _ in changed:
         response.headers[name] = value
@@ -104,6 +106,7 @@ class _Closing:
         vars(self._response).pop("close", None)
         if self._own:
             vars(self._response)["close"] = self._own
+        request_ids.learn(self._trace, self._response.items())  # a middleware around ours may have told another
         self._trace.closed()
         self._trace.activate()
         try:

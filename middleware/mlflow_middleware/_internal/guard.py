@@ -11,6 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from mlflow_middleware._internal import closed_streams
+
+closed_streams.install()  # here, as all that logs comes by
 logger = logging.getLogger("mlflow_middleware")
 failures: Counter[tuple[str, str]] = Counter()
 """How often each (function, exception type) failed in this process."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal import clock
 from mlflow_middleware._internal.guard import report
 
 LOOK = 1.0
@@ -58,9 +58,9 @@ class Disk:
             Whether all is done.
         """
         with self._changed:
-            self._progress_at = time.monotonic()
+            self._progress_at = clock.monotonic()
             while self._left:
-                now = time.monotonic()
+                now = clock.monotonic()
                 until = max(deadline, min(deadline + LATE, self._progress_at + STALLED))
                 if now >= until:
                     return False
@@ -84,19 +84,19 @@ class Disk:
         while True:
             with self._changed:
                 if not self._jobs:
-                    self._changed.wait(max(0.0, self._look_at - time.monotonic()))
+                    self._changed.wait(max(0.0, self._look_at - clock.monotonic()))
                 job = self._jobs.popleft() if self._jobs else None
             if job:
                 self._do(job)
-            if time.monotonic() >= self._look_at:
-                self._look_at = time.monotonic() + LOOK
+            if clock.monotonic() >= self._look_at:
+                self._look_at = clock.monotonic() + LOOK
                 self._safely(self._look)
 
     def _do(self, job: Callable[[], object]) -> None:
         self._safely(job)
         with self._changed:
             self._left -= 1
-            self._progress_at = time.monotonic()
+            self._progress_at = clock.monotonic()
             self._changed.notify_all()
 
     def _safely(self, job: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from mlflow_middleware._internal import clock
 from mlflow_middleware.delivery.destination import Destination
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.ledger import Ledger
@@ -45,7 +46,7 @@ class Encoder:
     """
 
     def __init__(
-        self, ledger: Ledger, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self, ledger: Ledger, clock: Callable[[], float] = clock.monotonic, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._ledger = ledger
         self._queue = ledger.queue

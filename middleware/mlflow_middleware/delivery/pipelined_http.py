@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_middleware._internal import clock
 from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.mlflow_bridge import Address
 
@@ -118,7 +119,7 @@ class PipelinedConnection:
 
     def _exchange(self, head: bytes, bodies: Sequence[bytes]) -> Iterator[Answer]:
         requests = b"".join(b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in bodies)
-        began = time.monotonic()
+        began = clock.monotonic()
         answer, fresh = self._send(requests, len(bodies))
         if fresh and _ends(answer):
             self.depth = 1
@@ -135,11 +136,11 @@ class PipelinedConnection:
                 if not left or answers is None:
                     if len(bodies) > 1:  # where all were there already, the server is faster than was thought
                         is_known = has_waited or not self._pace
-                        self._pace = (time.monotonic() - began) / len(bodies) if is_known else self._pace / 2
+                        self._pace = (clock.monotonic() - began) / len(bodies) if is_known else self._pace / 2
                     return
-                asked = time.monotonic()
+                asked = clock.monotonic()
                 answer = answers.read()
-                if time.monotonic() - asked > WAITED:
+                if clock.monotonic() - asked > WAITED:
                     has_waited = True
                     self._rest(SHARE_OF_REST * (left - 1))
         finally:
@@ -230,7 +231,7 @@ class _Answers:
             TimeoutError: It takes too long.
             Unreadable: It is not as plain as an MLflow server's.
         """
-        self._until = time.monotonic() + self._timeout
+        self._until = clock.monotonic() + self._timeout
         while (end := self._received.find(b"\n\r\n")) < 0:
             if b"\n\n" in self._received or len(self._received) > _MAX_HEAD:
                 raise Unreadable("no HTTP/1.1 answer")
@@ -244,7 +245,7 @@ class _Answers:
         return Answer(status, headers, self._taken(length))
 
     def _receive(self, where: str) -> None:
-        left = self._until - time.monotonic()
+        left = self._until - clock.monotonic()
         if left <= 0:
             raise TimeoutError(f"timed out: no whole answer within {self._timeout:.0f} s")
         if left < self._timeout / 2:  # else it is not worth two more calls of the system

@@ -8,12 +8,12 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal import clock
 from mlflow_middleware._internal.guard import report
 from mlflow_middleware.delivery import hosts
 from mlflow_middleware.delivery.queue import TraceQueue
@@ -147,7 +147,7 @@ class Delivery:
             Whether nothing is pending any more.
         """
         timeout = self._shutdown_timeout if timeout is None else timeout
-        deadline = time.monotonic() + timeout
+        deadline = clock.monotonic() + timeout
 
         def is_hopeless() -> bool:
             return self._sender.is_hopeless
@@ -155,7 +155,7 @@ class Delivery:
         with self._sender.in_a_hurry() as was_away:
             if was_away and (self._flush(min(timeout, LAST_ATTEMPT), is_hopeless) or self._sender.is_away()):
                 return self._queue.pending == 0
-            return self._flush(max(0.0, deadline - time.monotonic()), is_hopeless)
+            return self._flush(max(0.0, deadline - clock.monotonic()), is_hopeless)
 
     def _flush(self, timeout: float | None, is_in_vain: Callable[[], bool]) -> bool:
         if self._paused:
@@ -165,7 +165,7 @@ class Delivery:
         elif not mlflow_bridge.tracing.flush(MAX_FLUSH if timeout is None else timeout):
             return False
         if self._queue.pending and self._may_start:
-            self._sender.work_until(time.monotonic() + (MAX_FLUSH if timeout is None else timeout))
+            self._sender.work_until(clock.monotonic() + (MAX_FLUSH if timeout is None else timeout))
             timeout = 0.0
         return self._queue.flush(timeout, is_in_vain)
 
@@ -178,7 +178,7 @@ class Delivery:
         """
         if self._paused:
             return
-        now = time.monotonic()
+        now = clock.monotonic()
         if self._exit_by is None:
             self._exit_by = now + self._shutdown_timeout
         elif self._exit_by < now and not last:
@@ -214,7 +214,7 @@ class Delivery:
 
     def _full(self) -> None:
         self._turned_away += 1  # one step, as requests of many threads come here at once
-        now = time.monotonic()
+        now = clock.monotonic()
         if now - self._full_logged_at >= LOG_INTERVAL:
             self._full_logged_at = now
             logger.warning(
@@ -227,7 +227,7 @@ class Delivery:
         """After a request, where the server has a hook for that: wait for a sender that runs only meanwhile."""
         if self._queue.left_alone > RELIEF:
             self._stuck()
-        now = time.monotonic()
+        now = clock.monotonic()
         if self._is_stuck and now - self._relieved_at > RELIEF:
             self._relieved_at = now
             self.flush(RELIEF)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mlflow_middleware._internal import clock
 from mlflow_middleware.delivery.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class TraceQueue:
         flushes: How often somebody began to wait for all that is pending.
     """
 
-    def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_bytes: int, clock: Callable[[], float] = clock.monotonic) -> None:
         self.max_bytes = max_bytes
         self.flushes = 0
         self._traces: deque[PendingTrace] = deque()

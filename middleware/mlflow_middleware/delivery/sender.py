@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal import clock
 from mlflow_middleware._internal.guard import report
 from mlflow_middleware.delivery.actions import Action, ResolveExperiment, SendInfos, perform
 from mlflow_middleware.delivery.backoff import MIN_BACKOFF
@@ -88,7 +89,7 @@ class Sender:
 
     def work_until(self, deadline: float) -> None:
         """Do the thread's work here, where no thread can be started any more: while the interpreter exits."""
-        while self._queue.pending and time.monotonic() < deadline and not self.is_hopeless:
+        while self._queue.pending and clock.monotonic() < deadline and not self.is_hopeless:
             self._round(min(SHORT_PAUSE, self._pause() or SHORT_PAUSE))
 
     @contextmanager
@@ -121,15 +122,15 @@ class Sender:
             last: Whether the process ends, and what is left with it.
         """
         lock = self._lock
-        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic()) + STUCK_ENCODING):
+        if not lock.acquire(timeout=max(0.0, deadline - clock.monotonic()) + STUCK_ENCODING):
             return
         try:
             self._take(everything=True)
             for destination in self._destinations.values():
-                destination.give_up(time.monotonic())
+                destination.give_up(clock.monotonic())
         finally:
             lock.release()
-        self._disk.wait(max(deadline, time.monotonic()))
+        self._disk.wait(max(deadline, clock.monotonic()))
         with self._lock:
             for destination in self._destinations.values():
                 self._ledger.settle(destination.pending, last=last)
@@ -156,7 +157,7 @@ class Sender:
         while destination.health.server.failures + destination.health.experiment.failures < PATIENCE:
             self._round(min(SHORT_PAUSE, self._pause() or 0.0))
             tell(self._stats.delivered)
-            if destination.is_idle(time.monotonic()):
+            if destination.is_idle(clock.monotonic()):
                 return ""
         return destination.health.server.problem or destination.health.experiment.problem
 
@@ -188,23 +189,23 @@ class Sender:
                 answers = perform(action, destination.sink, partial(_resolve, action, destination.uri))
                 for answer in answers:
                     with self._lock:
-                        destination.answered(action, answer, time.monotonic())
+                        destination.answered(action, answer, clock.monotonic())
                     if self._hurries and isinstance(action, SendInfos) and destination.owes_spans():
                         answers.close()  # there was no deadline when they were asked for
                         break
                 with self._lock:
-                    destination.done(time.monotonic())
+                    destination.done(clock.monotonic())
                     self._see_hope()
                 if not destination.is_sending:
                     return
         except Exception as error:
             report("delivery", error)
             with self._lock:
-                destination.failed(error, time.monotonic())
+                destination.failed(error, clock.monotonic())
 
     def _planned(self, destination: Destination) -> Action | None:
         with self._lock:
-            return destination.plan(time.monotonic(), in_a_hurry=bool(self._hurries))
+            return destination.plan(clock.monotonic(), in_a_hurry=bool(self._hurries))
 
     def _see_hope(self) -> None:
         concerned = [each for each in self._destinations.values() if each.pending]
@@ -213,11 +214,11 @@ class Sender:
     def _look(self) -> None:
         """Spool what is pending while this thread's own call goes on, where the server does not answer."""
         with self._lock:
-            troubled = [each for each in self._destinations.values() if each.look(time.monotonic())]
+            troubled = [each for each in self._destinations.values() if each.look(clock.monotonic())]
             if troubled:
                 self._take()
             for destination in troubled:
-                destination.rescue(time.monotonic())
+                destination.rescue(clock.monotonic())
 
     def _pause(self) -> float | None:
         """Seconds until something is to be done; None when nothing but a new trace matters."""
@@ -228,8 +229,8 @@ class Sender:
             times = [due for each in destinations if (due := each.due()) is not None]
             open_until = self._encoder.waits_until()
         if open_until is not None:
-            times += [open_until, time.monotonic() + OPEN_LOOK]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+            times += [open_until, clock.monotonic() + OPEN_LOOK]
+        return max(0.0, min(times) - clock.monotonic()) if times else None
 
     def _destination(self, uri: str) -> Destination:
         if uri not in self._destinations:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Generator, Sequence
 
 from requests import Response
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal import clock
 from mlflow_middleware.delivery.artifact_server import ArtifactServer
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.joined import info_for
@@ -93,7 +93,7 @@ class TrackingServer:
 
     def _current_connection(self) -> PipelinedConnection | None:
         """The connection, unless it is so old that MLflow's client may have other headers to send by now."""
-        if self._connection is not None and time.monotonic() > self._connection_until:
+        if self._connection is not None and clock.monotonic() > self._connection_until:
             self._connection.close()
             self._connection = None
         return self._connection
@@ -128,7 +128,7 @@ class TrackingServer:
         check(self._uri, response)
         if self._may_keep_connection and (address := mlflow_bridge.client.address_of(self._uri, TRACES, response)):
             self._connection = PipelinedConnection(address, REQUEST_TIMEOUT)
-            self._connection_until = time.monotonic() + CONNECTION_LIFE
+            self._connection_until = clock.monotonic() + CONNECTION_LIFE
         add_attachments_and_prompts(self._uri, response, trace)
 
     def _send_many(

@@ -41,7 +41,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic import Field as BodyField
 
 from mlflow_middleware import delivery
-from mlflow_middleware._internal import feedback_token
+from mlflow_middleware._internal import clock, feedback_token
 from mlflow_middleware._internal.feedback_token import BadToken, Token
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.feedback import store
@@ -302,10 +302,10 @@ def _wait_for(look: Callable[[], T], seconds: float) -> T:
     found = look()
     if found or not seconds:
         return found
-    until, pause = time.monotonic() + seconds, MIN_PAUSE
+    until, pause = clock.monotonic() + seconds, MIN_PAUSE
     with slots.of_waiting():
         delivery.flush(min(HURRY, seconds))
-        while not (found := look()) and (left := until - time.monotonic()) > 0:
+        while not (found := look()) and (left := until - clock.monotonic()) > 0:
             time.sleep(min(pause, left))
             pause = min(2 * pause, MAX_PAUSE)
     return found

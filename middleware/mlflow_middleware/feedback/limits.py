@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from mlflow_middleware._internal import clock
 from mlflow_middleware.feedback.body import FeedbackError
 
 MAX_AT_ONCE = 20
@@ -66,7 +66,7 @@ class Rates:
         clock: Tells the time in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = clock.monotonic) -> None:
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, int]] = OrderedDict()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from io import BytesIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from requests import Response
 
+from mlflow_middleware._internal import clock
 from mlflow_middleware.capture.decoding import decoded
 
 MAX_ANSWER = 64 * 2**20
@@ -35,14 +35,14 @@ def read_into(response: Response, timeout: float, limit: int = MAX_ANSWER) -> No
     Raises:
         UnacceptableAnswer: It is too large, or takes too long.
     """
-    until = time.monotonic() + timeout
+    until = clock.monotonic() + timeout
     content = bytearray()
     try:
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
             content += chunk
             if len(content) > limit:
                 raise UnacceptableAnswer(f"the server answered with more than {limit} bytes")
-            if time.monotonic() > until:
+            if clock.monotonic() > until:
                 raise UnacceptableAnswer(f"the server took more than {timeout:g} s for one answer")
         announced = response.headers.get("content-length", "")
         if announced.isdecimal() and len(content) < int(announced) and response.request.method != "HEAD":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from contextvars import ContextVar, Token
 
 from mlflow.tracing import provider
@@ -27,6 +26,8 @@ if not isinstance(_isolated, ContextVar):
 
 _is_isolated = False
 
+_mark: ContextVar[None] = ContextVar("mlflow_middleware_mark")
+
 _forked_in: ContextVar[SpanIds | None] = ContextVar("mlflow_middleware_forked_in", default=None)
 
 
@@ -45,7 +46,7 @@ def attach(span: OTelSpan) -> Entered:
     """Make a span current, until `leave`."""
     if _is_isolated:
         return _isolated.set(otel_set_span_in_context(span, _isolated.get()))
-    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(span)))
+    return _made_current(span)
 
 
 def leave(entered: Entered) -> Context:
@@ -70,7 +71,26 @@ def leave(entered: Entered) -> Context:
 def silence() -> Undo:
     """Make every MLflow span opened from here a no-op; returns what undoes it, in the same context."""
     unsampled = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.DEFAULT))
-    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(NonRecordingSpan(unsampled))))
+    return _made_current(NonRecordingSpan(unsampled))
+
+
+def _made_current(span: OTelSpan) -> Undo:
+    """Make a span current by MLflow's own functions; returns what undoes it.
+
+    In another task's context, where a connection may end, it does nothing: OpenTelemetry would log that it cannot.
+    """
+    entered, mark = set_span_in_context(_Carrier(span)), _mark.set(None)
+
+    def undo() -> None:
+        try:
+            _mark.reset(mark)
+        except ValueError as error:
+            if "different Context" not in str(error):
+                raise
+        else:
+            detach_span_from_context(entered)
+
+    return undo
 
 
 def current_context() -> Context:
@@ -85,7 +105,7 @@ def resume(context: Context) -> Entered:
     """Make current again what was current then, until `leave`."""
     if _is_isolated:
         return _isolated.set(context)
-    return functools.partial(detach_span_from_context, set_span_in_context(_Carrier(get_current_span(context))))
+    return _made_current(get_current_span(context))
 
 
 def current_span() -> SpanIds | None:

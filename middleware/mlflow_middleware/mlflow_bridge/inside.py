@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import partial
 
 import mlflow
 from mlflow.tracing.context import _USER_TRACE_CONTEXT
@@ -32,8 +33,12 @@ class TracesInside:
         token = inside.set(self)
 
         def undo() -> None:
-            inside.reset(token)
-            around.__exit__(None, None, None)
+            for end in (partial(inside.reset, token), partial(around.__exit__, None, None, None)):
+                try:
+                    end()
+                except ValueError as error:  # a connection that ends in another task's context
+                    if "different Context" not in str(error):
+                        raise
 
         return undo
 

@@ -28,11 +28,15 @@ class Activation:
         self._entered = (entered, current_request.set(trace))
 
     def leave(self, *, is_last: bool) -> None:
-        """Undo `enter`, in the same context."""
+        """Undo `enter`; in another task's context, where a connection may end, nothing of it is current."""
         if self._entered is not None:
             entered, token = self._entered
             self._entered = None
-            current_request.reset(token)
+            try:
+                current_request.reset(token)
+            except ValueError as error:
+                if "different Context" not in str(error):
+                    raise
             left = mlflow_bridge.leave(entered)
             if not is_last:
                 self._left = left

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import delivery
 from mlflow_middleware._internal.guard import guarded
+from mlflow_middleware.request import request_ids
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.request.waiting import in_thread
@@ -19,31 +20,43 @@ if TYPE_CHECKING:
 deliver = guarded(delivery.deliver)
 
 
-def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[], None]) -> ASGISendCallable:
+def observed(
+    send: ASGISendCallable,
+    trace: RequestTrace,
+    answered: Callable[[], None],
+    see_who_is_there: Callable[[], Awaitable[None]],
+) -> ASGISendCallable:
     """An app's ``send``, of which the trace learns what passes.
 
     Args:
         send: The server's.
         trace: The request's trace.
         answered: Called when the client has all of the answer.
+        see_who_is_there: Called before the end of the answer.
     """
     has_trailers = False
+    head: tuple[HTTPResponseStartEvent, list[tuple[bytes, bytes]]] | None = None
     held = HeldAnswer(send, trace, answered) if trace.settings.flush_each_request else None
 
     async def watched(message: ASGISendEvent) -> None:
-        nonlocal has_trailers
+        nonlocal has_trailers, head
         kind = message["type"]
         if message["type"] == "http.response.start":
             has_trailers = bool(message.get("trailers"))
-            headers = list(message.get("headers") or ())  # it may be an iterator; the app's own stays as it is
+            pairs: Any = map(tuple, message.get("headers") or ())  # iterators too; the app's own stay as they are
+            headers: list[tuple[bytes, bytes]] = list(pairs)
             _start(message, headers, trace)
             message = {**message, "headers": headers}
+            head = message, headers[:]
         elif has_trailers and message["type"] == "http.response.trailers":
-            message = {**message, "headers": list(message.get("headers") or ())}
+            trailers: Any = map(tuple, message.get("headers") or ())
+            message = {**message, "headers": list(trailers)}
             _note_headers(message["headers"], trace)
-        is_last = kind in _ENDING[has_trailers] and not message.get(_ENDING[has_trailers][kind], False)
+        more = _ENDING[has_trailers].get(kind)
+        is_last = more is not None and not message.get(more, False)
         if is_last:
             trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
+            await see_who_is_there()
         try:
             await (held.send(message, is_last) if held else send(message))
         except OSError:
@@ -55,6 +68,8 @@ def observed(send: ASGISendCallable, trace: RequestTrace, answered: Callable[[],
             trace.sent(message.get("body", b""))
         if is_last:
             trace.last_byte()
+            if head and head[0]["headers"] != head[1]:  # a middleware around ours has changed them
+                request_ids.learn(trace, head[0]["headers"])
             answered()
 
     return watched
@@ -129,6 +144,8 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
     if trace.record.settings.error_when:
         _note_headers(headers, trace)
+    if not trace.record.settings.raw_request_id_headers.isdisjoint(present):
+        request_ids.learn(trace, headers)
     ours = trace.response_headers() or ()
     if "origin" not in trace.exchange.headers:  # nothing to expose
         headers += [(key, value.encode()) for name, value in ours if (key := _raw_name(name)) not in present]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection
 
 from mlflow_middleware._internal import feedback_token
+from mlflow_middleware.request.request_ids import is_told_around
 from mlflow_middleware.trace.record import TraceRecord
 
 EXPOSE = "access-control-expose-headers"
@@ -44,9 +45,9 @@ def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tupl
         record: What is known of the request.
         trace_id: MLflow's trace id, if there is a trace.
     """
-    settings, user_id = record.settings, record.user_id
+    settings, user_id, request_id = record.settings, record.user_id, record.identity.request_id
     known = {
-        "request_id": record.identity.request_id,
+        "request_id": None if is_told_around(request_id) else request_id,
         "session_id": record.identity.session_id,
         "user_id": user_id,
         "trace_id": trace_id,
