@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounded
+from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.asgi_response import deliver, observed
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
@@ -69,7 +70,6 @@ class TraceMiddleware:
     def set_up(self, settings: Settings | None, options: Mapping[str, object]) -> None:
         """Take the settings; the last part of being built."""
         self.settings = settings or Settings.load(**options)
-        self._safe_route = guarded(self.route)
         request_trace.start(self.settings)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -80,6 +80,8 @@ class TraceMiddleware:
         scope.setdefault(SETTINGS_KEY, self.settings)
         if scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
             await self.app(scope, receive, send)
+        elif "wsgi_environ" in scope and (around := _around(scope)):
+            await self.app(scope, receive, self._telling(send, scope, around))
         elif (trace := _opened(scope, self.settings)) is None:
             await self._silenced(scope, receive, send)
         else:
@@ -88,8 +90,24 @@ class TraceMiddleware:
             await serve(trace, scope, receive, send)
 
     def route(self, scope: HTTPScope) -> str | None:
-        """The template of the route that the app took; plain ASGI knows none."""
-        return None
+        """The template of the route that the app took, if its framework leaves one in the scope."""
+        return routes.of_scope(scope)
+
+    @guarded
+    def _learn_route(self, scope: HTTPScope, trace: RequestTrace) -> None:
+        if not trace.record.is_route_said:
+            inner = trace.exchange.route
+            trace.exchange.route = routes.below_mounts(scope, inner) if inner else self.route(scope)
+
+    def _telling(self, send: ASGISendCallable, scope: HTTPScope, around: RequestTrace) -> ASGISendCallable:
+        """A ``send`` that tells the trace of the WSGI app around which route was taken."""
+
+        async def telling(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.start":
+                _tell(self.route, scope, around)
+            await send(message)
+
+        return telling
 
     async def _silenced(self, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         undo = mlflow_bridge.silence()
@@ -112,8 +130,12 @@ class TraceMiddleware:
     async def _traced(
         self, trace: RequestTrace, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
+        is_routed = False
+
         def answered() -> None:
-            trace.exchange.route = self._safe_route(scope) or trace.exchange.route
+            nonlocal is_routed
+            is_routed = True
+            self._learn_route(scope, trace)
             trace.answered()
 
         trace.activate()
@@ -123,10 +145,11 @@ class TraceMiddleware:
             trace.disconnected()
             raise
         except BaseException as error:
-            trace.failed(error)
+            http_errors.raised(trace, error)
             raise
         finally:
-            trace.exchange.route = trace.exchange.route or self._safe_route(scope)  # unless it was answered
+            if not is_routed:
+                self._learn_route(scope, trace)
             trace.finish()
             trace.deactivate()
             if trace.settings.flush_each_request and not trace.record.client_disconnected:
@@ -134,6 +157,18 @@ class TraceMiddleware:
 
 
 _shut_down = guarded(delivery.shutdown)
+
+
+@guarded
+def _around(scope: WWWScope) -> RequestTrace | None:
+    """The trace that a WSGI app around this one has opened."""
+    return request_trace.around(scope, str(scope.get("method", "GET")), scope["path"])
+
+
+@guarded
+def _tell(route: Callable[[HTTPScope], str | None], scope: HTTPScope, around: RequestTrace) -> None:
+    if found := route(scope):
+        routes.learn(around, routes.below(around, scope.get("root_path", "")) + found)
 
 
 @guarded

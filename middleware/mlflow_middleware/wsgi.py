@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
+from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
@@ -66,7 +67,7 @@ class TraceMiddleware:
         try:
             result = self.app(environ, _observed(start_response, trace))
         except BaseException as error:
-            trace.failed(error)
+            http_errors.raised(trace, error)
             trace.finish()
             deliver_before_the_end(trace)
             raise
@@ -101,10 +102,7 @@ def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None
 @guarded
 def _is_traced_around(environ: WSGIEnvironment) -> bool:
     """Whether this is the current request, in an ASGI app that this one is mounted in: the bridge passes no more on."""
-    around = request_trace.current()
-    if around is None:
-        return False
-    return (around.exchange.method, around.exchange.path) == (environ["REQUEST_METHOD"], _path(environ))
+    return request_trace.around(environ, environ["REQUEST_METHOD"], _path(environ)) is not None
 
 
 def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
@@ -115,7 +113,7 @@ def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
 
 def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:
     def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        headers = _with_our_headers(status, headers, trace) or headers
+        headers = _with_our_headers(status, headers, trace, exc_info) or headers
         write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
         def written(chunk: bytes) -> object:
@@ -133,11 +131,18 @@ def _observed(start_response: StartResponse, trace: RequestTrace) -> StartRespon
 
 
 @guarded
-def _with_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace) -> list[tuple[str, str]]:
+def _with_our_headers(
+    status: str, headers: list[tuple[str, str]], trace: RequestTrace, exc_info: Any
+) -> list[tuple[str, str]]:
     joined = list(headers)
     known = {name.lower(): value for name, value in joined}
     trace.content_length = known.get("content-length", "")
-    trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
+    code = int(status[:3])
+    trace.response_started(code, known.get("content-type", ""), known.get("content-encoding", ""))
+    if trace.exchange.route is None:
+        trace.exchange.route = routes.of_environ(trace.exchange.request)
+    if code >= 400:
+        http_errors.answered(trace, code, exc_info and exc_info[1])
     join(joined, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
     return joined
 

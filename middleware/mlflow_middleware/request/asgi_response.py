@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_middleware import delivery
 from mlflow_middleware._internal.guard import guarded
+from mlflow_middleware.request import http_errors
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.request.waiting import in_thread
@@ -124,6 +125,8 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
     present = {name.lower(): value for name, value in headers}
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
+    if message["status"] >= 400:
+        http_errors.answered(trace, message["status"])
     ours = trace.response_headers() or ()
     if "origin" not in trace.exchange.headers:  # nothing to expose
         headers += [(key, value.encode()) for name, value in ours if (key := _raw_name(name)) not in present]

@@ -119,6 +119,8 @@ class TraceRecord:
         experiment_id: Where the trace goes; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
         contents: The inputs and outputs, once its bodies have been read.
+        held: An exception that the framework is about to answer.
+        is_route_said: Whether the app itself has told the route.
     """
 
     trace_id = ""
@@ -134,7 +136,8 @@ class TraceRecord:
     metadata: Mapping[str, str] = NOTHING
     exceptions: tuple[RecordedException, ...] = ()
     contents: Contents | None = None
-    is_complete = client_disconnected = is_changed = False
+    held: BaseException | None = None
+    is_complete = client_disconnected = is_changed = is_route_said = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
