@@ -81,7 +81,7 @@ class TraceMiddleware:
         if scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
             await self.app(scope, receive, send)
         elif "wsgi_environ" in scope and (around := _around(scope)):
-            await self.app(scope, receive, self._telling(send, scope, around))
+            await self._told(around, scope, receive, send)
         elif (trace := _opened(scope, self.settings)) is None:
             await self._silenced(scope, receive, send)
         else:
@@ -99,15 +99,21 @@ class TraceMiddleware:
             inner = trace.exchange.route
             trace.exchange.route = routes.below_mounts(scope, inner) if inner else self.route(scope)
 
-    def _telling(self, send: ASGISendCallable, scope: HTTPScope, around: RequestTrace) -> ASGISendCallable:
-        """A ``send`` that tells the trace of the WSGI app around which route was taken."""
+    async def _told(
+        self, around: RequestTrace, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve a request that a WSGI app around this one traces: its trace learns which route is taken."""
 
         async def telling(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
                 _tell(self.route, scope, around)
             await send(message)
 
-        return telling
+        try:
+            await self.app(scope, receive, telling)
+        except BaseException:
+            _tell(self.route, scope, around)
+            raise
 
     async def _silenced(self, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         undo = mlflow_bridge.silence()
@@ -130,11 +136,7 @@ class TraceMiddleware:
     async def _traced(
         self, trace: RequestTrace, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        is_routed = False
-
         def answered() -> None:
-            nonlocal is_routed
-            is_routed = True
             self._learn_route(scope, trace)
             trace.answered()
 
@@ -148,7 +150,7 @@ class TraceMiddleware:
             http_errors.raised(trace, error)
             raise
         finally:
-            if not is_routed:
+            if not trace.record.is_complete:
                 self._learn_route(scope, trace)
             trace.finish()
             trace.deactivate()
@@ -166,7 +168,7 @@ def _around(scope: WWWScope) -> RequestTrace | None:
 
 
 @guarded
-def _tell(route: Callable[[HTTPScope], str | None], scope: HTTPScope, around: RequestTrace) -> None:
+def _tell(route: Callable[[Any], str | None], scope: WWWScope, around: RequestTrace) -> None:
     if found := route(scope):
         routes.learn(around, routes.below(around, scope.get("root_path", "")) + found)
 

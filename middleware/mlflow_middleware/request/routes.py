@@ -168,11 +168,15 @@ def _way(route: Any, path: str) -> tuple[str, str] | None:
 
 
 def _inside(scope: Mapping[str, Any], mount: Any) -> str | None:
-    """The route below a mount that has its own copy of the scope: Connexion's, Lilya's. Nothing else tells of it."""
-    path, method = scope["path"], scope.get("method", "")
-    if "app_root_path" not in scope:
-        return _match([mount], path.removeprefix(scope.get("root_path", "")), method)
-    route = _match(getattr(mount, "routes", None) or (), path.removeprefix(scope.get("root_path", "")), method)
+    """The route below a mount that has its own copy of the scope, so that nothing else tells of it."""
+    path, method = scope["path"].removeprefix(_served_at(scope)), scope.get("method", "")
+    stack = getattr(scope.get("app"), "middleware_stack", None)
+    if isinstance(stack, list):  # Connexion's
+        routers = [each.router for each in stack if hasattr(each, "router")]
+        return next(filter(None, (_match(each.routes, path, method) for each in routers)), None)
+    if "app_root_path" not in scope:  # Lilya's
+        return _match([mount], path, method)
+    route = _match(getattr(mount, "routes", None) or (), path.removeprefix(_mounted_path(scope)), method)
     return route and _mounted_at(scope) + route
 
 
@@ -184,6 +188,6 @@ def _match(routes: Iterable[Any], path: str, method: str) -> str | None:
             prefix, rest = way
             if inner := _match(route.routes or (), rest, method):
                 return prefix + inner
-        elif (methods is None or method in methods) and route.path_regex.match(path):
+        elif (methods is None or method in methods) and hasattr(route, "path_regex") and route.path_regex.match(path):
             return str(route.path_format)
     return None
