@@ -111,8 +111,9 @@ class TraceMiddleware:
 
         try:
             await self.app(scope, receive, telling)
-        except BaseException:
+        except Exception as error:
             _tell(self.route, scope, around)
+            http_errors.raised(around, error)
             raise
 
     async def _silenced(self, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
