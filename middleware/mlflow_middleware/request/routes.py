@@ -26,10 +26,11 @@ def learn(trace: RequestTrace, route: str | None) -> None:
 
 def say(trace: RequestTrace, route: object) -> None:
     """Take the route that the app tells: text, made safe and bounded."""
-    if (said := clean_text(route, MAX_ROUTE)) is None:
-        return
-    trace.exchange.route = said if said.startswith("/") else f"/{said}"
-    trace.record.is_route_said = trace.record.is_changed = True
+    if not isinstance(route, str):
+        raise TypeError(f"a route is text, not {type(route).__name__}")
+    if route.strip():
+        trace.exchange.route = clean_text(f"/{route.strip().removeprefix('/')}", MAX_ROUTE)
+        trace.record.is_route_said = trace.record.is_changed = True
 
 
 def below(trace: RequestTrace, script_name: str) -> str:
