@@ -28,6 +28,8 @@ from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.viewsets import ViewSet
 
+from mlflow_middleware.request_trace import annotate
+
 
 class Things(ViewSet):
     """Things that there are, are not, and fail."""
@@ -59,7 +61,13 @@ def chat(request: HttpRequest, n: str) -> HttpResponse:
     return HttpResponse(f"1 of {1 // (int(n) - 1)}")
 
 
+def said(request: HttpRequest, n: int) -> HttpResponse:
+    annotate(route="/said/{n}")
+    return HttpResponse()
+
+
 urlpatterns = [
+    path("unsaid/<int:n>", said),
     path("chats/<int:n>", chat),
     re_path(r"^old/(?P<n>[0-9]+)(?:/page-[0-9]+)?/$", chat),
     re_path(r"^numbered/", include([re_path(r"^([0-9]+)/$", chat)])),

@@ -26,6 +26,7 @@ DIVIDED = "integer division or modulo by zero"
         ("/drf/things/1/", 500, "GET /drf/things/{pk}/", (DIVIDED,)),
         ("/ninja/items/2", 200, "GET /ninja/items/<int:n>", ()),
         ("/ninja/items/1", 500, "GET /ninja/items/<int:n>", (DIVIDED,)),
+        ("/unsaid/3", 200, "GET /said/{n}", ()),
         ("/nothing", 404, "GET", ()),
     ],
 )
