@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from mlflow_middleware import feedback, wsgi
-from mlflow_middleware.request_trace import current
+from mlflow_middleware.request_trace import annotate
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 def chat(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Answer with the last message; without a framework, the app itself says what its route is called."""
-    if trace := current():
-        trace.exchange.route = "/chats/{chat_id}/messages"
+    annotate(route="/chats/{chat_id}/messages")
     question = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))["messages"][-1]["content"]
     completion = {"choices": [{"message": {"role": "assistant", "content": f"The question was: {question}"}}]}
     start_response("200 OK", [("Content-Type", "application/json")])

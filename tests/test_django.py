@@ -99,7 +99,7 @@ def asked(app: RunningApp) -> dict[str, Asked]:
     [
         ("/shops/amsterdam/sync/c-1", "/shops/<slug:shop>/sync/<str:chat_id>"),
         ("/shops/amsterdam/async/c-1", "/shops/<slug:shop>/async/<str:chat_id>"),
-        ("/shops/amsterdam/old/abc/", "/shops/<slug:shop>/old/(?P<chat_id>[a-z]+)/$"),
+        ("/shops/amsterdam/old/abc/", "/shops/<slug:shop>/old/{chat_id}/"),
     ],
 )
 def test_the_name_is_the_whole_pattern(asked: dict[str, Asked], path: str, route: str) -> None:

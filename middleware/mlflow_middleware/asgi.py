@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, overload
 from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounded
+from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.asgi_response import deliver, observed
 from mlflow_middleware.request.leaving import Received
 from mlflow_middleware.request.rereadable import ORDINARY, make_rereadable
@@ -70,7 +71,6 @@ class TraceMiddleware:
     def set_up(self, settings: Settings | None, options: Mapping[str, object]) -> None:
         """Take the settings; the last part of being built."""
         self.settings = settings or Settings.load(**options)
-        self._safe_route = guarded(self.route)
         request_trace.start(self.settings)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -81,6 +81,8 @@ class TraceMiddleware:
         scope.setdefault(SETTINGS_KEY, self.settings)
         if scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
             await self.app(scope, receive, send)
+        elif "wsgi_environ" in scope and (around := _around(scope)):
+            await self._told(around, scope, receive, send)
         elif (trace := _opened(scope, self.settings)) is None:
             await self._silenced(scope, receive, send)
         else:
@@ -91,8 +93,31 @@ class TraceMiddleware:
             await serve(trace, scope, receive, send)
 
     def route(self, scope: HTTPScope) -> str | None:
-        """The template of the route that the app took; plain ASGI knows none."""
-        return None
+        """The template of the route that the app took, if its framework leaves one in the scope."""
+        return routes.of_scope(scope)
+
+    @guarded
+    def _learn_route(self, scope: HTTPScope, trace: RequestTrace) -> None:
+        if not trace.record.is_route_said:
+            inner = trace.exchange.route
+            trace.exchange.route = routes.below_mounts(scope, inner) if inner else self.route(scope)
+
+    async def _told(
+        self, around: RequestTrace, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve a request that a WSGI app around this one traces: its trace learns which route is taken."""
+
+        async def telling(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.start":
+                _tell(self.route, scope, around)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, telling)
+        except Exception as error:
+            _tell(self.route, scope, around)
+            http_errors.raised(around, error)
+            raise
 
     async def _silenced(self, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         undo = mlflow_bridge.silence()
@@ -116,7 +141,7 @@ class TraceMiddleware:
         self, trace: RequestTrace, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         def answered() -> None:
-            trace.exchange.route = self._safe_route(scope) or trace.exchange.route
+            self._learn_route(scope, trace)
             trace.answered()
 
         received = Received(receive, trace)
@@ -127,10 +152,11 @@ class TraceMiddleware:
             trace.disconnected()
             raise
         except BaseException as error:
-            trace.failed(error)
+            http_errors.raised(trace, error)
             raise
         finally:
-            trace.exchange.route = trace.exchange.route or self._safe_route(scope)  # unless it was answered
+            if not trace.record.is_complete:
+                self._learn_route(scope, trace)
             trace.finish()
             trace.deactivate()
             if trace.settings.flush_each_request and not trace.record.client_disconnected:
@@ -138,6 +164,18 @@ class TraceMiddleware:
 
 
 _shut_down = guarded(delivery.shutdown)
+
+
+@guarded
+def _around(scope: WWWScope) -> RequestTrace | None:
+    """The trace that a WSGI app around this one has opened."""
+    return request_trace.around(scope, str(scope.get("method", "GET")), scope["path"])
+
+
+@guarded
+def _tell(route: Callable[[Any], str | None], scope: WWWScope, around: RequestTrace) -> None:
+    if found := route(scope):
+        routes.learn(around, routes.below(around, scope.get("root_path", "")) + found)
 
 
 @guarded

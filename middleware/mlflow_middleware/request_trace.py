@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextvars
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded, logger
 from mlflow_middleware.identity import Identity, clean_text
 from mlflow_middleware.propagation import baggage_header
+from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.activation import current_request
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.settings import MAX_TAG_VALUE, Settings
@@ -46,6 +47,8 @@ def annotate(
     request_id: str | None = None,
     tags: Mapping[str, object] | None = None,
     metadata: Mapping[str, object] | None = None,
+    route: str | None = None,
+    exception: BaseException | None = None,
 ) -> None:
     """Say more of the current request; from anywhere inside it. Outside a request, also in a thread of the app's own to
     which nobody has carried it (see `carry`), it does nothing; the log says so once, at debug.
@@ -57,10 +60,18 @@ def annotate(
         request_id: The request's id; beats the header.
         tags: Trace tags, for search. Values become text, control characters are replaced.
         metadata: Trace metadata: like tags, but it can not be changed later.
+        route: The template of the route, such as ``/chats/{id}``, not the path; beats what the framework tells. At most
+            250 characters.
+        exception: What the app, or its framework, has caught and answers; an error of the trace. An HTTP exception of
+            a web framework is none: the status of its answer decides.
     """
     trace = current()
     if trace is not None:
         _annotate(trace, Identity(request_id, session_id, user_id), tags or {}, metadata or {})
+        if route is not None:
+            _say_route(trace, route)
+        if exception is not None:
+            _say_exception(trace, exception)
     else:
         _say_that_nothing_is_annotated()
 
@@ -95,6 +106,17 @@ def _annotate(trace: RequestTrace, given: Identity, tags: Mapping[str, object], 
     trace.annotate(given, _texts(tags), _texts(metadata))
 
 
+@guarded
+def _say_route(trace: RequestTrace, route: str) -> None:
+    routes.say(trace, route)
+
+
+@guarded
+def _say_exception(trace: RequestTrace, exception: BaseException) -> None:
+    if http_errors.status_of(exception) is None:
+        trace.failed(exception)
+
+
 def outbound_headers() -> dict[str, str]:
     """Headers that carry this request's identity to the next service: ``traceparent``, the three ids and ``baggage``.
 
@@ -121,6 +143,23 @@ def _outbound(trace: RequestTrace) -> dict[str, str]:
     if span := mlflow_bridge.current_span():
         headers["traceparent"] = f"00-{span.trace_id:032x}-{span.span_id:016x}-01"
     return headers
+
+
+def around(known: Mapping[str, object], method: str, path: str) -> RequestTrace | None:
+    """Return the trace of a request that an app around this one has opened, if any.
+
+    Args:
+        known: The environ or the scope of this app. A bridge between WSGI and ASGI may keep the outer one in it.
+        method: The request's.
+        path: The request's, with the path that this app is mounted at.
+    """
+    outer: Any = known.get("asgi.scope") or known.get("wsgi_environ") or known
+    if isinstance(found := known.get(REQUEST_KEY) or outer.get(REQUEST_KEY), RequestTrace):
+        return found
+    outer_trace = current()
+    if outer_trace and (outer_trace.exchange.method, outer_trace.exchange.path) == (method, path):
+        return outer_trace
+    return None
 
 
 def start(settings: Settings) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware import mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
-from mlflow_middleware.request import request_ids, wsgi_socket
+from mlflow_middleware.request import http_errors, request_ids, routes, wsgi_socket
 from mlflow_middleware.request.chunks import ReadBody, SilentChunks, TracedChunks, deliver_before_the_end
 from mlflow_middleware.request.following import count_file
 from mlflow_middleware.request.headers import join
@@ -72,7 +72,7 @@ class TraceMiddleware:
         try:
             result = self.app(environ, _observed(start_response, trace))
         except BaseException as error:
-            trace.failed(error)
+            http_errors.raised(trace, error)
             trace.finish()
             deliver_before_the_end(trace)
             raise
@@ -116,10 +116,7 @@ def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None
 @guarded
 def _is_traced_around(environ: WSGIEnvironment) -> bool:
     """Whether this is the current request, in an ASGI app that this one is mounted in: the bridge passes no more on."""
-    around = request_trace.current()
-    if around is None:
-        return False
-    return (around.exchange.method, around.exchange.path) == (environ["REQUEST_METHOD"], _path(environ))
+    return request_trace.around(environ, environ["REQUEST_METHOD"], _path(environ)) is not None
 
 
 def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
@@ -132,7 +129,7 @@ def _observed(start_response: StartResponse, trace: RequestTrace) -> StartRespon
     def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
         if (joined := _copied(headers)) is not None:  # the app's own list stays as it is
             headers = joined
-            _add_our_headers(status, headers, trace)
+            _add_our_headers(status, headers, trace, exc_info)
         before = joined and joined[:]
         write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
         if joined != before:  # around us
@@ -158,12 +155,17 @@ def _copied(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 @guarded
-def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace) -> None:
+def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: RequestTrace, exc_info: Any) -> None:
     known = {name.lower(): value for name, value in headers}
     trace.content_length = known.get("content-length", "")
-    trace.response_started(int(status[:3]), known.get("content-type", ""), known.get("content-encoding", ""))
+    code = int(status[:3])
+    trace.response_started(code, known.get("content-type", ""), known.get("content-encoding", ""))
     if trace.record.settings.error_when:
         trace.exchange.response_headers = known
+    if trace.exchange.route is None:
+        trace.exchange.route = routes.of_environ(trace.exchange.request)
+    if code >= 400:
+        http_errors.answered(trace, code, exc_info and exc_info[1])
     request_ids.learn(trace, headers)
     join(headers, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
 

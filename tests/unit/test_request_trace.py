@@ -359,3 +359,56 @@ def test_an_id_that_no_client_could_send_is_left_out() -> None:
 
     assert "X-User-ID" not in seen[0]
     assert "X-Request-ID" in seen[0]
+
+
+# --- the route and an exception ---
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("/chats/{id}", "GET /chats/{id}"),
+        ("chats/<int:n>", "GET /chats/<int:n>"),
+        ("/a\x00b\nc", "GET /a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"),
+        ("", "GET /framework"),
+        (None, "GET /framework"),
+        ("/" + "x" * 999, "GET /" + "x" * 249),
+    ],
+)
+def test_the_app_names_the_route(given: Any, name: str) -> None:
+    """It beats what the framework has told; it is made safe and bounded, and has a slash in front."""
+    found = handled(lambda: annotate(route=given), route="/framework")
+
+    assert found.data.spans[0].name == name
+    assert found.info.tags["http.route"] == name.removeprefix("GET ") == root_of(found).attributes["http.route"]
+
+
+@pytest.mark.parametrize("given", [7, b"/x", object()])
+def test_a_route_that_is_no_text_is_none(given: Any) -> None:
+    """Nothing is raised into the app."""
+    before = guard.failures.copy()
+    found = handled(lambda: annotate(route=given, tags={"a": "b"}), route="/framework")
+
+    assert (found.data.spans[0].name, found.info.tags["a"]) == ("GET /framework", "b")
+    assert sum((guard.failures - before).values()) == 1
+    guard.failures.clear()
+    guard.failures.update(before)
+
+
+def test_the_app_tells_of_an_exception() -> None:
+    """It is an error of the trace, whatever the status, and recorded once."""
+    error = ValueError("the model is away")
+
+    def handler() -> None:
+        annotate(exception=error)
+        annotate(exception=error)
+
+    found = handled(handler)
+
+    assert found.info.state == "ERROR"
+    assert [event.attributes["exception.message"] for event in root_of(found).events] == ["the model is away"]
+
+
+def test_a_route_and_an_exception_outside_of_a_request() -> None:
+    """They do nothing."""
+    annotate(route="/x", exception=ValueError("no"))

@@ -18,11 +18,13 @@ from mlflow_middleware.django import configuration
 from mlflow_middleware.django.responses import is_answered, observe_response
 from mlflow_middleware.django.streaming import record_error, silence_stream
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
+from mlflow_middleware.request import routes
 from mlflow_middleware.request.asgi_response import deliver
 from mlflow_middleware.request.chunks import ReadBody, deliver_before_the_end
 from mlflow_middleware.request.leaving import is_cancelled
+from mlflow_middleware.request.patterns import readable
 from mlflow_middleware.request.waiting import in_thread
-from mlflow_middleware.request_trace import REQUEST_KEY, RequestTrace, current
+from mlflow_middleware.request_trace import RequestTrace, current
 from mlflow_middleware.settings import SettingsError
 from mlflow_middleware.wsgi import environ_headers
 
@@ -136,17 +138,19 @@ def _watch_body(request: HttpRequest, trace: RequestTrace) -> None:
         request._stream = cast(Any, ReadBody(request._stream, trace))
 
 
+@guarded
 def _around(request: HttpRequest) -> RequestTrace | None:
     """Return the trace that an ASGI or WSGI middleware around the whole project opened for this request, if any."""
     known: Mapping[str, Any] = getattr(request, "scope", None) or request.META
-    return known.get(REQUEST_KEY)
+    return request_trace.around(known, request.method or "", request.path[:MAX_TARGET])
 
 
 @guarded
 def _set_route(request: HttpRequest, trace: RequestTrace) -> None:
-    route = getattr(getattr(request, "resolver_match", None), "route", None)  # tests make requests without
-    if isinstance(route, str):
-        trace.exchange.route = f"/{route.removeprefix('/')}"
+    if match := getattr(request, "resolver_match", None):
+        is_mounted = trace.exchange.request is not request
+        prefix = routes.below(trace, request.META.get("SCRIPT_NAME", "")) if is_mounted else ""
+        routes.learn(trace, prefix + readable(match.route))
 
 
 def _end_with(request: HttpRequest, trace: RequestTrace, error: BaseException) -> None:

@@ -20,6 +20,7 @@ from flask import Flask, got_request_exception, request, request_started
 
 from mlflow_middleware.commands import check
 from mlflow_middleware.flask.feedback import feedback_blueprint
+from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.wsgi_socket import is_websocket
 from mlflow_middleware.request_trace import RequestTrace, annotate, current, outbound_headers
 from mlflow_middleware.settings import Settings
@@ -80,12 +81,12 @@ def _routed(sender: Flask, **_: Any) -> None:
     trace = current()
     asked = request._get_current_object()  # type: ignore[attr-defined] # looked up once
     if trace is not None and asked.url_rule is not None:
-        trace.exchange.route = asked.script_root + asked.url_rule.rule
+        routes.learn(trace, routes.below(trace, asked.script_root) + asked.url_rule.rule)
     if trace is not None and is_websocket(asked.environ):
         trace.identify()
 
 
 def _failed(sender: Flask, exception: Exception, **_: Any) -> None:
     trace = current()
-    if trace is not None:
-        trace.failed(exception)
+    if trace is not None:  # an extension may answer it with any status: Flask-RESTX sends this for a 404, too
+        http_errors.hold(trace, exception)

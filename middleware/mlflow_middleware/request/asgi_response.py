@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import delivery
 from mlflow_middleware._internal.guard import guarded
-from mlflow_middleware.request import request_ids
+from mlflow_middleware.request import http_errors, request_ids
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.request.waiting import in_thread
@@ -146,6 +146,8 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
         _note_headers(headers, trace)
     if not trace.record.settings.raw_request_id_headers.isdisjoint(present):
         request_ids.learn(trace, headers)
+    if message["status"] >= 400:
+        http_errors.answered(trace, message["status"])
     ours = trace.response_headers() or ()
     if "origin" not in trace.exchange.headers:  # nothing to expose
         headers += [(key, value.encode()) for name, value in ours if (key := _raw_name(name)) not in present]

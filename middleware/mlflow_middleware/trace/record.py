@@ -124,6 +124,8 @@ class TraceRecord:
         contents: The inputs and outputs, once its bodies have been read.
         failure: Why the answer is an error by ``error_when``, once that has been asked.
         is_judged: Whether it has been.
+        held: An exception that the framework is about to answer.
+        is_route_said: Whether the app itself has told the route.
     """
 
     trace_id = ""
@@ -141,7 +143,8 @@ class TraceRecord:
     contents: Contents | None = None
     failure: Failure | None = None
     is_judged = False
-    is_complete = client_disconnected = is_changed = False
+    held: BaseException | None = None
+    is_complete = client_disconnected = is_changed = is_route_said = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)

@@ -1,0 +1,36 @@
+"""A chat on BlackSheep, each request of it one MLflow trace, with its route's name and the exception behind a 500."""
+
+from collections.abc import Awaitable, Callable
+
+from blacksheep import Application, Request, Response, text
+from blacksheep.exceptions import NotFound
+
+from mlflow_middleware.asgi import TraceMiddleware
+from mlflow_middleware.request_trace import annotate
+
+blacksheep_app = Application()
+
+
+async def tell(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Name the trace, and record what BlackSheep answers with a 500."""
+    if match := blacksheep_app.router.get_match(request):
+        annotate(route=match.pattern.decode())
+    try:
+        return await handler(request)
+    except Exception as error:
+        annotate(exception=error)
+        raise
+
+
+blacksheep_app.middlewares.append(tell)
+
+
+@blacksheep_app.router.get("/chats/{int:n}")
+def chat(n: int) -> Response:
+    """Answer, refuse, or fail."""
+    if n == 0:
+        raise NotFound
+    return text(f"1 of {1 // (n - 1)}")
+
+
+app = TraceMiddleware(blacksheep_app)

@@ -1,0 +1,194 @@
+"""The route that a framework took, as far as it leaves one in the ASGI scope or the WSGI environ.
+
+No framework is imported: what is looked at has the names that it has in Starlette (and in all that is built on it),
+Litestar, Lilya, Werkzeug and Bottle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlflow_middleware.identity import clean_text
+
+if TYPE_CHECKING:
+    from mlflow_middleware.request.lifecycle import RequestTrace
+
+MAX_ROUTE = 250
+"""Characters of a route that the app tells."""
+
+
+def learn(trace: RequestTrace, route: str | None) -> None:
+    """Take the route that a framework took; what the app has said beats it."""
+    if route and not trace.record.is_route_said:
+        trace.exchange.route = route
+
+
+def say(trace: RequestTrace, route: object) -> None:
+    """Take the route that the app tells: text, made safe and bounded."""
+    if not isinstance(route, str):
+        raise TypeError(f"a route is text, not {type(route).__name__}")
+    if route.strip():
+        trace.exchange.route = clean_text(f"/{route.strip().removeprefix('/')}", MAX_ROUTE)
+        trace.record.is_route_said = trace.record.is_changed = True
+
+
+def below(trace: RequestTrace, script_name: str) -> str:
+    """Return the path that an app is mounted at, without the prefix that the server itself has.
+
+    Args:
+        trace: That of the request, which an app around this one may have opened.
+        script_name: The app's ``SCRIPT_NAME`` or ``root_path``.
+    """
+    around = trace.exchange.request
+    if isinstance(around, dict) and "type" in around:  # an ASGI scope
+        script_name = script_name.removeprefix(_served_at(around))
+    return script_name.rstrip("/")
+
+
+# --- WSGI ---
+
+
+def of_environ(environ: Mapping[str, Any]) -> str | None:
+    """The rule that Werkzeug's or Bottle's request was routed by, below where the app is mounted."""
+    asked, route = environ.get("werkzeug.request"), environ.get("bottle.route")
+    if asked is None and route is None:
+        return None
+    rule = getattr(getattr(asked, "url_rule", None) or route, "rule", None)
+    if not isinstance(rule, str):
+        return None
+    mounted_at: str = environ.get("SCRIPT_NAME", "").rstrip("/")
+    return mounted_at.encode("latin-1", "replace").decode("utf-8", "replace") + rule
+
+
+# --- ASGI ---
+
+
+def of_scope(scope: Mapping[str, Any]) -> str | None:
+    """The template of the route that the app took, e.g. ``/chats/{chat_id}``; that of a mount if no more is known."""
+    if "router" not in scope and "path_template" not in scope:
+        return None
+    route = _selected(scope)
+    if route is not None and not _is_mount(route):
+        template = getattr(route, "path_format", None) or getattr(route, "path", None)
+        return f"{_mounted_at(scope)}{template}" if isinstance(template, str) else None
+    if isinstance(template := scope.get("path_template"), str):  # Litestar's
+        return f"{_mounted_at(scope)}{template}"
+    if route is None and "app_root_path" not in scope:
+        return None
+    return _inside(scope, route) or _mounted_at(scope) or None
+
+
+def below_mounts(scope: Mapping[str, Any], inner: str) -> str:
+    """Give the route that an app inside has told the template of the mounts around it, instead of their path."""
+    path = _mounted_path(scope)
+    return f"{_mounted_at(scope)}{inner[len(path) :]}" if path and inner.startswith(f"{path}/") else inner
+
+
+def _selected(scope: Mapping[str, Any]) -> Any:
+    """The route that the router took, with the prefixes of the routers that it was included by."""
+    included = scope.get("fastapi")
+    context = included.get("effective_route_context") if isinstance(included, dict) else None
+    if context is not None:
+        route = getattr(context, "starlette_route", None) or context
+        if not _is_mount(route):
+            return route
+    if "route" in scope:
+        return scope["route"]
+    return _of_endpoint(scope) if "endpoint" in scope else None
+
+
+def _of_endpoint(scope: Mapping[str, Any]) -> Any:
+    """The route by its endpoint, which is all that older Starlette tells; of several with the same, by its path too."""
+    endpoint = scope["endpoint"]
+    routes = [
+        each
+        for each in _flat(getattr(scope.get("router"), "routes", ()))
+        if endpoint and getattr(each, "endpoint", None) is endpoint
+    ]
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return next((each for each in routes if each.path_regex.match(path)), routes[0] if routes else None)
+
+
+def _flat(routes: Iterable[Any]) -> Iterator[Any]:
+    for route in routes:
+        yield route
+        yield from _flat(getattr(route, "routes", None) or ())
+
+
+def _is_mount(route: object) -> bool:
+    """Whether a route leads to another app: Starlette's ``Mount``, Lilya's ``Include``."""
+    return hasattr(route, "routes") and str(getattr(route, "path_format", "")).endswith(_REST)
+
+
+_REST = "/{path}"
+"""What ends a mount's template."""
+
+
+def _served_at(scope: Mapping[str, Any]) -> str:
+    """The prefix that the server itself has; it is no part of any route."""
+    prefix: str = scope.get("app_root_path", scope.get("root_path", ""))
+    return prefix
+
+
+def _mounted_path(scope: Mapping[str, Any]) -> str:
+    """The path of the mounts on the way."""
+    path: str = scope.get("root_path", "")[len(_served_at(scope)) :]
+    return path
+
+
+def _mounted_at(scope: Mapping[str, Any]) -> str:
+    """The template of the mounts on the way."""
+    path = _mounted_path(scope)
+    template = _mounts(getattr(scope.get("router"), "routes", ()), path)
+    if template is not None:
+        return template
+    names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    return "/".join(names.get(segment, segment) for segment in path.split("/"))
+
+
+def _mounts(routes: Iterable[Any], path: str) -> str | None:
+    """The joined templates of the mounts that lead to a path; None where they are hidden from us."""
+    if not path:
+        return ""
+    for route in routes:
+        if way := _way(route, f"{path}/"):
+            prefix, rest = way
+            inner = _mounts(route.routes or (), rest.rstrip("/"))
+            if inner is not None:
+                return prefix + inner
+    return None
+
+
+def _way(route: Any, path: str) -> tuple[str, str] | None:
+    """The template of a mount that takes a path, and what it leaves of it; hosts leave all."""
+    if hasattr(route, "host_regex"):
+        return "", path
+    match = route.path_regex.match(path) if _is_mount(route) else None
+    return (route.path_format.removesuffix(_REST), f"/{match['path']}") if match else None
+
+
+def _inside(scope: Mapping[str, Any], mount: Any) -> str | None:
+    """The route below a mount that has its own copy of the scope, so that nothing else tells of it."""
+    path, method = scope["path"].removeprefix(_served_at(scope)), scope.get("method", "")
+    stack = getattr(scope.get("app"), "middleware_stack", None)
+    if isinstance(stack, list):  # Connexion's
+        routers = [each.router for each in stack if hasattr(each, "router")]
+        return next(filter(None, (_match(each.routes, path, method) for each in routers)), None)
+    if "app_root_path" not in scope:  # Lilya's
+        return _match([mount], path, method)
+    route = _match(getattr(mount, "routes", None) or (), path.removeprefix(_mounted_path(scope)), method)
+    return route and _mounted_at(scope) + route
+
+
+def _match(routes: Iterable[Any], path: str, method: str) -> str | None:
+    """The template of the route that takes a request."""
+    for route in routes:
+        methods = getattr(route, "methods", ())
+        if way := _way(route, path):
+            prefix, rest = way
+            if inner := _match(route.routes or (), rest, method):
+                return prefix + inner
+        elif (methods is None or method in methods) and hasattr(route, "path_regex") and route.path_regex.match(path):
+            return str(route.path_format)
+    return None

@@ -1,0 +1,132 @@
+"""Which exceptions are answers, and which of the others are behind a 500."""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.error
+from email.message import Message
+from typing import Any
+
+import pytest
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from mlflow.entities import Trace
+
+from mlflow_middleware.asgi import TraceMiddleware as ASGIMiddleware
+from mlflow_middleware.request.http_errors import status_of
+from mlflow_middleware.wsgi import TraceMiddleware as WSGIMiddleware
+from tests.messages import body, http, start
+from tests.unit.serving import Serving, root_of
+
+
+def of(package: str, **attributes: object) -> Exception:
+    """An exception whose class a package has, or inherits from it."""
+    base = type("HTTPException", (Exception,), {"__module__": f"{package}.exceptions", **attributes})
+    return type("NotFound", (base,), {"__module__": "my_app"})()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (of("starlette", status_code=404), 404),
+        (of("werkzeug", code=418), 418),
+        (of("blacksheep", status=403), 403),
+        (of("falcon", status="503 Service Unavailable"), 503),
+        (of("cherrypy", status=303), 303),
+        (of("starlette", code=1008), None),  # that of a websocket
+        (of("werkzeug", code=None), None),
+        (of("starlette"), None),
+        (of("openai", status_code=429), None),
+        (of("starlette_like", status_code=404), None),
+        (urllib.error.HTTPError("http://x", 404, "", Message(), None), None),
+        (SystemExit(404), None),
+        (ValueError("no"), None),
+    ],
+)
+def test_only_a_web_frameworks_exception_has_a_status(error: BaseException, status: int | None) -> None:
+    """A client's error has one, too: that of another server's answer."""
+    assert status_of(error) == status
+
+
+async def serve(traces: list[Trace], app: Any, **options: Any) -> tuple[str, list[str]]:
+    """The state of the one trace of a request to an ASGI app, and the names of its exceptions."""
+    serving = Serving(ASGIMiddleware(app, **options), http())
+    with contextlib.suppress(Exception):  # the app's own
+        await serving.end()
+    (trace,) = traces
+    return str(trace.info.state), [str(event.attributes["exception.type"]) for event in root_of(trace).events]
+
+
+def answering(error: Exception, status: int) -> Any:
+    """An app that answers an exception while it handles it, as exception handlers do."""
+
+    async def answer(send: ASGISendCallable) -> None:
+        await send(start(status))
+        await send(body())
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        try:
+            raise error
+        except Exception:
+            await answer(send)
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "state", "recorded"),
+    [
+        (KeyError("away"), 500, "ERROR", ["KeyError"]),
+        (KeyError("away"), 404, "OK", []),
+        (KeyError("away"), 200, "OK", []),
+        (of("starlette", status_code=503), 503, "ERROR", []),
+        (of("openai", status_code=429), 500, "ERROR", ["NotFound"]),
+    ],
+)
+async def test_what_is_handled_while_a_500_starts(
+    traces: list[Trace], error: Exception, status: int, state: str, recorded: list[str]
+) -> None:
+    """It is the exception behind it."""
+    assert await serve(traces, answering(error, status)) == (state, recorded)
+
+
+async def test_error_statuses_decide(traces: list[Trace]) -> None:
+    """An option says which statuses are errors."""
+    assert await serve(traces, answering(KeyError("away"), 500), error_statuses="400-404") == ("OK", [])
+
+
+@pytest.mark.parametrize(("status", "state"), [(404, "OK"), (503, "ERROR")])
+async def test_an_http_exception_passes_through(traces: list[Trace], status: int, state: str) -> None:
+    """The framework answers it further out, with its status."""
+    error = of("litestar", status_code=status)
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        raise error
+
+    assert await serve(traces, app) == (state, [])
+    assert traces[0].info.tags["http.status_code"] == str(status)
+
+
+async def test_one_that_comes_after_the_start_is_an_error(traces: list[Trace]) -> None:
+    """Nobody can answer it any more."""
+    error = of("litestar", status_code=404)
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await send(start(200))
+        raise error
+
+    assert await serve(traces, app) == ("ERROR", ["NotFound"])
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_what_a_wsgi_app_tells_the_server(traces: list[Trace], is_told: bool) -> None:
+    """``start_response`` takes the exception that an error page stands for."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        told = (KeyError, KeyError("away"), None) if is_told else None
+        start_response("500 Sorry", [], told)
+        return [b"sorry"]
+
+    WSGIMiddleware(app)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda status, headers, exc_info=None: None)  # type: ignore[arg-type]
+
+    assert traces[0].info.state == "ERROR"
+    assert len(root_of(traces[0]).events) == is_told
