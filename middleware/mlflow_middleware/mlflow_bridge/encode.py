@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mlflow.entities import LiveSpan, Trace, TraceData
+from mlflow.entities import Assessment, LiveSpan, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
-from mlflow_middleware.mlflow_bridge import otlp, trace_info
+from mlflow_middleware.mlflow_bridge import otlp, readable, trace_info
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
     ROOT_ATTRIBUTES,
@@ -39,6 +39,9 @@ _ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBU
 _FAILED_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in FAILED_ROOT_ATTRIBUTES.items()])
 
 
+Unsent = Callable[[list[Assessment]], list[Assessment]]
+
+
 class Encoding(NamedTuple):
     """A trace as it goes over the wire.
 
@@ -48,6 +51,7 @@ class Encoding(NamedTuple):
         prompts: Name and version of each prompt linked to it.
         attachments: Files taken out of its inputs and outputs, by the id that refers to them there.
         has_late_spans: Whether one of its spans ended after its root.
+        assessed: How many assessments it has, those that were sent before included.
     """
 
     otlp: bytes
@@ -55,6 +59,7 @@ class Encoding(NamedTuple):
     prompts: Sequence[tuple[str, str]]
     attachments: dict[str, bytes]
     has_late_spans: bool
+    assessed: int = 0
 
 
 # --- a request's trace ---
@@ -102,13 +107,14 @@ def _preview(written: Written) -> str:
     return preview if len(preview) <= longest else preview[: longest - 3] + "..."
 
 
-def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Encoding:
+def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent = list) -> Encoding:
     """Encode a request's trace.
 
     Args:
         root: The request's root.
         spans: The other spans that have ended.
         experiment_id: Where it goes.
+        unsent: Those of the trace's assessments that are to be sent.
     """
     record, objects = root.record, root.objects
     description = describe_root(root)
@@ -116,8 +122,10 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     others = [_span_bytes(each, otlp.SENT_AS_TEXT) for each in spans]
     all_spans = wire.request(otlp.resource_message(root.source.tracer.resource), [span, *others])
     metadata = _metadata_of(root, description, spans)
-    if objects and objects.trace.info.assessments:
+    assessments = list(objects.trace.info.assessments) if objects else []
+    if new := unsent(assessments):
         entity = request_entity(root, spans, experiment_id)
+        entity.info.assessments = new
         info = trace_info.by_mlflow(entity.info, entity.data.spans)
     else:
         sizes = [trace_info.size_of_root(description, span), *map(trace_info.size_of, spans)]
@@ -126,7 +134,7 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     attached = [*spans, objects.live] if objects else spans
     ended = record.end_time or 0
     late = any((span.end_time_ns or 0) > ended for span in spans)
-    return Encoding(all_spans, info, prompts, _attachments_of(attached), late)
+    return Encoding(all_spans, info, prompts, _attachments_of(attached), late, len(assessments))
 
 
 def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -189,7 +197,7 @@ def _root_bytes(root: Root, description: Description) -> bytes:
         otlp.known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
         for key, value in own.items()
     ]
-    parts += [wire.attribute(key, otlp.as_sent(text)) for key, text in texts.items()]
+    parts += [wire.attribute(key, readable.as_sent(text)) for key, text in texts.items()]
     parts += [otlp.event_bytes(event) for event in _events(root, description)]
     parts += [otlp.link_bytes(link) for link in _links(root)]
     code = StatusCode.OK if description.error is None else StatusCode.ERROR
@@ -231,20 +239,22 @@ def _metadata_of(root: Root, description: Description, spans: Sequence[LiveSpan]
 # --- a trace that the app has opened itself ---
 
 
-def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Encoding:
+def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent = list) -> Encoding:
     """Encode a trace of MLflow's.
 
     Args:
         trace: The trace in flight.
         spans: Those of its spans that have ended.
         experiment_id: Where it goes.
+        unsent: Those of the trace's assessments that are to be sent.
     """
     info = _info_of(trace, spans, experiment_id)
+    assessed, info.assessments = len(info.assessments), unsent(list(info.assessments))
     prompts = [(prompt.name, str(prompt.version)) for prompt in trace.prompts]
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
     written = trace_info.of_trace(info, spans)
-    return Encoding(otlp.spans_to_otlp(spans, _span_bytes), written, prompts, _attachments_of(spans), late)
+    return Encoding(otlp.spans_to_otlp(spans, _span_bytes), written, prompts, _attachments_of(spans), late, assessed)
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -303,13 +313,21 @@ def _summary(texts: Mapping[str, Any], spans: Sequence[LiveSpan], usage: str | N
         keys.TRACE_INPUTS: _shortened(texts.get(keys.INPUTS)),
         keys.TRACE_OUTPUTS: _shortened(texts.get(keys.OUTPUTS)),
     }
-    if _is_set(keys.USAGE, spans) and (used := aggregate_usage_from_spans(list(spans))):
+    if _is_set(keys.USAGE, spans) and (used := _summed(aggregate_usage_from_spans, spans)):
         usage = json.dumps(used)
     if usage:
         found[keys.TOKEN_USAGE] = usage
     if _is_set(keys.COST, spans) and is_databricks(tracking_uri()):  # a tracking server sums it up itself
-        found[keys.TRACE_COST] = json.dumps(aggregate_cost_from_spans(list(spans)))
+        found[keys.TRACE_COST] = json.dumps(_summed(aggregate_cost_from_spans, spans))
     return found
+
+
+def _summed(total: Callable[[list[LiveSpan]], Any], spans: Sequence[LiveSpan]) -> Any:
+    """What MLflow sums up; nothing if the app has set something else than numbers."""
+    try:
+        return total(list(spans))
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return None
 
 
 def _is_set(key: str, spans: Sequence[LiveSpan]) -> bool:

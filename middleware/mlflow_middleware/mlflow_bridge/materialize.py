@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 )
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
-from mlflow_middleware.mlflow_bridge import registry, span_attributes
+from mlflow_middleware.mlflow_bridge import readable, registry, span_attributes
 from mlflow_middleware.mlflow_bridge.ids import materializing
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.description import Description, storable
@@ -273,7 +273,7 @@ class Objects:
             description.request_preview = redacted_text(previewed.request_preview)
         if previewed.response_preview or keys.OUTPUTS in texts:
             description.response_preview = redacted_text(previewed.response_preview)
-        description.texts.update(texts)
+        description.texts.update({key: readable.readable(key, text) for key, text in texts.items()})
 
 
 def _changed(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str,
         fields["execution_duration"] = written = _duration(duration)
     fields["trace_metadata"] = cut(metadata, MAX_METADATA, MAX_METADATA)
     text = _dumps(fields)
-    if "\\ud" in text and _HALF.search(text):
+    if ("\\ud" in text and _HALF.search(text)) or "\\u0000" in text:
         text = _dumps(sendable(fields))
     # MLflow's own JSON has the milliseconds as a number, under a longer name; without them it has null
     differs = _NO_DURATION if duration is None else len(f'_ms": {duration}') - len(f'": "{written}"')
@@ -124,11 +124,16 @@ def by_mlflow(info: TraceInfo, spans: Sequence[MlflowSpan]) -> bytes:
     """As `of_trace`, as MLflow itself writes it: the only way for assessments."""
     add_size_stats_to_trace_metadata(Trace(info, TraceData(list(spans))))
     try:
-        text = str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
+        text = _json_of(info)
     except Exception:
-        plain = TraceInfo(**{name: sendable(value) for name, value in vars(info).items()})
-        text = str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
+        text = ""
+    if not text or "\\u0000" in text:
+        text = _json_of(TraceInfo(**{name: sendable(value) for name, value in vars(info).items()}))
     return text.encode()
+
+
+def _json_of(info: TraceInfo) -> str:
+    return str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
 
 
 def _size_stats(info: int, spans: list[int]) -> str:
