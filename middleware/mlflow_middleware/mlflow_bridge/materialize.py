@@ -278,7 +278,7 @@ class Objects:
             texts.update(span_attributes.to_texts(dict.fromkeys(names, said[keys.USER])))
         description.tags.update(storable(record, _changed(info.tags, self._tags)))
         if self.otel.name != self._name and "http.route" not in description.common.attributes:
-            description.name = description.tags[keys.NAME] = self.otel.name
+            description.name = description.tags[keys.NAME] = self.otel.name.replace("\0", "\ufffd")
         self._merge_request_id(description)
         if self._has_set_status:
             description.error = (redacted_text(status.description) or "") if self.failed else None
@@ -298,11 +298,13 @@ class Objects:
 
     def _merge_request_id(self, description: Description) -> None:
         """Let column and tag have the id that the app has set; one that is too long for the column is in the tag only."""
-        said, given = self.trace.info.client_request_id, self._client_request_id
-        if not said or said == given:
-            return
-        description.client_request_id = said if len(said) <= keys.MAX_CLIENT_REQUEST_ID else None
-        if keys.CLIENT_REQUEST_ID not in _changed(self.trace.info.tags, self._tags):
+        said = self.trace.info.client_request_id
+        is_by_app = said != self._client_request_id
+        if said and len(said) <= keys.MAX_CLIENT_REQUEST_ID:
+            description.client_request_id = said
+        elif is_by_app:
+            description.client_request_id = None
+        if said and is_by_app and keys.CLIENT_REQUEST_ID not in _changed(self.trace.info.tags, self._tags):
             description.tags[keys.CLIENT_REQUEST_ID] = said
 
 

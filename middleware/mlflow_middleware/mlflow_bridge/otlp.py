@@ -68,7 +68,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
     return wire.span(
         (otel.context.trace_id, otel.context.span_id),
         otel.parent.span_id if otel.parent is not None else None,
-        otel.name,
+        otel.name.replace("\0", "\ufffd"),  # PostgreSQL stores no such text
         (otel.start_time, otel.end_time),
         (otel.status.status_code.value, redacted_text(otel.status.description) or ""),
         b"".join(parts),
