@@ -24,6 +24,8 @@ from tests.conftest import Traces
 from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment
 from tests.unit.encoded import sent_traces
 
+pytestmark = [pytest.mark.once, pytest.mark.xdist_group("mlflow")]  # each app runs once
+
 Stored = dict[str, Trace]
 
 
@@ -187,6 +189,7 @@ def test_what_a_trace_is_said_to_be_is_read_back(said: Stored, by: str) -> None:
     info = said[f"{by}previews"].info
     for preview in (info.request_preview, info.response_preview):
         assert preview.startswith(f"{half} {nul} tttt")
+        assert len(preview) == 1000
     info = said["own identity" if by else "identity"].info
     assert info.trace_metadata["mlflow.trace.session"] == "s" * 250
     assert info.trace_metadata["mlflow.trace.user"] == "u" * 250
@@ -318,7 +321,7 @@ def test_a_run_or_model_that_begins_inside_is_linked(server: MLflowServer, deliv
 
 
 @pytest.fixture
-def half_stored(server: MLflowServer) -> Iterator[tuple[str, Callable[[], None]]]:
+def half_stored(server: MLflowServer) -> tuple[str, Callable[[], None]]:
     """A trace of which the server has the info, and what stores its spans."""
     experiment = f"half-{uuid.uuid4().hex}"
     answer = requests.post(f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": experiment}, timeout=60)
@@ -335,7 +338,7 @@ def half_stored(server: MLflowServer) -> Iterator[tuple[str, Callable[[], None]]
         headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
         requests.post(f"{server.uri}/v1/traces", data=sent[0].otlp, headers=headers, timeout=60).raise_for_status()
 
-    yield span.trace_id, complete
+    return span.trace_id, complete
 
 
 def test_a_trace_is_waited_for_until_it_is_whole(

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import mlflow
 from mlflow.entities import AssessmentSource, Feedback
 
 from mlflow_middleware import delivery
-from tests.apps.known import identity
+from tests.apps.known import identity, taken
 from tests.apps.ways import active_span, asked, traced
 
 update = mlflow.update_current_trace
@@ -64,7 +65,10 @@ def other_tag() -> None:
 
 
 def metadata() -> None:
-    update(metadata={"kind": "odd"}, model_id="m-7", **identity(session_id="s-7", user="u-7"))
+    model = taken(update, model_id="m-7")
+    update(
+        **identity(session_id="s-7", user="u-7", kind="odd", **({} if model else {"mlflow.modelId": "m-7"})), **model
+    )
 
 
 def span_tags() -> None:
@@ -85,12 +89,12 @@ def reset() -> None:
 
 def generators() -> None:
     @mlflow.trace
-    def numbers() -> object:
+    def numbers() -> Iterator[int]:
         yield 1
         with mlflow.start_span("in a generator"):
             yield 2
 
-    assert list(numbers()) == [1, 2]  # type: ignore[call-overload]
+    assert list(numbers()) == [1, 2]
 
 
 def contexts() -> None:
@@ -114,7 +118,7 @@ WAYS: dict[str, Callable[[], object]] = {
     "generators": generators,
     "contexts": contexts,
     "assessed": assess,
-    **{name: lambda name=name: assessed_late(name) for name in RELEASED},
+    **{name: partial(assessed_late, name) for name in RELEASED},
 }
 
 STATUS = {"state OK": 500, "span OK": 500}

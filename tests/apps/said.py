@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlflow
@@ -82,6 +83,10 @@ def fill(span: Any, value: Any) -> None:
     span.set_attribute("said", value)
 
 
+def on_root(value: Any) -> None:
+    fill(active_span(), value)
+
+
 def on_child(value: Any) -> None:
     with mlflow.start_span("child") as span:
         fill(span, value)
@@ -145,8 +150,8 @@ def feedback() -> None:
 OTHERS = (name, tags, previews, events, exceptions, identity, session, usage, feedback)
 
 WAYS: dict[str, Callable[[], None]] = {
-    **{f"child {key}": lambda value=value: on_child(value) for key, value in VALUES.items()},
-    **{f"root {key}": lambda value=value: fill(active_span(), value) for key, value in VALUES.items()},
+    **{f"child {key}": partial(on_child, value) for key, value in VALUES.items()},
+    **{f"root {key}": partial(on_root, value) for key, value in VALUES.items()},
     **{each.__name__: each for each in OTHERS},
 }
 

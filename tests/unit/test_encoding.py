@@ -253,13 +253,15 @@ def nested(depth: int, around: Callable[[Any], Any]) -> Any:
     return found
 
 
-AROUND = pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"k": inner}], ids=["lists", "objects"])
+AROUND = pytest.mark.parametrize(
+    "around", [lambda inner: [inner], lambda inner: {"k": inner}], ids=["lists", "objects"]
+)
 
 
 @pytest.mark.parametrize("depth", [1, 25, 26, 27, 30])
 @AROUND
 def test_a_span_with_what_nests(depth: int, around: Callable[[Any], Any]) -> None:
-    """Parsers give up at 100 messages in each other: what nests deeper goes as JSON text, and is read as what it was."""
+    """Parsers give up at 100 messages in each other: what nests deeper goes as JSON text, and is read as it was."""
     assert sent(nested(depth, around)) == nested(depth, around)
 
 

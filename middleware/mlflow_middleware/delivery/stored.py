@@ -29,8 +29,8 @@ MIN_PAUSE, MAX_PAUSE = 0.05, 0.5
 def get(trace_id: str, *, wait: float = WAIT) -> Trace | None:
     """Read one trace with its spans, on the server that ``MLFLOW_TRACKING_URI`` names.
 
-    Right after an answer, MLflow's own ``mlflow.get_trace`` may find the trace without its spans, and call it corrupted.
-    This waits until the trace is whole: as many spans as its info announces. It blocks.
+    Right after an answer, MLflow's own ``mlflow.get_trace`` may find the trace without its spans, and call it
+    corrupted. This waits until the trace is whole: as many spans as its info announces. It blocks.
 
     Args:
         trace_id: MLflow's trace id, ``tr-...``, as ``X-MLflow-Trace-ID`` has it.

@@ -12,7 +12,7 @@ from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.utils import aggregate_cost_from_spans, aggregate_usage_from_spans
-from mlflow.tracing.utils.truncation import _get_max_length, set_request_response_preview
+from mlflow.tracing.utils.truncation import set_request_response_preview
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
@@ -33,7 +33,7 @@ from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys, wire
 from mlflow_middleware.trace.contents import contents_of
 from mlflow_middleware.trace.description import Description, describe
-from mlflow_middleware.trace.record import NOTHING, Written
+from mlflow_middleware.trace.record import NOTHING
 
 _ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBUTES.items()])
 _FAILED_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in FAILED_ROOT_ATTRIBUTES.items()])
@@ -84,10 +84,10 @@ def _add_contents(root: Root, description: Description) -> None:
     description.attributes.update(contents.attributes)
     if contents.inputs:
         texts[keys.INPUTS] = contents.inputs.text
-        description.request_preview = _preview(contents.inputs)
+        description.request_preview = readable.preview(contents.inputs.preview)
     if contents.outputs:
         texts[keys.OUTPUTS] = contents.outputs.text
-        description.response_preview = _preview(contents.outputs)
+        description.response_preview = readable.preview(contents.outputs.preview)
     if contents.usage and not _is_set(keys.USAGE, root.spans):
         texts[keys.USAGE] = json.dumps(dict(contents.usage))
 
@@ -96,15 +96,6 @@ def _cut(description: Description, longest: int) -> None:
     """Cut the root's attributes as OpenTelemetry's SDK cuts those of other spans: their JSON texts."""
     for values in (description.attributes, description.texts):
         values.update({key: value[:longest] for key, value in values.items() if type(value) is str})
-
-
-def _preview(written: Written) -> str:
-    """A preview as MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
-    preview = written.preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
-    if len(preview) <= keys.MAX_PREVIEW:  # the smaller of two limits
-        return preview
-    longest = _get_max_length()
-    return preview if len(preview) <= longest else preview[: longest - 3] + "..."
 
 
 def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent = list) -> Encoding:
@@ -279,8 +270,8 @@ def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace
         set_request_response_preview(info, TraceData(list(spans)))
     for request in filter(None, map(root_of, spans)):
         _add_request(info, describe_root(request))
-    info.request_preview = redacted_text(info.request_preview)
-    info.response_preview = redacted_text(info.response_preview)
+    info.request_preview = readable.preview(redacted_text(info.request_preview))
+    info.response_preview = readable.preview(redacted_text(info.response_preview))
     return info
 
 

@@ -290,14 +290,13 @@ class Objects:
         read = SimpleNamespace(request=texts.get(keys.INPUTS), response=texts.get(keys.OUTPUTS))
         set_request_response_preview(previewed, read)
         if previewed.request_preview or keys.INPUTS in texts:
-            description.request_preview = redacted_text(previewed.request_preview)
+            description.request_preview = readable.preview(redacted_text(previewed.request_preview))
         if previewed.response_preview or keys.OUTPUTS in texts:
-            description.response_preview = redacted_text(previewed.response_preview)
+            description.response_preview = readable.preview(redacted_text(previewed.response_preview))
         description.texts.update({key: readable.readable(key, text) for key, text in texts.items()})
 
-
     def _merge_request_id(self, description: Description) -> None:
-        """Let column and tag have the id that the app has set; one that is too long for the column is in the tag only."""
+        """Let column and tag have the id that the app has set; one too long for the column is in the tag only."""
         said = self.trace.info.client_request_id
         is_by_app = said != self._client_request_id
         if said and len(said) <= keys.MAX_CLIENT_REQUEST_ID:

@@ -58,7 +58,7 @@ class PendingTrace:
         self.experiment_id: str | None = root.record.experiment_id if root else trace.info.experiment_id
         self.supplement = earlier is not None
         self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
-        self.assessed = earlier.assessed if earlier else Assessed()
+        self.assessed: Assessed = earlier.assessed if earlier else Assessed()
         self.is_read = False
         self.size = root.record.size if root else 1000
         if spans := self.spans:

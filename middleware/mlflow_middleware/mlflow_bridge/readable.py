@@ -10,6 +10,8 @@ import json
 import math
 from typing import Any
 
+from mlflow.tracing.utils.truncation import _get_max_length
+
 from mlflow_middleware.capture.strict_json import MAX_NESTING
 from mlflow_middleware.mlflow_bridge.span_attributes import decoded
 from mlflow_middleware.trace import keys
@@ -81,6 +83,15 @@ def readable(key: str, text: Any) -> Any:
         return json.dumps(_finite(value) if key in _NUMBERS else within_limits(value), ensure_ascii=False)
     except RecursionError:
         return _quoted(str(text))
+
+
+def preview(text: str | None) -> str | None:
+    """A preview as MLflow shortens its own (mlflow/tracing/utils/truncation.py); PostgreSQL stores no longer ones."""
+    text = text.replace("\0", "\ufffd") if text else text
+    if not text or len(text) <= keys.MAX_PREVIEW:  # the smaller of two limits
+        return text
+    longest = _get_max_length()
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def unquoted(text: Any) -> Any:

@@ -11,7 +11,9 @@ from mlflow.tracing.client import TracingClient
 
 from mlflow_middleware.trace import keys
 
-_NOT_YET = frozenset(("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "BAD_REQUEST", "INVALID_STATE", "INVALID_PARAMETER_VALUE"))
+_NOT_YET = frozenset(
+    ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "BAD_REQUEST", "INVALID_STATE", "INVALID_PARAMETER_VALUE")
+)
 """MLflow's codes for a trace that is not stored, or of which the spans are not."""
 
 
