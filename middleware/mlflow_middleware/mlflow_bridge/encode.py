@@ -113,8 +113,8 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, un
     others = [_span_bytes(each, otlp.SENT_AS_TEXT) for each in spans]
     all_spans = wire.request(otlp.resource_message(root.source.tracer.resource), [span, *others])
     metadata = _metadata_of(root, description, spans)
-    assessments = list(objects.trace.info.assessments) if objects else []
-    if new := unsent(assessments):
+    assessments = objects.trace.info.assessments if objects else ()
+    if new := unsent(list(assessments)) if assessments else None:
         entity = request_entity(root, spans, experiment_id)
         entity.info.assessments = new
         info = trace_info.by_mlflow(entity.info, entity.data.spans)
@@ -240,7 +240,8 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unse
         unsent: Those of the trace's assessments that are to be sent.
     """
     info = _info_of(trace, spans, experiment_id)
-    assessed, info.assessments = len(info.assessments), unsent(list(info.assessments))
+    assessed = len(info.assessments)
+    info.assessments = unsent(list(info.assessments)) if assessed else []
     prompts = [(prompt.name, str(prompt.version)) for prompt in trace.prompts]
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)

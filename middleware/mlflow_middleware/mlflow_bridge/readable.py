@@ -87,8 +87,10 @@ def readable(key: str, text: Any) -> Any:
 
 def preview(text: str | None) -> str | None:
     """A preview as MLflow shortens its own (mlflow/tracing/utils/truncation.py); PostgreSQL stores no longer ones."""
-    text = text.replace("\0", "\ufffd") if text else text
-    if not text or len(text) <= keys.MAX_PREVIEW:  # the smaller of two limits
+    if not text:
+        return text
+    text = text.replace("\0", "\ufffd")
+    if len(text) <= keys.MAX_PREVIEW:  # the smaller of two limits
         return text
     longest = _get_max_length()
     return text if len(text) <= longest else text[: longest - 3] + "..."
