@@ -22,7 +22,9 @@ MAX_MESSAGES = 26
 MAX_READABLE = 30
 """Levels that a server can give back: in its answers there are more messages around them."""
 
-_MAX_INTEGER = 2**63
+MAX_INTEGER = 2**63
+"""Integers that a server can give back are smaller, and not smaller than minus this."""
+
 _SHORT_INTEGER = 18
 """Characters of an integer that surely takes no more than 64 bits."""
 
@@ -111,7 +113,7 @@ def within_limits(value: Any, levels: int = MAX_NESTING) -> Any:
         return [within_limits(item, levels - 1) for item in value]
     if isinstance(value, dict):
         return {key: within_limits(item, levels - 1) for key, item in value.items()}
-    return str(value) if isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER else value
+    return str(value) if isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER else value
 
 
 def _of_structure(key: str, text: Any, value: dict[str, Any] | list[Any], as_text: bool) -> Any:
@@ -175,7 +177,7 @@ def _is_unreadable(text: str) -> bool:
 
 
 def _small(digits: str) -> int:
-    if len(digits) > _SHORT_INTEGER and not -_MAX_INTEGER <= int(digits) < _MAX_INTEGER:
+    if len(digits) > _SHORT_INTEGER and not -MAX_INTEGER <= int(digits) < MAX_INTEGER:
         raise _Unreadable(digits)
     return int(digits)
 
