@@ -122,7 +122,12 @@ _NO_DURATION = len(', "execution_duration_ms": null')
 
 def by_mlflow(info: TraceInfo, spans: Sequence[MlflowSpan]) -> bytes:
     """As `of_trace`, as MLflow itself writes it: the only way for assessments."""
+    ids = [each.assessment_id for each in info.assessments]
+    for each in info.assessments:
+        each.assessment_id = None  # MLflow sends none, and counts none
     add_size_stats_to_trace_metadata(Trace(info, TraceData(list(spans))))
+    for each, assessment_id in zip(info.assessments, ids, strict=True):
+        each.assessment_id = assessment_id
     try:
         text = _json_of(info)
     except Exception:
