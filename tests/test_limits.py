@@ -19,8 +19,9 @@ from mlflow_middleware.delivery import (
     spooling,
 )
 from mlflow_middleware.feedback import body as feedback_body
-from mlflow_middleware.mlflow_bridge import exporter, registry
+from mlflow_middleware.mlflow_bridge import exporter, readable, registry
 from mlflow_middleware.settings import Settings
+from mlflow_middleware.trace import keys
 from tests.servers import ROOT
 
 pytestmark = pytest.mark.once
@@ -41,6 +42,9 @@ SAID: dict[str, list[float]] = {
     "events of any other stream, fields of a multipart form": [streams.MAX_EVENTS, multipart.MAX_PARTS],
     "layers of `Content-Encoding`": [decoding.MAX_LAYERS],
     "levels of JSON": [strict_json.MAX_NESTING, redaction.MAX_DEPTH],
+    "levels of JSON in spans of the app's": [readable.MAX_READABLE],
+    "integers in JSON": [readable.MAX_INTEGER.bit_length() - 1],
+    "a session id that the app sets on a span": [keys.MAX_METADATA],
     "memory of finished traces in one process": [DEFAULTS.max_queue_bytes // MEBIBYTE],
     "spool": [DEFAULTS.max_spool_bytes // MEBIBYTE // 1024],
     "one file of the spool": [queue.MAX_BATCH, spooling.MAX_FILE_BYTES // MEBIBYTE],

@@ -11,6 +11,8 @@
     for session in traces.sessions(user_id="jane", limit=3):
         print(session)  # who said what
 
+    traces.get(trace_id)  # with its spans; right after the answer, too
+
 A trace is found when what is stored is exactly the value that was asked for, whatever characters that has: the server
 is asked with a filter that no value can leave, and each trace it finds is compared once more here.
 """
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Literal
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.experiment import find_experiment
 from mlflow_middleware.delivery.rest import ConnectionProblem, ask
+from mlflow_middleware.delivery.stored import get
 from mlflow_middleware.identity import clean_lines, clean_text, pseudonym
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
@@ -34,7 +37,7 @@ from mlflow_middleware.trace import keys
 if TYPE_CHECKING:
     from mlflow.entities.trace_info import TraceInfo
 
-__all__ = ["ConnectionProblem", "Session", "Turn", "find", "sessions"]
+__all__ = ["ConnectionProblem", "Session", "Turn", "find", "get", "sessions"]
 
 PAGE = 500
 """Traces that a server gives in one answer at most."""

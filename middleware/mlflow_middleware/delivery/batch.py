@@ -106,7 +106,7 @@ class Batch:
             if answer.ill:
                 self._suspect(trace, answer, self._passed.infos)
         else:
-            trace.has_info = True
+            trace.info_is_stored()
             trace.failures = 0
             self._passed.infos += 1
             if trace.has_spans or not self._sink.sends_spans_apart:

@@ -71,6 +71,15 @@ def cut_info(info: bytes) -> bytes | None:
     return json.dumps(body).encode() if found else None
 
 
+def without_assessments(info: bytes) -> bytes:
+    """A trace's info, as above, without its assessments."""
+    if b'"assessments"' not in info:
+        return info
+    body = json.loads(info)
+    body.get("trace", {}).get("trace_info", {}).pop("assessments", None)
+    return json.dumps(body).encode()
+
+
 def _is_long(value: object) -> bool:
     return isinstance(value, str) and len(value) > SMALL_TEXT
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlflow_middleware.delivery.cutting import cut, cut_info
+from mlflow_middleware.delivery.cutting import cut, cut_info, without_assessments
 
 if TYPE_CHECKING:
     from mlflow_middleware.delivery.spool import SpoolFile
     from mlflow_middleware.mlflow_bridge import PendingTrace
+    from mlflow_middleware.mlflow_bridge.assessments import Assessed
 
 PENDING_EXPERIMENT = "mlflow-middleware-pending-experiment"
 """Stands in a trace info for the experiment's id until that is known."""
@@ -41,6 +42,8 @@ class EncodedTrace:
         ended: Whether it has come to its end: delivered, spooled or dropped.
         failures: How often the server failed over it, while it was sent alone.
         passed_at_first_failure: How many others had passed at the first of these failures.
+        assessments: How many assessments its trace had, those that were sent before included.
+        assessed: How many of them the server has.
     """
 
     trace_id: str
@@ -59,6 +62,8 @@ class EncodedTrace:
     ended: bool = False
     failures: int = 0
     passed_at_first_failure: int = 0
+    assessments: int = 0
+    assessed: Assessed | None = None
     _packed: bool = False
 
     @classmethod
@@ -75,6 +80,8 @@ class EncodedTrace:
             supplement=trace.supplement,
             has_late_spans=content.has_late_spans,
             held=trace.size,
+            assessments=content.assessed,
+            assessed=trace.assessed,
         )
 
     def __post_init__(self) -> None:
@@ -113,6 +120,14 @@ class EncodedTrace:
             self.info = smaller
             self.raw = len(self.otlp) + len(self.info)
         return smaller is not None
+
+    def info_is_stored(self) -> None:
+        """The server has the info: where it is sent again, its assessments would be created anew."""
+        self.has_info = True
+        if self.assessed:
+            self.assessed.stored = max(self.assessed.stored, self.assessments)
+        if not self._packed:
+            self.info = without_assessments(self.info)
 
     def plain(self) -> tuple[bytes, bytes]:
         """Spans and info as they are sent, whether packed or not."""

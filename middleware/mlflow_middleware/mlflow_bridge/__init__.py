@@ -21,6 +21,7 @@ from mlflow_middleware.mlflow_bridge.loading import load
 from mlflow_middleware.mlflow_bridge.no_client import NoClient as NoClient
 
 if TYPE_CHECKING:
+    from mlflow.entities import Trace
     from mlflow.entities.trace_info import TraceInfo
 
     from mlflow_middleware.mlflow_bridge.pending import PendingTrace as PendingTrace
@@ -52,6 +53,20 @@ def found_traces(reply: dict[str, Any]) -> list[TraceInfo]:
     from mlflow_middleware.mlflow_bridge import search
 
     return search.found_traces(reply)
+
+
+def stored_trace(tracking_uri: str, trace_id: str) -> Trace | None:
+    """One trace, read back with its spans: see `reading.stored_trace`."""
+    from mlflow_middleware.mlflow_bridge import reading
+
+    return reading.stored_trace(tracking_uri, trace_id)
+
+
+def is_whole(trace: Trace) -> bool:
+    """Whether a trace that was read has its info and all of its spans."""
+    from mlflow_middleware.mlflow_bridge import reading
+
+    return reading.is_whole(trace)
 
 
 def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeout: float) -> None:

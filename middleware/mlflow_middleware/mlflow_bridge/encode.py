@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mlflow.entities import LiveSpan, Trace, TraceData
+from mlflow.entities import Assessment, LiveSpan, Trace, TraceData
 from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.utils import aggregate_cost_from_spans, aggregate_usage_from_spans
-from mlflow.tracing.utils.truncation import _get_max_length, set_request_response_preview
+from mlflow.tracing.utils.truncation import set_request_response_preview
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
-from mlflow_middleware.mlflow_bridge import otlp, trace_info
+from mlflow_middleware.mlflow_bridge import otlp, readable, trace_info
 from mlflow_middleware.mlflow_bridge.attachments import attachment
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
@@ -34,10 +34,13 @@ from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys, wire
 from mlflow_middleware.trace.contents import contents_of
 from mlflow_middleware.trace.description import Description, describe
-from mlflow_middleware.trace.record import NOTHING, Written
+from mlflow_middleware.trace.record import NOTHING
 
 _ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBUTES.items()])
 _FAILED_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in FAILED_ROOT_ATTRIBUTES.items()])
+
+
+Unsent = Callable[[list[Assessment]], list[Assessment]]
 
 
 class Encoding(NamedTuple):
@@ -49,6 +52,7 @@ class Encoding(NamedTuple):
         prompts: Name and version of each prompt linked to it.
         attachments: Files taken out of its inputs and outputs, by the id that refers to them there.
         has_late_spans: Whether one of its spans ended after its root.
+        assessed: How many assessments it has, those that were sent before included.
     """
 
     otlp: bytes
@@ -56,6 +60,7 @@ class Encoding(NamedTuple):
     prompts: Sequence[tuple[str, str]]
     attachments: dict[str, bytes]
     has_late_spans: bool
+    assessed: int = 0
 
 
 # --- a request's trace ---
@@ -81,10 +86,10 @@ def _add_contents(root: Root, description: Description) -> None:
     description.attributes.update(contents.attributes)
     if contents.inputs:
         texts[keys.INPUTS] = contents.inputs.text
-        description.request_preview = _preview(contents.inputs)
+        description.request_preview = readable.preview(contents.inputs.preview)
     if contents.outputs:
         texts[keys.OUTPUTS] = contents.outputs.text
-        description.response_preview = _preview(contents.outputs)
+        description.response_preview = readable.preview(contents.outputs.preview)
     if contents.usage and not _is_set(keys.USAGE, root.spans):
         texts[keys.USAGE] = json.dumps(dict(contents.usage))
 
@@ -95,22 +100,14 @@ def _cut(description: Description, longest: int) -> None:
         values.update({key: value[:longest] for key, value in values.items() if type(value) is str})
 
 
-def _preview(written: Written) -> str:
-    """A preview as MLflow shortens its own (mlflow/tracing/utils/truncation.py)."""
-    preview = written.preview.replace("\0", "\ufffd")  # PostgreSQL stores no such text
-    if len(preview) <= keys.MAX_PREVIEW:  # the smaller of two limits
-        return preview
-    longest = _get_max_length()
-    return preview if len(preview) <= longest else preview[: longest - 3] + "..."
-
-
-def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Encoding:
+def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent = list) -> Encoding:
     """Encode a request's trace.
 
     Args:
         root: The request's root.
         spans: The other spans that have ended.
         experiment_id: Where it goes.
+        unsent: Those of the trace's assessments that are to be sent.
     """
     record, objects = root.record, root.objects
     description = describe_root(root)
@@ -118,8 +115,10 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     others = [_span_bytes(each, otlp.SENT_AS_TEXT) for each in spans]
     all_spans = wire.request(otlp.resource_message(root.source.tracer.resource), [span, *others])
     metadata = _metadata_of(root, description, spans)
-    if objects and objects.trace.info.assessments:
+    assessments = objects.trace.info.assessments if objects else ()
+    if new := unsent(list(assessments)) if assessments else None:
         entity = request_entity(root, spans, experiment_id)
+        entity.info.assessments = new
         info = trace_info.by_mlflow(entity.info, entity.data.spans)
     else:
         sizes = [trace_info.size_of_root(description, span), *map(trace_info.size_of, spans)]
@@ -131,7 +130,7 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     attachments = _attachments_of(attached)
     if record.contents and record.contents.files:
         attachments.update(record.contents.files)
-    return Encoding(all_spans, info, prompts, attachments, late)
+    return Encoding(all_spans, info, prompts, attachments, late, len(assessments))
 
 
 def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -194,7 +193,7 @@ def _root_bytes(root: Root, description: Description) -> bytes:
         otlp.known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
         for key, value in own.items()
     ]
-    parts += [wire.attribute(key, otlp.as_sent(text)) for key, text in texts.items()]
+    parts += [wire.attribute(key, readable.as_sent(text)) for key, text in texts.items()]
     parts += [otlp.event_bytes(event) for event in _events(root, description)]
     parts += [otlp.link_bytes(link) for link in _links(root)]
     code = StatusCode.OK if description.error is None else StatusCode.ERROR
@@ -236,21 +235,24 @@ def _metadata_of(root: Root, description: Description, spans: Sequence[LiveSpan]
 # --- a trace that the app has opened itself ---
 
 
-def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Encoding:
+def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent = list) -> Encoding:
     """Encode a trace of MLflow's.
 
     Args:
         trace: The trace in flight.
         spans: Those of its spans that have ended.
         experiment_id: Where it goes.
+        unsent: Those of the trace's assessments that are to be sent.
     """
     info = _info_of(trace, spans, experiment_id)
+    assessed = len(info.assessments)
+    info.assessments = unsent(list(info.assessments)) if assessed else []
     prompts = [(prompt.name, str(prompt.version)) for prompt in trace.prompts]
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
     written = trace_info.of_trace(info, spans)
     all_spans = otlp.spans_to_otlp(spans, _span_bytes)
-    return Encoding(all_spans, written, prompts, _attachments_of(spans), late)
+    return Encoding(all_spans, written, prompts, _attachments_of(spans), late, assessed)
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
@@ -275,8 +277,8 @@ def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace
         set_request_response_preview(info, TraceData(list(spans)))
     for request in filter(None, map(root_of, spans)):
         _add_request(info, describe_root(request))
-    info.request_preview = redacted_text(info.request_preview)
-    info.response_preview = redacted_text(info.response_preview)
+    info.request_preview = readable.preview(redacted_text(info.request_preview))
+    info.response_preview = readable.preview(redacted_text(info.response_preview))
     return info
 
 
@@ -309,13 +311,21 @@ def _summary(texts: Mapping[str, Any], spans: Sequence[LiveSpan], usage: str | N
         keys.TRACE_INPUTS: _shortened(texts.get(keys.INPUTS)),
         keys.TRACE_OUTPUTS: _shortened(texts.get(keys.OUTPUTS)),
     }
-    if _is_set(keys.USAGE, spans) and (used := aggregate_usage_from_spans(list(spans))):
+    if _is_set(keys.USAGE, spans) and (used := _summed(aggregate_usage_from_spans, spans)):
         usage = json.dumps(used)
     if usage:
         found[keys.TOKEN_USAGE] = usage
     if _is_set(keys.COST, spans) and is_databricks(tracking_uri()):  # a tracking server sums it up itself
-        found[keys.TRACE_COST] = json.dumps(aggregate_cost_from_spans(list(spans)))
+        found[keys.TRACE_COST] = json.dumps(_summed(aggregate_cost_from_spans, spans))
     return found
+
+
+def _summed(total: Callable[[list[LiveSpan]], Any], spans: Sequence[LiveSpan]) -> Any:
+    """What MLflow sums up; nothing if the app has set something else than numbers."""
+    try:
+        return total(list(spans))
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return None
 
 
 def _is_set(key: str, spans: Sequence[LiveSpan]) -> bool:

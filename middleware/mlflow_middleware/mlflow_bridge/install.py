@@ -12,6 +12,7 @@ from mlflow.tracing import provider
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
 from mlflow.tracking._tracking_service import utils as tracking_service
 
+from mlflow_middleware.mlflow_bridge import active
 from mlflow_middleware.mlflow_bridge.forks import survive_forks
 from mlflow_middleware.mlflow_bridge.ids import SystemIds
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
@@ -50,6 +51,7 @@ def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], q
     _forget_missing_modules()
     keep_traces_in_flight()
     survive_forks()
+    active.watch()
 
     @functools.wraps(original)
     def build(tracking_uri: str) -> BaseMlflowSpanProcessor:

@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 )
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
-from mlflow_middleware.mlflow_bridge import registry, span_attributes
+from mlflow_middleware.mlflow_bridge import readable, registry, span_attributes
 from mlflow_middleware.mlflow_bridge.ids import materializing
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.description import Description, storable
@@ -143,6 +143,7 @@ class Objects:
         self._tags, self._metadata = dict(trace.info.tags), dict(trace.info.trace_metadata)
         self._exceptions: tuple[RecordedException, ...] = ()
         self._status: Status | None = None
+        self._client_request_id: str | None = trace.info.client_request_id
 
     # --- filled from the record ---
 
@@ -160,7 +161,7 @@ class Objects:
             otel.update_name(description.name)
         self._name = description.name
         if description.client_request_id and not info.client_request_id:
-            info.client_request_id = description.client_request_id
+            self._client_request_id = info.client_request_id = description.client_request_id
         for each in description.exceptions[len(self._exceptions) :]:
             otel.add_event("exception", each.attributes, each.time)
         self._exceptions = description.exceptions
@@ -183,7 +184,7 @@ class Objects:
     def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
         """Set what is newer than what the app has set with MLflow's functions."""
         if client_request_id and len(client_request_id) <= keys.MAX_CLIENT_REQUEST_ID:
-            self.trace.info.client_request_id = client_request_id
+            self._client_request_id = self.trace.info.client_request_id = client_request_id
         for given, known, new in (
             (self.trace.info.tags, self._tags, tags),
             (self.trace.info.trace_metadata, self._metadata, metadata),
@@ -196,6 +197,8 @@ class Objects:
         info, texts = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
         info.tags.update({key: description.tags[key] for key in _changed(info.tags, self._tags)})
         info.trace_metadata.update({key: description.metadata[key] for key in self.metadata()})
+        if request_id := description.tags.get(keys.CLIENT_REQUEST_ID):
+            info.tags[keys.CLIENT_REQUEST_ID] = request_id
         self._set({key: description.texts[key] for key in texts})
 
     def _give_previews(self, description: Description) -> None:
@@ -235,6 +238,21 @@ class Objects:
         """Whether the span's status is an error."""
         return self.otel.status.status_code is StatusCode.ERROR
 
+    @property
+    def _has_set_status(self) -> bool:
+        """Whether the app has set the span's status itself."""
+        status = self.otel.status
+        return status.status_code is not StatusCode.UNSET and status is not self._status
+
+    def has_failed(self, otherwise: bool) -> bool:
+        """Whether the trace is an error: the app's word for it comes first.
+
+        Args:
+            otherwise: Whether the request has failed.
+        """
+        state = self.trace.info.state
+        return otherwise or self.failed if state == TraceState.IN_PROGRESS else bool(state == TraceState.ERROR)
+
     def metadata(self) -> dict[str, str]:
         """The trace's metadata that the app has set."""
         return _changed(self.trace.info.trace_metadata, self._metadata)
@@ -260,20 +278,33 @@ class Objects:
             texts.update(span_attributes.to_texts(dict.fromkeys(names, said[keys.USER])))
         description.tags.update(storable(record, _changed(info.tags, self._tags)))
         if self.otel.name != self._name and "http.route" not in description.common.attributes:
-            description.name = description.tags[keys.NAME] = self.otel.name
-        description.client_request_id = info.client_request_id or description.client_request_id
+            description.name = description.tags[keys.NAME] = self.otel.name.replace("\0", "\ufffd")
+        self._merge_request_id(description)
+        if self._has_set_status:
+            description.error = (redacted_text(status.description) or "") if self.failed else None
         if info.state != TraceState.IN_PROGRESS:
             description.state = info.state.value
-        if status.status_code is not StatusCode.UNSET and status is not self._status:
-            description.error = (redacted_text(status.description) or "") if self.failed else None
+            if not self._has_set_status:  # the span says what the trace says
+                description.error = None if info.state == TraceState.OK else description.error or ""
         previewed = SimpleNamespace(request_preview=info.request_preview, response_preview=info.response_preview)
         read = SimpleNamespace(request=texts.get(keys.INPUTS), response=texts.get(keys.OUTPUTS))
         set_request_response_preview(previewed, read)
         if previewed.request_preview or keys.INPUTS in texts:
-            description.request_preview = redacted_text(previewed.request_preview)
+            description.request_preview = readable.preview(redacted_text(previewed.request_preview))
         if previewed.response_preview or keys.OUTPUTS in texts:
-            description.response_preview = redacted_text(previewed.response_preview)
-        description.texts.update(texts)
+            description.response_preview = readable.preview(redacted_text(previewed.response_preview))
+        description.texts.update({key: readable.readable(key, text) for key, text in texts.items()})
+
+    def _merge_request_id(self, description: Description) -> None:
+        """Let column and tag have the id that the app has set; one too long for the column is in the tag only."""
+        said = self.trace.info.client_request_id
+        is_by_app = said != self._client_request_id
+        if said and len(said) <= keys.MAX_CLIENT_REQUEST_ID:
+            description.client_request_id = said
+        elif is_by_app:
+            description.client_request_id = None
+        if said and is_by_app and keys.CLIENT_REQUEST_ID not in _changed(self.trace.info.tags, self._tags):
+            description.tags[keys.CLIENT_REQUEST_ID] = said
 
 
 def _changed(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
+from mlflow_middleware.mlflow_bridge import readable
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, decoded
 from mlflow_middleware.trace import keys, wire
 
@@ -40,37 +41,26 @@ def redacted_entity(span: LiveSpan) -> MlflowSpan:
     return entity
 
 
-def as_sent(text: Any) -> Any:
-    """What stands for a JSON text in OTLP: for an object or array, the text itself.
-
-    A tracking server takes text that is JSON of an object or array for just that (mlflow/tracing/otel/translation:
-    ``sanitize_attributes``). Written as nested messages it would be slower to write, and for the server to read.
-    """
-    return text if _is_structure(text) else decoded(text)
-
-
-def _is_structure(text: Any) -> bool:
-    """Whether a stored attribute is an object or array in JSON, without what may be half a surrogate pair."""
-    return type(text) is str and text[:1] in ("{", "[") and "\\ud" not in text
-
-
 SENT_AS_TEXT = frozenset({keys.INPUTS, keys.OUTPUTS, keys.USAGE})
 """The attributes of a request's spans that are sent as text where they can be."""
 
 
 def undo_text(span: MlflowSpan) -> None:
-    """Undo `as_sent` for the inputs and outputs of a span read from OTLP, where no server reads it."""
+    """Undo what is done to the text of attributes in OTLP, for a span that no server reads from it."""
     attributes: dict[str, Any] = span._span._attributes
+    plain = {key: text for key, each in attributes.items() if (text := readable.unquoted(each)) is not None}
     for key in SENT_AS_TEXT:
         if type(text := decoded(attributes.get(key))) is str and type(decoded(text)) in (dict, list):
-            span._span._attributes = attributes = {**attributes, key: text}
+            plain[key] = text
+    if plain:
+        span._span._attributes = {**attributes, **plain}
 
 
 def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
     """A span of MLflow's, as a ``Span``, with these attributes sent as text where they can be: see `as_sent`."""
     otel = span._span
     parts = [
-        wire.attribute(key, text) if key in as_text and _is_structure(text) else _attribute(key, text, decoded(text))
+        _attribute(key, readable.value_of(key, text, as_text=key in as_text))
         for key, text in list(redacted(attributes_of(otel)).items())
     ]
     parts += [event_bytes(event) for event in otel.events]
@@ -78,7 +68,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
     return wire.span(
         (otel.context.trace_id, otel.context.span_id),
         otel.parent.span_id if otel.parent is not None else None,
-        otel.name,
+        otel.name.replace("\0", "\ufffd"),  # PostgreSQL stores no such text
         (otel.start_time, otel.end_time),
         (otel.status.status_code.value, redacted_text(otel.status.description) or ""),
         b"".join(parts),
@@ -103,11 +93,10 @@ def _kind(kind: SpanKind) -> int:
     return int(MlflowSpan(plain).to_otel_proto().kind)
 
 
-def _attribute(key: str, text: Any, value: Any) -> bytes:
-    """An attribute of a span, given as it is stored and as what that stands for."""
+def _attribute(key: str, value: Any) -> bytes:
     if type(value) is str and len(value) + len(key) <= _SHORT:
         return known_attribute(key, value)
-    return wire.attribute(key, text if _nests_too_deeply(value, text) else value)
+    return wire.attribute(key, value)
 
 
 _SHORT = 200
@@ -118,27 +107,6 @@ _SHORT = 200
 def known_attribute(key: str, value: object) -> bytes:
     """Most attributes of a request have values that others had too."""
     return wire.attribute(key, value)
-
-
-MAX_NESTING = 26
-"""Levels of objects and arrays, each of which takes three levels of messages; protobuf parsers give up at 100."""
-
-
-def _nests_too_deeply(value: Any, text: Any) -> bool:
-    """Whether a server would refuse the trace for this value; then it goes as text."""
-    if not isinstance(value, dict | list) or type(text) is not str or text.count("[") + text.count("{") <= MAX_NESTING:
-        return False
-    level = [value]
-    for _ in range(MAX_NESTING + 1):
-        level = [
-            item
-            for each in level
-            if isinstance(each, dict | list)
-            for item in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
-            return False
-    return True
 
 
 _resources: dict[int, tuple[Resource, bytes]] = {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlflow.entities import LiveSpan, Trace
+from mlflow.entities import Assessment, LiveSpan, Trace
 
-from mlflow_middleware.mlflow_bridge import encode, registry, span_attributes
+from mlflow_middleware.mlflow_bridge import assessments, encode, registry, span_attributes
+from mlflow_middleware.mlflow_bridge.assessments import Assessed
 from mlflow_middleware.mlflow_bridge.encode import Encoding
 from mlflow_middleware.mlflow_bridge.materialize import root_of
 from mlflow_middleware.mlflow_bridge.root import Root
+from mlflow_middleware.mlflow_bridge.uris import is_databricks
 
 
 class PendingTrace:
@@ -31,10 +33,12 @@ class PendingTrace:
         supplement: Whether it was delivered before, and a span has ended since.
         captured_by: What took it instead of delivery; also for its supplements.
         is_read: Whether it was encoded.
+        assessed: How far a server knows its assessments; None while it has none.
     """
 
     __slots__ = (
         "_trace",
+        "assessed",
         "captured_by",
         "experiment_id",
         "is_read",
@@ -53,6 +57,7 @@ class PendingTrace:
         self.experiment_id: str | None = root.record.experiment_id if root else trace.info.experiment_id
         self.supplement = earlier is not None
         self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
+        self.assessed: Assessed | None = earlier.assessed if earlier else None
         self.is_read = False
         self.size = root.record.size if root else 1000
         if spans := self.spans:
@@ -96,10 +101,14 @@ class PendingTrace:
         """Encode the spans that have ended by now, and its info, with that experiment."""
         self._begin_to_read()
         if self.root:
-            encoding = encode.encode_request(self.root, self._ended(), experiment_id)
+            encoding = encode.encode_request(self.root, self._ended(), experiment_id, self._unsent)
             self._let_go(self.root)
             return encoding
-        return encode.encode_trace(self._trace, self._ended(), experiment_id)
+        return encode.encode_trace(self._trace, self._ended(), experiment_id, self._unsent)
+
+    def _unsent(self, given: list[Assessment]) -> list[Assessment]:
+        self.assessed = self.assessed or Assessed()
+        return assessments.unsent(given, self.assessed, with_ids=not is_databricks(self.tracking_uri))
 
     def entity(self, experiment_id: str) -> Trace:
         """Read it as what MLflow's own search would give."""

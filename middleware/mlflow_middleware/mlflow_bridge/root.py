@@ -93,7 +93,8 @@ class Root:
 
     @property
     def failed(self) -> bool:
-        return self.record.failed or bool(self.objects and self.objects.failed)
+        failed = self.record.failed
+        return self.objects.has_failed(failed) if self.objects else failed
 
     @property
     def is_shared(self) -> bool:

@@ -68,11 +68,12 @@ def decoded(text: Any) -> Any:
 
 
 def sendable(value: Any) -> Any:
-    """The same without what protobuf or JSON refuse: half a surrogate pair, an integer of more than 64 bits."""
+    """The same without what protobuf, JSON or PostgreSQL refuse: half a surrogate pair, NUL, an integer of more than 64
+    bits."""
     if isinstance(value, Enum):
         return value
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()
+        return value.encode(errors="replace").decode().replace("\0", "\ufffd")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return str(value)
     if isinstance(value, dict):

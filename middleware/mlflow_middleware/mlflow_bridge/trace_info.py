@@ -105,7 +105,7 @@ def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str,
         fields["execution_duration"] = written = _duration(duration)
     fields["trace_metadata"] = cut(metadata, MAX_METADATA, MAX_METADATA)
     text = _dumps(fields)
-    if "\\ud" in text and _HALF.search(text):
+    if ("\\ud" in text and _HALF.search(text)) or "\\u0000" in text:
         text = _dumps(sendable(fields))
     # MLflow's own JSON has the milliseconds as a number, under a longer name; without them it has null
     differs = _NO_DURATION if duration is None else len(f'_ms": {duration}') - len(f'": "{written}"')
@@ -122,13 +122,23 @@ _NO_DURATION = len(', "execution_duration_ms": null')
 
 def by_mlflow(info: TraceInfo, spans: Sequence[MlflowSpan]) -> bytes:
     """As `of_trace`, as MLflow itself writes it: the only way for assessments."""
+    ids = [each.assessment_id for each in info.assessments]
+    for each in info.assessments:
+        each.assessment_id = None  # MLflow sends none, and counts none
     add_size_stats_to_trace_metadata(Trace(info, TraceData(list(spans))))
+    for each, assessment_id in zip(info.assessments, ids, strict=True):
+        each.assessment_id = assessment_id
     try:
-        text = str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
+        text = _json_of(info)
     except Exception:
-        plain = TraceInfo(**{name: sendable(value) for name, value in vars(info).items()})
-        text = str(message_to_json(StartTraceV3(trace=Trace(plain, TraceData([])).to_proto())))
+        text = ""
+    if not text or "\\u0000" in text:
+        text = _json_of(TraceInfo(**{name: sendable(value) for name, value in vars(info).items()}))
     return text.encode()
+
+
+def _json_of(info: TraceInfo) -> str:
+    return str(message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto())))
 
 
 def _size_stats(info: int, spans: list[int]) -> str:

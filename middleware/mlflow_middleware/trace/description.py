@@ -100,7 +100,9 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
     if record.tags:
         tags.update(storable(record, record.tags))
     if session := known.get(keys.SESSION):
-        tags[keys.SESSION] = attributes["session.id"] = attributes["gen_ai.conversation.id"] = session
+        tags[keys.SESSION] = session
+        session = session if len(session) <= keys.MAX_METADATA else session[: keys.MAX_METADATA]
+        attributes["session.id"] = attributes["gen_ai.conversation.id"] = session
     if user := known.get(keys.USER):
         tags[keys.USER] = attributes["user.id"] = user
         if record.settings.hmac_key:

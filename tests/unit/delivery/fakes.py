@@ -51,6 +51,7 @@ class Finished:
     complete: bool = True
     on_encode: Callable[[], object] = bool
     forgotten: bool = False
+    assessed: None = None
 
     def is_complete(self) -> bool:
         return self.complete
@@ -60,7 +61,7 @@ class Finished:
 
     def content(self, experiment_id: str) -> Any:
         self.on_encode()
-        return SimpleNamespace(otlp=b"", info=b"{}", prompts=(), attachments={}, has_late_spans=False)
+        return SimpleNamespace(otlp=b"", info=b"{}", prompts=(), attachments={}, has_late_spans=False, assessed=0)
 
 
 def finished(trace_id: str = "tr-1", **values: Any) -> Any:

@@ -1,0 +1,74 @@
+"""One stored trace, waited for: a server has a trace's info some moments before its spans, or after them."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal.deadline import within
+from mlflow_middleware.delivery.export import current
+from mlflow_middleware.delivery.replies import TRACES
+from mlflow_middleware.delivery.rest import REQUEST_TIMEOUT, ConnectionProblem, ask, is_local, printable, root_cause
+
+if TYPE_CHECKING:
+    from mlflow.entities import Trace
+
+WAIT = 5.0
+"""Seconds that a trace is waited for by default."""
+
+HURRY = 0.5
+"""Seconds that this process's own delivery is given first."""
+
+MIN_PAUSE, MAX_PAUSE = 0.05, 0.5
+"""Seconds between two looks."""
+
+
+def get(trace_id: str, *, wait: float = WAIT) -> Trace | None:
+    """Read one trace with its spans, on the server that ``MLFLOW_TRACKING_URI`` names.
+
+    Right after an answer, MLflow's own ``mlflow.get_trace`` may find the trace without its spans, and call it
+    corrupted. This waits until the trace is whole: as many spans as its info announces. It blocks.
+
+    Args:
+        trace_id: MLflow's trace id, ``tr-...``, as ``X-MLflow-Trace-ID`` has it.
+        wait: Seconds to wait at most; 0 looks once.
+
+    Returns:
+        The trace; what can be read of it if it has not become whole in that time; None if there is nothing to read.
+
+    Raises:
+        ValueError: That is no trace id, or no number of seconds.
+        ConnectionProblem: The server is away, or refuses the credentials.
+    """
+    if not isinstance(trace_id, str) or not trace_id.startswith("tr-"):
+        raise ValueError(f"a trace's id starts with 'tr-', unlike {trace_id!r}")
+    if not 0 <= wait < math.inf:
+        raise ValueError(f"wait is a number of seconds from 0 on, not {wait}")
+    if wait and (delivery := current()):
+        delivery.flush(min(HURRY, wait))
+    tracking_uri = mlflow_bridge.client.tracking_uri()
+    until, left, pause = time.monotonic() + wait, wait, MIN_PAUSE
+    while True:
+        trace = _look(tracking_uri, trace_id)
+        left = min(left, until - time.monotonic())
+        if left <= 0 or (trace is not None and mlflow_bridge.is_whole(trace)):
+            return trace
+        time.sleep(pause := min(pause, left))
+        left -= pause  # a test may have stopped the clock
+        pause = min(2 * pause, MAX_PAUSE)
+
+
+def _look(tracking_uri: str, trace_id: str) -> Trace | None:
+    if not is_local(tracking_uri):  # MLflow's own client would try for minutes where nobody answers
+        status, answer = ask(tracking_uri, "GET", f"{TRACES}/{trace_id}")
+        if status == 404:
+            return None
+        if status != 200:
+            raise ConnectionProblem(f"the tracking server answered {status} {answer.get('message', '')}".rstrip())
+    try:
+        return within(REQUEST_TIMEOUT, partial(mlflow_bridge.stored_trace, tracking_uri, trace_id))
+    except Exception as error:
+        raise ConnectionProblem(f"{printable(tracking_uri)} gave no trace ({root_cause(error)})") from error

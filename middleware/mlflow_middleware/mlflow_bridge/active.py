@@ -1,0 +1,80 @@
+"""Runs and models that the app makes active inside a request: its trace is linked to them, as if it had begun there.
+
+MLflow links a trace to what is active when its root begins, and a request's root begins before the app's code runs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities.trace_location import TraceLocation
+from mlflow.tracing import provider
+from mlflow.tracing.trace_manager import InMemoryTraceManager
+from mlflow.tracking import fluent
+
+from mlflow_middleware._internal.guard import guarded
+from mlflow_middleware.mlflow_bridge import context, registry
+from mlflow_middleware.mlflow_bridge.materialize import root_of
+from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.record import NOTHING, Surroundings
+
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge.root import Root
+
+
+def watch() -> None:
+    """Hear of each run and model that becomes active; a second call does nothing."""
+    _after_init(fluent.ActiveRun, _run_started)
+    _after_init(fluent.ActiveModel, _model_set)
+
+
+def _after_init(cls: Any, tell: Callable[[Any], None]) -> None:
+    original = cls.__init__
+    if hasattr(original, "replaced_by_mlflow_middleware"):
+        return
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        tell(self)
+
+    init.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
+    cls.__init__ = init
+
+
+@guarded
+def _run_started(run: Any) -> None:
+    if root := _root_here():
+        _link(root, keys.SOURCE_RUN, run.info.run_id)
+        destination = getattr(provider._MLFLOW_TRACE_USER_DESTINATION.get(), "experiment_id", None)
+        if root.is_recording and not (root.is_shared or destination):
+            root.record.experiment_id = str(run.info.experiment_id)
+            if root.objects:
+                root.objects.trace.info.trace_location = TraceLocation.from_experiment_id(root.record.experiment_id)
+
+
+@guarded
+def _model_set(model: Any) -> None:
+    if root := _root_here():
+        _link(root, keys.MODEL_ID, model.model_id)
+
+
+def _link(root: Root, key: str, value: str) -> None:
+    record = root.record
+    known = record.surroundings or Surroundings(NOTHING, NOTHING, None)
+    record.surroundings = Surroundings(known.tags, {**known.metadata, key: value}, known.client_request_id)
+    record.is_changed = True
+
+
+def _root_here() -> Root | None:
+    """The root of the request that this code runs in."""
+    current = context.current_span()
+    if current is None:
+        return None
+    if root := registry.in_flight.get(current.trace_id):
+        return root
+    manager = InMemoryTraceManager.get_instance()
+    trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(current.trace_id))
+    return next(filter(None, map(root_of, list(trace.span_dict.values()))), None) if trace else None

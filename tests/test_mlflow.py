@@ -1,0 +1,370 @@
+"""What apps say with MLflow's own functions is stored, can be read again, and agrees with itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+from mlflow.entities import Span, Trace
+from mlflow.version import IS_TRACING_SDK_ONLY
+
+from mlflow_middleware import feedback, traces
+from mlflow_middleware.feedback import Feedback
+from tests.apps.said import HALF, LONG, NUL, VALUES, WAYS, arrays
+from tests.conftest import Traces
+from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment
+from tests.unit.encoded import sent_traces
+
+pytestmark = [pytest.mark.once, pytest.mark.xdist_group("mlflow")]  # each app runs once
+
+Stored = dict[str, Trace]
+
+
+def run(server: MLflowServer, module: str, experiment: str, *arguments: str) -> tuple[Stored, str]:
+    """Run an app; gives its traces by their request ids, and its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.apps.{module}", experiment, *arguments],
+        env=clean_environment(MLFLOW_TRACKING_URI=server.uri, **PATIENT),
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "tracing failed" not in done.stderr
+    found = Traces(server.uri, experiment).search()  # one unreadable trace, and this fails
+    by_id = {str(each.info.client_request_id or each.info.tags["client_request_id"]): each for each in found}
+    return by_id, done.stdout
+
+
+def root_of(trace: Trace) -> Span:
+    (root,) = (span for span in trace.data.spans if span.parent_id is None)
+    return root
+
+
+def child_of(trace: Trace) -> Span:
+    (child,) = (span for span in trace.data.spans if span.parent_id is not None)
+    return child
+
+
+# --- what JSON, protobuf or a database cannot hold ---
+
+
+@pytest.fixture(scope="module")
+def said(server: MLflowServer) -> Stored:
+    """The traces of `tests.apps.said`."""
+    return run(server, "said", f"said-{uuid.uuid4().hex}")[0]
+
+
+def request_id(way: str) -> str:
+    return way.replace(" ", "-").replace(",", "")
+
+
+def test_all_of_them_are_found_by_one_search(said: Stored) -> None:
+    """No trace is lost, and none makes the search of its experiment fail."""
+    assert said.keys() == {request_id(way) for way in WAYS} | {f"own {way}" for way in WAYS}
+
+
+def unfolded(value: Any) -> Any:
+    """A value with the parts that became text read from it again."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        return unfolded(json.loads(value))
+    if isinstance(value, dict):
+        return {key: unfolded(inner) for key, inner in value.items()}
+    return [unfolded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+
+def filled(said: Stored, way: str) -> Iterator[Any]:
+    """The values that one way has set: by a request and by itself, as inputs, outputs and an attribute."""
+    for key in (request_id(way), f"own {way}"):
+        span = child_of(said[key]) if way.startswith("child") else root_of(said[key])
+        if key.startswith("own"):
+            assert len(said[key].data.spans) == (2 if way.startswith("child") else 1)
+        yield from (span.inputs, span.outputs, span.attributes["said"])
+
+
+EXPECTED: dict[str, Any] = {
+    **{name: VALUES[name] for name in ("nested 20", "nested 26", "nested 27", "nested 30", "text in text", "long")},
+    **{f"arrays {levels}": arrays(levels) for levels in (33, 400, 3000)},
+    "half": {HALF.replace("\ud83e", "?"): HALF.replace("\ud83e", "?")},
+    "half, alone": HALF.replace("\ud83e", "?"),
+    "nul": VALUES["nul"],
+    "nul, alone": NUL,
+    "big": {"n": str(2**70), "m": [str(-(2**64)), str(2**63), 2**63 - 1]},
+    "big, alone": str(2**70),
+    "big text": VALUES["big text"],
+    "digits": VALUES["digits"],
+    "bytes": {"b": "b'\\x00\\xff'"},
+}
+"""What is read of each value that is not told in a test of its own."""
+
+
+@pytest.mark.parametrize("where", ["child", "root"])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_value_is_read_back(said: Stored, where: str, name: str) -> None:
+    """As it was, or with what a server cannot hold as text."""
+    assert list(filled(said, f"{where} {name}")) == [EXPECTED[name]] * 6
+
+
+@pytest.mark.parametrize("where", ["child", "root"])
+@pytest.mark.parametrize("name", ["nested 31", "nested 33", "nested 34", "nested 100", "nested 400"])
+def test_what_lies_deep_is_read_back_as_text(said: Stored, where: str, name: str) -> None:
+    """No search fails over more than 32 levels, and nothing of them is lost."""
+    for value in filled(said, f"{where} {name}"):
+        assert 20 <= depth(value) <= 30
+        assert unfolded(value) == VALUES[name]
+
+
+@pytest.mark.parametrize("where", ["child", "root"])
+def test_deep_objects_of_other_kinds_are_read_back(said: Stored, where: str) -> None:
+    """Of pydantic's and dataclasses, and with half a surrogate pair inside."""
+    for value in filled(said, f"{where} model"):
+        assert unfolded(value) == {"question": "?", "deep": VALUES["model"].deep}
+    for value in filled(said, f"{where} dataclass"):
+        assert unfolded(value) == {"x": 1, "inner": VALUES["dataclass"].inner}
+    for value in filled(said, f"{where} half, nested"):
+        assert 20 <= depth(value) <= 30
+        assert "half a fox" in str(value)
+
+
+@pytest.mark.parametrize("where", ["child", "root"])
+def test_what_is_no_number_is_read_back(said: Stored, where: str) -> None:
+    """As Python writes it."""
+    for value in filled(said, f"{where} not a number"):
+        assert [str(each) for each in value["n"]] == ["nan", "inf", "-inf"]
+
+
+@pytest.mark.parametrize("by", ["", "own "])
+def test_what_else_of_a_span_is_read_back(said: Stored, by: str) -> None:
+    """Its name, events, exceptions and identity."""
+    half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
+    assert child_of(said[f"{by}name"]).name == f"{half} {nul}"
+    odd, lists = child_of(said[f"{by}events"]).events
+    assert odd.name == f"{half} event"
+    assert {**odd.attributes, "not a number": "nan"} == {
+        half: half,
+        "nul": NUL,
+        "big": str(2**70),
+        "not a number": "nan",
+        "long": LONG,
+    }
+    assert str(odd.attributes["not a number"]) == "nan"
+    assert {key: list(each) for key, each in lists.attributes.items()} == {
+        "texts": [half, NUL],
+        "big": [str(2**70), 1],
+    }
+    for span in said[f"{by}exceptions"].data.spans:
+        (event,) = span.events
+        assert event.attributes["exception.message"] == f"{half} {NUL} {LONG}"
+    for span in said[f"{by}session"].data.spans:
+        assert (span.attributes["session.id"], span.attributes["gen_ai.conversation.id"]) == ("s" * 250, "c" * 250)
+    assert child_of(said[f"{by}usage"]).attributes["mlflow.chat.tokenUsage"] == {}
+
+
+@pytest.mark.parametrize("by", ["", "own "])
+def test_what_a_trace_is_said_to_be_is_read_back(said: Stored, by: str) -> None:
+    """Tags, metadata and previews, cut as MLflow cuts them."""
+    half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
+    info = said[f"{by}tags"].info
+    for given, longest in ((info.tags, 4096), (info.trace_metadata, 250)):
+        assert (given["half"], given["nul"], given["number"]) == (half, nul, "7")
+        assert given["long"] == LONG[:longest]
+        assert given["deep"].startswith("{'deeper': [{'deeper'")
+        assert given["k" * 250] == "long key"
+    info = said[f"{by}previews"].info
+    for preview in (info.request_preview, info.response_preview):
+        assert preview.startswith(f"{half} {nul} tttt")
+        assert len(preview) == 1000
+    info = said["own identity" if by else "identity"].info
+    assert info.trace_metadata["mlflow.trace.session"] == "s" * 250
+    assert info.trace_metadata["mlflow.trace.user"] == "u" * 250
+
+
+@pytest.mark.parametrize("by", ["", "own "])
+def test_what_a_trace_is_worth_is_read_back(said: Stored, by: str) -> None:
+    """Feedback and expectations of any value, with any reason."""
+    half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
+    found = said[f"{by}feedback"].info.assessments
+    for values in (
+        {each.name: each.feedback.value for each in found if each.feedback},
+        {each.name: each.expectation.value for each in found if each.expectation},
+    ):
+        assert values.keys() == {"deep", "big", "nan", "half", "nul"}
+        assert unfolded(values["deep"]) == VALUES["model"].deep
+        assert (values["big"], values["nan"], values["nul"]) == (str(2**70), "NaN", nul)
+        assert values["half"] in (half, HALF.replace("\ud83e", "\ufffd"))
+    assert {each.rationale for each in found if each.feedback} == {f"{half} {nul}"}
+
+
+# --- what agrees ---
+
+
+@pytest.fixture(scope="module")
+def agreeing(server: MLflowServer) -> Stored:
+    """The traces of `tests.apps.agreeing`."""
+    return run(server, "agreeing", f"agreeing-{uuid.uuid4().hex}")[0]
+
+
+@pytest.mark.parametrize(
+    ("way", "late", "afterwards"),
+    [
+        ("assessed", 0, []),
+        ("soon late", 1, []),
+        ("late", 1, []),
+        ("assessed afterwards", 1, ["afterwards"]),
+        ("late and again", 2, ["afterwards"]),
+    ],
+)
+def test_what_a_trace_is_worth_is_stored_once(agreeing: Stored, way: str, late: int, afterwards: list[str]) -> None:
+    """Also where its info is sent again, for a span that ends late or an assessment that comes late."""
+    trace = agreeing[request_id(way)]
+
+    assert Counter(each.name for each in trace.info.assessments) == Counter(["right", "expected", "score", *afterwards])
+    assert {each.valid for each in trace.info.assessments} <= {True, None}
+    assert Counter(span.name for span in trace.data.spans)["late"] == late
+
+
+def status_of(trace: Trace) -> tuple[str, str]:
+    return str(trace.info.state), str(root_of(trace).status.status_code.value)
+
+
+@pytest.mark.parametrize(
+    ("way", "state", "status"),
+    [
+        ("state OK", "OK", "OK"),
+        ("state ERROR", "ERROR", "ERROR"),
+        ("span OK", "OK", "OK"),
+        ("span and state", "OK", "ERROR"),
+        ("sampled ERROR", "ERROR", "ERROR"),
+    ],
+)
+def test_how_it_ended(agreeing: Stored, way: str, state: str, status: str) -> None:
+    """The app's word beats the status of the answer, for the trace and its root; two different words both stand."""
+    assert status_of(agreeing[request_id(way)]) == (state, status)
+
+
+def test_what_is_said_to_be_an_error_is_kept(agreeing: Stored) -> None:
+    """At ``sample_ratio=0`` as well; and nothing else is."""
+    assert [name for name in agreeing if name.startswith("sampled")] == ["sampled-ERROR"]
+
+
+def test_the_request_id_of_the_app_is_in_column_and_tag(agreeing: Stored) -> None:
+    """So that it is found in either; one that is too long for the column is in the tag, a tag of the app's stays."""
+    for key, column, tag in (
+        ("of-the-app", "of-the-app", "of-the-app"),
+        ("i" * 60, None, "i" * 60),
+        ("of the app", "of the app", "its own"),
+    ):
+        info = agreeing[key].info
+        assert (info.client_request_id or None, info.tags["client_request_id"]) == (column, tag)
+
+
+def test_what_else_is_said_of_the_trace(agreeing: Stored) -> None:
+    """Metadata, model, session and user; tags set by the trace's id."""
+    info = agreeing["metadata"].info
+    known = {key: info.trace_metadata[key] for key in ("kind", "mlflow.modelId")}
+    assert known == {"kind": "odd", "mlflow.modelId": "m-7"}
+    for given in (info.tags, info.trace_metadata):
+        assert (given["mlflow.trace.session"], given["mlflow.trace.user"]) == ("s-7", "u-7")
+    assert root_of(agreeing["span-tags"]).attributes["first"] == "yes"
+    assert agreeing["span-tags"].info.tags["second"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("way", "names"),
+    [
+        ("reset", {"before", "after"}),
+        ("generators", {"numbers", "in a generator"}),
+        ("contexts", {"in context"}),
+    ],
+)
+def test_spans_nest_however_they_are_opened(agreeing: Stored, way: str, names: set[str]) -> None:
+    """In generators, in MLflow's contexts, and when tracing is reset meanwhile."""
+    assert {span.name for span in agreeing[way].data.spans if span.parent_id is not None} == names
+
+
+# --- what it belongs to ---
+
+
+@pytest.mark.skipif(IS_TRACING_SDK_ONLY, reason="the slim package has neither runs nor models")
+@pytest.mark.parametrize("delivery", ["auto", "mlflow"])
+def test_a_run_or_model_that_begins_inside_is_linked(server: MLflowServer, delivery: str) -> None:
+    """As if the request's root had begun inside; what the app says itself comes first."""
+    experiment = f"linked-{uuid.uuid4().hex}"
+    stored, output = run(server, "linked", experiment, delivery)
+    ids = json.loads(output.splitlines()[-1])
+    assert "other-experiment" not in stored  # it is where its run is
+    elsewhere = Traces(server.uri, f"{experiment}-other").search()
+    linked = {str(each.info.client_request_id): each.info.trace_metadata for each in (*stored.values(), *elsewhere)}
+    for way in ("run", "run with child", "nested runs", "own word", "other experiment"):
+        assert linked[request_id(way)]["mlflow.sourceRun"] == ids[way]
+    assert linked["model"]["mlflow.modelId"] == ids["model"]
+    assert not {"mlflow.sourceRun", "mlflow.modelId"} & linked["nothing"].keys()
+
+
+# --- what is read at once ---
+
+
+@pytest.fixture
+def half_stored(server: MLflowServer) -> tuple[str, Callable[[], None]]:
+    """A trace of which the server has the info, and what stores its spans."""
+    experiment = f"half-{uuid.uuid4().hex}"
+    answer = requests.post(f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": experiment}, timeout=60)
+    experiment_id = answer.json()["experiment_id"]
+    mlflow.set_tracking_uri(server.uri)
+    with sent_traces() as sent, mlflow.start_span("whole") as span:
+        pass
+    info = sent[0].trace_info
+    info["trace_location"]["mlflow_experiment"]["experiment_id"] = experiment_id
+    answer = requests.post(f"{server.uri}/api/3.0/mlflow/traces", json={"trace": {"trace_info": info}}, timeout=60)
+    answer.raise_for_status()
+
+    def complete() -> None:
+        headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
+        requests.post(f"{server.uri}/v1/traces", data=sent[0].otlp, headers=headers, timeout=60).raise_for_status()
+
+    return span.trace_id, complete
+
+
+def test_a_trace_is_waited_for_until_it_is_whole(
+    half_stored: tuple[str, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for a corrupted one while the server has its info only; a vote on it is kept meanwhile."""
+    trace_id, complete = half_stored
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
+    assert traces.get(trace_id, wait=0) is None
+    feedback.log(Feedback(trace_id=trace_id, value=True), user_id="jane")
+    later = threading.Timer(0.5, complete)
+    later.start()
+
+    trace = traces.get(trace_id, wait=60)
+
+    later.join()
+    assert trace is not None
+    assert [span.name for span in trace.data.spans] == ["whole"]
+    assert [each.feedback.value for each in trace.info.assessments] == [True]
+
+
+def test_a_trace_that_is_not_there_is_waited_for_in_vain(server: MLflowServer) -> None:
+    """The wait is bounded, and its end is no error; what is no id is refused."""
+    mlflow.set_tracking_uri(server.uri)
+    assert traces.get(f"tr-{uuid.uuid4().hex}", wait=0.2) is None
+    with pytest.raises(ValueError, match="starts with 'tr-'"):
+        traces.get("req-1")
+    with pytest.raises(ValueError, match="number of seconds"):
+        traces.get(f"tr-{uuid.uuid4().hex}", wait=-1)

@@ -1,0 +1,96 @@
+"""What is sent for the attributes of spans, so that a server can give it back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mlflow_middleware.mlflow_bridge import readable
+
+DEEP = "[" * 40 + "]" * 40
+MANY = json.dumps([{"id": number, "tags": ["a"]} for number in range(50)])
+
+
+def as_a_server_stores(sent: Any) -> Any:
+    """What a tracking server makes of an attribute: see ``sanitize_attributes`` in mlflow/tracing/otel/translation."""
+    stored = json.dumps(sent)
+    if isinstance(sent, str):
+        try:
+            inner = json.loads(sent)
+        except json.JSONDecodeError:
+            return sent
+        if isinstance(inner, str | dict | list):
+            stored = sent
+    return json.loads(stored)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize(
+    "value", [{"a": 1}, json.loads(MANY), "text", "[not JSON", "1" * 4000, 7, 2**63 - 1, 0.5, True, [], {}, "{}x", "-"]
+)
+def test_most_values_are_sent_as_they_are(value: Any, as_text: bool) -> None:
+    """Objects and arrays as text where that may be."""
+    sent = readable.value_of("key", json.dumps(value), as_text=as_text)
+
+    is_text = as_text and isinstance(value, dict | list)
+    assert sent == (json.dumps(value) if is_text else value)
+    assert as_a_server_stores(sent) == value
+
+
+@pytest.mark.parametrize("text", [DEEP, f" {DEEP}", "1" * 5000, "-" + "1" * 5000, f'{{"n": {2**64}}}', "[" * 5000])
+def test_text_that_a_server_would_take_for_json_is_quoted(text: str) -> None:
+    """A server takes the quotes away, and looks no further; where there is none, they are taken away here."""
+    sent = readable.value_of("key", json.dumps(text))
+
+    if text == "[" * 5000:  # which is no JSON, and too deep for anybody to see that
+        assert sent in (text, json.dumps(text))
+        return
+    assert sent == json.dumps(text)
+    assert as_a_server_stores(sent) == text
+    assert readable.unquoted(json.dumps(sent)) == sent
+    assert readable.as_sent(json.dumps(text)) == sent
+
+
+def test_other_quoted_text_is_left_alone() -> None:
+    """It is the app's own."""
+    assert readable.unquoted(json.dumps('"in quotes"')) is None
+    assert readable.unquoted(json.dumps(DEEP)) is None
+    assert readable.unquoted(json.dumps(7)) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ({"n": 2**63}, {"n": str(2**63)}),
+        ([-(2**63) - 1, -(2**63)], [str(-(2**63) - 1), -(2**63)]),
+        (json.loads(DEEP), None),
+    ],
+)
+def test_what_is_unreadable_inside_becomes_text(value: Any, sent: Any) -> None:
+    """Large integers, and what nests too deeply."""
+    for as_text in (False, True):
+        found = readable.value_of("mlflow.spanInputs", json.dumps(value), as_text=as_text)
+        assert isinstance(found, str) is as_text
+        plain = json.loads(found) if as_text else found
+        assert sent is None or plain == sent
+    again = readable.readable("mlflow.spanInputs", json.dumps(value))
+    assert json.loads(again) == plain
+
+
+def test_a_session_id_is_no_longer_than_a_server_takes_it() -> None:
+    """It would refuse all spans."""
+    long = json.dumps("s" * 300)
+    assert readable.value_of("session.id", long) == "s" * 250
+    assert readable.readable("session.id", long) == json.dumps("s" * 250)
+    assert readable.value_of("other", long) == "s" * 300
+
+
+def test_tokens_are_numbers() -> None:
+    """Servers sum them up: what is none is left out."""
+    used = json.dumps({"input_tokens": 2**70, "output_tokens": 3, "total_tokens": "x", "cost": float("nan")})
+    for as_text in (False, True):
+        assert readable.value_of("mlflow.chat.tokenUsage", used, as_text=as_text) == {"output_tokens": 3}
+    assert json.loads(readable.readable("mlflow.chat.tokenUsage", used)) == {"output_tokens": 3}
+    assert readable.value_of("mlflow.llm.cost", "[1]") == {}
