@@ -71,6 +71,7 @@ class TraceMiddleware:
     def set_up(self, settings: Settings | None, options: Mapping[str, object]) -> None:
         """Take the settings; the last part of being built."""
         self.settings = settings or Settings.load(**options)
+        self._safe_route = guarded(self.route)
         request_trace.start(self.settings)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
