@@ -19,7 +19,7 @@ from mlflow_middleware.delivery.encoder import Encoder
 from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
-from mlflow_middleware.delivery.rest import is_chosen
+from mlflow_middleware.delivery.rest import chosen_uri
 from mlflow_middleware.delivery.sinks import sink_for
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.spooling import Spooling
@@ -51,9 +51,12 @@ class Sender:
         spool: Where they are kept while the server is unreachable; None keeps them in memory.
 
     Attributes:
+        first_uri: Tells the server to look at before there is a trace; empty for none.
         is_paused: Whether nothing may be sent for now.
         is_hopeless: Whether nothing that is pending can be expected to be delivered soon.
     """
+
+    first_uri = staticmethod(chosen_uri)
 
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
         self.is_paused = self.is_hopeless = False
@@ -78,7 +81,7 @@ class Sender:
             try:
                 self._round(pause)
                 pause = self._pause()
-                if pause is None and not self._destinations and is_chosen(uri := mlflow_bridge.client.tracking_uri()):
+                if pause is None and not self._destinations and (uri := self.first_uri()):
                     with self._lock:
                         self._destination(uri)  # a wrong address is told at start-up, not with the first request
                     pause = 0.0
@@ -222,10 +225,9 @@ class Sender:
     def _pause(self) -> float | None:
         """Seconds until something is to be done; None when nothing but a new trace matters."""
         with self._lock:
-            destinations = self._destinations.values()
-            if any(map(self._encoder.has_work, destinations)):
+            if any(map(self._encoder.has_work, self._destinations.values())):
                 return 0.0
-            times = [due for each in destinations if (due := each.due()) is not None]
+            times = [due for each in self._destinations.values() if (due := each.due()) is not None]
             open_until = self._encoder.waits_until()
         if open_until is not None:
             times += [open_until, time.monotonic() + OPEN_LOOK]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import mlflow
 from mlflow.tracing import provider
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
 from mlflow.tracking._tracking_service import utils as tracking_service
@@ -59,8 +60,26 @@ def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], q
 
     build.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
     provider._get_mlflow_span_processor = build
+    _send_to_collectors_ourselves(accepts)
     _give_ids_of_the_system()
     rebuild()
+
+
+def _send_to_collectors_ourselves(accepts: Callable[[str], bool]) -> None:
+    """Where OTLP's variables are set, MLflow would build a processor for them instead of ours, or besides."""
+    original = provider.should_use_otlp_exporter
+
+    @functools.wraps(original)
+    def is_for_mlflow() -> bool:
+        return bool(original()) and not (_is_usual_destination() and accepts(mlflow.get_tracking_uri()))
+
+    provider.should_use_otlp_exporter = is_for_mlflow
+
+
+def _is_usual_destination() -> bool:
+    """Whether traces go to an experiment; for tables of Unity Catalog, MLflow's own processors stay."""
+    chosen = provider._MLFLOW_TRACE_USER_DESTINATION.get()
+    return chosen is None or hasattr(chosen, "experiment_id")
 
 
 def _give_ids_of_the_system() -> None:

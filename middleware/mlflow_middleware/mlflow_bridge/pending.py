@@ -30,12 +30,14 @@ class PendingTrace:
         size: Bytes, about: what it counts for in the queue.
         supplement: Whether it was delivered before, and a span has ended since.
         captured_by: What took it instead of delivery; also for its supplements.
+        copy_to: Takes what it is encoded as, too.
         is_read: Whether it was encoded.
     """
 
     __slots__ = (
         "_trace",
         "captured_by",
+        "copy_to",
         "experiment_id",
         "is_read",
         "root",
@@ -53,6 +55,7 @@ class PendingTrace:
         self.experiment_id: str | None = root.record.experiment_id if root else trace.info.experiment_id
         self.supplement = earlier is not None
         self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
+        self.copy_to: Callable[[PendingTrace, Encoding], None] | None = None
         self.is_read = False
         self.size = root.record.size if root else 1000
         if spans := self.spans:
@@ -98,8 +101,11 @@ class PendingTrace:
         if self.root:
             encoding = encode.encode_request(self.root, self._ended(), experiment_id)
             self._let_go(self.root)
-            return encoding
-        return encode.encode_trace(self._trace, self._ended(), experiment_id)
+        else:
+            encoding = encode.encode_trace(self._trace, self._ended(), experiment_id)
+        if self.copy_to:
+            self.copy_to(self, encoding)
+        return encoding
 
     def entity(self, experiment_id: str) -> Trace:
         """Read it as what MLflow's own search would give."""
