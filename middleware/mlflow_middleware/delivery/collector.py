@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from mlflow_middleware.delivery.otlp_variables import collector, named_collector
@@ -78,28 +79,36 @@ class ToCollector(Delivery):
         return replace(super().stats(), where="collector")
 
 
-@dataclass(slots=True, eq=False)
 class Copy:
     """A trace that has been encoded for another server, as it waits for the collector's sender.
 
-    Attributes:
+    Args:
+        trace_id: MLflow's trace id.
         encoding: What it was encoded as.
+        supplement: Whether it was delivered before.
+
+    Attributes:
         trace_id: MLflow's trace id.
         supplement: Whether it was delivered before.
+        size: Bytes that it takes, about.
         tracking_uri: Where it goes.
         experiment_id: None: a collector knows none.
     """
 
-    encoding: Any
-    trace_id: str
-    supplement: bool
-    tracking_uri: str = ""
+    tracking_uri = ""
     experiment_id: str | None = None
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes, about."""
-        return len(self.encoding.otlp) + len(self.encoding.info) + _OVERHEAD
+    def __init__(self, trace_id: str, encoding: Any, supplement: bool) -> None:
+        self.trace_id = trace_id
+        self.supplement = supplement
+        self.size = len(encoding.otlp) + len(encoding.info) + _OVERHEAD
+        self._content = SimpleNamespace(
+            otlp=encoding.otlp,
+            info=encoding.info,
+            prompts=(),
+            attachments={},
+            has_late_spans=encoding.has_late_spans,
+        )
 
     def is_complete(self) -> bool:
         """Whether nothing more will come."""
@@ -110,7 +119,7 @@ class Copy:
 
     def content(self, experiment_id: str) -> Any:
         """What it was encoded as, without what a collector does not take."""
-        return self.encoding._replace(prompts=(), attachments={})
+        return self._content
 
 
 class WithCollector(Delivery):
@@ -154,7 +163,7 @@ class WithCollector(Delivery):
         super().put(trace)
 
     def _copy(self, trace: PendingTrace, encoding: Any) -> None:
-        self._copies.put(cast(Any, Copy(encoding, trace.trace_id, trace.supplement)))
+        self._copies.put(cast(Any, Copy(trace.trace_id, encoding, trace.supplement)))
 
     def flush(self, timeout: float | None) -> bool:
         """See `Delivery`."""

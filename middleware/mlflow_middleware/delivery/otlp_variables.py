@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from dataclasses import dataclass, replace
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 PREFIX = "otlp:"
 """What stands before a collector's address where tracking URIs are told apart."""
@@ -26,7 +26,8 @@ _TRACES = "OTEL_EXPORTER_OTLP_TRACES_"
 _ALL = "OTEL_EXPORTER_OTLP_"
 
 
-class Collector(NamedTuple):
+@dataclass(frozen=True)
+class Collector:
     """An OTLP collector, as the environment describes it.
 
     Attributes:
@@ -73,11 +74,12 @@ def collector() -> Collector:
         parts = urlsplit(endpoint)
         _ = parts.hostname, parts.port
     except ValueError:
-        return found._replace(problem=f"{variable} is no address; it must look like {DEFAULT_ENDPOINT}")
+        return replace(found, problem=f"{variable} is no address; it must look like {DEFAULT_ENDPOINT}")
     protocol = (_value("PROTOCOL") or ("grpc" if parts.port == GRPC_PORT else "http/protobuf")).lower()
     if protocol != "grpc" and (parts.scheme not in ("http", "https") or not parts.hostname):
-        return found._replace(problem=f"{variable} must be a whole address, such as {DEFAULT_ENDPOINT}")
-    return found._replace(
+        return replace(found, problem=f"{variable} must be a whole address, such as {DEFAULT_ENDPOINT}")
+    return replace(
+        found,
         url=endpoint if protocol == "grpc" else _url(parts, is_base=not variable.startswith(_TRACES)),
         protocol=protocol,
         headers=_headers(_value("HEADERS")),
@@ -108,7 +110,7 @@ def _value(name: str) -> str:
 def _url(parts: SplitResult, *, is_base: bool) -> str:
     """The address to post to: one for traces as it is, one for all signals with the path of traces after its own."""
     path = f"{parts.path.rstrip('/')}/v1/traces" if is_base else parts.path or "/"
-    return parts._replace(path=path, fragment="").geturl()
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
 def _headers(text: str) -> tuple[tuple[str, str], ...]:

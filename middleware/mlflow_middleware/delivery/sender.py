@@ -51,12 +51,11 @@ class Sender:
         spool: Where they are kept while the server is unreachable; None keeps them in memory.
 
     Attributes:
-        first_uri: Tells the server to look at before there is a trace; empty for none.
         is_paused: Whether nothing may be sent for now.
         is_hopeless: Whether nothing that is pending can be expected to be delivered soon.
     """
 
-    first_uri = staticmethod(chosen_uri)
+    first_uri = staticmethod(chosen_uri)  # of the server to look at before there is a trace
 
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
         self.is_paused = self.is_hopeless = False
@@ -180,8 +179,7 @@ class Sender:
 
     def _take(self, *, from_queue: bool = True, everything: bool = False) -> None:
         """Take what has come, and encode what is to be sent next."""
-        taken = self._queue.take() if from_queue else []
-        for uri in self._encoder.take(taken, everything=everything):
+        for uri in self._encoder.take(self._queue.take() if from_queue else [], everything=everything):
             self._encoder.encode_for(self._destination(uri), everything=everything)
 
     def _serve(self, destination: Destination) -> None:
