@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlflow.entities import LiveSpan, Trace, TraceData
@@ -34,7 +34,7 @@ from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys, wire
 from mlflow_middleware.trace.contents import contents_of
 from mlflow_middleware.trace.description import Description, describe
-from mlflow_middleware.trace.record import NOTHING, Written
+from mlflow_middleware.trace.record import JOINED, NOTHING, SPANS_ONLY, Written
 
 _ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBUTES.items()])
 _FAILED_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in FAILED_ROOT_ATTRIBUTES.items()])
@@ -118,6 +118,8 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str) ->
     others = [_span_bytes(each, otlp.SENT_AS_TEXT) for each in spans]
     all_spans = wire.request(otlp.resource_message(root.source.tracer.resource), [span, *others])
     metadata = _metadata_of(root, description, spans)
+    if record.parent_id is not None and _have_parents(root.spans):
+        metadata[JOINED] = "true"
     if objects and objects.trace.info.assessments:
         entity = request_entity(root, spans, experiment_id)
         info = trace_info.by_mlflow(entity.info, entity.data.spans)
@@ -245,6 +247,8 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> E
         experiment_id: Where it goes.
     """
     info = _info_of(trace, spans, experiment_id)
+    if _have_parents(trace.span_dict.values()):
+        info.trace_metadata[JOINED] = SPANS_ONLY if trace.is_remote_trace else "true"
     prompts = [(prompt.name, str(prompt.version)) for prompt in trace.prompts]
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
@@ -271,6 +275,8 @@ def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace
             is_error = otel.status.status_code is StatusCode.ERROR
             info.state = TraceState.ERROR if is_error else TraceState.OK
         info.trace_metadata.update(_summary(redacted(attributes_of(otel)), spans))
+    if info.request_time is None:  # the trace is a caller's
+        info.request_time = min((span.start_time_ns for span in spans), default=0) // 1_000_000
     if info.request_preview is None or info.response_preview is None:
         set_request_response_preview(info, TraceData(list(spans)))
     for request in filter(None, map(root_of, spans)):
@@ -287,6 +293,11 @@ def _add_request(info: TraceInfo, description: Description) -> None:
     info.client_request_id = info.client_request_id or description.client_request_id
     info.request_preview = info.request_preview or description.request_preview
     info.response_preview = info.response_preview or description.response_preview
+
+
+def _have_parents(spans: Iterable[LiveSpan]) -> bool:
+    """Whether each of the spans of a trace has a parent: then the trace is a caller's."""
+    return all(span._span.parent is not None for span in list(spans))
 
 
 def _is_own_root(span: LiveSpan) -> bool:

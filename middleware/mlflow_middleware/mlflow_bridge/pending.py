@@ -11,6 +11,7 @@ from mlflow_middleware.mlflow_bridge import encode, registry, span_attributes
 from mlflow_middleware.mlflow_bridge.encode import Encoding
 from mlflow_middleware.mlflow_bridge.materialize import root_of
 from mlflow_middleware.mlflow_bridge.root import Root
+from mlflow_middleware.mlflow_bridge.tracking_client import active_experiment_id
 
 
 class PendingTrace:
@@ -52,7 +53,7 @@ class PendingTrace:
         self.root = root
         self._trace = trace
         self.trace_id: str = root.record.trace_id if root else trace.info.trace_id
-        self.experiment_id: str | None = root.record.experiment_id if root else trace.info.experiment_id
+        self.experiment_id: str | None = root.record.experiment_id if root else _experiment_of(trace)
         self.supplement = earlier is not None
         self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
         self.copy_to: Callable[[PendingTrace, Encoding], None] | None = None
@@ -127,6 +128,12 @@ class PendingTrace:
 
     def _ended(self) -> list[LiveSpan]:
         return [span for span in self.spans if span.end_time_ns is not None]
+
+
+def _experiment_of(trace: Any) -> str | None:
+    """A trace's experiment; one that a caller has begun has none here, and its spans go where others go."""
+    located: str | None = trace.info.experiment_id if trace.info.trace_location else active_experiment_id()
+    return located
 
 
 def _size(span: LiveSpan) -> int:

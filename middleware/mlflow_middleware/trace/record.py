@@ -26,7 +26,11 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 JOINED = "mlflow_middleware.joined"
-"""Metadata on the way to the server only: the trace is a caller's, whose id came with the request."""
+"""Metadata on the way to the server only: the trace is a caller's, whose id came with the request. The value is
+`SPANS_ONLY`, or anything else where a request of ours is in it, of which there is more to tell."""
+
+SPANS_ONLY = "spans"
+"""See `JOINED`."""
 
 
 class SpanIds(NamedTuple):
