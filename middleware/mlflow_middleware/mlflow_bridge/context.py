@@ -25,7 +25,7 @@ _isolated: ContextVar[Context] = getattr(
 if not isinstance(_isolated, ContextVar):
     raise TypeError("MLflow's current span is not kept in a context variable")
 
-_is_isolated = False
+_is_isolated = _is_unified = False
 
 _forked_in: ContextVar[SpanIds | None] = ContextVar("mlflow_middleware_forked_in", default=None)
 
@@ -39,6 +39,20 @@ def set_isolated(is_isolated: bool) -> None:
 def is_isolated() -> bool:
     """Whether MLflow keeps its own current span, apart from OpenTelemetry's."""
     return _is_isolated
+
+
+def set_unified(is_unified: bool) -> None:
+    """Set whether MLflow's spans are those of the tracer provider that all of the process has."""
+    global _is_unified  # noqa: PLW0603
+    _is_unified = is_unified
+
+
+def surrounding_span() -> OTelSpan | None:
+    """The span of the app's own OpenTelemetry that is current, where MLflow's spans belong to the same traces."""
+    if not _is_unified:
+        return None
+    span = get_current_span()
+    return span if span.is_recording() else None
 
 
 def attach(span: OTelSpan) -> Entered:

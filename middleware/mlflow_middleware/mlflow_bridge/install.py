@@ -11,8 +11,10 @@ from typing import Any
 import mlflow
 from mlflow.tracing import provider
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
+from mlflow.tracing.processor.otel import OtelSpanProcessor
 from mlflow.tracking._tracking_service import utils as tracking_service
 
+from mlflow_middleware.mlflow_bridge import context
 from mlflow_middleware.mlflow_bridge.forks import survive_forks
 from mlflow_middleware.mlflow_bridge.ids import SystemIds
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
@@ -62,6 +64,7 @@ def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], q
     provider._get_mlflow_span_processor = build
     _send_to_collectors_ourselves(accepts)
     _give_ids_of_the_system()
+    _leave_the_apps_provider()
     rebuild()
 
 
@@ -93,6 +96,25 @@ def _give_ids_of_the_system() -> None:
         original(tracer_provider)
 
     provider.provider.set = set_provider
+
+
+def _leave_the_apps_provider() -> None:
+    """Let MLflow take its processors out of a tracer provider that the app has made, instead of dropping that."""
+    original = provider.provider.reset
+
+    @functools.wraps(original)
+    def reset() -> None:
+        now = provider.provider.get()
+        resource = getattr(now, "resource", None)
+        if context.is_isolated() or resource is None or resource.attributes.get("telemetry.sdk.name") == "mlflow":
+            original()
+            return
+        every: Any = now.get_tracer(__name__).span_processor
+        mine = BaseMlflowSpanProcessor, OtelSpanProcessor
+        every._span_processors = tuple(each for each in every._span_processors if not isinstance(each, mine))
+        provider.provider.once._done = False
+
+    provider.provider.reset = reset
 
 
 def _forget_missing_modules() -> None:

@@ -61,15 +61,17 @@ class Root:
         objects: MLflow's objects for it, once it is materialized.
         is_held: Whether more may come after its end.
         is_forgotten: Whether nobody finds its trace any more.
+        is_leading: Whether the trace is the request's, although its span has a parent: one of the app's own
+            OpenTelemetry, which knows less.
     """
 
-    __slots__ = ("_children", "_is_discarded", "is_forgotten", "is_held", "objects", "record", "source")
+    __slots__ = ("_children", "_is_discarded", "is_forgotten", "is_held", "is_leading", "objects", "record", "source")
 
     def __init__(self, source: Source, record: TraceRecord, objects: Objects | None = None) -> None:
         self.source = source
         self.record = record
         self.objects = objects
-        self.is_held = self.is_forgotten = False
+        self.is_held = self.is_forgotten = self.is_leading = False
         self._children: TraceOfRequest | None = None
         self._is_discarded = False
 
