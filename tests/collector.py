@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import brotli
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-_UNPACKED: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
+_UNPACKED: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.decompress,
+    "deflate": zlib.decompress,
+    "br": brotli.decompress,  # Sentry's
+}
 
 
 @dataclass
@@ -79,6 +84,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self.server.says)))
         self.end_headers()
         self.wfile.write(self.server.says)
+
+    def do_PUT(self) -> None:
+        """Datadog's."""
+        self.do_POST()
+
+    def do_GET(self) -> None:
+        """Say that there is nothing: what Datadog's agent can do."""
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""

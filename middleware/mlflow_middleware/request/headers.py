@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection
 
 from mlflow_middleware._internal import feedback_token
+from mlflow_middleware.request import other_tools
 from mlflow_middleware.trace.record import TraceRecord
 
 EXPOSE = "access-control-expose-headers"
@@ -44,6 +45,7 @@ def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tupl
         record: What is known of the request.
         trace_id: MLflow's trace id, if there is a trace.
     """
+    other_tools.meet(record)
     settings, user_id = record.settings, record.user_id
     known = {
         "request_id": record.identity.request_id,

@@ -88,6 +88,8 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
     common = _common_of(record)
     exceptions = redacted_exceptions(record) if record.exceptions else ()
     attributes = _known(client_attributes(record))
+    if record.others:
+        attributes.update(record.others)
     known, tags = metadata_of(record, metadata), {}
     request_id = client_request_id = record.identity.request_id
     if request_id:

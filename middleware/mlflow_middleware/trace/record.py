@@ -113,6 +113,7 @@ class TraceRecord:
         tags: What the app has annotated.
         metadata: What the app has annotated.
         exceptions: Those that the app raised.
+        others: Attributes with the ids that other tracing tools have for the request.
         first_byte_at: When the client had the first byte of the answer; nanoseconds since the epoch.
         is_complete: Whether route, status and bodies are final.
         client_disconnected: Whether the client went away.
@@ -142,6 +143,7 @@ class TraceRecord:
     tags: Mapping[str, str] = NOTHING
     metadata: Mapping[str, str] = NOTHING
     exceptions: tuple[RecordedException, ...] = ()
+    others: Mapping[str, str] = NOTHING
     contents: Contents | None = None
     failure: Failure | None = None
     is_judged = False
