@@ -31,7 +31,7 @@ def test_both_get_each_trace(
     run_app: AppRunner, collector: CollectorStandIn, name: str, variable: str, request_id: str
 ) -> None:
     """The whole trace, with our tags as attributes of its root; the log names the variable."""
-    app = run_app(name, **{variable: collector.uri + ("/v1/traces" if "TRACES" in variable else "")})
+    app = run_app(name, {}, **{variable: collector.uri + ("/v1/traces" if "TRACES" in variable else "")})
     trace_id = asked(app, request_id)
     trace = app.traces.one(request_id)
     spans = eventually(lambda: collector.of_trace(trace_id), "the trace at the collector")

@@ -51,9 +51,9 @@ def test_one_trace(
     assert parents == {span.span_id.hex(): span.parent_span_id.hex() or None for span in collector.of_trace(trace_id)}
     assert parents[answered] == query
     if order == "outside":
-        assert (parents[query], parents[parents[ours]]) == (ours, None)  # type: ignore[index]
+        assert (parents[query], parents[parents[ours]]) == (ours, None)
     else:
-        assert (parents[ours], parents[parents[query]]) == (None, ours)  # type: ignore[index]
+        assert (parents[ours], parents[parents[query]]) == (None, ours)
     info = trace.info
     assert (info.tags["mlflow.traceName"], info.request_preview) == (f"POST /chats/{route}", '{"question": "hello"}')
     assert json.loads(info.response_preview) == {"answer": "hello"}

@@ -42,7 +42,7 @@ def _flask() -> Any:
     app = Flask(__name__)
     app.add_url_rule("/health", "health", dict[str, str])
     app.add_url_rule("/chats/<chat_id>", "chat", lambda chat_id: {"answer": chat_id})
-    app.add_url_rule("/fail", "fail", lambda: 1 // 0)
+    app.add_url_rule("/fail", "fail", lambda: str(1 // 0))
     MLflowMiddleware(app)
     return app
 

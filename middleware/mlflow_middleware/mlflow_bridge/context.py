@@ -25,7 +25,10 @@ _isolated: ContextVar[Context] = getattr(
 if not isinstance(_isolated, ContextVar):
     raise TypeError("MLflow's current span is not kept in a context variable")
 
-_is_isolated = _is_unified = False
+_is_isolated = False
+
+is_unified = False
+"""Whether MLflow's spans are those of the tracer provider that all of the process has."""
 
 _forked_in: ContextVar[SpanIds | None] = ContextVar("mlflow_middleware_forked_in", default=None)
 
@@ -41,16 +44,14 @@ def is_isolated() -> bool:
     return _is_isolated
 
 
-def set_unified(is_unified: bool) -> None:
-    """Set whether MLflow's spans are those of the tracer provider that all of the process has."""
-    global _is_unified  # noqa: PLW0603
-    _is_unified = is_unified
+def set_unified(is_so: bool) -> None:
+    """Set `is_unified`: known when MLflow's processor is made."""
+    global is_unified  # noqa: PLW0603
+    is_unified = is_so
 
 
 def surrounding_span() -> OTelSpan | None:
-    """The span of the app's own OpenTelemetry that is current, where MLflow's spans belong to the same traces."""
-    if not _is_unified:
-        return None
+    """The span of the app's own OpenTelemetry that is current and recorded, if there is one."""
     span = get_current_span()
     return span if span.is_recording() else None
 

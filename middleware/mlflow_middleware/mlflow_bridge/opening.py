@@ -32,7 +32,7 @@ def open_root_span(
 ) -> RootSpan | None:
     """See `interface.Tracing`."""
     source = _source()
-    if around := context.surrounding_span():
+    if context.is_unified and (around := context.surrounding_span()):
         return _begin_inside(source, record, around)
     is_shared = False
     if remote and adopt_remote:
@@ -70,8 +70,8 @@ def _begin_inside(source: Source, record: TraceRecord, around: Any) -> Root | No
     is_shared = any(map(_has_own_info, spans))
     known = SpanContext(parent.trace_id, parent.span_id, is_remote=not spans, trace_flags=parent.trace_flags)
     root = _begin_materialized(source, record, known, is_shared)
-    if root:
-        root.is_leading = not is_shared
+    if root and root.objects:
+        root.objects.is_leading = not is_shared
     return root
 
 

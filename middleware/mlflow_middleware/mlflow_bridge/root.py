@@ -61,17 +61,15 @@ class Root:
         objects: MLflow's objects for it, once it is materialized.
         is_held: Whether more may come after its end.
         is_forgotten: Whether nobody finds its trace any more.
-        is_leading: Whether the trace is the request's, although its span has a parent: one of the app's own
-            OpenTelemetry, which knows less.
     """
 
-    __slots__ = ("_children", "_is_discarded", "is_forgotten", "is_held", "is_leading", "objects", "record", "source")
+    __slots__ = ("_children", "_is_discarded", "is_forgotten", "is_held", "objects", "record", "source")
 
     def __init__(self, source: Source, record: TraceRecord, objects: Objects | None = None) -> None:
         self.source = source
         self.record = record
         self.objects = objects
-        self.is_held = self.is_forgotten = self.is_leading = False
+        self.is_held = self.is_forgotten = False
         self._children: TraceOfRequest | None = None
         self._is_discarded = False
 
@@ -101,6 +99,11 @@ class Root:
     def is_shared(self) -> bool:
         """Whether its trace has been begun by somebody else in this process."""
         return self.objects is not None and self.objects.is_shared
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether the trace is the request's, although its span has a parent: one of the app's own OpenTelemetry."""
+        return self.objects is not None and self.objects.is_leading
 
     @property
     def is_recording(self) -> bool:

@@ -45,7 +45,8 @@ def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tupl
         record: What is known of the request.
         trace_id: MLflow's trace id, if there is a trace.
     """
-    other_tools.meet(record)
+    if other_tools.are_there:
+        other_tools.meet(record)
     settings, user_id = record.settings, record.user_id
     known = {
         "request_id": record.identity.request_id,

@@ -236,7 +236,8 @@ def _opened_root(record: TraceRecord) -> mlflow_bridge.RootSpan | None:
             return None
     remote = _remote(record.exchange)
     root = mlflow_bridge.open_root_span(record, remote=remote, adopt_remote=settings.trust_incoming_trace)
-    other_tools.meet(record)
+    if other_tools.are_there:
+        other_tools.meet(record)
     return root
 
 

@@ -20,29 +20,23 @@ TRACE_ID = "mlflow.trace_id"
 Tool = Callable[[TraceRecord], Mapping[str, str]]
 """Shows a tool our trace id, where it follows this request; returns attributes with its ids."""
 
-_known: tuple[Tool, ...] | None = None
+are_there = True
+"""Whether there are any; true until they have been looked for."""
 
-
-def meet(record: TraceRecord) -> None:
-    """Exchange trace ids with the tools that follow a request: those around us first, those inside once it answers."""
-    if tools() and record.trace_id:
-        _meet(record)
+_tools: tuple[Tool, ...] | None = None
 
 
 @guarded
-def _meet(record: TraceRecord) -> None:
-    for tool in tools():
+def meet(record: TraceRecord) -> None:
+    """Exchange trace ids with the tools that follow a request: those around us first, those inside once it answers."""
+    global _tools, are_there  # noqa: PLW0603 - looked for once
+    if _tools is None:
+        _tools = ()
+        _tools = _found() or ()
+        are_there = bool(_tools)
+    for tool in _tools if record.trace_id else ():
         if found := tool(record):
             record.others = {**found, **record.others}
-
-
-def tools() -> tuple[Tool, ...]:
-    """The tools that are there."""
-    global _known  # noqa: PLW0603 - looked for once
-    if _known is None:
-        _known = ()
-        _known = _found() or ()
-    return _known
 
 
 @guarded
