@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.collector import CollectorStandIn, attributes_of, collecting
 from tests.conftest import AppRunner, RunningApp
-from tests.servers import eventually
+from tests.servers import clean_environment, eventually
 
 
 @pytest.fixture
@@ -94,3 +97,24 @@ def test_a_collector_is_left_out(run_app: AppRunner, collector: CollectorStandIn
     assert app.traces.one(request_id).info.client_request_id == request_id
     assert "collector" not in app.process.output()
     assert collector.asked == []
+
+
+def checked(**variables: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """What ``mlflow-middleware check`` finds: its exit code, and outcome and sentence of each step."""
+    command = [sys.executable, "-m", "mlflow_middleware.cli", "check", "--json"]
+    done = subprocess.run(command, env=clean_environment(**variables), capture_output=True, timeout=120, check=False)
+    steps = json.loads(done.stdout)["steps"]
+    return done.returncode, {step["step"]: (step["outcome"], step["says"]) for step in steps}
+
+
+def test_check_names_the_variable(collector: CollectorStandIn) -> None:
+    """And what goes where; a collector that does not answer is a failure. Without a server, none is asked for."""
+    only = {"MLFLOW_MIDDLEWARE_DELIVERY": "otlp"}
+    code, steps = checked(OTEL_EXPORTER_OTLP_ENDPOINT=collector.uri, **only)
+    away, failed = checked(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://127.0.0.1:9/v1/traces", **only)
+
+    says = f"OTEL_EXPORTER_OTLP_ENDPOINT is set: all traces go to {collector.uri}/v1/traces, which answers"
+    assert (code, steps["collector"]) == (0, ("passed", says))
+    assert {outcome for outcome, _ in steps.values()} == {"passed", "skipped"}
+    assert (away, failed["collector"][0]) == (1, "failed")
+    assert failed["collector"][1].startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: http://127.0.0.1:9/v1/traces cannot")
