@@ -56,7 +56,9 @@ def fastapi() -> Any:
     def chat(chat_id: str, body: dict[str, str]) -> dict[str, str]:
         return work(body)
 
-    if IS_OUTSIDE:
+    if os.environ.get("APP_ORDER") == "native":  # FastAPI's own telemetry, which is around all middleware
+        app.add_middleware(TraceMiddleware)
+    elif IS_OUTSIDE:
         app.add_middleware(TraceMiddleware)
         FastAPIInstrumentor.instrument_app(app, excluded_urls="health")
     else:

@@ -74,7 +74,7 @@ class Sender:
     def run(self) -> None:
         """Work for ever; the body of the thread."""
         self._lock = threading.RLock()  # of this thread's kind, whatever has been patched since
-        mlflow_bridge.silence()  # this thread's own spans, if a library opens any
+        mlflow_bridge.silence_thread()
         pause: float | None = START_UP
         while True:
             try:
