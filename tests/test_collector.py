@@ -11,7 +11,7 @@ import pytest
 
 from tests.collector import CollectorStandIn, attributes_of, collecting
 from tests.conftest import AppRunner, RunningApp
-from tests.servers import clean_environment, eventually
+from tests.servers import PATIENT, clean_environment, eventually
 
 
 @pytest.fixture
@@ -118,3 +118,16 @@ def test_check_names_the_variable(collector: CollectorStandIn) -> None:
     assert {outcome for outcome, _ in steps.values()} == {"passed", "skipped"}
     assert (away, failed["collector"][0]) == (1, "failed")
     assert failed["collector"][1].startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: http://127.0.0.1:9/v1/traces cannot")
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn-preload"])
+def test_sigterm_right_after_requests(
+    run_app: AppRunner, collector: CollectorStandIn, kind: str, request_id: str
+) -> None:
+    """In a process that has forked, too: the copies have a part of the time."""
+    app = run_app(kind, {}, OTEL_EXPORTER_OTLP_ENDPOINT=collector.uri, **PATIENT)
+    trace_ids = [asked(app, f"{request_id}-{number}") for number in range(20)]
+    app.process.stop()
+
+    assert [trace_id for trace_id in trace_ids if not collector.of_trace(trace_id)] == []
+    assert len(app.traces.wait(f"tags.client_request_id LIKE '{request_id}-%'", 20)) == 20
