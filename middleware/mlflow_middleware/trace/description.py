@@ -87,9 +87,7 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         judge(record)
     common = _common_of(record)
     exceptions = redacted_exceptions(record) if record.exceptions else ()
-    attributes = _known(client_attributes(record))
-    if record.others:
-        attributes.update(record.others)
+    attributes = _known({**client_attributes(record), **record.others})
     known, tags = metadata_of(record, metadata), {}
     request_id = client_request_id = record.identity.request_id
     if request_id:
