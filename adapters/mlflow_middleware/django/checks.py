@@ -7,7 +7,7 @@ With ``manage.py check --deploy`` also what ``mlflow-middleware check`` finds, o
 
 * ``mlflow_middleware.E002``: the MLflow client; ``E003``: the tracking URI; ``E004``: reachability; ``E005``: TLS;
   ``E006``: the server's version; ``E007``: credentials; ``E008``: the experiment; ``E009``: writing a trace;
-  ``E010``: reading it back; ``E011``: the spool.
+  ``E010``: reading it back; ``E011``: the spool; ``E012``: the OTLP collector.
 * ``mlflow_middleware.W002``: the clock.
 """
 
@@ -38,6 +38,7 @@ STEP_IDS = {
     "write": "E009",
     "read back": "E010",
     "spool": "E011",
+    "collector": "E012",
     "clock": "W002",
 }
 """The step of ``mlflow-middleware check`` -> the id of its message; they never change."""

@@ -166,10 +166,11 @@ class Options(BaseSettings):
     """True: a W3C `traceparent` becomes the parent, and `session.id` and `user.id` of W3C `baggage` count where the
     headers are missing; false: the trace has its own root and a span link to it."""
 
-    delivery: Literal["auto", "mlflow"] = "auto"
+    delivery: Literal["auto", "otlp", "mlflow"] = "auto"
     """`auto`: traces go by our delivery, to `http(s)` tracking servers, to Databricks, and with full MLflow to a
-    database or folder of its own; `mlflow`: MLflow's own exporter stays. For this and the next four, the first
-    middleware of a process decides."""
+    database or folder of its own; where `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names a
+    collector, a copy of each goes there. `otlp`: they go to the collector only. `mlflow`: MLflow's own exporter stays.
+    For this and the next four, the first middleware of a process decides."""
 
     max_queue_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
     """Bytes of finished traces that may wait in one process; beyond that the newest are dropped and counted."""

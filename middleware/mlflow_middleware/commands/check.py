@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mlflow_middleware.commands import check_network, check_probe, check_process, check_server
+from mlflow_middleware.commands import check_collector, check_network, check_probe, check_process, check_server
 from mlflow_middleware.commands.check_chain import Chain, NotNeeded, Wrong
 
 if TYPE_CHECKING:  # the first step imports it: that takes a second, and may be what fails
@@ -41,6 +41,7 @@ STEPS: tuple[tuple[str, tuple[str, ...], Step], ...] = (
     ("read back", ("write",), check_probe.read_back),
     ("latency", ("write",), check_probe.latency),
     ("spool", ("settings",), check_process.spool),
+    ("collector", ("settings",), check_collector.collector),
 )
 """Each step: its name, the steps that it depends on, and the function that returns the sentence of a passed step."""
 

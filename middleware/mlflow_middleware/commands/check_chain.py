@@ -15,6 +15,9 @@ ANSWER_TIME = 3.0
 """Seconds that the server may take to accept a connection, and then to answer."""
 
 
+ONLY_COLLECTOR = "delivery is 'otlp': traces go to a collector, and to no MLflow server"
+
+
 class Wrong(Exception):
     """A step has failed; the message describes the problem and its remedy."""
 
@@ -65,8 +68,10 @@ class Chain:
         """Skip the step if traces are not sent to a server.
 
         Raises:
-            NotNeeded: The tracking URI is a database or a folder.
+            NotNeeded: The tracking URI is a database or a folder, or a collector takes its place.
         """
+        if self.settings.delivery == "otlp":
+            raise NotNeeded(ONLY_COLLECTOR)
         from mlflow_middleware.delivery.rest import is_server
 
         if not is_server(self.uri):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlflow_middleware._internal import supported
-from mlflow_middleware.commands.check_chain import Chain, NotNeeded, Wrong
+from mlflow_middleware.commands.check_chain import ONLY_COLLECTOR, Chain, NotNeeded, Wrong
 
 
 def client(chain: Chain) -> str:
@@ -41,6 +41,8 @@ def tracking_uri(chain: Chain) -> str:
     from mlflow_middleware import mlflow_bridge
     from mlflow_middleware.delivery.rest import ConnectionProblem, check_address, is_server, printable
 
+    if chain.settings.delivery == "otlp":
+        raise NotNeeded(ONLY_COLLECTOR)
     is_set = mlflow_bridge.client.is_tracking_uri_set()
     is_known = is_set or not mlflow_bridge.client.is_slim()
     chain.uri = mlflow_bridge.client.tracking_uri() if is_known else ""

@@ -10,12 +10,13 @@ from requests import HTTPError, RequestException
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware._internal.deadline import within
 from mlflow_middleware.delivery.encoded import EncodedTrace
-from mlflow_middleware.delivery.joined import info_for
+from mlflow_middleware.delivery.joined import info_for, stored_at
 from mlflow_middleware.delivery.replies import (
     JSON,
     REQUEST_TIMEOUT,
     TRACES,
     Outcome,
+    PermanentError,
     RetryableError,
     add_attachments_and_prompts,
     check,
@@ -43,6 +44,7 @@ class ArtifactServer:
 
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri
+        self._stored = stored_at(tracking_uri)
 
     def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
         """See `Sink`."""
@@ -58,7 +60,10 @@ class ArtifactServer:
         """Do nothing: it keeps no connection."""
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
-        response = post(self._uri, TRACES, info_for(self._uri, experiment_id, trace), JSON)
+        info = info_for(self._stored, experiment_id, trace)
+        if info is None:
+            raise PermanentError("the trace is a caller's, and this server adds no spans to a trace that it has")
+        response = post(self._uri, TRACES, info, JSON)
         check(self._uri, response)
         try:
             within(

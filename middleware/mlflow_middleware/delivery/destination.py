@@ -15,6 +15,7 @@ from mlflow_middleware.delivery.batch import Batch, Passed, next_of
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.health import Health
 from mlflow_middleware.delivery.ledger import Ledger
+from mlflow_middleware.delivery.otlp_variables import PREFIX
 from mlflow_middleware.delivery.replies import RetryableError
 from mlflow_middleware.delivery.rest import ConnectionProblem
 from mlflow_middleware.delivery.sinks import Sink
@@ -54,7 +55,7 @@ class Destination:
         self.sink = sink
         self.pending: deque[EncodedTrace] = deque()
         self.health = Health(uri)
-        self.experiment_id: str | None = None
+        self.experiment_id: str | None = "" if uri.startswith(PREFIX) else None  # a collector knows none
         self._ledger = ledger
         self._spooling = spooling
         self._spool_at = 0.0

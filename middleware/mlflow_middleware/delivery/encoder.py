@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow_middleware._internal import clock
 from mlflow_middleware.delivery.destination import Destination
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.joined import WAIT, LaterInfo, is_joined, parted
 from mlflow_middleware.delivery.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Encoder:
         self._queue = ledger.queue
         self._clock = clock
         self._sleep = sleep
-        self._incomplete: list[tuple[float, PendingTrace]] = []
-        self._complete: defaultdict[str, deque[PendingTrace]] = defaultdict(deque)
+        self._incomplete: list[tuple[float, PendingTrace | LaterInfo]] = []
+        self._complete: defaultdict[str, deque[PendingTrace | LaterInfo]] = defaultdict(deque)
 
     def take(self, traces: Iterable[PendingTrace], *, everything: bool = False) -> list[str]:
         """Take finished traces; one with open spans waits for them, unless somebody flushes.
@@ -103,7 +104,10 @@ class Encoder:
             trace = complete.popleft()
             if everything and now - began > MAX_GIVE_UP:
                 trace.forget_contents()
-            self._encode(destination, trace)
+            if isinstance(trace, LaterInfo):
+                destination.pending.append(trace.encoded)
+            else:
+                self._encode(destination, trace, everything=everything)
 
     def _has_room(self, destination: Destination) -> bool:
         if len(destination.pending) < AHEAD or destination.health.is_in_trouble:  # it has to be small, and is spooled
@@ -113,13 +117,22 @@ class Encoder:
     def _longest_stretch(self) -> float:
         return MAX_STRETCH_FILLING if self._queue.is_filling else MAX_STRETCH
 
-    def _encode(self, destination: Destination, trace: PendingTrace) -> None:
+    def _encode(self, destination: Destination, trace: PendingTrace, *, everything: bool) -> None:
         try:
             encoded = EncodedTrace.encode(trace)
         except Exception as error:
             self._ledger.not_encodable(trace, error)
             return
+        if is_joined(encoded) and destination.sink.sends_spans_apart and not (everything or self._queue.is_flushing):
+            self._send_info_later(destination, encoded)
         if destination.health.is_in_trouble or self._queue.is_filling:
             encoded.pack()
         self._ledger.resize(encoded)
         destination.pending.append(encoded)
+
+    def _send_info_later(self, destination: Destination, encoded: EncodedTrace) -> None:
+        """Part a caller's trace: its spans go now, what else is known of it only if the caller tells nothing."""
+        info = parted(encoded)
+        self._queue.split()
+        self._ledger.resize(info)
+        self._incomplete.append((self._clock() + WAIT, LaterInfo(destination.uri, info)))

@@ -15,6 +15,7 @@ from mlflow_middleware import mlflow_bridge
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.capture.spans import redact_with
 from mlflow_middleware.delivery import exits, hosts
+from mlflow_middleware.delivery.collector import ToCollector, delivery_type
 from mlflow_middleware.delivery.process import MAX_FLUSH, Delivery
 from mlflow_middleware.delivery.rest import is_local, printable, root_cause, serves
 from mlflow_middleware.settings import Settings
@@ -33,7 +34,7 @@ def start(settings: Settings) -> None:
     global _delivery, _is_ours  # one for each process, as MLflow's tracer provider is
     with _lock:
         if _delivery is None:
-            delivery = Delivery(
+            delivery = delivery_type(settings.delivery)(
                 settings.max_queue_bytes,
                 settings.shutdown_timeout,
                 settings.spool_dir,
@@ -41,7 +42,7 @@ def start(settings: Settings) -> None:
                 paused=is_capturing(),
                 on_begin=functools.partial(exits.expect, _shutdown, settings.handle_signals),
             )
-            _delivery, _is_ours = delivery, settings.delivery == "auto"
+            _delivery, _is_ours = delivery, settings.delivery != "mlflow"
             atexit.register(exits.finish, _shutdown)
             hosts.join(_begin, _relieve)
             if hasattr(os, "register_at_fork"):
@@ -58,7 +59,7 @@ def start(settings: Settings) -> None:
 
 def _prepare_store() -> None:
     uri = mlflow_bridge.client.tracking_uri()
-    if not _is_ours or is_capturing() or not is_local(uri):
+    if not _serves(uri) or is_capturing() or not is_local(uri) or isinstance(_delivery, ToCollector):
         return
     from mlflow_middleware.mlflow_bridge import local_store
 
@@ -137,14 +138,18 @@ def is_capturing() -> bool:
 
 
 def _captures_changed() -> None:
-    if not (_is_ours and serves(mlflow_bridge.client.tracking_uri())):
+    if not _serves(mlflow_bridge.client.tracking_uri()):
         mlflow_bridge.tracing.rebuild()  # the exporter that stands there otherwise is MLflow's own
     if delivery := current():
         delivery.pause(is_capturing())
 
 
 def _accepts(tracking_uri: str) -> bool:
-    return is_capturing() or (_is_ours and serves(tracking_uri))
+    return is_capturing() or _serves(tracking_uri)
+
+
+def _serves(tracking_uri: str) -> bool:
+    return _is_ours and (serves(tracking_uri) or isinstance(_delivery, ToCollector))
 
 
 def _put(trace: mlflow_bridge.PendingTrace) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from mlflow.entities.trace_info import TraceInfo
 
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.joined import info_for, is_joined
 from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError, one_by_one
 from mlflow_middleware.delivery.rest import printable, root_cause
 from mlflow_middleware.delivery.tagged import with_tags
@@ -41,7 +42,9 @@ class LocalStore:
         otlp = b"".join(trace.otlp if trace.has_info else with_tags(trace.otlp, trace.info) for trace in traces)
         self.sends_spans_apart = self._ask(local_store.store_spans, self._uri, experiment_id, otlp)
         for trace in traces:
-            if trace.has_late_spans and trace.has_info:  # its spans have made the trace longer than its root there
+            if (
+                trace.has_late_spans and trace.has_info and not is_joined(trace)
+            ):  # its spans have made the trace longer than its root there
                 self._ask(local_store.store_info, self._uri, trace.info_for(experiment_id))
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
@@ -53,10 +56,16 @@ class LocalStore:
         """Do nothing: MLflow keeps the connections."""
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
-        info = self._ask(local_store.store_info, self._uri, trace.info_for(experiment_id))
+        body = info_for(self._stored, experiment_id, trace)
+        if body is None:
+            return
+        info = self._ask(local_store.store_info, self._uri, body)
         if not self.sends_spans_apart:
             self._ask(local_store.store_spans_as_artifact, self._uri, info, trace.otlp)
         self._add_attachments_and_prompts(info, trace)
+
+    def _stored(self, trace_id: str) -> dict[str, Any] | None:
+        return self._ask(local_store.stored_info, self._uri, trace_id)
 
     def _add_attachments_and_prompts(self, info: TraceInfo, trace: EncodedTrace) -> None:
         try:

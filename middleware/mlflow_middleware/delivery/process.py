@@ -55,6 +55,8 @@ class Delivery:
         on_begin: Called in each process, a forked one too, when it begins to deliver.
     """
 
+    sender_type = Sender
+
     def __init__(
         self,
         max_queue_bytes: int,
@@ -77,7 +79,7 @@ class Delivery:
         self.pid = os.getpid()
         self._queue = TraceQueue(self._max_queue_bytes)
         self._stats = Stats()
-        self._sender = Sender(self._queue, self._stats, self._spool)
+        self._sender = self.sender_type(self._queue, self._stats, self._spool)
         self._sender.is_paused = self._paused
         self._may_start = [True]  # who pops it starts the thread: nobody waits for anybody
         self._successors: dict[int, Delivery] = {}
@@ -207,9 +209,7 @@ class Delivery:
 
     def stats(self) -> Stats:
         """The counts as they stand."""
-        dropped = dict(self._stats.dropped)
-        if self._turned_away:
-            dropped["queue full"] = self._turned_away
+        dropped = {**self._stats.dropped, **({"queue full": self._turned_away} if self._turned_away else {})}
         return replace(self._stats, waiting=self._queue.pending, dropped=dropped)
 
     def _full(self) -> None:

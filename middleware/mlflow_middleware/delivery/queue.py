@@ -116,6 +116,11 @@ class TraceQueue:
             self._fresh = 0
         return taken
 
+    def split(self) -> None:
+        """Count a pending trace that comes to its end in two parts as one more."""
+        with self._lock:
+            self._taken += 1
+
     def resize(self, by: int) -> None:
         """Count a pending trace that has grown or shrunk by so many bytes."""
         with self._lock:

@@ -70,6 +70,11 @@ def is_chosen(tracking_uri: str) -> bool:
     return is_server(tracking_uri) or (is_local(tracking_uri) and mlflow_bridge.client.is_tracking_uri_set())
 
 
+def chosen_uri() -> str:
+    """The tracking URI, if delivery may look at it before there is a trace; otherwise nothing."""
+    return uri if is_chosen(uri := mlflow_bridge.client.tracking_uri()) else ""
+
+
 def is_server(tracking_uri: str) -> bool:
     """Whether traces go to a server; with the slim package, they can go nowhere else."""
     return _is_remote(tracking_uri) or mlflow_bridge.client.is_slim()

@@ -20,7 +20,7 @@ from mlflow_middleware.delivery.encoder import Encoder
 from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
-from mlflow_middleware.delivery.rest import is_chosen
+from mlflow_middleware.delivery.rest import chosen_uri
 from mlflow_middleware.delivery.sinks import sink_for
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.spooling import Spooling
@@ -56,6 +56,8 @@ class Sender:
         is_hopeless: Whether nothing that is pending can be expected to be delivered soon.
     """
 
+    first_uri = staticmethod(chosen_uri)  # of the server to look at before there is a trace
+
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
         self.is_paused = self.is_hopeless = False
         self._hurries: list[bool] = []
@@ -73,13 +75,13 @@ class Sender:
     def run(self) -> None:
         """Work for ever; the body of the thread."""
         self._lock = threading.RLock()  # of this thread's kind, whatever has been patched since
-        mlflow_bridge.silence()  # this thread's own spans, if a library opens any
+        mlflow_bridge.silence_thread()
         pause: float | None = START_UP
         while True:
             try:
                 self._round(pause)
                 pause = self._pause()
-                if pause is None and not self._destinations and is_chosen(uri := mlflow_bridge.client.tracking_uri()):
+                if pause is None and not self._destinations and (uri := self.first_uri()):
                     with self._lock:
                         self._destination(uri)  # a wrong address is told at start-up, not with the first request
                     pause = 0.0
@@ -178,8 +180,7 @@ class Sender:
 
     def _take(self, *, from_queue: bool = True, everything: bool = False) -> None:
         """Take what has come, and encode what is to be sent next."""
-        taken = self._queue.take() if from_queue else []
-        for uri in self._encoder.take(taken, everything=everything):
+        for uri in self._encoder.take(self._queue.take() if from_queue else [], everything=everything):
             self._encoder.encode_for(self._destination(uri), everything=everything)
 
     def _serve(self, destination: Destination) -> None:
@@ -223,10 +224,9 @@ class Sender:
     def _pause(self) -> float | None:
         """Seconds until something is to be done; None when nothing but a new trace matters."""
         with self._lock:
-            destinations = self._destinations.values()
-            if any(map(self._encoder.has_work, destinations)):
+            if any(map(self._encoder.has_work, self._destinations.values())):
                 return 0.0
-            times = [due for each in destinations if (due := each.due()) is not None]
+            times = [due for each in self._destinations.values() if (due := each.due()) is not None]
             open_until = self._encoder.waits_until()
         if open_until is not None:
             times += [open_until, clock.monotonic() + OPEN_LOOK]

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from mlflow_middleware.delivery.artifact_server import ArtifactServer
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.otlp_collector import OtlpCollector
+from mlflow_middleware.delivery.otlp_variables import PREFIX, collector
 from mlflow_middleware.delivery.replies import Outcome
 from mlflow_middleware.delivery.rest import is_local
 from mlflow_middleware.delivery.tracking_server import TrackingServer
@@ -42,6 +44,8 @@ class Sink(Protocol):
 
 def sink_for(tracking_uri: str) -> Sink:
     """The sink that fits a tracking URI."""
+    if tracking_uri.startswith(PREFIX):
+        return OtlpCollector(collector())
     if tracking_uri == "databricks" or tracking_uri.startswith("databricks://"):
         return ArtifactServer(tracking_uri)
     if is_local(tracking_uri):

@@ -25,12 +25,19 @@ class Stats:
     """Lost, by reason: ``queue full``, ``refused by the server``, ``not encodable``, ``not delivered before the exit``.
     """
 
+    where: str = ""
+    """``collector`` for what an OTLP collector gets; empty for what an MLflow server gets."""
+
+    collector: Stats | None = None
+    """What became of the copies that an OTLP collector gets besides the MLflow server, if one does."""
+
     def drop(self, reason: str, count: int = 1) -> None:
         """Count traces as lost."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def __str__(self) -> str:
-        text = f"{self.delivered} delivered, {self.spooled} spooled, {self.waiting} waiting"
+        text = f"{self.where}: " if self.where else ""
+        text += f"{self.delivered} delivered, {self.spooled} spooled, {self.waiting} waiting"
         text += f", {self.sampled_out} sampled out" if self.sampled_out else ""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
         return f"{text}, {sum(self.dropped.values())} dropped" + (f" ({reasons})" if reasons else "")

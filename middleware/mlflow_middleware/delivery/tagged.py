@@ -15,12 +15,13 @@ _IDENTITY = {"session.id": "mlflow.trace.session", "user.id": "mlflow.trace.user
 """Attribute of a root span -> the trace's metadata that a server makes of it."""
 
 
-def with_tags(otlp: bytes, info: bytes) -> bytes:
+def with_tags(otlp: bytes, info: bytes, *, is_whole: bool = True) -> bytes:
     """An OTLP request whose root span holds the tags of its trace.
 
     Args:
         otlp: The spans of one trace, as an OTLP request.
         info: Its info, as the body of ``POST /api/3.0/mlflow/traces``.
+        is_whole: Whether its root is here; otherwise what has its parent elsewhere is taken for one.
     """
     from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
 
@@ -29,8 +30,10 @@ def with_tags(otlp: bytes, info: bytes) -> bytes:
     metadata = trace_info.get("trace_metadata", {})
     attributes |= {name: metadata[key] for name, key in _IDENTITY.items() if key in metadata}
     request = ExportTraceServiceRequest.FromString(otlp)
-    for resource in request.resource_spans:
-        for root in (span for scope in resource.scope_spans for span in scope.spans if not span.parent_span_id):
+    spans = [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
+    ids = set() if is_whole else {span.span_id for span in spans}
+    for root in spans:
+        if not root.parent_span_id or (ids and root.parent_span_id not in ids):
             known = {attribute.key for attribute in root.attributes}
             for key in attributes.keys() - known:
                 root.attributes.add(key=key).value.string_value = attributes[key]

@@ -12,7 +12,7 @@ from mlflow_middleware import mlflow_bridge
 from mlflow_middleware._internal import clock
 from mlflow_middleware.delivery.artifact_server import ArtifactServer
 from mlflow_middleware.delivery.encoded import EncodedTrace
-from mlflow_middleware.delivery.joined import info_for
+from mlflow_middleware.delivery.joined import info_for, is_joined, stored_at
 from mlflow_middleware.delivery.pipelined_http import Answer, PipelinedConnection, Unreadable
 from mlflow_middleware.delivery.replies import (
     JSON,
@@ -50,6 +50,7 @@ class TrackingServer:
     def __init__(self, tracking_uri: str) -> None:
         self.sends_spans_apart = True
         self._uri = tracking_uri
+        self._stored = stored_at(tracking_uri)
         self._artifacts = ArtifactServer(tracking_uri)
         self._connection: PipelinedConnection | None = None
         self._may_keep_connection = True
@@ -74,11 +75,10 @@ class TrackingServer:
             return
         check(self._uri, response)
         for trace in traces:
-            if (
-                trace.has_late_spans and trace.has_info
-            ):  # by its spans, the server has made the trace longer than its root
+            if trace.has_late_spans and trace.has_info and not is_joined(trace):
+                # by its spans, the server has made the trace longer than its root
                 with contextlib.suppress(RetryableError):
-                    post(self._uri, TRACES, info_for(self._uri, experiment_id, trace), JSON)
+                    post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
         """See `Sink`."""
@@ -124,7 +124,10 @@ class TrackingServer:
             raise RetryableError(why, needs_help=never_connected(error)) from error
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
-        response = post(self._uri, TRACES, info_for(self._uri, experiment_id, trace), JSON)
+        info = info_for(self._stored, experiment_id, trace)
+        if info is None:
+            return
+        response = post(self._uri, TRACES, info, JSON)
         check(self._uri, response)
         if self._may_keep_connection and (address := mlflow_bridge.client.address_of(self._uri, TRACES, response)):
             self._connection = PipelinedConnection(address, REQUEST_TIMEOUT)
@@ -134,11 +137,16 @@ class TrackingServer:
     def _send_many(
         self, connection: PipelinedConnection, experiment_id: str, traces: Sequence[EncodedTrace]
     ) -> Generator[Outcome, None, None]:
-        bodies = [info_for(self._uri, experiment_id, trace) for trace in traces]
-        waiting = iter(traces)
         try:
-            for answer in self._pipelined(connection, TRACES, JSON, bodies):
-                yield outcome_of(self._check_one, answer, next(waiting))
+            bodies = [info_for(self._stored, experiment_id, trace) for trace in traces]
+            answers = self._pipelined(connection, TRACES, JSON, [body for body in bodies if body is not None])
+            for trace, body in zip(traces, bodies, strict=True):
+                if body is None:
+                    yield None
+                elif answer := next(answers, None):
+                    yield outcome_of(self._check_one, answer, trace)
+                else:
+                    return
         except RetryableError as problem:
             yield problem
 

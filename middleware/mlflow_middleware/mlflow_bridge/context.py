@@ -28,6 +28,9 @@ _is_isolated = False
 
 _mark: ContextVar[None] = ContextVar("mlflow_middleware_mark")
 
+is_unified = False
+"""Whether MLflow's spans are those of the tracer provider that all of the process has."""
+
 _forked_in: ContextVar[SpanIds | None] = ContextVar("mlflow_middleware_forked_in", default=None)
 
 
@@ -40,6 +43,18 @@ def set_isolated(is_isolated: bool) -> None:
 def is_isolated() -> bool:
     """Whether MLflow keeps its own current span, apart from OpenTelemetry's."""
     return _is_isolated
+
+
+def set_unified(is_so: bool) -> None:
+    """Set `is_unified`: known when MLflow's processor is made."""
+    global is_unified  # noqa: PLW0603
+    is_unified = is_so
+
+
+def surrounding_span() -> OTelSpan | None:
+    """The span of the app's own OpenTelemetry that is current and recorded, if there is one."""
+    span = get_current_span()
+    return span if span.is_recording() else None
 
 
 def attach(span: OTelSpan) -> Entered:

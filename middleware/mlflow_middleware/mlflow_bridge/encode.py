@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlflow.entities import Assessment, LiveSpan, Trace, TraceData
@@ -34,7 +34,7 @@ from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys, wire
 from mlflow_middleware.trace.contents import contents_of
 from mlflow_middleware.trace.description import Description, describe
-from mlflow_middleware.trace.record import NOTHING
+from mlflow_middleware.trace.record import JOINED, NOTHING, SPANS_ONLY
 
 _ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBUTES.items()])
 _FAILED_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in FAILED_ROOT_ATTRIBUTES.items()])
@@ -115,10 +115,12 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, un
     others = [_span_bytes(each, otlp.SENT_AS_TEXT) for each in spans]
     all_spans = wire.request(otlp.resource_message(root.source.tracer.resource), [span, *others])
     metadata = _metadata_of(root, description, spans)
+    if record.parent_id is not None and _have_parents(root.spans):
+        metadata[JOINED] = "true"
     assessments = objects.trace.info.assessments if objects else ()
     if new := unsent(list(assessments)) if assessments else None:
         entity = request_entity(root, spans, experiment_id)
-        entity.info.assessments = new
+        entity.info.assessments, entity.info.trace_metadata = new, metadata
         info = trace_info.by_mlflow(entity.info, entity.data.spans)
     else:
         sizes = [trace_info.size_of_root(description, span), *map(trace_info.size_of, spans)]
@@ -247,6 +249,8 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unse
     info = _info_of(trace, spans, experiment_id)
     assessed = len(info.assessments)
     info.assessments = unsent(list(info.assessments)) if assessed else []
+    if _have_parents(trace.span_dict.values()):
+        info.trace_metadata[JOINED] = SPANS_ONLY if trace.is_remote_trace else "true"
     prompts = [(prompt.name, str(prompt.version)) for prompt in trace.prompts]
     root_ends = [span.end_time_ns for span in spans if _is_own_root(span)]
     late = bool(root_ends) and any(span.end_time_ns > max(root_ends) for span in spans)
@@ -273,6 +277,8 @@ def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace
             is_error = otel.status.status_code is StatusCode.ERROR
             info.state = TraceState.ERROR if is_error else TraceState.OK
         info.trace_metadata.update(_summary(redacted(attributes_of(otel)), spans))
+    if info.request_time is None:  # the trace is a caller's
+        info.request_time = min((span.start_time_ns for span in spans), default=0) // 1_000_000
     if info.request_preview is None or info.response_preview is None:
         set_request_response_preview(info, TraceData(list(spans)))
     for request in filter(None, map(root_of, spans)):
@@ -289,6 +295,11 @@ def _add_request(info: TraceInfo, description: Description) -> None:
     info.client_request_id = info.client_request_id or description.client_request_id
     info.request_preview = info.request_preview or description.request_preview
     info.response_preview = info.response_preview or description.response_preview
+
+
+def _have_parents(spans: Iterable[LiveSpan]) -> bool:
+    """Whether each of the spans of a trace has a parent: then the trace is a caller's."""
+    return all(span._span.parent is not None for span in list(spans))
 
 
 def _is_own_root(span: LiveSpan) -> bool:

@@ -81,7 +81,7 @@ class Exporter(SpanExporter):
             What is to be put; None if the trace waits already, or is not known.
         """
         earlier = self._late.get(otel_id)
-        if earlier is not None and not is_own and (root is None or root.is_shared):
+        if earlier is not None and _stays(earlier.root, root, is_own=is_own):
             root = earlier.root
         trace = None if root else self._manager._traces.get(self._manager._otel_id_to_mlflow_trace_id.get(otel_id))
         if not (root or trace):
@@ -108,3 +108,16 @@ class Exporter(SpanExporter):
                 self._late[oldest] = first
             else:
                 first.forget()
+
+
+def _stays(first: Root | None, root: Root | None, *, is_own: bool) -> bool:
+    """Whether a trace stays that of the request that has ended first.
+
+    Args:
+        first: The request.
+        root: The request that has ended now, if one has.
+        is_own: Whether the root of a trace that is no request's has ended now.
+    """
+    if is_own:
+        return first is not None and first.is_leading
+    return root is None or root.is_shared

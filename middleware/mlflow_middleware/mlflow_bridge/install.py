@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import mlflow
 from mlflow.tracing import provider
 from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
+from mlflow.tracing.processor.otel import OtelSpanProcessor
 from mlflow.tracking._tracking_service import utils as tracking_service
 
-from mlflow_middleware.mlflow_bridge import active
+from mlflow_middleware.mlflow_bridge import active, context
 from mlflow_middleware.mlflow_bridge.forks import survive_forks
 from mlflow_middleware.mlflow_bridge.ids import SystemIds
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
@@ -61,8 +63,27 @@ def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], q
 
     build.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
     provider._get_mlflow_span_processor = build
+    _send_to_collectors_ourselves(accepts)
     _give_ids_of_the_system()
+    _leave_the_apps_provider()
     rebuild()
+
+
+def _send_to_collectors_ourselves(accepts: Callable[[str], bool]) -> None:
+    """Where OTLP's variables are set, MLflow would build a processor for them instead of ours, or besides."""
+    original = provider.should_use_otlp_exporter
+
+    @functools.wraps(original)
+    def is_for_mlflow() -> bool:
+        return bool(original()) and not (_is_usual_destination() and accepts(mlflow.get_tracking_uri()))
+
+    provider.should_use_otlp_exporter = is_for_mlflow
+
+
+def _is_usual_destination() -> bool:
+    """Whether traces go to an experiment; for tables of Unity Catalog, MLflow's own processors stay."""
+    chosen = provider._MLFLOW_TRACE_USER_DESTINATION.get()
+    return chosen is None or hasattr(chosen, "experiment_id")
 
 
 def _give_ids_of_the_system() -> None:
@@ -76,6 +97,25 @@ def _give_ids_of_the_system() -> None:
         original(tracer_provider)
 
     provider.provider.set = set_provider
+
+
+def _leave_the_apps_provider() -> None:
+    """Let MLflow take its processors out of a tracer provider that the app has made, instead of dropping that."""
+    original = provider.provider.reset
+
+    @functools.wraps(original)
+    def reset() -> None:
+        now = provider.provider.get()
+        resource = getattr(now, "resource", None)
+        if context.is_isolated() or resource is None or resource.attributes.get("telemetry.sdk.name") == "mlflow":
+            original()
+            return
+        every: Any = now.get_tracer(__name__).span_processor
+        mine = BaseMlflowSpanProcessor, OtelSpanProcessor
+        every._span_processors = tuple(each for each in every._span_processors if not isinstance(each, mine))
+        provider.provider.once._done = False
+
+    provider.provider.reset = reset
 
 
 def _forget_missing_modules() -> None:

@@ -99,6 +99,17 @@ def store_info(tracking_uri: str, info: bytes) -> TraceInfo:
     return client_for(tracking_uri).start_trace(TraceInfo.from_proto(message.trace.trace_info))
 
 
+def stored_info(tracking_uri: str, trace_id: str) -> dict[str, Any]:
+    """A stored trace's info, as in MLflow's API; nothing for none."""
+    try:
+        found: dict[str, Any] = client_for(tracking_uri).get_trace_info(trace_id).to_dict()
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return found
+
+
 def store_spans(tracking_uri: str, experiment_id: str, otlp: bytes) -> bool:
     """Store the spans of many traces, given as an OTLP request.
 

@@ -131,12 +131,16 @@ class Objects:
         live: The root's span.
         trace: MLflow's trace in flight.
         is_shared: Whether another request of this process has begun that trace.
+
+    Attributes:
+        is_leading: Whether the trace is the request's, although something else has begun it.
     """
 
     def __init__(self, live: LiveSpan, trace: Any, *, is_shared: bool = False) -> None:
         self.live = live
         self.trace = trace
         self.is_shared = is_shared
+        self.is_leading = False
         self.otel: Span = live._span
         self._name = self.otel.name
         self._attributes = dict(span_attributes.attributes_of(self.otel))

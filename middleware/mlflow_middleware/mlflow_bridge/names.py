@@ -111,6 +111,7 @@ UNDOCUMENTED = (
     ("mlflow.tracing.provider:provider", "set"),
     ("mlflow.tracing.provider", "get_current_context"),
     ("mlflow.tracing.provider", "is_tracing_enabled"),
+    ("mlflow.tracing.provider", "should_use_otlp_exporter"),
     ("mlflow.tracing.trace_manager", "get_trace_cache_with_timeout"),
 )
 """Names that look public and are in no documentation; no import would show that one is missing."""

@@ -6,17 +6,21 @@ import functools
 import time
 from typing import Any
 
+from mlflow.entities import LiveSpan
 from mlflow.tracing import provider
+from mlflow.tracing.processor.base_mlflow import BaseMlflowSpanProcessor
+from mlflow.tracing.processor.otel import OtelSpanProcessor
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanContext, SpanKind
 
 from mlflow_middleware.mlflow_bridge import context, registry
 from mlflow_middleware.mlflow_bridge.ids import Ids
 from mlflow_middleware.mlflow_bridge.interface import RootSpan
-from mlflow_middleware.mlflow_bridge.materialize import Objects, mark_as_root, remote_context, started
+from mlflow_middleware.mlflow_bridge.materialize import Objects, mark_as_root, remote_context, root_of, started
 from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
 from mlflow_middleware.mlflow_bridge.root import Root, Source
+from mlflow_middleware.mlflow_bridge.span_attributes import is_local_root
 from mlflow_middleware.trace.description import describe, method_name
 from mlflow_middleware.trace.record import SpanIds, Surroundings, TraceRecord
 
@@ -28,6 +32,8 @@ def open_root_span(
 ) -> RootSpan | None:
     """See `interface.Tracing`."""
     source = _source()
+    if context.is_unified and (around := context.surrounding_span()):
+        return _begin_inside(source, record, around)
     is_shared = False
     if remote and adopt_remote:
         record.parent_id = remote.span_id
@@ -37,7 +43,7 @@ def open_root_span(
     parent = remote if adopt_remote else None
     if source.is_lazy and not is_shared:
         return begin(source, record, parent)
-    return _begin_materialized(source, record, parent, is_shared)
+    return _begin_materialized(source, record, remote_context(parent) if parent else None, is_shared)
 
 
 def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) -> Root | None:
@@ -54,10 +60,40 @@ def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) ->
     return root
 
 
-def _begin_materialized(source: Source, record: TraceRecord, parent: SpanIds | None, is_shared: bool) -> Root | None:
+def _begin_inside(source: Source, record: TraceRecord, around: Any) -> Root | None:
+    """Begin a root under a span of the app's own OpenTelemetry, in the same trace."""
+    parent = around.get_span_context()
+    record.parent_id = parent.span_id
+    if not _spans_of(parent.trace_id) and source.processor:  # it began before MLflow was there
+        source.processor.on_start(around)
+    spans = _spans_of(parent.trace_id)
+    is_shared = any(map(_has_own_info, spans))
+    known = SpanContext(parent.trace_id, parent.span_id, is_remote=not spans, trace_flags=parent.trace_flags)
+    root = _begin_materialized(source, record, known, is_shared)
+    if root and root.objects:
+        root.objects.is_leading = not is_shared
+    return root
+
+
+def _spans_of(otel_id: int) -> list[LiveSpan]:
+    """What MLflow has of a trace."""
+    manager = InMemoryTraceManager.get_instance()
+    trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(otel_id))
+    return list(trace.span_dict.values()) if trace else []
+
+
+def _has_own_info(span: LiveSpan) -> bool:
+    """Whether a span is the first of a trace that somebody has begun with MLflow, or another request of ours."""
+    scope = span._span.instrumentation_scope
+    name = scope.name if scope else ""
+    return root_of(span) is not None or (is_local_root(span._span) and name.startswith("mlflow"))
+
+
+def _begin_materialized(
+    source: Source, record: TraceRecord, parent: SpanContext | None, is_shared: bool
+) -> Root | None:
     """Begin a root that is materialized from the start, because other span processors see it."""
-    remote = remote_context(parent) if parent else None
-    otel = started(source.tracer, method_name(record.exchange.method), remote, record.caller, None)
+    otel = started(source.tracer, method_name(record.exchange.method), parent, record.caller, None)
     if not otel.is_recording():
         return None
     manager = InMemoryTraceManager.get_instance()
@@ -86,9 +122,12 @@ def _source() -> Source:
     if known is not None and known.provider is now:
         return known
     tracer = provider._get_tracer(SCOPE)
+    if not context.is_isolated() and not _has_processor(tracer):  # the app has set its own meanwhile
+        provider.provider.once._done = False
+        tracer = provider._get_tracer(SCOPE)
     if context.is_isolated():
         _keep_tracers(provider.provider.get())
-    processors: Any = getattr(getattr(tracer, "span_processor", None), "_span_processors", ())
+    processors = processors_of(tracer)
     ours = next((each for each in processors if isinstance(each, Processor)), None)
     is_lazy = ours is not None and len(processors) == 1 and ours.is_lazy and _is_plain(tracer)
     ids: Any = getattr(tracer, "id_generator", None)
@@ -100,6 +139,17 @@ def _source() -> Source:
     longest = getattr(getattr(tracer, "_span_limits", None), "max_span_attribute_length", None)
     _known_source = source = Source(provider.provider.get(), tracer, ours, is_lazy, lock, ids, longest)
     return source
+
+
+def processors_of(tracer: Any) -> Any:
+    """The span processors of a tracer's provider."""
+    return getattr(getattr(tracer, "span_processor", None), "_span_processors", ())
+
+
+def _has_processor(tracer: Any) -> bool:
+    """Whether one of MLflow's is among them, or there are none at all: tracing is disabled."""
+    known = BaseMlflowSpanProcessor, OtelSpanProcessor
+    return not hasattr(tracer, "span_processor") or any(isinstance(each, known) for each in processors_of(tracer))
 
 
 def _keep_tracers(tracer_provider: Any) -> None:

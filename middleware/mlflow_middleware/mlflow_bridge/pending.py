@@ -12,6 +12,7 @@ from mlflow_middleware.mlflow_bridge.assessments import Assessed
 from mlflow_middleware.mlflow_bridge.encode import Encoding
 from mlflow_middleware.mlflow_bridge.materialize import root_of
 from mlflow_middleware.mlflow_bridge.root import Root
+from mlflow_middleware.mlflow_bridge.tracking_client import active_experiment_id
 from mlflow_middleware.mlflow_bridge.uris import is_databricks
 
 
@@ -32,6 +33,7 @@ class PendingTrace:
         size: Bytes, about: what it counts for in the queue.
         supplement: Whether it was delivered before, and a span has ended since.
         captured_by: What took it instead of delivery; also for its supplements.
+        copy_to: Takes what it is encoded as, too.
         is_read: Whether it was encoded.
         assessed: How far a server knows its assessments; None while it has none.
     """
@@ -40,6 +42,7 @@ class PendingTrace:
         "_trace",
         "assessed",
         "captured_by",
+        "copy_to",
         "experiment_id",
         "is_read",
         "root",
@@ -54,10 +57,11 @@ class PendingTrace:
         self.root = root
         self._trace = trace
         self.trace_id: str = root.record.trace_id if root else trace.info.trace_id
-        self.experiment_id: str | None = root.record.experiment_id if root else trace.info.experiment_id
+        self.experiment_id: str | None = root.record.experiment_id if root else _experiment_of(trace)
         self.supplement = earlier is not None
         self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
         self.assessed: Assessed | None = earlier.assessed if earlier else None
+        self.copy_to: Callable[[PendingTrace, Encoding], None] | None = None
         self.is_read = False
         self.size = root.record.size if root else 1000
         if spans := self.spans:
@@ -103,8 +107,11 @@ class PendingTrace:
         if self.root:
             encoding = encode.encode_request(self.root, self._ended(), experiment_id, self._unsent)
             self._let_go(self.root)
-            return encoding
-        return encode.encode_trace(self._trace, self._ended(), experiment_id, self._unsent)
+        else:
+            encoding = encode.encode_trace(self._trace, self._ended(), experiment_id, self._unsent)
+        if self.copy_to:
+            self.copy_to(self, encoding)
+        return encoding
 
     def _unsent(self, given: list[Assessment]) -> list[Assessment]:
         self.assessed = self.assessed or Assessed()
@@ -130,6 +137,12 @@ class PendingTrace:
 
     def _ended(self) -> list[LiveSpan]:
         return [span for span in self.spans if span.end_time_ns is not None]
+
+
+def _experiment_of(trace: Any) -> str | None:
+    """A trace's experiment; one that a caller has begun has none here, and its spans go where others go."""
+    located: str | None = trace.info.experiment_id if trace.info.trace_location else active_experiment_id()
+    return located
 
 
 def _size(span: LiveSpan) -> int:

@@ -69,6 +69,7 @@ class Processor(BaseMlflowSpanProcessor):
         self._exports_metrics = provider.should_export_otlp_metrics() if exports_metrics is None else exports_metrics
         super().__init__(exporter, export_metrics=self._exports_metrics)
         context.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
+        context.set_unified(not MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get())
         if not context.is_isolated():  # the tracer provider may be one that the app has made
             take_ids_of_the_system()
         self._is_slim = is_slim()

@@ -102,6 +102,11 @@ class Root:
         return self.objects is not None and self.objects.is_shared
 
     @property
+    def is_leading(self) -> bool:
+        """Whether the trace is the request's, although its span has a parent: one of the app's own OpenTelemetry."""
+        return self.objects is not None and self.objects.is_leading
+
+    @property
     def is_recording(self) -> bool:
         """Whether its span takes more."""
         return self.record.end_time is None

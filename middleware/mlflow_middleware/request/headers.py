@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection
 
 from mlflow_middleware._internal import feedback_token
+from mlflow_middleware.request import other_tools
 from mlflow_middleware.request.request_ids import is_told_around
 from mlflow_middleware.trace.record import TraceRecord
 
@@ -45,6 +46,8 @@ def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tupl
         record: What is known of the request.
         trace_id: MLflow's trace id, if there is a trace.
     """
+    if other_tools.are_there:
+        other_tools.meet(record)
     settings, user_id, request_id = record.settings, record.user_id, record.identity.request_id
     known = {
         "request_id": None if is_told_around(request_id) else request_id,

@@ -11,7 +11,7 @@ from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
-from mlflow_middleware.request import sampling
+from mlflow_middleware.request import other_tools, sampling
 from mlflow_middleware.request.activation import Activation
 from mlflow_middleware.request.following import follow_answer, follow_request
 from mlflow_middleware.request.headers import headers_for_response
@@ -227,7 +227,10 @@ def _opened_root(record: TraceRecord) -> mlflow_bridge.RootSpan | None:
             delivery.sampled_out()
             return None
     remote = _remote(record.exchange)
-    return mlflow_bridge.open_root_span(record, remote=remote, adopt_remote=settings.trust_incoming_trace)
+    root = mlflow_bridge.open_root_span(record, remote=remote, adopt_remote=settings.trust_incoming_trace)
+    if other_tools.are_there:
+        other_tools.meet(record)
+    return root
 
 
 @guarded

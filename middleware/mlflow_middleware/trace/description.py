@@ -20,7 +20,7 @@ from mlflow_middleware.trace.client import client_attributes, redacted_exception
 from mlflow_middleware.trace.common import Common
 from mlflow_middleware.trace.failure import judge
 from mlflow_middleware.trace.origin import origin_of
-from mlflow_middleware.trace.record import JOINED, NOTHING, RecordedException, TraceRecord
+from mlflow_middleware.trace.record import NOTHING, RecordedException, TraceRecord
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _MAX_HOST = 255
@@ -87,7 +87,7 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         judge(record)
     common = _common_of(record)
     exceptions = redacted_exceptions(record) if record.exceptions else ()
-    attributes = _known(client_attributes(record))
+    attributes = _known({**client_attributes(record), **record.others})
     known, tags = metadata_of(record, metadata), {}
     request_id = client_request_id = record.identity.request_id
     if request_id:
@@ -125,8 +125,6 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
 def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> dict[str, str]:
     """The metadata of a request's trace: see `describe`."""
     known = record.identity_metadata()
-    if record.parent_id is not None:
-        known[JOINED] = "true"
     if record.surroundings:
         known = {**storable(record, record.surroundings.metadata), **known}
     if record.metadata or metadata:

@@ -26,7 +26,11 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 JOINED = "mlflow_middleware.joined"
-"""Metadata on the way to the server only: the trace is a caller's, whose id came with the request."""
+"""Metadata on the way to the server only: the trace is a caller's, whose id came with the request. The value is
+`SPANS_ONLY`, or anything else where a request of ours is in it, of which there is more to tell."""
+
+SPANS_ONLY = "spans"
+"""See `JOINED`."""
 
 
 class SpanIds(NamedTuple):
@@ -109,6 +113,7 @@ class TraceRecord:
         tags: What the app has annotated.
         metadata: What the app has annotated.
         exceptions: Those that the app raised.
+        others: Attributes with the ids that other tracing tools have for the request.
         first_byte_at: When the client had the first byte of the answer; nanoseconds since the epoch.
         is_complete: Whether route, status and bodies are final.
         client_disconnected: Whether the client went away.
@@ -140,6 +145,7 @@ class TraceRecord:
     tags: Mapping[str, str] = NOTHING
     metadata: Mapping[str, str] = NOTHING
     exceptions: tuple[RecordedException, ...] = ()
+    others: Mapping[str, str] = NOTHING
     contents: Contents | None = None
     failure: Failure | None = None
     is_judged = False

@@ -1,0 +1,196 @@
+"""Delivery to an OTLP collector: of copies, besides an MLflow server, or instead of one.
+
+A collector has a queue, a thread and counts of its own: while it is unreachable, the MLflow server gets its traces all
+the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from mlflow_middleware.delivery.otlp_variables import collector, named_collector
+from mlflow_middleware.delivery.process import Delivery
+from mlflow_middleware.delivery.rest import printable
+from mlflow_middleware.delivery.sender import Sender
+from mlflow_middleware.delivery.stats import Stats
+
+if TYPE_CHECKING:
+    from mlflow_middleware.mlflow_bridge import PendingTrace
+
+SHARE = 0.25
+"""The part of queue, spool and exit that is the collector's where an MLflow server gets the traces too."""
+
+FOLDER = "collector"
+"""The folder inside the spool of what waits for the collector."""
+
+_OVERHEAD = 600
+"""Bytes of a copy's objects, about."""
+
+
+logger = logging.getLogger("mlflow_middleware.delivery")
+
+
+def delivery_type(wanted: str) -> type[Delivery]:
+    """The kind of delivery that the option ``delivery`` and OpenTelemetry's variables ask for; logs what that means."""
+    if wanted == "otlp":
+        if problem := collector().problem:
+            logger.warning("traces will wait: %s", problem)
+        return ToCollector
+    named = named_collector() if wanted == "auto" else None
+    if named is None:
+        return Delivery
+    if named.problem:
+        logger.warning("no trace goes to the collector, all go to the MLflow server: %s", named.problem)
+        return Delivery
+    logger.warning(BOTH, named.variable, printable(named.url))
+    return WithCollector
+
+
+BOTH = (
+    "%s is set: each trace goes to the MLflow server, and a copy to the collector at %s. To have them there only, set "
+    "MLFLOW_MIDDLEWARE_DELIVERY=otlp; for the MLflow server only, MLFLOW_ENABLE_OTLP_EXPORTER=false"
+)
+
+
+class CollectorSender(Sender):
+    """A sender that knows no server but the collector."""
+
+    first_uri = staticmethod(lambda: collector().uri)
+
+
+class ToCollector(Delivery):
+    """Delivery to a collector."""
+
+    sender_type = CollectorSender
+
+    def put(self, trace: PendingTrace) -> None:
+        """See `Delivery`."""
+        trace.tracking_uri = collector().uri
+        super().put(trace)
+
+    def stats(self) -> Stats:
+        """See `Delivery`."""
+        return replace(super().stats(), where="collector")
+
+
+class Copy:
+    """A trace that has been encoded for another server, as it waits for the collector's sender.
+
+    Args:
+        trace_id: MLflow's trace id.
+        encoding: What it was encoded as.
+        supplement: Whether it was delivered before.
+
+    Attributes:
+        trace_id: MLflow's trace id.
+        supplement: Whether it was delivered before.
+        size: Bytes that it takes, about.
+        tracking_uri: Where it goes.
+        experiment_id: None: a collector knows none.
+    """
+
+    tracking_uri = ""
+    experiment_id: str | None = None
+
+    def __init__(self, trace_id: str, encoding: Any, supplement: bool) -> None:
+        self.trace_id = trace_id
+        self.supplement = supplement
+        self.size = len(encoding.otlp) + len(encoding.info) + _OVERHEAD
+        self._content = SimpleNamespace(
+            otlp=encoding.otlp,
+            info=encoding.info,
+            prompts=(),
+            attachments={},
+            has_late_spans=encoding.has_late_spans,
+        )
+
+    def is_complete(self) -> bool:
+        """Whether nothing more will come."""
+        return True
+
+    def forget_contents(self) -> None:
+        """Do nothing: it is encoded."""
+
+    def content(self, experiment_id: str) -> Any:
+        """What it was encoded as, without what a collector does not take."""
+        return self._content
+
+
+class WithCollector(Delivery):
+    """Delivery to an MLflow server, and of a copy of each trace to a collector.
+
+    Args:
+        max_queue_bytes: Bytes that may be pending.
+        shutdown_timeout: Seconds that an exit may take.
+        spool_dir: Where traces are kept while a server is unreachable; None keeps them in memory.
+        max_spool_bytes: What the spool may take.
+        paused: Whether nothing may be sent yet.
+        on_begin: Called in each process, a forked one too, when it begins to deliver.
+    """
+
+    def __init__(
+        self,
+        max_queue_bytes: int,
+        shutdown_timeout: float,
+        spool_dir: Path | None = None,
+        max_spool_bytes: int = 0,
+        *,
+        paused: bool = False,
+        on_begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        limits = max_queue_bytes, shutdown_timeout, spool_dir, max_spool_bytes
+        copies = limits[0] * SHARE, limits[1] * SHARE, spool_dir and spool_dir / FOLDER, limits[3] * SHARE
+        self._copies: Delivery = ToCollector(int(copies[0]), copies[1], copies[2], int(copies[3]), paused=paused)
+        left = limits[0] - int(copies[0]), limits[1] - copies[1], spool_dir, limits[3] - int(copies[3])
+        super().__init__(*left, paused=paused, on_begin=on_begin)
+
+    def of_process(self, pid: int) -> Delivery:
+        """See `Delivery`."""
+        successor = cast(WithCollector, super().of_process(pid))
+        if successor._copies is self._copies:
+            successor._copies = self._copies.of_process(pid)
+        return successor
+
+    def put(self, trace: PendingTrace) -> None:
+        """See `Delivery`."""
+        trace.copy_to = self._copy
+        super().put(trace)
+
+    def _copy(self, trace: PendingTrace, encoding: Any) -> None:
+        self._copies.put(cast(Any, Copy(trace.trace_id, encoding, trace.supplement)))
+
+    def flush(self, timeout: float | None) -> bool:
+        """See `Delivery`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        is_done = super().flush(timeout)
+        return self._copies.flush(None if until is None else max(0.0, until - time.monotonic())) and is_done
+
+    def deliver(self, timeout: float | None = None) -> bool:
+        """See `Delivery`; at a shutdown, which gives a time, the copies have their own."""
+        is_done = super().deliver(timeout)
+        return (timeout is not None or self._copies.deliver()) and is_done
+
+    def shutdown(self, *, last: bool = False) -> None:
+        """See `Delivery`."""
+        super().shutdown(last=last)
+        self._copies.shutdown(last=last)
+
+    def pause(self, paused: bool) -> None:
+        """See `Delivery`."""
+        super().pause(paused)
+        self._copies.pause(paused)
+
+    def relieve(self) -> None:
+        """See `Delivery`."""
+        super().relieve()
+        self._copies.relieve()
+
+    def stats(self) -> Stats:
+        """See `Delivery`."""
+        return replace(super().stats(), collector=self._copies.stats())

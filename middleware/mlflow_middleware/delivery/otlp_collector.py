@@ -1,0 +1,140 @@
+"""An OTLP collector as a sink: the spans of many traces in one request, with the tags of each on its root."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import Any
+
+import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from requests import Response
+
+from mlflow_middleware._internal.deadline import within
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.otlp_variables import Collector
+from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError, TooLarge, retry_after
+from mlflow_middleware.delivery.rest import MAX_LINE, never_connected, printable, root_cause
+from mlflow_middleware.delivery.tagged import with_tags
+from mlflow_middleware.identity import clean_text
+
+_ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": partial(gzip.compress, compresslevel=1),
+    "deflate": partial(zlib.compress, level=1),
+}
+
+logger = logging.getLogger("mlflow_middleware.delivery")
+
+
+class OtlpCollector:
+    """A collector that takes OTLP: nothing but spans, whatever experiment they are of.
+
+    Args:
+        collector: Where it is, and how it is asked.
+    """
+
+    sends_spans_apart = True
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._shown = printable(collector.url)
+        self._post = _by_grpc(collector) if collector.protocol == "grpc" else _by_http(collector)
+        self._told = ""
+
+    def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
+        """See `Sink`: there is nothing to send, all that a collector takes goes with the spans."""
+        yield from (None for _ in traces)
+
+    def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
+        """See `Sink`."""
+        if self._collector.problem:
+            raise RetryableError(self._collector.problem, needs_help=True)
+        body = b"".join([with_tags(trace.otlp, trace.info, is_whole=False) for trace in traces])
+        said = clean_text(self._post(body), MAX_LINE)
+        if said and said != self._told:
+            self._told = said
+            logger.warning("%s did not take all spans: %s", self._shown, said)
+
+    def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
+        """Do nothing: it has none."""
+
+    def close(self) -> None:
+        """Do nothing: connections are closed with their last request."""
+
+
+def _by_http(collector: Collector) -> Callable[[bytes], str]:
+    """What posts spans by HTTP, and returns what the collector says of those that it did not take."""
+    shown = printable(collector.url)
+    headers = {"Content-Type": "application/x-protobuf", "Accept-Encoding": "identity", **dict(collector.headers)}
+    if collector.compression:
+        headers["Content-Encoding"] = collector.compression
+    compress = _ENCODINGS.get(collector.compression, bytes)
+    session = requests.Session()
+    session.auth = _as_it_is
+
+    def post(body: bytes) -> str:
+        ask = partial(
+            session.post,
+            collector.url,
+            data=compress(body),
+            headers=headers,
+            timeout=collector.timeout,
+            verify=collector.verify,
+            cert=collector.client,
+            allow_redirects=False,
+        )
+        try:
+            response = within(1.1 * collector.timeout, ask)
+        except Exception as error:
+            why = f"{shown} cannot be reached ({root_cause(error)})"
+            raise RetryableError(f"{_named(collector)}{why}", needs_help=never_connected(error)) from error
+        _check(collector, response)
+        return _rejected(response.content)
+
+    return post
+
+
+def _as_it_is(request: Any) -> Any:
+    """No credentials of ``~/.netrc``: a collector's are in the variable for headers."""
+    return request
+
+
+def _named(collector: Collector) -> str:
+    return f"{collector.variable}: " if collector.variable else ""
+
+
+def _check(collector: Collector, response: Response) -> None:
+    """Raise what an answer means: https://opentelemetry.io/docs/specs/otlp/#failures."""
+    status = response.status_code
+    if 200 <= status < 300 and not response.headers.get("content-type", "").startswith("text/html"):
+        return
+    said = "" if response.content[:1] in (b"\x08", b"\x12", b"<") else clean_text(response.text[:MAX_LINE], MAX_LINE)
+    answer = f"{_named(collector)}{printable(collector.url)} answered {status}" + (f": {said}" if said else "")
+    if status in (401, 403):
+        answer += "; check OTEL_EXPORTER_OTLP_HEADERS"
+    elif status < 400 or status in (404, 405):
+        answer += "; does a collector take OTLP over HTTP there?"
+    elif status == 413:
+        raise TooLarge(answer)
+    elif status not in (408, 429, 500, 502, 503, 504):
+        raise PermanentError(answer)
+    needs_help = status < 408
+    raise RetryableError(answer, retry_after(response), ill=status == 500, needs_help=needs_help)
+
+
+def _rejected(answer: bytes) -> str:
+    """What a collector says of spans that it did not take, or of those that it took."""
+    try:
+        partly = ExportTraceServiceResponse.FromString(answer).partial_success
+    except Exception:  # it took them, and says something else
+        return ""
+    return f"{partly.rejected_spans} rejected: {partly.error_message}" if partly.rejected_spans else ""
+
+
+def _by_grpc(collector: Collector) -> Callable[[bytes], str]:
+    from mlflow_middleware.delivery.otlp_grpc import post_by_grpc
+
+    return post_by_grpc(collector)
