@@ -17,7 +17,7 @@ from mlflow_middleware.mlflow_bridge.interface import RootSpan
 from mlflow_middleware.mlflow_bridge.materialize import Objects, mark_as_root, remote_context, started
 from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
 from mlflow_middleware.mlflow_bridge.root import Root, Source
-from mlflow_middleware.trace.description import describe, method_name
+from mlflow_middleware.trace.description import describe, first_name
 from mlflow_middleware.trace.record import SpanIds, Surroundings, TraceRecord
 
 _NO_CONTEXT = Context()
@@ -57,7 +57,7 @@ def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) ->
 def _begin_materialized(source: Source, record: TraceRecord, parent: SpanIds | None, is_shared: bool) -> Root | None:
     """Begin a root that is materialized from the start, because other span processors see it."""
     remote = remote_context(parent) if parent else None
-    otel = started(source.tracer, method_name(record.exchange.method), remote, record.caller, None)
+    otel = started(source.tracer, first_name(record.exchange), remote, record, None)
     if not otel.is_recording():
         return None
     manager = InMemoryTraceManager.get_instance()

@@ -28,6 +28,9 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 JOINED = "mlflow_middleware.joined"
 """Metadata on the way to the server only: the trace is a caller's, whose id came with the request."""
 
+CONTINUED = "mlflow_middleware.continued"
+"""Metadata on the way to the server only: the spans are added to a trace that an earlier request has begun."""
+
 
 class SpanIds(NamedTuple):
     """A span as OpenTelemetry and W3C trace contexts name it."""
