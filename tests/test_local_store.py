@@ -115,3 +115,42 @@ def test_check_reports_that_there_is_no_server(tmp_path: Path) -> None:
 
     assert "mlflow.db is no server: full mlflow writes to it without one" in done.stdout, done.stdout + done.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_a_later_process_adds_spans_to_a_trace_of_the_database(tmp_path: Path) -> None:
+    """What was stored of the trace stays, how long it took as well."""
+    script = """
+import sys, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.request_trace import RequestTrace, continue_trace, job_trace, start
+from mlflow_middleware.settings import Settings
+settings = Settings.load(trace_token_secret="0123456789abcdef")
+start(settings)
+if len(sys.argv) == 1:
+    request = RequestTrace.open(Exchange("GET", "/", {"x-user-id": "jane"}), settings)
+    request.response_started(200)
+    print(dict(request.response_headers())["X-MLflow-Trace-Token"])
+    request.finish()
+else:
+    with job_trace(name="own"), continue_trace(sys.argv[1]), mlflow.start_span("late"):
+        pass
+assert delivery.flush(120)
+"""
+    variables = {"MLFLOW_TRACKING_URI": "sqlite:///x.db"}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-c", script, *arguments]
+        environment = clean_environment(**variables)
+        done = subprocess.run(command, env=environment, cwd=tmp_path, stdout=-1, text=True, timeout=150, check=True)
+        return done.stdout.split()[-1] if done.stdout else ""
+
+    token = run()
+    query = "tags.`mlflow.trace.user` = 'jane'"
+    (before,) = stored(tmp_path, "Default", query, **variables)
+    run(token)
+
+    (after,) = stored(tmp_path, "Default", query, **variables)
+    assert (before[2], after[2]) == (1, 2)
+    assert (after[:2], after[3]) == (before[:2], before[3])
+    assert len(stored(tmp_path, "Default", "name = 'own'", **variables)) == 1

@@ -123,6 +123,12 @@ class Exchange:
         self._parsed = None
 
 
+@dataclass(slots=True)
+class Job(Exchange):
+    """A job, as `mask` sees it: ``method`` is ``"JOB"``, ``path`` its name, ``headers`` what travelled with it. Its
+    arguments are kept like a request's body, and its result like a response's."""
+
+
 def bounded(headers: dict[str, str]) -> tuple[dict[str, str], int]:
     """Return the first headers, as far as they fit, and the bytes that they take, about."""
     size = len("".join([*headers, *headers.values()]))  # the quickest way to count

@@ -9,21 +9,35 @@
 
 from __future__ import annotations
 
-import contextvars
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar, overload
 
 from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded, logger
 from mlflow_middleware.identity import Identity, clean_text
 from mlflow_middleware.propagation import baggage_header
-from mlflow_middleware.request import http_errors, routes
+from mlflow_middleware.request import continuing, defaults, http_errors, routes
 from mlflow_middleware.request.activation import current_request
+from mlflow_middleware.request.carrying import carried
+from mlflow_middleware.request.jobs import Given, JobTrace
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.settings import MAX_TAG_VALUE, Settings
 
-__all__ = ["REQUEST_KEY", "SETTINGS_KEY", "RequestTrace", "annotate", "carry", "current", "outbound_headers", "start"]
+__all__ = [
+    "REQUEST_KEY",
+    "SETTINGS_KEY",
+    "JobTrace",
+    "RequestTrace",
+    "annotate",
+    "carry",
+    "continue_trace",
+    "current",
+    "job_trace",
+    "outbound_headers",
+    "start",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,22 +99,6 @@ def _say_that_nothing_is_annotated() -> None:
     )
 
 
-def carry(function: Callable[P, R]) -> Callable[P, R]:
-    """Return a function that runs in the current request, whichever thread calls it: its spans and annotations are that
-    request's.
-
-    Args:
-        function: What an executor or a thread is to run.
-    """
-    context = contextvars.copy_context()
-
-    @functools.wraps(function)
-    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        return context.copy().run(function, *args, **kwargs)  # a copy: several threads may run it at once
-
-    return carried
-
-
 @guarded
 def _annotate(trace: RequestTrace, given: Identity, tags: Mapping[str, object], metadata: Mapping[str, object]) -> None:
     trace.annotate(given, _texts(tags), _texts(metadata))
@@ -145,6 +143,96 @@ def _outbound(trace: RequestTrace) -> dict[str, str]:
     return headers
 
 
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that runs in the context of the request that this is called in; for thread pools.
+
+    Each call has a copy of that context of its own, so that ``executor.map`` can run several at once. It is for
+    threads that the request waits for: spans opened after its end are lost, and `job_trace` is for those. A function
+    that leaves the process needs `outbound_headers` and `job_trace`, too.
+
+    ::
+
+        executor.map(carry(search), queries)
+    """
+    return carried(function)
+
+
+@overload
+def job_trace(headers: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def job_trace(
+    headers: Mapping[Any, Any] | str | None = None,
+    *,
+    name: str | None = None,
+    inputs: object = None,
+    settings: Settings | None = None,
+    **options: object,
+) -> JobTrace: ...
+def job_trace(
+    headers: Any = None,
+    *,
+    name: str | None = None,
+    inputs: object = None,
+    settings: Settings | None = None,
+    **options: object,
+) -> Any:
+    """Trace a job: work that outlives the request that asked for it, or that no request asked for.
+
+    A context manager, and a decorator of functions, sync and async. A job has a trace of its own, with the session,
+    user and request id of the request that asked for it, and a link to that request's span. `annotate`,
+    `outbound_headers` and MLflow's functions work inside. Arguments and result are its inputs and outputs, as bodies
+    are a request's. An error is recorded and raised again. A worker's process begins to deliver by itself.
+
+    ::
+
+        @app.task  # Celery; sent by summarize.apply_async((text,), headers=outbound_headers())
+        @job_trace
+        def summarize(text): ...
+
+    Args:
+        headers: What `outbound_headers` gave to whoever asked for the job, or the name of the argument that holds it.
+            By default it is looked for in Celery's headers and RQ's ``meta``; else it is that of the request that this
+            runs in, if any. A job without has no session.
+        name: The job's name, by default that of the function.
+        inputs: The job's inputs, by default the function's arguments; something that JSON can hold.
+        settings: The options; by default those of the request or middleware around, else of the environment.
+        options: What ``Settings`` knows, as keywords.
+
+    Raises:
+        SettingsError: An option is unknown or ill-typed.
+        TypeError: The function is a generator, or ``headers`` is neither a mapping nor a name.
+    """
+    if not (headers is None or callable(headers) or isinstance(headers, Mapping | str)):
+        raise TypeError(f"job_trace takes headers or the name of an argument, not {type(headers).__name__}")
+    if options and settings is None:
+        settings = defaults.loaded(**options)
+    given = Given(None if callable(headers) else headers, name, inputs, settings, outbound_headers)
+    return JobTrace(given)(headers) if callable(headers) else JobTrace(given)
+
+
+@contextmanager
+def continue_trace(token: str | None) -> Iterator[None]:
+    """Add the spans opened inside to the trace of an earlier request, as children of its root.
+
+    The request's own trace is linked to it. A token that is missing, wrong or expired is logged, and the spans stay in
+    the request's own trace.
+
+    ::
+
+        with continue_trace(request.headers.get("X-MLflow-Trace-Token")):
+            run_the_approved_tool()
+
+    Args:
+        token: What the earlier answer carried as ``X-MLflow-Trace-Token``, where ``trace_token_secret`` is set.
+    """
+    undo = continuing.begin(token)
+    try:
+        yield
+    finally:
+        if undo:
+            guarded(undo)()
+
+
 def around(known: Mapping[str, object], method: str, path: str) -> RequestTrace | None:
     """Return the trace of a request that an app around this one has opened, if any.
 
@@ -164,6 +252,7 @@ def around(known: Mapping[str, object], method: str, path: str) -> RequestTrace 
 
 def start(settings: Settings) -> None:
     """Called once by each middleware when it is built: from here on, finished traces are delivered."""
+    defaults.remember(settings)
     if settings.enabled:
         _start(settings)
 

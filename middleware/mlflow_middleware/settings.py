@@ -178,6 +178,16 @@ class Settings(Options):
         return frozenset(name.encode("latin-1") for name in self.told_request_id_headers)
 
     @functools.cached_property
+    def trace_token_keys(self) -> tuple[bytes, ...]:
+        """The bytes of the secrets in `trace_token_secret`."""
+        return tuple(secret.get_secret_value().encode() for secret in self.trace_token_secret or ())
+
+    @functools.cached_property
+    def for_jobs(self) -> Settings:
+        """The same for jobs, which nobody logs in for, and whose traces are their own."""
+        return self.model_copy(update={"identify": None, "trust_incoming_trace": False, "error_when": ()})
+
+    @functools.cached_property
     def redactor(self) -> Redactor:
         """Replaces what `redact` and `redact_values` say."""
         return Redactor(self.redact, self.redact_values)

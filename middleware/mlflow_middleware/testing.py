@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from mlflow_middleware import delivery
 from mlflow_middleware._internal.guard import report
 from mlflow_middleware.delivery.experiment import DEFAULT_EXPERIMENT
+from mlflow_middleware.trace.record import CONTINUED
 
 if TYPE_CHECKING:
     from mlflow.entities import Trace
@@ -65,8 +66,12 @@ def captured_traces() -> Iterator[list[Trace]]:
 
 
 def _add(traces: list[Trace], trace: Trace) -> None:
+    is_addition = trace.info.trace_metadata.pop(CONTINUED, None)
     for place, known in enumerate(traces):
         if known.info.trace_id == trace.info.trace_id:
-            traces[place] = trace
+            new, old = (trace, known) if is_addition is None else (known, trace)
+            present = {span.span_id for span in new.data.spans}
+            new.data.spans += [span for span in old.data.spans if span.span_id not in present]
+            traces[place] = new
             return
     traces.append(trace)

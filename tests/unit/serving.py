@@ -7,6 +7,7 @@ from asgiref.typing import ASGIReceiveEvent, ASGISendEvent, Scope
 from mlflow.entities import Span, Trace
 
 from mlflow_middleware.asgi import ASGIApp
+from tests.apps.known import HAS_LINKS
 
 TIMEOUT = 30
 """Seconds that a test waits for an app that does not go on."""
@@ -60,3 +61,8 @@ def root_of(trace: Trace) -> Span:
     """The span of the request."""
     (root,) = (span for span in trace.data.spans if span.parent_id is None)
     return root
+
+
+def is_linked(trace: Trace, *spans: tuple[str, str]) -> bool:
+    """Whether the root is linked to just these, given as ids of trace and span; true where MLflow knows no links."""
+    return not HAS_LINKS or [(link.trace_id, link.span_id) for link in root_of(trace).links or ()] == list(spans)

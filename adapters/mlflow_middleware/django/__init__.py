@@ -14,6 +14,6 @@ settings.
 """
 
 from mlflow_middleware.django.middleware import TraceMiddleware
-from mlflow_middleware.request_trace import annotate, outbound_headers
+from mlflow_middleware.request_trace import annotate, carry, continue_trace, job_trace, outbound_headers
 
-__all__ = ["TraceMiddleware", "annotate", "outbound_headers"]
+__all__ = ["TraceMiddleware", "annotate", "carry", "continue_trace", "job_trace", "outbound_headers"]

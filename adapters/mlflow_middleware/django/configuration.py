@@ -11,8 +11,11 @@ from mlflow_middleware.settings import Settings, SettingsError
 NAME = "MLFLOW_MIDDLEWARE"
 
 
-def load() -> Settings:
+def load(**options: object) -> Settings:
     """Build the settings from ``settings.MLFLOW_MIDDLEWARE`` and the environment.
+
+    Args:
+        options: Options given in code, which win.
 
     Raises:
         SettingsError: An option is unknown or ill-typed, or the setting is no dict.
@@ -20,4 +23,4 @@ def load() -> Settings:
     given = getattr(django_settings, NAME, {})
     if not isinstance(given, Mapping):
         raise SettingsError([f"settings.{NAME} must be a dict of options, not {type(given).__name__}"])
-    return Settings.load(given)
+    return Settings.load(given, **options)

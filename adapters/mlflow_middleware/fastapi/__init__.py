@@ -20,10 +20,19 @@ from typing import Any
 
 from mlflow_middleware import asgi
 from mlflow_middleware.fastapi.feedback import feedback_route, feedback_router
-from mlflow_middleware.request_trace import annotate, outbound_headers
+from mlflow_middleware.request_trace import annotate, carry, continue_trace, job_trace, outbound_headers
 from mlflow_middleware.settings import Settings, SettingsError
 
-__all__ = ["TraceMiddleware", "annotate", "feedback_route", "feedback_router", "outbound_headers"]
+__all__ = [
+    "TraceMiddleware",
+    "annotate",
+    "carry",
+    "continue_trace",
+    "feedback_route",
+    "feedback_router",
+    "job_trace",
+    "outbound_headers",
+]
 
 
 class TraceMiddleware(asgi.TraceMiddleware):

@@ -22,11 +22,27 @@ from mlflow_middleware.commands import check
 from mlflow_middleware.flask.feedback import feedback_blueprint
 from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.wsgi_socket import is_websocket
-from mlflow_middleware.request_trace import RequestTrace, annotate, current, outbound_headers
+from mlflow_middleware.request_trace import (
+    RequestTrace,
+    annotate,
+    carry,
+    continue_trace,
+    current,
+    job_trace,
+    outbound_headers,
+)
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.wsgi import TraceMiddleware
 
-__all__ = ["MLflowMiddleware", "annotate", "feedback_blueprint", "outbound_headers"]
+__all__ = [
+    "MLflowMiddleware",
+    "annotate",
+    "carry",
+    "continue_trace",
+    "feedback_blueprint",
+    "job_trace",
+    "outbound_headers",
+]
 
 CONFIG_KEY = "MLFLOW_MIDDLEWARE"
 EXTENSION_KEY = "mlflow_middleware"

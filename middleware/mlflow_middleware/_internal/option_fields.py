@@ -196,6 +196,10 @@ class Options(BaseSettings):
     """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with
     the token that the response carried. The first signs, all are accepted, so that a secret can be replaced."""
 
+    trace_token_secret: Secrets | None = None
+    """Secrets of at least 16 characters that sign ``X-MLflow-Trace-Token``: with that token, and `continue_trace`, a
+    later request adds its spans to the trace of this one. The first signs, all are accepted."""
+
     feedback_wait: float | None = Field(default=None, ge=0, le=60)
     """Seconds that feedback waits for its trace to be stored; by default 5 in FastAPI and Starlette. On WSGI
     and in Django, where a vote that waits holds one of the app's threads, by default only for a trace that this process

@@ -73,6 +73,8 @@ class Batch:
         self._passed = passed
         self._groups = deque([traces] if sink.sends_spans_apart else [])
         self._refused: tuple[EncodedTrace, PermanentError] | None = None
+        if not sink.sends_spans_apart:
+            self._refuse_additions()
 
     def next(self) -> SendInfos | SendSpans | DeleteInfo | None:
         """What comes next; None when the batch is through. A trace that has ended meanwhile is left out."""
@@ -138,8 +140,14 @@ class Batch:
                     self._ledger.delivered(trace)
         else:  # it has just turned out that this server takes no spans apart
             self._groups.clear()
+            self._refuse_additions()
             for trace in self.traces:
                 trace.has_info = False
+
+    def _refuse_additions(self) -> None:
+        for trace in self.traces:
+            if trace.is_addition and not trace.ended:
+                self._ledger.refused(trace, PermanentError("this server takes the spans of a trace only once"))
 
     def _spans_refused(self, traces: Sequence[EncodedTrace], error: PermanentError) -> None:
         """Halve the batch until the poisonous trace stands alone."""

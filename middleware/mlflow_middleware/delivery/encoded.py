@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlflow_middleware.delivery.cutting import cut, cut_info, without_assessments
+from mlflow_middleware.trace.record import CONTINUED
 
 if TYPE_CHECKING:
     from mlflow_middleware.delivery.spool import SpoolFile
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PENDING_EXPERIMENT = "mlflow-middleware-pending-experiment"
 """Stands in a trace info for the experiment's id until that is known."""
+
+_ADDITION = f'"{CONTINUED}"'.encode()
 
 _OVERHEAD = 600
 """Bytes that the objects around a waiting trace take, about."""
@@ -44,6 +47,7 @@ class EncodedTrace:
         passed_at_first_failure: How many others had passed at the first of these failures.
         assessments: How many assessments its trace had, those that were sent before included.
         assessed: How many of them the server has.
+        is_addition: Whether these are spans for a trace that is stored, with an info that is not to be sent.
     """
 
     trace_id: str
@@ -64,6 +68,7 @@ class EncodedTrace:
     passed_at_first_failure: int = 0
     assessments: int = 0
     assessed: Assessed | None = None
+    is_addition: bool = False
     _packed: bool = False
 
     @classmethod
@@ -86,6 +91,9 @@ class EncodedTrace:
 
     def __post_init__(self) -> None:
         self.raw = len(self.otlp) + len(self.info)
+        if _ADDITION in self.info:
+            self.is_addition = self.has_info = self.supplement = True
+            self.has_late_spans = False
 
     @property
     def size(self) -> int:

@@ -52,7 +52,7 @@ class LaterInfo:
 
 def is_joined(trace: EncodedTrace) -> bool:
     """Whether a trace is a caller's."""
-    return _MARK in trace.info
+    return _MARK in trace.info and not trace.is_addition
 
 
 def parted(trace: EncodedTrace) -> EncodedTrace:

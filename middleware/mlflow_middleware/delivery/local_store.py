@@ -40,12 +40,16 @@ class LocalStore:
     def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
         """See `Sink`."""
         otlp = b"".join(trace.otlp if trace.has_info else with_tags(trace.otlp, trace.info) for trace in traces)
+        additions = [trace.trace_id for trace in traces if trace.is_addition]
+        before = [self._ask(local_store.whole_info, self._uri, trace_id) for trace_id in additions]
         self.sends_spans_apart = self._ask(local_store.store_spans, self._uri, experiment_id, otlp)
         for trace in traces:
             if (
                 trace.has_late_spans and trace.has_info and not is_joined(trace)
             ):  # its spans have made the trace longer than its root there
                 self._ask(local_store.store_info, self._uri, trace.info_for(experiment_id))
+        for info in filter(None, before):  # as on a server: see `additions`
+            self._ask(local_store.restore_info, self._uri, info)
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
         """See `Sink`."""

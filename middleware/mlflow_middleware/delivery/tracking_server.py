@@ -10,6 +10,7 @@ from requests import Response
 
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware._internal import clock
+from mlflow_middleware.delivery.additions import stored_infos
 from mlflow_middleware.delivery.artifact_server import ArtifactServer
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.joined import info_for, is_joined, stored_at
@@ -69,6 +70,7 @@ class TrackingServer:
         """See `Sink`."""
         headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
         body = b"".join(trace.otlp if trace.has_info else with_tags(trace.otlp, trace.info) for trace in traces)
+        before = stored_infos(self._uri, traces)
         response = self._send_spans(body, headers)
         if response.status_code in (405, 501) or (response.status_code == 404 and not mlflow_error(response)):
             self.sends_spans_apart = False
@@ -79,6 +81,9 @@ class TrackingServer:
                 # by its spans, the server has made the trace longer than its root
                 with contextlib.suppress(RetryableError):
                     post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
+        for info in before:
+            with contextlib.suppress(RetryableError):
+                post(self._uri, TRACES, info, JSON)
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
         """See `Sink`."""

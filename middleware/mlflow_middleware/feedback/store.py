@@ -44,7 +44,8 @@ def find(feedback: Feedback) -> list[TraceInfo]:
         return [info] if info else []
     if request_id := feedback.client_request_id:
         found = _search(f"tags.{keys.CLIENT_REQUEST_ID} = '{request_id}'", "DESC")
-        return [info for info in found if tags(info).get(keys.CLIENT_REQUEST_ID) == request_id]
+        same = [info for info in found if tags(info).get(keys.CLIENT_REQUEST_ID) == request_id]
+        return sorted(same, key=lambda info: "http.status_code" not in tags(info))  # rather a request than its jobs
     session_id = feedback.session_id or ""
     quote = '"' if "'" in session_id else "'"
     found = _search(f"metadata.`{keys.SESSION}` = {quote}{session_id}{quote}", "ASC", limit=1)

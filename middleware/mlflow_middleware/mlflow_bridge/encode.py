@@ -14,7 +14,7 @@ from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.utils import aggregate_cost_from_spans, aggregate_usage_from_spans
 from mlflow.tracing.utils.truncation import set_request_response_preview
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Status, StatusCode
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
 from mlflow_middleware.mlflow_bridge import otlp, readable, trace_info
@@ -23,6 +23,7 @@ from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
     ROOT_ATTRIBUTES,
     attributes_of_root,
+    kind_of,
     link_to,
     parent_of,
     root_of,
@@ -172,7 +173,7 @@ def _root_entity(root: Root, description: Description) -> MlflowSpan:
         root.source.tracer.resource,
         attributes={**to_texts(attributes), **description.texts},
         events=_events(root, description),
-        kind=SpanKind.SERVER,
+        kind=kind_of(record),
         links=_links(root),
         status=Status(code, description.error or None),
         start_time=record.start_time,
@@ -206,7 +207,7 @@ def _root_bytes(root: Root, description: Description) -> bytes:
         (record.start_time, record.end_time or record.start_time),
         (code.value, description.error or ""),
         b"".join(parts),
-        wire.SERVER,
+        common.kind,
     )
 
 

@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
+from mlflow_middleware.mlflow_bridge.registry import guests
 from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.mlflow_bridge.span_attributes import is_local_root
 
@@ -96,7 +97,7 @@ class Exporter(SpanExporter):
 
     def _keep_or_forget(self, otel_id: int, pending: PendingTrace) -> None:
         """Remember a trace as long as one of its spans is open; of those whose spans never end, only so many."""
-        if not pending.has_open_spans:
+        if not (pending.has_open_spans or (guests and otel_id in guests)):
             self._late.pop(otel_id, None)
             pending.forget()
             return

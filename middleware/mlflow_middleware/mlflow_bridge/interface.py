@@ -110,6 +110,17 @@ class Tracing(Protocol):
             The span; None when tracing is disabled or the trace is not sampled.
         """
 
+    def continue_trace(self, ids: SpanIds, experiment_id: str | None) -> Undo | None:
+        """Let the spans opened from here be added to an earlier trace, and link the span that is current to it.
+
+        Args:
+            ids: The earlier trace's root.
+            experiment_id: Where the trace is; None for the experiment that the environment names.
+
+        Returns:
+            What undoes it, in the same context; None where spans cannot be added.
+        """
+
     def TracesInside(self) -> TracesInside:  # noqa: N802 - a class
         """What the traces hold that are opened on a connection without a trace of its own."""
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from google.protobuf.json_format import ParseDict
 from mlflow.entities import Span, TraceData
 from mlflow.entities.trace_info import TraceInfo
+from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.tracing.client import TracingClient
@@ -108,6 +109,21 @@ def stored_info(tracking_uri: str, trace_id: str) -> dict[str, Any]:
             return {}
         raise
     return found
+
+
+def whole_info(tracking_uri: str, trace_id: str) -> TraceInfo | None:
+    """A trace's info without its assessments, to be stored again as it is; None if the trace is not whole yet."""
+    try:
+        info: TraceInfo = client_for(tracking_uri).get_trace_info(trace_id)
+    except MlflowException:
+        return None
+    info.assessments = []
+    return info if info.state in (TraceState.OK, TraceState.ERROR) else None
+
+
+def restore_info(tracking_uri: str, info: TraceInfo) -> None:
+    """Store a trace's info again."""
+    client_for(tracking_uri).start_trace(info)
 
 
 def store_spans(tracking_uri: str, experiment_id: str, otlp: bytes) -> bool:

@@ -29,6 +29,7 @@ from opentelemetry.trace import (
 )
 
 from mlflow_middleware.capture.spans import redacted, redacted_text
+from mlflow_middleware.exchange import Job
 from mlflow_middleware.mlflow_bridge import readable, registry, span_attributes
 from mlflow_middleware.mlflow_bridge.ids import materializing
 from mlflow_middleware.trace import keys
@@ -82,11 +83,17 @@ def remote_context(caller: SpanIds) -> SpanContext:
     return SpanContext(*caller, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 
-def started(tracer: Any, name: str, parent: SpanContext | None, caller: SpanIds | None, start_time: int | None) -> Any:
+def kind_of(record: TraceRecord) -> SpanKind:
+    """What a root stands for, as OpenTelemetry has it."""
+    return SpanKind.CONSUMER if isinstance(record.exchange, Job) else SpanKind.SERVER
+
+
+def started(tracer: Any, name: str, parent: SpanContext | None, record: TraceRecord, start_time: int | None) -> Any:
     """Start the OpenTelemetry span of a root."""
+    caller = record.caller
     around = set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
     links = [link_to(caller)] if caller else []
-    return tracer.start_span(name, context=around, kind=SpanKind.SERVER, links=links, start_time=start_time)
+    return tracer.start_span(name, context=around, kind=kind_of(record), links=links, start_time=start_time)
 
 
 def materialized(root: Root, description: Description) -> Objects:
@@ -94,7 +101,7 @@ def materialized(root: Root, description: Description) -> Objects:
     record, children = root.record, root.spans
     registry.unregister(record.trace_id, record.ids.trace_id)
     with materializing(root), _sampled():
-        span = started(root.source.tracer, description.name, parent_of(record), record.caller, record.start_time)
+        span = started(root.source.tracer, description.name, parent_of(record), record, record.start_time)
         trace = InMemoryTraceManager.get_instance()._traces[record.trace_id]
         live = trace.span_dict[f"{span.get_span_context().span_id:016x}"]
         trace.span_dict.update({child.span_id: child for child in children})

@@ -21,7 +21,7 @@ from mlflow_middleware.mlflow_bridge.materialize import Objects, mark_as_root, r
 from mlflow_middleware.mlflow_bridge.processor import SCOPE, Processor
 from mlflow_middleware.mlflow_bridge.root import Root, Source
 from mlflow_middleware.mlflow_bridge.span_attributes import is_local_root
-from mlflow_middleware.trace.description import describe, method_name
+from mlflow_middleware.trace.description import describe, first_name
 from mlflow_middleware.trace.record import SpanIds, Surroundings, TraceRecord
 
 _NO_CONTEXT = Context()
@@ -93,7 +93,7 @@ def _begin_materialized(
     source: Source, record: TraceRecord, parent: SpanContext | None, is_shared: bool
 ) -> Root | None:
     """Begin a root that is materialized from the start, because other span processors see it."""
-    otel = started(source.tracer, method_name(record.exchange.method), parent, record.caller, None)
+    otel = started(source.tracer, first_name(record.exchange), parent, record, None)
     if not otel.is_recording():
         return None
     manager = InMemoryTraceManager.get_instance()

@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.trace import SpanContext
 
 from mlflow_middleware.mlflow_bridge import context, registry, span_attributes, tracking_client
+from mlflow_middleware.mlflow_bridge.earlier import mark
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
 from mlflow_middleware.mlflow_bridge.ids import being_materialized, take_ids_of_the_system
 from mlflow_middleware.mlflow_bridge.inside import inside
@@ -99,6 +100,7 @@ class Processor(BaseMlflowSpanProcessor):
     def _register_trace(self, root_span: Span) -> TraceInfo:
         begun = being_materialized()
         info = self._info_of_request(begun.record) if begun else self._info_of(root_span)
+        mark(info, root_span)
         self._manager.register_trace(root_span.context.trace_id, info)
         return info
 

@@ -27,7 +27,7 @@ from mlflow_middleware.mlflow_bridge.interface import Entered, Left, RootSpan
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.client import redacted_exceptions
 from mlflow_middleware.trace.contents import contents_of
-from mlflow_middleware.trace.description import describe, method_name
+from mlflow_middleware.trace.description import describe, first_name
 from mlflow_middleware.trace.record import Contents, RecordedException, SpanIds, TraceRecord, Written
 
 NEEDED = (
@@ -50,6 +50,7 @@ RETRY = 30.0
 
 can_discard = False
 
+continue_trace = nothing.continue_trace
 rebuild = nothing.rebuild
 silence = nothing.silence
 
@@ -144,7 +145,7 @@ class PublicRoot:
         self._given: set[tuple[str, str]] = set()
         self._given_request_id: str | None = None
         self._context = contextvars.Context()
-        name = method_name(record.exchange.method)
+        name = first_name(record.exchange)
         self._manager: Any = mlflow.start_span(name=name, span_type=record.settings.span_type)
         self._span: Any = self._context.run(self._manager.__enter__)
         self._values = [_Value(variable, value) for variable, value in self._context.items()]

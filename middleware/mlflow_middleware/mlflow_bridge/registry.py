@@ -18,6 +18,20 @@ MAX_IN_FLIGHT = 100_000
 in_flight: dict[int, Root] = {}
 """The roots of requests, by OpenTelemetry's trace id, until nothing more can come."""
 
+guests: dict[int, int] = {}
+"""How many other requests add spans to a request in flight, by OpenTelemetry's trace id."""
+
+
+def guest_came(otel_id: int) -> None:
+    """Keep a request in flight until its guest leaves; to be called under MLflow's lock."""
+    guests[otel_id] = guests.get(otel_id, 0) + 1
+
+
+def guest_left(otel_id: int) -> None:
+    """Undo `guest_came`; to be called under MLflow's lock."""
+    if (left := guests.pop(otel_id, 1) - 1) > 0:
+        guests[otel_id] = left
+
 
 def add(root: Root) -> None:
     """Let the spans that begin inside a request find its root."""

@@ -163,6 +163,13 @@ class Root:
             self.is_held = False
             self.source.processor.span_exporter.released(self)
 
+    def guest_left(self) -> None:
+        """Go on without one of the requests that add spans to it."""
+        with self.source.lock:
+            registry.guest_left(self.record.ids.trace_id)
+        if self.source.processor and not self.is_held:
+            self.source.processor.span_exporter.released(self)
+
     def forget(self) -> None:
         """Let nobody find its trace any more: nothing more will come. To be called under MLflow's lock."""
         self.is_forgotten = True

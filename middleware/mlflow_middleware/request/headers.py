@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from mlflow_middleware._internal import feedback_token
+from mlflow_middleware._internal import feedback_token, trace_token
 from mlflow_middleware.request import other_tools
+from mlflow_middleware.request.continuing import trace_token_of
 from mlflow_middleware.request.request_ids import is_told_around
 from mlflow_middleware.trace.record import TraceRecord
 
@@ -63,4 +64,6 @@ def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tupl
     if trace_id and (keys := settings.feedback_keys):
         expires_at = int(time.time()) + feedback_token.LIFETIME
         headers.append((feedback_token.HEADER, feedback_token.sign(trace_id, user_id, expires_at, keys[0])))
+    if trace_id and settings.trace_token_secret and (token := trace_token_of(record)):
+        headers.append((trace_token.HEADER, token))
     return headers

@@ -15,16 +15,20 @@ class Common:
         name: The root's name, and the trace's.
         attributes: Of the root; values that JSON can hold.
         tags: Of the trace.
+        kind: Of the root, as `wire.span` has it.
 
     Attributes:
         otlp: The attributes, as `wire.attribute` writes them.
         cut_tags: The tags, with the one for the name, as a server stores them.
     """
 
-    __slots__ = ("attributes", "cut_tags", "name", "otlp", "tags")
+    __slots__ = ("attributes", "cut_tags", "kind", "name", "otlp", "tags")
 
-    def __init__(self, name: str, attributes: Mapping[str, object], tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, attributes: Mapping[str, object], tags: Mapping[str, str], kind: int = wire.SERVER
+    ) -> None:
         self.name = name
+        self.kind = kind
         self.attributes = attributes
         self.tags = tags
         self.otlp = b"".join([wire.attribute(key, value) for key, value in attributes.items()])

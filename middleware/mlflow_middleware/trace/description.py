@@ -13,9 +13,10 @@ from typing import Any
 
 from mlflow_middleware import identity
 from mlflow_middleware.capture import MAX_ATTRIBUTE
+from mlflow_middleware.exchange import Exchange, Job
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.settings import EveryTrace
-from mlflow_middleware.trace import keys
+from mlflow_middleware.trace import keys, wire
 from mlflow_middleware.trace.client import client_attributes, redacted_exceptions
 from mlflow_middleware.trace.common import Common
 from mlflow_middleware.trace.failure import judge
@@ -76,6 +77,11 @@ def method_name(method: str) -> str:
     return method if method in _METHODS else "HTTP"
 
 
+def first_name(exchange: Exchange) -> str:
+    """The name of a root that has just begun: a job's is final, a request's has no route yet."""
+    return exchange.path if isinstance(exchange, Job) else method_name(exchange.method)
+
+
 def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Description:
     """Describe a request as it is known now, without its inputs and outputs.
 
@@ -85,9 +91,10 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
     """
     if record.settings.error_when:
         judge(record)
-    common = _common_of(record)
+    is_job = isinstance(record.exchange, Job)
+    common = _common_of_job(record) if is_job else _common_of(record)
     exceptions = redacted_exceptions(record) if record.exceptions else ()
-    attributes = _known({**client_attributes(record), **record.others})
+    attributes = _of_job(record) if is_job else _known({**client_attributes(record), **record.others})
     known, tags = metadata_of(record, metadata), {}
     request_id = client_request_id = record.identity.request_id
     if request_id:
@@ -107,7 +114,7 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         tags[keys.USER] = attributes["user.id"] = user
         if record.settings.hmac_key:
             attributes["user.hash"] = user
-    if record.is_complete:
+    if record.is_complete and not is_job:
         _add_outcome(attributes, record)
     return Description(
         common.name,
@@ -173,6 +180,20 @@ def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
             attributes["http.response.time_to_last_byte"] = round(record.seconds(), 6)
 
 
+def _of_job(record: TraceRecord) -> dict[str, Any]:
+    return {"error.type": record.exceptions[-1].type} if record.exceptions else {}
+
+
+def _common_of_job(record: TraceRecord) -> Common:
+    every = record.settings.of_every_trace
+    return Common(record.exchange.path, _known(_of_app(every)), dict(every.tags), wire.CONSUMER)
+
+
+def _of_app(every: EveryTrace) -> dict[str, object]:
+    of_deployment = dict(every.tags)
+    return {keys.SPAN_TYPE: every.span_type, **{name: of_deployment.get(tag) for tag, name in _DEPLOYMENT.items()}}
+
+
 def _common_of(record: TraceRecord) -> Common:
     exchange = record.exchange
     trusted = record.settings.trusted_networks
@@ -205,12 +226,10 @@ def _common(
 ) -> Common:
     """What many requests have in common."""
     known = method in _METHODS
-    of_deployment = dict(every.tags)
     address, port = _server(host, server)
     route = clean_text(route, MAX_ATTRIBUTE)
     attributes: dict[str, object] = {
-        keys.SPAN_TYPE: every.span_type,
-        **{name: of_deployment.get(tag) for tag, name in _DEPLOYMENT.items()},
+        **_of_app(every),
         "http.request.method": method if known else "_OTHER",
         "http.request.method_original": None if known else clean_text(method, MAX_ATTRIBUTE),
         "url.scheme": scheme,
@@ -222,7 +241,7 @@ def _common(
     }
     tags = {"http.route": route or "", "http.status_code": "" if status is None else str(status)}
     name = f"{method_name(method)} {route}" if route else method_name(method)
-    return Common(name, _known(attributes), {**of_deployment, **{key: tag for key, tag in tags.items() if tag}})
+    return Common(name, _known(attributes), {**dict(every.tags), **{key: tag for key, tag in tags.items() if tag}})
 
 
 def _known(attributes: Mapping[str, object]) -> dict[str, Any]:

@@ -32,6 +32,9 @@ JOINED = "mlflow_middleware.joined"
 SPANS_ONLY = "spans"
 """See `JOINED`."""
 
+CONTINUED = "mlflow_middleware.continued"
+"""Metadata on the way to the server only: the spans are added to a trace that an earlier request has begun."""
+
 
 class SpanIds(NamedTuple):
     """A span as OpenTelemetry and W3C trace contexts name it."""

@@ -52,8 +52,8 @@ def request(resource: bytes, spans: list[bytes]) -> bytes:
     return b"\x0a" + _sized(b"\x0a" + _sized(resource) + b"\x12" + _sized(scope_spans))
 
 
-SERVER = 2
-"""The kind of a span that stands for a request (opentelemetry/proto/trace/v1/trace.proto: SpanKind)."""
+SERVER, CONSUMER = 2, 5
+"""The kinds of spans that stand for a request and for a job (opentelemetry/proto/trace/v1/trace.proto: SpanKind)."""
 
 
 def span(

@@ -1,0 +1,46 @@
+"""An earlier trace, mostly of another process, to which spans are added here."""
+
+from __future__ import annotations
+
+import contextlib
+
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, get_current_span
+
+from mlflow_middleware.mlflow_bridge import context, opening, registry
+from mlflow_middleware.mlflow_bridge.current_span import CurrentSpan
+from mlflow_middleware.mlflow_bridge.earlier import Earlier, earlier
+from mlflow_middleware.mlflow_bridge.interface import Undo
+from mlflow_middleware.mlflow_bridge.root import Root
+from mlflow_middleware.trace.record import SpanIds
+
+
+def continue_trace(ids: SpanIds, experiment_id: str | None) -> Undo | None:
+    """See `interface.Tracing`."""
+    source = opening._source()
+    if source.processor is None:
+        return None
+    with source.lock:
+        root = registry.in_flight.get(ids.trace_id)
+        if root:  # of this process, and not over: it stays open for its guests
+            registry.guest_came(ids.trace_id)
+    get_current_span(context.current_context()).add_link(_context(ids))
+    token = earlier.set(Earlier(ids, experiment_id))
+    entered = context.attach(_current(root) if root else NonRecordingSpan(_context(ids)))
+
+    def undo() -> None:
+        context.leave(entered)
+        with contextlib.suppress(ValueError):  # a generator that ends in another context
+            earlier.reset(token)
+        if root:
+            root.guest_left()
+
+    return undo
+
+
+def _current(root: Root) -> Span:
+    span: Span = root.objects.otel if root.objects else CurrentSpan(root)
+    return span
+
+
+def _context(ids: SpanIds) -> SpanContext:
+    return SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))

@@ -1,0 +1,48 @@
+"""The arguments and the result of a job, as the bodies that a request would have."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlflow_middleware._internal.guard import guarded
+
+_OWN = ("self", "cls", "ctx")
+"""What a first argument is called that the caller has not given: Celery's bound tasks, arq's context."""
+
+
+@guarded
+def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by their names; those of ``**kwargs`` stand beside the others."""
+    signature = inspect.signature(function)
+    found = signature.bind_partial(*args, **kwargs).arguments
+    first = next(iter(signature.parameters), "")
+    if first in _OWN:
+        found.pop(first, None)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found.update(found.pop(name, {}))
+    return dict(found)
+
+
+@guarded
+def as_body(value: object) -> bytes:
+    """JSON of a value, with text for what JSON does not know."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=_plain)
+    except (TypeError, ValueError, RecursionError):  # odd keys; it holds itself; too deep
+        text = json.dumps(str(value), ensure_ascii=False)
+    return text.encode("utf-8", "replace")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):  # Pydantic's
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, set | frozenset):
+        return list(value)
+    return str(value)

@@ -1,0 +1,66 @@
+"""A later request that adds its spans to an earlier trace: an approval, a tool that ran in the browser."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal import trace_token
+from mlflow_middleware._internal.guard import guarded
+from mlflow_middleware._internal.trace_token import BadToken, TraceToken
+from mlflow_middleware.request import sampling
+from mlflow_middleware.request.defaults import settings_here
+from mlflow_middleware.trace.record import SpanIds, TraceRecord
+
+logger = logging.getLogger("mlflow_middleware")
+
+_told: set[str] = set()
+"""Why tokens were of no use, as far as the log has it."""
+
+
+def trace_token_of(record: TraceRecord) -> str | None:
+    """The token for a request's trace; None where the trace may yet be dropped by sampling."""
+    settings = record.settings
+    key = record.identity.session_id or record.trace_id
+    if not sampling.keeps(settings, key, failed=False, seconds=0.0):
+        return None
+    said = TraceToken(*record.ids, record.experiment_id)
+    return trace_token.sign(said, int(time.time()) + trace_token.LIFETIME, settings.trace_token_keys[0])
+
+
+@guarded
+def begin(token: str | None) -> mlflow_bridge.Undo | None:
+    """Let the spans opened from here be added to an earlier trace.
+
+    Returns:
+        What undoes it, in the same context; None where the token is of no use, or spans cannot be added.
+    """
+    settings = settings_here()
+    if not settings.enabled:
+        return None
+    try:
+        earlier = _verified(token, settings.trace_token_keys)
+    except BadToken as problem:
+        _tell(str(problem))
+        return None
+    ids = SpanIds(earlier.trace_id, earlier.span_id)
+    undo = mlflow_bridge.tracing.continue_trace(ids, earlier.experiment_id)
+    if undo is None:
+        _tell("the delivery of traces is not the middleware's own")
+    return undo
+
+
+def _verified(token: str | None, keys: tuple[bytes, ...]) -> TraceToken:
+    if not keys:
+        raise BadToken("trace_token_secret is not set")
+    if not token:
+        raise BadToken(f"there is no {trace_token.HEADER}")
+    return trace_token.verify(str(token), keys, time.time())
+
+
+def _tell(why: str) -> None:
+    """Log each reason once: anybody can send a wrong token."""
+    level = logging.DEBUG if why in _told else logging.WARNING
+    _told.add(why)
+    logger.log(level, "no earlier trace is continued, spans stay in the request's own: %s", why)

@@ -1,0 +1,551 @@
+"""Jobs: what their traces hold, whose they are, and what a job is not changed by."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import hmac
+import inspect
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.entities import Trace
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from pydantic import BaseModel
+
+from mlflow_middleware._internal import guard
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.request_trace import RequestTrace, annotate, carry, current, job_trace, outbound_headers
+from mlflow_middleware.settings import Settings, SettingsError
+from mlflow_middleware.testing import captured_traces
+from tests.unit.encoded import sent_traces
+from tests.unit.serving import is_linked, root_of
+
+ASKED = {"X-Session-ID": "s-1", "X-User-ID": "jane", "X-Request-ID": "req-1"}
+CALLER = "00-000000000000000000000000000000ab-00000000000000cd-01"
+
+
+@pytest.fixture(autouse=True)
+def nothing_fails() -> Any:
+    """That tracing itself fails, fails the test."""
+    before = guard.failures.copy()
+    yield
+    assert guard.failures == before
+
+
+def request(headers: Mapping[str, str] = ASKED, **options: Any) -> RequestTrace:
+    """A request that has been opened."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    return RequestTrace.open(Exchange("POST", "/ask", lower), Settings.load(**options))
+
+
+def in_request(work: Callable[[], Any], headers: Mapping[str, str] = ASKED, **options: Any) -> Any:
+    """Do something inside a request."""
+    trace = request(headers, **options)
+    trace.activate()
+    try:
+        return work()
+    finally:
+        trace.response_started(200)
+        trace.finish()
+        trace.deactivate()
+
+
+def identity_of(trace: Trace) -> tuple[str | None, ...]:
+    """Session, user and request id, as they are stored."""
+    metadata = trace.info.trace_metadata
+    return metadata.get("mlflow.trace.session"), metadata.get("mlflow.trace.user"), trace.info.client_request_id
+
+
+def test_a_job_has_a_trace_of_its_own_with_the_identity_of_its_request() -> None:
+    """Session, user and request id, a link to the request's span, and spans of its own below its own root."""
+    with captured_traces() as traces:
+        headers = in_request(outbound_headers)
+        headers = json.loads(json.dumps(headers))  # as it travels
+
+        with job_trace(headers, name="summarize"), mlflow.start_span("step"):
+            pass
+
+    asked, job = traces
+    assert job.info.trace_id != asked.info.trace_id
+    assert job.info.tags["mlflow.traceName"] == root_of(job).name == "summarize"
+    assert identity_of(job) == identity_of(asked) == ("s-1", "jane", "req-1")
+    assert is_linked(job, (asked.info.trace_id, root_of(asked).span_id))
+    assert {span.name: span.parent_id for span in job.data.spans}["step"] == root_of(job).span_id
+
+
+def test_a_job_says_nothing_of_http() -> None:
+    """It has neither path nor method, route nor status, and the tags of the settings."""
+    with captured_traces() as traces, job_trace(ASKED, name="tidy", tags={"team": "search", "environment": "staging"}):
+        pass
+
+    (trace,) = traces
+    attributes = root_of(trace).attributes
+    assert [
+        key for key in (*attributes, *trace.info.tags) if key.startswith(("http.", "url.", "server.", "user_"))
+    ] == []
+    assert trace.info.tags["team"] == "search"
+    assert attributes["session.id"] == "s-1"
+    assert (attributes["mlflow.spanType"], attributes["deployment.environment.name"]) == ("CHAIN", "staging")
+    assert str(trace.info.state) == "OK"
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_a_job_is_what_opentelemetry_calls_a_consumer(is_asked_for: bool) -> None:
+    """Also where the app has asked for its span."""
+    with sent_traces() as sent, job_trace(name="tidy"):
+        if is_asked_for and (span := mlflow.get_current_active_span()):
+            span.set_attribute("x", 1)
+
+    assert sent[0].root.kind == Span.SPAN_KIND_CONSUMER
+
+
+class Question(BaseModel):
+    """What a job may be given."""
+
+    text: str
+
+
+@dataclass
+class Range:
+    """Something else."""
+
+    start: int
+
+
+def test_arguments_and_result_are_inputs_and_outputs() -> None:
+    """By name, with what JSON does not know as text, without ``self``, and without secrets."""
+
+    class Jobs:
+        @job_trace
+        def work(self, question: Question, limit: int = 3, *, api_key: str, **more: object) -> dict[str, object]:
+            return {"answer": question.text, "password": "hunter2", "range": Range(1), "to": {2}}
+
+    with captured_traces() as traces:
+        Jobs().work(Question(text="why?"), api_key="xyz", extra=(1, 2))
+
+    root = root_of(traces[0])
+    assert root.name == "work"
+    assert root.inputs == {"question": {"text": "why?"}, "api_key": "[redacted]", "extra": [1, 2]}
+    assert root.outputs == {"answer": "why?", "password": "[redacted]", "range": {"start": 1}, "to": [2]}
+
+
+def test_what_is_kept_of_them_is_bounded_and_can_be_switched_off() -> None:
+    """By the options for bodies; what is cut is said so."""
+
+    def work(text: str) -> str:
+        return text
+
+    with captured_traces() as traces:
+        job_trace(max_body_bytes=100)(work)("x" * 1000)
+        job_trace(capture_request_body=False)(work)("silent")
+        job_trace(privacy="strict")(work)("silent")
+
+    cut, without_inputs, strict = map(root_of, traces)
+    assert len(json.dumps(cut.inputs)) < 200
+    assert cut.attributes["http.request.body.cut"] is True
+    assert (without_inputs.inputs, without_inputs.outputs) == (None, "silent")
+    assert (strict.inputs, strict.outputs) == (None, None)
+
+
+def masked(exchange: Exchange) -> None:
+    """A mask as users write one."""
+    exchange.inputs = {"masked": exchange.path, "of": exchange.method}
+
+
+def test_the_mask_sees_a_job_as_it_sees_a_request() -> None:
+    """By its name."""
+    with captured_traces() as traces:
+        job_trace(mask=masked, name="tidy")(print)("")
+
+    assert root_of(traces[0]).inputs == {"masked": "tidy", "of": "JOB"}
+
+
+@pytest.mark.parametrize("arguments", [({(1, 2): 3},), (float("nan"),), ("\ud800",), (object(),)])
+def test_odd_arguments_hinder_nothing(arguments: tuple[object, ...]) -> None:
+    """What JSON cannot hold becomes text."""
+    with captured_traces() as traces:
+        assert job_trace(lambda value: "done")(*arguments) == "done"
+
+    assert root_of(traces[0]).inputs is not None
+
+
+def test_an_argument_that_holds_itself_hinders_nothing() -> None:
+    """It becomes text."""
+    value: list[object] = []
+    value.append(value)
+    with captured_traces() as traces:
+        assert job_trace(lambda value: "done")(value) == "done"
+
+    assert root_of(traces[0]).outputs == "done"
+
+
+def test_an_error_is_recorded_and_raised() -> None:
+    """The same object, with its stack trace on the root."""
+    error = RuntimeError("no model")
+
+    @job_trace
+    def fails() -> None:
+        raise error
+
+    with captured_traces() as traces, pytest.raises(RuntimeError) as raised:
+        fails()
+
+    assert raised.value is error
+    (trace,) = traces
+    assert str(trace.info.state) == "ERROR"
+    assert root_of(trace).attributes["error.type"] == "RuntimeError"
+    (event,) = root_of(trace).events
+    assert "no model" in event.attributes["exception.stacktrace"]
+
+
+@pytest.mark.parametrize(("code", "state"), [(None, "OK"), (0, "OK"), (3, "ERROR"), ("out of tea", "ERROR")])
+def test_a_script_may_end_inside(code: object, state: str) -> None:
+    """``sys.exit()`` is no error, unless it says so."""
+    with captured_traces() as traces, pytest.raises(SystemExit), job_trace(name="script"):
+        sys.exit(code)  # type: ignore[arg-type]
+
+    assert str(traces[0].info.state) == state
+
+
+class Tool:
+    """An object that is called, and takes its time."""
+
+    async def __call__(self, text: str) -> str | None:
+        await asyncio.sleep(0)
+        with mlflow.start_span("inside"):
+            return outbound_headers().get("X-Session-ID")
+
+
+async def test_whatever_is_called_can_be_a_job() -> None:
+    """Partial functions, and objects, async ones as well."""
+    with captured_traces() as traces:
+        job_trace(functools.partial(tidy, 3))()
+        await job_trace(Tool())("why")
+
+    assert [root_of(trace).name for trace in traces] == ["tidy", "Tool"]
+    assert [len(trace.data.spans) for trace in traces] == [1, 2]
+
+
+def tidy(days: int) -> None:
+    """A function."""
+
+
+async def test_an_async_function_is_a_job() -> None:
+    """Several at once, each with its own trace; it stays a coroutine function."""
+
+    @job_trace("carrier")
+    async def work(name: str, carrier: dict[str, str]) -> str | None:
+        await asyncio.sleep(0)
+        annotate(tags={"name": name})
+        with mlflow.start_span(name):
+            await asyncio.sleep(0)
+        return outbound_headers()["X-Session-ID"]
+
+    with captured_traces() as traces:
+        answers = await asyncio.gather(*(work(f"w{n}", {"X-Session-ID": f"s{n}"}) for n in range(3)))
+
+    assert inspect.iscoroutinefunction(work)
+    assert answers == ["s0", "s1", "s2"]
+    found = {trace.info.tags["name"]: (identity_of(trace)[0], trace.data.spans[1].name) for trace in traces}
+    assert found == {"w0": ("s0", "w0"), "w1": ("s1", "w1"), "w2": ("s2", "w2")}
+    assert [root_of(trace).inputs for trace in traces] == [{"name": f"w{n}"} for n in range(3)]  # not the carrier
+
+
+async def test_a_cancelled_job_is_an_error() -> None:
+    """As arq's and Dramatiq's time limits end one."""
+
+    @job_trace
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    with captured_traces() as traces:
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert root_of(traces[0]).attributes["error.type"] == "CancelledError"
+
+
+def test_a_job_may_be_annotated() -> None:
+    """And its identity is what it sends on; outside of it all is as before."""
+    with captured_traces() as traces:
+        with job_trace(name="work") as trace:
+            annotate(session_id="s-9", user_id="joe", tags={"plan": "pro"})
+            assert current() is trace
+            sent = outbound_headers()
+        assert current() is None
+        assert outbound_headers() == {}
+
+    assert identity_of(traces[0])[:2] == ("s-9", "joe")
+    assert (sent["X-Session-ID"], sent["X-User-ID"]) == ("s-9", "joe")
+    assert traces[0].info.tags["plan"] == "pro"
+
+
+@pytest.mark.parametrize(
+    "headers", [None, {}, {"X-Session-ID": ""}, {"traceparent": "nonsense"}, {1: 2, "X-User-ID": 3}]
+)
+def test_a_job_without_headers_has_no_session(headers: Any) -> None:
+    """It is traced all the same."""
+    with captured_traces() as traces, job_trace(headers, name="nightly"):
+        pass
+
+    assert identity_of(traces[0])[:2] == (None, None)
+    assert is_linked(traces[0])
+
+
+def test_headers_are_cleaned_as_those_of_requests() -> None:
+    """They may come from a queue that anybody writes to."""
+    wicked = {"x-session-id": "a\x00b\r\nc", "X-USER-ID": "u" * 10_000, "X-Request-ID": "<script>", "big": "x" * 10**6}
+    with captured_traces() as traces, job_trace(wicked, name="work"):
+        pass
+
+    session, user, request_id = identity_of(traces[0])
+    assert session == "a\ufffdb\ufffd\ufffdc"
+    assert user is not None
+    assert len(user) <= 250
+    assert request_id != "<script>"
+
+
+def test_the_user_becomes_a_pseudonym_once() -> None:
+    """It travels as it came; where it is stored, the key is applied."""
+    key = "0123456789abcdef"
+    with captured_traces() as traces:
+        headers = in_request(outbound_headers, user_id_hmac_key=key)
+        with job_trace(headers, name="work", user_id_hmac_key=key):
+            pass
+
+    pseudonym = hmac.new(key.encode(), b"jane", hashlib.sha256).hexdigest()
+    assert headers["X-User-ID"] == "jane"
+    assert [identity_of(trace)[1] for trace in traces] == [pseudonym, pseudonym]
+
+
+def test_a_job_inside_a_request_belongs_to_it_without_headers() -> None:
+    """A background task: a trace of its own, linked; the request's trace goes on as before."""
+
+    def work() -> None:
+        with mlflow.start_span("before"):
+            pass
+        with job_trace(name="background"), mlflow.start_span("inside"):
+            pass
+        with mlflow.start_span("after"):
+            pass
+
+    with captured_traces() as traces:
+        in_request(work, tags={"of": "request"})
+
+    job, asked = traces
+    assert [span.name for span in job.data.spans] == ["background", "inside"]
+    assert {span.name for span in asked.data.spans} == {"POST", "before", "after"}
+    assert identity_of(job) == identity_of(asked)
+    assert is_linked(job, (asked.info.trace_id, root_of(asked).span_id))
+    assert job.info.tags["of"] == "request"  # the options are those of the request
+
+
+def test_a_job_inside_a_job_belongs_to_it() -> None:
+    """Whatever travelled with the outer one: it may know better by now."""
+    with captured_traces() as traces, job_trace(ASKED, name="outer"):
+        annotate(session_id="better")
+        with job_trace(name="inner"):
+            pass
+
+    inner, outer = traces
+    assert identity_of(inner)[0] == "better"
+    assert is_linked(inner, (outer.info.trace_id, root_of(outer).span_id))
+
+
+def test_a_caller_is_never_the_parent_of_a_job() -> None:
+    """Even where callers of requests are trusted to be."""
+    headers = {**ASKED, "traceparent": CALLER}
+    with captured_traces() as traces, job_trace(headers, name="work", trust_incoming_trace=True):
+        pass
+
+    assert is_linked(traces[0], ("tr-000000000000000000000000000000ab", "00000000000000cd"))
+    assert root_of(traces[0]).parent_id is None
+
+
+def test_a_job_is_sampled_with_its_conversation() -> None:
+    """Kept or dropped as the requests of the session are; errors are kept."""
+    with captured_traces() as traces:
+        for number in range(50):
+            headers = {"X-Session-ID": f"s-{number}"}
+            in_request(lambda: None, headers, sample_ratio=0.5)
+            with job_trace(headers, name="work", sample_ratio=0.5):
+                pass
+        kept = [
+            [identity_of(each)[0] for each in traces if bool(each.info.tags.get("http.status_code")) is is_request]
+            for is_request in (True, False)
+        ]
+        with pytest.raises(ValueError, match="kept"), job_trace(name="fails", sample_ratio=0.0):
+            raise ValueError("kept")
+
+    assert kept[0] == kept[1]
+    assert 5 < len(kept[0]) < 45
+    assert root_of(traces[-1]).name == "fails"
+
+
+def test_jobs_can_be_excluded_by_name_and_switched_off() -> None:
+    """Their spans are silenced with them, as those of an excluded request."""
+
+    def work() -> str:
+        with mlflow.start_span("inside"):
+            return "done"
+
+    with captured_traces() as traces:
+        assert job_trace(exclude="JOB work,/health")(work)() == "done"
+    assert traces == []
+    with captured_traces() as traces:
+        assert job_trace(enabled=False)(work)() == "done"
+    assert [root_of(trace).name for trace in traces] == ["inside"]
+
+
+def identified(exchange: Exchange) -> None:
+    """An ``identify`` that expects a request."""
+    raise AssertionError("asked for a job")
+
+
+def test_nobody_is_asked_who_asks_for_a_job() -> None:
+    """``identify`` is for requests."""
+    with captured_traces() as traces, job_trace(name="work", identify=identified):
+        pass
+
+    assert len(traces) == 1
+
+
+def test_wrong_options_are_told_where_they_are_written() -> None:
+    """At the start, by name; nothing else raises."""
+    with pytest.raises(SettingsError, match="sample_rate"):
+        job_trace(sample_rate=2)
+    with pytest.raises(TypeError, match="int"):
+        job_trace(3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="generator"):
+
+        @job_trace
+        def numbers() -> Any:
+            yield 1
+
+
+def test_a_wrong_environment_costs_a_trace_and_no_job(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once."""
+    from mlflow_middleware.request import defaults
+
+    monkeypatch.setattr(defaults, "_known", [])
+    monkeypatch.setenv("MLFLOW_MIDDLEWARE_SAMPLE_RATIO", "many")
+    with caplog.at_level(logging.ERROR):
+        assert job_trace(lambda: "done")() == "done"
+        assert job_trace(lambda: "done")() == "done"
+
+    assert caplog.text.count("sample_ratio") >= 1
+    assert len([each for each in caplog.records if each.levelno >= logging.ERROR]) == 1
+    for kind in [kind for kind in guard.failures if kind[1] == "SettingsError"]:
+        del guard.failures[kind]
+
+
+def test_a_decorated_function_is_itself() -> None:
+    """Its name, its signature, and what it returns."""
+
+    @job_trace(name="other")
+    def work(text: str, *, times: int = 2) -> str:
+        """Repeat."""
+        return text * times
+
+    with captured_traces() as traces:
+        assert work("a") == "aa"
+        assert work("a", times=3) == "aaa"
+
+    assert (work.__name__, work.__doc__) == ("work", "Repeat.")
+    assert list(inspect.signature(work).parameters) == ["text", "times"]
+    assert [root_of(trace).name for trace in traces] == ["other", "other"]
+
+
+# --- carry ---
+
+
+def test_a_carried_function_runs_in_the_context_of_its_request() -> None:
+    """In a pool's threads, several at once, each in its own copy; what it changes of its context stays there."""
+    together = threading.Barrier(4)
+
+    def search(query: str) -> str | None:
+        together.wait(30)
+        with mlflow.start_span(query):
+            together.wait(30)
+        annotate(tags={query: "found"})
+        return outbound_headers().get("X-Session-ID")
+
+    with captured_traces() as traces, ThreadPoolExecutor(4) as pool:
+        answers = in_request(lambda: list(pool.map(carry(search), ["a", "b", "c", "d"])))
+
+    assert answers == ["s-1"] * 4
+    (trace,) = traces
+    root = root_of(trace)
+    assert {span.name: span.parent_id for span in trace.data.spans} == {
+        "POST": None,
+        **dict.fromkeys("abcd", root.span_id),
+    }
+    assert {trace.info.tags[query] for query in "abcd"} == {"found"}
+
+
+def test_a_thread_of_a_pool_keeps_nothing_of_what_was_carried() -> None:
+    """The next job of that thread is nobody's."""
+    with captured_traces(), ThreadPoolExecutor(1) as pool:
+        in_request(lambda: pool.submit(carry(current)).result())
+        assert pool.submit(current).result() is None
+
+
+async def test_a_coroutine_function_is_carried() -> None:
+    """To another task, that was begun outside of the request."""
+
+    async def session() -> str | None:
+        await asyncio.sleep(0)
+        return outbound_headers().get("X-Session-ID")
+
+    with captured_traces():
+        carried = in_request(lambda: carry(session))
+        assert inspect.iscoroutinefunction(carried)
+        assert await carried() == "s-1"
+        assert await session() is None
+
+
+async def test_what_is_carried_is_cancelled_and_told_as_it_would_be() -> None:
+    """It runs in the task that awaits it."""
+    seen: list[object] = []
+
+    async def work() -> None:
+        seen.append(asyncio.current_task())
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    task = asyncio.create_task(carry(work)())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == [task, "cancelled"]
+
+    with captured_traces():
+        assert await in_request(lambda: carry(Tool()))("why") == "s-1"
+        with pytest.raises(TypeError):
+            await carry(Tool())()  # type: ignore[call-arg]
+
+
+def test_carried_outside_of_a_request_a_function_is_as_it_was() -> None:
+    """And raises what it raises."""
+    assert carry(lambda a, b=2: a + b)(1, b=3) == 4
+    with pytest.raises(ZeroDivisionError):
+        carry(lambda: 1 / 0)()
