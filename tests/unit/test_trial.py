@@ -51,10 +51,12 @@ def test_another_signature(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 @pytest.mark.parametrize("name", ["set_span_in_context", "detach_span_from_context"])
 def test_another_way_to_be_current(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Silence is part of the trial."""
-    monkeypatch.setattr(context, name, of_another_shape)
-
-    with pytest.raises(TypeError):
+    with monkeypatch.context() as patched, pytest.raises(TypeError):
+        patched.setattr(context, name, of_another_shape)
         trial.run()
+
+    with mlflow.start_span("the app's") as span:
+        assert not isinstance(span, mlflow.entities.NoOpSpan)
 
 
 @pytest.mark.parametrize(
