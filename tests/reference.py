@@ -75,7 +75,9 @@ def _written(default: Any) -> str:
 
 def _allowed(annotation: Any) -> str:
     """The values of an option that takes few."""
-    choices = [each for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal for each in get_args(part)]
+    choices = [
+        each for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal for each in get_args(part)
+    ]
     return f" Values: {', '.join(f'`{each}`' for each in choices)}." if choices else ""
 
 
