@@ -20,17 +20,18 @@ from tests.servers import ROOT
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 COMMAND_LINE_PAGE = ROOT / "docs" / "command-line.md"
 
-_COMMAND_LINE = """`mlflow-middleware COMMAND`, also as `python -m mlflow_middleware.cli COMMAND`. It uses the environment and the
-settings of the app: MLflow's variables and `MLFLOW_MIDDLEWARE_<OPTION>`. In Django and Flask, `check` is a command of the
-framework, too.
+_COMMAND_LINE = """`mlflow-middleware COMMAND`, also as `python -m mlflow_middleware.cli COMMAND`.
+
+It uses the environment and the settings of the app: MLflow's variables and `MLFLOW_MIDDLEWARE_<OPTION>`. In Django and
+Flask, `check` is a command of the framework, too.
 """
 
 _INTRODUCTION = f"""# Settings
 
 Each option is a keyword of the middleware, an entry of the framework's own settings (`MLFLOW_MIDDLEWARE` in Django's
 settings or in Flask's `app.config`, names in any case), or an environment variable `{ENV_PREFIX}<OPTION>`.
-The first of these wins. In the environment, a list is written `a,b` and a mapping `key=value,key=value`; both may also be
-JSON. An unknown or ill-typed option is an error at start-up that names it.
+The first of these wins. In the environment, a list is written `a,b` and a mapping `key=value,key=value`; both may also
+be JSON. An unknown or ill-typed option is an error at start-up that names it.
 
 """
 
