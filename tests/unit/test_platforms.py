@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from mlflow_middleware._internal import platforms
 from mlflow_middleware._internal.platforms import PLATFORMS, TAGS
 from mlflow_middleware.settings import ENV_PREFIX, Settings, SettingsError
+from tests.servers import ROOT
 
 SET_BY = {
     "aws_lambda": (
@@ -129,6 +131,19 @@ def run_on(env: pytest.MonkeyPatch, *names: str) -> None:
 def test_every_platform_is_tried() -> None:
     """Each has its row above."""
     assert SET_BY.keys() == PLATFORMS.keys()
+
+
+def test_the_page_names_the_variables() -> None:
+    """Those of each platform and tag, in their order; the last of AWS' two names is left out."""
+    page = (ROOT / "docs" / "deployment.md").read_text().split("## Tags without a variable", 1)[1]
+    rows = [[re.findall(r"`(\w+)`", cell) for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    table = {row[0][0]: row[1:] for row in rows if len(row) == 5 and row[0] and row[0][0] in PLATFORMS}
+
+    for name, platform in PLATFORMS.items():
+        known = [[variable for variable in getattr(platform, tag) if "_DEFAULT_" not in variable] for tag in TAGS]
+        if name == "ecs":
+            known[2] = [platform.sign]
+        assert table[name] == known
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
