@@ -22,7 +22,6 @@ from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
-from mlflow_middleware._internal.option_types import compiled_globs
 from mlflow_middleware._internal.platforms import deployment_tags
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text

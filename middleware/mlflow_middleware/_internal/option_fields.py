@@ -85,7 +85,7 @@ class Options(BaseSettings):
     detect_deployment: Platforms = tuple(PLATFORMS)
     """The hosting platforms that are recognized by the variables which they set (Kubernetes, Cloud Run, ECS, Heroku
     and so on), and then tell `environment`, `app_version`, `deployment_id` and `region`, as far as the variables of
-    `deployment_tags` do not. `true` stands for all, `false` for none."""
+    `deployment_tags` do not. `true` stands for all, `false` for none; `docs/deployment.md` has a table."""
 
     tags: TextMapping = {}
     """Fixed tags for every trace."""
