@@ -64,6 +64,10 @@ SET_BY = {
         {"K_SERVICE": "chat", "K_REVISION": "chat-00042-abc", "K_CONFIGURATION": "chat"},
         {"deployment_id": "chat-00042-abc"},
     ),
+    "cloud_run_jobs": (
+        {"CLOUD_RUN_JOB": "ratings", "CLOUD_RUN_EXECUTION": "ratings-x7k2p", "CLOUD_RUN_TASK_INDEX": "0"},
+        {"deployment_id": "ratings-x7k2p"},
+    ),
     "heroku": (
         {"DYNO": "web.1", "HEROKU_RELEASE_VERSION": "v42", "HEROKU_SLUG_COMMIT": "2c3a0b2"},
         {"app_version": "2c3a0b2", "deployment_id": "v42"},

@@ -63,7 +63,9 @@ PLATFORMS: Mapping[str, Platform] = {
         deployment_id=("WEBSITE_DEPLOYMENT_ID", "WEBSITE_SITE_NAME"),
         region=("REGION_NAME",),
     ),
-    "azure_container_apps": Platform("CONTAINER_APP_NAME", deployment_id=("CONTAINER_APP_REVISION",)),
+    "azure_container_apps": Platform(
+        "CONTAINER_APP_NAME", deployment_id=("CONTAINER_APP_REVISION", "CONTAINER_APP_NAME")
+    ),
     "databricks_apps": Platform("DATABRICKS_APP_NAME", deployment_id=("DATABRICKS_APP_NAME",)),
     "fly": Platform(
         "FLY_APP_NAME",
@@ -75,6 +77,7 @@ PLATFORMS: Mapping[str, Platform] = {
         "GAE_SERVICE", app_version=("GAE_VERSION",), deployment_id=("GAE_DEPLOYMENT_ID", "GAE_SERVICE")
     ),
     "cloud_run": Platform("K_SERVICE", deployment_id=("K_REVISION", "K_SERVICE")),
+    "cloud_run_jobs": Platform("CLOUD_RUN_JOB", deployment_id=("CLOUD_RUN_EXECUTION", "CLOUD_RUN_JOB")),
     "heroku": Platform(
         "DYNO",
         app_version=("HEROKU_BUILD_COMMIT", "HEROKU_SLUG_COMMIT"),
