@@ -50,12 +50,10 @@ COMMON_WORDS = frozenset(["and", "are", "can", "for", "from", "the", "that", "wi
 def retrieve(question: str) -> list[dict[str, Any]]:
     """Find the note that shares most words with a question, in the form that MLflow shows as documents."""
     asked = _words(question)
-    found = sorted(((len(asked & _words(f"{title} {text}")), title) for title, text in NOTES.items()), reverse=True)
-    return [
-        {"page_content": NOTES[title], "metadata": {"doc_uri": f"notes/{title}.md", "words": count}, "id": title}
-        for count, title in found[:1]
-        if count
-    ]
+    title, text = max(NOTES.items(), key=lambda note: len(asked & _words(" ".join(note))))
+    if not asked & _words(f"{title} {text}"):
+        return []
+    return [{"page_content": text, "metadata": {"doc_uri": f"notes/{title}.md"}, "id": title}]
 
 
 def _words(text: str) -> set[str]:
