@@ -34,7 +34,7 @@ NOT_TRACED = ("default", "/", "/traces/*")
 """For the middleware's option ``exclude``: the page itself, and the way from an answer to its trace."""
 
 NOTES: Final = {
-    "oslo": "In Oslo, days in May are mild and evenings are cool: pack layers, a warm sweater and a rain jacket.",
+    "oslo": "In Oslo, days in May are mild and evenings are cool: pack layers and a warm sweater.",
     "rain": "If it rains, take waterproof shoes and spend the day in a museum; the ones at Bygdøy are close together.",
     "builds": "When a build fails, read the first error, not the last one: the others often only follow from it.",
     "disks": "A full disk fails builds in odd ways: delete old images and caches first, then build again from clean.",
