@@ -160,6 +160,7 @@ def test_a_stopped_answer_of_such_an_endpoint(server: MLflowServer, request_id: 
                 next(answer.iter_lines(chunk_size=1))
             eventually(lambda: traces.search(f"tags.client_request_id = '{request_id}'", spans=False), "the trace")
 
-    root, _ = spans_of(traces.one(request_id))
+    root, children = spans_of(traces.one(request_id))
     assert root.attributes["http.client_disconnected"] is True
     assert text_of(root.outputs).startswith("endless heard")
+    assert SpanType.RETRIEVER in children

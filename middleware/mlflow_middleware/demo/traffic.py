@@ -41,7 +41,7 @@ SCRIPT = (
         votes=((False, "Too short?"), (True, "No: just what I needed.")),
     ),
     Turn("sam", "build", "My build fails. What do you need to know?"),
-    Turn("jane", "oslo", "And if it rains?", stream=True),
+    Turn("jane", "oslo", "And if it rains?"),
     Turn("jane", "soup", "What can I cook with leeks?", votes=((True, ""),)),
     Turn("sam", "build", "It says that the disk is full.", stream=True, stop_after=6, votes=((False, "I knew that."),)),
     Turn("jane", "soup", "Without cream?"),
