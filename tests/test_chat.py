@@ -47,7 +47,7 @@ def text_of(outputs: dict[str, Any]) -> str:
 
 
 @pytest.mark.skipif(NO_BROWSER is not None, reason=str(NO_BROWSER))
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CHAT_APPS])
+@pytest.mark.parametrize("name", CHAT_APPS)
 def test_what_a_user_does_in_the_chat_is_in_mlflow(
     server: MLflowServer, request_id: str, tmp_path: Path, name: str
 ) -> None:
@@ -144,7 +144,7 @@ def test_an_endpoint_of_openais_kind_answers(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="openai is not installed in this environment")
-@pytest.mark.parametrize("name", ["fastapi", "flask", "django"])
+@pytest.mark.parametrize("name", CHAT_APPS)
 def test_a_stopped_answer_of_such_an_endpoint(server: MLflowServer, request_id: str, tmp_path: Path, name: str) -> None:
     """The trace holds what there was of it."""
     pytest.importorskip(name, reason=f"{name} is not installed in this environment")

@@ -39,6 +39,7 @@ def environment(folder: Path) -> dict[str, str]:
         "MLFLOW_MIDDLEWARE_ENABLED": "false",
         "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:1",
         "HTTP_PROXY": "http://127.0.0.1:1",
+        "OPENAI_BASE_URL": "http://127.0.0.1:1",
     }
 
 

@@ -68,7 +68,7 @@ def answer(messages: list[Message], stream: bool) -> Chunks:
     """
     notes = " ".join(document["page_content"] for document in retrieve(messages[-1]["content"]))
     prompt = [{"role": "system", "content": f"Answer briefly. What is known: {notes or 'nothing'}"}, *messages]
-    if "OPENAI_BASE_URL" in os.environ:
+    if OPENAI:
         return _ask_openai(prompt)
     return _ask_local_model(prompt, notes, PACE if stream else 0)
 
@@ -99,12 +99,20 @@ def _chunk(text: str) -> Chunk:
     return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]}
 
 
-def _ask_openai(prompt: list[Message]) -> Chunks:
+def _openai_client() -> Any:
     import openai
 
     mlflow.openai.autolog()
+    return openai.OpenAI()
+
+
+OPENAI: Final[Any] = _openai_client() if "OPENAI_BASE_URL" in os.environ else None
+"""What asks the endpoint, if one is named."""
+
+
+def _ask_openai(prompt: list[Message]) -> Chunks:
     model = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
-    stream: Any = openai.OpenAI().chat.completions.create(model=model, messages=prompt, stream=True)
+    stream = OPENAI.chat.completions.create(model=model, messages=prompt, stream=True)
 
     def speak() -> Chunks:
         with stream:

@@ -28,7 +28,10 @@ EXPERIMENT = "mlflow-middleware-demo"
 SERVER_START, TRACES_STORED = 90.0, 60.0
 """Seconds that a server may take to start, and the traces to be stored."""
 
-FOREIGN_VARIABLES = ("MLFLOW_", "_MLFLOW_", "DATABRICKS_", "OTEL_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY")
+FOREIGN_VARIABLES = (
+    *("MLFLOW_", "_MLFLOW_", "DATABRICKS_", "OTEL_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY"),
+    *("OPENAI_", "CHAT_"),  # the demo asks nobody's paid model
+)
 """How variables begin that would configure our processes from outside."""
 
 
