@@ -164,7 +164,7 @@ def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: Request
         trace.exchange.response_headers = known
     if trace.exchange.route is None:
         trace.exchange.route = routes.of_environ(trace.exchange.request)
-    if code >= 400:
+    if code >= 400 or trace.record.held:
         http_errors.answered(trace, code, exc_info and exc_info[1])
     request_ids.learn(trace, headers)
     join(headers, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
