@@ -32,6 +32,9 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 _TRAILERS = 0x80
 """The flag of a gRPC-web frame that holds trailers, not a message."""
 
+_MAX_TRAILERS = 16 * 1024
+"""Bytes of the end of a long body in which they are looked for; gRPC's own libraries allow 8 KiB."""
+
 
 class Failure(NamedTuple):
     """Why an answer is an error.
@@ -214,7 +217,7 @@ def _last_frame(data: bytes, size: int, is_text: bool) -> dict[str, str]:
     """The trailers in the last bytes of a body of this size, where no frame's beginning is known."""
     if is_text:  # each four characters are three bytes
         data = _from_base64(data[(len(data) - size) % 4 :])
-    for place in range(len(data) - 5, -1, -1):
+    for place in range(len(data) - 5, max(-1, len(data) - _MAX_TRAILERS), -1):
         if data[place] & _TRAILERS and place + 5 + int.from_bytes(data[place + 1 : place + 5], "big") == len(data):
             return _fields(data[place + 5 :])
     return {}
