@@ -135,7 +135,7 @@ def read(
                 pass
         body = _Body(kept, size, content_type, cut, redactor)
         value, cut = reader(body)
-        if follower is not None and isinstance(follower, End):
+        if follower is not None and isinstance(follower, End) and reader is not _bytes:
             return _with_end(value, _Body(follower.kept, size, content_type, False, redactor), reader)
         return Content(value, cut, _usage(value))
     except Exception as error:  # no body may take the rest of its trace with it
