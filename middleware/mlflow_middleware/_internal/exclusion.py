@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 DEFAULT = ("preflight", "/health", "/healthz", "/livez", "/readyz", "/metrics", "/favicon.ico")
 """What ``default`` stands for."""
 
-_OF_METHOD = re.compile(r"([A-Za-z-]+) +([/*?\[].*)", re.DOTALL)
+_OF_METHOD = re.compile(r"([A-Za-z-]+) +((?<=^JOB )\S.*|[/*?\[].*)", re.DOTALL)
+"""A method and a path; of `Job`, which has no path, its name."""
 _PATH = re.compile(r"[/*?\[]")
 
 
