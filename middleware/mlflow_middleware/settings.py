@@ -25,7 +25,7 @@ from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, s
 from mlflow_middleware._internal.platforms import deployment_tags
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
-from mlflow_middleware.identity_sources import Sources, sources_of
+from mlflow_middleware.identity_sources import Sources, sources_of, sources_of_jobs
 
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
 
@@ -187,7 +187,10 @@ class Settings(Options):
     @functools.cached_property
     def for_jobs(self) -> Settings:
         """The same for jobs, which nobody logs in for, and whose traces are their own."""
-        return self.model_copy(update={"identify": None, "trust_incoming_trace": False, "error_when": ()})
+        jobs = self.laid_over(self, ())  # without the cached properties, which a copy would have
+        jobs.__dict__.update(identify=None, trust_incoming_trace=False, error_when=())
+        jobs.__dict__["identity_sources"] = sources_of_jobs(self.identity_headers, self.identity_sources)
+        return jobs
 
     @functools.cached_property
     def redactor(self) -> Redactor:

@@ -305,6 +305,48 @@ def test_a_job_without_headers_has_no_session(headers: Any) -> None:
     assert is_linked(traces[0])
 
 
+FROM: dict[str, dict[str, Any]] = {
+    "headers": {},
+    "lists": {"session_id_from": ["path.chat_id"], "user_id_from": ["jwt.sub"], "request_id_from": ["query.id"]},
+    "preset": {"identity_preset": "iap"},
+    "trusted baggage": {"trust_incoming_trace": True},
+}
+
+
+@pytest.mark.parametrize("options", FROM.values(), ids=FROM)
+@pytest.mark.parametrize("ids", [("s-1", "jane"), ("Gespräch/1", "jürgen, 2")], ids=["plain", "not ASCII"])
+def test_a_job_has_the_ids_of_its_request_wherever_that_has_them_from(
+    options: dict[str, Any], ids: tuple[str, str]
+) -> None:
+    """They travel under the names of the header settings, and as baggage; within a process and from one to another."""
+
+    def work() -> dict[str, str]:
+        annotate(session_id=ids[0], user_id=ids[1], request_id="req-1")
+        job_trace(lambda: None)()
+        return outbound_headers()
+
+    with captured_traces() as traces:
+        headers = in_request(work, {}, **options)
+        with job_trace(json.loads(json.dumps(headers)), name="work", **options):
+            pass
+
+    assert [identity_of(trace) for trace in traces] == [(*ids, "req-1")] * 3
+
+
+def test_a_job_may_have_its_ids_from_elsewhere() -> None:
+    """Where its queue has headers of its own, or its arguments say it; what we send ourselves wins."""
+
+    @job_trace("headers", user_id_from=["header.tenant"], session_id_from=["body.chat"])
+    def work(headers: Mapping[str, str], chat: str) -> None:
+        """Do nothing."""
+
+    with captured_traces() as traces:
+        work({"tenant": "acme"}, "c-1")
+        work({"tenant": "acme", **ASKED}, "c-1")
+
+    assert [identity_of(trace)[:2] for trace in traces] == [("c-1", "acme"), ("s-1", "jane")]
+
+
 def test_headers_are_cleaned_as_those_of_requests() -> None:
     """They may come from a queue that anybody writes to."""
     wicked = {"x-session-id": "a\x00b\r\nc", "X-USER-ID": "u" * 10_000, "X-Request-ID": "<script>", "big": "x" * 10**6}
