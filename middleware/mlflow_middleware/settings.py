@@ -154,6 +154,16 @@ class Settings(Options):
         return sources_of(lists, self.identity_preset, self.identity_headers, trusts_baggage=self.trust_incoming_trace)
 
     @functools.cached_property
+    def user_names(self) -> Mapping[str, Mapping[str, str]]:
+        """The headers and the parameters of the query that name the user, with what ends a prefix in their values."""
+        sources = self.identity_sources.user_id if self.identity_sources else ()
+        known = {
+            place: {each.name: each.after for each in sources if each.place == place} for place in ("header", "query")
+        }
+        known["header"].setdefault(self.user_id_header.lower(), "")
+        return known
+
+    @functools.cached_property
     def identifies_late(self) -> bool:
         """Whether it is known only while a request is served who asks."""
         return self.identify is not None or (self.identity_sources is not None and self.identity_sources.are_late)
