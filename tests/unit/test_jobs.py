@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -347,6 +348,67 @@ def test_a_job_may_have_its_ids_from_elsewhere() -> None:
     assert [identity_of(trace)[:2] for trace in traces] == [("c-1", "acme"), ("s-1", "jane")]
 
 
+def test_one_context_manager_serves_several_threads_at_once() -> None:
+    """Each ends its own job, whichever began first, and keeps nothing of it."""
+    shared = job_trace(name="shared")
+    has_begun, has_ended = threading.Event(), threading.Event()
+
+    def first() -> object:
+        with contextlib.suppress(ZeroDivisionError), shared:
+            annotate(tags={"by": "first"})
+            has_begun.set()
+            has_ended.wait(30)
+            1 / 0  # noqa: B018
+        return current()
+
+    def second() -> object:
+        has_begun.wait(30)
+        with shared:
+            annotate(tags={"by": "second"})
+            with shared:
+                annotate(tags={"by": "inner"})
+        has_ended.set()
+        return current()
+
+    with captured_traces() as traces, ThreadPoolExecutor(2) as pool:
+        left = [task.result() for task in [pool.submit(first), pool.submit(second)]]
+
+    states = {trace.info.tags["by"]: str(trace.info.state) for trace in traces}
+    assert states == {"first": "ERROR", "second": "OK", "inner": "OK"}
+    assert left == [None, None]
+
+
+class Odd:
+    """What fails when it is looked at."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("odd")
+
+
+class OddModel:
+    """What looks like a model of Pydantic's, and fails."""
+
+    def model_dump(self, mode: str) -> object:
+        raise KeyError(mode)
+
+
+def test_one_argument_that_cannot_be_told_hides_no_other() -> None:
+    """Nor does a large one of bytes cost anything."""
+    with captured_traces() as traces:
+        job_trace(lambda **arguments: Odd())(a=1, b=Odd(), c=OddModel(), d=b"x" * 1000, e=memoryview(b"xy"), f=Odd)
+
+    root = root_of(traces[0])
+    assert root.inputs == {
+        "a": 1,
+        "b": "<Odd>",
+        "c": "<OddModel>",
+        "d": "<1000 bytes>",
+        "e": "<2 bytes>",
+        "f": str(Odd),
+    }
+    assert root.outputs == "<Odd>"
+
+
 def test_headers_are_cleaned_as_those_of_requests() -> None:
     """They may come from a queue that anybody writes to."""
     wicked = {"x-session-id": "a\x00b\r\nc", "X-USER-ID": "u" * 10_000, "X-Request-ID": "<script>", "big": "x" * 10**6}
@@ -584,6 +646,80 @@ async def test_what_is_carried_is_cancelled_and_told_as_it_would_be() -> None:
         assert await in_request(lambda: carry(Tool()))("why") == "s-1"
         with pytest.raises(TypeError):
             await carry(Tool())()  # type: ignore[call-arg]
+
+
+def sessions() -> Any:
+    """A generator: what it is sent, and whose it is."""
+    sent = None
+    try:
+        while sent != "end":
+            sent = yield sent, outbound_headers().get("X-Session-ID")
+    finally:
+        annotate(tags={"closed": "yes"})
+    return "returned"
+
+
+async def awaited_sessions() -> Any:
+    """The same, with awaits in between."""
+    sent = None
+    try:
+        while sent != "end":
+            await asyncio.sleep(0)
+            sent = yield sent, outbound_headers().get("X-Session-ID")
+    finally:
+        await asyncio.sleep(0)
+        annotate(tags={"closed": "yes"})
+
+
+def test_a_generator_is_carried_step_by_step() -> None:
+    """Whoever asks for the next item; it may be sent something, raise and be closed."""
+    with captured_traces() as traces:
+        trace = request()
+        trace.activate()
+        carried = carry(sessions)
+        trace.deactivate()
+        steps = carried()
+        assert inspect.isgenerator(steps)
+        assert [next(steps), steps.send("x")] == [(None, "s-1"), ("x", "s-1")]
+        with pytest.raises(StopIteration, match="returned"):
+            steps.send("end")
+        with pytest.raises(ZeroDivisionError):
+            (other := carried()).send(None), other.throw(ZeroDivisionError)
+        next(closed := carried())
+        closed.close()
+        assert list(closed) == []
+        assert outbound_headers() == {}
+        trace.finish()
+    assert traces[0].info.tags["closed"] == "yes"
+
+
+async def test_an_async_generator_is_carried_step_by_step() -> None:
+    """As a generator."""
+    with captured_traces() as traces:
+        trace = request()
+        trace.activate()
+        carried = carry(awaited_sessions)
+        trace.deactivate()
+        steps = carried()
+        assert inspect.isasyncgen(steps)
+        assert [await anext(steps), await steps.asend("x")] == [(None, "s-1"), ("x", "s-1")]
+        with pytest.raises(StopAsyncIteration):
+            await steps.asend("end")
+        await anext(other := carried())
+        with pytest.raises(ZeroDivisionError):
+            await other.athrow(ZeroDivisionError())
+        await anext(closed := carried())
+        await closed.aclose()
+        assert [each async for each in closed] == []
+        assert outbound_headers() == {}
+        trace.finish()
+    assert traces[0].info.tags["closed"] == "yes"
+
+
+def test_a_class_is_carried_as_what_makes_its_objects() -> None:
+    """Whatever these do when they are called."""
+    assert isinstance(carry(Tool)(), Tool)
+    assert isinstance(job_trace(Tool)(), Tool)
 
 
 def test_carried_outside_of_a_request_a_function_is_as_it_was() -> None:

@@ -39,6 +39,16 @@ def as_body(value: object) -> bytes:
 
 
 def _plain(value: Any) -> Any:
+    """JSON for what JSON does not know; the name of its type where the app's own code for that fails."""
+    try:
+        return _told(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{value.nbytes if isinstance(value, memoryview) else len(value)} bytes>"
     if hasattr(value, "model_dump"):  # Pydantic's
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
