@@ -679,7 +679,7 @@ def test_a_generator_is_carried_step_by_step() -> None:
         carried = carry(sessions)
         trace.deactivate()
         steps = carried()
-        assert inspect.isgenerator(steps)
+        assert inspect.isgenerator(carried())
         assert [next(steps), steps.send("x")] == [(None, "s-1"), ("x", "s-1")]
         with pytest.raises(StopIteration, match="returned"):
             steps.send("end")
@@ -701,7 +701,7 @@ async def test_an_async_generator_is_carried_step_by_step() -> None:
         carried = carry(awaited_sessions)
         trace.deactivate()
         steps = carried()
-        assert inspect.isasyncgen(steps)
+        assert inspect.isasyncgen(carried())
         assert [await anext(steps), await steps.asend("x")] == [(None, "s-1"), ("x", "s-1")]
         with pytest.raises(StopAsyncIteration):
             await steps.asend("end")

@@ -68,7 +68,7 @@ def _items(context: Context, inner: Any) -> Generator[Any, Any, Any]:
             step = functools.partial(inner.throw, error)
 
 
-async def _awaited_items(context: Context, inner: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+async def _awaited_items(context: Context, inner: Any) -> AsyncGenerator[Any, Any]:
     step = inner.asend(None)
     while True:
         try:

@@ -243,7 +243,7 @@ def _opened_inside(record: TraceRecord) -> mlflow_bridge.TracesInside:
 
 def _is_kept(record: TraceRecord, root: mlflow_bridge.RootSpan, until: int | None) -> bool:
     settings = record.settings
-    if settings.sample_ratio >= 1.0:
+    if settings.sample_ratio >= 1.0 or record.is_promised:
         return True
     key = root.metadata(keys.SESSION) or record.trace_id
     seconds = record.seconds(until)

@@ -134,6 +134,7 @@ class TraceRecord:
         is_judged: Whether it has been.
         held: An exception that the framework is about to answer.
         is_route_said: Whether the app itself has told the route.
+        is_promised: Whether the client was told that its trace will be there, by a token to continue it.
     """
 
     trace_id = ""
@@ -153,7 +154,7 @@ class TraceRecord:
     failure: Failure | None = None
     is_judged = False
     held: BaseException | None = None
-    is_complete = client_disconnected = is_changed = is_route_said = False
+    is_complete = client_disconnected = is_changed = is_route_said = is_promised = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
