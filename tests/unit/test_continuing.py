@@ -18,7 +18,7 @@ from mlflow_middleware._internal import feedback_token, guard, trace_token
 from mlflow_middleware._internal.trace_token import TraceToken
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request import continuing
-from mlflow_middleware.request_trace import RequestTrace, annotate, continue_trace, job_trace
+from mlflow_middleware.request_trace import RequestTrace, annotate, continue_trace, job_trace, outbound_headers
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.testing import captured_traces
 from tests.unit.serving import is_linked, root_of
@@ -127,6 +127,26 @@ def test_a_trace_with_a_token_is_stored_whatever_its_session_turns_out_to_be(say
     stored = {trace.info.trace_id for trace in traces}
     assert {trace_id for trace_id, has_token in given.items() if has_token} <= stored
     assert 0 < len(stored) < 40
+
+
+def test_what_is_asked_for_inside_belongs_to_the_earlier_trace() -> None:
+    """The next service and a job are linked to it, whether a span is open or not."""
+    with captured_traces() as traces:
+        given, earlier = token()
+
+        def work() -> dict[str, str]:
+            with continue_trace(given):
+                with job_trace(name="job"):
+                    pass
+                return outbound_headers()
+
+        request = Request("POST")
+        headers = request.run(work)
+        request.end()
+
+    root = earlier.trace.record.ids
+    assert headers["traceparent"] == f"00-{root.trace_id:032x}-{root.span_id:016x}-01"
+    assert is_linked(traces[1], (earlier.trace.record.trace_id, f"{root.span_id:016x}"))
 
 
 def payload(given: str) -> list[Any]:
