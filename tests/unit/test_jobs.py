@@ -409,6 +409,29 @@ def test_one_argument_that_cannot_be_told_hides_no_other() -> None:
     assert root.outputs == "<Odd>"
 
 
+class Array:
+    """What cannot be compared, as NumPy's arrays and pandas' frames."""
+
+    def __ne__(self, other: object) -> bool:
+        raise ValueError("The truth value of an array is ambiguous")
+
+    def __str__(self) -> str:
+        return "[1 2]"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_job_may_be_given_an_array() -> None:
+    """As its inputs, its argument and its result."""
+    with captured_traces() as traces:
+        with job_trace(name="work", inputs=Array()):
+            pass
+        job_trace(lambda array: array)(Array())
+
+    assert [root_of(trace).inputs for trace in traces] == ["[1 2]", {"array": "[1 2]"}]
+    assert root_of(traces[1]).outputs == "[1 2]"
+
+
 def test_headers_are_cleaned_as_those_of_requests() -> None:
     """They may come from a queue that anybody writes to."""
     wicked = {"x-session-id": "a\x00b\r\nc", "X-USER-ID": "u" * 10_000, "X-Request-ID": "<script>", "big": "x" * 10**6}

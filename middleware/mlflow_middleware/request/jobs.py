@@ -152,7 +152,8 @@ class _Run:
             self._silenced = mlflow_bridge.silence()
             return None
         trace = RequestTrace.open(job, settings.for_jobs)
-        if inputs is not None and inputs != {} and settings.kept_of_bodies(job.path)[0]:
+        has_none = inputs is None or (isinstance(inputs, Mapping) and not inputs)  # an array cannot be compared
+        if not has_none and settings.kept_of_bodies(job.path)[0]:
             trace.received(as_body(inputs) or b"")
         return trace
 
