@@ -480,6 +480,22 @@ def test_a_job_inside_a_request_belongs_to_it_without_headers() -> None:
     assert job.info.tags["of"] == "request"  # the options are those of the request
 
 
+def test_a_job_that_is_not_given_its_headers_belongs_to_its_request() -> None:
+    """Where it is called in one, instead of by a worker, and leaves out the argument that would hold them."""
+
+    @job_trace("headers")
+    def work(headers: Mapping[str, str] | None = None) -> None:
+        """Do nothing."""
+
+    with captured_traces() as traces:
+        in_request(work)
+        in_request(lambda: work(headers=None))
+        in_request(lambda: work(headers={}))
+
+    sessions = [identity_of(trace)[0] for trace in traces if root_of(trace).name == "work"]
+    assert sessions == ["s-1", "s-1", None]
+
+
 def test_a_job_inside_a_job_belongs_to_it() -> None:
     """Whatever travelled with the outer one: it may know better by now."""
     with captured_traces() as traces, job_trace(ASKED, name="outer"):

@@ -119,7 +119,7 @@ class JobTrace:
         given, arguments = self._given, arguments_of(function, args, kwargs) or {}
         headers = given.headers
         if isinstance(headers, str):
-            headers = arguments.pop(headers, None) or {}
+            headers = arguments.pop(headers, None)
         called = function.func if isinstance(function, functools.partial) else function
         name = given.name or str(getattr(called, "__name__", type(called).__name__))
         return _Run(given, name, headers, arguments if given.inputs is None else given.inputs)
