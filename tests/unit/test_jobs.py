@@ -409,6 +409,38 @@ def test_one_argument_that_cannot_be_told_hides_no_other() -> None:
     assert root.outputs == "<Odd>"
 
 
+def nested(depth: int) -> list[Any]:
+    """A list in a list in a list."""
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_what_json_refuses_hides_nothing_and_tells_no_secret() -> None:
+    """Odd keys, what holds itself, what is too deep: the rest is there, under its keys."""
+    ring: list[Any] = [1]
+    ring.append(ring)
+    odd = {(1, 2): 3, b"b": Question(text="q"), None: {4}}
+    with captured_traces() as traces:
+        for value in (odd, ring, nested(5000)):
+            job_trace(lambda **arguments: None)(value=value, password="hunter2", n=1)
+
+    found = [root_of(trace).inputs for trace in traces]
+    assert [(each["password"], each["n"]) for each in found] == [("[redacted]", 1)] * 3
+    assert found[0]["value"] == {"(1, 2)": 3, "b": {"text": "q"}, "None": [4]}
+    assert found[1]["value"] == [1, "..."]
+    assert "..." in str(found[2]["value"])
+
+
+def test_a_call_that_fails_fails_as_without_a_job() -> None:
+    """What binds its arguments says nothing of it."""
+    with captured_traces() as traces, pytest.raises(TypeError, match="positional argument"):
+        job_trace(lambda: None)(1)  # type: ignore[misc,call-arg]
+
+    assert str(traces[0].info.state) == "ERROR"
+
+
 class Array:
     """What cannot be compared, as NumPy's arrays and pandas' frames."""
 
