@@ -436,7 +436,7 @@ def test_what_json_refuses_hides_nothing_and_tells_no_secret() -> None:
 def test_a_call_that_fails_fails_as_without_a_job() -> None:
     """What binds its arguments says nothing of it."""
     with captured_traces() as traces, pytest.raises(TypeError, match="positional argument"):
-        job_trace(lambda: None)(1)  # type: ignore[misc,call-arg]
+        job_trace(lambda: None)(1)  # type: ignore[call-arg]
 
     assert str(traces[0].info.state) == "ERROR"
 
