@@ -75,7 +75,7 @@ class OtlpCollector:
             del self._sent[span_id]
 
     def _request(self, trace: EncodedTrace) -> ExportTraceServiceRequest:
-        """What is to be sent of a trace, with its tags; a collector would keep what it is sent again beside the first."""
+        """What is to be sent of a trace, with its tags; what a collector is sent again, it would keep twice."""
         request = ExportTraceServiceRequest.FromString(trace.otlp)
         add_tags(spans_of(request), trace.info, is_whole=False)
         if trace.supplement:

@@ -69,7 +69,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
         (otel.context.trace_id, otel.context.span_id),
         otel.parent.span_id if otel.parent is not None else None,
         otel.name.replace("\0", "\ufffd"),  # PostgreSQL stores no such text
-        (otel.start_time, otel.end_time),
+        (_storable(otel.start_time), _storable(otel.end_time)),
         (otel.status.status_code.value, redacted_text(otel.status.description) or ""),
         b"".join(parts),
         _kind(otel.kind),
@@ -78,7 +78,15 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
 
 def event_bytes(event: Event) -> bytes:
     """An event, as a field of a ``Span``."""
-    return wire.event(event.timestamp, event.name, redacted(event.attributes or {}))
+    return wire.event(_storable(event.timestamp), event.name, redacted(event.attributes or {}))
+
+
+def _storable(time: int | None) -> int:
+    """A time that a server can store; apps may set any."""
+    return min(max(0, time or 0), _LATEST)
+
+
+_LATEST = 2**63 - 1
 
 
 def link_bytes(link: Link) -> bytes:

@@ -36,10 +36,16 @@ _MAX_DIGITS = 4300
 _MAX_NUMBER = 2**53
 """The largest whole number of tokens: servers sum them up, and add them to a column."""
 
-_LONGEST = {"session.id": keys.MAX_METADATA, "gen_ai.conversation.id": keys.MAX_METADATA}
-"""Attributes that a server takes for a session's id, and refuses all spans for if one is longer."""
+_LONGEST = {
+    "session.id": keys.MAX_METADATA,
+    "gen_ai.conversation.id": keys.MAX_METADATA,
+    keys.SPAN_TYPE: 500,
+    "mlflow.llm.model": 500,
+    "mlflow.llm.provider": 500,
+}
+"""Attributes that a server stores in columns, and refuses all spans for if one is longer."""
 
-_NUMBERS = (keys.USAGE, keys.COST)
+_NUMBERS = frozenset({keys.USAGE, keys.COST})
 
 
 class _Unreadable(Exception):
@@ -64,13 +70,15 @@ def value_of(key: str, text: Any, *, as_text: bool = False) -> Any:
         as_text: Whether an object or array may go as text.
     """
     try:
+        if key in _NUMBERS:
+            return _numbers(text, as_text=as_text)
         if as_text and _is_structure(text) and not _is_unreadable(text):
             return text
-        value = decoded(text)
+        value = _column(key, text)
         if isinstance(value, str):
             return _of_text(value[: _LONGEST[key]] if key in _LONGEST else value)
         if isinstance(value, dict | list):
-            return _of_structure(key, text, value, as_text)
+            return _of_structure(text, value, as_text)
         return value
     except RecursionError:
         return _quoted(str(text))
@@ -79,12 +87,15 @@ def value_of(key: str, text: Any, *, as_text: bool = False) -> Any:
 def readable(key: str, text: Any) -> Any:
     """A JSON text of an attribute as `as_sent` may have it."""
     try:
-        value = decoded(text)
+        if key in _NUMBERS:
+            found = _numbers(text, as_text=True)
+            return found if found is text else json.dumps(found)
+        value = _column(key, text)
         if isinstance(value, str) and key in _LONGEST:
             return json.dumps(value[: _LONGEST[key]])
-        if not isinstance(value, dict | list) or not (key in _NUMBERS or _is_unreadable(text)):
+        if not isinstance(value, dict | list) or not _is_unreadable(text):
             return text
-        return json.dumps(_finite(value) if key in _NUMBERS else within_limits(value), ensure_ascii=False)
+        return json.dumps(within_limits(value), ensure_ascii=False)
     except RecursionError:
         return _quoted(str(text))
 
@@ -118,9 +129,13 @@ def within_limits(value: Any, levels: int = MAX_NESTING) -> Any:
     return str(value) if isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER else value
 
 
-def _of_structure(key: str, text: Any, value: dict[str, Any] | list[Any], as_text: bool) -> Any:
-    if key in _NUMBERS:
-        return _finite(value)
+def _column(key: str, text: Any) -> Any:
+    """The value of an attribute; a span's type is text, whatever the app has set."""
+    value = decoded(text)
+    return str(text) if key == keys.SPAN_TYPE and not isinstance(value, str) else value
+
+
+def _of_structure(text: Any, value: dict[str, Any] | list[Any], as_text: bool) -> Any:
     if type(text) is not str:
         return value
     if not _is_unreadable(text):
@@ -129,10 +144,14 @@ def _of_structure(key: str, text: Any, value: dict[str, Any] | list[Any], as_tex
     return json.dumps(changed, ensure_ascii=False) if as_text and _is_structure(text) else changed
 
 
-def _finite(value: Any) -> Any:
+def _numbers(text: Any, *, as_text: bool) -> Any:
     """Numbers of tokens, or of their cost: what is none is left out."""
-    if not isinstance(value, dict):
-        return {}
+    value = decoded(text)
+    found = _finite(value) if isinstance(value, dict) else {}
+    return text if as_text and found == value and _is_structure(text) else found
+
+
+def _finite(value: dict[str, Any]) -> dict[str, Any]:
     return {
         key: number
         for key, number in value.items()
