@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from mlflow_middleware import delivery
+from mlflow_middleware.delivery.collector import Copy
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.otlp_collector import OtlpCollector
 from mlflow_middleware.delivery.otlp_grpc import METHOD, target_of
 from mlflow_middleware.delivery.otlp_variables import Collector, collector
 from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.settings import Settings
 from tests.collector import CollectorStandIn, collecting
@@ -55,6 +58,21 @@ def test_no_span_is_sent_twice(server: CollectorStandIn) -> None:
     sink.send_spans("", [encoded(second, supplement=True)])
 
     assert [span.name for span in server.spans] == ["GET", "late"]
+
+
+def test_a_copy_is_what_the_server_gets() -> None:
+    """Without what a collector does not take."""
+    finished: list[PendingTrace] = []
+    with delivery.capturing(finished.append), mlflow.start_span("whole"):
+        pass
+    pending = finished[0]
+    copies: list[Copy] = []
+    pending.copy_to = lambda trace, encoding: copies.append(Copy(trace.trace_id, encoding, trace.supplement))
+    whole = EncodedTrace.encode(pending)
+    copy = EncodedTrace.encode(cast(Any, copies[0]))
+
+    assert (copy.trace_id, copy.otlp, copy.info) == (whole.trace_id, whole.otlp, whole.info)
+    assert not (copy.attachments or copy.prompts)
 
 
 def test_the_credentials_of_an_address_are_used(server: CollectorStandIn) -> None:
