@@ -442,6 +442,17 @@ def test_where_others_report_tokens(last: Any) -> None:
     assert passed([*long, data.encode()], SSE).usage == USAGE
 
 
+@pytest.mark.parametrize("count", [-1, 2**53 + 1, 2**63 - 1, True, 1.5, "1"])
+def test_what_is_no_number_of_tokens_is_not_taken_for_one(count: Any) -> None:
+    """A server adds them up in a column of 64 bits, and would refuse the trace."""
+    assert usage.usage_of({"usage": {"prompt_tokens": count, "completion_tokens": 1}}) is None
+    assert usage.usage_of({"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": count}}) == {
+        "input_tokens": 1,
+        "output_tokens": 1,
+        "total_tokens": 2,
+    }
+
+
 def test_lines_that_are_said_to_be_json_are_lines() -> None:
     """Short ones as long ones."""
     stream = next(each for each in STREAMS if each.name == "ollama")

@@ -56,15 +56,14 @@ def _with_known_file(value: dict[str, Any], attach: Attach) -> dict[str, Any]:
             return {**value, key: {**held, "data": ref}}
     if ref := _attached(value.get("b64_json"), "image/png", attach):
         return {**value, "b64_json": ref}
-    if value.get("type") == "image_generation_call" and (
-        ref := _attached(value.get("result"), _image(value.get("output_format", "png")), attach)
-    ):
-        return {**value, "result": ref}
+    if value.get("type") == "image_generation_call":
+        ref = _attached(value.get("result"), _image(value.get("output_format", "png")), attach)
+        return {**value, "result": ref} if ref else value
     image = value.get("image")
-    source = image.get("source") if isinstance(image, dict) else None
-    if isinstance(source, dict) and (ref := _attached(source.get("bytes"), _image(image.get("format", "png")), attach)):
-        return {**value, "image": {**image, "source": {**source, "bytes": ref}}}
-    return value
+    if not isinstance(image, dict) or not isinstance(source := image.get("source"), dict):
+        return value
+    ref = _attached(source.get("bytes"), _image(image.get("format", "png")), attach)
+    return {**value, "image": {**image, "source": {**source, "bytes": ref}}} if ref else value
 
 
 def _image(kind: Any) -> str | None:

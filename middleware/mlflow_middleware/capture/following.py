@@ -258,7 +258,7 @@ class Folded:
             room = _SPARE * self._limit + _SPARE_CONTEXT
             if not self._is_full and weight(vars(self._fold)) > room:
                 self._is_dropped = True
-                self._is_full = not self._fold.make_room(room // 2)
+                self._is_full = not self._fold.make_room(room)
 
     def _add(self, piece: Any) -> None:
         if not isinstance(piece, dict):

@@ -14,7 +14,7 @@ the end that is kept would not be known for one, and neither would a part of one
 _MANY = 64
 """Parts after which they become one: each is an object of 50 bytes besides its few characters."""
 
-_MIN_KEPT = 2048
+_MIN_KEPT = 4096
 """Characters of each end that are kept at least, if the limit allows so many."""
 
 _TRIES = 3
@@ -69,8 +69,8 @@ class Text:
                 self._fresh = 0
 
     def shrink(self) -> bool:
-        """Keep half as many characters from now on; returns whether that is possible."""
-        if self._keep is None or self._keep < _MIN_KEPT:
+        """Keep half as many characters from now on; returns whether that saves any."""
+        if self._keep is None or self._keep < 2 * _MIN_KEPT or self.size <= self._keep + 2 * CONTEXT:
             return False
         self._keep //= 2
         longest = self._longest_end

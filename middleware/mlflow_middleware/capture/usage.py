@@ -28,6 +28,9 @@ _AROUND = (
 )
 _ALL = frozenset((*_HOLDERS, *_AROUND, "eval_count"))
 
+_MAX_COUNT = 2**53
+"""The largest number of tokens: servers add them up in a column of 64 bits, and fail where the sum does not fit."""
+
 _OBJECT = re.compile(r'"(?:usage|usageMetadata|usage_metadata|tokens)"\s*:\s*(?=\{)')
 _MAX_LOOKS = 20
 """Places that are looked at, the last ones."""
@@ -100,4 +103,4 @@ def _cached(usage: dict[str, Any]) -> dict[str, int]:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None

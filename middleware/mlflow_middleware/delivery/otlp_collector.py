@@ -87,7 +87,7 @@ class OtlpCollector:
 
     def _tell(self, partly: ExportTracePartialSuccess) -> None:
         """Log what a collector says of spans that it did not take, each reason once."""
-        said = clean_text(partly.error_message, MAX_LINE)
+        said = clean_text(partly.error_message, MAX_LINE) or "without a reason"
         if partly.rejected_spans and said not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(said)
             logger.warning("%s did not take all spans: %s rejected: %s", self._shown, partly.rejected_spans, said)

@@ -72,7 +72,8 @@ def test_a_copy_is_what_the_server_gets() -> None:
     copy = EncodedTrace.encode(cast(Any, copies[0]))
 
     assert (copy.trace_id, copy.otlp, copy.info) == (whole.trace_id, whole.otlp, whole.info)
-    assert not (copy.attachments or copy.prompts)
+    assert not copy.attachments
+    assert not copy.prompts
 
 
 def test_the_credentials_of_an_address_are_used(server: CollectorStandIn) -> None:

@@ -50,15 +50,15 @@ class Fold:
         return {}
 
     def make_room(self, most: int) -> bool:
-        """Do with less, so that what is still to come can be kept; returns whether all takes no more than that now.
+        """Do with half of that much, so that what is still to come can be kept; returns whether all takes no more.
 
         What people read goes last: parts without a text, then some of each text, then whole ones. The last part grows.
         """
-        self._leave_out(most, lambda part: not texts_in(part))
+        self._leave_out(most // 2, lambda part: not texts_in(part))
         texts = texts_in(vars(self))
-        while texts and weight(vars(self)) > most:
+        while texts and weight(vars(self)) > most // 2:
             texts = [text for text in texts if text.shrink()]
-        self._leave_out(most, bool)
+        self._leave_out(most // 2, bool)
         return weight(vars(self)) <= most
 
     def _leave_out(self, most: int, may_go: Callable[[dict[str, Any]], bool]) -> None:
