@@ -45,7 +45,11 @@ _LONGEST = {
 }
 """Attributes that a server stores in columns, and refuses all spans for if one is longer."""
 
+_SHORT = 20
+"""Characters of a text that fits everywhere, and is no number that does not."""
+
 _NUMBERS = frozenset({keys.USAGE, keys.COST})
+_COLUMNS = _NUMBERS | _LONGEST.keys()
 
 
 class _Unreadable(Exception):
@@ -70,13 +74,18 @@ def value_of(key: str, text: Any, *, as_text: bool = False) -> Any:
         as_text: Whether an object or array may go as text.
     """
     try:
-        if key in _NUMBERS:
-            return _numbers(text, as_text=as_text)
-        if as_text and _is_structure(text) and not _is_unreadable(text):
+        if as_text and key not in _NUMBERS and _is_structure(text) and not _is_unreadable(text):
             return text
-        value = _column(key, text)
+        value = decoded(text)
+        if type(value) is str and len(value) <= _SHORT and key not in _NUMBERS:
+            return value
+        if key in _COLUMNS:
+            found = _of_column(key, text, value)
+            if key in _NUMBERS:
+                return text if as_text and found == value else found
+            value = found
         if isinstance(value, str):
-            return _of_text(value[: _LONGEST[key]] if key in _LONGEST else value)
+            return _of_text(value)
         if isinstance(value, dict | list):
             return _of_structure(text, value, as_text)
         return value
@@ -87,12 +96,9 @@ def value_of(key: str, text: Any, *, as_text: bool = False) -> Any:
 def readable(key: str, text: Any) -> Any:
     """A JSON text of an attribute as `as_sent` may have it."""
     try:
-        if key in _NUMBERS:
-            found = _numbers(text, as_text=True)
-            return found if found is text else json.dumps(found)
-        value = _column(key, text)
-        if isinstance(value, str) and key in _LONGEST:
-            return json.dumps(value[: _LONGEST[key]])
+        value = decoded(text)
+        if key in _COLUMNS and (found := _of_column(key, text, value)) != value:
+            return json.dumps(found)
         if not isinstance(value, dict | list) or not _is_unreadable(text):
             return text
         return json.dumps(within_limits(value), ensure_ascii=False)
@@ -129,10 +135,13 @@ def within_limits(value: Any, levels: int = MAX_NESTING) -> Any:
     return str(value) if isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER else value
 
 
-def _column(key: str, text: Any) -> Any:
-    """The value of an attribute; a span's type is text, whatever the app has set."""
-    value = decoded(text)
-    return str(text) if key == keys.SPAN_TYPE and not isinstance(value, str) else value
+def _of_column(key: str, text: Any, value: Any) -> Any:
+    """What stands for an attribute that a server stores in columns, too: a span's type is text, for example."""
+    if key in _NUMBERS:
+        return _finite(value)
+    if key == keys.SPAN_TYPE and not isinstance(value, str):
+        value = str(text)
+    return value[: _LONGEST[key]] if isinstance(value, str) else value
 
 
 def _of_structure(text: Any, value: dict[str, Any] | list[Any], as_text: bool) -> Any:
@@ -144,14 +153,10 @@ def _of_structure(text: Any, value: dict[str, Any] | list[Any], as_text: bool) -
     return json.dumps(changed, ensure_ascii=False) if as_text and _is_structure(text) else changed
 
 
-def _numbers(text: Any, *, as_text: bool) -> Any:
+def _finite(value: Any) -> dict[str, Any]:
     """Numbers of tokens, or of their cost: what is none is left out."""
-    value = decoded(text)
-    found = _finite(value) if isinstance(value, dict) else {}
-    return text if as_text and found == value and _is_structure(text) else found
-
-
-def _finite(value: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {}
     return {
         key: number
         for key, number in value.items()
