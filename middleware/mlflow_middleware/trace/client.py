@@ -66,6 +66,13 @@ def _address(address: str, settings: Settings) -> str | None:
 
 
 def redacted_exceptions(record: TraceRecord) -> tuple[RecordedException, ...]:
-    """The exceptions that the app raised, without the secrets in their messages and stack traces."""
+    """The exceptions that the app raised, without the secrets in their messages and stack traces, or without both."""
+    if not record.keeps_words:
+        return tuple(map(_without_words, record.exceptions))
     redact = record.settings.redactor.exception
     return tuple(RecordedException(each.time, redact(each.attributes), each.type) for each in record.exceptions)
+
+
+def _without_words(exception: RecordedException) -> RecordedException:
+    kind = exception.attributes["exception.type"]
+    return RecordedException(exception.time, {"exception.type": kind}, exception.type)

@@ -13,6 +13,7 @@ from typing import Any
 
 from mlflow_middleware import identity
 from mlflow_middleware.capture import MAX_ATTRIBUTE
+from mlflow_middleware.capture.body import is_stream
 from mlflow_middleware.exchange import Exchange, Job
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.settings import EveryTrace
@@ -150,9 +151,10 @@ def storable(record: TraceRecord, said: Mapping[str, str]) -> Mapping[str, str]:
 def _error_of(record: TraceRecord, exceptions: Sequence[RecordedException]) -> str | None:
     if exceptions:
         last = exceptions[-1].attributes
-        return f"{last['exception.type']}: {last['exception.message']}"
+        has_message = "exception.message" in last
+        return f"{last['exception.type']}: {last['exception.message']}" if has_message else last["exception.type"]
     if record.failure:
-        return record.failure.message
+        return record.failure.message if record.keeps_words else record.failure.type
     is_error = record.is_complete and record.exchange.status in record.settings.error_statuses
     return f"HTTP {record.exchange.status}" if is_error else None
 
@@ -174,7 +176,7 @@ def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
     if answer and answer.size:
         attributes["http.response.body.size"] = answer.size
         first = record.first_byte_at
-        if first and (answer.chunks > 1 or exchange.response_type.lower().startswith("text/event-stream")):
+        if first and is_stream(answer, exchange.response_type):
             attributes["http.response.chunks"] = answer.chunks
             attributes["http.response.time_to_first_byte"] = round(record.seconds(first), 6)
             attributes["http.response.time_to_last_byte"] = round(record.seconds(), 6)

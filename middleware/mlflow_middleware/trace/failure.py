@@ -20,7 +20,8 @@ def _judge(record: TraceRecord) -> None:
     """Read the answer, before ``mask`` may leave nothing of it; few answers are read twice for this."""
     exchange, settings = record.exchange, record.settings
     if record.contents is None:
-        contents.fill(exchange, settings.redactor, settings.max_body_bytes, None, settings.keeps_query(exchange.path))
+        keeping = settings.keeping(exchange.path)._replace(inputs=True, outputs=True)
+        contents.fill(exchange, settings.redactor, settings.max_body_bytes, None, keeping)
     try:
         record.failure = error_rules.failure_of(exchange, settings.error_when, settings.redactor)
     finally:

@@ -156,10 +156,10 @@ class TraceRecord:
     is_complete = client_disconnected = is_changed = is_route_said = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
-        kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
-        is_kept = kept_of_request or not settings.looks_into_bodies
-        exchange.request_body = Body(kept_of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
-        exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
+        keeping = settings.keeping(exchange.path)
+        is_kept = keeping.of_request or not settings.looks_into_bodies
+        exchange.request_body = Body(keeping.of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
+        exchange.response_body = None if exchange.method == "HEAD" else Body(keeping.of_response)
         self.exchange = exchange
         self.settings = settings
         if sources := settings.identity_sources:
@@ -214,6 +214,11 @@ class TraceRecord:
         """Session, user and request id, as far as they are known."""
         request_id, metadata = self.identity.request_id, self.identity_metadata()
         return {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
+
+    @property
+    def keeps_words(self) -> bool:
+        """Whether anything is stored that may be what somebody said."""
+        return self.settings.keeping(self.exchange.path).words
 
     @property
     def failed(self) -> bool:
