@@ -93,8 +93,8 @@ class Options(BaseSettings):
     leave to make another one; and `default` for all that is excluded by default."""
 
     content: Literal["all", "none"] = "all"
-    """`none`: nothing of what was said is stored, in bodies, query strings, previews, messages of errors and the app's own
-    spans, whatever the other options say; models, tokens, times and sizes are. Bodies are read for that, and forgotten."""
+    """`none`: nothing of what was said is stored, in bodies, query strings, previews, messages of errors and the app's
+    own spans, whatever the other options say; models, tokens, times and sizes are. Bodies are read for these only."""
 
     metadata_only: Names = ()
     """Path globs for which `content` is `none`, and whose route is stored instead of the path."""

@@ -139,8 +139,3 @@ class UnstoredBody(Body):
     def forget(self) -> None:
         """Let go of the beginning."""
         self._kept, self._limit, self._past = b"", 0, None
-
-
-def is_stream(body: Body, content_type: str) -> bool:
-    """Whether an answer came piece by piece, as far as can be seen."""
-    return body.chunks > 1 or content_type.lower().startswith("text/event-stream")

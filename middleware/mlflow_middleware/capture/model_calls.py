@@ -5,9 +5,10 @@ Names of models and providers are stored, and nothing else of what is read here:
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from mlflow_middleware.capture.usage import COUNTS
 
@@ -22,6 +23,13 @@ _IN_PATH = re.compile(
 )
 
 _IN_TEXT = re.compile(r'"model(?:Version)?"\s*:\s*"([^"\\]{1,200})"')
+
+_LONGEST = 400
+"""Characters of a name that is looked at: resource names are long."""
+
+_MODELS = ("model", "modelVersion", "model_version", "modelId", "model_name")
+_AROUND = ("response", "message", "metadata", "custom_outputs")
+_NAMING = frozenset((*_MODELS, *_AROUND))
 
 _ASKED = frozenset(("messages", "input", "prompt", "contents", "inputText"))
 _SIGNS = frozenset(("choices", "object", "candidates", "output", "stop_reason", "generation", "embeddings", "done"))
@@ -73,7 +81,11 @@ _EXCLUSIVE = ("bedrock", "gemini", "ollama")
 """Whose protocols nobody else speaks."""
 
 
-def names_of(sent: Any, answer: Any, path: str, usage: Mapping[str, int] | None, model: str | None) -> dict[str, str]:
+Names = tuple[tuple[str, str], ...]
+"""Attributes that say which model answered: keys and values."""
+
+
+def names_of(sent: Any, answer: Any, path: str, usage: Mapping[str, int] | None, model: str | None) -> Names:
     """Return the attributes that say which model answered; none if no model did, as far as can be seen.
 
     Args:
@@ -83,26 +95,35 @@ def names_of(sent: Any, answer: Any, path: str, usage: Mapping[str, int] | None,
         usage: The tokens that the answer reports, if any.
         model: The model that the answer's end names, where the rest of it was not kept.
     """
+    is_object = type(sent) is dict
+    asked = sent.get("model", sent.get("modelId")) if is_object else None
     shape = _shape_of(answer)
-    is_asked = isinstance(sent, dict) and "model" in sent and not _ASKED.isdisjoint(sent)
-    if not (usage or shape or is_asked):
-        return {}
-    asked = _asked_for(sent, path)
-    answered = _answered_by(answer) or name_of(model)
-    used = answered or asked
-    provider = _provider(shape, used or "", answer)
+    if not (usage or shape or (asked and is_object and not _ASKED.isdisjoint(sent))):
+        return ()
+    answered = _answered_by(answer) or model or ""
+    if type(asked) is not str or len(asked) > _LONGEST:
+        asked = _in_path(path)
+    return _names(asked, answered[:_LONGEST], shape, _marked(answer) if type(answer) is dict else "")
+
+
+@functools.lru_cache(maxsize=512)
+def _names(asked: str, answered: str, shape: str, marked: str) -> Names:
+    request_model, response_model = name_of(asked), name_of(answered)
+    used = response_model or request_model
+    provider = _provider(shape, used or "", marked)
+    is_known = used or shape in _EXCLUSIVE
     found = {
-        "gen_ai.request.model": asked,
-        "gen_ai.response.model": answered,
-        "gen_ai.provider.name": _FOR_OPENTELEMETRY.get(provider, provider) if used or shape in _EXCLUSIVE else None,
+        "gen_ai.request.model": request_model,
+        "gen_ai.response.model": response_model,
+        "gen_ai.provider.name": _FOR_OPENTELEMETRY.get(provider, provider) if is_known else None,
         "mlflow.llm.model": used,
         "mlflow.llm.provider": provider if used else None,
     }
-    return {key: value for key, value in found.items() if value}
+    return tuple((key, value) for key, value in found.items() if value)
 
 
 def may_be_call(sent: Any, answer: Any) -> bool:
-    """Whether a glance at a request and its answer, of which no tokens are known, tells that a model may have answered."""
+    """Whether a model may have answered, as a glance at request and answer tells, where no tokens are known."""
     if type(answer) is dict:
         return not _SIGNS.isdisjoint(answer) or (type(sent) is dict and "model" in sent)
     return type(answer) is list or (type(sent) is dict and "model" in sent)
@@ -121,34 +142,21 @@ def counts_of(usage: Mapping[str, int]) -> dict[str, int]:
     return {name: usage[key] for key, name in COUNTS.items() if key in usage}
 
 
-def _asked_for(sent: Any, path: str) -> str | None:
-    said = (
-        next(filter(None, (name_of(sent.get(key)) for key in ("model", "modelId"))), None)
-        if isinstance(sent, dict)
-        else None
-    )
-    match = None if said else _IN_PATH.search(path)
-    return said or (name_of(next(filter(None, match.groups()))) if match else None)
+def _in_path(path: str) -> str:
+    """The model that some providers' addresses name; empty for none."""
+    match = _IN_PATH.search(path)
+    return next(filter(None, match.groups())) if match else ""
 
 
 def _answered_by(answer: Any) -> str | None:
     """The model that an answer names, or the last piece of a stream that names one."""
-    if isinstance(answer, list):
+    if type(answer) is list:
         return next(filter(None, map(_answered_by, reversed(answer))), None)
-    if not isinstance(answer, dict):
+    if type(answer) is not dict or _NAMING.isdisjoint(answer):
         return None
-    for each in (
-        answer,
-        answer.get("response"),
-        answer.get("message"),
-        answer.get("metadata"),
-        answer.get("custom_outputs"),
-    ):
-        if isinstance(each, dict):
-            for key in ("model", "modelVersion", "model_version", "modelId", "model_name"):
-                if name := name_of(each.get(key)):
-                    return name
-    return None
+    around = (answer.get(key) for key in _AROUND)
+    each = (value.get(key) for value in (answer, *around) if isinstance(value, dict) for key in _MODELS)
+    return next((value for value in each if isinstance(value, str) and value), None)
 
 
 def name_of(value: Any) -> str | None:
@@ -160,58 +168,88 @@ def name_of(value: Any) -> str | None:
     return value
 
 
-def _provider(shape: str, model: str, answer: Any) -> str:
+def _provider(shape: str, model: str, marked: str) -> str:
     """Whose model it is, as MLflow names providers; empty if that is not known."""
     if shape in _EXCLUSIVE:
         return shape
     prefix, _, bare = model.rpartition("/")
-    first = prefix.partition("/")[0]
-    if (known := _marked(answer)) or (known := _PREFIXES.get(first, "")):
+    if known := marked or _PREFIXES.get(prefix.partition("/")[0], ""):
         return known
     if _BEDROCK.match(model):
         return "bedrock"
     return next((name for pattern, name in _FAMILIES if pattern.match(bare)), shape)
 
 
-def _marked(answer: Any) -> str:
+def _marked(answer: dict[str, Any]) -> str:
     """The provider that an answer shows by what nobody else writes."""
-    if not isinstance(answer, dict):
+    if _MARKING.isdisjoint(answer):
         return ""
-    identifier = answer.get("id")
-    if isinstance(identifier, str) and identifier.startswith(("msg_bdrk_", "msg_vrtx_")):
-        return "bedrock" if identifier.startswith("msg_bdrk_") else "vertex_ai"
     if answer.get("system_fingerprint") == "fp_ollama":
         return "ollama"
-    marks = {"x_groq": "groq", "prompt_filter_results": "azure"}
-    return next((name for mark, name in marks.items() if mark in answer), "")
+    if not _MARKS.keys().isdisjoint(answer):
+        return next(name for mark, name in _MARKS.items() if mark in answer)
+    identifier = answer.get("id")
+    return _BY_ID.get(identifier[:9], "") if type(identifier) is str else ""
+
+
+_MARKS = {"x_groq": "groq", "prompt_filter_results": "azure"}
+_BY_ID = {"msg_bdrk_": "bedrock", "msg_vrtx_": "vertex_ai"}
+_MARKING = frozenset((*_MARKS, "system_fingerprint", "id"))
 
 
 def _shape_of(answer: Any) -> str:
-    """Whose protocol an answer is, or a stream's last pieces; empty for none that is known."""
-    if isinstance(answer, list):
+    """Whose protocol an answer is, or a stream's first and last pieces; empty for none that is known."""
+    if type(answer) is list:
         return next(filter(None, map(_shape_of, answer[:2] + answer[-2:])), "")
-    if not isinstance(answer, dict):
+    if type(answer) is not dict:
         return ""
+    if type(answer.get("choices")) is list:
+        return "" if _OF_CHAT.isdisjoint(answer) else "openai"
     return next((name for name, is_it in _SHAPES if is_it(answer)), "")
 
 
-def _is_embedding(answer: dict[str, Any]) -> bool:
-    data = answer.get("data")
+_OF_CHAT = frozenset(("object", "model", "usage", "created"))
+_OF_GEMINI = frozenset(("usageMetadata", "modelVersion"))
+_OF_TITAN = frozenset(("inputTextTokenCount", "amazon-bedrock-invocationMetrics"))
+
+Answer: TypeAlias = dict[str, Any]
+
+
+def _is_embedding(answer: Answer) -> bool:
+    data = answer.get("data") if answer.get("object") == "list" else None
     return isinstance(data, list) and bool(data) and isinstance(data[0], dict) and "embedding" in data[0]
 
 
-_SHAPES = (
-    (
-        "openai",
-        lambda a: isinstance(a.get("choices"), list) and not {"object", "model", "usage", "created"}.isdisjoint(a),
-    ),
-    ("openai", lambda a: a.get("object") == "response" and isinstance(a.get("output"), list)),
-    ("openai", lambda a: a.get("object") == "list" and _is_embedding(a)),
-    ("anthropic", lambda a: a.get("role") == "assistant" and "stop_reason" in a and isinstance(a.get("content"), list)),
-    ("gemini", lambda a: isinstance(a.get("candidates"), list) and not {"usageMetadata", "modelVersion"}.isdisjoint(a)),
-    ("bedrock", lambda a: isinstance(a.get("output"), dict) and "message" in a["output"] and "stopReason" in a),
-    ("bedrock", lambda a: not {"inputTextTokenCount", "amazon-bedrock-invocationMetrics"}.isdisjoint(a)),
-    ("bedrock", lambda a: not {"generation", "generation_token_count"} - a.keys()),
-    ("ollama", lambda a: isinstance(a.get("done"), bool) and isinstance(a.get("model"), str)),
-    ("ollama", lambda a: isinstance(a.get("embeddings"), list) and "prompt_eval_count" in a),
+def _is_of_responses(answer: Answer) -> bool:
+    return answer.get("object") == "response" and isinstance(answer.get("output"), list)
+
+
+def _is_of_anthropic(answer: Answer) -> bool:
+    return answer.get("role") == "assistant" and "stop_reason" in answer and isinstance(answer.get("content"), list)
+
+
+def _is_of_gemini(answer: Answer) -> bool:
+    return isinstance(answer.get("candidates"), list) and not _OF_GEMINI.isdisjoint(answer)
+
+
+def _is_of_bedrock(answer: Answer) -> bool:
+    output = answer.get("output")
+    is_converse = isinstance(output, dict) and "message" in output and "stopReason" in answer
+    is_llama = "generation" in answer and "generation_token_count" in answer
+    return is_converse or is_llama or not _OF_TITAN.isdisjoint(answer)
+
+
+def _is_of_ollama(answer: Answer) -> bool:
+    is_chat = isinstance(answer.get("done"), bool) and isinstance(answer.get("model"), str)
+    return is_chat or (isinstance(answer.get("embeddings"), list) and "prompt_eval_count" in answer)
+
+
+_SHAPES: tuple[tuple[str, Callable[[Answer], bool]], ...] = (
+    ("openai", _is_of_responses),
+    ("openai", _is_embedding),
+    ("anthropic", _is_of_anthropic),
+    ("gemini", _is_of_gemini),
+    ("bedrock", _is_of_bedrock),
+    ("ollama", _is_of_ollama),
 )
+"""Protocols as MLflow names their providers; that of chat completions is looked for first."""

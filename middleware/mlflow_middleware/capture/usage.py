@@ -19,8 +19,8 @@ _NAMES = (
     ("inputTextTokenCount", "totalOutputTextTokenCount", ""),
     ("prompt_eval_count", "eval_count", ""),
 )
-"""Input, output and total: of OpenAI, of OpenAI and Anthropic, Gemini (two), Llama on Bedrock, Vercel and Bedrock, Vercel,
-Bedrock's metrics, Titan, Ollama."""
+"""Input, output and total: of OpenAI, of OpenAI and Anthropic, Gemini (two), Llama on Bedrock, Vercel and Bedrock,
+Vercel, Bedrock's metrics, Titan, Ollama."""
 
 _READ = ("cachedContentTokenCount", "cached_content_token_count", "cachedInputTokens", "prompt_cache_hit_tokens")
 _READ_DETAILS = ("prompt_tokens_details", "input_tokens_details", "inputTokenDetails")

@@ -90,8 +90,8 @@ def _add_contents(root: Root, description: Description) -> None:
     if contents.outputs:
         texts[keys.OUTPUTS] = contents.outputs.text
         description.response_preview = readable.preview(contents.outputs.preview)
-    if contents.usage:
-        usage.add_usage(description, contents.usage, root.spans)
+    if contents.call or contents.usage:
+        usage.add_call(description, contents, root.spans)
 
 
 def _cut(description: Description, longest: int) -> None:
@@ -213,6 +213,8 @@ def _root_bytes(root: Root, description: Description) -> bytes:
         parts = []
     else:
         parts = [_FAILED_ROOT_OTLP if description.exceptions else _ROOT_OTLP, common.otlp]
+        if description.call:
+            parts.append(description.call.otlp)
     parts += [
         otlp.known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
         for key, value in own.items()
@@ -254,15 +256,9 @@ def _metadata_of(root: Root, description: Description, spans: Sequence[LiveSpan]
     texts, objects = description.texts, root.objects
     all_spans = [*spans, objects.live] if objects else spans
     known = usage.keys_of(all_spans)
-    if not (known.isdisjoint(usage.MODELS) and keys.MODEL not in description.attributes):
-        _name_models(description, spans)
+    if description.call or not known.isdisjoint(usage.MODELS):
+        usage.add_models(description, spans)
     return {**given, **description.metadata, **usage.summary(texts, all_spans, known, texts.get(keys.USAGE))}
-
-
-def _name_models(description: Description, spans: Sequence[LiveSpan]) -> None:
-    """Name the models in a tag, by which traces are found and summed up."""
-    if models := usage.models_of(description, spans):
-        description.tags.setdefault(keys.MODELS, models)
 
 
 # --- a trace that the app has opened itself ---

@@ -15,6 +15,7 @@ from mlflow_middleware.mlflow_bridge.tracking_client import tracking_uri
 from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.description import Description
+from mlflow_middleware.trace.record import Contents
 
 _COUNTS = ("gen_ai.usage.", "llm.token_count.", "llm.usage.", "ai.usage.")
 """Beginnings of the attributes in which other tools' spans report tokens; servers read them as MLflow's own."""
@@ -26,11 +27,15 @@ _MAX_MODELS = 10
 """Models of one trace that its tag names."""
 
 
-def add_usage(description: Description, usage: Mapping[str, int], spans: Sequence[LiveSpan]) -> None:
-    """Let a root have the tokens that its answer reports, unless a span inside has reported its own."""
-    if not any(map(_reports_usage, spans)):
-        description.texts[keys.USAGE] = json.dumps(dict(usage))
-        description.attributes.update(counts_of(usage))
+def add_call(description: Description, contents: Contents, spans: Sequence[LiveSpan]) -> None:
+    """Let a root say which model answered, how soon its stream began, and the tokens that its answer reports; not these
+    if a span inside has reported its own."""
+    description.call, used = contents.call, contents.usage
+    if (first := description.attributes.get("http.response.time_to_first_byte")) is not None:
+        description.attributes["gen_ai.response.time_to_first_chunk"] = first
+    if used and not any(map(_reports_usage, spans)):
+        description.texts[keys.USAGE] = json.dumps(dict(used))
+        description.attributes.update(counts_of(used))
 
 
 def _reports_usage(span: LiveSpan) -> bool:
@@ -50,11 +55,12 @@ def keys_of(spans: Iterable[LiveSpan]) -> set[str]:
     return set().union(*[attributes_of(span._span) for span in spans])
 
 
-def models_of(description: Description, spans: Sequence[LiveSpan]) -> str | None:
-    """Name the models that have answered in a trace: those of its spans, else the root's; None for none."""
+def add_models(description: Description, spans: Sequence[LiveSpan]) -> None:
+    """Name the models that have answered in a tag, by which traces are found: those of the spans, else the root's."""
     models = {name for span in spans if (name := _model_of(attributes_of(span._span)))}
-    own = next((description.attributes[key] for key in MODELS if key in description.attributes), None)
-    return ", ".join(sorted(models)[:_MAX_MODELS]) or own
+    own = description.call.attributes.get(keys.MODEL, "") if description.call and not models else ""
+    if named := str(own) or ", ".join(sorted(models)[:_MAX_MODELS]):
+        description.tags.setdefault(keys.MODELS, named)
 
 
 def _model_of(attributes: Mapping[str, Any]) -> str | None:

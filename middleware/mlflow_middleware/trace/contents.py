@@ -8,10 +8,10 @@ from functools import partial
 
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.capture import attachments, contents, model_calls, previews, strict_json
-from mlflow_middleware.capture.body import is_stream
 from mlflow_middleware.capture.content import Content
 from mlflow_middleware.capture.garbage import few_collections
 from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.trace.common import call_common
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
 LARGE = 2048
@@ -53,29 +53,20 @@ def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
     is_kept = keeping.inputs or keeping.outputs
     mask = settings.mask if is_kept else None
     sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, mask, keeping)
-    is_call = answer.usage or model_calls.may_be_call(sent.value, answer.value)
-    attributes: dict[str, object] = _of_call(record, sent, answer) if is_call else {}
+    usage, call = answer.usage, None
+    if usage or model_calls.may_be_call(sent.value, answer.value):
+        names = model_calls.names_of(sent.value, answer.value, exchange.path, usage, answer.model)
+        call = call_common(names) if names else None
     if not is_kept:
-        return Contents(None, None, answer.usage, attributes)
+        return Contents(None, None, usage, {}, call=call)
     bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
-    attributes.update({f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut})
+    cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
     files: dict[str, bytes] = {}
     if attachment and not (_has_no_file(sent.text) and _has_no_file(answer.text)):
         sent, answer = _attached(exchange, sent, answer, partial(_attach, record.trace_id, attachment, files))
     inputs = _written(exchange.inputs, sent.text, previews.of_request)
     outputs = _written(exchange.outputs, answer.text, previews.of_answer)
-    return Contents(inputs, outputs, answer.usage, attributes, files)
-
-
-def _of_call(record: TraceRecord, sent: Content, answer: Content) -> dict[str, object]:
-    """Which model answered, and how soon its stream began."""
-    exchange, first = record.exchange, record.first_byte_at
-    names = model_calls.names_of(sent.value, answer.value, exchange.path, answer.usage, answer.model)
-    found: dict[str, object] = {**names}
-    body = exchange.response_body
-    if (found or answer.usage) and first and body and is_stream(body, exchange.response_type):
-        found["gen_ai.response.time_to_first_chunk"] = round(record.seconds(first), 6)
-    return found
+    return Contents(inputs, outputs, usage, cut, files, call)
 
 
 def _has_no_file(text: str | None) -> bool:

@@ -13,7 +13,6 @@ from typing import Any
 
 from mlflow_middleware import identity
 from mlflow_middleware.capture import MAX_ATTRIBUTE
-from mlflow_middleware.capture.body import is_stream
 from mlflow_middleware.exchange import Exchange, Job
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.settings import EveryTrace
@@ -49,6 +48,7 @@ class Description:
         response_preview: What a person would read of its outputs.
         state: The trace's state, if the app has set one.
         exceptions: Those that the app raised.
+        call: Which model answered, if any did.
     """
 
     name: str
@@ -63,10 +63,12 @@ class Description:
     response_preview: str | None = None
     state: str | None = None
     exceptions: tuple[RecordedException, ...] = ()
+    call: Common | None = None
 
     def all_attributes(self) -> dict[str, Any]:
         """The root's attributes, but for those that are JSON."""
-        return {**self.common.attributes, **self.attributes}
+        of_call = self.call.attributes if self.call else NOTHING
+        return {**self.common.attributes, **of_call, **self.attributes}
 
     def all_tags(self) -> dict[str, str]:
         """The trace's tags."""
@@ -176,7 +178,7 @@ def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
     if answer and answer.size:
         attributes["http.response.body.size"] = answer.size
         first = record.first_byte_at
-        if first and is_stream(answer, exchange.response_type):
+        if first and (answer.chunks > 1 or exchange.response_type.lower().startswith("text/event-stream")):
             attributes["http.response.chunks"] = answer.chunks
             attributes["http.response.time_to_first_byte"] = round(record.seconds(first), 6)
             attributes["http.response.time_to_last_byte"] = round(record.seconds(), 6)

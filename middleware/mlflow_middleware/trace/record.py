@@ -21,6 +21,7 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.common import Common
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -94,6 +95,7 @@ class Contents:
         usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
         attributes: More of the root's attributes.
         files: Those taken out of inputs and outputs, by the ids that refer to them there.
+        call: Which model answered, if any did.
     """
 
     inputs: Written | None
@@ -101,6 +103,7 @@ class Contents:
     usage: Mapping[str, int] | None
     attributes: Mapping[str, object]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    call: Common | None = None
 
 
 NO_CONTENTS = Contents(None, None, None, {})
