@@ -253,3 +253,6 @@ _SHAPES: tuple[tuple[str, Callable[[Answer], bool]], ...] = (
     ("ollama", _is_of_ollama),
 )
 """Protocols as MLflow names their providers; that of chat completions is looked for first."""
+
+KEYS = frozenset((*_NAMING, *_SIGNS, *_MARKING, *_OF_CHAT, *_OF_GEMINI, *_OF_TITAN, *_ASKED, "role", "content"))
+"""All keys that are looked at."""

@@ -108,7 +108,7 @@ def usage_in(text: str) -> dict[str, int] | None:
 
 
 def _tokens(usage: dict[str, Any]) -> dict[str, int] | None:
-    for names in _NAMES:
+    for names in (*[each for each in _NAMES if each[1] in usage], *_NAMES):
         read, written, total = (_count(usage.get(name)) for name in names)
         if read is None:
             continue
