@@ -24,9 +24,6 @@ from tests.test_traces import Store, rate
 pytestmark = pytest.mark.once
 
 FRAMEWORKS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("fastapi", "flask", "django-wsgi")]
-PRICED = ("openai-chat", "openai-chat-stream", "openai-embeddings", "bedrock-converse", "gemini-stream", "ones-own")
-"""Those of whose models the tested MLflow has the price."""
-
 USAGE, COST, MODEL = "mlflow.trace.tokenUsage", "mlflow.trace.cost", "gen_ai.response.model"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from mlflow.entities import SpanEvent, Trace
 from opentelemetry import trace as opentelemetry
 
+from mlflow_middleware import delivery
+from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.settings import Settings, SettingsError
@@ -45,21 +48,26 @@ def says_it() -> None:
 
 def ask(app: Any, **options: Any) -> Sent:
     """What is sent of a request that an app serves."""
-    exchange = Exchange("POST", "/chat", {"content-type": "application/json"}, f"q={SAID}")
     with sent_traces() as sent:
-        trace = RequestTrace.open(exchange, Settings(**options))
-        trace.activate()
-        trace.received(json.dumps({"messages": [SAID], "model": "gpt-4o"}).encode())
-        try:
-            app()
-        except RuntimeError as error:
-            trace.failed(error)
-        trace.response_started(500, "application/json")
-        trace.sent(json.dumps(ANSWER).encode())
-        trace.last_byte()
-        trace.deactivate()
-        trace.finish()
+        asked(app, **options)
     return sent[-1]
+
+
+def asked(app: Any, **options: Any) -> None:
+    """One request that an app serves."""
+    exchange = Exchange("POST", "/chat", {"content-type": "application/json"}, f"q={SAID}")
+    trace = RequestTrace.open(exchange, Settings(**options))
+    trace.activate()
+    trace.received(json.dumps({"messages": [SAID], "model": "gpt-4o"}).encode())
+    try:
+        app()
+    except RuntimeError as error:
+        trace.failed(error)
+    trace.response_started(500, "application/json")
+    trace.sent(json.dumps(ANSWER).encode())
+    trace.last_byte()
+    trace.deactivate()
+    trace.finish()
 
 
 @OPTIONS
@@ -89,15 +97,20 @@ def test_what_says_nothing_is_sent(options: dict[str, Any]) -> None:
     assert json.loads(sent.trace_info["trace_metadata"]["mlflow.trace.tokenUsage"]) == USED
 
 
-def test_files_of_spans_are_no_exception() -> None:
-    """An image that the app has attached to a span."""
+@pytest.mark.parametrize(("options", "files"), [({}, 1), ({"content": "none"}, 0)])
+def test_files_of_spans_are_no_exception(options: dict[str, Any], files: int) -> None:
+    """An image that the app has shown to a model."""
 
     def attaches() -> None:
-        image = "data:image/png;base64," + "iVBORw0KGgo" * 20
+        image = "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 8).decode()
         with mlflow.start_span("call") as span:
             span.set_inputs({"messages": [{"content": [{"type": "image_url", "image_url": {"url": image}}]}]})
 
-    assert b"iVBOR" not in ask(attaches, content="none").otlp
+    encoded: list[EncodedTrace] = []
+    with delivery.capturing(lambda trace: encoded.append(EncodedTrace.encode(trace))):
+        asked(attaches, **options)
+
+    assert len(encoded[-1].attachments) == files
 
 
 def test_traces_of_the_app_itself_follow_the_process() -> None:
