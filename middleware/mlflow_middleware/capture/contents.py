@@ -20,7 +20,7 @@ def fill(
     redactor: Redactor,
     limit: int,
     mask: Callable[[Exchange], object] | None,
-    keeping: Keeping,
+    keeping: Keeping | None = None,
 ) -> tuple[Content, Content]:
     """Set ``inputs`` and ``outputs`` of an exchange, redacted and masked.
 
@@ -29,7 +29,7 @@ def fill(
         redactor: Knows which keys hold secrets.
         limit: Bytes that a body may have, also when it is decompressed.
         mask: Changes ``inputs`` and ``outputs`` further.
-        keeping: What of it is kept.
+        keeping: What of it is kept; None for all.
 
     Returns:
         What was read of the request's body and of the response's, where nothing was added to it or masked.
@@ -43,13 +43,13 @@ def fill(
     answer = _content(exchange.response_body, exchange.response_type, exchange.response_encoding, redactor, limit)
     exchange.inputs, exchange.outputs = sent.value, answer.value
     exchange.inputs_cut, exchange.outputs_cut = sent.cut, answer.cut
-    if not keeping.inputs:
+    if keeping is not None and not keeping.inputs:
         exchange.inputs = None
-    if not keeping.outputs:
-        exchange.outputs = None
-    if keeping.inputs and exchange.query_string:
+    elif exchange.query_string:
         exchange.inputs = _with_query(exchange.inputs, redactor.json(form_fields(exchange.query_string)[0]))
         sent = replace(sent, text=None)
+    if keeping is not None and not keeping.outputs:
+        exchange.outputs = None
     if mask is not None:
         mask(exchange)
         sent, answer = replace(sent, text=None), replace(answer, text=None)
