@@ -155,3 +155,37 @@ def test_tokens_are_counts() -> None:
     """Not negative, not beyond what a server can add up."""
     for count in (-1, 2**60, 1.5, True, "7", None):
         assert usage_of({"usage": {"prompt_tokens": count, "completion_tokens": 1}}) is None
+
+
+def test_a_converse_stream_is_one_message() -> None:
+    """With its text, its thoughts, and a tool's input parsed, as ``Converse`` would have answered."""
+    events = [
+        {"messageStart": {"role": "assistant"}},
+        {"contentBlockDelta": {"delta": {"reasoningContent": {"text": "hm"}}, "contentBlockIndex": 0}},
+        {"contentBlockDelta": {"delta": {"text": "The "}, "contentBlockIndex": 1}},
+        {"contentBlockDelta": {"delta": {"text": "spice"}, "contentBlockIndex": 1}},
+        {"contentBlockStart": {"start": {"toolUse": {"toolUseId": "t1", "name": "find"}}, "contentBlockIndex": 2}},
+        {"contentBlockDelta": {"delta": {"toolUse": {"input": '{"what": '}}, "contentBlockIndex": 2}},
+        {"contentBlockDelta": {"delta": {"toolUse": {"input": '"worm"}'}}, "contentBlockIndex": 2}},
+        {"messageStop": {"stopReason": "tool_use"}},
+        {"metadata": {"usage": {"inputTokens": 1, "outputTokens": 2, "totalTokens": 3}}},
+    ]
+    case = Exchanged("converse", {"messages": []}, events, {}, None, "bedrock", kind="text/event-stream")
+
+    trace = ask(case)
+
+    assert trace.info.response_preview == "The spice"
+    assert trace.data.spans[0].outputs == {
+        "output": {
+            "message": {
+                "role": "assistant",
+                "content": [
+                    {"reasoningContent": {"reasoningText": {"text": "hm"}}},
+                    {"text": "The spice"},
+                    {"toolUse": {"toolUseId": "t1", "name": "find", "input": {"what": "worm"}}},
+                ],
+            }
+        },
+        "stopReason": "tool_use",
+        "usage": {"inputTokens": 1, "outputTokens": 2, "totalTokens": 3},
+    }

@@ -32,7 +32,9 @@ _AROUND = ("response", "message", "metadata", "custom_outputs")
 _NAMING = frozenset((*_MODELS, *_AROUND))
 
 _ASKED = frozenset(("messages", "input", "prompt", "contents", "inputText"))
-_SIGNS = frozenset(("choices", "object", "candidates", "output", "stop_reason", "generation", "embeddings", "done"))
+_SIGNS = frozenset(
+    ("object", "model", "created", "candidates", "output", "stop_reason", "generation", "embeddings", "done")
+)
 """Keys of which a model's answer has one."""
 
 _BEDROCK = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ from mlflow_middleware.trace.record import JOINED, NOTHING, SPANS_ONLY
 _ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBUTES.items()])
 _FAILED_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in FAILED_ROOT_ATTRIBUTES.items()])
 
+
+NO_KEYS: AbstractSet[str] = frozenset()
 
 Unsent = Callable[[list[Assessment]], list[Assessment]]
 
@@ -255,7 +258,7 @@ def _metadata_of(root: Root, description: Description, spans: Sequence[LiveSpan]
     given = root.source.processor.metadata if root.source.processor else NOTHING
     texts, objects = description.texts, root.objects
     all_spans = [*spans, objects.live] if objects else spans
-    known = usage.keys_of(all_spans)
+    known = usage.keys_of(all_spans) if all_spans else NO_KEYS
     if description.call or not known.isdisjoint(usage.MODELS):
         usage.add_models(description, spans)
     return {**given, **description.metadata, **usage.summary(texts, all_spans, known, texts.get(keys.USAGE))}

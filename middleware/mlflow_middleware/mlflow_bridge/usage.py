@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from mlflow.entities import LiveSpan
@@ -68,7 +68,7 @@ def _model_of(attributes: Mapping[str, Any]) -> str | None:
 
 
 def summary(
-    texts: Mapping[str, Any], spans: Sequence[LiveSpan], known: set[str], usage: str | None = None
+    texts: Mapping[str, Any], spans: Sequence[LiveSpan], known: Set[str], usage: str | None = None
 ) -> dict[str, str]:
     """What MLflow puts into a trace's metadata when its root ends: inputs and outputs cut, tokens and cost summed up.
 

@@ -20,7 +20,8 @@ _NETWORK = {4: 24, 6: 48}
 def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
     """Path, query, address, user agent and captured headers: what few other requests have, too."""
     exchange, settings = record.exchange, record.settings
-    query = exchange.query_string[:_MAX_QUERY] if settings.keeps_query(exchange.path) else ""
+    query = exchange.query_string
+    query = query[:_MAX_QUERY] if query and settings.keeps_query(exchange.path) else ""
     origin = settings.trusted_networks and origin_of(exchange, settings.trusted_networks)
     agent = exchange.headers.get("user-agent") if settings.capture_user_agent else None
     return {

@@ -59,14 +59,18 @@ def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
         call = call_common(names) if names else None
     if not is_kept:
         return Contents(None, None, usage, {}, call=call)
-    bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
-    cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
+    cut = _cut(exchange) if exchange.inputs_cut or exchange.outputs_cut else {}
     files: dict[str, bytes] = {}
     if attachment and not (_has_no_file(sent.text) and _has_no_file(answer.text)):
         sent, answer = _attached(exchange, sent, answer, partial(_attach, record.trace_id, attachment, files))
     inputs = _written(exchange.inputs, sent.text, previews.of_request)
     outputs = _written(exchange.outputs, answer.text, previews.of_answer)
     return Contents(inputs, outputs, usage, cut, files, call)
+
+
+def _cut(exchange: Exchange) -> dict[str, object]:
+    bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
+    return {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
 
 
 def _has_no_file(text: str | None) -> bool:
