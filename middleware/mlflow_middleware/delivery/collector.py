@@ -104,7 +104,7 @@ class Copy:
         self.trace_id = trace_id
         self.supplement = supplement
         self.size = len(encoding.otlp) + len(encoding.info) + _OVERHEAD
-        self._encoding = encoding._replace(prompts=(), attachments={})
+        self._encoding = type(encoding)(encoding.otlp, encoding.info, (), {}, encoding.has_late_spans)
 
     def is_complete(self) -> bool:
         """Whether nothing more will come."""
