@@ -274,7 +274,10 @@ class MLflowServer:
         ]
         if self.certificate:
             command += ["--uvicorn-opts", f"--ssl-certfile {self.certificate}"]
-        environment = clean_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # six processes that we do not need
+        environment = clean_environment(
+            MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # six processes that we do not need
+            MLFLOW_MODEL_CATALOG_URI="",  # prices as they are installed, not as they are on the internet
+        )
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
         try:
             self._process.wait_until_up(f"{self.uri}/health", self.certificate)

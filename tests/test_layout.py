@@ -335,6 +335,9 @@ def test_the_stored_format_is_that_of_mlflow() -> None:
         "OUTPUTS": spans.OUTPUTS,
         "USAGE": spans.CHAT_USAGE,
         "COST": getattr(spans, "LLM_COST", keys.COST),
+        "MODEL": getattr(spans, "MODEL", keys.MODEL),
+        "PROVIDER": getattr(spans, "MODEL_PROVIDER", keys.PROVIDER),
+        "MODELS": "gen_ai.response.model",  # a tag of our own
         "LOG_LEVEL": getattr(spans, "LOG_LEVEL", keys.LOG_LEVEL),
         "DEBUG": getattr(levels, "DEBUG", keys.DEBUG),
         "INFO": getattr(levels, "INFO", keys.INFO),

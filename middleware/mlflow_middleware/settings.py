@@ -59,6 +59,24 @@ class EveryTrace(NamedTuple):
     tags: tuple[tuple[str, str], ...]
 
 
+class Keeping(NamedTuple):
+    """What is kept of the requests to a path.
+
+    Attributes:
+        of_request: Bytes that are read of a request's body at most: also what is not stored, for its model's name.
+        of_response: Bytes that are read of a response's body, for the tokens that it reports, too.
+        inputs: Whether the request's body and query string are stored.
+        outputs: Whether the response's body is stored.
+        words: Whether anything is stored that may be what somebody said.
+    """
+
+    of_request: int
+    of_response: int
+    inputs: bool
+    outputs: bool
+    words: bool
+
+
 _STRICT: dict[str, object] = {
     "capture_request_body": False,
     "capture_response_body": False,
@@ -220,20 +238,31 @@ class Settings(Options):
             rule(path, headers) for rule in self._excluded_by_method[method]
         )
 
-    def kept_of_bodies(self, path: str) -> tuple[int, int]:
-        """Return how many bytes are kept of a request's and of its response's body."""
-        if self.is_metadata_only(path):
-            return 0, 0
+    def keeping(self, path: str) -> Keeping:
+        """Return what is kept of the bodies, and the words, of a request to this path."""
+        return self._kept_of_metadata_only if self.is_metadata_only(path) else self._kept_of_others
+
+    @functools.cached_property
+    def _kept_of_others(self) -> Keeping:
+        if self.content == "none":
+            return self._kept_of_metadata_only
         limit = self.max_body_bytes
-        return (limit if self.capture_request_body else 0), (limit if self.capture_response_body else 0)
+        sent, answer = self.capture_request_body, self.capture_response_body
+        if self.privacy == "strict":
+            return Keeping(limit, limit, False, False, True)
+        return Keeping(limit if sent else 0, limit if answer else 0, sent, answer, True)
+
+    @functools.cached_property
+    def _kept_of_metadata_only(self) -> Keeping:
+        return Keeping(self.max_body_bytes, self.max_body_bytes, False, False, False)
 
     def is_metadata_only(self, path: str) -> bool:
-        """Whether nothing that a client says to this path is kept but its headers."""
+        """Whether nothing of what a client says to this path, and not the path itself, is stored."""
         return self._metadata_only is not None and self._metadata_only.fullmatch(path) is not None
 
     def keeps_query(self, path: str) -> bool:
         """Whether the query string of a request to this path is kept."""
-        return self.capture_request_body and not self.is_metadata_only(path)
+        return self.keeping(path).inputs
 
     @functools.cached_property
     def _excluded(self) -> re.Pattern[str] | None:

@@ -100,8 +100,12 @@ class Options(BaseSettings):
     or one (`OPTIONS *`, `HEAD /x`); `preflight`, which stands for the `OPTIONS` requests by which browsers ask for
     leave to make another one; and `default` for all that is excluded by default."""
 
+    content: Literal["all", "none"] = "all"
+    """`none`: nothing of what was said is stored, in bodies, query strings, previews, messages of errors and the app's
+    own spans, whatever the other options say; models, tokens, times and sizes are. Bodies are read for these only."""
+
     metadata_only: Names = ()
-    """Path globs whose bodies and query strings are never captured, and whose route is stored instead of the path."""
+    """Path globs for which `content` is `none`, and whose route is stored instead of the path."""
 
     capture_request_body: bool = True
     """True: what the app reads of a request's body becomes the root span's inputs, with its query string."""
@@ -144,7 +148,7 @@ class Options(BaseSettings):
 
     privacy: Literal["default", "strict"] = "default"
     """`strict`: no bodies, query strings, captured headers, client addresses and user agents, and user ids as
-    pseudonyms, whatever the other options say."""
+    pseudonyms, whatever the other options say; models and tokens are stored as with `content="none"`."""
 
     span_type: Literal["CHAIN", "AGENT", "CHAT_MODEL"] = "CHAIN"
     """The type of the root span, by which MLflow's UI and its scorers know what it stands for."""

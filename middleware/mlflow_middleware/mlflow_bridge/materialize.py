@@ -210,7 +210,7 @@ class Objects:
         info.trace_metadata.update({key: description.metadata[key] for key in self.metadata()})
         if request_id := description.tags.get(keys.CLIENT_REQUEST_ID):
             info.tags[keys.CLIENT_REQUEST_ID] = request_id
-        self._set({key: description.texts[key] for key in texts})
+        self._set({key: description.texts.get(key, "null") for key in texts})
 
     def _give_previews(self, description: Description) -> None:
         """Let MLflow's own exporter have the previews; of what has been replaced it makes its own."""

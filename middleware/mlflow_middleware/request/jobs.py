@@ -146,14 +146,14 @@ class _Run:
             self._silenced = mlflow_bridge.silence()
             return None
         trace = RequestTrace.open(job, settings.for_jobs)
-        if inputs is not None and inputs != {} and settings.kept_of_bodies(job.path)[0]:
+        if inputs is not None and inputs != {} and settings.keeping(job.path).of_request:
             trace.received(as_body(inputs) or b"")
         return trace
 
     @guarded
     def returned(self, result: object) -> None:
         """Take the result for its outputs."""
-        if self.trace and result is not None and self.trace.settings.kept_of_bodies(self.trace.exchange.path)[1]:
+        if self.trace and result is not None and self.trace.settings.keeping(self.trace.exchange.path).of_response:
             self.trace.sent(as_body(result) or b"")
 
     def end(self, error: BaseException | None = None) -> None:

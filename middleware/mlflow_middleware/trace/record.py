@@ -21,6 +21,7 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.common import Common
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -94,6 +95,7 @@ class Contents:
         usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
         attributes: More of the root's attributes.
         files: Those taken out of inputs and outputs, by the ids that refer to them there.
+        call: Which model answered, if any did.
     """
 
     inputs: Written | None
@@ -101,6 +103,7 @@ class Contents:
     usage: Mapping[str, int] | None
     attributes: Mapping[str, object]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    call: Common | None = None
 
 
 NO_CONTENTS = Contents(None, None, None, {})
@@ -156,10 +159,10 @@ class TraceRecord:
     is_complete = client_disconnected = is_changed = is_route_said = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
-        kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
-        is_kept = kept_of_request or not settings.looks_into_bodies
-        exchange.request_body = Body(kept_of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
-        exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
+        keeping = settings.keeping(exchange.path)
+        is_kept = keeping.of_request or not settings.looks_into_bodies
+        exchange.request_body = Body(keeping.of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
+        exchange.response_body = None if exchange.method == "HEAD" else Body(keeping.of_response)
         self.exchange = exchange
         self.settings = settings
         if sources := settings.identity_sources:
@@ -214,6 +217,11 @@ class TraceRecord:
         """Session, user and request id, as far as they are known."""
         request_id, metadata = self.identity.request_id, self.identity_metadata()
         return {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
+
+    @property
+    def keeps_words(self) -> bool:
+        """Whether anything is stored that may be what somebody said."""
+        return self.settings.keeping(self.exchange.path).words
 
     @property
     def failed(self) -> bool:
