@@ -38,10 +38,10 @@ _TOOL_USE = ("toolUsePromptTokenCount", "tool_use_prompt_token_count")
 """Of Gemini, which counts them in the total only; they are charged as output, and as input."""
 
 _METRICS = "amazon-bedrock-invocationMetrics"
-_HOLDERS = ("usage", "usageMetadata", "usage_metadata", "totalUsage", "billed_units", "tokens", _METRICS)
+_HOLDERS = ("usage", "usageMetadata", "usage_metadata", "totalUsage", "meta", _METRICS)
 _AROUND = (
-    *("response", "message", "messageMetadata", "metadata", "meta", "result", "value", "event", "custom_outputs"),
-    *("predictions", "usage", "data", "delta", "x_groq"),
+    *("response", "message", "messageMetadata", "metadata", "result", "value", "event", "custom_outputs"),
+    *("predictions", "data", "delta", "x_groq"),
 )
 _FLAT = frozenset(("eval_count", "prompt_eval_count", "inputTextTokenCount", "generation_token_count"))
 """Counts that stand in the answer itself."""
@@ -73,9 +73,14 @@ def usage_of(value: Any) -> dict[str, int] | None:
         return None
     for each in (value, *_inside(value)):
         for holder in (*[each.get(key) for key in _HOLDERS], None if _FLAT.isdisjoint(each) else _flat(each)):
-            if isinstance(holder, dict) and (found := _tokens(holder)):
+            if isinstance(holder, dict) and (found := _tokens(holder) or _cohere(holder)):
                 return found
     return None
+
+
+def _cohere(usage: dict[str, Any]) -> dict[str, int] | None:
+    """Cohere's counts, which are an object further in."""
+    return _tokens(usage.get("tokens")) or _tokens(usage.get("billed_units"))
 
 
 def _inside(value: dict[str, Any]) -> list[dict[str, Any]]:
@@ -114,7 +119,9 @@ def usage_in(text: str) -> dict[str, int] | None:
     return None
 
 
-def _tokens(usage: dict[str, Any]) -> dict[str, int] | None:
+def _tokens(usage: Any) -> dict[str, int] | None:
+    if not isinstance(usage, dict):
+        return None
     for names in (*[each for each in _NAMES if each[1] in usage], *_NAMES):
         read, written, total = (_count(usage.get(name)) for name in names)
         if read is None:
