@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
-import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,7 +14,7 @@ import pytest
 import requests
 
 from tests.conftest import Traces
-from tests.servers import DEADLINE, PATIENT, MLflowServer, Process, clean_environment, eventually, free_port
+from tests.servers import DEADLINE, PATIENT, MLflowServer, Process, clean_environment, free_port
 
 APPS = "tests.apps.unchanged"
 BIN = Path(sys.executable).parent
@@ -52,7 +49,7 @@ UVICORN = program("uvicorn", "--port", "{port}")
 GUNICORN = program("gunicorn", "--bind", "127.0.0.1:{port}", "--workers", "2")
 HYPERCORN = program("hypercorn", "--bind", "127.0.0.1:{port}")
 GRANIAN = program("granian", "--port", "{port}", "--no-ws")
-OF_RULE = "GET /chats/{chat_id}"
+ROUTED = "GET /chats/{chat_id}"
 OF_RULE = "GET /chats/<chat_id>"
 DJANGO = str(Path(__file__).parent / "apps" / "unchanged" / "django_app.py")
 

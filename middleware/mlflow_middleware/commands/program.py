@@ -1,4 +1,4 @@
-"""The program that ``mlflow-middleware run`` is to become: where it is, which Python runs it, and what that cannot do."""
+"""The program that ``mlflow-middleware run`` becomes: where it is, and which Python runs it, with which options."""
 
 from __future__ import annotations
 

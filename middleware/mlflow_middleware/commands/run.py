@@ -114,7 +114,7 @@ def _become(program: Program, variables: dict[str, str]) -> int:
     command = [*program.before, *program.command]
     try:
         if os.name == "nt":  # there `exec` returns to the shell at once, and the server goes on behind its back
-            return subprocess.run(command, env=variables, check=False).returncode
+            return subprocess.run(command, env=variables, check=False).returncode  # noqa: S603
         os.execve(program.executable, command, variables)  # noqa: S606 - no shell, and the caller's own words
     except OSError as error:
         return _fail(f"{program.executable} cannot be run: {error.strerror}", 126)

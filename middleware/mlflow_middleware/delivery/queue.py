@@ -170,6 +170,11 @@ class TraceQueue:
         return self._fresh + self._held
 
     @property
+    def waits_since(self) -> float | None:
+        """When the oldest came of those that the sender has not taken; None if there are none."""
+        return self._first_at if self._traces else None
+
+    @property
     def pending(self) -> int:
         """Traces that are pending now."""
         with self._lock:
