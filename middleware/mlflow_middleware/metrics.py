@@ -180,7 +180,7 @@ METRICS = (
         "gauge",
         "",
         "1 if the last attempt to reach the server has failed, else 0.",
-        _one(lambda stats: stats.is_failing),
+        _one(lambda stats: int(stats.is_failing)),
     ),
     Metric(
         "mlflow_middleware.last_delivery.timestamp",
@@ -285,10 +285,15 @@ def scrape(accept: str = "") -> tuple[bytes, str]:
     Returns:
         The body and its content type.
     """
-    if trace := current():
-        trace.leave_out()
+    _leave_out()
     openmetrics = "application/openmetrics-text" in accept
     return prometheus_text(openmetrics=openmetrics).encode(), OPENMETRICS if openmetrics else TEXT
+
+
+def _leave_out() -> None:
+    """A scrape is nothing that the app answers."""
+    if trace := current():
+        trace.leave_out()
 
 
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
@@ -297,6 +302,7 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
         return
     accept = b",".join(value for name, value in scope["headers"] if name.lower() == b"accept").decode("latin-1")
     answers: list[tuple[bytes, str]] = []
+    _leave_out()  # the thread knows of no request
     await in_thread(lambda: answers.append(scrape(accept)))
     body, kind = answers[0]
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]

@@ -111,9 +111,9 @@ def post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> 
 
 def reason_of(problem: object) -> str:
     """Name a failure in a word or two, of which there are few."""
-    if isinstance(problem, RetryableError):
-        return f"status {problem.status}" if problem.status else "no connection"
-    if isinstance(problem, NoAccess):
+    if isinstance(problem, (RetryableError, ConnectionProblem)) and problem.status:
+        return f"status {problem.status}"
+    if isinstance(problem, (RetryableError, NoAccess)):
         return "no connection"
     return "experiment" if isinstance(problem, ConnectionProblem) else "error"
 
