@@ -26,7 +26,8 @@ scraped = make_wsgi_app()
 def routes(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Find who answers."""
     if environ["PATH_INFO"] == "/metrics":
-        return scraped(environ, start_response)
+        answer: Iterable[bytes] = scraped(environ, start_response)
+        return answer
     answers.inc()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"well"]

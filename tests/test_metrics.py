@@ -1,4 +1,4 @@
-"""What an operator is shown of delivery: the same by OpenTelemetry, as Prometheus' text, and beside prometheus_client."""
+"""What an operator is shown of delivery: the same by OpenTelemetry, in Prometheus' text and by prometheus_client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import pytest
 import requests
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import CollectorRegistry
 
@@ -29,6 +30,7 @@ from tests.faults import FaultyServer, faulty
 from tests.servers import DEADLINE, ROOT, MLflowServer, clean_environment, eventually, free_port, serving
 
 PREFIX = "mlflow_middleware_"
+parse_openmetrics: Callable[[str], Iterable[Metric]] = openmetrics_parser.text_string_to_metric_families
 NAMES = {metric.prometheus_name for metric in METRICS}
 GRAFANA = ROOT / "examples" / "grafana"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -65,7 +67,7 @@ def shown(url: str, accept: str = OPENMETRICS) -> dict[tuple[str, str], float]:
     return samples((parse_openmetrics if is_open else parse_text)(answer.text))
 
 
-def samples(families: Any) -> dict[tuple[str, str], float]:
+def samples(families: Iterable[Metric]) -> dict[tuple[str, str], float]:
     """Name and reason -> value."""
     found = [each for family in families for each in family.samples if each.name.startswith(PREFIX)]
     assert {each.labels["destination"] for each in found} == {"mlflow"}

@@ -51,7 +51,7 @@ HYPERCORN = program("hypercorn", "--bind", "127.0.0.1:{port}")
 GRANIAN = program("granian", "--port", "{port}", "--no-ws")
 ROUTED = "GET /chats/{chat_id}"
 OF_RULE = "GET /chats/<chat_id>"
-DJANGO = str(Path(__file__).parent / "apps" / "unchanged" / "django_app.py")
+MANAGE = str(Path(__file__).parent / "apps" / "unchanged" / "manage.py")
 
 WAYS = {
     "uvicorn": Way((*UVICORN, f"{APPS}.fastapi_app:app"), ["fastapi"], ROUTED),
@@ -83,7 +83,7 @@ WAYS = {
     "flask-debug": Way(
         program("flask", "--app", f"{APPS}.flask_app:app", "run", "--debug", "--port", "{port}"), ["flask"], OF_RULE
     ),
-    "runserver": Way((DJANGO, "runserver", "127.0.0.1:{port}"), ["django"], OF_RULE),
+    "runserver": Way((MANAGE, "runserver", "127.0.0.1:{port}"), ["django"], OF_RULE),
     "fastapi-run": Way(
         program("fastapi", "run", "--port", "{port}", "tests/apps/unchanged/fastapi_app.py"),
         ["fastapi", "fastapi_cli"],

@@ -68,8 +68,8 @@ class Encoder:
             The tracking URIs that traces are complete for.
         """
         now, new = self._clock(), list(traces)
-        for trace in new:
-            trace.since = now
+        for each in new:
+            each.since = now
         waiting, self._incomplete = [*self._incomplete, *((now + LATE_SPANS, trace) for trace in new)], []
         wants_all = everything or self._queue.is_flushing
         for until, trace in waiting:

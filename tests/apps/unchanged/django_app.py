@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
@@ -33,8 +31,5 @@ def health(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [path("chats/<chat_id>", chat), path("health", health)]
 
-if __name__ == "__main__":
-    execute_from_command_line(sys.argv)
-else:
-    wsgi = get_wsgi_application()
-    asgi = get_asgi_application()
+wsgi = get_wsgi_application()
+asgi = get_asgi_application()
