@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import signal
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -13,8 +17,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from mlflow_middleware.commands.program import NotFound, found
+from mlflow_middleware.commands.run import SITE, UsageError, split
 from tests.conftest import Traces
-from tests.servers import DEADLINE, PATIENT, MLflowServer, Process, clean_environment, free_port
+from tests.servers import DEADLINE, PATIENT, ROOT, MLflowServer, Process, clean_environment, eventually, free_port
 
 APPS = "tests.apps.unchanged"
 BIN = Path(sys.executable).parent
@@ -154,3 +160,252 @@ def test_an_unchanged_app_is_traced(way: Way, server: MLflowServer, tmp_path: Pa
         assert [span.name for span in trace.data.spans] == [way.name]
         assert trace.info.tags["mlflow.trace.session"] == "s-1"
         assert "mlflow-middleware run" not in running.process.output()
+
+
+OWN = {
+    "asgi": ((*UVICORN, "tests.apps.asgi_app:app"), ()),
+    "wsgi": ((*GUNICORN, "tests.apps.wsgi_app:app"), ()),
+    "fastapi": ((*UVICORN, "tests.apps.fastapi_app:app"), ("fastapi",)),
+    "flask": ((*GUNICORN, "tests.apps.flask_app:app"), ("flask",)),
+    "django-wsgi": ((*GUNICORN, "tests.apps.django_app:wsgi"), ("django",)),
+    "django-asgi": ((*UVICORN, "tests.apps.django_app:asgi"), ("django",)),
+    "wrapped": ((*UVICORN, f"{APPS}.own:app"), ("fastapi",)),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_app_with_the_line_is_left_alone(name: str, server: MLflowServer, tmp_path: Path, request_id: str) -> None:
+    """Its own options count, there is one trace of a request, and a line says so, once in a process."""
+    command, needs = OWN[name]
+    skip_without(*needs)
+    own = json.dumps({"session_id_header": "X-Own"})
+    with run(server, tmp_path, ["--session-id-header", "X-Ours"], command, APP_OPTIONS=own) as running:
+        path = "/chats/c-1" if name == "wrapped" else "/status/200"
+        headers = {"X-Request-ID": request_id, "X-Own": "of the app", "X-Ours": "of the command"}
+        requests.get(f"{running.url}{path}", headers=headers, timeout=DEADLINE)
+        trace = running.traces.one(request_id)
+
+        assert trace.info.tags["mlflow.trace.session"] == "of the app"
+        assert len(trace.data.spans) == len(running.traces.search(spans=False)) == 1
+        workers = 2 if "gunicorn" in command[0] else 1
+        assert 1 <= running.process.output().count("the app has the middleware itself; it is left alone") <= workers
+
+
+def test_what_is_no_app_of_ours_is_reported(server: MLflowServer, tmp_path: Path) -> None:
+    """Granian's own kind runs, without traces."""
+    skip_without("granian")
+    command = (*GRANIAN, "--interface", "rsgi", f"{APPS}.plain:rsgi")
+    with run(server, tmp_path, [], command) as running:
+        assert "the app is not traced: function is an RSGI app, not ASGI 3 or WSGI" in running.process.output()
+
+
+def test_a_reloaded_app_is_traced(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
+    """Before its code changes, and after."""
+    skip_without("fastapi")
+    text = (
+        "from tests.apps.unchanged.fastapi_app import app\n@app.get('/version')\ndef version() -> int:\n    return 1\n"
+    )
+    (tmp_path / "reloaded.py").write_text(text)
+    options = ("--reload", "--reload-dir", str(tmp_path), "--app-dir", str(tmp_path))
+    with run(server, tmp_path, [], (*UVICORN, *options, "reloaded:app")) as running:
+
+        def answers(version: str) -> bool:
+            try:
+                headers = {"X-Request-ID": f"{request_id}-{version}"}
+                return requests.get(f"{running.url}/version", headers=headers, timeout=DEADLINE).text == version
+            except requests.ConnectionError:
+                return False
+
+        assert answers("1")
+        (tmp_path / "reloaded.py").write_text(text.replace("return 1", "return 20"))
+        eventually(lambda: answers("20"), "the new code", pause=1.0)
+
+        assert running.traces.one(f"{request_id}-1").data.spans[0].outputs == 1
+        after = running.traces.wait(f"tags.client_request_id = '{request_id}-20'")
+        assert 20 in [trace.data.spans[0].outputs for trace in after]
+
+
+def test_what_is_traced_last_is_delivered(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
+    """At SIGTERM, though Django has no lifespan of its own."""
+    skip_without("django")
+    with run(server, tmp_path, [], (*UVICORN, f"{APPS}.django_app:asgi")) as running:
+        for _ in range(20):
+            requests.get(f"{running.url}/chats/c-1", headers={"X-Session-ID": request_id}, timeout=DEADLINE)
+        running.process.stop(signal.SIGTERM, DEADLINE)
+
+        assert len(running.traces.search(f"tags.mlflow.trace.session = '{request_id}'", spans=False)) == 20
+
+
+# --- the command line ---
+
+
+def start(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ours, to its end."""
+    command = [sys.executable, "-m", "mlflow_middleware.cli", "run", *arguments]
+    environment = clean_environment(**variables)
+    return subprocess.run(
+        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+PRINT = "import os, sys; print(os.environ.get('MLFLOW_MIDDLEWARE_SESSION_ID_HEADER'), *sys.argv[1:]); sys.exit(7)"
+
+
+def test_arguments_and_exit_code_pass_through() -> None:
+    """Our options become variables; the command's own, our names among them, stay the command's."""
+    done = start("--session-id-header=X-A", sys.executable, "-c", PRINT, "--session-id-header", "X-B", "--", "-h")
+
+    assert (done.stdout, done.stderr, done.returncode) == ("X-A --session-id-header X-B -- -h\n", "", 7)
+
+
+def test_the_process_becomes_the_command() -> None:
+    """It has its id, and a signal reaches nobody else."""
+    program = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+    command = [sys.executable, "-m", "mlflow_middleware.cli", "run", "--", sys.executable, "-c", program]
+    with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) == process.pid
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(DEADLINE) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--session-idheader", "X", "uvicorn"], 2, "'session_idheader' (did you mean 'session_id_header'?)"),
+        (["--sample-ratio", "7", "uvicorn"], 2, "'sample_ratio': input should be less than or equal to 1, not '7'"),
+        (["--enabled", "uvicorn", "app:app"], 2, "option 'enabled': input should be a valid boolean"),
+        (["--sample-ratio"], 2, "option '--sample-ratio' needs a value"),
+        (["--"], 2, "there is no command to run"),
+        ([], 2, "usage: mlflow-middleware run"),
+        (["no-such-program"], 127, "no-such-program is not there: no such program on PATH"),
+        (["./tox.ini"], 126, "./tox.ini cannot be run"),
+    ],
+)
+def test_a_mistake_is_told_before_the_app_starts(arguments: list[str], code: int, says: str) -> None:
+    """The exit code is a shell's, and nothing is started."""
+    done = start(*arguments, cwd=ROOT)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+
+
+def test_a_wrong_option_in_the_environment_is_told_too() -> None:
+    """But what names the app's own code is left to the app."""
+    own = {"MLFLOW_MIDDLEWARE_IDENTIFY": "code_of_the_app:identify"}
+    assert start(sys.executable, "-c", "", **own).returncode == 0
+
+    done = start(sys.executable, "-c", "print('started')", MLFLOW_MIDDLEWARE_SAMPLE_RATO="1", **own)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "(did you mean 'sample_ratio'?) (from MLFLOW_MIDDLEWARE_SAMPLE_RATO)" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-flask", "uvicorn-plain"])
+def test_code_of_the_app_that_is_wrong_fails_its_start(name: str) -> None:
+    """As with the line."""
+    skip_without(*WAYS[name].needs)
+    port = free_port()
+    done = start(
+        "--identify", "code_of_the_app:identify", "--", *(part.format(port=port) for part in WAYS[name].command)
+    )
+
+    assert done.returncode != 0
+    assert "option 'identify'" in done.stderr
+
+
+@pytest.mark.parametrize("options", [["-I"], ["-E"], ["-S"], ["-sIB"], ["-X", "dev", "-I"], ["-Wignore", "-E"]])
+def test_a_python_that_loads_nothing_of_ours_is_told(options: list[str]) -> None:
+    """The app runs all the same."""
+    done = start("--", sys.executable, *options, "-c", "print('runs')")
+
+    assert done.stdout == "runs\n"
+    assert done.stderr.startswith("mlflow-middleware run: the app will not be traced: with -")
+
+
+@pytest.mark.parametrize(
+    ("first_line", "python"),
+    [
+        (f"#!{sys.executable}", [sys.executable]),
+        (f"#!{sys.executable} -sE", [sys.executable, "-sE"]),
+        (f"#!/usr/bin/env -S {sys.executable} -I", [sys.executable, "-I"]),
+        (f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''", [sys.executable]),
+        ("#!/bin/sh", []),
+        ("#!", []),
+        ("#!'", []),
+        ("\x7fELF", []),
+    ],
+)
+def test_who_runs_a_script_is_found(first_line: str, python: list[str], tmp_path: Path) -> None:
+    """By its first lines, also as pip writes them for a long path."""
+    script = tmp_path / "serve"
+    script.write_text(f"{first_line}\n")
+    script.chmod(0o755)
+
+    program = found([str(script), "-I"])
+
+    assert list(program.python) == python
+    assert bool(list(program.problems())) == (not python or len(python) > 1)
+
+
+def test_programs_that_hide_the_app_are_told(tmp_path: Path) -> None:
+    """By their names."""
+    for name in ("opentelemetry-instrument", "sanic", "uwsgi"):
+        (tmp_path / name).write_text(f"#!{sys.executable}\n")
+        (tmp_path / name).chmod(0o755)
+        (line,) = found([str(tmp_path / name)]).problems()
+        assert name in line.lower()
+
+
+def test_another_python_without_us_is_told() -> None:
+    """It runs the app, without traces."""
+    other = str(Path(sys.base_prefix) / "bin" / "python3")
+    done = start("--", other, "-c", "print('runs')")
+
+    assert done.stdout == "runs\n"
+    assert f"{other}, which runs python3, has no mlflow-middleware; install it there" in done.stderr
+
+
+def test_a_file_that_is_no_program_runs_in_our_python(tmp_path: Path) -> None:
+    """As `manage.py` is often given."""
+    (tmp_path / "manage.py").write_text("import sys; print(sys.executable, *sys.argv)")
+
+    assert start("manage.py", "runserver", cwd=tmp_path).stdout == f"{sys.executable} manage.py runserver\n"
+
+
+def test_another_sitecustomize_is_loaded_too(tmp_path: Path) -> None:
+    """The one that Python would have found; and it is the one that can be imported."""
+    (tmp_path / "sitecustomize.py").write_text("print('theirs')\nname = 'theirs'\n")
+    program = "import sitecustomize, sys; print(sitecustomize.name, *map(str, sys.meta_path[:1]))"
+    done = start("--", sys.executable, "-c", program, PYTHONPATH=str(tmp_path))
+
+    *_, last = done.stdout.splitlines()
+    assert last.startswith("theirs <mlflow_middleware.auto.Finder object")
+
+
+def test_a_process_that_serves_nothing_loads_nothing() -> None:
+    """Neither MLflow nor our settings; and in a `run` inside of another, the folder is there once."""
+    program = "import os, sys; print('mlflow' in sys.modules, 'pydantic' in sys.modules, os.environ['PYTHONPATH'])"
+    ours = [sys.executable, "-m", "mlflow_middleware.cli", "run"]
+    done = start("--", *ours, "--", sys.executable, "-c", program, PYTHONPATH="/somewhere")
+
+    assert done.stdout == f"False False {SITE}{os.pathsep}/somewhere\n"
+
+
+def test_options_end_where_the_command_begins() -> None:
+    """With and without the two dashes."""
+    assert split(["--tags", "a=b", "uvicorn", "--tags"]) == ({"tags": "a=b"}, ["uvicorn", "--tags"])
+    assert split(["--Session-ID-header=X", "--", "--odd"]) == ({"session_id_header": "X"}, ["--odd"])
+    with pytest.raises(UsageError):
+        split(["--tags=a"])
+    with pytest.raises(NotFound):
+        found(["no-such-program"])
+
+
+def test_help_lists_the_options() -> None:
+    """Before a command; after it, it is the command's."""
+    done = start("--help")
+
+    assert done.returncode == 0
+    assert "--session-id-header" in done.stdout
+    assert start(sys.executable, "-c", "import sys; print(sys.argv)", "--help").stdout == "['-c', '--help']\n"

@@ -27,7 +27,7 @@ def wrapped(app: Any, kind: str = "") -> Any:
     Raises:
         SettingsError: An option in the environment is unknown or ill-typed.
     """
-    if isinstance(app, (asgi.TraceMiddleware, wsgi.TraceMiddleware)) or own.found():
+    if own.found() or isinstance(app, (asgi.TraceMiddleware, wsgi.TraceMiddleware)):
         return app
     settings = Settings.load()  # here, so that the server's start fails where an option is wrong
     if is_of_framework(app):
