@@ -201,8 +201,8 @@ PACKAGES = {"google": "protobuf", "mlflow": "mlflow-tracing", "starlette": "fast
 """Modules whose package has another name, or always comes with another package."""
 
 UNDECLARED = {"pytest", "prometheus_client", "_typeshed"}
-"""Whoever loads our pytest plugin has pytest, and whoever registers our collector prometheus_client; the other one is only
-there for type checkers."""
+"""Whoever loads our pytest plugin has pytest, and whoever registers our collector prometheus_client; the other one
+is only there for type checkers."""
 
 
 def package_of(module: str) -> str:
