@@ -11,6 +11,7 @@ import pytest
 
 from mlflow_middleware.cli import command_line
 from mlflow_middleware.commands import check
+from tests import reference
 from tests.servers import ROOT
 
 pytestmark = pytest.mark.once
@@ -46,6 +47,17 @@ def test_code_is_part_of_an_example(page: Path) -> None:
 def test_commands_are_such_as_can_be_given(page: Path) -> None:
     """With arguments that there are."""
     assert all(command_line().parse_args(shlex.split(line, comments=True)[1:]) for line in commands(page))
+
+
+@pytest.mark.parametrize("page", reference.pages(), ids=lambda page: page.stem)
+def test_reference_pages_are_those_of_the_code(page: Path) -> None:
+    """``python -m tests.reference`` writes them: each option and each command is there."""
+    assert page.read_text() == reference.pages()[page]
+
+
+def test_the_readme_is_read_in_two_minutes() -> None:
+    """It has at most 150 lines; the rest is in the documentation."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_the_page_of_the_check_shows_its_steps() -> None:

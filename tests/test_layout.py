@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -306,13 +305,6 @@ def test_importing_the_core_loads_no_framework() -> None:
 
     assert done.stderr == ""
     assert json.loads(done.stdout) == []
-
-
-def test_the_readme_names_every_option() -> None:
-    """Its settings table and the class have the same options."""
-    table = (ROOT / "README.md").read_text().split("## Settings", 1)[1].split("## ", 1)[0]
-    first_cells = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
-    assert set(re.findall(r"`(\w+)`", first_cells)) == set(Settings.model_fields)
 
 
 def test_the_stored_format_is_that_of_mlflow() -> None:

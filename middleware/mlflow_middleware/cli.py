@@ -70,8 +70,15 @@ def run(subcommands: Subcommands) -> None:
         return run(arguments.command)
 
     summary = "Start a server, and trace the app that it serves, which needs no line of ours"
-    parser = subcommands.add_parser("run", help=summary, add_help=False, prefix_chars="\0")  # no option is its own
-    parser.add_argument("command", nargs=argparse.REMAINDER)
+    parser = subcommands.add_parser(
+        "run",
+        help=summary,
+        description=f"{summary}. Its options are those of the settings, such as --session-id-header X-Chat-ID.",
+        usage="mlflow-middleware run [--OPTION VALUE ...] [--] COMMAND [ARGUMENT ...]",
+        add_help=False,
+        prefix_chars="\0",  # no option is argparse's
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what starts the server: uvicorn app:app")
     parser.set_defaults(execute=execute)
 
 

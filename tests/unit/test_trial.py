@@ -51,10 +51,13 @@ def test_another_signature(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 @pytest.mark.parametrize("name", ["set_span_in_context", "detach_span_from_context"])
 def test_another_way_to_be_current(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Silence is part of the trial."""
+    before = provider.get_current_context()
     monkeypatch.setattr(context, name, of_another_shape)
 
     with pytest.raises(TypeError):
         trial.run()
+
+    assert provider.get_current_context() == before  # the app's spans are not silenced
 
 
 @pytest.mark.parametrize(

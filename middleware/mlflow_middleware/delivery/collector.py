@@ -7,13 +7,13 @@ the same.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from mlflow_middleware._internal import clock
 from mlflow_middleware.delivery.otlp_variables import collector, named_collector
 from mlflow_middleware.delivery.process import Delivery
 from mlflow_middleware.delivery.rest import printable
@@ -168,9 +168,9 @@ class WithCollector(Delivery):
 
     def flush(self, timeout: float | None) -> bool:
         """See `Delivery`."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else clock.monotonic() + timeout
         is_done = super().flush(timeout)
-        return self.copies.flush(None if until is None else max(0.0, until - time.monotonic())) and is_done
+        return self.copies.flush(None if until is None else max(0.0, until - clock.monotonic())) and is_done
 
     def deliver(self, timeout: float | None = None) -> bool:
         """See `Delivery`; at a shutdown, which gives a time, the copies have their own."""

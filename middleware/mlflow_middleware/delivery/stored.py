@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware._internal import clock
 from mlflow_middleware._internal.deadline import within
 from mlflow_middleware.delivery.export import current
 from mlflow_middleware.delivery.replies import TRACES
@@ -50,10 +51,10 @@ def get(trace_id: str, *, wait: float = WAIT) -> Trace | None:
     if wait and (delivery := current()):
         delivery.flush(min(HURRY, wait))
     tracking_uri = mlflow_bridge.client.tracking_uri()
-    until, left, pause = time.monotonic() + wait, wait, MIN_PAUSE
+    until, left, pause = clock.monotonic() + wait, wait, MIN_PAUSE
     while True:
         trace = _look(tracking_uri, trace_id)
-        left = min(left, until - time.monotonic())
+        left = min(left, until - clock.monotonic())
         if left <= 0 or (trace is not None and mlflow_bridge.is_whole(trace)):
             return trace
         time.sleep(pause := min(pause, left))

@@ -12,9 +12,11 @@ from typing import Any
 
 from mlflow.tracing.utils.truncation import _get_max_length
 
+from mlflow_middleware.capture.garbage import few_collections
 from mlflow_middleware.capture.strict_json import MAX_NESTING
 from mlflow_middleware.mlflow_bridge.span_attributes import decoded
 from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.contents import LARGE
 
 MAX_MESSAGES = 26
 """Levels of objects and arrays that are written as messages in each other: three for each, of 100 that parsers take."""
@@ -167,6 +169,13 @@ _STARTS = frozenset("{[-0123456789")
 
 def _is_unreadable(text: str) -> bool:
     """Whether JSON of an object or array nests too deeply, or has an integer that is too large."""
+    if len(text) <= LARGE:
+        return _is_too_much(text)
+    with few_collections():
+        return _is_too_much(text)
+
+
+def _is_too_much(text: str) -> bool:
     try:
         value = _decoder.decode(text)
     except json.JSONDecodeError:

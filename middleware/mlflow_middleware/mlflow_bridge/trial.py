@@ -5,6 +5,7 @@ It meets what a list of names cannot show: an argument that is no longer taken, 
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 from typing import Any
 
@@ -42,7 +43,7 @@ def run() -> None:
     of_app, config.span_processors = config.span_processors, []  # they are not to see what is tried
     ids = CountingIds()
     try:
-        _take_requests(ids)
+        contextvars.copy_context().run(_take_requests, ids)  # a failure leaves no span current
     finally:
         for number in range(1, ids.last + 1):  # what a failure may have left
             registry.in_flight.pop(number, None)
