@@ -239,12 +239,12 @@ def test_what_is_traced_last_is_delivered(server: MLflowServer, tmp_path: Path, 
 # --- the command line ---
 
 
-def start(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+def start(*arguments: str, folder: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run ours, to its end."""
     command = [sys.executable, "-m", "mlflow_middleware.cli", "run", *arguments]
     environment = clean_environment(**variables)
     return subprocess.run(
-        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=DEADLINE, check=False
+        command, env=environment, cwd=folder or None, capture_output=True, text=True, timeout=DEADLINE, check=False
     )
 
 
@@ -285,7 +285,7 @@ def test_the_process_becomes_the_command() -> None:
 )
 def test_a_mistake_is_told_before_the_app_starts(arguments: list[str], code: int, says: str) -> None:
     """The exit code is a shell's, and nothing is started."""
-    done = start(*arguments, cwd=ROOT)
+    done = start(*arguments, folder=str(ROOT))
 
     assert (done.returncode, done.stdout) == (code, "")
     assert says in done.stderr
@@ -370,7 +370,7 @@ def test_a_file_that_is_no_program_runs_in_our_python(tmp_path: Path) -> None:
     """As `manage.py` is often given."""
     (tmp_path / "manage.py").write_text("import sys; print(sys.executable, *sys.argv)")
 
-    assert start("manage.py", "runserver", cwd=tmp_path).stdout == f"{sys.executable} manage.py runserver\n"
+    assert start("manage.py", "runserver", folder=str(tmp_path)).stdout == f"{sys.executable} manage.py runserver\n"
 
 
 def test_another_sitecustomize_is_loaded_too(tmp_path: Path) -> None:
