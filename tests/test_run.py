@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -409,3 +410,24 @@ def test_help_lists_the_options() -> None:
     assert done.returncode == 0
     assert "--session-id-header" in done.stdout
     assert start(sys.executable, "-c", "import sys; print(sys.argv)", "--help").stdout == "['-c', '--help']\n"
+
+
+BROKEN = """
+import sys
+sys.modules["pydantic_settings"] = None
+from flask import Flask
+from waitress.server import create_server
+Flask("app").test_client().get("/")
+create_server(Flask("app"), port=0).close()
+print("runs")
+"""
+
+
+def test_an_installation_that_is_broken_breaks_no_app() -> None:
+    """What cannot be imported is reported, and the app goes on."""
+    skip_without("flask")
+    program = BROKEN if importlib.util.find_spec("waitress") else re.sub(".*create_server.*", "", BROKEN)
+    done = start("--", sys.executable, "-c", program)
+
+    assert (done.stdout, done.returncode) == ("runs\n", 0)
+    assert "the app is not traced: ModuleNotFoundError" in done.stderr

@@ -10,14 +10,22 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from mlflow_middleware.auto import say
+
 
 def patch(module: Any) -> None:
     """Change a framework's module, by its name."""
     PATCHES[module.__name__](module)
 
 
+@functools.cache
 def _adapter(framework: str) -> Any:
-    return importlib.import_module(f"mlflow_middleware.{framework}.auto")
+    """The adapter's part; None, which is reported once, where it cannot be imported: the app goes on without it."""
+    try:
+        return importlib.import_module(f"mlflow_middleware.{framework}.auto")
+    except Exception as error:
+        say(f"the app is not traced: {type(error).__name__}: {error}")
+        return None
 
 
 def _starlette(module: Any) -> None:
@@ -34,10 +42,16 @@ def _trace_stacks(kind: Any) -> None:
 
         @functools.wraps(build)
         def build_middleware_stack(self: Any) -> Any:
-            return _adapter("fastapi").traced(build(self))
+            stack, adapter = build(self), _adapter("fastapi")
+            return adapter.traced(stack) if adapter else stack
 
         kind.build_middleware_stack = build_middleware_stack
-    kind.__init__ = _then(kind.__init__, lambda app: _adapter("fastapi").made(app))
+    kind.__init__ = _then(kind.__init__, _starlette_made)
+
+
+def _starlette_made(app: Any) -> None:
+    if adapter := _adapter("fastapi"):
+        adapter.made(app)
 
 
 def _flask(module: Any) -> None:
@@ -46,7 +60,8 @@ def _flask(module: Any) -> None:
 
     @functools.wraps(original)
     def call(self: Any, environ: Any, start_response: Any) -> Any:
-        _adapter("flask").called(self)
+        if adapter := _adapter("flask"):
+            adapter.called(self)
         return original(self, environ, start_response)
 
     module.Flask.__call__ = call
@@ -68,7 +83,8 @@ def _django(module: Any) -> None:
 
     @functools.wraps(original)
     def load_middleware(self: Any, *args: Any, **options: Any) -> None:
-        _adapter("django").add()
+        if adapter := _adapter("django"):
+            adapter.add()
         original(self, *args, **options)
 
     module.BaseHandler.load_middleware = load_middleware
@@ -80,8 +96,8 @@ def _django_asgi(module: Any) -> None:
 
     @functools.wraps(original)
     async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await _adapter("django").serve_lifespan(receive, send)
+        if scope["type"] == "lifespan" and (adapter := _adapter("django")):
+            await adapter.serve_lifespan(receive, send)
         else:
             await original(self, scope, receive, send)
 

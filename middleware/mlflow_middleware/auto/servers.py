@@ -11,6 +11,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from mlflow_middleware.auto import say
+
 
 def patch(module: Any) -> None:
     """Change a server's module, by its name."""
@@ -18,8 +20,11 @@ def patch(module: Any) -> None:
 
 
 def _wrapped(app: Any, kind: str = "") -> Any:
-    from mlflow_middleware.auto.wrapping import wrapped
-
+    try:
+        from mlflow_middleware.auto.wrapping import wrapped
+    except Exception as error:
+        say(f"the app is not traced: {type(error).__name__}: {error}")
+        return app
     return wrapped(app, kind)
 
 

@@ -103,7 +103,7 @@ class Copy:
     def __init__(self, trace_id: str, encoding: Encoding, supplement: bool) -> None:
         self.trace_id = trace_id
         self.supplement = supplement
-        self.since = 0.0  # told by the sender
+        self.since = 0.0  # told by the queue
         self.size = len(encoding.otlp) + len(encoding.info) + _OVERHEAD
         self._encoding = encoding._replace(prompts=(), attachments={})
 

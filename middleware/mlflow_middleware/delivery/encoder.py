@@ -67,10 +67,8 @@ class Encoder:
         Returns:
             The tracking URIs that traces are complete for.
         """
-        now, new = self._clock(), list(traces)
-        for each in new:
-            each.since = now
-        waiting, self._incomplete = [*self._incomplete, *((now + LATE_SPANS, trace) for trace in new)], []
+        now = self._clock()
+        waiting, self._incomplete = [*self._incomplete, *((now + LATE_SPANS, trace) for trace in traces)], []
         wants_all = everything or self._queue.is_flushing
         for until, trace in waiting:
             if wants_all or now >= until or trace.is_complete():

@@ -30,7 +30,7 @@ class PendingTrace:
         root: The request's root, if it is one's.
         trace_id: MLflow's trace id.
         experiment_id: None for the one that the environment names, not known yet when the trace began.
-        since: When the sender took it, by the monotonic clock.
+        since: When it was put into the queue, by the monotonic clock; told as it is taken out.
         size: Bytes, about: what it counts for in the queue.
         supplement: Whether it was delivered before, and a span has ended since.
         captured_by: What took it instead of delivery; also for its supplements.
