@@ -45,6 +45,21 @@ EXAMPLES = {
 }
 
 
+Values = dict[tuple[str, str], float]
+
+
+def when(url: str, what: str, **expected: float) -> Values:
+    """Scrape until these have these values: a client has its answer before its trace is put, and the counts are read
+    one by one.
+    """
+
+    def scraped() -> Values | None:
+        values = shown(url)
+        return values if all(values.get((name, "")) == value for name, value in expected.items()) else None
+
+    return eventually(scraped, what)
+
+
 @contextmanager
 def example(name: str, folder: Path, **variables: str) -> Iterator[str]:
     """An example, up; yields its address."""
@@ -92,10 +107,8 @@ def test_the_examples_show_what_became_of_a_trace(
     with example(name, tmp_path, MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=request_id) as url:
         began = time.time()
         requests.get(f"{url}/chats/c-1", headers={"X-Request-ID": request_id}, timeout=DEADLINE)
-        values = eventually(lambda: now if (now := shown(url))["traces_delivered_total", ""] else None, "the delivery")
+        values = when(url, "the delivery", traces_delivered_total=1, traces_waiting=0, oldest_trace_age_seconds=0)
 
-        assert values["traces_delivered_total", ""] == 1
-        assert values["traces_waiting", ""] == values["oldest_trace_age_seconds", ""] == 0
         assert began <= values["last_delivery_timestamp_seconds", ""] <= time.time()
         assert values["traces_dropped_total", "queue full"] == 0
         assert values.keys() == shown(url, "text/plain").keys()
@@ -111,7 +124,7 @@ def test_a_route_elsewhere_is_no_trace_either(server: MLflowServer, tmp_path: Pa
         requests.get(f"{url}/chats/c-1", headers={"X-Request-ID": request_id}, timeout=DEADLINE)
 
         Traces(server.uri, request_id).one(request_id)
-        assert shown(url)["traces_delivered_total", ""] == 1
+        when(url, "one delivery", traces_delivered_total=1)
 
 
 def test_an_outage_is_seen_and_its_end(proxy: FaultyServer, tmp_path: Path, request_id: str) -> None:
@@ -121,8 +134,7 @@ def test_an_outage_is_seen_and_its_end(proxy: FaultyServer, tmp_path: Path, requ
     with example("opentelemetry", tmp_path, **variables) as url:
         for _ in range(3):
             requests.get(f"{url}/chats/c-1", timeout=DEADLINE)
-        first = eventually(lambda: now if (now := shown(url))["server_failing", ""] else None, "a failure")
-        assert first["traces_waiting", ""] == 3
+        first = when(url, "a failure", server_failing=1, traces_waiting=3)
         assert first["queue_size_bytes", ""] > 0
         assert first["queue_limit_bytes", ""] == 64 * 1024 * 1024
         age = "oldest_trace_age_seconds", ""
@@ -132,9 +144,8 @@ def test_an_outage_is_seen_and_its_end(proxy: FaultyServer, tmp_path: Path, requ
         assert ("last_delivery_timestamp_seconds", "") not in shown(url)
 
         proxy.mode = "pass"
-        last = eventually(lambda: now if (now := shown(url))["traces_delivered_total", ""] == 3 else None, "the rest")
-        assert last["traces_waiting", ""] == last[age] == last["queue_size_bytes", ""] == 0
-        eventually(lambda: shown(url)["server_failing", ""] == 0, "the server being well")
+        well = {"traces_waiting": 0, "oldest_trace_age_seconds": 0, "queue_size_bytes": 0, "server_failing": 0}
+        when(url, "the rest", traces_delivered_total=3, **well)
 
 
 def test_a_full_queue_is_seen(tmp_path: Path, request_id: str) -> None:
@@ -144,9 +155,13 @@ def test_a_full_queue_is_seen(tmp_path: Path, request_id: str) -> None:
         for _ in range(50):
             requests.get(f"{url}/chats/c-1?of={os.urandom(2000).hex()}", timeout=DEADLINE)
 
+        def accounted() -> bool:
+            values = shown(url)
+            return values["traces_dropped_total", "queue full"] + values["traces_waiting", ""] == 50
+
+        eventually(accounted, "each of them being counted")
         values = shown(url)
         assert values["traces_dropped_total", "queue full"] > 0
-        assert values["traces_dropped_total", "queue full"] + values["traces_waiting", ""] == 50
         assert values["queue_size_bytes", ""] <= values["queue_limit_bytes", ""] == 65536
 
 
