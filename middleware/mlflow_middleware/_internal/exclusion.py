@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 DEFAULT = ("preflight", "/health", "/healthz", "/livez", "/readyz", "/metrics", "/favicon.ico")
 """What ``default`` stands for."""
 
-_OF_METHOD = re.compile(r"([A-Za-z]+) +(\S.*)", re.DOTALL)
+_OF_METHOD = re.compile(r"([A-Za-z-]+) +([/*?\[].*)", re.DOTALL)
 _PATH = re.compile(r"[/*?\[]")
 
 

@@ -105,7 +105,7 @@ class Copy:
         self.supplement = supplement
         self.since = 0.0  # told by the queue
         self.size = len(encoding.otlp) + len(encoding.info) + _OVERHEAD
-        self._encoding = encoding._replace(prompts=(), attachments={})
+        self._encoding = type(encoding)(encoding.otlp, encoding.info, (), {}, encoding.has_late_spans)
 
     def is_complete(self) -> bool:
         """Whether nothing more will come."""
