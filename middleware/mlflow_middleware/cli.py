@@ -61,6 +61,27 @@ def check(subcommands: Subcommands) -> None:
     parser.set_defaults(execute=execute)
 
 
+def run(subcommands: Subcommands) -> None:
+    """Declare ``mlflow-middleware run [OPTIONS] COMMAND``; what stands there is parsed by `commands.run`."""
+
+    def execute(arguments: argparse.Namespace) -> int:
+        from mlflow_middleware.commands.run import run
+
+        return run(arguments.command)
+
+    summary = "Start a server, and trace the app that it serves, which needs no line of ours"
+    parser = subcommands.add_parser(
+        "run",
+        help=summary,
+        description=f"{summary}. Its options are those of the settings, such as --session-id-header X-Chat-ID.",
+        usage="mlflow-middleware run [--OPTION VALUE ...] [--] COMMAND [ARGUMENT ...]",
+        add_help=False,
+        prefix_chars="\0",  # no option is argparse's
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what starts the server: uvicorn app:app")
+    parser.set_defaults(execute=execute)
+
+
 def feedback(subcommands: Subcommands) -> None:
     """Declare ``mlflow-middleware feedback TRACE_OR_REQUEST_ID --value VALUE``."""
 
@@ -182,7 +203,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (check, demo, replay, traces, feedback)
+SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (check, demo, run, replay, traces, feedback)
 
 
 def command_line() -> argparse.ArgumentParser:

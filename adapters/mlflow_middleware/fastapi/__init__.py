@@ -20,6 +20,7 @@ from typing import Any
 
 from mlflow_middleware import asgi
 from mlflow_middleware.fastapi.feedback import feedback_route, feedback_router
+from mlflow_middleware.fastapi.metrics import metrics_route, metrics_router
 from mlflow_middleware.request_trace import annotate, carry, continue_trace, job_trace, outbound_headers
 from mlflow_middleware.settings import Settings, SettingsError
 
@@ -31,6 +32,8 @@ __all__ = [
     "feedback_route",
     "feedback_router",
     "job_trace",
+    "metrics_route",
+    "metrics_router",
     "outbound_headers",
 ]
 

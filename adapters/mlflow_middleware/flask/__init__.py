@@ -20,6 +20,7 @@ from flask import Flask, got_request_exception, request, request_started
 
 from mlflow_middleware.commands import check
 from mlflow_middleware.flask.feedback import feedback_blueprint
+from mlflow_middleware.flask.metrics import metrics_blueprint
 from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.wsgi_socket import is_websocket
 from mlflow_middleware.request_trace import (
@@ -41,6 +42,7 @@ __all__ = [
     "continue_trace",
     "feedback_blueprint",
     "job_trace",
+    "metrics_blueprint",
     "outbound_headers",
 ]
 

@@ -7,6 +7,7 @@ the middleware and those that the app opens itself.
 from __future__ import annotations
 
 from mlflow_middleware.delivery.export import capturing, current, is_capturing, is_recent, start
+from mlflow_middleware.delivery.standing import with_spool
 from mlflow_middleware.delivery.stats import Stats
 
 __all__ = [
@@ -55,6 +56,6 @@ def sampled_out() -> None:
 
 
 def stats() -> Stats:
-    """What became of the traces of this process."""
+    """What became of the traces of this process, and how it stands; looks into the spool's directory, if any."""
     delivery = current()
-    return delivery.stats() if delivery else Stats()
+    return with_spool(delivery) if delivery else Stats()

@@ -47,6 +47,7 @@ class EncodedTrace:
         passed_at_first_failure: How many others had passed at the first of these failures.
         assessments: How many assessments its trace had, those that were sent before included.
         assessed: How many of them the server has.
+        since: When it came, by the monotonic clock; 0 if that is unknown.
         is_addition: Whether these are spans for a trace that is stored, with an info that is not to be sent.
     """
 
@@ -68,6 +69,7 @@ class EncodedTrace:
     passed_at_first_failure: int = 0
     assessments: int = 0
     assessed: Assessed | None = None
+    since: float = 0.0
     is_addition: bool = False
     _packed: bool = False
 
@@ -87,6 +89,7 @@ class EncodedTrace:
             held=trace.size,
             assessments=content.assessed,
             assessed=trace.assessed,
+            since=trace.since,
         )
 
     def __post_init__(self) -> None:

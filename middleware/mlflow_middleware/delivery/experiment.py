@@ -168,9 +168,11 @@ def _by_id(tracking_uri: str, experiment_id: str, timeout: float) -> str:
 
 def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
     if status != 200:
-        raise ConnectionProblem(
+        problem = ConnectionProblem(
             f"{variable}: the tracking server answered {status} {answer.get('message', '')}".rstrip()
         )
+        problem.status = status
+        raise problem
     experiment = answer["experiment"]
     if experiment.get("lifecycle_stage") == "deleted":
         raise ConnectionProblem(f"{variable}: this experiment is deleted; restore it or name another one")

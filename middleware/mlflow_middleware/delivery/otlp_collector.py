@@ -157,7 +157,9 @@ def _check(collector: Collector, response: Response) -> None:
     elif status not in (408, 429, 500, 502, 503, 504):
         raise PermanentError(answer)
     needs_help = status < 408
-    raise RetryableError(answer, retry_after(response), ill=status == 500, needs_help=needs_help)
+    error = RetryableError(answer, retry_after(response), ill=status == 500, needs_help=needs_help)
+    error.status = status
+    raise error
 
 
 def _partial_success(answer: bytes) -> ExportTracePartialSuccess:

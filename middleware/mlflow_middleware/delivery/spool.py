@@ -198,6 +198,19 @@ class Spool:
                     os.close(descriptor)
         return total
 
+    def measure(self) -> tuple[int, float | None]:
+        """Bytes of all waiting files, and when the oldest of them was written, in seconds since the epoch."""
+        oldest = next(self.files(), None)
+        try:
+            return self._bytes(), int(oldest.name[:20]) / 1e9 if oldest else None
+        except OSError:  # it is not there yet, or cannot be read
+            return 0, None
+
+    @property
+    def max_bytes(self) -> int:
+        """What all files may take."""
+        return self._max_bytes
+
     def claim(self) -> SpoolFile | None:
         """Lock and read the oldest file that nobody else has; None when there is none."""
         owners = self._owners()

@@ -25,6 +25,31 @@ class Stats:
     """Lost, by reason: ``queue full``, ``refused by the server``, ``not encodable``, ``not delivered before the exit``.
     """
 
+    failures: dict[str, int] = field(default_factory=dict, compare=False)
+    """Attempts to reach the server that have failed, by reason: ``no connection``, the ``status`` of its answer,
+    ``experiment``, ``error``. Nothing is lost by one."""
+
+    is_failing: bool = field(default=False, compare=False)
+    """Whether the last attempt has failed."""
+
+    last_delivered_at: float | None = field(default=None, compare=False)
+    """When the last trace was stored, in seconds since the epoch; None for never."""
+
+    oldest_waiting: float = field(default=0.0, compare=False)
+    """Seconds since the oldest trace that is not delivered came, in memory or in the spool; 0 if there is none."""
+
+    queue_bytes: int = field(default=0, compare=False)
+    """Memory of this process that waiting traces take, about; ``max_queue_bytes`` is its bound."""
+
+    max_queue_bytes: int = field(default=0, compare=False)
+    """See `queue_bytes`."""
+
+    spool_bytes: int = field(default=0, compare=False)
+    """What the spool's files take, those of all processes; ``max_spool_bytes`` is its bound."""
+
+    max_spool_bytes: int = field(default=0, compare=False)
+    """See `spool_bytes`; 0 where there is no spool."""
+
     where: str = ""
     """``collector`` for what an OTLP collector gets; empty for what an MLflow server gets."""
 
