@@ -13,22 +13,21 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 
 from mlflow_middleware._internal import exclusion
+from mlflow_middleware._internal.exclusion import NO_HEADERS, Exclusions
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
+from mlflow_middleware._internal.route_settings import RouteSettings
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.identity_sources import Sources, sources_of
 
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
-
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 MAX_TAG_VALUE = 4096
 """Characters of a trace tag's value that an MLflow server stores."""
@@ -86,10 +85,13 @@ class Settings(Options):
     @model_validator(mode="after")
     def _is_strict(self) -> Settings:
         if self.privacy == "strict":
-            self.__dict__.update(_STRICT)
-            if self.user_id_hmac_key is None:
-                self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
+            self._be_strict()
         return self
+
+    def _be_strict(self) -> None:
+        self.__dict__.update(_STRICT)
+        if self.user_id_hmac_key is None:
+            self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
 
     @classmethod
     def load(cls, framework: Mapping[str, object] | None = None, /, **keywords: object) -> Settings:
@@ -212,11 +214,35 @@ class Settings(Options):
 
     def excludes(self, path: str, method: str = "GET", headers: Mapping[str, str] = NO_HEADERS) -> bool:
         """Whether such a request is not traced."""
-        if self._excluded is not None and self._excluded.fullmatch(path) is not None:
-            return True
-        return method in self._excluded_by_method and any(
-            rule(path, headers) for rule in self._excluded_by_method[method]
-        )
+        return bool(self.exclusions.reason(path, method, headers))
+
+    @functools.cached_property
+    def exclusions(self) -> Exclusions:
+        """What `exclude` and `include` say."""
+        return Exclusions(self.exclude, self.include)
+
+    @functools.cached_property
+    def keeps_all(self) -> bool:
+        """Whether each trace is kept that is not left out by `exclude`, nor by the app."""
+        return self.sample_ratio >= 1.0 and self.keep == "all"
+
+    @functools.cached_property
+    def of_routes(self) -> RouteSettings:
+        """The settings of requests for which `routes` says something else."""
+        return RouteSettings(self)
+
+    def with_options(self, given: Iterable[BaseModel]) -> Settings:
+        """Combine these with options that are given for a route; those that come later win, and tags add up."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        names = set(self.model_fields_set)
+        for each in given:
+            own = {name: getattr(each, name) for name in each.model_fields_set}
+            values |= own | {"tags": {**values["tags"], **own.get("tags", {})}}
+            names |= own.keys()
+        settings = type(self).model_construct(names, **values)
+        if settings.privacy == "strict":
+            settings._be_strict()
+        return settings
 
     def kept_of_bodies(self, path: str) -> tuple[int, int]:
         """Return how many bytes are kept of a request's and of its response's body."""
@@ -232,14 +258,6 @@ class Settings(Options):
     def keeps_query(self, path: str) -> bool:
         """Whether the query string of a request to this path is kept."""
         return self.capture_request_body and not self.is_metadata_only(path)
-
-    @functools.cached_property
-    def _excluded(self) -> re.Pattern[str] | None:
-        return exclusion.paths(self.exclude)
-
-    @functools.cached_property
-    def _excluded_by_method(self) -> dict[str, list[exclusion.Rule]]:
-        return exclusion.rules(self.exclude)
 
     @functools.cached_property
     def _metadata_only(self) -> re.Pattern[str] | None:

@@ -12,7 +12,7 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from mlflow_middleware import mlflow_bridge, request_trace
+from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.django import configuration
 from mlflow_middleware.django.responses import is_answered, observe_response
@@ -71,7 +71,8 @@ class TraceMiddleware:
             finally:
                 _set_route(request, around)
         exchange = exchange_of(request)
-        if self.settings.excludes(exchange.path, exchange.method, exchange.headers):
+        if reason := self.settings.exclusions.reason(exchange.path, exchange.method, exchange.headers):
+            delivery.leave_out(reason)
             undo = mlflow_bridge.silence()
             try:
                 return silence_stream(cast(HttpResponseBase, self.get_response(request)))
@@ -101,7 +102,8 @@ class TraceMiddleware:
             finally:
                 _set_route(request, around)
         exchange = exchange_of(request)
-        if self.settings.excludes(exchange.path, exchange.method, exchange.headers):
+        if reason := self.settings.exclusions.reason(exchange.path, exchange.method, exchange.headers):
+            delivery.leave_out(reason)
             undo = mlflow_bridge.silence()
             try:
                 return silence_stream(await cast(Awaitable[HttpResponseBase], self.get_response(request)))
@@ -115,7 +117,7 @@ class TraceMiddleware:
             _set_route(request, trace)
             if is_cancelled():
                 trace.disconnected()
-            if self.settings.asks_the_framework:  # maybe the database, which Django allows in threads only
+            if trace.settings.asks_the_framework:  # maybe the database, which Django allows in threads only
                 await sync_to_async(observe_response)(response, trace)
             else:
                 observe_response(response, trace)

@@ -203,14 +203,15 @@ class Delivery:
         """Let the sender rest, or go on; meanwhile nothing is sent, and nobody waits for it."""
         self._paused = self._sender.is_paused = paused
 
-    def sampled_out(self) -> None:
-        """Count a trace that is not kept."""
-        self._stats.sampled_out += 1
+    def leave_out(self, reason: str) -> None:
+        """Count a request whose trace nobody wants."""
+        self._stats.leave_out(reason)
 
     def stats(self) -> Stats:
         """The counts as they stand."""
         dropped = {**self._stats.dropped, **({"queue full": self._turned_away} if self._turned_away else {})}
-        return replace(self._stats, waiting=self._queue.pending, dropped=dropped)
+        left_out = dict(self._stats.left_out)
+        return replace(self._stats, waiting=self._queue.pending, dropped=dropped, left_out=left_out)
 
     def _full(self) -> None:
         self._turned_away += 1  # one step, as requests of many threads come here at once

@@ -25,7 +25,7 @@ def trace_token_of(record: TraceRecord) -> str | None:
     key = record.identity.session_id or record.trace_id
     if not sampling.keeps(settings, key, failed=False, seconds=0.0):
         return None
-    said = TraceToken(*record.ids, record.experiment_id)
+    said = TraceToken(*record.ids, record.experiment)
     return trace_token.sign(said, int(time.time()) + trace_token.LIFETIME, settings.trace_token_keys[0])
 
 

@@ -36,6 +36,10 @@ CONTINUED = "mlflow_middleware.continued"
 """Metadata on the way to the server only: the spans are added to a trace that an earlier request has begun."""
 
 
+KEPT = "kept"
+"""See `TraceRecord.verdict`."""
+
+
 class SpanIds(NamedTuple):
     """A span as OpenTelemetry and W3C trace contexts name it."""
 
@@ -127,13 +131,16 @@ class TraceRecord:
         caller: The caller's span, where it is only linked to.
         start_time: Nanoseconds since the epoch.
         end_time: Nanoseconds since the epoch; None while the request runs.
-        experiment_id: Where the trace goes; None for the experiment that the environment names.
+        experiment_id: Where the trace would go when it began; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
         contents: The inputs and outputs, once its bodies have been read.
         failure: Why the answer is an error by ``error_when``, once that has been asked.
         is_judged: Whether it has been.
         held: An exception that the framework is about to answer.
         is_route_said: Whether the app itself has told the route.
+        verdict: What the app has decided about the trace: `KEPT`, or why nobody wants it; empty if nothing.
+        is_genai: Whether the bodies look like a language model's traffic, once that has been asked.
+        directed_to: The experiment that the app has chosen inside the request.
     """
 
     trace_id = ""
@@ -154,8 +161,13 @@ class TraceRecord:
     is_judged = False
     held: BaseException | None = None
     is_complete = client_disconnected = is_changed = is_route_said = False
+    verdict = ""
+    is_genai: bool | None = None
+    directed_to: str | None = None
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
+        if settings.routes:
+            settings = settings.of_routes.of(exchange.method, exchange.path)
         kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
         is_kept = kept_of_request or not settings.looks_into_bodies
         exchange.request_body = Body(kept_of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
@@ -214,6 +226,16 @@ class TraceRecord:
         """Session, user and request id, as far as they are known."""
         request_id, metadata = self.identity.request_id, self.identity_metadata()
         return {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether the app has decided that there is to be no trace."""
+        return self.verdict not in ("", KEPT)
+
+    @property
+    def experiment(self) -> str | None:
+        """Where the trace goes, an id or a name; None for the experiment that the environment names."""
+        return self.directed_to or self.settings.experiment or self.experiment_id
 
     @property
     def failed(self) -> bool:
