@@ -12,7 +12,7 @@ import functools
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from pydantic import BaseModel, SecretStr, ValidationError, model_validator
@@ -214,7 +214,12 @@ class Settings(Options):
 
     def excludes(self, path: str, method: str = "GET", headers: Mapping[str, str] = NO_HEADERS) -> bool:
         """Whether such a request is not traced."""
-        return bool(self.exclusions.reason(path, method, headers))
+        return bool(self.reason_to_exclude(path, method, headers))
+
+    @functools.cached_property
+    def reason_to_exclude(self) -> Callable[[str, str, Mapping[str, str]], str]:
+        """Tells by path, method and headers why a request is not traced; empty if it is."""
+        return self.exclusions.reason
 
     @functools.cached_property
     def exclusions(self) -> Exclusions:
@@ -223,8 +228,8 @@ class Settings(Options):
 
     @functools.cached_property
     def keeps_all(self) -> bool:
-        """Whether each trace is kept that is not left out by `exclude`, nor by the app."""
-        return self.sample_ratio >= 1.0 and self.keep == "all"
+        """Whether each trace is kept that is left out neither by `exclude` nor by the app, whatever its route."""
+        return self.sample_ratio >= 1.0 and self.keep == "all" and not self.routes
 
     @functools.cached_property
     def of_routes(self) -> RouteSettings:

@@ -107,7 +107,7 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
 def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None:
     """The trace of a request, or what stands for a WebSocket; None where it is excluded."""
     exchange = exchange_of(environ)
-    if reason := settings.exclusions.reason(exchange.path, exchange.method, exchange.headers):
+    if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
         delivery.leave_out(reason)
         return None
     kind = RequestTrace.of_connection if wsgi_socket.is_websocket(environ) else RequestTrace.open

@@ -71,7 +71,7 @@ class TraceMiddleware:
             finally:
                 _set_route(request, around)
         exchange = exchange_of(request)
-        if reason := self.settings.exclusions.reason(exchange.path, exchange.method, exchange.headers):
+        if reason := self.settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
             delivery.leave_out(reason)
             undo = mlflow_bridge.silence()
             try:
@@ -102,7 +102,7 @@ class TraceMiddleware:
             finally:
                 _set_route(request, around)
         exchange = exchange_of(request)
-        if reason := self.settings.exclusions.reason(exchange.path, exchange.method, exchange.headers):
+        if reason := self.settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
             delivery.leave_out(reason)
             undo = mlflow_bridge.silence()
             try:

@@ -61,6 +61,9 @@ be there, too."""
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
+_NOTHING = re.compile("(?!)")
+
+
 def compiled_globs(globs: Iterable[str]) -> re.Pattern[str] | None:
     """Compile path globs into one pattern; None if there are none."""
     patterns = "|".join(map(fnmatch.translate, globs))
@@ -142,12 +145,13 @@ class Exclusions:
         self._kept = _Globs(filter(is_path, included))
         schemas = _SCHEMAS if "docs" in self._names else ()
         self._paths = _Globs([*filter(is_path, excluded), *schemas])
-        self._any, self._methods = self._paths.of_all, {*self._paths.of_method, *self._named}
+        self._match_any = (self._paths.of_all or _NOTHING).fullmatch
+        self._methods = {*self._paths.of_method, *self._named}
         self.has_unrouted, self.has_docs = "unrouted" in self._names, "docs" in self._names
 
     def reason(self, path: str, method: str, headers: Mapping[str, str]) -> str:
         """Why a request is not traced, as far as that is known when it arrives; empty if it is."""
-        if (self._any is not None and self._any.fullmatch(path)) or method in self._methods:
+        if self._match_any(path) or method in self._methods:
             return self._reason(path, method, headers)
         return ""
 
@@ -156,7 +160,7 @@ class Exclusions:
             return ""
         if self._own.match(path, method):
             return EXCLUDED
-        if method in ("GET", "HEAD") and self._any is not None and self._any.fullmatch(path):
+        if method in ("GET", "HEAD") and self._match_any(path):
             return "docs"
         name = self._named.get(method, "")
         return name if name and _BY_HEADERS[name][1](headers) else ""

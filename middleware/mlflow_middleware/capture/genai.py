@@ -1,4 +1,4 @@
-"""Whether bodies look like a language model's traffic: the shapes of OpenAI, Anthropic, Gemini, Bedrock, Ollama and MLflow.
+"""Whether bodies look like traffic of a language model: of OpenAI, Anthropic, Gemini, Bedrock, Ollama or MLflow.
 
 What a body of another kind may have too, such as ``messages`` without roles, is no sign.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _ROLES = frozenset(("user", "assistant", "system", "developer", "tool", "model", "human", "ai", "function"))
+_RESULTS = frozenset(("response", "embeddings", "embedding", "completion"))
 _MAX_LOOKS = 20
 """Items of a list that are looked at, the first ones."""
 
@@ -37,9 +38,7 @@ def _is_request(value: Any) -> bool:
     asked = value.get("input")
     if any(map(_are_messages, (value.get("messages"), asked, value.get("contents")))):
         return True
-    if isinstance(value.get("model"), str) and any(
-        isinstance(value.get(key), str | list) for key in ("input", "prompt")
-    ):
+    if isinstance(value.get("model"), str) and isinstance(asked or value.get("prompt"), str | list):
         return True
     if any(isinstance(value.get(key), str) for key in ("prompt", "inputText", "anthropic_version")):
         return True
@@ -59,9 +58,7 @@ def _is_answer(value: Any) -> bool:
         return True
     if any(isinstance(each.get("embedding"), list) for each in _dicts(value.get("data"))):
         return True
-    return isinstance(value.get("model"), str) and bool(
-        {"response", "embeddings", "embedding", "completion"} & value.keys()
-    )
+    return isinstance(value.get("model"), str) and not _RESULTS.isdisjoint(value)
 
 
 def _are_messages(value: Any) -> bool:

@@ -79,9 +79,8 @@ class EncodedTrace:
     @classmethod
     def encode(cls, trace: PendingTrace) -> EncodedTrace:
         """Encode a finished trace."""
-        content = trace.content(
-            PENDING_EXPERIMENT if is_name(known := trace.experiment_id) else known or PENDING_EXPERIMENT
-        )
+        known = trace.experiment_id
+        content = trace.content(PENDING_EXPERIMENT if known is None or is_name(known) else known)
         return cls(
             trace.trace_id,
             trace.experiment_id,

@@ -1,5 +1,4 @@
-"""Runs, models and destinations that the app chooses inside a request: its trace is linked to them, or goes there, as if
-it had begun there.
+"""Runs, models and destinations that the app chooses inside a request: its trace is linked to them, or goes there.
 
 MLflow links a trace to what is active when its root begins, and a request's root begins before the app's code runs.
 """
@@ -56,7 +55,7 @@ def _destination_set(destination: Any) -> None:
 def direct(root: Root, experiment_id: str) -> None:
     """Send a request's trace to an experiment that the app has chosen inside."""
     if root.is_recording and not root.is_shared:
-        root.record.directed_to = experiment_id
+        root.record.experiment_id, root.record.is_directed = experiment_id, True
         if root.objects:
             root.objects.go_to(experiment_id)
 

@@ -57,7 +57,7 @@ class PendingTrace:
         self.root = root
         self._trace = trace
         self.trace_id: str = root.record.trace_id if root else trace.info.trace_id
-        self.experiment_id: str | None = root.record.experiment if root else _experiment_of(trace)
+        self.experiment_id: str | None = root.record.experiment_id if root else _experiment_of(trace)
         self.supplement = earlier is not None
         self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
         self.assessed: Assessed | None = earlier.assessed if earlier else None

@@ -135,6 +135,8 @@ class Processor(BaseMlflowSpanProcessor):
         run = fluent._get_latest_active_run()
         around = inside.get()
         record.experiment_id = _chosen_experiment(provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
+        if record.settings.experiment:
+            record.go_to(record.experiment_id)
         if run or around or not self._is_slim or _USER_TRACE_CONTEXT.get() or fluent._get_active_model_id_global():
             tags = self._get_basic_trace_tags(_Unnamed())
             known = around.client_request_id if around else None
@@ -147,7 +149,8 @@ class Processor(BaseMlflowSpanProcessor):
             trace_id = registry.trace_id_of(self._manager, span.context.trace_id)
             if trace_id is None:
                 return
-            _follow_destination(span)
+            if keys.EXPERIMENT_ID in span_attributes.attributes_of(span):
+                _follow_destination(span)
         if trace_id is None:
             trace_id = self._register_trace(span).trace_id
             if forked_in := context.forked_in():
@@ -196,12 +199,10 @@ class _Unnamed:
 
 
 def _follow_destination(span: Span) -> None:
-    """Send a request's trace where ``@mlflow.trace(trace_destination=...)`` says that it is to go, right below its root."""
-    attributes = span_attributes.attributes_of(span)
-    if attributes and keys.EXPERIMENT_ID in attributes:
-        root = registry.in_flight.get(span.context.trace_id)
-        if root and span.parent and span.parent.span_id == root.record.ids.span_id:
-            active.direct(root, str(get_otel_attribute(span, keys.EXPERIMENT_ID)))
+    """Send a request's trace where ``@mlflow.trace(trace_destination=...)`` says, right below its root."""
+    root = registry.in_flight.get(span.context.trace_id)
+    if root and span.parent and span.parent.span_id == root.record.ids.span_id:
+        active.direct(root, str(get_otel_attribute(span, keys.EXPERIMENT_ID)))
 
 
 def _experiment_id(span: ReadableSpan, destination: object, run: Run | None) -> str | None:

@@ -139,7 +139,7 @@ class Root:
             description = encode.describe_root(self, with_contents=reads) if is_shown else None
             if description and self.source.processor is None:
                 objects.replace(description)
-                objects.go_to(self.record.experiment)
+                objects.go_to(self.record.experiment_id)
             with materializing(self):
                 objects.end(ended_at, description, processors)
         self.export()

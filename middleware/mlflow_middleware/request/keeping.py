@@ -23,23 +23,44 @@ NOT_COUNTED = "not counted"
 
 def drop(record: TraceRecord) -> None:
     """Send nothing of a request."""
-    record.verdict = record.verdict if record.verdict == NOT_COUNTED else DROPPED_BY_APP
+    if record.verdict != NOT_COUNTED:
+        record.decide(DROPPED_BY_APP)
 
 
 def keep(record: TraceRecord) -> None:
     """Keep a trace, whatever else says that it is not."""
-    record.verdict = record.verdict if record.verdict == NOT_COUNTED else KEPT
+    if record.verdict != NOT_COUNTED:
+        record.decide(KEPT)
 
 
-def complete(record: TraceRecord) -> None:
-    """Note that route, status and bodies are final: from now on the route decides which options count."""
-    if record.settings.routes and not record.is_complete:
+def reason_against(record: TraceRecord, root: RootSpan, until: int | None) -> str | None:
+    """Return why the trace of a complete request is not kept; None if it is.
+
+    Args:
+        record: What is known of the request.
+        root: Its root.
+        until: When the request ended, in nanoseconds since the epoch; None for now.
+    """
+    exchange = record.exchange
+    if exchange.status == 404 or exchange.response_type in _HTML or record.verdict or not record.settings.keeps_all:
+        return _reason_against(record, root, until)
+    return None
+
+
+_HTML = frozenset(("text/html", "text/html; charset=utf-8", "text/html; charset=UTF-8", "text/html;charset=utf-8"))
+
+
+def _reason_against(record: TraceRecord, root: RootSpan, until: int | None) -> str | None:
+    if record.settings.routes:
         _settle(record)
-    record.is_complete = True
+    if record.verdict:
+        return None if record.verdict == KEPT else record.verdict
+    return _noise(record, root) or _reason_of_options(record, root, until)
 
 
 @guarded
 def _settle(record: TraceRecord) -> None:
+    """Let the route decide which options count, now that it is final."""
     exchange = record.exchange
     if exchange.route is None:
         return
@@ -49,24 +70,9 @@ def _settle(record: TraceRecord) -> None:
         exchange.request_body = exchange.request_body.uncaptured()
     if exchange.response_body and not of_response:
         exchange.response_body = exchange.response_body.uncaptured()
-
-
-def reason_against(record: TraceRecord, root: RootSpan, until: int | None) -> str | None:
-    """Return why a trace is not kept; None if it is.
-
-    Args:
-        record: What is known of the request.
-        root: Its root.
-        until: When the request ended, in nanoseconds since the epoch; None for now.
-    """
-    exchange, settings = record.exchange, record.settings
-    if record.verdict:
-        return None if record.verdict == KEPT else record.verdict
-    if exchange.status == 404 or exchange.response_type.startswith("text/html"):
-        reason = _noise(record, root)
-        if reason is not None:
-            return reason
-    return None if settings.keeps_all else _reason_of_options(record, root, until)
+    if not record.is_directed:
+        usual = record.usual_experiment_id
+        record.go_to(record.experiment_id if usual == "" else usual)
 
 
 def _noise(record: TraceRecord, root: RootSpan) -> str | None:
@@ -81,9 +87,8 @@ def _noise(record: TraceRecord, root: RootSpan) -> str | None:
 
 def _reason_of_options(record: TraceRecord, root: RootSpan, until: int | None) -> str | None:
     settings = record.settings
-    if settings.keep == "genai" and not (
-        root.failed or root.has_spans_inside or _is_genai(record) or _is_error(record)
-    ):
+    is_of_a_model = settings.keep != "genai" or root.has_spans_inside or root.failed or _is_genai(record)
+    if not (is_of_a_model or _is_error(record)):
         return NOT_GENAI
     return None if _is_in_the_share(record, root, until) else SAMPLED_OUT
 

@@ -16,6 +16,7 @@ from mlflow_middleware.request.activation import Activation
 from mlflow_middleware.request.following import follow_answer, follow_request
 from mlflow_middleware.request.headers import headers_for_response
 from mlflow_middleware.request.identification import Identification
+from mlflow_middleware.request.keeping import reason_against
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace.record import SpanIds, TraceRecord
 
@@ -161,9 +162,9 @@ class RequestTrace:
     def answered(self) -> None:
         """The client has all of the answer: the trace goes to delivery, open to what the app does until `finish`."""
         root = self._root
-        if root and not (self._has_ended or self.record.is_unwanted):
+        if root and not self._has_ended:
             self._complete()
-            if keeping.reason_against(self.record, root, self._last_byte_at) is None and root.hold():
+            if reason_against(self.record, root, self._last_byte_at) is None and root.hold():
                 self._has_ended = True
                 root.end(self._last_byte_at)
 
@@ -184,17 +185,17 @@ class RequestTrace:
         if self._who:
             self.identify()
             self._who.close()
-        keeping.complete(self.record)
+        self.record.is_complete = True
 
     def _end(self, root: mlflow_bridge.RootSpan) -> None:
-        reason = keeping.reason_against(self.record, root, self._last_byte_at)
+        reason = reason_against(self.record, root, self._last_byte_at)
         if reason is not None and root.discard() and reason != keeping.NOT_COUNTED:
             delivery.leave_out(reason)
         root.end(self._last_byte_at)
 
     def leave_out(self) -> None:
         """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
-        self.record.verdict = keeping.NOT_COUNTED
+        self.record.decide(keeping.NOT_COUNTED)
 
     # --- what is known of it ---
 

@@ -131,7 +131,7 @@ class TraceRecord:
         caller: The caller's span, where it is only linked to.
         start_time: Nanoseconds since the epoch.
         end_time: Nanoseconds since the epoch; None while the request runs.
-        experiment_id: Where the trace would go when it began; None for the experiment that the environment names.
+        experiment_id: Where the trace goes, an id or a name; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
         contents: The inputs and outputs, once its bodies have been read.
         failure: Why the answer is an error by ``error_when``, once that has been asked.
@@ -140,7 +140,9 @@ class TraceRecord:
         is_route_said: Whether the app itself has told the route.
         verdict: What the app has decided about the trace: `KEPT`, or why nobody wants it; empty if nothing.
         is_genai: Whether the bodies look like a language model's traffic, once that has been asked.
-        directed_to: The experiment that the app has chosen inside the request.
+        is_unwanted: Whether that is that there is to be no trace.
+        is_directed: Whether the app has chosen the experiment inside the request.
+        usual_experiment_id: Where it would go without the option ``experiment``; empty where that is not set.
     """
 
     trace_id = ""
@@ -163,7 +165,8 @@ class TraceRecord:
     is_complete = client_disconnected = is_changed = is_route_said = False
     verdict = ""
     is_genai: bool | None = None
-    directed_to: str | None = None
+    is_unwanted = is_directed = False
+    usual_experiment_id: str | None = ""
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         if settings.routes:
@@ -184,6 +187,16 @@ class TraceRecord:
         self.ids = ids
         self.trace_id = f"tr-{ids.trace_id:032x}"
         self.start_time = start_time
+
+    def go_to(self, usual: str | None) -> None:
+        """Choose the experiment: the one of its options, or the usual one."""
+        self.usual_experiment_id = usual
+        self.experiment_id = self.settings.experiment or usual
+
+    def decide(self, verdict: str) -> None:
+        """Take what the app decides about the trace."""
+        self.verdict = verdict
+        self.is_unwanted = verdict != KEPT
 
     def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
         """Add tags and metadata from the app."""
@@ -226,16 +239,6 @@ class TraceRecord:
         """Session, user and request id, as far as they are known."""
         request_id, metadata = self.identity.request_id, self.identity_metadata()
         return {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
-
-    @property
-    def is_unwanted(self) -> bool:
-        """Whether the app has decided that there is to be no trace."""
-        return self.verdict not in ("", KEPT)
-
-    @property
-    def experiment(self) -> str | None:
-        """Where the trace goes, an id or a name; None for the experiment that the environment names."""
-        return self.directed_to or self.settings.experiment or self.experiment_id
 
     @property
     def failed(self) -> bool:
