@@ -238,3 +238,20 @@ def test_a_wrong_option_of_a_route_stops_the_app(name: str, routes: dict[str, ob
     """In the framework's own way; it names the route, the option and what is allowed."""
     like = name.replace("asgi", "wsgi")
     assert said in refusal(like, MLFLOW_MIDDLEWARE_ROUTES=json.dumps(routes))
+
+
+def test_the_example(server: MLflowServer, tmp_path: Path) -> None:
+    """``examples/which_requests_app.py`` does what the page says."""
+    pytest.importorskip("fastapi", reason="fastapi is not installed in this environment")
+    traces = Traces(server.uri, f"example-{uuid.uuid4().hex}")
+    with running(
+        "fastapi", "examples.which_requests_app:app", tmp_path, traces, **connected(traces, server.uri)
+    ) as app:
+        assert "X-MLflow-Trace-ID" not in app.post("/tools/ping", b"{}", x_request_id="1").headers
+        app.post("/tools/hammer", b"{}", x_request_id="2")
+        app.post("/agents/writer", b"{}", x_request_id="3")
+        stored = {trace.info.client_request_id: trace for trace in app.traces.wait("trace.status = 'OK'", 2)}
+
+    assert sorted(stored) == ["2", "3"]
+    assert stored["3"].data.spans[0].span_type == "AGENT"
+    assert stored["3"].info.tags["kind"] == "agent"

@@ -50,7 +50,9 @@ def _is_answer(value: Any) -> bool:
         return _IN_TEXT.search(value) is not None
     if not isinstance(value, dict):
         return False
-    if any(map(_are_messages, (value.get("messages"), value.get("output"), [value, value.get("message")]))):
+    output = value.get("output")
+    around = output if isinstance(output, dict) else value  # Bedrock's
+    if any(map(_are_messages, (value.get("messages"), output, [value, around.get("message")]))):
         return True
     if any({"message", "delta", "text", "logprobs"} & each.keys() for each in _dicts(value.get("choices"))):
         return True
