@@ -58,10 +58,12 @@ class Deserving:
         self._batch = uuid.uuid4().hex[:16]  # longer ids are tags only
         self._before = self._counts()
 
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> requests.Response:
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> requests.Response:
         """Send a request, which is known by what was asked."""
         known = {"X-Request-ID": f"{self._batch}-{method} {path}".replace(" ", "-"), "Content-Type": "application/json"}
-        return requests.request(method, self.app.url + path, data=body, headers=known | headers, timeout=60)
+        return requests.request(method, self.app.url + path, data=body, headers=known | (headers or {}), timeout=60)
 
     def stored(self, *expected: str, experiment: str = "") -> dict[str, Trace]:
         """What is stored once one more is there, which is asked for after all others: just what is expected."""
@@ -109,7 +111,7 @@ def test_what_is_left_out_by_default(name: str, start: Callable[..., Deserving])
     deserving = start()
     ids = deserving.ask("GET", "/items/i-1").headers
     assert "X-MLflow-Trace-ID" in ids
-    deserving.ask("OPTIONS", "/do/plain", **PREFLIGHT)
+    deserving.ask("OPTIONS", "/do/plain", headers=PREFLIGHT)
     assert "X-MLflow-Trace-ID" not in deserving.ask("HEAD", "/items/i-1").headers
     deserving.ask("GET", "/health")
     for path in ("/wp-login.php", "/do", "/health/x"):
@@ -154,7 +156,7 @@ def test_one_word_switches_it_back_on(start: Callable[..., Deserving]) -> None:
     asked = [("HEAD", "/items/i-1"), ("GET", "/openapi.json"), ("GET", "/nothing"), ("GET", "/health")]
     for method, path in asked:
         deserving.ask(method, path)
-    deserving.ask("OPTIONS", "/do/plain", **PREFLIGHT)
+    deserving.ask("OPTIONS", "/do/plain", headers=PREFLIGHT)
 
     deserving.stored(*(f"{method} {path}" for method, path in asked), "OPTIONS /do/plain")
 
@@ -193,7 +195,7 @@ def test_options_of_routes(name: str, start: Callable[..., Deserving]) -> None:
     )
     deserving.ask("POST", "/do/plain", b"{}")
     deserving.ask("POST", "/do/search", CHAT)
-    deserving.ask("GET", "/items/i-1", **{"X-A": "1"})
+    deserving.ask("GET", "/items/i-1", headers={"X-A": "1"})
     deserving.ask("POST", "/sync/chat", CHAT)
 
     assert deserving.left_out() == {"sampled_out": 1}
@@ -214,7 +216,7 @@ def test_the_experiment_that_a_handler_chooses(start: Callable[..., Deserving]) 
     deserving = start()
     chosen = [f"POST /{kind}/{what}" for kind in ("do", "sync") for what in ("destination", "decorated")]
     for each in chosen:
-        deserving.ask(*each.split(" "), b"{}")
+        deserving.ask("POST", each.removeprefix("POST "), b"{}")
     deserving.ask("POST", "/do/plain", b"{}")
 
     deserving.stored("POST /do/plain")
