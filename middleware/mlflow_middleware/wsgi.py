@@ -167,6 +167,7 @@ def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: Request
         trace.exchange.route = routes.of_environ(trace.exchange.request)
     if code >= 400:
         http_errors.answered(trace, code, exc_info and exc_info[1])
+        trace.record.is_unrouted = routes.none_took(trace.exchange.request)  # Flask takes its request away afterwards
     request_ids.learn(trace, headers)
     join(headers, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
 

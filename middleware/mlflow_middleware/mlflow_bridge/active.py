@@ -31,25 +31,29 @@ def watch() -> None:
 
 
 def _watch_destinations() -> None:
-    """Hear of what ``set_destination(..., context_local=True)`` chooses."""
+    """Hear of what ``set_destination(..., context_local=True)`` chooses.
+
+    In a request it is for that one only: a thread that serves another one afterwards would keep it for ever.
+    """
     registry_ = provider._MLFLOW_TRACE_USER_DESTINATION
     original = registry_.set
 
     @functools.wraps(original)
     def choose(value: Any, context_local: bool = False) -> None:
-        original(value, context_local)
-        if context_local:
-            _destination_set(value)
+        if not (context_local and _destination_set(value)):
+            original(value, context_local)
 
     registry_.set = choose
 
 
 @guarded
-def _destination_set(destination: Any) -> None:
+def _destination_set(destination: Any) -> bool:
+    """Returns whether that is for a request."""
     experiment_id = getattr(destination, "experiment_id", None)
     root = _root_here() if experiment_id else None
     if root:
         direct(root, str(experiment_id))
+    return root is not None
 
 
 def direct(root: Root, experiment_id: str) -> None:

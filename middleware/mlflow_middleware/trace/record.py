@@ -141,6 +141,7 @@ class TraceRecord:
         verdict: What the app has decided about the trace: `KEPT`, or why nobody wants it; empty if nothing.
         is_genai: Whether the bodies look like a language model's traffic, once that has been asked.
         is_unwanted: Whether that is that there is to be no trace.
+        is_unrouted: Whether the framework has looked for a route in vain, where that is known only for a while.
         is_directed: Whether the app has chosen the experiment inside the request.
         usual_experiment_id: Where it would go without the option ``experiment``; empty where that is not set.
     """
@@ -165,7 +166,7 @@ class TraceRecord:
     is_complete = client_disconnected = is_changed = is_route_said = False
     verdict = ""
     is_genai: bool | None = None
-    is_unwanted = is_directed = False
+    is_unwanted = is_directed = is_unrouted = False
     usual_experiment_id: str | None = ""
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
