@@ -23,6 +23,8 @@ from typing import TypeVar
 import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from mlflow_middleware._internal.platforms import PLATFORMS
+
 ROOT = Path(__file__).resolve().parents[1]
 MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow>=3.17,<3.19")
 """What is installed to serve: the requirement of full MLflow."""
@@ -81,8 +83,13 @@ def _is_free(port: int) -> bool:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what would configure MLflow or the middleware, and with ``variables``."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "OTEL_", "DATABRICKS_"))}
+    """This process's environment without what would configure MLflow or the middleware, and with ``variables``.
+
+    Nor is it known by the platform that the tests may run on, which would tell of its deployment.
+    """
+    signs = {platform.sign for platform in PLATFORMS.values()}
+    theirs = ("MLFLOW_", "OTEL_", "DATABRICKS_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs) and key not in signs}
     ours = {
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from mlflow_middleware.cli import main
 from mlflow_middleware.demo import why_not
@@ -38,6 +39,7 @@ def environment(folder: Path) -> dict[str, str]:
         "MLFLOW_MIDDLEWARE_ENABLED": "false",
         "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:1",
         "HTTP_PROXY": "http://127.0.0.1:1",
+        "OPENAI_BASE_URL": "http://127.0.0.1:1",
     }
 
 
@@ -105,6 +107,24 @@ def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals, st
     assert f"{signum.name}: all servers are ended." in said
     assert processes_in(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_the_extra
+def test_the_page_to_chat_with_comes_first(tmp_path: Path) -> None:
+    """Its address is the first line, and it is up then; what is asked there before MLflow is up has an answer, too."""
+    with subprocess.Popen(COMMAND, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+", said)
+        page = requests.get(url, timeout=60)
+        asked = {"messages": [{"role": "user", "content": "Oslo?"}]}
+        answer = requests.post(f"{url}/chats/early/messages", json=asked, timeout=60)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+    assert "done" in said
+    assert "<title>Chat on FastAPI</title>" in page.text
+    assert "sweater" in answer.json()["choices"][0]["message"]["content"]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -175,6 +195,23 @@ def test_a_trace_is_compared_with_its_request() -> None:
         f"{place}.mlflow.trace.user is 'jane', not 'sam'" for place in ("tags", "trace_metadata")
     ]
     assert failed.problems == ["the app answered 500, not 200"]
+
+
+def test_a_vote_is_compared_too() -> None:
+    """The last valid one, with its comment; and none where there was none."""
+    changed = [
+        {"valid": False, "feedback": {"value": False}, "rationale": "Too short?"},
+        {"valid": True, "feedback": {"value": True}, "rationale": "No."},
+    ]
+    trace = {**stored(SENT), "assessments": changed}
+
+    (right,) = compare([replace(SENT, vote=True, comment="No.")], [trace])
+    (wrong,) = compare([replace(SENT, vote=False, comment="Too short?")], [trace])
+    (lost,) = compare([replace(SENT, vote=True)], [stored(SENT)])
+
+    assert right.problems == []
+    assert wrong.problems == ["vote is 'true No.', not 'false Too short?'"]
+    assert lost.problems == ["vote is None, not 'true'"]
 
 
 @pytest.mark.parametrize(("arguments", "shown"), [(["--help"], "demo"), (["--version"], "mlflow-middleware 0.")])

@@ -22,6 +22,7 @@ from mlflow_middleware._internal.exclusion import NO_HEADERS, Exclusions
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
+from mlflow_middleware._internal.platforms import deployment_tags
 from mlflow_middleware._internal.route_settings import RouteSettings
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
@@ -129,7 +130,8 @@ class Settings(Options):
     @functools.cached_property
     def trace_tags(self) -> dict[str, str]:
         """The fixed tags and those of the deployment, as its environment variables are set now."""
-        tags = {tag: os.environ.get(variable) for tag, variable in self.deployment_tags.items()} | self.tags
+        told = deployment_tags(self.detect_deployment)
+        tags = {tag: os.environ.get(name) or told.get(tag) for tag, name in self.deployment_tags.items()} | self.tags
         return {tag: text for tag, value in tags.items() if (text := clean_text(value, MAX_TAG_VALUE))}
 
     @functools.cached_property

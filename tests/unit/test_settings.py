@@ -7,6 +7,7 @@ import os
 import pytest
 from pydantic import SecretStr
 
+from mlflow_middleware._internal.platforms import PLATFORMS
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.settings import ENV_PREFIX, Settings, SettingsError
@@ -24,9 +25,10 @@ NOT_CALLABLE = 1
 
 @pytest.fixture(autouse=True)
 def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment without options of ours."""
+    """An environment without options of ours, and of no platform that would tell of a deployment."""
+    signs = {platform.sign for platform in PLATFORMS.values()}
     for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX):
+        if name.upper().startswith(ENV_PREFIX) or name in signs:
             monkeypatch.delenv(name)
     return monkeypatch
 

@@ -19,6 +19,7 @@ from mlflow_middleware._internal.option_types import (
     Mask,
     Names,
     Patterns,
+    Platforms,
     PresetName,
     Proxies,
     RedactedKeys,
@@ -29,6 +30,7 @@ from mlflow_middleware._internal.option_types import (
     Statuses,
     TextMapping,
 )
+from mlflow_middleware._internal.platforms import PLATFORMS
 
 
 class Options(BaseSettings):
@@ -78,7 +80,13 @@ class Options(BaseSettings):
         "deployment_id": "DEPLOYMENT_ID",
         "region": "REGION",
     }
-    """Trace tag -> environment variable, read once at start-up; an unset variable gives no tag."""
+    """Trace tag -> environment variable, read once at start-up; an unset variable gives no tag, unless the hosting
+    platform tells it: see `detect_deployment`."""
+
+    detect_deployment: Platforms = tuple(PLATFORMS)
+    """The hosting platforms that are recognized by the variables which they set (Kubernetes, Cloud Run, ECS, Heroku
+    and so on), and then tell `environment`, `app_version`, `deployment_id` and `region`, as far as the variables of
+    `deployment_tags` do not. `true` stands for all, `false` for none; `docs/deployment.md` has a table."""
 
     tags: TextMapping = {}
     """Fixed tags for every trace."""

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, SkipVali
 
 from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.networks import Networks
+from mlflow_middleware._internal.platforms import PLATFORMS
 from mlflow_middleware._internal.route_options import route_options
 from mlflow_middleware.capture.error_rules import READY, Rule, of_function, of_path
 from mlflow_middleware.capture.secret_keys import words_of
@@ -20,6 +21,7 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.identity_sources import Source
 
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _STATUS_RANGE = re.compile(r"\s*([0-9]{3})\s*(?:-\s*([0-9]{3})\s*)?")
 
 
@@ -154,8 +156,26 @@ def _are_networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _platforms(value: object) -> object:
+    """Expand true and false, also as they are written in the environment, to all platforms and none."""
+    if not isinstance(value, (bool, str, list, tuple, set, frozenset)):
+        raise ValueError(f"it takes true, false, or any of {', '.join(PLATFORMS)}")
+    text = str(value).strip().lower()
+    if text in _TRUE:
+        return tuple(PLATFORMS)
+    return () if text in _FALSE else _split(value)
+
+
+def _are_platforms(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in PLATFORMS:
+            raise ValueError(f"there is no platform {name!r}; it takes true, false, or any of {', '.join(PLATFORMS)}")
+    return names
+
+
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Platforms = Annotated[tuple[str, ...], BeforeValidator(_platforms), AfterValidator(_are_platforms)]
 Proxies = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_are_networks)]
 Exclusions = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(exclusion.check)]
 RedactedKeys = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_have_words)]

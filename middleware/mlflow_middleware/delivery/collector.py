@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from mlflow_middleware._internal import clock
@@ -22,6 +21,7 @@ from mlflow_middleware.delivery.stats import Stats
 
 if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge import PendingTrace
+    from mlflow_middleware.mlflow_bridge.encode import Encoding
 
 SHARE = 0.25
 """The part of queue, spool and exit that is the collector's where an MLflow server gets the traces too."""
@@ -93,22 +93,18 @@ class Copy:
         size: Bytes that it takes, about.
         tracking_uri: Where it goes.
         experiment_id: None: a collector knows none.
+        assessed: None: it is told of no assessments.
     """
 
     tracking_uri = ""
     experiment_id: str | None = None
+    assessed = None
 
-    def __init__(self, trace_id: str, encoding: Any, supplement: bool) -> None:
+    def __init__(self, trace_id: str, encoding: Encoding, supplement: bool) -> None:
         self.trace_id = trace_id
         self.supplement = supplement
         self.size = len(encoding.otlp) + len(encoding.info) + _OVERHEAD
-        self._content = SimpleNamespace(
-            otlp=encoding.otlp,
-            info=encoding.info,
-            prompts=(),
-            attachments={},
-            has_late_spans=encoding.has_late_spans,
-        )
+        self._encoding = type(encoding)(encoding.otlp, encoding.info, (), {}, encoding.has_late_spans)
 
     def is_complete(self) -> bool:
         """Whether nothing more will come."""
@@ -117,9 +113,9 @@ class Copy:
     def forget_contents(self) -> None:
         """Do nothing: it is encoded."""
 
-    def content(self, experiment_id: str) -> Any:
+    def content(self, experiment_id: str) -> Encoding:
         """What it was encoded as, without what a collector does not take."""
-        return self._content
+        return self._encoding
 
 
 class WithCollector(Delivery):
@@ -162,7 +158,7 @@ class WithCollector(Delivery):
         trace.copy_to = self._copy
         super().put(trace)
 
-    def _copy(self, trace: PendingTrace, encoding: Any) -> None:
+    def _copy(self, trace: PendingTrace, encoding: Encoding) -> None:
         self._copies.put(cast(Any, Copy(trace.trace_id, encoding, trace.supplement)))
 
     def flush(self, timeout: float | None) -> bool:

@@ -1,8 +1,8 @@
 """``mlflow-middleware demo``: real servers, real requests, and the traces that became of them.
 
-A ``mlflow server`` on SQLite and the example apps for FastAPI, Flask and Django run in processes of their own. Each app
-is sent a conversation, and what MLflow has stored of it is compared with what was sent. Nothing stays behind: neither
-a process nor a file.
+A ``mlflow server`` on SQLite and the example chat on FastAPI, Flask and Django run in processes of their own. Each app
+is sent a conversation, and what MLflow has stored of it is compared with what was sent. Each also serves a page to chat
+with; the first one is up before all else. Nothing stays behind: neither a process nor a file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ EXPERIMENT = "mlflow-middleware-demo"
 SERVER_START, TRACES_STORED = 90.0, 60.0
 """Seconds that a server may take to start, and the traces to be stored."""
 
-FOREIGN_VARIABLES = ("MLFLOW_", "_MLFLOW_", "DATABRICKS_", "OTEL_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY")
+FOREIGN_VARIABLES = (
+    *("MLFLOW_", "_MLFLOW_", "DATABRICKS_", "OTEL_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY"),
+    *("OPENAI_", "CHAT_"),  # the demo asks nobody's paid model
+)
 """How variables begin that would configure our processes from outside."""
 
 
@@ -43,9 +46,9 @@ class Example:
 UVICORN = ("-m", "uvicorn", "--host", "127.0.0.1", "--port", "{port}")
 GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--threads", "4", "--graceful-timeout", "5")
 EXAMPLES = {
-    "fastapi": Example((*UVICORN, "fastapi_app:app"), "/chats/{chat_id}"),
-    "flask": Example((*GUNICORN, "flask_app:app"), "/chats/<chat_id>"),
-    "django": Example((*UVICORN, "django_app:asgi"), "/chats/<str:chat_id>"),
+    "fastapi": Example((*UVICORN, "chat.fastapi_app:app"), "/chats/{chat_id}"),
+    "flask": Example((*GUNICORN, "chat.flask_app:app"), "/chats/<chat_id>"),
+    "django": Example((*GUNICORN, "chat.django_app:wsgi"), "/chats/<str:chat_id>"),
 }
 
 
@@ -102,10 +105,10 @@ def _run(progress: Progress, once: bool, as_json: bool) -> int:
         http = stack.enter_context(requests.Session())
         http.trust_env = False  # no proxy on the way to 127.0.0.1
         http.headers["Connection"] = "close"  # uvicorn ends a connection after a failure without a word
-        progress.say(f"The demo's files are in {folder} until it ends.")
-        mlflow = _start_mlflow(stack, progress, http, folder)
-        experiment_id = _create_experiment(http, mlflow)
+        mlflow = _start_mlflow(stack, folder)
         apps = _start_apps(stack, progress, http, folder, mlflow)
+        progress.say(f"The demo's files are in {folder} until it ends.")
+        experiment_id = _experiment_id(http, mlflow)
         sent = [each for name, app in apps.items() for each in _converse(http, name, app)]
         progress.say(f"{len(sent)} requests sent and answered.")
         rows = _read_back(progress, http, mlflow, experiment_id, sent)
@@ -135,22 +138,20 @@ def _environment(folder: Path, **variables: str) -> dict[str, str]:
     }
 
 
-def _start_mlflow(stack: ExitStack, progress: Progress, http: requests.Session, folder: Path) -> Server:
+def _start_mlflow(stack: ExitStack, folder: Path) -> Server:
     command = [
         *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
         *("--backend-store-uri", "sqlite:///mlflow.db"),  # a whole path would need quoting
         *("--default-artifact-root", (folder / "artifacts").as_uri()),
     ]
     environment = _environment(folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-    server = Server("The MLflow server", command, environment, folder, folder / "mlflow.log")
-    stack.enter_context(server)
-    _wait_until_up(progress, http, f"Starting an MLflow server on SQLite at {server.url}", [server])
-    return server
+    return stack.enter_context(Server("The MLflow server", command, environment, folder, folder / "mlflow.log"))
 
 
 def _start_apps(
     stack: ExitStack, progress: Progress, http: requests.Session, folder: Path, mlflow: Server
 ) -> dict[str, Server]:
+    """Start the apps, and wait for all servers: for the first app before the others take the processor."""
     environment = _environment(
         folder,
         MLFLOW_TRACKING_URI=mlflow.url,
@@ -160,13 +161,18 @@ def _start_apps(
         DEPLOYMENT_ID="demo-1",
         REGION="local",
     )
-    apps = {}
-    for name, example in EXAMPLES.items():
-        log = folder / f"{name}.log"
-        app = Server(f"The {name} app", example.command, environment, examples_folder(), log)
-        apps[name] = stack.enter_context(app)
-    addresses = ", ".join(f"{name} at {app.url}" for name, app in apps.items())
-    _wait_until_up(progress, http, f"Starting the apps: {addresses}", list(apps.values()))
+
+    def start(name: str) -> Server:
+        command, log = EXAMPLES[name].command, folder / f"{name}.log"
+        return stack.enter_context(Server(f"The {name} app", command, environment, examples_folder(), log))
+
+    first, *others = EXAMPLES
+    apps = {first: start(first)}
+    _wait_until_up(progress, http, f"Starting a page to chat with, at {apps[first].url}", [apps[first]])
+    apps |= {name: start(name) for name in others}
+    addresses = ", ".join(f"on {name} at {apps[name].url}" for name in others)
+    _wait_until_up(progress, http, f"Starting an MLflow server on SQLite at {mlflow.url}", [mlflow])
+    _wait_until_up(progress, http, f"Starting the same page {addresses}", list(apps.values()))
     return apps
 
 
@@ -193,10 +199,13 @@ def _serve(progress: Progress, servers: Sequence[Server]) -> None:
 # --- the requests and their traces -----------------------------------------------------------------------------
 
 
-def _create_experiment(http: requests.Session, mlflow: Server) -> str:
-    answer = http.post(f"{mlflow.url}/api/2.0/mlflow/experiments/create", json={"name": EXPERIMENT}, timeout=30)
+def _experiment_id(http: requests.Session, mlflow: Server) -> str:
+    """The experiment's id, whether an app or this process creates it first."""
+    experiments = f"{mlflow.url}/api/2.0/mlflow/experiments"
+    http.post(f"{experiments}/create", json={"name": EXPERIMENT}, timeout=30)
+    answer = http.get(f"{experiments}/get-by-name", params={"experiment_name": EXPERIMENT}, timeout=30)
     answer.raise_for_status()
-    return str(answer.json()["experiment_id"])
+    return str(answer.json()["experiment"]["experiment_id"])
 
 
 def _converse(http: requests.Session, name: str, app: Server) -> list[Sent]:
@@ -245,14 +254,14 @@ def _tell_problems(progress: Progress, rows: Sequence[Row], apps: Mapping[str, S
 
 
 def _tell_addresses(progress: Progress, mlflow: Server, experiment_id: str, apps: Mapping[str, Server]) -> None:
-    experiment = f"{mlflow.url}/#/experiments/{experiment_id}"
-    addresses = {"MLflow, traces": f"{experiment}/traces", "MLflow, sessions": f"{experiment}/chat-sessions"}
-    addresses |= {f"The {name} app": app.url for name, app in apps.items()}
-    progress.say("".join(f"\n{what:18}{url}" for what, url in addresses.items()))
+    traces = f"{mlflow.url}/#/experiments/{experiment_id}/traces"
+    addresses = {f"The chat on {name}": app.url for name, app in apps.items()}
+    addresses |= {"MLflow, traces": traces, "MLflow, sessions": f"{traces}?groupBy=session"}
+    progress.say("".join(f"\n{what:21}{url}" for what, url in addresses.items()))
     progress.say(
-        "\nSend a request of your own:\n"
+        "\nSend a request of your own, or open the chat:\n"
         f"    curl -i {apps['fastapi'].url}/chats/mine/messages -H 'Content-Type: application/json' \\\n"
         "      -H 'X-Session-ID: mine' -H 'X-User-ID: me' \\\n"
-        """      -d '{"messages": [{"role": "user", "content": "Hello"}]}'\n"""
+        """      -d '{"messages": [{"role": "user", "content": "What is in Oslo?"}]}'\n"""
         "\nServing until Ctrl-C."
     )

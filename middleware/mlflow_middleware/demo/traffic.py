@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, NamedTuple
 
 import requests
 
 ENVIRONMENT = "demo"
 TIMEOUT = 30.0
-"""Seconds that one request may take."""
+"""Seconds that one request may take, and a vote until its trace is stored."""
+
+
+class Turn(NamedTuple):
+    """What a user says in a chat.
+
+    Attributes:
+        stream: Whether the answer is to be streamed.
+        stop_after: The pieces of it after which the user stops it.
+        votes: What the user thinks of the answer, with a comment; a later vote replaces an earlier one.
+    """
+
+    user: str
+    chat: str
+    text: str
+    stream: bool = False
+    stop_after: int | None = None
+    votes: tuple[tuple[bool, str], ...] = ()
+
 
 SCRIPT = (
-    ("jane", "oslo", "I am going to Oslo in May. What should I pack?"),
-    ("sam", "build", "My build fails. What do you need to know?"),
-    ("jane", "oslo", "And if it rains?"),
-    ("jane", "soup", "What can I cook with leeks?"),
-    ("sam", "build", "It says that the disk is full."),
-    ("jane", "soup", "Without cream?"),
+    Turn(
+        *("jane", "oslo", "I am going to Oslo in May. What should I pack?"),
+        stream=True,
+        votes=((False, "Too short?"), (True, "No: just what I needed.")),
+    ),
+    Turn("sam", "build", "My build fails. What do you need to know?"),
+    Turn("jane", "oslo", "And if it rains?"),
+    Turn("jane", "soup", "What can I cook with leeks?", votes=((True, ""),)),
+    Turn("sam", "build", "It says that the disk is full.", stream=True, stop_after=6, votes=((False, "I knew that."),)),
+    Turn("jane", "soup", "Without cream?"),
 )
-"""User, session and message of each turn."""
+"""The two users' turns."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +62,8 @@ class Sent:
     user_id: str | None
     trace_id: str | None
     expected_status: int
+    vote: bool | None = None
+    comment: str = ""
 
     def expected(self) -> dict[str, str | None]:
         """What the stored trace has to say, keyed as in `_flat`; None stands for nothing at all."""
@@ -54,7 +81,13 @@ class Sent:
             expected[f"{place}.mlflow.trace.user"] = self.user_id
         if self.trace_id:  # FastAPI's answer to an unhandled exception is made outside of all middleware
             expected["trace_id"] = self.trace_id
+        if self.vote is not None:
+            expected["vote"] = _vote_as_text(self.vote, self.comment)
         return expected
+
+
+def _vote_as_text(value: object, comment: str) -> str:
+    return f"{json.dumps(value)} {comment}".rstrip()
 
 
 @dataclass
@@ -96,27 +129,54 @@ class Client:
     _chats: dict[str, list[dict[str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def converse(self) -> list[Sent]:
-        """Send the conversation of two users in three sessions, a request that fails and one without our headers."""
-        for user, chat, text in SCRIPT:
-            self._say(chat, text, user)
+        """Send the conversation of two users in three sessions, a request that fails and one without our headers.
+
+        Some answers are streamed, and one of those is stopped; at last come the votes.
+        """
+        for turn in SCRIPT:
+            self._say(turn)
         self._post("build", "fail", "sam", expected_status=500)
-        self._say("guest", "Who am I?", None)
+        self._chats["guest"].append({"role": "user", "content": "Who am I?"})
+        self._post("guest", "messages", None)
+        for number, turn in enumerate(SCRIPT):
+            for value, comment in turn.votes:
+                self._vote(number, value, comment)
         return self.sent
 
-    def _say(self, chat: str, text: str, user: str | None) -> None:
-        self._chats[chat].append({"role": "user", "content": text})
-        answer = self._post(chat, "messages", user)
-        if answer.ok:
-            self._chats[chat].append(answer.json()["choices"][0]["message"])
+    def _say(self, turn: Turn) -> None:
+        self._chats[turn.chat].append({"role": "user", "content": turn.text})
+        with self._post(turn.chat, "messages", turn.user, stream=turn.stream) as answer:
+            if answer.ok and turn.stream:
+                text = "".join(islice(_pieces(answer), turn.stop_after))
+                self._chats[turn.chat].append({"role": "assistant", "content": text})
+            elif answer.ok:
+                self._chats[turn.chat].append(answer.json()["choices"][0]["message"])
 
-    def _post(self, chat: str, action: str, user: str | None, expected_status: int = 200) -> requests.Response:
+    def _vote(self, number: int, value: bool, comment: str) -> None:
+        """Vote on an answer, as soon as its trace is stored."""
+        sent = self.sent[number]
+        said = {"trace_id": sent.trace_id, "value": value} | ({"comment": comment} if comment else {})
+        until = time.monotonic() + TIMEOUT
+        while True:
+            answer = self.http.post(
+                f"{self.url}/feedback", json=said, headers={"X-User-ID": sent.user_id}, timeout=TIMEOUT
+            )
+            if answer.ok or time.monotonic() > until:
+                self.sent[number] = replace(sent, vote=value, comment=comment)
+                return
+            time.sleep(0.2)
+
+    def _post(
+        self, chat: str, action: str, user: str | None, expected_status: int = 200, stream: bool = False
+    ) -> requests.Response:
         request_id = f"{self.app}-{len(self.sent) + 1}" if user else None
         session_id = f"{self.app}-{chat}" if user else None
         answer = self.http.post(
             f"{self.url}/chats/{chat}/{action}",
-            json={"messages": self._chats[chat]},
+            json={"messages": self._chats[chat], "stream": stream},
             headers={"X-Request-ID": request_id, "X-Session-ID": session_id, "X-User-ID": user},
             timeout=TIMEOUT,
+            stream=stream,
         )
         sent = Sent(
             app=self.app,
@@ -131,6 +191,14 @@ class Client:
         )
         self.sent.append(sent)
         return answer
+
+
+def _pieces(answer: requests.Response) -> Iterator[str]:
+    """The pieces of an answer that comes as OpenAI streams it."""
+    for line in answer.iter_lines(chunk_size=1):
+        if line.startswith(b"data: {"):
+            for choice in json.loads(line.removeprefix(b"data: "))["choices"]:
+                yield choice["delta"].get("content") or ""
 
 
 def stored_traces(http: requests.Session, url: str, experiment_id: str) -> list[dict[str, Any]]:
@@ -183,8 +251,11 @@ def _fill_in(row: Row, sent: Sent, stored: dict[str, str]) -> None:
 
 
 def _flat(trace: dict[str, Any]) -> dict[str, str]:
-    """A trace info without its nesting: ``tags.environment`` and so on."""
+    """A trace info without its nesting: ``tags.environment`` and so on; the vote that counts is ``vote``."""
     flat = {key: value for key, value in trace.items() if isinstance(value, str)}
     for place in ("tags", "trace_metadata"):
         flat |= {f"{place}.{key}": value for key, value in trace.get(place, {}).items()}
+    for vote in trace.get("assessments", ()):
+        if vote.get("valid", True):
+            flat["vote"] = _vote_as_text(vote["feedback"]["value"], vote.get("rationale", ""))
     return flat
