@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,9 @@ from mlflow.entities import Trace
 
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.capture.genai import is_model_traffic
+from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.experiments import Experiments
+from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.stats import Stats
 from mlflow_middleware.request import routes
 from mlflow_middleware.request_trace import drop_trace, keep_trace
@@ -299,6 +302,18 @@ def test_experiments_by_name() -> None:
     experiments.answered(question)
     assert experiments.question("deleted", is_needed=True) is None
     assert experiments.id_of("deleted") == experiments.id_of(None) == "0"
+
+
+def test_the_spool_keeps_the_name_of_an_experiment(tmp_path: Path) -> None:
+    """Whatever characters it has; its id is found when the file is sent."""
+    name = "/Users/jane@shop.example/chats"
+    spool = Spool(tmp_path, 1_000_000)
+    spool.write([EncodedTrace("tr-1", name, b"", b"{}")])
+    file = spool.claim()
+
+    assert file is not None
+    assert [trace.experiment_id for trace in file.traces] == [name]
+    file.release()
 
 
 def test_a_collector_is_not_asked_for_experiments() -> None:

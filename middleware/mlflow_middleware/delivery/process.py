@@ -210,8 +210,7 @@ class Delivery:
     def stats(self) -> Stats:
         """The counts as they stand."""
         dropped = {**self._stats.dropped, **({"queue full": self._turned_away} if self._turned_away else {})}
-        left_out = dict(self._stats.left_out)
-        return replace(self._stats, waiting=self._queue.pending, dropped=dropped, left_out=left_out)
+        return replace(self._stats, waiting=self._queue.pending, dropped=dropped, left_out=dict(self._stats.left_out))
 
     def _full(self) -> None:
         self._turned_away += 1  # one step, as requests of many threads come here at once
