@@ -214,7 +214,7 @@ def flushing(send: ASGISendCallable) -> ASGISendCallable:
 
 def exchange_of(scope: Any) -> Exchange:
     """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
-    raw, server, client = scope["headers"], scope.get("server"), scope.get("client")
+    raw, server, client = scope.get("headers", []), scope.get("server"), scope.get("client")
     if type(raw) is not list or not ORDINARY.issuperset(map(type, (server, client, *raw[:MAX_HEADERS]))):
         raw = make_rereadable(scope)
         server, client = scope.get("server"), scope.get("client")

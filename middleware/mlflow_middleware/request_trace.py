@@ -263,9 +263,9 @@ def around(known: Mapping[str, object], method: str, path: str) -> RequestTrace 
     if isinstance(found := known.get(REQUEST_KEY) or outer.get(REQUEST_KEY), RequestTrace):
         return found
     outer_trace = current()
-    if outer_trace and (outer_trace.exchange.method, outer_trace.exchange.path) == (method, path):
-        return outer_trace
-    return None
+    if outer_trace is None or outer_trace.exchange.request is None:  # it has ended; only its context goes on
+        return None
+    return outer_trace if (outer_trace.exchange.method, outer_trace.exchange.path) == (method, path) else None
 
 
 def start(settings: Settings) -> None:

@@ -52,8 +52,10 @@ class TraceMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         environ.setdefault(SETTINGS_KEY, self.settings)
-        if not self.settings.enabled or REQUEST_KEY in environ or _is_traced_around(environ):
+        if not self.settings.enabled or REQUEST_KEY in environ:
             return self.app(environ, start_response)
+        if around := _around(environ):
+            return self.app(environ, _telling(start_response, environ, around))
         trace = _opened(environ, self.settings)
         if trace is None:
             undo = mlflow_bridge.silence()
@@ -115,9 +117,26 @@ def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None
 
 
 @guarded
-def _is_traced_around(environ: WSGIEnvironment) -> bool:
-    """Whether this is the current request, in an ASGI app that this one is mounted in: the bridge passes no more on."""
-    return request_trace.around(environ, environ["REQUEST_METHOD"], _path(environ)) is not None
+def _around(environ: WSGIEnvironment) -> RequestTrace | None:
+    """The trace that an ASGI app has opened which this one is mounted in; some bridges pass no more on than context."""
+    return request_trace.around(environ, environ["REQUEST_METHOD"], _path(environ))
+
+
+def _telling(start_response: StartResponse, environ: WSGIEnvironment, around: RequestTrace) -> StartResponse:
+    """The bridge's `start_response`; the trace around this app learns which route is taken, and what is answered."""
+
+    def telling(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        _tell(environ, around, exc_info)
+        return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+    return telling
+
+
+@guarded
+def _tell(environ: WSGIEnvironment, around: RequestTrace, exc_info: Any) -> None:
+    routes.learn(around, routes.of_environ(environ, around))
+    if exc_info:
+        http_errors.hold(around, exc_info[1])
 
 
 def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
@@ -164,8 +183,8 @@ def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: Request
     if trace.record.settings.error_when:
         trace.exchange.response_headers = known
     if trace.exchange.route is None:
-        trace.exchange.route = routes.of_environ(trace.exchange.request)
-    if code >= 400:
+        trace.exchange.route = routes.of_environ(trace.exchange.request, trace)
+    if code >= 400 or trace.record.held:
         http_errors.answered(trace, code, exc_info and exc_info[1])
         trace.record.is_unrouted = routes.none_took(trace.exchange.request)  # Flask takes its request away afterwards
     request_ids.learn(trace, headers)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from tests.frameworks.asking import Asked, ask
@@ -38,3 +41,26 @@ def test_a_name_can_be_read(path: str, status: int, name: str, exceptions: tuple
 
     assert answer.status == status
     assert asked == Asked(name, "ERROR" if status == 500 else "OK", exceptions)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_request_that_cannot_be_described_is_served(is_async: bool) -> None:
+    """Without a trace; tracing's own failures are the app's never."""
+    from django.http import HttpRequest, HttpResponse
+
+    from mlflow_middleware.django import TraceMiddleware
+    from tests.frameworks import django_project
+
+    assert django_project.wsgi  # Django is set up
+
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse("served")
+
+    async def async_view(request: HttpRequest) -> HttpResponse:
+        return view(request)
+
+    request = HttpRequest()
+    request.META["QUERY_STRING"] = None
+    answer: Any = TraceMiddleware(async_view if is_async else view)(request)
+
+    assert (asyncio.run(answer) if is_async else answer).content == b"served"

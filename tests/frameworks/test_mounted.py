@@ -7,6 +7,7 @@ from typing import Any
 
 import a2wsgi
 import asgiref.wsgi
+import bottle
 import mlflow
 import pytest
 from fastapi import FastAPI, HTTPException
@@ -82,6 +83,30 @@ def test_a_wsgi_app_in_an_asgi_app(
 
     assert answer.status == status
     assert asked == Asked(f"GET {at}/chats/<int:n>", state, exceptions)
+
+
+def bottle_app() -> Any:
+    app = bottle.Bottle()
+
+    @app.get("/chats/<n:int>")
+    def chat(n: int) -> str:
+        if n == 0:
+            bottle.abort(404)
+        return f"1 of {1 // (n - 1)}"
+
+    return app
+
+
+@pytest.mark.parametrize(("n", "status", "state", "exceptions"), OUTCOMES)
+@pytest.mark.parametrize(("at", "prefix"), [("/wsgi", "/wsgi"), ("/of/{tenant}", "/of/acme"), ("/", "")])
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_a_wsgi_app_with_the_plain_middleware(
+    bridge: Any, at: str, prefix: str, n: int, status: int, state: str, exceptions: tuple[str, ...]
+) -> None:
+    """It tells the trace around it as much as an adapter does."""
+    _, asked = ask(mounted(bridge(wsgi.TraceMiddleware(bottle_app())), at), f"{prefix}/chats/{n}", is_asgi=True)
+
+    assert asked == Asked(f"GET {at.rstrip('/')}/chats/<n:int>", state, exceptions)
 
 
 @pytest.mark.parametrize(("n", "status", "state", "exceptions"), OUTCOMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import copy_context
@@ -13,6 +14,7 @@ import pytest
 from asgiref.typing import (
     ASGI3Application,
     ASGIReceiveCallable,
+    ASGIReceiveEvent,
     ASGISendCallable,
     ASGISendEvent,
     HTTPResponseTrailersEvent,
@@ -347,6 +349,37 @@ async def test_a_body_that_the_app_refuses_is_not_asked_for(
     await serving.end()
 
     assert serving.unread == 1
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "raises", "raises when cancelled"])
+async def test_a_server_that_does_not_like_to_be_asked(
+    traces: list[Trace], monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Its answer is whole all the same, and nothing is logged."""
+    monkeypatch.setattr(leaving, "ASK_AFTER", 0)
+    sent: list[ASGISendEvent] = []
+    logged: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context))
+
+    async def receive() -> ASGIReceiveEvent:
+        if ends == "cancelled":
+            raise asyncio.CancelledError
+        if ends == "raises":
+            raise RuntimeError("asked too often")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("left")
+
+    async def send(message: ASGISendEvent) -> None:
+        sent.append(message)
+
+    await TraceMiddleware(saying_at_once(start(200), body(b"whole")))(http(), receive, send)
+    await asyncio.sleep(0)
+    gc.collect()
+
+    assert sent[1:] == [body(b"whole")]
+    assert (len(traces), logged) == (1, [])
 
 
 async def test_an_app_that_listens_itself_is_asked_by_nobody_else(

@@ -69,10 +69,38 @@ FAILING: list[tuple[Any, str, Any, str, str]] = [
     ),
     ("body.error", JSON, {"error": {"message": "no credit"}}, "body.error", "no credit"),
     ("body.result.0.failed", JSON, {"result": [{"failed": True}]}, "body.result.0.failed", "body.result.0.failed"),
+    ("body.errors.0", JSON, {"errors": ["no credit"]}, "body.errors.0", "no credit"),
+    ("body.0.error", JSON, [{"error": "no credit"}], "body.0.error", "no credit"),
+    ("body.größe</x>", JSON, {"größe</x>": "too large"}, "body.größe</x>", "too large"),
     (["graphql", "mcp"], JSON, FAILED_TOOL, "tool_error", "no such city"),
     (lambda exchange: exchange.outputs["ok"] is False and "not ok", JSON, {"ok": False}, "error_when", "not ok"),
     (lambda exchange: exchange.response_headers["x-own"] == "1", JSON, {}, "error_when", "<lambda>"),
     ("tests.unit.test_error_when.is_teapot", JSON, {}, "error_when", "short and stout"),
+]
+LONG = 300_000
+LONG_TOOL = {"content": [{"type": "text", "text": "x y " * LONG}], "isError": True}
+LATE: list[tuple[str, str, Any, str, str]] = [
+    ("grpc-web", GRPC, frames("grpc-status: 5", message=b"x" * LONG), "NOT_FOUND", "gRPC status NOT_FOUND"),
+    ("grpc-web", GRPC, frames("grpc-status: 5", message=b"x" * 65_525), "NOT_FOUND", "gRPC status NOT_FOUND"),
+    (
+        "grpc-web",
+        GRPC_TEXT,
+        base64.b64encode(frames(message=b"x" * LONG)[:-5]) + base64.b64encode(frames("grpc-status: 5")[7:]),
+        "NOT_FOUND",
+        "gRPC status NOT_FOUND",
+    ),
+    ("graphql", JSON, {"data": {"a": ["x"] * LONG}, "errors": GRAPHQL["errors"]}, "BAD_FIELD", "no such field"),
+    ("graphql", JSON, {"data": "x " * 32_755, "errors": GRAPHQL["errors"]}, "BAD_FIELD", "no such field"),
+    ("mcp", JSON, rpc(result=LONG_TOOL), "tool_error", "the tool's result is an error"),
+    ("mcp", JSON, {"result": LONG_TOOL, "jsonrpc": "2.0", "id": 1}, "tool_error", "the tool's result is an error"),
+    ("body.a.error", JSON, {"a": {"b": ["x"] * LONG, "error": "no credit"}, "c": {}}, "body.a.error", "no credit"),
+]
+LATE_AND_FINE: list[tuple[str, str, Any]] = [
+    ("grpc-web", GRPC, frames("grpc-status: 0", message=b"\x80\0\0\0\x0egrpc-status:5\n" * 20_000)),
+    ("graphql", JSON, {"data": {"a": ["x"] * LONG, "errors": [{"message": "its own"}]}}),
+    ("graphql", JSON, {"data": {"a": ["x"] * LONG, "b": '"errors": ["quoted"]'}, "errors": []}),
+    ("mcp", JSON, {"result": {"content": ["x"] * LONG, "isError": True}}),
+    ("body.a.error", JSON, {"a": {"b": ["x"] * LONG}, "error": "another"}),
 ]
 FINE: list[tuple[Any, str, Any]] = [
     ((), JSON, GRAPHQL),
@@ -121,6 +149,25 @@ async def test_an_error_under_200(
     await answered(kind, value, error_when=rule)
 
     assert outcome(traces[0]) == ("ERROR", error, message)
+
+
+@pytest.mark.parametrize(("rule", "kind", "value", "error", "message"), LATE)
+async def test_an_error_at_the_end_of_a_long_answer(
+    traces: list[Trace], rule: str, kind: str, value: object, error: str, message: str
+) -> None:
+    """More than is kept stands before it."""
+    for ratio in (1, 0):
+        await answered(kind, value, error_when=rule, sample_ratio=ratio)
+
+    assert [outcome(trace) for trace in traces] == [("ERROR", error, message)] * 2
+
+
+@pytest.mark.parametrize(("rule", "kind", "value"), LATE_AND_FINE)
+async def test_the_end_of_a_long_answer_that_is_none(traces: list[Trace], rule: str, kind: str, value: object) -> None:
+    """What stands there is deeper, or only quoted."""
+    await answered(kind, value, error_when=rule)
+
+    assert outcome(traces[0]) == ("OK", None, None)
 
 
 @pytest.mark.parametrize(("rule", "kind", "value"), FINE)

@@ -104,3 +104,25 @@ def test_a_guarded_method_keeps_its_object() -> None:
     assert counting.add("x") is None  # type: ignore[arg-type]
     ((where, _),) = guard.failures
     assert where.endswith("Counting.add")
+
+
+def test_a_handler_that_shows_no_stream_gets_the_line_all_the_same() -> None:
+    """Such as a proxy of a request's, where there is none."""
+    lines: list[str] = []
+
+    class Own(logging.Handler):
+        @property
+        def stream(self) -> object:
+            raise RuntimeError("outside of a request")
+
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler = Own()
+    guard.logger.addHandler(handler)
+    try:
+        guard.report("somewhere", ValueError("none"))
+    finally:
+        guard.logger.removeHandler(handler)
+
+    assert [line.partition(";")[0] for line in lines] == ["tracing failed in somewhere"]

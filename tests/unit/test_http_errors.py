@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import urllib.error
+import weakref
 from email.message import Message
 from typing import Any
 
@@ -11,8 +13,11 @@ import pytest
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from mlflow.entities import Trace
 
+from mlflow_middleware import delivery
 from mlflow_middleware.asgi import TraceMiddleware as ASGIMiddleware
-from mlflow_middleware.request.http_errors import status_of
+from mlflow_middleware.mlflow_bridge.pending import PendingTrace
+from mlflow_middleware.request.http_errors import hold, status_of
+from mlflow_middleware.request_trace import current
 from mlflow_middleware.wsgi import TraceMiddleware as WSGIMiddleware
 from tests.messages import body, http, start
 from tests.unit.serving import Serving, root_of
@@ -22,6 +27,13 @@ def of(package: str, **attributes: object) -> Exception:
     """An exception whose class a package has, or inherits from it."""
     base = type("HTTPException", (Exception,), {"__module__": f"{package}.exceptions", **attributes})
     return type("NotFound", (base,), {"__module__": "my_app"})()  # type: ignore[no-any-return]
+
+
+class Response:
+    """An answer that an exception brings along."""
+
+    def __init__(self, status_code: int) -> None:
+        self.status_code = status_code
 
 
 @pytest.mark.parametrize(
@@ -35,6 +47,9 @@ def of(package: str, **attributes: object) -> Exception:
         (of("starlette", code=1008), None),  # that of a websocket
         (of("werkzeug", code=None), None),
         (of("starlette"), None),
+        (of("werkzeug", code=None, response=Response(503)), 503),  # Flask's abort() of a whole answer
+        (of("werkzeug", code=404, response=Response(410)), 410),
+        (of("openai", response=Response(429)), None),
         (of("openai", status_code=429), None),
         (of("starlette_like", status_code=404), None),
         (urllib.error.HTTPError("http://x", 404, "", Message(), None), None),
@@ -130,3 +145,26 @@ def test_what_a_wsgi_app_tells_the_server(traces: list[Trace], is_told: bool) ->
 
     assert traces[0].info.state == "ERROR"
     assert len(root_of(traces[0]).events) == is_told
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "500 Sorry"])
+def test_an_exception_that_is_answered_is_let_go(status: str) -> None:
+    """It holds the frames of the app, and the trace waits for its delivery."""
+    waiting: list[PendingTrace] = []
+    answered: list[weakref.ref[Exception]] = []
+    away = type("Away", (Exception,), {})  # those of Python itself take no weak references
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        error = away()
+        answered.append(weakref.ref(error))
+        trace = current()
+        assert trace is not None
+        hold(trace, error)
+        start_response(status, [])
+        return [b"sorry"]
+
+    with delivery.capturing(waiting.append):
+        WSGIMiddleware(app)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *given: None)  # type: ignore[arg-type]
+    gc.collect()
+
+    assert (len(waiting), answered[0]()) == (1, None)

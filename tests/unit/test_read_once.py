@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import mlflow
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
@@ -142,3 +144,23 @@ def test_a_wsgi_server_gets_all_headers_of_an_answer(headers: list[tuple[bytes, 
 
     assert (got[: len(texts)], answer) == (read(texts), b"ab")
     assert traces[0].data.spans[0].outputs == "ab"
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("address", [None, iter(["192.0.2.7", 80])])
+def test_a_scope_without_headers(kind: str, address: Any) -> None:
+    """As some tests and bridges make it for an app that asks for none: it stays so, and is traced."""
+    scope: dict[str, Any] = {**http("/"), "type": kind, "client": address}
+    del scope["headers"]
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append("headers" in scope)
+        with mlflow.start_span("inside"):
+            pass
+
+    failed = guard.failures.copy()
+    with captured_traces() as traces:
+        served(asgi.TraceMiddleware(app), scope)
+
+    assert (seen, len(traces), guard.failures) == ([False], 1, failed)

@@ -354,6 +354,7 @@ PREFLIGHT = {"origin": "https://shop.example", "access-control-request-method": 
         (("HEAD /x",), "HEAD", {}, True),
         (("HEAD /x",), "GET", {}, False),
         (("HEAD /y",), "HEAD", {}, False),
+        (("M-SEARCH *",), "M-SEARCH", {}, True),
         (("preflight",), "OPTIONS", PREFLIGHT, True),
         (("preflight",), "OPTIONS", {"origin": "https://shop.example"}, False),
         (("preflight",), "GET", PREFLIGHT, False),
@@ -381,7 +382,7 @@ def test_preflights_are_excluded_by_default(env: pytest.MonkeyPatch) -> None:
     assert not settings.excludes("/x")
 
 
-@pytest.mark.parametrize("entry", ["preflights", "health", "OPTIONS", ""])
+@pytest.mark.parametrize("entry", ["preflights", "health", "OPTIONS", "HEAD health", ""])
 def test_what_would_exclude_nothing_is_an_error(entry: str) -> None:
     """It names the entry and what is allowed."""
     text = problem(exclude=[entry])

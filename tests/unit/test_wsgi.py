@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -554,6 +555,21 @@ async def test_mounted_in_an_asgi_app(traces: list[Trace]) -> None:
     await ASGIMiddleware(bridge)(http("/chats/1"), None, nowhere)
 
     assert [root_of(trace).outputs for trace in traces] == ["a"]
+
+
+def test_what_a_request_leaves_running_asks_for_the_same_path(traces: list[Trace]) -> None:
+    """In the context of a request that has ended, it is another one."""
+    contexts: list[Context] = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        contexts.append(copy_context())
+        start_response("200 OK", [])
+        return []
+
+    ask(TraceMiddleware(app), "/poll")
+    contexts[0].run(ask, TraceMiddleware(saying(b"later")), "/poll")
+
+    assert [root_of(trace).outputs for trace in traces] == [None, "later"]
 
 
 def test_a_path_that_is_not_ascii(traces: list[Trace]) -> None:

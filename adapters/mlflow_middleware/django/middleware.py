@@ -25,7 +25,7 @@ from mlflow_middleware.request.leaving import is_cancelled
 from mlflow_middleware.request.patterns import readable
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import RequestTrace, current
-from mlflow_middleware.settings import SettingsError
+from mlflow_middleware.settings import Settings, SettingsError
 from mlflow_middleware.wsgi import environ_headers
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
@@ -70,16 +70,13 @@ class TraceMiddleware:
                 return cast(HttpResponseBase, self.get_response(request))
             finally:
                 _set_route(request, around)
-        exchange = exchange_of(request)
-        if reason := self.settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
-            delivery.leave_out(reason)
+        trace = _opened(request, self.settings)
+        if trace is None:
             undo = mlflow_bridge.silence()
             try:
                 return silence_stream(cast(HttpResponseBase, self.get_response(request)))
             finally:
                 undo()
-        trace = RequestTrace.open(exchange, self.settings)
-        _watch_body(request, trace)
         trace.activate()
         try:
             response = cast(HttpResponseBase, self.get_response(request))
@@ -101,16 +98,13 @@ class TraceMiddleware:
                 return await cast(Awaitable[HttpResponseBase], self.get_response(request))
             finally:
                 _set_route(request, around)
-        exchange = exchange_of(request)
-        if reason := self.settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
-            delivery.leave_out(reason)
+        trace = _opened(request, self.settings)
+        if trace is None:
             undo = mlflow_bridge.silence()
             try:
                 return silence_stream(await cast(Awaitable[HttpResponseBase], self.get_response(request)))
             finally:
                 undo()
-        trace = RequestTrace.open(exchange, self.settings)
-        _watch_body(request, trace)
         trace.activate()
         try:
             response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
@@ -129,6 +123,18 @@ class TraceMiddleware:
             raise
         finally:
             trace.deactivate()
+
+
+@guarded
+def _opened(request: HttpRequest, settings: Settings) -> RequestTrace | None:
+    """The trace of a request; None where it is excluded."""
+    exchange = exchange_of(request)
+    if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
+        delivery.leave_out(reason)
+        return None
+    trace = RequestTrace.open(exchange, settings)
+    _watch_body(request, trace)
+    return trace
 
 
 @guarded

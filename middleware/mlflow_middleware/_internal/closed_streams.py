@@ -37,5 +37,8 @@ def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:
 
 def _is_closed(handler: logging.Handler) -> bool:
     """Whether its stream is closed; Rich keeps it in a console."""
-    stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
-    return getattr(stream, "closed", False) is True
+    try:
+        stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+        return getattr(stream, "closed", False) is True
+    except Exception:  # an app's own handler, or a stream that stands for another
+        return False

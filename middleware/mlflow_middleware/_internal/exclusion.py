@@ -24,7 +24,7 @@ DEFAULT = (
 EXCLUDED = "excluded"
 """Why a request is not traced that an entry without a name excludes; otherwise that is the name."""
 
-_OF_METHOD = re.compile(r"([A-Za-z]+) +(\S.*)", re.DOTALL)
+_OF_METHOD = re.compile(r"((?i:JOB)|[A-Za-z-]+(?= +[/*?\[])) +(\S.*)", re.DOTALL)  # a job has a name, no path
 _PATH = re.compile(r"[/*?\[]")
 
 _SCHEMAS = (

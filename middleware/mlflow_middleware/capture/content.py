@@ -135,7 +135,7 @@ def read(
                 pass
         body = _Body(kept, size, content_type, cut, redactor)
         value, cut = reader(body)
-        if follower is not None and isinstance(follower, End):
+        if follower is not None and isinstance(follower, End) and reader is not _bytes:
             return _with_end(value, _Body(follower.kept, size, content_type, False, redactor), reader)
         return Content(value, cut, _usage(value))
     except Exception as error:  # no body may take the rest of its trace with it
@@ -221,10 +221,21 @@ def _json(body: _Body) -> tuple[Any, bool]:
     try:
         value = strict_json.parsed(strict_json.completed(text) if body.cut else text)
     except ValueError:
+        if _are_lines(text):
+            return _json_lines(body)
         return body.redactor.text(text) + body.note, body.cut
     if isinstance(value, list):  # so does Gemini stream
         value = streams.assembled(value) or value
     return body.redactor.json(value), body.cut
+
+
+def _are_lines(text: str) -> bool:
+    """Whether what is said to be JSON are lines of it."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return bool(rest) and isinstance(strict_json.parsed(first), dict)
+    except ValueError:
+        return False
 
 
 def _json_lines(body: _Body) -> tuple[Any, bool]:

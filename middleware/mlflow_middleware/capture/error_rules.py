@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from mlflow_middleware._internal.guard import report
+from mlflow_middleware.capture import strict_json
+from mlflow_middleware.capture.fields import look_up
+from mlflow_middleware.capture.following import GRPC_WEB, End
+from mlflow_middleware.capture.long_runs import LongRuns
 from mlflow_middleware.capture.redaction import MAX_ATTRIBUTE, Redactor
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import clean_text
@@ -16,10 +21,19 @@ from mlflow_middleware.identity import clean_text
 MAX_OBJECTS = 1000
 """Objects of one answer, such as the events of a stream, that are looked at."""
 
+_MAX_LOOKS = 20
+"""Places in the end of a long answer that are looked at, the last ones."""
+
+_PLAIN_KEY = re.compile(r"(?!\d+$)[\w-]+", re.ASCII)
+"""A key that every encoder writes as it is; an index is not written at all."""
+
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 
 _TRAILERS = 0x80
 """The flag of a gRPC-web frame that holds trailers, not a message."""
+
+_MAX_TRAILERS = 16 * 1024
+"""Bytes of the end of a long body in which they are looked for; gRPC's own libraries allow 8 KiB."""
 
 
 class Failure(NamedTuple):
@@ -68,14 +82,15 @@ def may_fail(exchange: Exchange, rules: Iterable[Rule]) -> bool:
 
 
 def _holds(*marks: str) -> Callable[[Exchange], bool]:
-    """Whether an answer's body may hold one of these."""
+    """Whether an answer's body may hold one of these; without any, whether there is a body."""
 
     def holds(exchange: Exchange) -> bool:
         body = exchange.response_body
         if body is not None and body.follower is not None:
             return True
         kept = body.kept if body else b""
-        return bool(kept) and (bool(exchange.response_encoding) or any(mark.encode() in kept for mark in marks))
+        is_readable = not exchange.response_encoding and marks
+        return bool(kept) and (not is_readable or any(mark.encode() in kept for mark in marks))
 
     return holds
 
@@ -95,26 +110,15 @@ def of_function(function: Callable[[Exchange], object], said: str) -> Rule:
 
 def of_path(path: str) -> Rule:
     """A rule by a path into the answer, such as ``body.errors``: there is something, and it is not empty or false."""
-    _, *keys = path.split(".")
+    inner = path.removeprefix("body.")
 
     def decide(exchange: Exchange) -> Failure | None:
-        for value in _objects(exchange.outputs):
-            if found := _at(value, keys):
+        for value in _objects(exchange, inner):
+            if found := look_up(value, inner):
                 return Failure(path, _message(found) or path)
         return None
 
-    return Rule(path, decide, _holds(keys[-1]))
-
-
-def _at(value: Any, keys: Sequence[str]) -> Any:
-    for key in keys:
-        if isinstance(value, dict):
-            value = value.get(key)
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            return None
-    return value
+    return Rule(path, decide, _holds(*list(filter(_PLAIN_KEY.fullmatch, inner.split(".")))[-1:]))
 
 
 def _message(found: Any) -> str:
@@ -126,37 +130,51 @@ def _message(found: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _objects(outputs: Any) -> Iterator[Any]:
-    """An answer's objects: itself, or those of a stream or a batch."""
-    if not isinstance(outputs, list):
-        yield outputs
-        return
-    for each in outputs[:MAX_OBJECTS]:
+def _objects(exchange: Exchange, path: str) -> Iterator[Any]:
+    """An answer, and its objects, if it is a stream or a batch; of a long one first what its end has at a path."""
+    outputs = exchange.outputs
+    follower = exchange.response_body.follower if exchange.response_body else None
+    if isinstance(follower, LongRuns) and isinstance(outputs, dict):
+        for end in _ends(follower.end.decode("utf-8", "replace"), path.split(".")):
+            yield {**outputs, **end}
+    yield outputs
+    for each in outputs[:MAX_OBJECTS] if isinstance(outputs, list) else ():
         is_event = isinstance(each, dict) and each.keys() == {"event", "data"}
         yield each["data"] if is_event else each
 
 
+def _ends(text: str, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The objects that the end of JSON may be of, each from the last key on: only at the right depth is it JSON."""
+    *outer, last = map(json.dumps, keys)
+    around = "".join(f"{{{key}:" for key in outer)
+    for match in list(re.finditer(rf"{re.escape(last)}\s*:", text))[-_MAX_LOOKS:]:
+        try:
+            yield strict_json.parsed(f"{around}{{{text[match.start() :]}")
+        except ValueError:
+            continue
+
+
 def _graphql(exchange: Exchange) -> Failure | None:
     """https://spec.graphql.org/October2021/#sec-Errors"""
-    for value in _objects(exchange.outputs):
+    for value in _objects(exchange, "errors"):
         errors = value.get("errors") if isinstance(value, dict) else None
         if isinstance(errors, list) and errors:
-            code = _at(errors[0], ("extensions", "code"))
+            code = look_up(errors[0], "extensions.code")
             return Failure(code if isinstance(code, str) else "graphql", _message(errors) or "GraphQL errors")
     return None
 
 
 def _mcp(exchange: Exchange) -> Failure | None:
     """https://www.jsonrpc.org/specification#error_object, and a tool's result that is an error"""
-    for batch in _objects(exchange.outputs):
-        for value in _objects(batch):
+    for batch in _objects(exchange, "result.isError"):
+        for value in batch[:MAX_OBJECTS] if isinstance(batch, list) else [batch]:
             if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
                 continue
             if isinstance(error := value.get("error"), dict):
                 return Failure(str(error.get("code", "mcp")), _message(error) or "JSON-RPC error")
-            if _at(value, ("result", "isError")) is True:
+            if look_up(value, "result.isError") is True:
                 return Failure(
-                    "tool_error", _message(_at(value, ("result", "content"))) or "the tool's result is an error"
+                    "tool_error", _message(look_up(value, "result.content")) or "the tool's result is an error"
                 )
     return None
 
@@ -174,23 +192,40 @@ def _grpc_web(exchange: Exchange) -> Failure | None:
 
 
 def _is_grpc_web(exchange: Exchange) -> bool:
-    return exchange.response_type.lower().startswith("application/grpc-web")
+    return exchange.response_type.lower().startswith(GRPC_WEB)
 
 
 def _trailers_of(exchange: Exchange) -> dict[str, str]:
     """The trailers in a body: its last frame."""
-    data = exchange.response_body.kept if exchange.response_body else b""
-    if exchange.response_type.lower().startswith("application/grpc-web-text"):
-        data = _from_base64(data)
+    body = exchange.response_body
+    if body is None:
+        return {}
+    is_text = exchange.response_type.lower().startswith(f"{GRPC_WEB}-text")
+    if isinstance(body.follower, End):
+        return _last_frame(body.follower.after(body.kept), body.size, is_text)
+    data = _from_base64(body.kept) if is_text else body.kept
     place = 0
     while place + 5 <= len(data):
         end = place + 5 + int.from_bytes(data[place + 1 : place + 5], "big")
         if data[place] & _TRAILERS:
-            lines = data[place + 5 : end].decode("latin-1").splitlines()
-            pairs = (line.partition(":") for line in lines)
-            return {name.strip().lower(): value.strip() for name, _, value in pairs}
+            return _fields(data[place + 5 : end])
         place = end
     return {}
+
+
+def _last_frame(data: bytes, size: int, is_text: bool) -> dict[str, str]:
+    """The trailers in the last bytes of a body of this size, where no frame's beginning is known."""
+    if is_text:  # each four characters are three bytes
+        data = _from_base64(data[(len(data) - size) % 4 :])
+    for place in range(len(data) - 5, max(-1, len(data) - _MAX_TRAILERS), -1):
+        if data[place] & _TRAILERS and place + 5 + int.from_bytes(data[place + 1 : place + 5], "big") == len(data):
+            return _fields(data[place + 5 :])
+    return {}
+
+
+def _fields(data: bytes) -> dict[str, str]:
+    pairs = (line.partition(":") for line in data.decode("latin-1").splitlines())
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def _from_base64(data: bytes) -> bytes:

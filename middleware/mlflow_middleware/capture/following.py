@@ -35,7 +35,13 @@ _MAX_EXTRA = 20
 _SPARE = 4
 """Times `max_body_bytes` that an answer's objects may take."""
 
+_SPARE_CONTEXT = 24 * CONTEXT
+"""Bytes that they may take besides, for what is kept of two texts to look for secrets in."""
+
 _STREAMS = ("text/event-stream", "application/json", "text/plain", *LINES)
+
+GRPC_WEB = "application/grpc-web"
+"""How the media types of gRPC-web begin; its status is at the end of a body."""
 
 
 class Follower(Protocol):
@@ -76,7 +82,7 @@ def follower_of_answer(start: bytes, content_type: str, encoding: str, limit: in
         return None
     if media_type == "application/json" or media_type.endswith("+json"):
         return LongRuns(start, limit, End(limit))
-    return End(limit) if media_type in _STREAMS else None
+    return End(limit) if media_type in _STREAMS or media_type.startswith(GRPC_WEB) else None
 
 
 def follower_of_request(start: bytes, content_type: str, encoding: str, limit: int) -> Follower | None:
@@ -103,9 +109,11 @@ class End:
     def __init__(self, limit: int) -> None:
         self._longest = max(1, limit // 4)
         self._data = bytearray()
+        self._size = 0
 
     def add(self, data: bytes) -> None:
         """See `Follower`."""
+        self._size += len(data)
         self._data += data[-self._longest :]
         if len(self._data) > 2 * self._longest:
             del self._data[: -self._longest]
@@ -119,6 +127,11 @@ class End:
     def kept(self) -> bytes:
         """The bytes."""
         return bytes(self._data[-self._longest :])
+
+    def after(self, beginning: bytes) -> bytes:
+        """The last bytes of a body, some of which are in its beginning where little has come after that."""
+        kept = self.kept
+        return (beginning + kept)[-self._longest :] if len(kept) == self._size else kept
 
 
 class Folded:
@@ -242,7 +255,10 @@ class Folded:
         self._since_weighed += count
         if self._since_weighed > self._limit // 4:
             self._since_weighed = 0
-            self._is_full = self._is_full or weight(vars(self._fold)) > _SPARE * self._limit + 8 * CONTEXT
+            room = _SPARE * self._limit + _SPARE_CONTEXT
+            if not self._is_full and weight(vars(self._fold)) > room:
+                self._is_dropped = True
+                self._is_full = not self._fold.make_room(room)
 
     def _add(self, piece: Any) -> None:
         if not isinstance(piece, dict):

@@ -27,9 +27,8 @@ class Rest(Protocol):
     def held(self) -> int:
         """Bytes that it keeps."""
 
-    @property
-    def kept(self) -> bytes:
-        """These bytes."""
+    def after(self, beginning: bytes) -> bytes:
+        """The last bytes of what has this beginning."""
 
     def add(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -74,8 +73,8 @@ class LongRuns:
 
     @property
     def end(self) -> bytes:
-        """The end of the body, if it is kept and not in the beginning."""
-        return self._rest.kept + self._waiting if self._rest else b""
+        """The end of the body, without runs, if it is kept."""
+        return self._rest.after(bytes(self._kept)) + self._waiting if self._rest else b""
 
     def add(self, data: bytes) -> None:
         """Take the next bytes."""

@@ -21,11 +21,17 @@ _NAMES = (
 _READ = ("cache_read_input_tokens", "cachedContentTokenCount", "cached_content_token_count", "cachedInputTokens")
 _READ_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _WRITTEN = ("cache_creation_input_tokens", "cacheCreationInputTokens")
-_HOLDERS = ("usage", "usageMetadata", "usage_metadata", "totalUsage")
-_AROUND = ("response", "message", "messageMetadata", "metadata", "result", "value", "event", "custom_outputs")
+_HOLDERS = ("usage", "usageMetadata", "usage_metadata", "totalUsage", "meta")
+_AROUND = (
+    *("response", "message", "messageMetadata", "metadata", "result", "value", "event", "custom_outputs"),
+    *("data", "delta", "x_groq"),
+)
 _ALL = frozenset((*_HOLDERS, *_AROUND, "eval_count"))
 
-_OBJECT = re.compile(r'"(?:usage|usageMetadata|usage_metadata)"\s*:\s*(?=\{)')
+_MAX_COUNT = 2**53
+"""The largest number of tokens: servers add them up in a column of 64 bits, and fail where the sum does not fit."""
+
+_OBJECT = re.compile(r'"(?:usage|usageMetadata|usage_metadata|tokens)"\s*:\s*(?=\{)')
 _MAX_LOOKS = 20
 """Places that are looked at, the last ones."""
 
@@ -37,11 +43,18 @@ def usage_of(value: Any) -> dict[str, int] | None:
     """Return the tokens that an answer, or an event of one, reports; None if it has none."""
     if not isinstance(value, dict) or _ALL.isdisjoint(value):
         return None
-    for each in (value, *[value[key] for key in _AROUND if isinstance(value.get(key), dict)]):
+    for each in (value, *_inside(value)):
         for holder in (*[each.get(key) for key in _HOLDERS], each if "eval_count" in each else None):
-            if isinstance(holder, dict) and (found := _tokens(holder)):
+            if isinstance(holder, dict) and (found := _tokens(holder) or _tokens(holder.get("tokens"))):
                 return found
     return None
+
+
+def _inside(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects in a value that may report tokens; LangGraph sends them in lists of two."""
+    held = [value.get(key) for key in _AROUND]
+    every = [each for item in held for each in (item[:2] if isinstance(item, list) else [item])]
+    return [each for each in every if isinstance(each, dict)]
 
 
 def last_usage_of(values: list[Any]) -> dict[str, int] | None:
@@ -64,7 +77,9 @@ def usage_in(text: str) -> dict[str, int] | None:
     return None
 
 
-def _tokens(usage: dict[str, Any]) -> dict[str, int] | None:
+def _tokens(usage: Any) -> dict[str, int] | None:
+    if not isinstance(usage, dict):
+        return None
     for names in _NAMES:
         read, written, total = (_count(usage.get(name)) for name in names)
         if read is None:
@@ -88,4 +103,4 @@ def _cached(usage: dict[str, Any]) -> dict[str, int]:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None

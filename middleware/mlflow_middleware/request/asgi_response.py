@@ -146,7 +146,7 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
         _note_headers(headers, trace)
     if not trace.record.settings.raw_request_id_headers.isdisjoint(present):
         request_ids.learn(trace, headers)
-    if message["status"] >= 400:
+    if message["status"] >= 400 or trace.record.held:
         http_errors.answered(trace, message["status"])
     ours = trace.response_headers() or ()
     if "origin" not in trace.exchange.headers:  # nothing to expose

@@ -27,11 +27,12 @@ _STATUS = re.compile(r"[1-5][0-9]{2}(?: .*)?")
 def status_of(error: BaseException) -> int | None:
     """Return the status that an HTTP exception of a web framework stands for; None for any other exception."""
     if any(_FRAMEWORKS.fullmatch(kind.__module__.partition(".")[0]) for kind in type(error).__mro__):
-        for name in ("status_code", "code", "status"):
-            given = getattr(error, name, None)
-            text = str(int(given)) if isinstance(given, int) else given
-            if isinstance(text, str) and _STATUS.fullmatch(text):
-                return int(text[:3])
+        for holder in (getattr(error, "response", None), error):  # Werkzeug's may bring the whole answer along
+            for name in ("status_code", "code", "status"):
+                given = getattr(holder, name, None)
+                text = str(int(given)) if isinstance(given, int) else given
+                if isinstance(text, str) and _STATUS.fullmatch(text):
+                    return int(text[:3])
     return None
 
 

@@ -88,10 +88,14 @@ async def _at_hand(receive: ASGIReceiveCallable) -> ASGIReceiveEvent | None:
         asking = asyncio.get_running_loop().create_task(ask())
     except RuntimeError:  # trio
         return None
+    asking.add_done_callback(_has_answered)  # what nobody looks at would be logged
     try:
         await asyncio.sleep(0)
-        return asking.result() if asking.done() else None
-    except Exception:  # this server does not like to be asked
-        return None
+        return asking.result() if asking.done() and _has_answered(asking) else None
     finally:
         asking.cancel()
+
+
+def _has_answered(asking: asyncio.Task[ASGIReceiveEvent]) -> bool:
+    """Whether the server has given a message: some do not like to be asked."""
+    return not asking.cancelled() and asking.exception() is None

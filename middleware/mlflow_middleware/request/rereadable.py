@@ -26,6 +26,8 @@ def make_rereadable(scope: dict[str, Any]) -> Iterable[tuple[bytes, bytes]]:
     for name in ("server", "client"):
         if name in scope:
             scope[name] = _again(scope[name])
+    if "headers" not in scope:
+        return []
     if hasattr(scope["headers"], "__getitem__"):
         headers = scope["headers"] = rereadable(scope["headers"])
         return headers

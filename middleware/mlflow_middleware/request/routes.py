@@ -69,7 +69,7 @@ def _only_routers_took(scope: Mapping[str, Any]) -> bool:
 # --- WSGI ---
 
 
-def of_environ(environ: Mapping[str, Any]) -> str | None:
+def of_environ(environ: Mapping[str, Any], trace: RequestTrace) -> str | None:
     """The rule that Werkzeug's or Bottle's request was routed by, below where the app is mounted."""
     asked, route = environ.get("werkzeug.request"), environ.get("bottle.route")
     if asked is None and route is None:
@@ -77,8 +77,8 @@ def of_environ(environ: Mapping[str, Any]) -> str | None:
     rule = getattr(getattr(asked, "url_rule", None) or route, "rule", None)
     if not isinstance(rule, str):
         return None
-    mounted_at: str = environ.get("SCRIPT_NAME", "").rstrip("/")
-    return mounted_at.encode("latin-1", "replace").decode("utf-8", "replace") + rule
+    mounted_at: str = environ.get("SCRIPT_NAME", "").encode("latin-1", "replace").decode("utf-8", "replace")
+    return below(trace, mounted_at) + rule
 
 
 # --- ASGI ---
