@@ -12,24 +12,23 @@ import functools
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 
 from mlflow_middleware._internal import exclusion
+from mlflow_middleware._internal.exclusion import NO_HEADERS, Exclusions
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
 from mlflow_middleware._internal.platforms import deployment_tags
+from mlflow_middleware._internal.route_settings import RouteSettings
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.identity_sources import Sources, sources_of
 
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
-
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 MAX_TAG_VALUE = 4096
 """Characters of a trace tag's value that an MLflow server stores."""
@@ -45,6 +44,20 @@ class SettingsError(ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("mlflow-middleware is misconfigured: " + "; ".join(problems))
         self.problems = problems
+
+
+def _kept(options: Options) -> Keeping:
+    limit = options.max_body_bytes
+    sent, answer = options.capture_request_body, options.capture_response_body
+    if options.content == "none":
+        return _nothing_said(limit)
+    if options.privacy == "strict":
+        return Keeping(limit, limit, False, False, True)
+    return Keeping(limit if sent else 0, limit if answer else 0, sent, answer, True)
+
+
+def _nothing_said(limit: int) -> Keeping:
+    return Keeping(limit, limit, inputs=False, outputs=False, words=False)
 
 
 class EveryTrace(NamedTuple):
@@ -105,10 +118,13 @@ class Settings(Options):
     @model_validator(mode="after")
     def _is_strict(self) -> Settings:
         if self.privacy == "strict":
-            self.__dict__.update(_STRICT)
-            if self.user_id_hmac_key is None:
-                self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
+            self._be_strict()
         return self
+
+    def _be_strict(self) -> None:
+        self.__dict__.update(_STRICT)
+        if self.user_id_hmac_key is None:
+            self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
 
     @classmethod
     def load(cls, framework: Mapping[str, object] | None = None, /, **keywords: object) -> Settings:
@@ -232,11 +248,40 @@ class Settings(Options):
 
     def excludes(self, path: str, method: str = "GET", headers: Mapping[str, str] = NO_HEADERS) -> bool:
         """Whether such a request is not traced."""
-        if self._excluded is not None and self._excluded.fullmatch(path) is not None:
-            return True
-        return method in self._excluded_by_method and any(
-            rule(path, headers) for rule in self._excluded_by_method[method]
-        )
+        return bool(self.reason_to_exclude(path, method, headers))
+
+    @functools.cached_property
+    def reason_to_exclude(self) -> Callable[[str, str, Mapping[str, str]], str]:
+        """Tells by path, method and headers why a request is not traced; empty if it is."""
+        return self.exclusions.reason
+
+    @functools.cached_property
+    def exclusions(self) -> Exclusions:
+        """What `exclude` and `include` say."""
+        return Exclusions(self.exclude, self.include)
+
+    @functools.cached_property
+    def keeps_all(self) -> bool:
+        """Whether each trace is kept that is left out neither by `exclude` nor by the app, whatever its route."""
+        return self.sample_ratio >= 1.0 and self.keep == "all" and not self.routes
+
+    @functools.cached_property
+    def of_routes(self) -> RouteSettings:
+        """The settings of requests for which `routes` says something else."""
+        return RouteSettings(self)
+
+    def with_options(self, given: Iterable[BaseModel]) -> Settings:
+        """Combine these with options that are given for a route; those that come later win, and tags add up."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        names = set(self.model_fields_set)
+        for each in given:
+            own = {name: getattr(each, name) for name in each.model_fields_set}
+            values |= own | {"tags": {**values["tags"], **own.get("tags", {})}}
+            names |= own.keys()
+        settings = type(self).model_construct(names, **values)
+        if settings.privacy == "strict":
+            settings._be_strict()
+        return settings
 
     def keeping(self, path: str) -> Keeping:
         """Return what is kept of the bodies, and the words, of a request to this path."""
@@ -244,17 +289,11 @@ class Settings(Options):
 
     @functools.cached_property
     def _kept_of_others(self) -> Keeping:
-        if self.content == "none":
-            return self._kept_of_metadata_only
-        limit = self.max_body_bytes
-        sent, answer = self.capture_request_body, self.capture_response_body
-        if self.privacy == "strict":
-            return Keeping(limit, limit, False, False, True)
-        return Keeping(limit if sent else 0, limit if answer else 0, sent, answer, True)
+        return _kept(self)
 
     @functools.cached_property
     def _kept_of_metadata_only(self) -> Keeping:
-        return Keeping(self.max_body_bytes, self.max_body_bytes, False, False, False)
+        return _nothing_said(self.max_body_bytes)
 
     def is_metadata_only(self, path: str) -> bool:
         """Whether nothing of what a client says to this path, and not the path itself, is stored."""
@@ -263,14 +302,6 @@ class Settings(Options):
     def keeps_query(self, path: str) -> bool:
         """Whether the query string of a request to this path is kept."""
         return self.keeping(path).inputs
-
-    @functools.cached_property
-    def _excluded(self) -> re.Pattern[str] | None:
-        return exclusion.paths(self.exclude)
-
-    @functools.cached_property
-    def _excluded_by_method(self) -> dict[str, list[exclusion.Rule]]:
-        return exclusion.rules(self.exclude)
 
     @functools.cached_property
     def _metadata_only(self) -> re.Pattern[str] | None:

@@ -153,7 +153,7 @@ STREAM = tuple(b'data: {"choices": [{"delta": {"content": "%d"}}]}\n\n' % number
 REQUESTS = {
     "plain": Request({}),
     "nothing": Request({}, method="GET", sent=b"", chunks=()),
-    "head": Request({}, method="HEAD", sent=b""),
+    "head": Request({"include": ["head"]}, method="HEAD", sent=b""),
     "odd method": Request({}, method="BREW"),
     "error": Request({}, status=503, kind=b"text/plain", chunks=(b"sorry",)),
     "exception": Request({}, error=ValueError("no")),

@@ -29,7 +29,9 @@ from mlflow_middleware.request_trace import (
     carry,
     continue_trace,
     current,
+    drop_trace,
     job_trace,
+    keep_trace,
     outbound_headers,
 )
 from mlflow_middleware.settings import Settings
@@ -40,8 +42,10 @@ __all__ = [
     "annotate",
     "carry",
     "continue_trace",
+    "drop_trace",
     "feedback_blueprint",
     "job_trace",
+    "keep_trace",
     "metrics_blueprint",
     "outbound_headers",
 ]

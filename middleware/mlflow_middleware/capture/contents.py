@@ -37,10 +37,7 @@ def fill(
     Raises:
         Exception: What ``mask`` raises; then nothing of the bodies may be kept.
     """
-    headers = exchange.headers
-    encoding, kind = headers.get("content-encoding", ""), headers.get("content-type", "")
-    sent = _content(exchange.request_body, kind, encoding, redactor, limit)
-    answer = _content(exchange.response_body, exchange.response_type, exchange.response_encoding, redactor, limit)
+    sent, answer = read_bodies(exchange, redactor, limit)
     exchange.inputs, exchange.outputs = sent.value, answer.value
     exchange.inputs_cut, exchange.outputs_cut = sent.cut, answer.cut
     if keeping is not None and not keeping.inputs:
@@ -54,6 +51,14 @@ def fill(
         mask(exchange)
         sent, answer = replace(sent, text=None), replace(answer, text=None)
     return sent, answer
+
+
+def read_bodies(exchange: Exchange, redactor: Redactor, limit: int) -> tuple[Content, Content]:
+    """Return what was read of the request's body and of the response's, redacted."""
+    headers = exchange.headers
+    encoding, kind = headers.get("content-encoding", ""), headers.get("content-type", "")
+    sent = _content(exchange.request_body, kind, encoding, redactor, limit)
+    return sent, _content(exchange.response_body, exchange.response_type, exchange.response_encoding, redactor, limit)
 
 
 def _content(body: Body | None, content_type: str, encoding: str, redactor: Redactor, limit: int) -> Content:

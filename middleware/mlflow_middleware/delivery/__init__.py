@@ -17,7 +17,7 @@ __all__ = [
     "flush",
     "is_capturing",
     "is_recent",
-    "sampled_out",
+    "leave_out",
     "shutdown",
     "start",
     "stats",
@@ -49,10 +49,10 @@ def shutdown() -> None:
         delivery.shutdown()
 
 
-def sampled_out() -> None:
-    """Count a trace that is not kept."""
+def leave_out(reason: str) -> None:
+    """Count a request whose trace nobody wants; see `Stats.left_out`."""
     if delivery := current():
-        delivery.sampled_out()
+        delivery.leave_out(reason)
 
 
 def stats() -> Stats:

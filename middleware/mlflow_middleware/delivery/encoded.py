@@ -24,13 +24,18 @@ _OVERHEAD = 600
 """Bytes that the objects around a waiting trace take, about."""
 
 
+def is_name(experiment: str | None) -> bool:
+    """Whether an experiment is given by its name: ids have digits only."""
+    return experiment is not None and not experiment.isdecimal()
+
+
 @dataclass(slots=True, eq=False)
 class EncodedTrace:
     """A trace, encoded.
 
     Attributes:
         trace_id: MLflow's trace id.
-        experiment_id: Where it goes; None for the experiment that the environment names.
+        experiment_id: Where it goes, an id or a name; None for the experiment that the environment names.
         otlp: Its spans as an OTLP request.
         info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
         prompts: Name and version of each prompt linked to it.
@@ -76,7 +81,8 @@ class EncodedTrace:
     @classmethod
     def encode(cls, trace: PendingTrace) -> EncodedTrace:
         """Encode a finished trace."""
-        content = trace.content(trace.experiment_id or PENDING_EXPERIMENT)
+        known = trace.experiment_id
+        content = trace.content(PENDING_EXPERIMENT if known is None or is_name(known) else known)
         return cls(
             trace.trace_id,
             trace.experiment_id,

@@ -203,9 +203,9 @@ class Delivery:
         """Let the sender rest, or go on; meanwhile nothing is sent, and nobody waits for it."""
         self._paused = self._sender.is_paused = paused
 
-    def sampled_out(self) -> None:
-        """Count a trace that is not kept."""
-        self._stats.sampled_out += 1
+    def leave_out(self, reason: str) -> None:
+        """Count a request whose trace nobody wants."""
+        self._stats.leave_out(reason)
 
     def stats(self) -> Stats:
         """The counts as they stand."""

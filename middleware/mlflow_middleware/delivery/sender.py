@@ -17,7 +17,7 @@ from mlflow_middleware.delivery.batch import PATIENCE
 from mlflow_middleware.delivery.destination import Destination
 from mlflow_middleware.delivery.disk import Disk, at_once
 from mlflow_middleware.delivery.encoder import Encoder
-from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
+from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment, resolve_named_experiment
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.rest import chosen_uri
@@ -242,6 +242,8 @@ class Sender:
 
 
 def _resolve(action: Action, uri: str) -> str:
-    """Find the experiment of traces that name none, or of those to come."""
+    """Find the experiment of traces that name one, or none, or of those to come."""
+    if isinstance(action, ResolveExperiment) and action.name:
+        return resolve_named_experiment(uri, action.name)
     is_needed = isinstance(action, ResolveExperiment) and action.is_needed
     return (resolve_first_experiment if is_needed else resolve_experiment)(uri)

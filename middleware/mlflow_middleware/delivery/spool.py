@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mlflow_middleware.delivery.disk import at_once
-from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.encoded import EncodedTrace, is_name
 from mlflow_middleware.delivery.spool_files import (
     HAS_LOCKS,
     NotOurs,
@@ -145,7 +145,7 @@ class Spool:
 
     def write_encoded(self, data: bytes, experiment_id: str | None) -> str:
         """As `write`, of what `encoded` has made of the traces."""
-        experiment = experiment_id or _FROM_ENVIRONMENT
+        experiment = _FROM_ENVIRONMENT if experiment_id is None or is_name(experiment_id) else experiment_id
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.experiment-{experiment}.otlp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -35,6 +35,7 @@ def standing(stats: Stats, queue: TraceQueue, sender: Sender, turned_away: int) 
         stats,
         waiting=queue.pending,
         dropped={**stats.dropped, **({"queue full": turned_away} if turned_away else {})},
+        left_out=dict(stats.left_out),
         failures=dict(sum((each.health.failures for each in destinations), Counter())),
         is_failing=any(each.health.is_failing for each in destinations),
         oldest_waiting=_age(queue, sender),

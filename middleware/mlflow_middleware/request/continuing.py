@@ -11,7 +11,7 @@ from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware._internal.trace_token import BadToken, TraceToken
 from mlflow_middleware.request import sampling
 from mlflow_middleware.request.defaults import settings_here
-from mlflow_middleware.trace.record import SpanIds, TraceRecord
+from mlflow_middleware.trace.record import KEPT, SpanIds, TraceRecord
 
 logger = logging.getLogger("mlflow_middleware")
 
@@ -23,7 +23,7 @@ def trace_token_of(record: TraceRecord) -> str | None:
     """The token for a request's trace; None where the trace may yet be dropped by sampling."""
     settings = record.settings
     key = record.identity.session_id or record.trace_id
-    if not sampling.keeps(settings, key, failed=False, seconds=0.0):
+    if record.verdict != KEPT and not sampling.keeps(settings, key, failed=False, seconds=0.0):
         return None
     said = TraceToken(*record.ids, record.experiment_id)
     return trace_token.sign(said, int(time.time()) + trace_token.LIFETIME, settings.trace_token_keys[0])

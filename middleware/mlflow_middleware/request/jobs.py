@@ -142,7 +142,8 @@ class _Run:
         _start(settings)
         self.is_awaited = settings.flush_each_request or bool(queues.ends_process())
         job = _job(name, _carried(given, headers))
-        if settings.excludes(job.path, job.method):
+        if reason := settings.reason_to_exclude(job.path, job.method, job.headers):
+            delivery.leave_out(reason)
             self._silenced = mlflow_bridge.silence()
             return None
         trace = RequestTrace.open(job, settings.for_jobs)

@@ -37,6 +37,10 @@ CONTINUED = "mlflow_middleware.continued"
 """Metadata on the way to the server only: the spans are added to a trace that an earlier request has begun."""
 
 
+KEPT = "kept"
+"""See `TraceRecord.verdict`."""
+
+
 class SpanIds(NamedTuple):
     """A span as OpenTelemetry and W3C trace contexts name it."""
 
@@ -130,13 +134,19 @@ class TraceRecord:
         caller: The caller's span, where it is only linked to.
         start_time: Nanoseconds since the epoch.
         end_time: Nanoseconds since the epoch; None while the request runs.
-        experiment_id: Where the trace goes; None for the experiment that the environment names.
+        experiment_id: Where the trace goes, an id or a name; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
         contents: The inputs and outputs, once its bodies have been read.
         failure: Why the answer is an error by ``error_when``, once that has been asked.
         is_judged: Whether it has been.
         held: An exception that the framework is about to answer.
         is_route_said: Whether the app itself has told the route.
+        verdict: What the app has decided about the trace: `KEPT`, or why nobody wants it; empty if nothing.
+        is_genai: Whether the bodies look like a language model's traffic, once that has been asked.
+        is_unwanted: Whether that is that there is to be no trace.
+        is_unrouted: Whether the framework has looked for a route in vain, where that is known only for a while.
+        is_directed: Whether the app has chosen the experiment inside the request.
+        usual_experiment_id: Where it would go without the option ``experiment``; empty where that is not set.
     """
 
     trace_id = ""
@@ -157,8 +167,14 @@ class TraceRecord:
     is_judged = False
     held: BaseException | None = None
     is_complete = client_disconnected = is_changed = is_route_said = False
+    verdict = ""
+    is_genai: bool | None = None
+    is_unwanted = is_directed = is_unrouted = False
+    usual_experiment_id: str | None = ""
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
+        if settings.routes:
+            settings = settings.of_routes.of(exchange.method, exchange.path)
         keeping = settings.keeping(exchange.path)
         is_kept = keeping.of_request or not settings.looks_into_bodies
         exchange.request_body = Body(keeping.of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
@@ -175,6 +191,16 @@ class TraceRecord:
         self.ids = ids
         self.trace_id = f"tr-{ids.trace_id:032x}"
         self.start_time = start_time
+
+    def go_to(self, usual: str | None) -> None:
+        """Choose the experiment: the one of its options, or the usual one."""
+        self.usual_experiment_id = usual
+        self.experiment_id = self.settings.experiment or usual
+
+    def decide(self, verdict: str) -> None:
+        """Take what the app decides about the trace."""
+        self.verdict = verdict
+        self.is_unwanted = verdict != KEPT
 
     def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
         """Add tags and metadata from the app."""
