@@ -165,7 +165,7 @@ class Options(BaseSettings):
     """False: the request's `User-Agent` is not kept."""
 
     privacy: Literal["default", "strict"] = "default"
-    """`strict`: no bodies, queries, captured headers, addresses and user agents, and users as pseudonyms, in any case."""
+    """`strict`: no bodies, queries, captured headers, addresses, user agents; users as pseudonyms, in any case."""
 
     span_type: Literal["CHAIN", "AGENT", "CHAT_MODEL"] = "CHAIN"
     """The type of the root span, by which MLflow's UI and its scorers know what it stands for."""
