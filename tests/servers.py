@@ -90,7 +90,12 @@ def clean_environment(**variables: str) -> dict[str, str]:
     signs = {platform.sign for platform in PLATFORMS.values()}
     theirs = ("MLFLOW_", "OTEL_", "DATABRICKS_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs) and key not in signs}
-    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "GUNICORN_CMD_ARGS": "--graceful-timeout 10"}
+    ours = {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "GUNICORN_CMD_ARGS": "--graceful-timeout 10",
+        "MLFLOW_MIDDLEWARE_INCLUDE": "head,unrouted",  # tests ask for such; what is the default: test_which_requests.py
+    }
     return {**kept, **ours, **variables}
 
 
@@ -274,7 +279,10 @@ class MLflowServer:
         ]
         if self.certificate:
             command += ["--uvicorn-opts", f"--ssl-certfile {self.certificate}"]
-        environment = clean_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # six processes that we do not need
+        environment = clean_environment(
+            MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # six processes that we do not need
+            MLFLOW_MODEL_CATALOG_URI="",  # prices as they are installed, not as they are on the internet
+        )
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
         try:
             self._process.wait_until_up(f"{self.uri}/health", self.certificate)

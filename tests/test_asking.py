@@ -15,7 +15,10 @@ from tests.apps.asking import AFTERWARDS, WAYS
 from tests.conftest import Traces
 from tests.servers import ROOT, MLflowServer, clean_environment
 
-OWN = {"mlflow.traceRequestId", "url.path", "http.response.time_to_first_byte", "http.response.time_to_last_byte"}
+OWN = {
+    *("mlflow.traceRequestId", "url.path", "http.response.time_to_first_byte", "http.response.time_to_last_byte"),
+    "gen_ai.response.time_to_first_chunk",
+}
 """Attributes that differ from request to request."""
 
 OWN_TAGS = {"client_request_id", "mlflow.artifactLocation"}

@@ -199,8 +199,9 @@ def test_a_public_use_is_none() -> None:
 PACKAGES = {"google": "protobuf", "mlflow": "mlflow-tracing", "starlette": "fastapi", "click": "flask"}
 """Modules whose package has another name, or always comes with another package."""
 
-UNDECLARED = {"pytest", "_typeshed"}
-"""Whoever loads our pytest plugin has pytest; the other one is only there for type checkers."""
+UNDECLARED = {"pytest", "prometheus_client", "_typeshed"}
+"""Whoever loads our pytest plugin has pytest, and whoever registers our collector prometheus_client; the other one
+is only there for type checkers."""
 
 
 def package_of(module: str) -> str:
@@ -335,6 +336,9 @@ def test_the_stored_format_is_that_of_mlflow() -> None:
         "OUTPUTS": spans.OUTPUTS,
         "USAGE": spans.CHAT_USAGE,
         "COST": getattr(spans, "LLM_COST", keys.COST),
+        "MODEL": getattr(spans, "MODEL", keys.MODEL),
+        "PROVIDER": getattr(spans, "MODEL_PROVIDER", keys.PROVIDER),
+        "MODELS": "gen_ai.response.model",  # a tag of our own
         "LOG_LEVEL": getattr(spans, "LOG_LEVEL", keys.LOG_LEVEL),
         "DEBUG": getattr(levels, "DEBUG", keys.DEBUG),
         "INFO": getattr(levels, "INFO", keys.INFO),

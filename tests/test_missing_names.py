@@ -16,7 +16,7 @@ from mlflow.entities import Trace
 from tests.conftest import Traces
 from tests.servers import ROOT, MLflowServer, clean_environment, eventually
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.heavy
 
 SPARED = {
     "mlflow.protos.service_pb2.SearchTracesV3",

@@ -308,6 +308,160 @@ def test_no_secret_of_a_stream_survives(sample: Sample, size: int, limit: int) -
     assert MARKER[:6] not in json.dumps(content.value)
 
 
+# --- agents, whose tools say more than they do ---
+
+HITS = "what a tool has found, " * 1000
+
+
+def ag_ui_tools(said: list[str]) -> Iterable[Any]:
+    for number in range(40):
+        yield {"type": "TOOL_CALL_START", "toolCallId": f"c{number}", "toolCallName": "search"}
+        yield {"type": "TOOL_CALL_RESULT", "messageId": f"t{number}", "toolCallId": f"c{number}", "content": HITS}
+    yield from ({"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": word} for word in said)
+    yield {"type": "RUN_FINISHED", "threadId": "t", "runId": "r", "result": {"usage": USAGE}}
+
+
+def ui_tools(said: list[str]) -> Iterable[Any]:
+    for number in range(40):
+        yield {"type": "tool-input-available", "toolCallId": f"c{number}", "toolName": "search", "input": {}}
+        yield {"type": "tool-output-available", "toolCallId": f"c{number}", "output": {"hits": [HITS]}}
+    yield {"type": "text-start", "id": "t"}
+    yield from ({"type": "text-delta", "id": "t", "delta": word} for word in said)
+    yield {"type": "finish", "messageMetadata": {"totalUsage": USAGE}}
+
+
+def ui_status(said: list[str]) -> Iterable[Any]:
+    yield {"type": "start", "messageId": "m"}
+    yield from ({"type": "data-status", "data": {"step": number, "is": "searching"}} for number in range(5000))
+    yield {"type": "text-start", "id": "t"}
+    yield from ({"type": "text-delta", "id": "t", "delta": word} for word in said)
+    yield {"type": "finish", "messageMetadata": {"totalUsage": USAGE}}
+
+
+def response_tools(said: list[str]) -> Iterable[Any]:
+    done = "response.output_item.done"
+    for number in range(40):
+        yield {"type": done, "item": {"type": "function_call", "id": f"f{number}", "name": "search", "arguments": "{}"}}
+        yield {"type": done, "item": {"type": "function_call_output", "call_id": f"f{number}", "output": HITS}}
+    yield from ({"type": "response.output_text.delta", "item_id": "m", "delta": word} for word in said)
+    yield {"type": "response.in_progress", "response": {"usage": USAGE}}
+
+
+def anthropic_tools(said: list[str]) -> Iterable[Any]:
+    yield {"type": "message_start", "message": {"role": "assistant", "usage": {"input_tokens": 11}}}
+    for number in range(40):
+        block = {"type": "web_search_tool_result", "content": [{"encrypted_content": HITS}]}
+        yield {"type": "content_block_start", "index": number, "content_block": block}
+    delta = {"type": "content_block_delta", "index": 40}
+    yield from ({**delta, "delta": {"type": "text_delta", "text": word}} for word in said)
+    yield {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 22}}
+
+
+@pytest.mark.parametrize("make", [ag_ui_tools, ui_tools, ui_status, response_tools, anthropic_tools])
+def test_the_end_of_an_answer_is_kept_whatever_came_before_it(make: Callable[[list[str]], Iterable[Any]]) -> None:
+    """A megabyte of what tools have found: some of that is left out, and not what is told in the end."""
+    said = [f"word{number} " for number in range(300)]
+    content = passed((event(each).encode() for each in make(said)), SSE)
+
+    text = json.dumps(content.value)
+    assert "".join(said) in text
+    assert "what a tool has found" in text or make is ui_status
+    assert content.cut
+    assert content.usage == USAGE or make is response_tools
+
+
+def test_both_ends_of_long_texts_are_kept_whatever_characters_they_have() -> None:
+    """Each of them takes four bytes in memory; and there are two texts."""
+    thought = [f" t{number}\N{FOX FACE}" for number in range(20_000)]
+    said = [f" w{number}\N{FOX FACE}" for number in range(20_000)]
+    pieces = [chunk(reasoning_content=word) for word in thought] + [chunk(content=word) for word in said]
+    message = passed((event(each).encode() for each in pieces), SSE).value["choices"][0]["message"]
+
+    for text, words in ((message["reasoning_content"], thought), (message["content"], said)):
+        whole = "".join(words)
+        assert (text[:3000], text[-3000:]) == (whole[:3000], whole[-3000:])
+        assert "characters left out]" in text
+
+
+# --- others than those that a protocol's own page shows ---
+
+
+def test_the_text_of_a_delta_is_found_under_each_of_its_names() -> None:
+    """What AI SDK calls it in a UI message, in a full stream of version 5, and in one of version 4."""
+    for name in ("delta", "text", "textDelta"):
+        whole = answer({"type": "start-step"}, *[{"type": "text-delta", "id": "t", name: word} for word in ("a", "b")])
+        assert whole["parts"] == [{"type": "text", "text": "ab"}]
+    mastra = [{"type": "text-delta", "payload": {"id": "t", "text": word}} for word in ("a", "b")]
+    assert answer(*mastra) == mastra
+
+
+def test_content_in_parts_is_read() -> None:
+    """Of Mistral's models that think; and what OpenAI's say aloud."""
+    thinking = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
+    whole = answer(chunk(content=thinking), chunk(content=thinking), chunk(content="Yes"), chunk(content="."))
+    assert whole["choices"][0]["message"] == {"role": "assistant", "thinking": "hmhm", "content": "Yes."}
+    aloud = [chunk(audio={"id": "a"}), chunk(audio={"transcript": "Hel"}), chunk(audio={"transcript": "lo"})]
+    assert answer(*aloud)["choices"][0]["message"]["audio"] == {"id": "a", "transcript": "Hello"}
+
+
+def test_what_a_response_has_thought_is_kept_if_it_is_never_whole() -> None:
+    """The client has left while it was thinking."""
+    deltas = [
+        {"type": "response.output_item.added", "item": {"type": "reasoning", "id": "r", "summary": []}},
+        *[{"type": "response.reasoning_summary_text.delta", "item_id": "r", "delta": word} for word in ("a", "b")],
+        {"type": "response.refusal.delta", "item_id": "m", "delta": "no"},
+        {"type": "response.custom_tool_call_input.delta", "item_id": "c", "delta": "x"},
+    ]
+    text = json.dumps(answer(*deltas)["output"])
+    assert all(each in text for each in ('"ab"', '"no"', '"x"'))
+
+
+TOKENS = {"input_tokens": 11, "output_tokens": 22}
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"type": "message-end", "delta": {"usage": {"billed_units": {"input_tokens": 1}, "tokens": TOKENS}}},
+        {"event_type": "stream-end", "response": {"meta": {"tokens": TOKENS}}},
+        chunk(content="") | {"x_groq": {"usage": {"prompt_tokens": 11, "completion_tokens": 22}}},
+        {"event": "data", "data": {"type": "AIMessageChunk", "usage_metadata": TOKENS}},
+        {"event": "messages", "data": [{"usage_metadata": TOKENS}, {"langgraph_step": 1}]},
+        {"object": "thread.run", "usage": {"prompt_tokens": 11, "completion_tokens": 22}},
+        {"metadata": {"usage": {"inputTokens": 11, "outputTokens": 22}}},
+    ],
+    ids=["cohere", "cohere-1", "groq", "langserve", "langgraph", "assistants", "bedrock"],
+)
+def test_where_others_report_tokens(last: Any) -> None:
+    """Among events with names, in a list, in an object around: in short and in long streams."""
+    assert usage.usage_of(last) == USAGE
+    name = last.get("event", "") if isinstance(last, dict) else ""
+    data = event(last["data"], name) if name else event(last)
+    assert passed([event({"a": 1}).encode(), data.encode()], SSE).usage == USAGE
+    long = [event({"number": number}).encode() for number in range(9000)]
+    assert passed([*long, data.encode()], SSE).usage == USAGE
+
+
+@pytest.mark.parametrize("count", [-1, 2**53 + 1, 2**63 - 1, True, 1.5, "1"])
+def test_what_is_no_number_of_tokens_is_not_taken_for_one(count: Any) -> None:
+    """A server adds them up in a column of 64 bits, and would refuse the trace."""
+    assert usage.usage_of({"usage": {"prompt_tokens": count, "completion_tokens": 1}}) is None
+    assert usage.usage_of({"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": count}}) == {
+        "input_tokens": 1,
+        "output_tokens": 1,
+        "total_tokens": 2,
+    }
+
+
+def test_lines_that_are_said_to_be_json_are_lines() -> None:
+    """Short ones as long ones."""
+    stream = next(each for each in STREAMS if each.name == "ollama")
+    for wire in (3000, 200_000):
+        chunks, said = written(stream, wire)
+        content = passed(chunks, "application/json")
+        assert (stream.text(content.value), content.usage) == (said, used(stream))
+
+
 # --- hostile ones ---
 
 

@@ -57,10 +57,11 @@ class Store:
         state: str = "OK",
         ago: timedelta = timedelta(),
         said: tuple[str, str] | None = None,
+        metadata: dict[str, str] | None = None,
     ) -> str:
         """Store a trace; returns its id."""
         trace_id = f"tr-{uuid.uuid4().hex}"
-        metadata = {key: value for key, value in ((SESSION, session), (USER, user)) if value is not None}
+        known = {key: value for key, value in ((SESSION, session), (USER, user)) if value is not None}
         info: dict[str, Any] = {
             "trace_id": trace_id,
             "trace_location": {
@@ -71,7 +72,7 @@ class Store:
             "execution_duration": f"{milliseconds / 1000}s",
             "state": state,
             "tags": tags or {},
-            "trace_metadata": metadata,
+            "trace_metadata": {**known, **(metadata or {})},
         }
         if said:
             info["request_preview"], info["response_preview"] = said

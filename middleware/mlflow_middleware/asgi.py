@@ -88,7 +88,7 @@ class TraceMiddleware:
             await self._silenced(scope, receive, send)
         else:
             scope[REQUEST_KEY] = trace
-            if self.settings.identifies_late:
+            if trace.record.settings.identifies_late:
                 trace.find_route = functools.partial(self._safe_route, scope)
             serve = self._connected if scope["type"] == "websocket" else self._traced
             await serve(trace, scope, receive, send)
@@ -183,7 +183,8 @@ def _tell(route: Callable[[Any], str | None], scope: WWWScope, around: RequestTr
 def _opened(scope: WWWScope, settings: Settings) -> RequestTrace | None:
     """The trace of a request, or what stands for a websocket; None where it is excluded."""
     exchange = exchange_of(scope)
-    if settings.excludes(exchange.path, exchange.method, exchange.headers):
+    if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
+        delivery.leave_out(reason)
         return None
     kind = RequestTrace.of_connection if scope["type"] == "websocket" else RequestTrace.open
     return kind(exchange, settings)

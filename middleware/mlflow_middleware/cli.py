@@ -61,6 +61,27 @@ def check(subcommands: Subcommands) -> None:
     parser.set_defaults(execute=execute)
 
 
+def run(subcommands: Subcommands) -> None:
+    """Declare ``mlflow-middleware run [OPTIONS] COMMAND``; what stands there is parsed by `commands.run`."""
+
+    def execute(arguments: argparse.Namespace) -> int:
+        from mlflow_middleware.commands.run import run
+
+        return run(arguments.command)
+
+    summary = "Start a server, and trace the app that it serves, which needs no line of ours"
+    parser = subcommands.add_parser(
+        "run",
+        help=summary,
+        description=f"{summary}. Its options are those of the settings, such as --session-id-header X-Chat-ID.",
+        usage="mlflow-middleware run [--OPTION VALUE ...] [--] COMMAND [ARGUMENT ...]",
+        add_help=False,
+        prefix_chars="\0",  # no option is argparse's
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what starts the server: uvicorn app:app")
+    parser.set_defaults(execute=execute)
+
+
 def feedback(subcommands: Subcommands) -> None:
     """Declare ``mlflow-middleware feedback TRACE_OR_REQUEST_ID --value VALUE``."""
 
@@ -88,6 +109,8 @@ def traces(subcommands: Subcommands) -> None:
         from mlflow_middleware.commands.traces import run
 
         given = vars(arguments)
+        if arguments.by and not arguments.summary:
+            parser.error("--by needs --summary")
         find = {name: given[name] for name in FIND if given[name] is not None}
         return run({**find, "tags": dict(arguments.tag)}, **{name: given[name] for name in SHOW})
 
@@ -106,12 +129,16 @@ def traces(subcommands: Subcommands) -> None:
     parser.add_argument("--errors", dest="errors_only", action="store_true", help="errors only")
     parser.add_argument("--slower-than", type=_seconds, metavar="TIME", help="that took longer: 2s, 500ms")
     parser.add_argument("--experiment", metavar="NAME", help="an experiment's name or id, not the environment's")
-    parser.add_argument("--limit", type=_count, help="so many at most; 100 by default, with --summary all")
+    parser.add_argument("--limit", type=_count, help="so many at most; 100 by default, with --summary 100,000")
     parser.add_argument("--feedback", action="store_true", help="show the ratings, too")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON; with --follow, one line each")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--follow", action="store_true", help="go on, oldest first, with new ones until Ctrl-C")
-    how.add_argument("--summary", action="store_true", help="count by route: requests, errors, p50, p95, ratings")
+    how.add_argument(
+        "--summary", action="store_true", help="print figures: requests, errors, times, tokens, cost, ratings"
+    )
+    by = "with --summary: for each user, session, model, route (the default) or tag:NAME"
+    parser.add_argument("--by", type=_grouping, metavar="WHAT", help=by)
     good = "with --summary, a rating that is a number is good from N on; 1 by default"
     parser.add_argument("--good-from", type=float, default=1.0, metavar="N", help=good)
     parser.set_defaults(execute=execute)
@@ -123,7 +150,7 @@ FIND = (
 )
 """Arguments of ``mlflow-middleware traces`` that `mlflow_middleware.traces.find` takes."""
 
-SHOW = ("feedback", "as_json", "follow", "summary", "good_from")
+SHOW = ("feedback", "as_json", "follow", "summary", "by", "good_from")
 """Those that say how the traces are shown."""
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -158,6 +185,12 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def _grouping(text: str) -> str:
+    if not re.fullmatch(r"user|session|model|route|tag:.+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no grouping; write user, session, model, route or tag:NAME")
+    return text
+
+
 def _status(text: str) -> int:
     if not re.fullmatch(r"[1-5][0-9][0-9]", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no HTTP status; it is a number from 100 to 599")
@@ -170,7 +203,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (check, demo, replay, traces, feedback)
+SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (check, demo, run, replay, traces, feedback)
 
 
 def command_line() -> argparse.ArgumentParser:

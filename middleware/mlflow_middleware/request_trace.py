@@ -18,7 +18,7 @@ from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded, logger
 from mlflow_middleware.identity import Identity, clean_text
 from mlflow_middleware.propagation import baggage_header
-from mlflow_middleware.request import continuing, defaults, http_errors, routes
+from mlflow_middleware.request import continuing, defaults, http_errors, keeping, routes
 from mlflow_middleware.request.activation import current_request
 from mlflow_middleware.request.carrying import carried
 from mlflow_middleware.request.jobs import Given, JobTrace
@@ -34,7 +34,9 @@ __all__ = [
     "carry",
     "continue_trace",
     "current",
+    "drop_trace",
     "job_trace",
+    "keep_trace",
     "outbound_headers",
     "start",
 ]
@@ -113,6 +115,22 @@ def _say_route(trace: RequestTrace, route: str) -> None:
 def _say_exception(trace: RequestTrace, exception: BaseException) -> None:
     if http_errors.status_of(exception) is None:
         trace.failed(exception)
+
+
+def drop_trace() -> None:
+    """Send no trace of the current request, nor the spans opened inside it; `delivery.stats()` counts it. To be called
+    before the answer is complete. `keep_trace` undoes it. Outside a request it does nothing.
+    """
+    if trace := current():
+        keeping.drop(trace.record)
+
+
+def keep_trace() -> None:
+    """Keep the trace of the current request, whatever `sample_ratio`, `keep` and `exclude` say at its end; also after
+    `drop_trace`. Outside a request, and in one that was excluded when it arrived, it does nothing.
+    """
+    if trace := current():
+        keeping.keep(trace.record)
 
 
 def outbound_headers() -> dict[str, str]:

@@ -28,7 +28,7 @@ def path_params(request: Any, route: str | None, path: str) -> Mapping[str, Any]
         known = getattr(getattr(request, "resolver_match", None), "kwargs", None)
     if isinstance(known, Mapping) and known:
         return known
-    pattern = _compiled(route) if route and len(route) <= MAX_TEMPLATE else None
+    pattern = compiled(route) if route and len(route) <= MAX_TEMPLATE else None
     match = pattern.fullmatch(path) if pattern else None
     return match.groupdict() if match else {}
 
@@ -42,7 +42,8 @@ def _of_environ(environ: Mapping[str, Any]) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(route: str) -> re.Pattern[str] | None:
+def compiled(route: str) -> re.Pattern[str] | None:
+    """Return the pattern of the paths that a route's template takes; None if it is none."""
     pattern, end = "", 0
     for match in _PARAMETER.finditer(route):
         name, kind = match[1] or match[4], match[2] or match[3]
@@ -52,3 +53,8 @@ def _compiled(route: str) -> re.Pattern[str] | None:
         return re.compile(pattern + re.escape(route[end:]))
     except re.error:  # a name twice, or one that is no name
         return None
+
+
+def is_template(text: str) -> bool:
+    """Whether a path has parameters."""
+    return _PARAMETER.search(text) is not None

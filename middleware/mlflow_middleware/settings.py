@@ -12,24 +12,23 @@ import functools
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 
 from mlflow_middleware._internal import exclusion
+from mlflow_middleware._internal.exclusion import NO_HEADERS, Exclusions
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
 from mlflow_middleware._internal.platforms import deployment_tags
+from mlflow_middleware._internal.route_settings import RouteSettings
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.identity_sources import Sources, sources_of, sources_of_jobs
 
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
-
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 MAX_TAG_VALUE = 4096
 """Characters of a trace tag's value that an MLflow server stores."""
@@ -47,6 +46,20 @@ class SettingsError(ValueError):
         self.problems = problems
 
 
+def _kept(options: Options) -> Keeping:
+    limit = options.max_body_bytes
+    sent, answer = options.capture_request_body, options.capture_response_body
+    if options.content == "none":
+        return _nothing_said(limit)
+    if options.privacy == "strict":
+        return Keeping(limit, limit, False, False, True)
+    return Keeping(limit if sent else 0, limit if answer else 0, sent, answer, True)
+
+
+def _nothing_said(limit: int) -> Keeping:
+    return Keeping(limit, limit, inputs=False, outputs=False, words=False)
+
+
 class EveryTrace(NamedTuple):
     """What is the same in every trace of an app.
 
@@ -57,6 +70,24 @@ class EveryTrace(NamedTuple):
 
     span_type: str
     tags: tuple[tuple[str, str], ...]
+
+
+class Keeping(NamedTuple):
+    """What is kept of the requests to a path.
+
+    Attributes:
+        of_request: Bytes that are read of a request's body at most: also what is not stored, for its model's name.
+        of_response: Bytes that are read of a response's body, for the tokens that it reports, too.
+        inputs: Whether the request's body and query string are stored.
+        outputs: Whether the response's body is stored.
+        words: Whether anything is stored that may be what somebody said.
+    """
+
+    of_request: int
+    of_response: int
+    inputs: bool
+    outputs: bool
+    words: bool
 
 
 _STRICT: dict[str, object] = {
@@ -87,10 +118,13 @@ class Settings(Options):
     @model_validator(mode="after")
     def _is_strict(self) -> Settings:
         if self.privacy == "strict":
-            self.__dict__.update(_STRICT)
-            if self.user_id_hmac_key is None:
-                self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
+            self._be_strict()
         return self
+
+    def _be_strict(self) -> None:
+        self.__dict__.update(_STRICT)
+        if self.user_id_hmac_key is None:
+            self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
 
     @classmethod
     def load(cls, framework: Mapping[str, object] | None = None, /, **keywords: object) -> Settings:
@@ -198,8 +232,8 @@ class Settings(Options):
     def for_jobs(self) -> Settings:
         """The same for jobs, which nobody logs in for, and whose traces are their own."""
         jobs = self.laid_over(self, ())  # without the cached properties, which a copy would have
-        jobs.__dict__.update(identify=None, trust_incoming_trace=False, error_when=())
-        jobs.__dict__["identity_sources"] = sources_of_jobs(self.identity_headers, self.identity_sources)
+        jobs.__dict__.update(identify=None, trust_incoming_trace=False, error_when=(), identity_preset=None)
+        jobs.__dict__.update(sources_of_jobs(self.identity_headers, self.identity_sources))
         return jobs
 
     @functools.cached_property
@@ -227,34 +261,60 @@ class Settings(Options):
 
     def excludes(self, path: str, method: str = "GET", headers: Mapping[str, str] = NO_HEADERS) -> bool:
         """Whether such a request is not traced."""
-        if self._excluded is not None and self._excluded.fullmatch(path) is not None:
-            return True
-        return method in self._excluded_by_method and any(
-            rule(path, headers) for rule in self._excluded_by_method[method]
-        )
+        return bool(self.reason_to_exclude(path, method, headers))
 
-    def kept_of_bodies(self, path: str) -> tuple[int, int]:
-        """Return how many bytes are kept of a request's and of its response's body."""
-        if self.is_metadata_only(path):
-            return 0, 0
-        limit = self.max_body_bytes
-        return (limit if self.capture_request_body else 0), (limit if self.capture_response_body else 0)
+    @functools.cached_property
+    def reason_to_exclude(self) -> Callable[[str, str, Mapping[str, str]], str]:
+        """Tells by path, method and headers why a request is not traced; empty if it is."""
+        return self.exclusions.reason
+
+    @functools.cached_property
+    def exclusions(self) -> Exclusions:
+        """What `exclude` and `include` say."""
+        return Exclusions(self.exclude, self.include)
+
+    @functools.cached_property
+    def keeps_all(self) -> bool:
+        """Whether each trace is kept that is left out neither by `exclude` nor by the app, whatever its route."""
+        return self.sample_ratio >= 1.0 and self.keep == "all" and not self.routes
+
+    @functools.cached_property
+    def of_routes(self) -> RouteSettings:
+        """The settings of requests for which `routes` says something else."""
+        return RouteSettings(self)
+
+    def with_options(self, given: Iterable[BaseModel]) -> Settings:
+        """Combine these with options that are given for a route; those that come later win, and tags add up."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        names = set(self.model_fields_set)
+        for each in given:
+            own = {name: getattr(each, name) for name in each.model_fields_set}
+            values |= own | {"tags": {**values["tags"], **own.get("tags", {})}}
+            names |= own.keys()
+        settings = type(self).model_construct(names, **values)
+        if settings.privacy == "strict":
+            settings._be_strict()
+        return settings
+
+    def keeping(self, path: str) -> Keeping:
+        """Return what is kept of the bodies, and the words, of a request to this path."""
+        return self._kept_of_metadata_only if self.is_metadata_only(path) else self._kept_of_others
+
+    @functools.cached_property
+    def _kept_of_others(self) -> Keeping:
+        return _kept(self)
+
+    @functools.cached_property
+    def _kept_of_metadata_only(self) -> Keeping:
+        return _nothing_said(self.max_body_bytes)
 
     def is_metadata_only(self, path: str) -> bool:
-        """Whether nothing that a client says to this path is kept but its headers."""
+        """Whether nothing of what a client says to this path, and not the path itself, is stored."""
         return self._metadata_only is not None and self._metadata_only.fullmatch(path) is not None
 
     def keeps_query(self, path: str) -> bool:
         """Whether the query string of a request to this path is kept."""
-        return self.capture_request_body and not self.is_metadata_only(path)
-
-    @functools.cached_property
-    def _excluded(self) -> re.Pattern[str] | None:
-        return exclusion.paths(self.exclude)
-
-    @functools.cached_property
-    def _excluded_by_method(self) -> dict[str, list[exclusion.Rule]]:
-        return exclusion.rules(self.exclude)
+        return self.keeping(path).inputs
 
     @functools.cached_property
     def _metadata_only(self) -> re.Pattern[str] | None:

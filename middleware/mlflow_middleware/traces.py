@@ -13,6 +13,8 @@
 
     traces.get(trace_id)  # with its spans; right after the answer, too
 
+    traces.summary(by="user").rows  # requests, errors, times, tokens, cost and ratings of each
+
 A trace is found when what is stored is exactly the value that was asked for, whatever characters that has: the server
 is asked with a filter that no value can leave, and each trace it finds is compared once more here.
 """
@@ -32,12 +34,13 @@ from mlflow_middleware.delivery.rest import ConnectionProblem, ask
 from mlflow_middleware.delivery.stored import get
 from mlflow_middleware.identity import clean_lines, clean_text, pseudonym
 from mlflow_middleware.settings import Settings
+from mlflow_middleware.summaries import Figures, Summary, summary
 from mlflow_middleware.trace import keys
 
 if TYPE_CHECKING:
     from mlflow.entities.trace_info import TraceInfo
 
-__all__ = ["ConnectionProblem", "Session", "Turn", "find", "get", "sessions"]
+__all__ = ["ConnectionProblem", "Figures", "Session", "Summary", "Turn", "find", "get", "sessions", "summary"]
 
 PAGE = 500
 """Traces that a server gives in one answer at most."""

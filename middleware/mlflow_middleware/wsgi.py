@@ -17,7 +17,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlflow_middleware import mlflow_bridge, request_trace
+from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_TARGET, Exchange, bounded
 from mlflow_middleware.request import http_errors, request_ids, routes, wsgi_socket
@@ -109,7 +109,8 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
 def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None:
     """The trace of a request, or what stands for a WebSocket; None where it is excluded."""
     exchange = exchange_of(environ)
-    if settings.excludes(exchange.path, exchange.method, exchange.headers):
+    if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
+        delivery.leave_out(reason)
         return None
     kind = RequestTrace.of_connection if wsgi_socket.is_websocket(environ) else RequestTrace.open
     return kind(exchange, settings)
@@ -185,6 +186,7 @@ def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: Request
         trace.exchange.route = routes.of_environ(trace.exchange.request, trace)
     if code >= 400 or trace.record.held:
         http_errors.answered(trace, code, exc_info and exc_info[1])
+        trace.record.is_unrouted = routes.none_took(trace.exchange.request)  # Flask takes its request away afterwards
     request_ids.learn(trace, headers)
     join(headers, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
 

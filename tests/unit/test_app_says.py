@@ -260,7 +260,7 @@ def test_a_request_is_seen_as_a_server_s_span(asks: bool) -> None:
     """Of the kind SERVER, and of the level INFO, as MLflow's own filter shows it; also where the app asks for it."""
 
     def answer() -> None:
-        assert not asks or active().log_level in (None, 20)
+        assert not asks or getattr(active(), "log_level", None) in (None, 20)  # MLflow has levels since 3.13
 
     (sent,) = sent_of(answer)
     assert sent.root.kind == 2

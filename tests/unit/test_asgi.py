@@ -164,7 +164,7 @@ async def test_a_stream_is_passed_on_piece_by_piece(traces: list[Trace]) -> None
 
 async def test_head_has_no_outputs(traces: list[Trace]) -> None:
     """A server sends no body, whatever the app says."""
-    sent = await ask(TraceMiddleware(saying(start(200, TEXT), body(b"whole"))), http(method="HEAD"))
+    sent = await ask(TraceMiddleware(saying(start(200, TEXT), body(b"whole")), include="head"), http(method="HEAD"))
 
     assert sent[1] == body(b"whole")
     assert root_of(traces[0]).name == "HEAD"

@@ -25,7 +25,10 @@ from tests.generators import Sample
 from tests.messages import body, http, request, start
 from tests.unit.encoded import Sent, attributes_of, sent_traces
 
-OWN = {"mlflow.traceRequestId", "url.path", "http.response.time_to_first_byte", "http.response.time_to_last_byte"}
+OWN = {
+    *("mlflow.traceRequestId", "url.path", "http.response.time_to_first_byte", "http.response.time_to_last_byte"),
+    "gen_ai.response.time_to_first_chunk",
+}
 """Attributes that differ from request to request."""
 
 SIZES = {"mlflow.trace.sizeStats", "mlflow.trace.sizeBytes"}
@@ -150,7 +153,7 @@ STREAM = tuple(b'data: {"choices": [{"delta": {"content": "%d"}}]}\n\n' % number
 REQUESTS = {
     "plain": Request({}),
     "nothing": Request({}, method="GET", sent=b"", chunks=()),
-    "head": Request({}, method="HEAD", sent=b""),
+    "head": Request({"include": ["head"]}, method="HEAD", sent=b""),
     "odd method": Request({}, method="BREW"),
     "error": Request({}, status=503, kind=b"text/plain", chunks=(b"sorry",)),
     "exception": Request({}, error=ValueError("no")),

@@ -98,6 +98,35 @@ def test_what_children_used_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> Non
     assert USAGE not in attributes_of(sent.root)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 4},
+        {"gen_ai.usage.prompt_tokens": 3, "gen_ai.usage.completion_tokens": 4},
+        {"llm.token_count.prompt": 3, "llm.token_count.completion": 4},
+    ],
+)
+def test_what_a_child_reports_in_another_tools_words_is_not_counted_twice(told: dict[str, int]) -> None:
+    """OpenTelemetry's, Traceloop's, OpenInference's: a server reads them as MLflow's own."""
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        child("call", **told)
+        await send(start(200, (b"content-type", b"application/json")))
+        await send(body(b'{"model": "gpt-4o", "usage": {"prompt_tokens": 3, "completion_tokens": 4}}'))
+
+    async def nothing(*message: object) -> None:
+        pass
+
+    with sent_traces() as sent:
+        asyncio.run(TraceMiddleware(app)(http(), nothing, nothing))
+
+    (trace,) = sent
+    attributes = attributes_of(trace.root)
+    assert not [key for key in attributes if "usage" in key.lower()]
+    assert attributes["mlflow.llm.model"] == "gpt-4o"
+    assert "mlflow.trace.tokenUsage" not in trace.trace_info["trace_metadata"]
+
+
 def test_a_child_that_asks_for_the_trace() -> None:
     """From inside, and for a span that is not its own: it finds the request's."""
 

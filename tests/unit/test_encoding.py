@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow.entities import LiveSpan, Trace, TraceData
+from mlflow.entities import LiveSpan, SpanEvent, Trace, TraceData
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
@@ -30,7 +30,7 @@ from mlflow_middleware.testing import captured_traces
 from mlflow_middleware.trace.common import Common
 from mlflow_middleware.trace.description import Description
 from mlflow_middleware.trace.record import SpanIds, TraceRecord
-from tests.unit.encoded import Sent, attributes_of
+from tests.unit.encoded import Sent, attributes_of, sent_traces
 
 SIZES = {"mlflow.trace.sizeStats", "mlflow.trace.sizeBytes"}
 LENGTHS = st.sampled_from([0, 1, 100, 199, 200, 201, 249, 250, 251, 4095, 4096, 4097, 9000])
@@ -274,3 +274,16 @@ def test_a_span_with_what_nests_too_deeply(depth: int, around: Callable[[Any], A
     for _ in range(24):
         (found,) = found.values() if isinstance(found, dict) else found
     assert json.loads(found) == nested(depth - 24, around)
+
+
+@pytest.mark.parametrize("begin", [-5, 2**63, 2**64])
+def test_times_that_no_server_can_store_cost_no_trace(begin: int) -> None:
+    """Of spans and of events, which the app tells."""
+    with sent_traces() as sent, mlflow.start_span("root") as root:
+        span = mlflow.start_span_no_context("odd", parent_span=root, start_time_ns=begin)
+        span.add_event(SpanEvent("odd", timestamp=begin))
+        span.end(end_time_ns=begin + 10)
+
+    odd = next(each for each in sent[0].spans if each.name == "odd")
+    for time in (odd.start_time_unix_nano, odd.end_time_unix_nano, odd.events[0].time_unix_nano):
+        assert abs(time - begin) <= 15 or time == 2**63 - 1

@@ -34,6 +34,8 @@ FILES: list[tuple[Any, str]] = [
     ({"inline_data": {"mime_type": "image/png", "data": TEXT}}, "image/png"),
     ({"data": [{"b64_json": TEXT}]}, "image/png"),
     ({"message": {"audio": {"id": "a", "data": TEXT}}}, "audio/wav"),
+    ({"image": {"format": "webp", "source": {"bytes": TEXT}}}, "image/webp"),
+    ({"type": "image_generation_call", "result": TEXT, "output_format": "jpeg"}, "image/jpeg"),
 ]
 
 

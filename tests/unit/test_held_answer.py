@@ -36,7 +36,7 @@ async def test_what_ends_the_answer_waits(
     sent: list[str] = []
     delivered_after: list[int] = []
     monkeypatch.setattr(asgi_response, "deliver", lambda: delivered_after.append(len(sent)))
-    app = TraceMiddleware(saying(*said), flush_each_request=True)
+    app = TraceMiddleware(saying(*said), flush_each_request=True, include="head")
 
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -311,6 +311,7 @@ FROM: dict[str, dict[str, Any]] = {
     "lists": {"session_id_from": ["path.chat_id"], "user_id_from": ["jwt.sub"], "request_id_from": ["query.id"]},
     "preset": {"identity_preset": "iap"},
     "trusted baggage": {"trust_incoming_trace": True},
+    "route": {"session_id_from": ["path.chat_id"], "routes": {"JOB *": {"tags": {"kind": "job"}}}},
 }
 
 

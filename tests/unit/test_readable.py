@@ -94,3 +94,30 @@ def test_tokens_are_numbers() -> None:
         assert readable.value_of("mlflow.chat.tokenUsage", used, as_text=as_text) == {"output_tokens": 3}
     assert json.loads(readable.readable("mlflow.chat.tokenUsage", used)) == {"output_tokens": 3}
     assert readable.value_of("mlflow.llm.cost", "[1]") == {}
+
+
+@pytest.mark.parametrize("key", ["mlflow.chat.tokenUsage", "mlflow.llm.cost"])
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ({"input_tokens": "3", "output_tokens": 1}, {"output_tokens": 1}),
+        ({"input_tokens": 1, "output_tokens": None}, {"input_tokens": 1}),
+        ({"input_tokens": {"a": 1}}, {}),
+        ("x", {}),
+        (None, {}),
+        (5, {}),
+    ],
+)
+def test_what_is_no_number_of_tokens_is_left_out(key: str, value: Any, sent: dict[str, int]) -> None:
+    """For whatever it is instead, a server refuses all spans that come with it."""
+    text = json.dumps(value)
+    for as_text in (False, True):
+        assert as_a_server_stores(readable.value_of(key, text, as_text=as_text)) == sent
+    assert json.loads(readable.readable(key, text)) == sent
+
+
+def test_a_spans_type_is_a_text_that_a_database_takes() -> None:
+    """Whatever the app calls it."""
+    for value, sent in (([1], "[1]"), (5, "5"), (None, "null"), ("t" * 1000, "t" * 500), ("AGENT", "AGENT")):
+        assert readable.value_of("mlflow.spanType", json.dumps(value)) == sent
+        assert json.loads(readable.readable("mlflow.spanType", json.dumps(value))) == sent

@@ -14,6 +14,23 @@ settings.
 """
 
 from mlflow_middleware.django.middleware import TraceMiddleware
-from mlflow_middleware.request_trace import annotate, carry, continue_trace, job_trace, outbound_headers
+from mlflow_middleware.request_trace import (
+    annotate,
+    carry,
+    continue_trace,
+    drop_trace,
+    job_trace,
+    keep_trace,
+    outbound_headers,
+)
 
-__all__ = ["TraceMiddleware", "annotate", "carry", "continue_trace", "job_trace", "outbound_headers"]
+__all__ = [
+    "TraceMiddleware",
+    "annotate",
+    "carry",
+    "continue_trace",
+    "drop_trace",
+    "job_trace",
+    "keep_trace",
+    "outbound_headers",
+]

@@ -31,10 +31,15 @@ def get_asgi_application() -> ASGIApp:
     async def with_lifespan(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "lifespan":
             await application(scope, receive, send)
-            return
-        send = flushing(send)
-        while (await receive())["type"] != "lifespan.shutdown":
-            await send({"type": "lifespan.startup.complete"})
-        await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await serve_lifespan(receive, send)
 
     return with_lifespan
+
+
+async def serve_lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Answer a server's start and end; at the end, what waits is delivered first."""
+    send = flushing(send)
+    while (await receive())["type"] != "lifespan.shutdown":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})

@@ -57,7 +57,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Ch
 
 def check_middleware(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
     """A warning when nothing will be traced."""
-    if any(_traces(path) for path in settings.MIDDLEWARE):
+    if any(traces(path) for path in settings.MIDDLEWARE):
         return []
     return [
         CheckWarning(
@@ -80,7 +80,7 @@ def _message(result: check.Result) -> CheckMessage:
     return message(f"{result.step}: {result.says}", id=f"mlflow_middleware.{kind}")
 
 
-def _traces(path: str) -> bool:
+def traces(path: str) -> bool:
     """Whether a middleware is ours or a project's subclass of it; one that cannot be imported Django reports."""
     try:
         middleware = import_string(path)

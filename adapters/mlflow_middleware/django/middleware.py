@@ -12,7 +12,7 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from mlflow_middleware import mlflow_bridge, request_trace
+from mlflow_middleware import delivery, mlflow_bridge, request_trace
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.django import configuration
 from mlflow_middleware.django.responses import is_answered, observe_response
@@ -111,7 +111,7 @@ class TraceMiddleware:
             _set_route(request, trace)
             if is_cancelled():
                 trace.disconnected()
-            if self.settings.asks_the_framework:  # maybe the database, which Django allows in threads only
+            if trace.settings.asks_the_framework:  # maybe the database, which Django allows in threads only
                 await sync_to_async(observe_response)(response, trace)
             else:
                 observe_response(response, trace)
@@ -129,7 +129,8 @@ class TraceMiddleware:
 def _opened(request: HttpRequest, settings: Settings) -> RequestTrace | None:
     """The trace of a request; None where it is excluded."""
     exchange = exchange_of(request)
-    if settings.excludes(exchange.path, exchange.method, exchange.headers):
+    if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
+        delivery.leave_out(reason)
         return None
     trace = RequestTrace.open(exchange, settings)
     _watch_body(request, trace)

@@ -20,7 +20,16 @@ from typing import Any
 
 from mlflow_middleware import asgi
 from mlflow_middleware.fastapi.feedback import feedback_route, feedback_router
-from mlflow_middleware.request_trace import annotate, carry, continue_trace, job_trace, outbound_headers
+from mlflow_middleware.fastapi.metrics import metrics_route, metrics_router
+from mlflow_middleware.request_trace import (
+    annotate,
+    carry,
+    continue_trace,
+    drop_trace,
+    job_trace,
+    keep_trace,
+    outbound_headers,
+)
 from mlflow_middleware.settings import Settings, SettingsError
 
 __all__ = [
@@ -28,9 +37,13 @@ __all__ = [
     "annotate",
     "carry",
     "continue_trace",
+    "drop_trace",
     "feedback_route",
     "feedback_router",
     "job_trace",
+    "keep_trace",
+    "metrics_route",
+    "metrics_router",
     "outbound_headers",
 ]
 

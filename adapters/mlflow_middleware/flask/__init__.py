@@ -20,6 +20,7 @@ from flask import Flask, got_request_exception, request, request_started
 
 from mlflow_middleware.commands import check
 from mlflow_middleware.flask.feedback import feedback_blueprint
+from mlflow_middleware.flask.metrics import metrics_blueprint
 from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.wsgi_socket import is_websocket
 from mlflow_middleware.request_trace import (
@@ -28,7 +29,9 @@ from mlflow_middleware.request_trace import (
     carry,
     continue_trace,
     current,
+    drop_trace,
     job_trace,
+    keep_trace,
     outbound_headers,
 )
 from mlflow_middleware.settings import Settings
@@ -39,8 +42,11 @@ __all__ = [
     "annotate",
     "carry",
     "continue_trace",
+    "drop_trace",
     "feedback_blueprint",
     "job_trace",
+    "keep_trace",
+    "metrics_blueprint",
     "outbound_headers",
 ]
 

@@ -24,6 +24,7 @@ from mlflow_middleware._internal.option_types import (
     Proxies,
     RedactedKeys,
     ResponseHeaders,
+    Routes,
     Secrets,
     SourceNames,
     Statuses,
@@ -97,11 +98,32 @@ class Options(BaseSettings):
 
     exclude: Exclusions = exclusion.DEFAULT
     """What is not traced; MLflow spans opened inside are silenced too. Path globs (`*`, `?`, `[...]`), for all methods
-    or one (`OPTIONS *`, `HEAD /x`); `preflight`, which stands for the `OPTIONS` requests by which browsers ask for
-    leave to make another one; and `default` for all that is excluded by default."""
+    or one (`OPTIONS *`, `GET /x`); names: `preflight` (the `OPTIONS` requests by which browsers ask for leave to make
+    another one), `head` (all `HEAD` requests), `docs` (pages and schemas of the API's documentation), `unrouted` (404s
+    where the framework tells routes and none took the request, unless it is an error or a span was opened inside); and
+    `default` for all that is excluded by default."""
+
+    include: Exclusions = ()
+    """What is traced whatever `exclude` says: the same names and globs; `head` alone switches that one back on."""
+
+    keep: Literal["all", "genai"] = "all"
+    """`genai`: only requests in which a span was opened, whose bodies (as far as they are captured) look like traffic
+    of a language model, or that are errors; the rest is counted in `delivery.stats()`, not sent."""
+
+    routes: Routes = {}
+    """Options for some requests: a route's template or a path glob, maybe with a method (`POST /search*`) -> options.
+    All that match apply, those that come later win."""
+
+    experiment: str | None = Field(default=None, min_length=1)
+    """Where traces go, instead of the experiment that MLflow's variables name: a name (created if missing) or an id,
+    which has digits only."""
+
+    content: Literal["all", "none"] = "all"
+    """`none`: nothing of what was said is stored, in bodies, query strings, previews, messages of errors and the app's
+    own spans, whatever the other options say; models, tokens, times and sizes are. Bodies are read for these only."""
 
     metadata_only: Names = ()
-    """Path globs whose bodies and query strings are never captured, and whose route is stored instead of the path."""
+    """Path globs for which `content` is `none`, and whose route is stored instead of the path."""
 
     capture_request_body: bool = True
     """True: what the app reads of a request's body becomes the root span's inputs, with its query string."""
@@ -143,8 +165,7 @@ class Options(BaseSettings):
     """False: the request's `User-Agent` is not kept."""
 
     privacy: Literal["default", "strict"] = "default"
-    """`strict`: no bodies, query strings, captured headers, client addresses and user agents, and user ids as
-    pseudonyms, whatever the other options say."""
+    """`strict`: no bodies, queries, captured headers, addresses, user agents; users as pseudonyms, in any case."""
 
     span_type: Literal["CHAIN", "AGENT", "CHAT_MODEL"] = "CHAIN"
     """The type of the root span, by which MLflow's UI and its scorers know what it stands for."""

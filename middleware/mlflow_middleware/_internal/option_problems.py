@@ -11,9 +11,9 @@ ENV_PREFIX = "MLFLOW_MIDDLEWARE_"
 
 def unknown_options(given: Collection[str], known: Collection[str]) -> Iterator[str]:
     """Describe the options, given or in the environment, that do not exist."""
-    yield from (_unknown(name, known) for name in given if name not in known)
+    yield from (unknown_option(name, known) for name in given if name not in known)
     in_environment = (name[len(ENV_PREFIX) :].lower() for name in os.environ if name.upper().startswith(ENV_PREFIX))
-    yield from (_unknown(name, known) + _from_environment(name) for name in in_environment if name not in known)
+    yield from (unknown_option(name, known) + _from_environment(name) for name in in_environment if name not in known)
 
 
 def ill_typed(detail: Mapping[str, Any], given: Mapping[str, object]) -> str:
@@ -26,7 +26,8 @@ def ill_typed(detail: Mapping[str, Any], given: Mapping[str, object]) -> str:
     name, *inside = (str(part) for part in detail["loc"]) if detail["loc"] else ("settings",)
     place = f"{name}[{', '.join(inside)}]" if inside else name
     source = "" if name in given else _from_environment(name)
-    value = "" if "hmac" in name or "secret" in name else f", not {shortened(detail.get('input'))}"
+    is_told = "hmac" in name or "secret" in name or name == "routes"  # which says itself what is wrong in it
+    value = "" if is_told else f", not {shortened(detail.get('input'))}"
     return f"option {place!r}{source}: {detail['msg'][:1].lower()}{detail['msg'][1:]}{value}"
 
 
@@ -36,7 +37,8 @@ def shortened(value: object) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _unknown(name: str, known: Collection[str]) -> str:
+def unknown_option(name: str, known: Collection[str]) -> str:
+    """Describe an option that does not exist."""
     import difflib  # takes milliseconds that only a mistake has to pay
 
     close = difflib.get_close_matches(name, known, n=1)

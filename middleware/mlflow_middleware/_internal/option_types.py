@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, SkipVali
 from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.platforms import PLATFORMS
+from mlflow_middleware._internal.route_options import route_options
 from mlflow_middleware.capture.error_rules import READY, Rule, of_function, of_path
 from mlflow_middleware.capture.secret_keys import words_of
 from mlflow_middleware.exchange import Exchange
@@ -51,6 +52,11 @@ def _json(text: str, allowed: str) -> object:
         return json.loads(text)
     except ValueError as error:
         raise ValueError(f"{allowed} ({error})") from None
+
+
+def _routes(value: object) -> object:
+    """Parse what `routes` is in the environment: JSON."""
+    return _json(value, "it is written as JSON") if isinstance(value, str) else value
 
 
 def _statuses(value: object) -> object:
@@ -176,6 +182,7 @@ RedactedKeys = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidato
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_compile)]
 HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(_split)]
 TextMapping = Annotated[dict[str, str], BeforeValidator(_split_mapping)]
+Routes = Annotated[dict[str, Any], BeforeValidator(_routes), AfterValidator(route_options)]
 ResponseHeaders = Annotated[
     dict[Literal["request_id", "session_id", "user_id", "trace_id"], HeaderName],
     BeforeValidator(_split_mapping),

@@ -11,7 +11,7 @@ from typing import Any
 Attach = Callable[[str, bytes], str | None]
 """Keeps a file, given its type and content; returns what stands in its place, None where it has to stay."""
 
-MAY_HOLD = re.compile(r"base64|inline_?[dD]ata|b64_json|input_audio|\"audio\"")
+MAY_HOLD = re.compile(r"base64|inline_?[dD]ata|b64_json|input_audio|\"audio\"|\"bytes\"|image_generation_call")
 """What JSON with a file in it has in it, too."""
 
 _MAX_DEPTH = 100
@@ -49,14 +49,25 @@ def _data_uri(text: str, attach: Attach) -> str:
 
 
 def _with_known_file(value: dict[str, Any], attach: Attach) -> dict[str, Any]:
-    """An object with its file attached: of Anthropic, Gemini, OpenAI."""
+    """An object with its file attached: of Anthropic, Gemini, OpenAI, Bedrock."""
     for key, kind_of in _HOLDERS.items():
         held = value.get(key)
         if isinstance(held, dict) and (ref := _attached(held.get("data"), kind_of(held), attach)):
             return {**value, key: {**held, "data": ref}}
     if ref := _attached(value.get("b64_json"), "image/png", attach):
         return {**value, "b64_json": ref}
-    return value
+    if value.get("type") == "image_generation_call":
+        ref = _attached(value.get("result"), _image(value.get("output_format", "png")), attach)
+        return {**value, "result": ref} if ref else value
+    image = value.get("image")
+    if not isinstance(image, dict) or not isinstance(source := image.get("source"), dict):
+        return value
+    ref = _attached(source.get("bytes"), _image(image.get("format", "png")), attach)
+    return {**value, "image": {**image, "source": {**source, "bytes": ref}}} if ref else value
+
+
+def _image(kind: Any) -> str | None:
+    return f"image/{kind}" if isinstance(kind, str) else None
 
 
 def _source(held: dict[str, Any]) -> Any:

@@ -87,6 +87,12 @@ class Body:
         self._past = _Past(b"")
         self._past.is_unseen = self._limit > 0
 
+    def uncaptured(self) -> Body:
+        """Return a body of the same size of which nothing is kept."""
+        body = Body(0)
+        body.size, body.chunks = self.size, self.chunks
+        return body
+
     @property
     def follower(self) -> Follower | None:
         """What takes the rest, if anything."""

@@ -16,6 +16,7 @@ from mlflow_middleware._internal.guard import report
 from mlflow_middleware.capture import decoding, forms, media_type, multipart, streams, strict_json
 from mlflow_middleware.capture.following import End, Folded, Follower, whole_stream
 from mlflow_middleware.capture.long_runs import LongRuns
+from mlflow_middleware.capture.model_calls import model_in
 from mlflow_middleware.capture.redaction import Redactor
 from mlflow_middleware.capture.texts import shown_end
 from mlflow_middleware.capture.usage import last_usage_of, usage_in, usage_of
@@ -38,12 +39,14 @@ class Content:
         cut: Whether something of the body is missing in it.
         usage: The tokens that the answer of a language model says it took, named as in MLflow.
         text: The value's JSON, where the body can be stored as it came.
+        model: The model that its end names, where the value has no more than its beginning.
     """
 
     value: Any
     cut: bool
     usage: dict[str, int] | None = None
     text: str | None = None
+    model: str | None = None
 
 
 @dataclass(slots=True)
@@ -167,7 +170,8 @@ def _folded(stream: Folded, redactor: Redactor) -> Content:
 def _without_runs(body: LongRuns, size: int, content_type: str, redactor: Redactor) -> Content:
     """JSON without the files in it."""
     value, _ = _json(_Body(body.kept, size, content_type, not body.is_whole, redactor))
-    return Content(value, True, _usage(value) or usage_in(body.end.decode("utf-8", "replace")))
+    end = body.end.decode("utf-8", "replace")
+    return Content(value, True, _usage(value) or usage_in(end), model=model_in(end))
 
 
 def _with_end(value: Any, end: _Body, reader: Callable[[_Body], tuple[Any, bool]]) -> Content:
@@ -175,11 +179,11 @@ def _with_end(value: Any, end: _Body, reader: Callable[[_Body], tuple[Any, bool]
     text = end.text
     if isinstance(value, list):
         last = streams.last_of(text, reader is _events, end.parse, end.redactor.pieces)
-        return Content([*value, *last], True, last_usage_of(last) or usage_in(text))
+        return Content([*value, *last], True, last_usage_of(last) or usage_in(text), model=model_in(text))
     if isinstance(value, str):
         shown = shown_end(text, end.redactor.string)
         return Content(f"{value} \u2026 {shown}" if shown else value, True)
-    return Content(value, True, _usage(value) or usage_in(text))
+    return Content(value, True, _usage(value) or usage_in(text), model=model_in(text))
 
 
 def unread(content_type: str, size: int) -> Content:
@@ -221,10 +225,21 @@ def _json(body: _Body) -> tuple[Any, bool]:
     try:
         value = strict_json.parsed(strict_json.completed(text) if body.cut else text)
     except ValueError:
+        if _are_lines(text):
+            return _json_lines(body)
         return body.redactor.text(text) + body.note, body.cut
     if isinstance(value, list):  # so does Gemini stream
         value = streams.assembled(value) or value
     return body.redactor.json(value), body.cut
+
+
+def _are_lines(text: str) -> bool:
+    """Whether what is said to be JSON are lines of it."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return bool(rest) and isinstance(strict_json.parsed(first), dict)
+    except ValueError:
+        return False
 
 
 def _json_lines(body: _Body) -> tuple[Any, bool]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware.capture.body import Body
 from mlflow_middleware.capture.content import Content, form_fields, read, unread
 from mlflow_middleware.capture.redaction import Redactor
 from mlflow_middleware.exchange import Exchange
+
+if TYPE_CHECKING:
+    from mlflow_middleware.settings import Keeping
 
 
 def fill(
@@ -17,7 +20,7 @@ def fill(
     redactor: Redactor,
     limit: int,
     mask: Callable[[Exchange], object] | None,
-    with_query: bool = True,
+    keeping: Keeping | None = None,
 ) -> tuple[Content, Content]:
     """Set ``inputs`` and ``outputs`` of an exchange, redacted and masked.
 
@@ -26,7 +29,7 @@ def fill(
         redactor: Knows which keys hold secrets.
         limit: Bytes that a body may have, also when it is decompressed.
         mask: Changes ``inputs`` and ``outputs`` further.
-        with_query: Whether the query string becomes an input.
+        keeping: What of it is kept; None for all.
 
     Returns:
         What was read of the request's body and of the response's, where nothing was added to it or masked.
@@ -34,19 +37,28 @@ def fill(
     Raises:
         Exception: What ``mask`` raises; then nothing of the bodies may be kept.
     """
-    headers = exchange.headers
-    encoding, kind = headers.get("content-encoding", ""), headers.get("content-type", "")
-    sent = _content(exchange.request_body, kind, encoding, redactor, limit)
-    answer = _content(exchange.response_body, exchange.response_type, exchange.response_encoding, redactor, limit)
+    sent, answer = read_bodies(exchange, redactor, limit)
     exchange.inputs, exchange.outputs = sent.value, answer.value
     exchange.inputs_cut, exchange.outputs_cut = sent.cut, answer.cut
-    if with_query and exchange.query_string:
-        exchange.inputs = _with_query(sent.value, redactor.json(form_fields(exchange.query_string)[0]))
+    if keeping is not None and not keeping.inputs:
+        exchange.inputs = None
+    elif exchange.query_string:
+        exchange.inputs = _with_query(exchange.inputs, redactor.json(form_fields(exchange.query_string)[0]))
         sent = replace(sent, text=None)
+    if keeping is not None and not keeping.outputs:
+        exchange.outputs = None
     if mask is not None:
         mask(exchange)
         sent, answer = replace(sent, text=None), replace(answer, text=None)
     return sent, answer
+
+
+def read_bodies(exchange: Exchange, redactor: Redactor, limit: int) -> tuple[Content, Content]:
+    """Return what was read of the request's body and of the response's, redacted."""
+    headers = exchange.headers
+    encoding, kind = headers.get("content-encoding", ""), headers.get("content-type", "")
+    sent = _content(exchange.request_body, kind, encoding, redactor, limit)
+    return sent, _content(exchange.response_body, exchange.response_type, exchange.response_encoding, redactor, limit)
 
 
 def _content(body: Body | None, content_type: str, encoding: str, redactor: Redactor, limit: int) -> Content:

@@ -35,6 +35,9 @@ _MAX_EXTRA = 20
 _SPARE = 4
 """Times `max_body_bytes` that an answer's objects may take."""
 
+_SPARE_CONTEXT = 24 * CONTEXT
+"""Bytes that they may take besides, for what is kept of two texts to look for secrets in."""
+
 _STREAMS = ("text/event-stream", "application/json", "text/plain", *LINES)
 
 GRPC_WEB = "application/grpc-web"
@@ -252,7 +255,10 @@ class Folded:
         self._since_weighed += count
         if self._since_weighed > self._limit // 4:
             self._since_weighed = 0
-            self._is_full = self._is_full or weight(vars(self._fold)) > _SPARE * self._limit + 8 * CONTEXT
+            room = _SPARE * self._limit + _SPARE_CONTEXT
+            if not self._is_full and weight(vars(self._fold)) > room:
+                self._is_dropped = True
+                self._is_full = not self._fold.make_room(room)
 
     def _add(self, piece: Any) -> None:
         if not isinstance(piece, dict):

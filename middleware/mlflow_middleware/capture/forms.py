@@ -89,7 +89,7 @@ def _all_parsed(texts: list[str]) -> list[Any]:
 
 
 def _events(data: bytes) -> list[Any]:
-    return _all_parsed([event.data for event in events(data, cut=False) if event.data[:1] == "{"])
+    return _all_parsed([event.data for event in events(data, cut=False) if event.data.lstrip()[:1] == "{"])
 
 
 def _lines(data: bytes) -> list[Any]:

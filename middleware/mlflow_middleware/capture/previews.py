@@ -43,7 +43,10 @@ def of_answer(value: Any) -> str | None:
     candidates = value.get("candidates")
     if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
         return _text_of(candidates[0].get("content"))
-    if text := _last_message(value.get("output"), "assistant") or _last_message(value.get("messages"), "assistant"):
+    output = value.get("output")
+    if isinstance(output, dict) and (text := _text_of(output.get("message"))):  # Bedrock's
+        return text
+    if text := _last_message(output, "assistant") or _last_message(value.get("messages"), "assistant"):
         return text
     return _text_of(value) if value.get("role") == "assistant" else _text_of(value.get("message"))
 

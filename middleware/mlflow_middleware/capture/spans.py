@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from mlflow_middleware.capture.redaction import REDACTED, Redactor
@@ -23,13 +25,81 @@ _NEVER_SECRET = frozenset(
 _NO_SECRET = re.compile(r"true|false|null|-?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?")
 """True, false, null and fractions in JSON: ``use_auth`` and ``time_to_first_token`` are no secrets."""
 
+_WORDLESS = _NEVER_SECRET | frozenset(
+    (
+        *(
+            "gen_ai.request.model",
+            "gen_ai.response.model",
+            "gen_ai.provider.name",
+            "gen_ai.system",
+            "gen_ai.response.id",
+        ),
+        *("gen_ai.operation.name", "gen_ai.response.finish_reasons", "gen_ai.conversation.id", "gen_ai.output.type"),
+        *("gen_ai.agent.name", "gen_ai.tool.name", "gen_ai.token.type", "gen_ai.request.encoding_formats"),
+        *("llm.model_name", "llm.provider", "llm.system", "llm.request.type", "embedding.model_name"),
+        *("openinference.span.kind", "traceloop.span.kind", "tool.name", "code.function.name", "code.file.path"),
+        *("http.request.method", "http.route", "http.response.status_code", "url.scheme", "server.address"),
+        *("network.protocol.name", "network.protocol.version", "rpc.system", "rpc.service", "rpc.method"),
+        *("db.system", "db.system.name", "db.operation.name", "db.collection.name", "db.namespace"),
+        *("error.type", "exception.type", "exception.escaped", "session.id", "user.id", "user.hash"),
+    )
+)
+"""Attributes whose text is stored also where nothing of what was said may be: names, ids and types."""
+
+_NUMBER = re.compile(r"true|false|null|-?[0-9.]+(?:[eE][+-]?[0-9]+)?")
+"""JSON that is no text."""
+
 _redactors: list[Redactor] = []
 """The one of this process, if any."""
 
+_content: list[str] = ["all"]
+"""The option ``content`` of this process."""
 
-def redact_with(redactor: Redactor | None) -> None:
-    """Redact spans from here on; with None, leave them as they are."""
+_is_wordless: ContextVar[bool] = ContextVar("_is_wordless", default=False)
+
+
+def redact_with(redactor: Redactor | None, content: str = "all") -> None:
+    """Redact spans from here on; with None, leave them as they are.
+
+    Args:
+        redactor: Knows what is replaced.
+        content: What is stored of traces that no request has, as the option ``content`` has it.
+    """
     _redactors[:] = [redactor] if redactor else []
+    _content[:] = [content]
+
+
+def process_keeps_words() -> bool:
+    """Whether what is said in traces that no request has is stored."""
+    return _content[0] == "all"
+
+
+@contextmanager
+def without_words() -> Iterator[None]:
+    """Leave out, inside, all that may be what somebody said; see `redacted` and `redacted_text`."""
+    token = _is_wordless.set(True)
+    try:
+        yield
+    finally:
+        _is_wordless.reset(token)
+
+
+def is_wordless() -> bool:
+    """Whether it is so here."""
+    return _is_wordless.get()
+
+
+def _wordless(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Numbers, and the text of those attributes that have no words of anybody."""
+    return {key: value for key, value in list(attributes.items()) if key in _WORDLESS or _has_no_words(value)}
+
+
+def _has_no_words(value: Any) -> bool:
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value) is not None
+    if isinstance(value, list | tuple):
+        return not any(isinstance(each, str | bytes) for each in value)
+    return isinstance(value, int | float)
 
 
 def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -38,6 +108,8 @@ def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     Args:
         attributes: JSON texts, as MLflow stores its own, or what else OpenTelemetry allows.
     """
+    if _is_wordless.get():
+        attributes = _wordless(attributes)
     if not _redactors:
         return attributes
     redactor, changed = _redactors[0], {}
@@ -51,6 +123,8 @@ def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def redacted_text(text: str | None) -> str | None:
     """A status message or a preview without its secrets."""
+    if _is_wordless.get():
+        return None
     return _redactors[0].message(text) if _redactors and text else text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from sys import getsizeof
 from typing import Any
 
@@ -13,6 +13,9 @@ the end that is kept would not be known for one, and neither would a part of one
 
 _MANY = 64
 """Parts after which they become one: each is an object of 50 bytes besides its few characters."""
+
+_MIN_KEPT = 4096
+"""Characters of each end that are kept at least, if the limit allows so many."""
 
 _TRIES = 3
 """Times that the first part of a text is shortened, so that the last one can be shown."""
@@ -64,6 +67,18 @@ class Text:
             if _append(self._end, part, self._fresh > self._longest_end):
                 self._end[0] = self._end[0][-self._longest_end :]
                 self._fresh = 0
+
+    def shrink(self) -> bool:
+        """Keep half as many characters from now on; returns whether that saves any."""
+        if self._keep is None or self._keep < 2 * _MIN_KEPT or self.size <= self._keep + 2 * CONTEXT:
+            return False
+        self._keep //= 2
+        longest = self._longest_end
+        start = "".join(self._start)
+        end = (start[longest:] + "".join(self._end))[-longest:]
+        self._start, self._room = [start[:longest]], max(0, longest - len(start))
+        self._end, self._fresh = [end] if end else [], 0
+        return True
 
     @property
     def _longest_end(self) -> int:
@@ -151,15 +166,20 @@ def is_cut(value: Any) -> bool:
 
 def weight(value: Any) -> int:
     """Bytes that a value takes, about, with all that is in it."""
-    total, stack = 0, [value]
+    return sum(each.held if isinstance(each, Text) else getsizeof(each) for each in _all_in(value))
+
+
+def texts_in(value: Any) -> list[Text]:
+    """The collected texts in a value."""
+    return [each for each in _all_in(value) if isinstance(each, Text)]
+
+
+def _all_in(value: Any) -> Iterator[Any]:
+    stack = [value]
     while stack:
         each = stack.pop()
-        if isinstance(each, Text):
-            total += each.held
-            continue
-        total += getsizeof(each)
+        yield each
         if isinstance(each, dict):
             stack += [*each.keys(), *each.values()]
         elif isinstance(each, list):
             stack += each
-    return total

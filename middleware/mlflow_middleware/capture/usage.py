@@ -12,20 +12,54 @@ _NAMES = (
     ("input_tokens", "output_tokens", "total_tokens"),
     ("promptTokenCount", "candidatesTokenCount", "totalTokenCount"),
     ("prompt_token_count", "candidates_token_count", "total_token_count"),
+    ("prompt_token_count", "generation_token_count", ""),
     ("inputTokens", "outputTokens", "totalTokens"),
     ("promptTokens", "completionTokens", "totalTokens"),
+    ("inputTokenCount", "outputTokenCount", ""),
+    ("inputTextTokenCount", "totalOutputTextTokenCount", ""),
     ("prompt_eval_count", "eval_count", ""),
 )
-"""Input, output and total: of OpenAI, of OpenAI and Anthropic, Gemini (two), Vercel and Bedrock, Vercel, Ollama."""
+"""Input, output and total: of OpenAI, of OpenAI and Anthropic, Gemini (two), Llama on Bedrock, Vercel and Bedrock,
+Vercel, Bedrock's metrics, Titan, Ollama."""
 
-_READ = ("cache_read_input_tokens", "cachedContentTokenCount", "cached_content_token_count", "cachedInputTokens")
-_READ_DETAILS = ("prompt_tokens_details", "input_tokens_details")
-_WRITTEN = ("cache_creation_input_tokens", "cacheCreationInputTokens")
-_HOLDERS = ("usage", "usageMetadata", "usage_metadata", "totalUsage")
-_AROUND = ("response", "message", "messageMetadata", "metadata", "result", "value", "event", "custom_outputs")
-_ALL = frozenset((*_HOLDERS, *_AROUND, "eval_count"))
+_READ = ("cachedContentTokenCount", "cached_content_token_count", "cachedInputTokens", "prompt_cache_hit_tokens")
+_READ_DETAILS = ("prompt_tokens_details", "input_tokens_details", "inputTokenDetails")
+_OF_DETAILS = ("cached_tokens", "cacheReadTokens")
+_READ_APART = ("cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount")
+_WRITTEN_APART = (
+    *("cache_creation_input_tokens", "cacheCreationInputTokens"),
+    *("cacheWriteInputTokens", "cacheWriteInputTokenCount"),
+)
+"""Those of Anthropic and Bedrock, which do not count them as input."""
 
-_OBJECT = re.compile(r'"(?:usage|usageMetadata|usage_metadata)"\s*:\s*(?=\{)')
+_APART = ("input_tokens", "inputTokens", "inputTokenCount")
+_THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")
+_TOOL_USE = ("toolUsePromptTokenCount", "tool_use_prompt_token_count")
+"""Of Gemini, which counts them in the total only; they are charged as output, and as input."""
+
+_METRICS = "amazon-bedrock-invocationMetrics"
+_HOLDERS = ("usage", "usageMetadata", "usage_metadata", "totalUsage", "meta", _METRICS)
+_AROUND = (
+    *("response", "message", "messageMetadata", "metadata", "result", "value", "event", "custom_outputs"),
+    *("predictions", "data", "delta", "x_groq"),
+)
+_FLAT = frozenset(("eval_count", "prompt_eval_count", "inputTextTokenCount", "generation_token_count"))
+"""Counts that stand in the answer itself."""
+
+_ALL = frozenset((*_HOLDERS, *_AROUND, *_FLAT))
+
+COUNTS = {
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "cache_read_input_tokens": "gen_ai.usage.cache_read.input_tokens",
+    "cache_creation_input_tokens": "gen_ai.usage.cache_creation.input_tokens",
+}
+"""MLflow's name -> OpenTelemetry's: https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/"""
+
+_MAX_COUNT = 2**53
+"""What JSON can hold, and servers add up."""
+
+_OBJECT = re.compile(rf'"(?:usage|usageMetadata|usage_metadata|tokens|{_METRICS})"\s*:\s*(?=\{{)')
 _MAX_LOOKS = 20
 """Places that are looked at, the last ones."""
 
@@ -37,11 +71,32 @@ def usage_of(value: Any) -> dict[str, int] | None:
     """Return the tokens that an answer, or an event of one, reports; None if it has none."""
     if not isinstance(value, dict) or _ALL.isdisjoint(value):
         return None
-    for each in (value, *[value[key] for key in _AROUND if isinstance(value.get(key), dict)]):
-        for holder in (*[each.get(key) for key in _HOLDERS], each if "eval_count" in each else None):
-            if isinstance(holder, dict) and (found := _tokens(holder)):
+    for each in (value, *_inside(value)):
+        for holder in (*[each.get(key) for key in _HOLDERS], None if _FLAT.isdisjoint(each) else _flat(each)):
+            if isinstance(holder, dict) and (found := _tokens(holder) or _cohere(holder)):
                 return found
     return None
+
+
+def _cohere(usage: dict[str, Any]) -> dict[str, int] | None:
+    """Cohere's counts, which are an object further in."""
+    return _tokens(usage.get("tokens")) or _tokens(usage.get("billed_units"))
+
+
+def _inside(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects in a value that may report tokens; LangGraph sends them in lists of two."""
+    held = [value.get(key) for key in _AROUND]
+    every = [each for item in held for each in (item[:2] if isinstance(item, list) else [item])]
+    return [each for each in every if isinstance(each, dict)]
+
+
+def _flat(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer itself, with the output of Titan's results summed up."""
+    results = answer.get("results")
+    if "inputTextTokenCount" not in answer or not isinstance(results, list):
+        return answer
+    counts = [_count(each.get("tokenCount")) or 0 for each in results if isinstance(each, dict)]
+    return {**answer, "totalOutputTextTokenCount": sum(counts)}
 
 
 def last_usage_of(values: list[Any]) -> dict[str, int] | None:
@@ -64,28 +119,56 @@ def usage_in(text: str) -> dict[str, int] | None:
     return None
 
 
-def _tokens(usage: dict[str, Any]) -> dict[str, int] | None:
-    for names in _NAMES:
+def _tokens(usage: Any) -> dict[str, int] | None:
+    if not isinstance(usage, dict):
+        return None
+    for names in (*[each for each in _NAMES if each[1] in usage], *_NAMES):
         read, written, total = (_count(usage.get(name)) for name in names)
         if read is None:
             continue
-        if written is None and names[0].startswith("prompt") and names[0] != "prompt_tokens":
-            written = 0  # Gemini's, and Ollama's, while they have said nothing
+        if written is None and (names[1] not in usage or names[0] not in ("prompt_tokens", "input_tokens")):
+            written = 0  # of embeddings, and of Gemini, Titan and Ollama while they have said nothing
         if written is not None:
-            total = read + written if total is None else total
-            return {"input_tokens": read, "output_tokens": written, "total_tokens": total, **_cached(usage)}
+            return _counted(usage, names[0], read, written, total)
     return None
+
+
+def _counted(usage: dict[str, Any], name: str, read: int, written: int, total: int | None) -> dict[str, int]:
+    """The tokens with those that a provider counts apart, as MLflow and OpenTelemetry have them."""
+    cached = _cached(usage)
+    apart = sum(_first(usage, names) for names in (_READ_APART, _WRITTEN_APART))
+    if name in _APART and apart and total != read + written:
+        read, total = read + apart, None
+    read, written = read + _first(usage, _TOOL_USE), written + _first(usage, _THOUGHTS)
+    return {
+        "input_tokens": read,
+        "output_tokens": written,
+        "total_tokens": read + written if total is None else total,
+        **cached,
+    }
 
 
 def _cached(usage: dict[str, Any]) -> dict[str, int]:
     """The tokens that a provider had in its cache, or has put there."""
-    details = [usage.get(key) for key in _READ_DETAILS]
-    read = [usage.get(key) for key in _READ] + [each.get("cached_tokens") for each in details if isinstance(each, dict)]
-    written = [usage.get(key) for key in _WRITTEN]
-    found = {"cache_read_input_tokens": read, "cache_creation_input_tokens": written}
-    counts = {name: next(filter(None, map(_count, values)), 0) for name, values in found.items()}
-    return {name: count for name, count in counts.items() if count}
+    details = [usage[key] for key in _READ_DETAILS if isinstance(usage.get(key), dict)]
+    read = _first(usage, (*_READ_APART, *_READ)) or next(
+        filter(None, (_first(each, _OF_DETAILS) for each in details)), 0
+    )
+    by_age = usage.get("cache_creation")
+    found = {
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": _first(usage, _WRITTEN_APART),
+        "cache_creation_input_tokens_above_1hr": _first(by_age, ("ephemeral_1h_input_tokens",))
+        if isinstance(by_age, dict)
+        else 0,
+    }
+    return {name: count for name, count in found.items() if count}
+
+
+def _first(usage: dict[str, Any], names: tuple[str, ...]) -> int:
+    """The first of these counts; zero if there is none."""
+    return next(filter(None, (_count(usage.get(name)) for name in names)), 0)
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None

@@ -1,23 +1,24 @@
-"""``mlflow-middleware traces``: print stored traces, or figures for each route, as a table or as JSON."""
+"""``mlflow-middleware traces``: print stored traces, as a table or as JSON."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from mlflow_middleware.commands import traces_summary
 from mlflow_middleware.commands.table import Table
 from mlflow_middleware.identity import clean_text
+from mlflow_middleware.ratings import Rating, ratings_of
+from mlflow_middleware.summaries import known, name_of
 from mlflow_middleware.trace import keys
 from mlflow_middleware.traces import PAGE, ConnectionProblem, find
 
@@ -32,28 +33,6 @@ LIMIT = 100
 
 LATE = timedelta(hours=1)
 """A trace is stored when its request is over: with ``--follow``, one that began this long ago is still new."""
-
-GOOD = frozenset(("yes", "true", "good", "correct", "up", "positive"))
-"""Textual ratings that count as good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rating:
-    """Feedback on a trace.
-
-    Attributes:
-        name: What was rated.
-        value: The rating.
-        by: Who gave it: a user's id, or a judge's name.
-        is_human: Whether a person gave it.
-        comment: Why.
-    """
-
-    name: str
-    value: Any
-    by: str | None
-    is_human: bool
-    comment: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +51,15 @@ class Row:
     feedback: list[Rating]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The traces of a route, counted. Times are those that 50 % and 95 % of them did not exceed.
-
-    Attributes:
-        rated: The share of traces that a person rated.
-        rated_well: The share of these ratings that are good; None where there is none.
-    """
-
-    name: str
-    requests: int
-    errors: int
-    p50_milliseconds: int | None
-    p95_milliseconds: int | None
-    rated: float
-    rated_well: float | None
-
-
 def run(
-    conditions: Mapping[str, Any], *, feedback: bool, as_json: bool, follow: bool, summary: bool, good_from: float
+    conditions: Mapping[str, Any],
+    *,
+    feedback: bool,
+    as_json: bool,
+    follow: bool,
+    summary: bool,
+    by: str | None,
+    good_from: float,
 ) -> int:
     """Run the command.
 
@@ -100,7 +68,8 @@ def run(
         feedback: Whether ratings are shown.
         as_json: Print JSON instead of a table.
         follow: Keep printing new traces until Ctrl-C.
-        summary: Print figures for each route.
+        summary: Print figures.
+        by: What the traces are grouped by then; None for the route.
         good_from: The lowest number that is a good rating.
 
     Returns:
@@ -113,7 +82,7 @@ def run(
             with suppress(KeyboardInterrupt):
                 _follow(conditions, feedback, as_json, interrupted)
         elif summary:
-            _print_routes(find(**{"limit": None, **conditions}), as_json, good_from)
+            traces_summary.show(conditions, by or "route", as_json=as_json, good_from=good_from)
         else:
             rows = [_row(trace) for trace in find(**conditions)]
             print(_json(rows, feedback) if as_json else "\n".join(Table(_heads(feedback)).add(_cells(rows, feedback))))
@@ -148,31 +117,20 @@ def _fail(error: Exception, code: int) -> int:
 
 
 def _row(trace: TraceInfo) -> Row:
-    tags, metadata = trace.tags, trace.trace_metadata
+    tags = trace.tags
     began = datetime.fromtimestamp(trace.request_time / 1000).astimezone()
     return Row(
         time=began.isoformat(timespec="milliseconds"),
-        name=tags.get(keys.NAME) or tags.get("http.route") or "",
+        name=name_of(trace),
         status=tags.get("http.status_code"),
         request_id=tags.get(keys.CLIENT_REQUEST_ID) or trace.client_request_id,
-        session_id=metadata.get(keys.SESSION) or tags.get(keys.SESSION),
-        user_id=metadata.get(keys.USER) or tags.get(keys.USER),
+        session_id=known(trace, keys.SESSION),
+        user_id=known(trace, keys.USER),
         milliseconds=trace.execution_duration,
         state=trace.state.value,
         trace_id=trace.trace_id,
-        feedback=_ratings(trace),
+        feedback=ratings_of(trace),
     )
-
-
-def _ratings(trace: TraceInfo) -> list[Rating]:
-    """Return the ratings that no later one replaced."""
-    from mlflow.entities import Feedback
-
-    return [
-        Rating(each.name, each.value, each.source.source_id, each.source.source_type == "HUMAN", each.rationale)
-        for each in trace.assessments
-        if isinstance(each, Feedback) and each.valid is not False and each.error is None
-    ]
 
 
 def _json(rows: Sequence[Row], feedback: bool) -> str:
@@ -268,59 +226,3 @@ def _show(
     lines = (json.dumps(_plain(row, feedback)) for row in rows) if as_json else table.add(_cells(rows, feedback))
     for line in lines:
         print(line, flush=True)
-
-
-# --- by route --------------------------------------------------------------------------------------------------
-
-
-def _print_routes(found: Iterator[TraceInfo], as_json: bool, good_from: float) -> None:
-    rows = _routes(found, lambda value: _is_good(value, good_from))
-    if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-        return
-    heads = ["route", "requests", "errors", "p50 ms", "p95 ms", "rated", "rated well"]
-    lines = [
-        [
-            *(_cell(row.name), str(row.requests), str(row.errors)),
-            *(_cell(row.p50_milliseconds), _cell(row.p95_milliseconds)),
-            *(f"{row.rated:.0%}", "-" if row.rated_well is None else f"{row.rated_well:.0%}"),
-        ]
-        for row in rows
-    ]
-    print("\n".join(Table(heads).add(lines)))
-
-
-def _routes(found: Iterator[TraceInfo], is_good: Callable[[Any], bool]) -> list[Route]:
-    """Summarize the traces by route, the one with most requests first."""
-    by_name: dict[str, list[Row]] = defaultdict(list)
-    for trace in found:
-        row = _row(trace)
-        by_name[row.name].append(row)
-    routes = [_route(name, rows, is_good) for name, rows in by_name.items()]
-    return sorted(routes, key=lambda route: (-route.requests, route.name))
-
-
-def _route(name: str, rows: Sequence[Row], is_good: Callable[[Any], bool]) -> Route:
-    times = sorted(row.milliseconds for row in rows if row.milliseconds is not None)
-    ratings = [[rating.value for rating in row.feedback if rating.is_human] for row in rows]
-    values = [value for each in ratings for value in each]
-    return Route(
-        name=name,
-        requests=len(rows),
-        errors=sum(row.state == "ERROR" for row in rows),
-        p50_milliseconds=_percentile(times, 0.50),
-        p95_milliseconds=_percentile(times, 0.95),
-        rated=sum(map(bool, ratings)) / len(rows),
-        rated_well=sum(map(is_good, values)) / len(values) if values else None,
-    )
-
-
-def _percentile(ordered: Sequence[int], share: float) -> int | None:
-    """Return the smallest value that this share of the values does not exceed."""
-    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None
-
-
-def _is_good(value: Any, good_from: float) -> bool:
-    if isinstance(value, int | float):
-        return value >= good_from if not isinstance(value, bool) else value
-    return isinstance(value, str) and value.strip().lower() in GOOD

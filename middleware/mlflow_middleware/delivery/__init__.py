@@ -7,6 +7,7 @@ the middleware and those that the app opens itself.
 from __future__ import annotations
 
 from mlflow_middleware.delivery.export import capturing, current, is_capturing, is_recent, start
+from mlflow_middleware.delivery.standing import with_spool
 from mlflow_middleware.delivery.stats import Stats
 
 __all__ = [
@@ -16,7 +17,7 @@ __all__ = [
     "flush",
     "is_capturing",
     "is_recent",
-    "sampled_out",
+    "leave_out",
     "shutdown",
     "start",
     "stats",
@@ -48,13 +49,13 @@ def shutdown() -> None:
         delivery.shutdown()
 
 
-def sampled_out() -> None:
-    """Count a trace that is not kept."""
+def leave_out(reason: str) -> None:
+    """Count a request whose trace nobody wants; see `Stats.left_out`."""
     if delivery := current():
-        delivery.sampled_out()
+        delivery.leave_out(reason)
 
 
 def stats() -> Stats:
-    """What became of the traces of this process."""
+    """What became of the traces of this process, and how it stands; looks into the spool's directory, if any."""
     delivery = current()
-    return delivery.stats() if delivery else Stats()
+    return with_spool(delivery) if delivery else Stats()

@@ -14,14 +14,16 @@ from mlflow_middleware.delivery.sinks import Sink
 
 @dataclass(slots=True)
 class ResolveExperiment:
-    """Find the experiment that the environment names.
+    """Find the experiment that the environment names, or one by its name.
 
     Attributes:
         is_needed: Whether a trace waits for it.
+        name: Its name; empty for the one that the environment names.
         experiment_id: What was found.
     """
 
     is_needed: bool
+    name: str = ""
     experiment_id: str | None = None
 
 

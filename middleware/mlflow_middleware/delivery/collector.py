@@ -103,6 +103,7 @@ class Copy:
     def __init__(self, trace_id: str, encoding: Encoding, supplement: bool) -> None:
         self.trace_id = trace_id
         self.supplement = supplement
+        self.since = 0.0  # told by the queue
         self.size = len(encoding.otlp) + len(encoding.info) + _OVERHEAD
         self._encoding = type(encoding)(encoding.otlp, encoding.info, (), {}, encoding.has_late_spans)
 
@@ -142,15 +143,15 @@ class WithCollector(Delivery):
     ) -> None:
         limits = max_queue_bytes, shutdown_timeout, spool_dir, max_spool_bytes
         copies = limits[0] * SHARE, limits[1] * SHARE, spool_dir and spool_dir / FOLDER, limits[3] * SHARE
-        self._copies: Delivery = ToCollector(int(copies[0]), copies[1], copies[2], int(copies[3]), paused=paused)
+        self.copies: Delivery = ToCollector(int(copies[0]), copies[1], copies[2], int(copies[3]), paused=paused)
         left = limits[0] - int(copies[0]), limits[1] - copies[1], spool_dir, limits[3] - int(copies[3])
         super().__init__(*left, paused=paused, on_begin=on_begin)
 
     def of_process(self, pid: int) -> Delivery:
         """See `Delivery`."""
         successor = cast(WithCollector, super().of_process(pid))
-        if successor._copies is self._copies:
-            successor._copies = self._copies.of_process(pid)
+        if successor.copies is self.copies:
+            successor.copies = self.copies.of_process(pid)
         return successor
 
     def put(self, trace: PendingTrace) -> None:
@@ -159,34 +160,34 @@ class WithCollector(Delivery):
         super().put(trace)
 
     def _copy(self, trace: PendingTrace, encoding: Encoding) -> None:
-        self._copies.put(cast(Any, Copy(trace.trace_id, encoding, trace.supplement)))
+        self.copies.put(cast(Any, Copy(trace.trace_id, encoding, trace.supplement)))
 
     def flush(self, timeout: float | None) -> bool:
         """See `Delivery`."""
         until = None if timeout is None else clock.monotonic() + timeout
         is_done = super().flush(timeout)
-        return self._copies.flush(None if until is None else max(0.0, until - clock.monotonic())) and is_done
+        return self.copies.flush(None if until is None else max(0.0, until - clock.monotonic())) and is_done
 
     def deliver(self, timeout: float | None = None) -> bool:
         """See `Delivery`; at a shutdown, which gives a time, the copies have their own."""
         is_done = super().deliver(timeout)
-        return (timeout is not None or self._copies.deliver()) and is_done
+        return (timeout is not None or self.copies.deliver()) and is_done
 
     def shutdown(self, *, last: bool = False) -> None:
         """See `Delivery`."""
         super().shutdown(last=last)
-        self._copies.shutdown(last=last)
+        self.copies.shutdown(last=last)
 
     def pause(self, paused: bool) -> None:
         """See `Delivery`."""
         super().pause(paused)
-        self._copies.pause(paused)
+        self.copies.pause(paused)
 
     def relieve(self) -> None:
         """See `Delivery`."""
         super().relieve()
-        self._copies.relieve()
+        self.copies.relieve()
 
     def stats(self) -> Stats:
         """See `Delivery`."""
-        return replace(super().stats(), collector=self._copies.stats())
+        return replace(super().stats(), collector=self.copies.stats())

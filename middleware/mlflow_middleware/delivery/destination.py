@@ -13,11 +13,12 @@ from mlflow_middleware.delivery.actions import Action, Answer, ResolveExperiment
 from mlflow_middleware.delivery.backoff import MAX_BACKOFF, MIN_BACKOFF
 from mlflow_middleware.delivery.batch import Batch, Passed, next_of
 from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.experiments import Experiments
 from mlflow_middleware.delivery.health import Health
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.otlp_variables import PREFIX
 from mlflow_middleware.delivery.replies import RetryableError
-from mlflow_middleware.delivery.rest import ConnectionProblem
+from mlflow_middleware.delivery.rest import ConnectionProblem, NoAccess
 from mlflow_middleware.delivery.sinks import Sink
 from mlflow_middleware.delivery.spooling import Spooling
 
@@ -47,7 +48,7 @@ class Destination:
     Attributes:
         pending: Encoded traces, the oldest first.
         health: How it is doing.
-        experiment_id: The experiment that the environment names, once it is known.
+        experiments: Where its traces go.
     """
 
     def __init__(self, uri: str, sink: Sink, ledger: Ledger, spooling: Spooling | None = None) -> None:
@@ -55,14 +56,13 @@ class Destination:
         self.sink = sink
         self.pending: deque[EncodedTrace] = deque()
         self.health = Health(uri)
-        self.experiment_id: str | None = "" if uri.startswith(PREFIX) else None  # a collector knows none
+        self.experiments = Experiments(has_any=not uri.startswith(PREFIX))
         self._ledger = ledger
         self._spooling = spooling
         self._spool_at = 0.0
         self._batch: Batch | None = None
         self._batch_size = 1
         self._passed = Passed()
-        self._is_provisional = False
         self._in_a_hurry = False
 
     @property
@@ -75,7 +75,7 @@ class Destination:
         retry_at = self.health.server.retry_at
         if self.pending:
             return min(retry_at, self._spool_at) if self._has_to_spool() else retry_at
-        if self.experiment_id is None:
+        if self.experiments.of_environment is None:
             return max(retry_at, self.health.experiment.retry_at)
         return max(retry_at, self._spooling.look_at) if self._spooling else None
 
@@ -107,9 +107,9 @@ class Destination:
             if due is None or due > now:
                 return None
             self._forget_ended()
-            if self._has_to_resolve():
+            if question := self._question():
                 self.health.asked(now)
-                return ResolveExperiment(is_needed=bool(self.pending))
+                return question
             self._begin_batch(now)
         action = self._batch.next() if self._batch else None
         if action is None:
@@ -117,11 +117,10 @@ class Destination:
         self.health.asked(now if action else None)
         return action
 
-    def _has_to_resolve(self) -> bool:
-        """Whether the experiment that the environment names is not known, or only the one that the app has chosen."""
-        if not self.pending:
-            return self.experiment_id is None
-        return self.pending[0].experiment_id is None and (self.experiment_id is None or self._is_provisional)
+    def _question(self) -> ResolveExperiment | None:
+        """What is to be known of the next trace's experiment."""
+        experiment = self.pending[0].experiment_id if self.pending else None
+        return self.experiments.question(experiment, is_needed=bool(self.pending))
 
     def _begin_batch(self, now: float) -> None:
         """Take the oldest traces, and some from the spool if it is time."""
@@ -134,7 +133,7 @@ class Destination:
             size = MAX_SENT_AT_ONCE if spans_only and not self.health.server.failures else self._batch_size
             most = min(MAX_BATCH_BYTES, self._passed.too_large - 1)
             traces = next_of(self.pending, size, most, without_spans=spans_only)
-            experiment = traces[0].experiment_id or str(self.experiment_id)
+            experiment = self.experiments.id_of(traces[0].experiment_id)
             self._batch = Batch(experiment, traces, self.sink, self._ledger, self._passed, spans_only=spans_only)
 
     def owes_spans(self) -> bool:
@@ -200,7 +199,9 @@ class Destination:
 
     def _experiment_answered(self, action: ResolveExperiment, answer: Answer, now: float) -> None:
         if answer is None:
-            self.experiment_id, self._is_provisional = action.experiment_id, not action.is_needed
+            self.experiments.answered(action)
+        elif action.name and isinstance(answer, ConnectionProblem) and not isinstance(answer, NoAccess):
+            self.experiments.give_up(action.name, answer)
         elif isinstance(answer, ConnectionProblem) and action.is_needed:
             self._fail(answer, now)
         else:

@@ -24,13 +24,18 @@ _OVERHEAD = 600
 """Bytes that the objects around a waiting trace take, about."""
 
 
+def is_name(experiment: str | None) -> bool:
+    """Whether an experiment is given by its name: ids have digits only."""
+    return experiment is not None and not experiment.isdecimal()
+
+
 @dataclass(slots=True, eq=False)
 class EncodedTrace:
     """A trace, encoded.
 
     Attributes:
         trace_id: MLflow's trace id.
-        experiment_id: Where it goes; None for the experiment that the environment names.
+        experiment_id: Where it goes, an id or a name; None for the experiment that the environment names.
         otlp: Its spans as an OTLP request.
         info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
         prompts: Name and version of each prompt linked to it.
@@ -47,6 +52,7 @@ class EncodedTrace:
         passed_at_first_failure: How many others had passed at the first of these failures.
         assessments: How many assessments its trace had, those that were sent before included.
         assessed: How many of them the server has.
+        since: When it came, by the monotonic clock; 0 if that is unknown.
         is_addition: Whether these are spans for a trace that is stored, with an info that is not to be sent.
     """
 
@@ -68,13 +74,15 @@ class EncodedTrace:
     passed_at_first_failure: int = 0
     assessments: int = 0
     assessed: Assessed | None = None
+    since: float = 0.0
     is_addition: bool = False
     _packed: bool = False
 
     @classmethod
     def encode(cls, trace: PendingTrace) -> EncodedTrace:
         """Encode a finished trace."""
-        content = trace.content(trace.experiment_id or PENDING_EXPERIMENT)
+        known = trace.experiment_id
+        content = trace.content(PENDING_EXPERIMENT if known is None or is_name(known) else known)
         return cls(
             trace.trace_id,
             trace.experiment_id,
@@ -87,6 +95,7 @@ class EncodedTrace:
             held=trace.size,
             assessments=content.assessed,
             assessed=trace.assessed,
+            since=trace.since,
         )
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mlflow_middleware._internal import clock
@@ -79,6 +80,12 @@ class Encoder:
     def waits_until(self) -> float | None:
         """When the first trace stops to wait for its open spans; None if none does."""
         return min((until for until, _ in self._incomplete), default=None)
+
+    def waits_since(self) -> float | None:
+        """When the oldest trace came that is not encoded; None if there is none. Asked by any thread."""
+        firsts = [trace for complete in list(self._complete.values()) for trace in islice(complete, 1)]
+        waiting = [*firsts, *(trace for _, trace in list(self._incomplete))]
+        return min((trace.since for trace in waiting), default=None)
 
     def has_work(self, destination: Destination) -> bool:
         """Whether a trace for it is to be encoded now."""

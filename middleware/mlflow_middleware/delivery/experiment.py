@@ -75,6 +75,16 @@ def resolve_first_experiment(tracking_uri: str) -> str:
         return active
 
 
+def resolve_named_experiment(tracking_uri: str, name: str) -> str:
+    """Find (or create) an experiment by its name.
+
+    Raises:
+        ConnectionProblem: As for `resolve_experiment`.
+    """
+    check_address(tracking_uri)
+    return _by_name(tracking_uri, name, create=True, timeout=REQUEST_TIMEOUT, told_by="experiment")
+
+
 def _experiment_id() -> str | None:
     """The id that the environment names; ``mlflow.set_experiment()`` writes there, too, what it has chosen."""
     named = os.environ.get("MLFLOW_EXPERIMENT_ID")
@@ -143,7 +153,9 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str:
     return _active_id(status, answer, f"experiment {experiment!r}")
 
 
-def _by_name(tracking_uri: str, name: str, create: bool, timeout: float) -> str:
+def _by_name(
+    tracking_uri: str, name: str, create: bool, timeout: float, told_by: str = "MLFLOW_EXPERIMENT_NAME"
+) -> str:
     named = {"experiment_name": name}
     status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
     if status == 404 and create:
@@ -152,7 +164,7 @@ def _by_name(tracking_uri: str, name: str, create: bool, timeout: float) -> str:
             return str(answer["experiment_id"])
         if answer.get("error_code") == "RESOURCE_ALREADY_EXISTS":  # another worker was faster
             status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
-    return _active_id(status, answer, f"MLFLOW_EXPERIMENT_NAME={name!r}")
+    return _active_id(status, answer, f"{told_by}={name!r}")
 
 
 def _by_id(tracking_uri: str, experiment_id: str, timeout: float) -> str:
@@ -168,9 +180,11 @@ def _by_id(tracking_uri: str, experiment_id: str, timeout: float) -> str:
 
 def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
     if status != 200:
-        raise ConnectionProblem(
+        problem = ConnectionProblem(
             f"{variable}: the tracking server answered {status} {answer.get('message', '')}".rstrip()
         )
+        problem.status = status
+        raise problem
     experiment = answer["experiment"]
     if experiment.get("lifecycle_stage") == "deleted":
         raise ConnectionProblem(f"{variable}: this experiment is deleted; restore it or name another one")

@@ -47,7 +47,7 @@ def start(settings: Settings) -> None:
             hosts.join(_begin, _relieve)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=_after_fork)
-            redact_with(settings.redactor if settings.redact_spans else None)
+            redact_with(settings.redactor if settings.redact_spans else None, settings.content)
             if line := mlflow_bridge.found.summary:
                 logger.warning(line)
             mlflow_bridge.tracing.start(_accepts, _put, _Flush())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 from mlflow_middleware.delivery.backoff import MAX_BACKOFF, Backoff
-from mlflow_middleware.delivery.replies import RetryableError
+from mlflow_middleware.delivery.replies import RetryableError, reason_of
 from mlflow_middleware.delivery.rest import ConnectionProblem, printable
 
 STUCK = 2.0
@@ -23,11 +24,13 @@ class Health:
     Attributes:
         server: The failures to send.
         experiment: The failures to find the experiment while nothing was pending.
+        failures: How many attempts have failed so far, by reason.
     """
 
     def __init__(self, uri: str) -> None:
         self.server = Backoff()
         self.experiment = Backoff()
+        self.failures: Counter[str] = Counter()
         self._uri = uri
         self._asked_at: float | None = None
         self._is_stuck = False
@@ -38,6 +41,11 @@ class Health:
     def is_in_trouble(self) -> bool:
         """Whether the server has failed, or does not answer: what is pending has to be small, and is spooled."""
         return self.server.failures > 0 or self._is_stuck
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt, of either kind, has failed."""
+        return self.server.failures + self.experiment.failures > 0
 
     @property
     def is_away(self) -> bool:
@@ -86,6 +94,7 @@ class Health:
 
     def fail(self, problem: RetryableError | ConnectionProblem, now: float, longest_pause: float) -> None:
         """Back off after a failure to send."""
+        self.failures[reason_of(problem)] += 1
         self._needs_help, self._was_tried = problem.needs_help, True
         self.server.fail(now, getattr(problem, "after", None), longest_pause)
         if str(problem) not in (self.server.problem, self.experiment.problem):
@@ -94,6 +103,7 @@ class Health:
 
     def fail_experiment(self, answer: object, now: float, longest_pause: float) -> None:
         """Back off after a failure to find the experiment while nothing was pending."""
+        self.failures[reason_of(answer)] += 1
         self.experiment.fail(now, None, longest_pause)
         if str(answer) not in (self.experiment.problem, self.server.problem):
             self.experiment.problem = str(answer)

@@ -41,6 +41,7 @@ class LaterInfo:
     def __init__(self, tracking_uri: str, encoded: EncodedTrace) -> None:
         self.tracking_uri = tracking_uri
         self.encoded = encoded
+        self.since = encoded.since
 
     def is_complete(self) -> bool:
         """Whether it need not wait."""
@@ -59,7 +60,14 @@ def parted(trace: EncodedTrace) -> EncodedTrace:
     """Leave a trace its spans only; returns its info, to be sent later."""
     trace.has_info = True
     return EncodedTrace(
-        trace.trace_id, trace.experiment_id, trace.otlp, trace.info, trace.prompts, supplement=True, has_spans=True
+        trace.trace_id,
+        trace.experiment_id,
+        trace.otlp,
+        trace.info,
+        trace.prompts,
+        supplement=True,
+        has_spans=True,
+        since=trace.since,
     )
 
 

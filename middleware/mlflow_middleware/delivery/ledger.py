@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class Ledger:
         """The server has it."""
         if self._end(trace):
             self._stats.delivered += 1
+            self._stats.last_delivered_at = time.time()
 
     def spooled(self, trace: EncodedTrace) -> None:
         """The spool has it."""

@@ -10,21 +10,33 @@ from functools import partial
 from typing import Any
 
 import requests
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from requests import Response
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url
 
 from mlflow_middleware._internal.deadline import within
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.otlp_variables import Collector
 from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError, TooLarge, retry_after
 from mlflow_middleware.delivery.rest import MAX_LINE, never_connected, printable, root_cause
-from mlflow_middleware.delivery.tagged import with_tags
+from mlflow_middleware.delivery.tagged import add_tags, spans_of
 from mlflow_middleware.identity import clean_text
 
 _ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": partial(gzip.compress, compresslevel=1),
     "deflate": partial(zlib.compress, level=1),
 }
+
+MAX_KNOWN = 10_000
+"""Spans, the last ones that were sent, which are not sent again with a trace that goes on."""
+
+MAX_TOLD = 100
+"""Reasons for which spans were rejected that are logged."""
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
@@ -42,7 +54,8 @@ class OtlpCollector:
         self._collector = collector
         self._shown = printable(collector.url)
         self._post = _by_grpc(collector) if collector.protocol == "grpc" else _by_http(collector)
-        self._told = ""
+        self._sent: dict[bytes, None] = {}
+        self._told: set[str] = set()
 
     def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
         """See `Sink`: there is nothing to send, all that a collector takes goes with the spans."""
@@ -52,11 +65,32 @@ class OtlpCollector:
         """See `Sink`."""
         if self._collector.problem:
             raise RetryableError(self._collector.problem, needs_help=True)
-        body = b"".join([with_tags(trace.otlp, trace.info, is_whole=False) for trace in traces])
-        said = clean_text(self._post(body), MAX_LINE)
-        if said and said != self._told:
-            self._told = said
-            logger.warning("%s did not take all spans: %s", self._shown, said)
+        requests_for = list(map(self._request, traces))
+        body = b"".join(request.SerializeToString() for request in requests_for)
+        if traces and not body:
+            return
+        self._tell(_partial_success(self._post(body)))
+        self._sent.update((span.span_id, None) for request in requests_for for span in spans_of(request))
+        for span_id in list(self._sent)[:-MAX_KNOWN]:
+            del self._sent[span_id]
+
+    def _request(self, trace: EncodedTrace) -> ExportTraceServiceRequest:
+        """What is to be sent of a trace, with its tags; what a collector is sent again, it would keep twice."""
+        request = ExportTraceServiceRequest.FromString(trace.otlp)
+        add_tags(spans_of(request), trace.info, is_whole=False)
+        if trace.supplement:
+            for scope in [scope for resource in request.resource_spans for scope in resource.scope_spans]:
+                new = [span for span in scope.spans if span.span_id not in self._sent]
+                del scope.spans[:]
+                scope.spans.extend(new)
+        return request if spans_of(request) else ExportTraceServiceRequest()
+
+    def _tell(self, partly: ExportTracePartialSuccess) -> None:
+        """Log what a collector says of spans that it did not take, each reason once."""
+        said = clean_text(partly.error_message, MAX_LINE) or "without a reason"
+        if partly.rejected_spans and said not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(said)
+            logger.warning("%s did not take all spans: %s rejected: %s", self._shown, partly.rejected_spans, said)
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
         """Do nothing: it has none."""
@@ -65,17 +99,18 @@ class OtlpCollector:
         """Do nothing: connections are closed with their last request."""
 
 
-def _by_http(collector: Collector) -> Callable[[bytes], str]:
-    """What posts spans by HTTP, and returns what the collector says of those that it did not take."""
+def _by_http(collector: Collector) -> Callable[[bytes], bytes]:
+    """What posts spans by HTTP, and returns the collector's answer."""
     shown = printable(collector.url)
     headers = {"Content-Type": "application/x-protobuf", "Accept-Encoding": "identity", **dict(collector.headers)}
     if collector.compression:
         headers["Content-Encoding"] = collector.compression
     compress = _ENCODINGS.get(collector.compression, bytes)
     session = requests.Session()
-    session.auth = _as_it_is
+    credentials = get_auth_from_url(collector.url)
+    session.auth = HTTPBasicAuth(*credentials) if any(credentials) else _as_it_is
 
-    def post(body: bytes) -> str:
+    def post(body: bytes) -> bytes:
         ask = partial(
             session.post,
             collector.url,
@@ -92,7 +127,7 @@ def _by_http(collector: Collector) -> Callable[[bytes], str]:
             why = f"{shown} cannot be reached ({root_cause(error)})"
             raise RetryableError(f"{_named(collector)}{why}", needs_help=never_connected(error)) from error
         _check(collector, response)
-        return _rejected(response.content)
+        return response.content
 
     return post
 
@@ -122,19 +157,20 @@ def _check(collector: Collector, response: Response) -> None:
     elif status not in (408, 429, 500, 502, 503, 504):
         raise PermanentError(answer)
     needs_help = status < 408
-    raise RetryableError(answer, retry_after(response), ill=status == 500, needs_help=needs_help)
+    error = RetryableError(answer, retry_after(response), ill=status == 500, needs_help=needs_help)
+    error.status = status
+    raise error
 
 
-def _rejected(answer: bytes) -> str:
-    """What a collector says of spans that it did not take, or of those that it took."""
+def _partial_success(answer: bytes) -> ExportTracePartialSuccess:
+    """What a collector says of spans that it did not take."""
     try:
-        partly = ExportTraceServiceResponse.FromString(answer).partial_success
+        return ExportTraceServiceResponse.FromString(answer).partial_success
     except Exception:  # it took them, and says something else
-        return ""
-    return f"{partly.rejected_spans} rejected: {partly.error_message}" if partly.rejected_spans else ""
+        return ExportTracePartialSuccess()
 
 
-def _by_grpc(collector: Collector) -> Callable[[bytes], str]:
+def _by_grpc(collector: Collector) -> Callable[[bytes], bytes]:
     from mlflow_middleware.delivery.otlp_grpc import post_by_grpc
 
     return post_by_grpc(collector)

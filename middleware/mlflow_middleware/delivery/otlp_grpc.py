@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from mlflow_middleware.delivery.otlp_variables import Collector
 from mlflow_middleware.delivery.replies import PermanentError, RetryableError, TooLarge
@@ -19,33 +18,44 @@ _RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAV
 _NEEDS_HELP = {"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"}
 
 
-def post_by_grpc(collector: Collector) -> Callable[[bytes], str]:
-    """What sends spans by gRPC; the channel is opened with the first of them, in the process that sends them."""
+def post_by_grpc(collector: Collector) -> Callable[[bytes], bytes]:
+    """What sends spans by gRPC, and returns the collector's answer.
+
+    The channel is opened with the first of them, in the process that sends them.
+    """
     channels: list[Any] = []
 
-    def post(body: bytes) -> str:
+    def post(body: bytes) -> bytes:
         grpc: Any = importlib.import_module("grpc")
         if not channels:
             channels.append(_channel(grpc, collector))
         how = grpc.Compression.Gzip if collector.compression == "gzip" else grpc.Compression.NoCompression
         send = channels[0].unary_unary(METHOD)
         try:
-            send(body, timeout=collector.timeout, metadata=collector.headers, compression=how)
+            answer: bytes = send(body, timeout=collector.timeout, metadata=collector.headers, compression=how)
         except grpc.RpcError as error:
             raise _problem_of(collector, error.code().name, str(error.details())) from error
-        return ""
+        return answer
 
     return post
 
 
 def _channel(grpc: Any, collector: Collector) -> Any:
-    parts = urlsplit(collector.url if "://" in collector.url else f"//{collector.url}")
-    if parts.scheme == "https" or (not parts.scheme and collector.verify is not True):
+    target, is_secure = target_of(collector)
+    if is_secure:
         roots = Path(collector.verify).read_bytes() if isinstance(collector.verify, str) else None
         shown = collector.client if isinstance(collector.client, tuple) else None
         key, chain = (Path(shown[1]).read_bytes(), Path(shown[0]).read_bytes()) if shown else (None, None)
-        return grpc.secure_channel(parts.netloc, grpc.ssl_channel_credentials(roots, key, chain))
-    return grpc.insecure_channel(parts.netloc)
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots, key, chain))
+    return grpc.insecure_channel(target)
+
+
+def target_of(collector: Collector) -> tuple[str, bool]:
+    """What gRPC is to connect to, and whether by TLS: without a scheme, it is, unless a variable says otherwise."""
+    scheme, separator, rest = collector.url.partition("://")
+    if separator and scheme.lower() in ("http", "https"):
+        return rest.partition("/")[0], scheme.lower() == "https"
+    return collector.url, not collector.is_insecure
 
 
 def _problem_of(collector: Collector, code: str, details: str) -> RetryableError | PermanentError:

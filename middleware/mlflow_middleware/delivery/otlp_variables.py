@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from dataclasses import dataclass, replace
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
@@ -25,6 +26,10 @@ MAX_SECONDS = 600.0
 _TRACES = "OTEL_EXPORTER_OTLP_TRACES_"
 _ALL = "OTEL_EXPORTER_OTLP_"
 
+_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""A header's name and value: https://www.rfc-editor.org/rfc/rfc9110#section-5."""
+
 
 @dataclass(frozen=True)
 class Collector:
@@ -37,6 +42,7 @@ class Collector:
         headers: Sent with each request.
         timeout: Seconds that a request may take.
         compression: ``gzip``, ``deflate`` or nothing.
+        is_insecure: Whether gRPC goes without TLS where the address does not tell.
         verify: The certificates that its own is verified with; True for the usual ones.
         client: The certificate and the key that we show, if any.
         problem: What is wrong with the variables, in one sentence; empty if nothing is.
@@ -48,6 +54,7 @@ class Collector:
     headers: tuple[tuple[str, str], ...] = ()
     timeout: float = 10.0
     compression: str = ""
+    is_insecure: bool = False
     verify: str | bool = True
     client: str | tuple[str, str] | None = None
     problem: str = ""
@@ -85,6 +92,7 @@ def collector() -> Collector:
         headers=_headers(_value("HEADERS")),
         timeout=_seconds(_value("TIMEOUT")),
         compression="" if (how := _value("COMPRESSION").lower()) == "none" else how,
+        is_insecure=_value("INSECURE").lower() == "true",
         verify=_value("CERTIFICATE") or True,
         client=_client(_value("CLIENT_CERTIFICATE"), _value("CLIENT_KEY")),
         problem=_problem(protocol, how),
@@ -114,10 +122,10 @@ def _url(parts: SplitResult, *, is_base: bool) -> str:
 
 
 def _headers(text: str) -> tuple[tuple[str, str], ...]:
-    """``name=value,name=value``, each percent-encoded, as in W3C baggage; what is none is left out."""
+    """``name=value,name=value``, each percent-encoded, as in W3C baggage; what cannot be sent is left out."""
     pairs = [pair.partition("=") for pair in text.split(",") if "=" in pair]
     found = [(unquote(name).strip().lower(), unquote(value).strip()) for name, _, value in pairs]
-    return tuple((name, value) for name, value in found if name and (name + value).isprintable())
+    return tuple((name, value) for name, value in found if _NAME.fullmatch(name) and _VALUE.fullmatch(value))
 
 
 def _seconds(text: str) -> float:

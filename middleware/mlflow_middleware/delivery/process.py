@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from mlflow_middleware import mlflow_bridge
@@ -20,6 +19,7 @@ from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.sender import Sender
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.spooling import LOG_INTERVAL
+from mlflow_middleware.delivery.standing import standing
 from mlflow_middleware.delivery.stats import Stats
 
 MAX_FLUSH = 60.0
@@ -69,7 +69,7 @@ class Delivery:
     ) -> None:
         self._max_queue_bytes = max_queue_bytes
         self._shutdown_timeout = shutdown_timeout
-        self._spool = Spool(spool_dir, max_spool_bytes) if spool_dir else None
+        self.spool = Spool(spool_dir, max_spool_bytes) if spool_dir else None
         self._paused = paused
         self._on_begin = on_begin
         self._begin()
@@ -79,7 +79,7 @@ class Delivery:
         self.pid = os.getpid()
         self._queue = TraceQueue(self._max_queue_bytes)
         self._stats = Stats()
-        self._sender = self.sender_type(self._queue, self._stats, self._spool)
+        self._sender = self.sender_type(self._queue, self._stats, self.spool)
         self._sender.is_paused = self._paused
         self._may_start = [True]  # who pops it starts the thread: nobody waits for anybody
         self._successors: dict[int, Delivery] = {}
@@ -186,7 +186,7 @@ class Delivery:
         elif self._exit_by < now and not last:
             return
         exit_by = self._exit_by
-        of_spool = min(FOR_SPOOL, max(0.0, exit_by - now) / 5) if self._spool else 0.0
+        of_spool = min(FOR_SPOOL, max(0.0, exit_by - now) / 5) if self.spool else 0.0
         if not self.deliver(max(0.0, exit_by - now - of_spool)):
             try:
                 self._sender.give_up(exit_by, last=last)
@@ -203,14 +203,13 @@ class Delivery:
         """Let the sender rest, or go on; meanwhile nothing is sent, and nobody waits for it."""
         self._paused = self._sender.is_paused = paused
 
-    def sampled_out(self) -> None:
-        """Count a trace that is not kept."""
-        self._stats.sampled_out += 1
+    def leave_out(self, reason: str) -> None:
+        """Count a request whose trace nobody wants."""
+        self._stats.leave_out(reason)
 
     def stats(self) -> Stats:
         """The counts as they stand."""
-        dropped = {**self._stats.dropped, **({"queue full": self._turned_away} if self._turned_away else {})}
-        return replace(self._stats, waiting=self._queue.pending, dropped=dropped)
+        return standing(self._stats, self._queue, self._sender, self._turned_away)
 
     def _full(self) -> None:
         self._turned_away += 1  # one step, as requests of many threads come here at once

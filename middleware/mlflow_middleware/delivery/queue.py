@@ -108,12 +108,15 @@ class TraceQueue:
             self._is_awaited = False
 
     def take(self) -> list[PendingTrace]:
-        """Take all that is there, without a wait."""
+        """Take all that is there, without a wait; each counts as old as the oldest of them."""
+        since = self._first_at
         with self._lock:
             taken = [self._traces.popleft() for _ in range(len(self._traces))]
             self._taken += len(taken)
             self._held += sum([trace.size for trace in taken])
             self._fresh = 0
+        for trace in taken:
+            trace.since = since
         return taken
 
     def split(self) -> None:
@@ -168,6 +171,11 @@ class TraceQueue:
     def bytes(self) -> int:
         """Bytes that are pending now."""
         return self._fresh + self._held
+
+    @property
+    def waits_since(self) -> float | None:
+        """When the oldest came of those that the sender has not taken; None if there are none."""
+        return self._first_at if self._traces else None
 
     @property
     def pending(self) -> int:

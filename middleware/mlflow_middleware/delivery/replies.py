@@ -18,6 +18,8 @@ from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.pipelined_http import Answer
 from mlflow_middleware.delivery.rest import (
     MAX_LINE,
+    ConnectionProblem,
+    NoAccess,
     never_connected,
     printable,
     refused_credentials,
@@ -54,7 +56,10 @@ class RetryableError(Exception):
         after: Seconds that the server asked us to wait; None when it did not say.
         ill: Whether the server answered, and failed: what was sent may be the cause.
         needs_help: Whether nothing listens there, or the credentials were refused: an exit does not wait for it.
+        status: The status of its answer; 0 if there was none.
     """
+
+    status = 0
 
     def __init__(self, why: str, after: float | None = None, *, ill: bool = False, needs_help: bool = False) -> None:
         super().__init__(why)
@@ -104,8 +109,25 @@ def post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> 
         raise RetryableError(why, needs_help=never_connected(error)) from error
 
 
+def reason_of(problem: object) -> str:
+    """Name a failure in a word or two, of which there are few."""
+    if isinstance(problem, (RetryableError, ConnectionProblem)) and problem.status:
+        return f"status {problem.status}"
+    if isinstance(problem, (RetryableError, NoAccess)):
+        return "no connection"
+    return "experiment" if isinstance(problem, ConnectionProblem) else "error"
+
+
 def check(tracking_uri: str, response: Response | Answer) -> None:
     """Raise what an answer means."""
+    try:
+        _check(tracking_uri, response)
+    except RetryableError as error:
+        error.status = response.status_code
+        raise
+
+
+def _check(tracking_uri: str, response: Response | Answer) -> None:
     status = response.status_code
     if status == 200 and not response.headers.get("content-type", "").startswith("text/html"):
         return

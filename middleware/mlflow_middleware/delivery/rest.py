@@ -37,9 +37,11 @@ class ConnectionProblem(Exception):
 
     Attributes:
         needs_help: Whether it takes somebody to mend it: an exit does not wait for that.
+        status: The status of the answer that shows it; 0 if it is none.
     """
 
     needs_help = True
+    status = 0
 
 
 class NoAccess(ConnectionProblem):
@@ -169,6 +171,15 @@ def ask(
     except Exception as error:
         kind = NoAccess if never_connected(error) else NotNow
         raise kind(f"MLFLOW_TRACKING_URI={shown} cannot be reached ({root_cause(error)})") from error
+    try:
+        return _read(tracking_uri, response)
+    except NoAccess as problem:
+        problem.status = response.status_code
+        raise
+
+
+def _read(tracking_uri: str, response: Response) -> tuple[int, dict[str, Any]]:
+    shown = printable(tracking_uri)
     if refuses_host(response):
         raise NoAccess(refused_host(tracking_uri, response.status_code))
     if response.status_code in (401, 403):

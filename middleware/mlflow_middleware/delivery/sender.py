@@ -17,7 +17,7 @@ from mlflow_middleware.delivery.batch import PATIENCE
 from mlflow_middleware.delivery.destination import Destination
 from mlflow_middleware.delivery.disk import Disk, at_once
 from mlflow_middleware.delivery.encoder import Encoder
-from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment
+from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment, resolve_named_experiment
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.rest import chosen_uri
@@ -54,6 +54,7 @@ class Sender:
     Attributes:
         is_paused: Whether nothing may be sent for now.
         is_hopeless: Whether nothing that is pending can be expected to be delivered soon.
+        encoder, destinations: Where its traces are.
     """
 
     first_uri = staticmethod(chosen_uri)  # of the server to look at before there is a trace
@@ -61,12 +62,10 @@ class Sender:
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
         self.is_paused = self.is_hopeless = False
         self._hurries: list[bool] = []
-        self._queue = queue
-        self._stats = stats
-        self._spool = spool
+        self._queue, self._stats, self._spool = queue, stats, spool
         self._ledger = Ledger(queue, stats)
-        self._encoder = Encoder(self._ledger)
-        self._destinations: dict[str, Destination] = {}
+        self.encoder = Encoder(self._ledger)
+        self.destinations: dict[str, Destination] = {}
         self._flushes = 0
         self._disk = Disk(self._look)
         self._run_on_disk = self._disk.run
@@ -81,7 +80,7 @@ class Sender:
             try:
                 self._round(pause)
                 pause = self._pause()
-                if pause is None and not self._destinations and (uri := self.first_uri()):
+                if pause is None and not self.destinations and (uri := self.first_uri()):
                     with self._lock:
                         self._destination(uri)  # a wrong address is told at start-up, not with the first request
                     pause = 0.0
@@ -102,7 +101,7 @@ class Sender:
             Whether the servers are known to be away.
         """
         is_away = self.is_away()
-        for destination in list(self._destinations.values()):
+        for destination in list(self.destinations.values()):
             destination.health.hurry()
         self.is_hopeless = False
         self._hurries.append(True)  # without the lock: the app's own ``mask`` may keep the sender for ever
@@ -113,7 +112,7 @@ class Sender:
 
     def is_away(self) -> bool:
         """Whether every server that this process knows is away."""
-        known = list(self._destinations.values())
+        known = list(self.destinations.values())
         return bool(known) and all(each.health.is_away for each in known)
 
     def give_up(self, deadline: float = 0.0, *, last: bool = False) -> None:
@@ -128,18 +127,18 @@ class Sender:
             return
         try:
             self._take(everything=True)
-            for destination in self._destinations.values():
+            for destination in self.destinations.values():
                 destination.give_up(clock.monotonic())
         finally:
             lock.release()
         self._disk.wait(max(deadline, clock.monotonic()))
         with self._lock:
-            for destination in self._destinations.values():
+            for destination in self.destinations.values():
                 self._ledger.settle(destination.pending, last=last)
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's spool files."""
-        for destination in self._destinations.values():
+        for destination in self.destinations.values():
             destination.abandon()
         if self._spool:
             self._spool.disown()
@@ -172,16 +171,16 @@ class Sender:
             self._take(from_queue=has_batch)
             if self._queue.flushes != self._flushes:  # somebody waits: a pause between attempts ends here, once
                 self._flushes = self._queue.flushes
-                for destination in self._destinations.values():
+                for destination in self.destinations.values():
                     destination.wake()
-            destinations = list(self._destinations.values())
+            destinations = list(self.destinations.values())
         for destination in destinations:
             self._serve(destination)
 
     def _take(self, *, from_queue: bool = True, everything: bool = False) -> None:
         """Take what has come, and encode what is to be sent next."""
-        for uri in self._encoder.take(self._queue.take() if from_queue else [], everything=everything):
-            self._encoder.encode_for(self._destination(uri), everything=everything)
+        for uri in self.encoder.take(self._queue.take() if from_queue else [], everything=everything):
+            self.encoder.encode_for(self._destination(uri), everything=everything)
 
     def _serve(self, destination: Destination) -> None:
         """Do the one thing that is most needed there; a whole batch is one."""
@@ -209,13 +208,13 @@ class Sender:
             return destination.plan(clock.monotonic(), in_a_hurry=bool(self._hurries))
 
     def _see_hope(self) -> None:
-        concerned = [each for each in self._destinations.values() if each.pending]
+        concerned = [each for each in self.destinations.values() if each.pending]
         self.is_hopeless = bool(concerned) and all(each.health.is_hopeless for each in concerned)
 
     def _look(self) -> None:
         """Spool what is pending while this thread's own call goes on, where the server does not answer."""
         with self._lock:
-            troubled = [each for each in self._destinations.values() if each.look(clock.monotonic())]
+            troubled = [each for each in self.destinations.values() if each.look(clock.monotonic())]
             if troubled:
                 self._take()
             for destination in troubled:
@@ -224,25 +223,27 @@ class Sender:
     def _pause(self) -> float | None:
         """Seconds until something is to be done; None when nothing but a new trace matters."""
         with self._lock:
-            if any(map(self._encoder.has_work, self._destinations.values())):
+            if any(map(self.encoder.has_work, self.destinations.values())):
                 return 0.0
-            times = [due for each in self._destinations.values() if (due := each.due()) is not None]
-            open_until = self._encoder.waits_until()
+            times = [due for each in self.destinations.values() if (due := each.due()) is not None]
+            open_until = self.encoder.waits_until()
         if open_until is not None:
             times += [open_until, clock.monotonic() + OPEN_LOOK]
         return max(0.0, min(times) - clock.monotonic()) if times else None
 
     def _destination(self, uri: str) -> Destination:
-        if uri not in self._destinations:
-            spool = None if self._destinations else self._spool  # its files do not say for which server they are
+        if uri not in self.destinations:
+            spool = None if self.destinations else self._spool  # its files do not say for which server they are
             spooling = Spooling(spool, self._ledger, self._run_on_disk, self._lock) if spool else None
-            self._destinations[uri] = Destination(uri, sink_for(uri), self._ledger, spooling)
+            self.destinations[uri] = Destination(uri, sink_for(uri), self._ledger, spooling)
             if spool:
                 self._run_on_disk(spool.tidy)
-        return self._destinations[uri]
+        return self.destinations[uri]
 
 
 def _resolve(action: Action, uri: str) -> str:
-    """Find the experiment of traces that name none, or of those to come."""
+    """Find the experiment of traces that name one, or none, or of those to come."""
+    if isinstance(action, ResolveExperiment) and action.name:
+        return resolve_named_experiment(uri, action.name)
     is_needed = isinstance(action, ResolveExperiment) and action.is_needed
     return (resolve_first_experiment if is_needed else resolve_experiment)(uri)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mlflow_middleware.delivery.disk import at_once
-from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.encoded import EncodedTrace, is_name
 from mlflow_middleware.delivery.spool_files import (
     HAS_LOCKS,
     NotOurs,
@@ -145,7 +145,7 @@ class Spool:
 
     def write_encoded(self, data: bytes, experiment_id: str | None) -> str:
         """As `write`, of what `encoded` has made of the traces."""
-        experiment = experiment_id or _FROM_ENVIRONMENT
+        experiment = _FROM_ENVIRONMENT if experiment_id is None or is_name(experiment_id) else experiment_id
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.experiment-{experiment}.otlp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -197,6 +197,19 @@ class Spool:
                 finally:
                     os.close(descriptor)
         return total
+
+    def measure(self) -> tuple[int, float | None]:
+        """Bytes of all waiting files, and when the oldest of them was written, in seconds since the epoch."""
+        oldest = next(self.files(), None)
+        try:
+            return self._bytes(), int(oldest.name[:20]) / 1e9 if oldest else None
+        except OSError:  # it is not there yet, or cannot be read
+            return 0, None
+
+    @property
+    def max_bytes(self) -> int:
+        """What all files may take."""
+        return self._max_bytes
 
     def claim(self) -> SpoolFile | None:
         """Lock and read the oldest file that nobody else has; None when there is none."""

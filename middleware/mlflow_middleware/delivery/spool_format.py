@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 
-from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.delivery.encoded import EncodedTrace, is_name
 
 INFO_ATTRIBUTE = "mlflow_middleware.trace_info"
 """The resource attribute with a trace's info."""
@@ -34,6 +34,7 @@ def _with_info(trace: EncodedTrace) -> bytes:
         "attachments": {key: base64.b64encode(content).decode() for key, content in trace.attachments.items()},
         "supplement": trace.supplement,
         "outlived": trace.has_late_spans,
+        **({"experiment": trace.experiment_id} if is_name(trace.experiment_id) else {}),
     }
     attribute.value.string_value = json.dumps(kept)
     return bytes(request.SerializeToString())
@@ -68,7 +69,7 @@ def read(descriptor: int, experiment_id: str | None, max_bytes: int) -> list[Enc
         traces.append(
             EncodedTrace(
                 str(kept["trace_id"]),
-                experiment_id,
+                kept.get("experiment", experiment_id),
                 otlp,
                 kept["info"].encode(),
                 [(name, version) for name, version in kept["prompts"]],

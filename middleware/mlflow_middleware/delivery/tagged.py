@@ -7,6 +7,8 @@ A tracking server reads tags, session and user from a root span too (mlflow/stor
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 TAG = "mlflow.traceTag."
 """What the attribute of a root span begins with that is a tag of the trace."""
@@ -15,26 +17,40 @@ _IDENTITY = {"session.id": "mlflow.trace.session", "user.id": "mlflow.trace.user
 """Attribute of a root span -> the trace's metadata that a server makes of it."""
 
 
-def with_tags(otlp: bytes, info: bytes, *, is_whole: bool = True) -> bytes:
+def with_tags(otlp: bytes, info: bytes) -> bytes:
     """An OTLP request whose root span holds the tags of its trace.
 
     Args:
         otlp: The spans of one trace, as an OTLP request.
         info: Its info, as the body of ``POST /api/3.0/mlflow/traces``.
-        is_whole: Whether its root is here; otherwise what has its parent elsewhere is taken for one.
     """
     from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
 
+    request = ExportTraceServiceRequest.FromString(otlp)
+    add_tags(spans_of(request), info)
+    return bytes(request.SerializeToString())
+
+
+def spans_of(request: Any) -> list[Any]:
+    """The spans in a parsed OTLP request."""
+    return [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
+
+
+def add_tags(spans: Sequence[Any], info: bytes, *, is_whole: bool = True) -> None:
+    """Give the tags of a trace to its root span.
+
+    Args:
+        spans: The trace's.
+        info: Its info, as the body of ``POST /api/3.0/mlflow/traces``.
+        is_whole: Whether its root is here; otherwise what has its parent elsewhere is taken for one.
+    """
     trace_info = json.loads(info).get("trace", {}).get("trace_info", {})
     attributes = {f"{TAG}{key}": value for key, value in trace_info.get("tags", {}).items()}
     metadata = trace_info.get("trace_metadata", {})
     attributes |= {name: metadata[key] for name, key in _IDENTITY.items() if key in metadata}
-    request = ExportTraceServiceRequest.FromString(otlp)
-    spans = [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
     ids = set() if is_whole else {span.span_id for span in spans}
     for root in spans:
         if not root.parent_span_id or (ids and root.parent_span_id not in ids):
             known = {attribute.key for attribute in root.attributes}
             for key in attributes.keys() - known:
                 root.attributes.add(key=key).value.string_value = attributes[key]
-    return bytes(request.SerializeToString())

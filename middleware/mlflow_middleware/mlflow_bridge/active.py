@@ -1,4 +1,4 @@
-"""Runs and models that the app makes active inside a request: its trace is linked to them, as if it had begun there.
+"""Runs, models and destinations that the app chooses inside a request: its trace is linked to them, or goes there.
 
 MLflow links a trace to what is active when its root begins, and a request's root begins before the app's code runs.
 """
@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities.trace_location import TraceLocation
 from mlflow.tracing import provider
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from mlflow.tracking import fluent
@@ -28,6 +27,41 @@ def watch() -> None:
     """Hear of each run and model that becomes active; a second call does nothing."""
     _after_init(fluent.ActiveRun, _run_started)
     _after_init(fluent.ActiveModel, _model_set)
+    _watch_destinations()
+
+
+def _watch_destinations() -> None:
+    """Hear of what ``set_destination(..., context_local=True)`` chooses.
+
+    In a request it is for that one only: a thread that serves another one afterwards would keep it for ever.
+    """
+    registry_ = provider._MLFLOW_TRACE_USER_DESTINATION
+    original = registry_.set
+
+    @functools.wraps(original)
+    def choose(value: Any, context_local: bool = False) -> None:
+        if not (context_local and _destination_set(value)):
+            original(value, context_local)
+
+    registry_.set = choose
+
+
+@guarded
+def _destination_set(destination: Any) -> bool:
+    """Returns whether that is for a request."""
+    experiment_id = getattr(destination, "experiment_id", None)
+    root = _root_here() if experiment_id else None
+    if root:
+        direct(root, str(experiment_id))
+    return root is not None
+
+
+def direct(root: Root, experiment_id: str) -> None:
+    """Send a request's trace to an experiment that the app has chosen inside."""
+    if root.is_recording and not root.is_shared:
+        root.record.experiment_id, root.record.is_directed = experiment_id, True
+        if root.objects:
+            root.objects.go_to(experiment_id)
 
 
 def _after_init(cls: Any, tell: Callable[[Any], None]) -> None:
@@ -49,10 +83,8 @@ def _run_started(run: Any) -> None:
     if root := _root_here():
         _link(root, keys.SOURCE_RUN, run.info.run_id)
         destination = getattr(provider._MLFLOW_TRACE_USER_DESTINATION.get(), "experiment_id", None)
-        if root.is_recording and not (root.is_shared or destination):
-            root.record.experiment_id = str(run.info.experiment_id)
-            if root.objects:
-                root.objects.trace.info.trace_location = TraceLocation.from_experiment_id(root.record.experiment_id)
+        if not destination:
+            direct(root, str(run.info.experiment_id))
 
 
 @guarded

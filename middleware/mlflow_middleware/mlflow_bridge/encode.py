@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from mlflow.entities import Assessment, LiveSpan, Trace, TraceData
@@ -11,13 +12,12 @@ from mlflow.entities import Span as MlflowSpan
 from mlflow.entities.trace_info import TraceInfo
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
-from mlflow.tracing.utils import aggregate_cost_from_spans, aggregate_usage_from_spans
 from mlflow.tracing.utils.truncation import set_request_response_preview
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
-from mlflow_middleware.capture.spans import redacted, redacted_text
-from mlflow_middleware.mlflow_bridge import otlp, readable, trace_info
+from mlflow_middleware.capture.spans import is_wordless, process_keeps_words, redacted, redacted_text, without_words
+from mlflow_middleware.mlflow_bridge import otlp, readable, trace_info, usage
 from mlflow_middleware.mlflow_bridge.attachments import attachment
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
@@ -30,8 +30,6 @@ from mlflow_middleware.mlflow_bridge.materialize import (
 )
 from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, is_local_root, to_texts
-from mlflow_middleware.mlflow_bridge.tracking_client import tracking_uri
-from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys, wire
 from mlflow_middleware.trace.contents import contents_of
 from mlflow_middleware.trace.description import Description, describe
@@ -40,6 +38,8 @@ from mlflow_middleware.trace.record import JOINED, NOTHING, SPANS_ONLY
 _ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in ROOT_ATTRIBUTES.items()])
 _FAILED_ROOT_OTLP = b"".join([wire.attribute(key, value) for key, value in FAILED_ROOT_ATTRIBUTES.items()])
 
+
+NO_KEYS: AbstractSet[str] = frozenset()
 
 Unsent = Callable[[list[Assessment]], list[Assessment]]
 
@@ -75,7 +75,9 @@ def describe_root(root: Root, *, with_contents: bool = True) -> Description:
     if with_contents:
         _add_contents(root, description)
     if objects:
-        objects.merge_into(description, record)
+        with _words(root):
+            objects.merge_into(description, record)
+        usage.agree(description)
     if (longest := root.source.max_length) is not None:
         _cut(description, longest)
     return description
@@ -91,8 +93,8 @@ def _add_contents(root: Root, description: Description) -> None:
     if contents.outputs:
         texts[keys.OUTPUTS] = contents.outputs.text
         description.response_preview = readable.preview(contents.outputs.preview)
-    if contents.usage and not _is_set(keys.USAGE, root.spans):
-        texts[keys.USAGE] = json.dumps(dict(contents.usage))
+    if contents.call or contents.usage:
+        usage.add_call(description, contents, root.spans)
 
 
 def _cut(description: Description, longest: int) -> None:
@@ -110,6 +112,23 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, un
         experiment_id: Where it goes.
         unsent: Those of the trace's assessments that are to be sent.
     """
+    if not (spans or root.objects):
+        return _encoded_request(root, spans, experiment_id, unsent)
+    with _words(root):
+        return _encoded_request(root, spans, experiment_id, unsent)
+
+
+def _words(*roots: Root) -> AbstractContextManager[None]:
+    """What leaves out, inside, all that was said, where nothing of that is to be stored in one of these requests."""
+    keeps = all(root.record.keeps_words for root in roots) if roots else process_keeps_words()
+    return nullcontext() if keeps else without_words()
+
+
+def _words_of(spans: Iterable[LiveSpan]) -> AbstractContextManager[None]:
+    return _words(*filter(None, map(root_of, spans)))
+
+
+def _encoded_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent) -> Encoding:
     record, objects = root.record, root.objects
     description = describe_root(root)
     span = _root_bytes(root, description)
@@ -138,6 +157,11 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, un
 
 def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
     """A request's trace as what MLflow's own search would give."""
+    with _words(root):
+        return _request_entity(root, spans, experiment_id)
+
+
+def _request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
     record, objects = root.record, root.objects
     description = describe_root(root)
     info = TraceInfo(
@@ -192,6 +216,8 @@ def _root_bytes(root: Root, description: Description) -> bytes:
         parts = []
     else:
         parts = [_FAILED_ROOT_OTLP if description.exceptions else _ROOT_OTLP, common.otlp]
+        if description.call:
+            parts.append(description.call.otlp)
     parts += [
         otlp.known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
         for key, value in own.items()
@@ -232,7 +258,10 @@ def _metadata_of(root: Root, description: Description, spans: Sequence[LiveSpan]
     given = root.source.processor.metadata if root.source.processor else NOTHING
     texts, objects = description.texts, root.objects
     all_spans = [*spans, objects.live] if objects else spans
-    return {**given, **description.metadata, **_summary(texts, all_spans, texts.get(keys.USAGE))}
+    known = usage.keys_of(all_spans) if all_spans else NO_KEYS
+    if description.call or not known.isdisjoint(usage.MODELS):
+        usage.add_models(description, spans)
+    return {**given, **description.metadata, **usage.summary(texts, all_spans, known, texts.get(keys.USAGE))}
 
 
 # --- a trace that the app has opened itself ---
@@ -247,6 +276,11 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unse
         experiment_id: Where it goes.
         unsent: Those of the trace's assessments that are to be sent.
     """
+    with _words_of(spans):
+        return _encoded_trace(trace, spans, experiment_id, unsent)
+
+
+def _encoded_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent) -> Encoding:
     info = _info_of(trace, spans, experiment_id)
     assessed = len(info.assessments)
     info.assessments = unsent(list(info.assessments)) if assessed else []
@@ -262,8 +296,9 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unse
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
     """A trace of MLflow's as what its own search would give."""
-    info = _info_of(trace, spans, experiment_id)
-    return Trace(info, TraceData([_entity_of(span) for span in spans]))
+    with _words_of(spans):
+        info = _info_of(trace, spans, experiment_id)
+        return Trace(info, TraceData([_entity_of(span) for span in spans]))
 
 
 def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> TraceInfo:
@@ -277,7 +312,7 @@ def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace
         if info.state == TraceState.IN_PROGRESS:  # else the app has set it
             is_error = otel.status.status_code is StatusCode.ERROR
             info.state = TraceState.ERROR if is_error else TraceState.OK
-        info.trace_metadata.update(_summary(redacted(attributes_of(otel)), spans))
+        info.trace_metadata.update(usage.summary(redacted(attributes_of(otel)), spans, usage.keys_of(spans)))
     if info.request_time is None:  # the trace is a caller's
         info.request_time = min((span.start_time_ns for span in spans), default=0) // 1_000_000
     if info.request_preview is None or info.response_preview is None:
@@ -311,48 +346,9 @@ def _is_own_root(span: LiveSpan) -> bool:
 # --- both ---
 
 
-def _summary(texts: Mapping[str, Any], spans: Sequence[LiveSpan], usage: str | None = None) -> dict[str, str]:
-    """What MLflow puts into a trace's metadata when its root ends: inputs and outputs cut, tokens and cost summed up.
-
-    Args:
-        texts: The root's attributes as JSON.
-        spans: The spans that may have used tokens.
-        usage: The tokens, as JSON, where none of the spans knows.
-    """
-    found = {
-        keys.TRACE_INPUTS: _shortened(texts.get(keys.INPUTS)),
-        keys.TRACE_OUTPUTS: _shortened(texts.get(keys.OUTPUTS)),
-    }
-    if _is_set(keys.USAGE, spans) and (used := _summed(aggregate_usage_from_spans, spans)):
-        usage = json.dumps(used)
-    if usage:
-        found[keys.TOKEN_USAGE] = usage
-    if _is_set(keys.COST, spans) and is_databricks(tracking_uri()):  # a tracking server sums it up itself
-        found[keys.TRACE_COST] = json.dumps(_summed(aggregate_cost_from_spans, spans))
-    return found
-
-
-def _summed(total: Callable[[list[LiveSpan]], Any], spans: Sequence[LiveSpan]) -> Any:
-    """What MLflow sums up; nothing if the app has set something else than numbers."""
-    try:
-        return total(list(spans))
-    except (TypeError, ValueError, AttributeError, KeyError):
-        return None
-
-
-def _is_set(key: str, spans: Sequence[LiveSpan]) -> bool:
-    return any(key in attributes_of(span._span) for span in spans)
-
-
-def _shortened(text: str | None) -> str:
-    """As MLflow shortens inputs and outputs for a trace's metadata (``_truncate_metadata``)."""
-    text = text or ""
-    return text if len(text) <= keys.MAX_METADATA else text[: keys.MAX_METADATA - 3] + "..."
-
-
 def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
     """The files taken out of spans; a span may be the root of a request that has joined the trace."""
-    if not spans:
+    if not spans or is_wordless():
         return {}
     found = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}
     for request in filter(None, map(root_of, spans)):

@@ -38,6 +38,10 @@ class RootSpan(Protocol):
     def failed(self) -> bool:
         """Whether the span's status is an error."""
 
+    @property
+    def has_spans_inside(self) -> bool:
+        """Whether the app has opened a span in its trace, as far as that is known."""
+
     def discard(self) -> bool:
         """Forget the trace, so that nothing of it will be exported.
 

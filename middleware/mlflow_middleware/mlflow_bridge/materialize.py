@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import LiveSpan
+from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from mlflow.tracing.utils.processor import apply_span_processors
@@ -210,7 +211,12 @@ class Objects:
         info.trace_metadata.update({key: description.metadata[key] for key in self.metadata()})
         if request_id := description.tags.get(keys.CLIENT_REQUEST_ID):
             info.tags[keys.CLIENT_REQUEST_ID] = request_id
-        self._set({key: description.texts[key] for key in texts})
+        self._set({key: description.texts.get(key, "null") for key in texts})
+
+    def go_to(self, experiment: str | None) -> None:
+        """Have MLflow's own exporter send the trace to an experiment; it takes ids only."""
+        if experiment and experiment.isdecimal():
+            self.trace.info.trace_location = TraceLocation.from_experiment_id(experiment)
 
     def _give_previews(self, description: Description) -> None:
         """Let MLflow's own exporter have the previews; of what has been replaced it makes its own."""

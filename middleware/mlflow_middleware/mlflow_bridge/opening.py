@@ -104,6 +104,8 @@ def _begin_materialized(
     info = trace.info
     record.begin(SpanIds(otel.context.trace_id, otel.context.span_id), otel.start_time)
     record.experiment_id = info.experiment_id
+    if record.settings.experiment:
+        record.go_to(record.experiment_id)
     record.surroundings = Surroundings(dict(info.tags), dict(info.trace_metadata), info.client_request_id)
     root = Root(source, record, objects := Objects(live, trace, is_shared=is_shared))
     mark_as_root(live, root)

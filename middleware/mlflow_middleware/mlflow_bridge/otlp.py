@@ -59,6 +59,7 @@ def undo_text(span: MlflowSpan) -> None:
 def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
     """A span of MLflow's, as a ``Span``, with these attributes sent as text where they can be: see `as_sent`."""
     otel = span._span
+    times: Any = otel.start_time, otel.end_time
     parts = [
         _attribute(key, readable.value_of(key, text, as_text=key in as_text))
         for key, text in list(redacted(attributes_of(otel)).items())
@@ -69,7 +70,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
         (otel.context.trace_id, otel.context.span_id),
         otel.parent.span_id if otel.parent is not None else None,
         otel.name.replace("\0", "\ufffd"),  # PostgreSQL stores no such text
-        (otel.start_time, otel.end_time),
+        times if 0 <= times[0] <= times[1] <= LATEST else _storable(*times),
         (otel.status.status_code.value, redacted_text(otel.status.description) or ""),
         b"".join(parts),
         _kind(otel.kind),
@@ -78,7 +79,16 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
 
 def event_bytes(event: Event) -> bytes:
     """An event, as a field of a ``Span``."""
-    return wire.event(event.timestamp, event.name, redacted(event.attributes or {}))
+    return wire.event(_storable(event.timestamp, event.timestamp)[0], event.name, redacted(event.attributes or {}))
+
+
+def _storable(start: Any, end: Any) -> tuple[int, int]:
+    """Times that a server can store; apps may set any."""
+    return min(max(0, start), LATEST), min(max(0, end), LATEST)
+
+
+LATEST = 2**63 - 1
+"""Nanoseconds since the epoch that fit a column of 64 bits."""
 
 
 def link_bytes(link: Link) -> bytes:

@@ -30,6 +30,7 @@ class PendingTrace:
         root: The request's root, if it is one's.
         trace_id: MLflow's trace id.
         experiment_id: None for the one that the environment names, not known yet when the trace began.
+        since: When it was put into the queue, by the monotonic clock; told as it is taken out.
         size: Bytes, about: what it counts for in the queue.
         supplement: Whether it was delivered before, and a span has ended since.
         captured_by: What took it instead of delivery; also for its supplements.
@@ -46,6 +47,7 @@ class PendingTrace:
         "experiment_id",
         "is_read",
         "root",
+        "since",
         "size",
         "supplement",
         "trace_id",
@@ -63,6 +65,7 @@ class PendingTrace:
         self.assessed: Assessed | None = earlier.assessed if earlier else None
         self.copy_to: Callable[[PendingTrace, Encoding], None] | None = None
         self.is_read = False
+        self.since = 0.0
         self.size = root.record.size if root else 1000
         if spans := self.spans:
             self.size += sum(map(_size, spans))

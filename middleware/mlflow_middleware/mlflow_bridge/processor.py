@@ -25,7 +25,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.trace import SpanContext
 
-from mlflow_middleware.mlflow_bridge import context, registry, span_attributes, tracking_client
+from mlflow_middleware.mlflow_bridge import active, context, registry, span_attributes, tracking_client
 from mlflow_middleware.mlflow_bridge.earlier import mark
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
 from mlflow_middleware.mlflow_bridge.ids import being_materialized, take_ids_of_the_system
@@ -135,6 +135,8 @@ class Processor(BaseMlflowSpanProcessor):
         run = fluent._get_latest_active_run()
         around = inside.get()
         record.experiment_id = _chosen_experiment(provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
+        if record.settings.experiment:
+            record.go_to(record.experiment_id)
         if run or around or not self._is_slim or _USER_TRACE_CONTEXT.get() or fluent._get_active_model_id_global():
             tags = self._get_basic_trace_tags(_Unnamed())
             known = around.client_request_id if around else None
@@ -147,6 +149,8 @@ class Processor(BaseMlflowSpanProcessor):
             trace_id = registry.trace_id_of(self._manager, span.context.trace_id)
             if trace_id is None:
                 return
+            if keys.EXPERIMENT_ID in span_attributes.attributes_of(span):
+                _follow_destination(span)
         if trace_id is None:
             trace_id = self._register_trace(span).trace_id
             if forked_in := context.forked_in():
@@ -192,6 +196,13 @@ class _Unnamed:
     """What MLflow asks for the name of a root that has none yet."""
 
     name = ""
+
+
+def _follow_destination(span: Span) -> None:
+    """Send a request's trace where ``@mlflow.trace(trace_destination=...)`` says, right below its root."""
+    root = registry.in_flight.get(span.context.trace_id)
+    if root and span.parent and span.parent.span_id == root.record.ids.span_id:
+        active.direct(root, str(get_otel_attribute(span, keys.EXPERIMENT_ID)))
 
 
 def _experiment_id(span: ReadableSpan, destination: object, run: Run | None) -> str | None:

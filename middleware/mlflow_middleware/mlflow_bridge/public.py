@@ -173,6 +173,10 @@ class PublicRoot:
     def failed(self) -> bool:
         return self._record.failed
 
+    @property
+    def has_spans_inside(self) -> bool:
+        return True  # nothing tells, and what has begun is kept
+
     def discard(self) -> bool:
         return False
 

@@ -36,10 +36,20 @@ _MAX_DIGITS = 4300
 _MAX_NUMBER = 2**53
 """The largest whole number of tokens: servers sum them up, and add them to a column."""
 
-_LONGEST = {"session.id": keys.MAX_METADATA, "gen_ai.conversation.id": keys.MAX_METADATA}
-"""Attributes that a server takes for a session's id, and refuses all spans for if one is longer."""
+_LONGEST = {
+    "session.id": keys.MAX_METADATA,
+    "gen_ai.conversation.id": keys.MAX_METADATA,
+    keys.SPAN_TYPE: 500,
+    "mlflow.llm.model": 500,
+    "mlflow.llm.provider": 500,
+}
+"""Attributes that a server stores in columns, and refuses all spans for if one is longer."""
 
-_NUMBERS = (keys.USAGE, keys.COST)
+_SHORT = 20
+"""Characters of a text that fits everywhere, and is no number that does not."""
+
+_NUMBERS = frozenset({keys.USAGE, keys.COST})
+_COLUMNS = _NUMBERS | _LONGEST.keys()
 
 
 class _Unreadable(Exception):
@@ -64,13 +74,20 @@ def value_of(key: str, text: Any, *, as_text: bool = False) -> Any:
         as_text: Whether an object or array may go as text.
     """
     try:
-        if as_text and _is_structure(text) and not _is_unreadable(text):
+        if as_text and key not in _NUMBERS and _is_structure(text) and not _is_unreadable(text):
             return text
         value = decoded(text)
+        if type(value) is str and len(value) <= _SHORT and key not in _NUMBERS:
+            return value
+        if key in _COLUMNS:
+            found = _of_column(key, text, value)
+            if key in _NUMBERS:
+                return text if as_text and found == value else found
+            value = found
         if isinstance(value, str):
-            return _of_text(value[: _LONGEST[key]] if key in _LONGEST else value)
+            return _of_text(value)
         if isinstance(value, dict | list):
-            return _of_structure(key, text, value, as_text)
+            return _of_structure(text, value, as_text)
         return value
     except RecursionError:
         return _quoted(str(text))
@@ -80,11 +97,11 @@ def readable(key: str, text: Any) -> Any:
     """A JSON text of an attribute as `as_sent` may have it."""
     try:
         value = decoded(text)
-        if isinstance(value, str) and key in _LONGEST:
-            return json.dumps(value[: _LONGEST[key]])
-        if not isinstance(value, dict | list) or not (key in _NUMBERS or _is_unreadable(text)):
+        if key in _COLUMNS and (found := _of_column(key, text, value)) != value:
+            return json.dumps(found)
+        if not isinstance(value, dict | list) or not _is_unreadable(text):
             return text
-        return json.dumps(_finite(value) if key in _NUMBERS else within_limits(value), ensure_ascii=False)
+        return json.dumps(within_limits(value), ensure_ascii=False)
     except RecursionError:
         return _quoted(str(text))
 
@@ -118,9 +135,16 @@ def within_limits(value: Any, levels: int = MAX_NESTING) -> Any:
     return str(value) if isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER else value
 
 
-def _of_structure(key: str, text: Any, value: dict[str, Any] | list[Any], as_text: bool) -> Any:
+def _of_column(key: str, text: Any, value: Any) -> Any:
+    """What stands for an attribute that a server stores in columns, too: a span's type is text, for example."""
     if key in _NUMBERS:
         return _finite(value)
+    if key == keys.SPAN_TYPE and not isinstance(value, str):
+        value = str(text)
+    return value[: _LONGEST[key]] if isinstance(value, str) else value
+
+
+def _of_structure(text: Any, value: dict[str, Any] | list[Any], as_text: bool) -> Any:
     if type(text) is not str:
         return value
     if not _is_unreadable(text):
@@ -129,7 +153,7 @@ def _of_structure(key: str, text: Any, value: dict[str, Any] | list[Any], as_tex
     return json.dumps(changed, ensure_ascii=False) if as_text and _is_structure(text) else changed
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: Any) -> dict[str, Any]:
     """Numbers of tokens, or of their cost: what is none is left out."""
     if not isinstance(value, dict):
         return {}

@@ -97,6 +97,10 @@ class Root:
         return self.objects.has_failed(failed) if self.objects else failed
 
     @property
+    def has_spans_inside(self) -> bool:
+        return bool(self.spans)
+
+    @property
     def is_shared(self) -> bool:
         """Whether its trace has been begun by somebody else in this process."""
         return self.objects is not None and self.objects.is_shared
@@ -135,6 +139,7 @@ class Root:
             description = encode.describe_root(self, with_contents=reads) if is_shown else None
             if description and self.source.processor is None:
                 objects.replace(description)
+                objects.go_to(self.record.experiment_id)
             with materializing(self):
                 objects.end(ended_at, description, processors)
         self.export()

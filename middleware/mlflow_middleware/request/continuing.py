@@ -11,7 +11,7 @@ from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware._internal.trace_token import BadToken, TraceToken
 from mlflow_middleware.request import sampling
 from mlflow_middleware.request.defaults import settings_here
-from mlflow_middleware.trace.record import SpanIds, TraceRecord
+from mlflow_middleware.trace.record import KEPT, SpanIds, TraceRecord
 
 logger = logging.getLogger("mlflow_middleware")
 
@@ -23,7 +23,7 @@ def trace_token_of(record: TraceRecord) -> str | None:
     """The token for a request's trace, which is kept from now on; None where sampling may drop it."""
     settings = record.settings
     key = record.identity.session_id or record.trace_id
-    if not sampling.keeps(settings, key, failed=False, seconds=0.0):
+    if record.verdict != KEPT and not sampling.keeps(settings, key, failed=False, seconds=0.0):
         return None
     record.is_promised = True  # also where the session turns out to be another one
     said = TraceToken(*record.ids, record.experiment_id)

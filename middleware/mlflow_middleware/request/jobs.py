@@ -148,19 +148,20 @@ class _Run:
         _start(settings)
         self.is_awaited = settings.flush_each_request or bool(queues.ends_process())
         job = _job(name, _carried(given, headers))
-        if settings.excludes(job.path, job.method):
+        if reason := settings.reason_to_exclude(job.path, job.method, job.headers):
+            delivery.leave_out(reason)
             self._silenced = mlflow_bridge.silence()
             return None
         trace = RequestTrace.open(job, settings.for_jobs)
         has_none = inputs is None or (isinstance(inputs, Mapping) and not inputs)  # an array cannot be compared
-        if not has_none and settings.kept_of_bodies(job.path)[0]:
+        if not has_none and settings.keeping(job.path).of_request:
             trace.received(as_body(inputs) or b"")
         return trace
 
     @guarded
     def returned(self, result: object) -> None:
         """Take the result for its outputs."""
-        if self.trace and result is not None and self.trace.settings.kept_of_bodies(self.trace.exchange.path)[1]:
+        if self.trace and result is not None and self.trace.settings.keeping(self.trace.exchange.path).of_response:
             self.trace.sent(as_body(result) or b"")
 
     def end(self, error: BaseException | None = None) -> None:

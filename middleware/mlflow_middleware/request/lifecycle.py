@@ -11,14 +11,13 @@ from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
-from mlflow_middleware.request import other_tools, sampling
+from mlflow_middleware.request import keeping, other_tools, sampling
 from mlflow_middleware.request.activation import Activation
 from mlflow_middleware.request.following import follow_answer, follow_request
 from mlflow_middleware.request.headers import headers_for_response
 from mlflow_middleware.request.identification import Identification
+from mlflow_middleware.request.keeping import reason_against
 from mlflow_middleware.settings import Settings
-from mlflow_middleware.trace import keys
-from mlflow_middleware.trace.failure import judge
 from mlflow_middleware.trace.record import SpanIds, TraceRecord
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
@@ -42,13 +41,13 @@ class RequestTrace:
     _inside: mlflow_bridge.TracesInside | None = None
     _last_byte_at: int | None = None
     _last_error: BaseException | None = None
-    _has_ended = _is_left_out = False
+    _has_ended = False
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         self.record = TraceRecord(exchange, settings)
         self.exchange = exchange
         self._activation = Activation()
-        self._who = Identification(self.record) if settings.identifies_late else None
+        self._who = Identification(self.record) if self.record.settings.identifies_late else None
 
     @classmethod
     def open(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
@@ -129,7 +128,7 @@ class RequestTrace:
     @guarded
     def response_headers(self) -> list[tuple[str, str]]:
         """Return the headers to add to the response."""
-        return headers_for_response(self.record, None if self._is_left_out else self.trace_id)
+        return headers_for_response(self.record, None if self.record.is_unwanted else self.trace_id)
 
     def last_byte(self) -> None:
         """The response is complete; what runs on after it does not count."""
@@ -163,9 +162,9 @@ class RequestTrace:
     def answered(self) -> None:
         """The client has all of the answer: the trace goes to delivery, open to what the app does until `finish`."""
         root = self._root
-        if root and not (self._has_ended or self._is_left_out):
+        if root and not self._has_ended:
             self._complete()
-            if _is_kept(self.record, root, self._last_byte_at) and root.hold():
+            if reason_against(self.record, root, self._last_byte_at) is None and root.hold():
                 self._has_ended = True
                 root.end(self._last_byte_at)
 
@@ -189,15 +188,14 @@ class RequestTrace:
         self.record.is_complete = True
 
     def _end(self, root: mlflow_bridge.RootSpan) -> None:
-        if self._is_left_out:
-            root.discard()
-        elif not _is_kept(self.record, root, self._last_byte_at) and root.discard():
-            delivery.sampled_out()
+        reason = reason_against(self.record, root, self._last_byte_at)
+        if reason is not None and root.discard() and reason != keeping.NOT_COUNTED:
+            delivery.leave_out(reason)
         root.end(self._last_byte_at)
 
     def leave_out(self) -> None:
         """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
-        self._is_left_out = True
+        self.record.decide(keeping.NOT_COUNTED)
 
     # --- what is known of it ---
 
@@ -224,7 +222,7 @@ def _opened_root(record: TraceRecord) -> mlflow_bridge.RootSpan | None:
     if not mlflow_bridge.tracing.can_discard:  # then it has to be decided before the trace begins
         key = record.identity.session_id or uuid.uuid4().hex
         if not sampling.keeps(settings, key, failed=False, seconds=0.0):
-            delivery.sampled_out()
+            delivery.leave_out(keeping.SAMPLED_OUT)
             return None
     remote = _remote(record.exchange)
     root = mlflow_bridge.open_root_span(record, remote=remote, adopt_remote=settings.trust_incoming_trace)
@@ -239,19 +237,6 @@ def _opened_inside(record: TraceRecord) -> mlflow_bridge.TracesInside:
     tags = {**record.settings.trace_tags, **record.identity_tags()}
     inside.annotate(tags, record.identity_metadata(), record.identity.request_id)
     return inside
-
-
-def _is_kept(record: TraceRecord, root: mlflow_bridge.RootSpan, until: int | None) -> bool:
-    settings = record.settings
-    if settings.sample_ratio >= 1.0 or record.is_promised:
-        return True
-    key = root.metadata(keys.SESSION) or record.trace_id
-    seconds = record.seconds(until)
-    if sampling.keeps(settings, key, failed=root.failed, seconds=seconds):
-        return True
-    if settings.keep_errors and settings.error_when:
-        judge(record)  # before it is dropped, its answer has to be read
-    return settings.keep_errors and record.failed
 
 
 def _tells_that_the_client_is_gone(error: BaseException) -> bool:

@@ -46,6 +46,26 @@ def below(trace: RequestTrace, script_name: str) -> str:
     return script_name.rstrip("/")
 
 
+def none_took(request: Any) -> bool:
+    """Whether the framework looks for a route, and there was none; false if nothing tells.
+
+    Args:
+        request: The ASGI scope, the WSGI environ or Django's request.
+    """
+    if not isinstance(request, Mapping):
+        return getattr(request, "resolver_match", request) is None
+    if "type" in request:
+        return "router" in request and "path_template" not in request and _only_routers_took(request)
+    error = getattr(request.get("werkzeug.request"), "routing_exception", None)
+    return getattr(error, "code", None) == 404
+
+
+def _only_routers_took(scope: Mapping[str, Any]) -> bool:
+    """Whether a request got no further than to a router: the one that it came to first, or a mounted one."""
+    endpoint = scope.get("endpoint")
+    return endpoint is None or (hasattr(endpoint, "routes") and _inside(scope, _selected(scope)) is None)
+
+
 # --- WSGI ---
 
 

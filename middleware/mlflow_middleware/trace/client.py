@@ -24,7 +24,8 @@ _NETWORK = {4: 24, 6: 48}
 def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
     """Path, query, address, user agent and captured headers: what few other requests have, too."""
     exchange, settings = record.exchange, record.settings
-    query = exchange.query_string[:_MAX_QUERY] if settings.keeps_query(exchange.path) else ""
+    query = exchange.query_string
+    query = query[:_MAX_QUERY] if query and settings.keeps_query(exchange.path) else ""
     origin = settings.trusted_networks and origin_of(exchange, settings.trusted_networks)
     agent = exchange.headers.get("user-agent") if settings.capture_user_agent else None
     return {
@@ -97,6 +98,13 @@ def _address(address: str, settings: Settings) -> str | None:
 
 
 def redacted_exceptions(record: TraceRecord) -> tuple[RecordedException, ...]:
-    """The exceptions that the app raised, without the secrets in their messages and stack traces."""
+    """The exceptions that the app raised, without the secrets in their messages and stack traces, or without both."""
+    if not record.keeps_words:
+        return tuple(map(_without_words, record.exceptions))
     redact = record.settings.redactor.exception
     return tuple(RecordedException(each.time, redact(each.attributes), each.type) for each in record.exceptions)
+
+
+def _without_words(exception: RecordedException) -> RecordedException:
+    kind = exception.attributes["exception.type"]
+    return RecordedException(exception.time, {"exception.type": kind}, exception.type)

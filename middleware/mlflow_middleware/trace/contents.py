@@ -7,10 +7,11 @@ from dataclasses import replace
 from functools import partial
 
 from mlflow_middleware._internal.guard import guarded
-from mlflow_middleware.capture import attachments, contents, previews, strict_json
+from mlflow_middleware.capture import attachments, contents, model_calls, previews, strict_json
 from mlflow_middleware.capture.content import Content
 from mlflow_middleware.capture.garbage import few_collections
 from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.trace.common import call_common
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
 LARGE = 2048
@@ -48,16 +49,28 @@ def contents_of(record: TraceRecord, attachment: Attachment | None = None) -> Co
 @guarded
 def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
     exchange, settings = record.exchange, record.settings
-    with_query = settings.keeps_query(exchange.path)
-    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, settings.mask, with_query)
-    bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
-    cut = {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
+    keeping = settings.keeping(exchange.path)
+    is_kept = keeping.inputs or keeping.outputs
+    mask = settings.mask if is_kept else None
+    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, mask, keeping)
+    usage, call = answer.usage, None
+    if usage or model_calls.may_be_call(sent.value, answer.value):
+        names = model_calls.names_of(sent.value, answer.value, exchange.path, usage, answer.model)
+        call = call_common(names) if names else None
+    if not is_kept:
+        return Contents(None, None, usage, {}, call=call)
+    cut = _cut(exchange) if exchange.inputs_cut or exchange.outputs_cut else {}
     files: dict[str, bytes] = {}
     if attachment and not (_has_no_file(sent.text) and _has_no_file(answer.text)):
         sent, answer = _attached(exchange, sent, answer, partial(_attach, record.trace_id, attachment, files))
     inputs = _written(exchange.inputs, sent.text, previews.of_request)
     outputs = _written(exchange.outputs, answer.text, previews.of_answer)
-    return Contents(inputs, outputs, answer.usage, cut, files)
+    return Contents(inputs, outputs, usage, cut, files, call)
+
+
+def _cut(exchange: Exchange) -> dict[str, object]:
+    bodies = (("request", exchange.inputs_cut), ("response", exchange.outputs_cut))
+    return {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
 
 
 def _has_no_file(text: str | None) -> bool:

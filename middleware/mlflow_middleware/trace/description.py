@@ -48,6 +48,7 @@ class Description:
         response_preview: What a person would read of its outputs.
         state: The trace's state, if the app has set one.
         exceptions: Those that the app raised.
+        call: Which model answered, if any did.
     """
 
     name: str
@@ -62,10 +63,12 @@ class Description:
     response_preview: str | None = None
     state: str | None = None
     exceptions: tuple[RecordedException, ...] = ()
+    call: Common | None = None
 
     def all_attributes(self) -> dict[str, Any]:
         """The root's attributes, but for those that are JSON."""
-        return {**self.common.attributes, **self.attributes}
+        of_call = self.call.attributes if self.call else NOTHING
+        return {**self.common.attributes, **of_call, **self.attributes}
 
     def all_tags(self) -> dict[str, str]:
         """The trace's tags."""
@@ -150,9 +153,10 @@ def storable(record: TraceRecord, said: Mapping[str, str]) -> Mapping[str, str]:
 def _error_of(record: TraceRecord, exceptions: Sequence[RecordedException]) -> str | None:
     if exceptions:
         last = exceptions[-1].attributes
-        return f"{last['exception.type']}: {last['exception.message']}"
+        has_message = "exception.message" in last
+        return f"{last['exception.type']}: {last['exception.message']}" if has_message else last["exception.type"]
     if record.failure:
-        return record.failure.message
+        return record.failure.message if record.keeps_words else record.failure.type
     is_error = record.is_complete and record.exchange.status in record.settings.error_statuses
     return f"HTTP {record.exchange.status}" if is_error else None
 

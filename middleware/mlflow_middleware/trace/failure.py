@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.capture import contents, error_rules
+from mlflow_middleware.capture.body import Body
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.settings import Keeping
 from mlflow_middleware.trace.record import TraceRecord
 
 
@@ -11,16 +17,40 @@ def judge(record: TraceRecord) -> None:
     """Set the failure of a request by ``error_when``; once, as soon as its answer is complete."""
     if record.is_complete and not record.is_judged:
         record.is_judged = True
-        if error_rules.may_fail(record.exchange, record.settings.error_when):
-            _judge(record)
+        keeping = record.settings.keeping(record.exchange.path)
+        with _only_what_is_stored(record.exchange, keeping):
+            if error_rules.may_fail(record.exchange, record.settings.error_when):
+                _judge(record, keeping)
+
+
+@contextmanager
+def _only_what_is_stored(exchange: Exchange, keeping: Keeping) -> Iterator[None]:
+    """Hide, inside, what is read of the bodies and not stored: no reason is to tell of it."""
+    bodies = exchange.request_body, exchange.response_body
+    if not keeping.inputs:
+        exchange.request_body = _unread(bodies[0])
+    if not keeping.outputs:
+        exchange.response_body = _unread(bodies[1])
+    try:
+        yield
+    finally:
+        exchange.request_body, exchange.response_body = bodies
+
+
+def _unread(body: Body | None) -> Body | None:
+    if body is None:
+        return None
+    unread = Body(0)
+    unread.size, unread.chunks = body.size, body.chunks
+    return unread
 
 
 @guarded
-def _judge(record: TraceRecord) -> None:
+def _judge(record: TraceRecord, keeping: Keeping) -> None:
     """Read the answer, before ``mask`` may leave nothing of it; few answers are read twice for this."""
     exchange, settings = record.exchange, record.settings
     if record.contents is None:
-        contents.fill(exchange, settings.redactor, settings.max_body_bytes, None, settings.keeps_query(exchange.path))
+        contents.fill(exchange, settings.redactor, settings.max_body_bytes, None, keeping)
     try:
         record.failure = error_rules.failure_of(exchange, settings.error_when, settings.redactor)
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 # Tags of a trace
 NAME = "mlflow.traceName"
 CLIENT_REQUEST_ID = "client_request_id"
+MODELS = "gen_ai.response.model"
 
 # Metadata of a trace
 SESSION = "mlflow.trace.session"
@@ -32,6 +33,8 @@ INPUTS = "mlflow.spanInputs"
 OUTPUTS = "mlflow.spanOutputs"
 USAGE = "mlflow.chat.tokenUsage"
 COST = "mlflow.llm.cost"
+MODEL = "mlflow.llm.model"
+PROVIDER = "mlflow.llm.provider"
 LOG_LEVEL = "mlflow.spanLogLevel"
 
 DEBUG, INFO, ERROR = 10, 20, 40

@@ -21,6 +21,7 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace import keys
+from mlflow_middleware.trace.common import Common
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -34,6 +35,10 @@ SPANS_ONLY = "spans"
 
 CONTINUED = "mlflow_middleware.continued"
 """Metadata on the way to the server only: the spans are added to a trace that an earlier request has begun."""
+
+
+KEPT = "kept"
+"""See `TraceRecord.verdict`."""
 
 
 class SpanIds(NamedTuple):
@@ -94,6 +99,7 @@ class Contents:
         usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
         attributes: More of the root's attributes.
         files: Those taken out of inputs and outputs, by the ids that refer to them there.
+        call: Which model answered, if any did.
     """
 
     inputs: Written | None
@@ -101,6 +107,7 @@ class Contents:
     usage: Mapping[str, int] | None
     attributes: Mapping[str, object]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    call: Common | None = None
 
 
 NO_CONTENTS = Contents(None, None, None, {})
@@ -127,7 +134,7 @@ class TraceRecord:
         caller: The caller's span, where it is only linked to.
         start_time: Nanoseconds since the epoch.
         end_time: Nanoseconds since the epoch; None while the request runs.
-        experiment_id: Where the trace goes; None for the experiment that the environment names.
+        experiment_id: Where the trace goes, an id or a name; None for the experiment that the environment names.
         surroundings: What the trace has from where it began, if anything.
         contents: The inputs and outputs, once its bodies have been read.
         failure: Why the answer is an error by ``error_when``, once that has been asked.
@@ -135,6 +142,12 @@ class TraceRecord:
         held: An exception that the framework is about to answer.
         is_route_said: Whether the app itself has told the route.
         is_promised: Whether the client was told that its trace will be there, by a token to continue it.
+        verdict: What the app has decided about the trace: `KEPT`, or why nobody wants it; empty if nothing.
+        is_genai: Whether the bodies look like a language model's traffic, once that has been asked.
+        is_unwanted: Whether that is that there is to be no trace.
+        is_unrouted: Whether the framework has looked for a route in vain, where that is known only for a while.
+        is_directed: Whether the app has chosen the experiment inside the request.
+        usual_experiment_id: Where it would go without the option ``experiment``; empty where that is not set.
     """
 
     trace_id = ""
@@ -155,12 +168,18 @@ class TraceRecord:
     is_judged = False
     held: BaseException | None = None
     is_complete = client_disconnected = is_changed = is_route_said = is_promised = False
+    verdict = ""
+    is_genai: bool | None = None
+    is_unwanted = is_directed = is_unrouted = False
+    usual_experiment_id: str | None = ""
 
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
-        kept_of_request, kept_of_response = settings.kept_of_bodies(exchange.path)
-        is_kept = kept_of_request or not settings.looks_into_bodies
-        exchange.request_body = Body(kept_of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
-        exchange.response_body = None if exchange.method == "HEAD" else Body(kept_of_response)
+        if settings.routes:
+            settings = settings.of_routes.of(exchange.method, exchange.path)
+        keeping = settings.keeping(exchange.path)
+        is_kept = keeping.of_request or not settings.looks_into_bodies
+        exchange.request_body = Body(keeping.of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
+        exchange.response_body = None if exchange.method == "HEAD" else Body(keeping.of_response)
         self.exchange = exchange
         self.settings = settings
         if sources := settings.identity_sources:
@@ -173,6 +192,16 @@ class TraceRecord:
         self.ids = ids
         self.trace_id = f"tr-{ids.trace_id:032x}"
         self.start_time = start_time
+
+    def go_to(self, usual: str | None) -> None:
+        """Choose the experiment: the one of its options, or the usual one."""
+        self.usual_experiment_id = usual
+        self.experiment_id = self.settings.experiment or usual
+
+    def decide(self, verdict: str) -> None:
+        """Take what the app decides about the trace."""
+        self.verdict = verdict
+        self.is_unwanted = verdict != KEPT
 
     def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> None:
         """Add tags and metadata from the app."""
@@ -215,6 +244,11 @@ class TraceRecord:
         """Session, user and request id, as far as they are known."""
         request_id, metadata = self.identity.request_id, self.identity_metadata()
         return {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
+
+    @property
+    def keeps_words(self) -> bool:
+        """Whether anything is stored that may be what somebody said."""
+        return self.settings.keeping(self.exchange.path).words
 
     @property
     def failed(self) -> bool:

@@ -47,6 +47,7 @@ class Finished:
     tracking_uri: str = URI
     experiment_id: str | None = None
     size: int = SIZE
+    since: float = 0.0
     supplement: bool = False
     complete: bool = True
     on_encode: Callable[[], object] = bool

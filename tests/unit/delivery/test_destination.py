@@ -36,7 +36,7 @@ def sizes(requests: list[list[str]]) -> list[int]:
 def driven() -> Driven:
     """A destination without a spool, whose experiment is known."""
     found = Driven()
-    found.destination.experiment_id = "7"
+    found.destination.experiments.of_environment = "7"
     return found
 
 
@@ -44,7 +44,7 @@ def driven() -> Driven:
 def spooling(tmp_path: Path) -> Driven:
     """A destination with a spool."""
     found = Driven(spool_in(tmp_path / "spool"))
-    found.destination.experiment_id = "7"
+    found.destination.experiments.of_environment = "7"
     return found
 
 
@@ -448,7 +448,7 @@ def test_a_file_may_take_its_time_to_load(tmp_path: Path) -> None:
     spool_in(tmp_path / "spool").write([EncodedTrace("tr-0", "1", b"", b"{}")])
     jobs: list[Callable[[], object]] = []
     driven = Driven(spool, run=jobs.append)
-    driven.destination.experiment_id = "7"
+    driven.destination.experiments.of_environment = "7"
     driven.add("tr-1")
     driven.work()
     assert driven.stats == Stats(delivered=1)
@@ -468,7 +468,7 @@ def test_what_is_delivered_while_it_is_written_is_not_sent_again(tmp_path: Path)
     """Its file is removed when it is read next."""
     jobs: list[Callable[[], object]] = []
     driven = Driven(spool_in(tmp_path / "spool"), run=jobs.append)
-    driven.destination.experiment_id = "7"
+    driven.destination.experiments.of_environment = "7"
     driven.server.infos = lambda trace_id: RetryableError("away")
     driven.add("tr-0")
     driven.work()
@@ -505,7 +505,7 @@ def test_the_experiment_is_looked_for_with_nothing_to_send(caplog: pytest.LogCap
 
     driven.resolve = lambda: "7"
     driven.wait()
-    assert driven.destination.experiment_id == "7"
+    assert driven.destination.experiments.of_environment == "7"
     assert driven.destination.due() is None
 
 

@@ -7,13 +7,14 @@ from typing import Any
 from mlflow_middleware.capture.folds.ag_ui import AgUi
 from mlflow_middleware.capture.folds.anthropic import Anthropic
 from mlflow_middleware.capture.folds.base import Fold
+from mlflow_middleware.capture.folds.converse import Converse
 from mlflow_middleware.capture.folds.gemini import Gemini
 from mlflow_middleware.capture.folds.ollama import Ollama
 from mlflow_middleware.capture.folds.openai_chat import Chat
 from mlflow_middleware.capture.folds.openai_responses import Responses
 from mlflow_middleware.capture.folds.ui_messages import UiMessage
 
-FOLDS: tuple[type[Fold], ...] = (Chat, Responses, Anthropic, Gemini, AgUi, UiMessage, Ollama)
+FOLDS: tuple[type[Fold], ...] = (Chat, Responses, Anthropic, Gemini, Converse, AgUi, UiMessage, Ollama)
 
 LOOKED_AT = 10
 """Pieces by which a stream is known; the first may be something else."""

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from mlflow_middleware.capture.folds.base import Fold, mapping, sequence, string
-from mlflow_middleware.capture.texts import joined
+from mlflow_middleware.capture.texts import joined, weight
 
 _KINDS = ("RUN_STARTED", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_CHUNK", "TOOL_CALL_START")
 _TEXTS = ("TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_CHUNK")
 _CALLS = ("TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_CHUNK")
+_RESULT = ("toolCallId", "content")
 _THOUGHTS = ("THINKING_TEXT_MESSAGE_CONTENT", "REASONING_MESSAGE_CONTENT", "REASONING_MESSAGE_CHUNK")
 
 
@@ -40,8 +41,8 @@ class AgUi(Fold):
         elif kind in _THOUGHTS:
             self.grow(self._rest, "thinking", piece.get("delta"))
         elif kind == "TOOL_CALL_RESULT":
-            message = self._message(piece.get("messageId") or f"#{len(self._messages)}", "tool")
-            message.update({key: piece.get(key) for key in ("toolCallId", "content")})
+            key = string(piece.get("messageId") or self.new_key())
+            self._messages[key] = {"id": key, "role": "tool", **{name: piece.get(name) for name in _RESULT}}
         elif kind == "MESSAGES_SNAPSHOT":
             self._rest["snapshot"] = sequence(piece.get("messages"))
         elif kind in ("RUN_STARTED", "RUN_FINISHED"):
@@ -52,6 +53,18 @@ class AgUi(Fold):
             self._rest.setdefault("usage", _usage(piece.get("value", piece.get("event"))))
         elif kind == "STATE_SNAPSHOT":
             self._rest["state"] = piece.get("snapshot")
+
+    @property
+    def parts(self) -> dict[Any, dict[str, Any]]:
+        """See `Fold`."""
+        return self._messages
+
+    def make_room(self, most: int) -> bool:
+        """See `Fold`."""
+        super().make_room(most)
+        kept = {id(call) for message in self._messages.values() for call in message.get("toolCalls", ())}
+        self._calls = {key: call for key, call in self._calls.items() if id(call) in kept}
+        return weight(vars(self)) <= most
 
     def _message(self, key: Any, role: Any) -> dict[str, Any]:
         self._last = string(key)

@@ -47,6 +47,11 @@ class Anthropic(Fold):
         elif kind == "error":
             self._message["error"] = piece.get("error")
 
+    @property
+    def parts(self) -> dict[Any, dict[str, Any]]:
+        """See `Fold`."""
+        return self._blocks
+
     def _add_delta(self, block: dict[str, Any], delta: dict[str, Any]) -> None:
         known = _DELTAS.get(str(delta.get("type")))
         if known:

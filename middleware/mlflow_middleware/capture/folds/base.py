@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_middleware.capture.texts import Text
+from mlflow_middleware.capture.texts import Text, texts_in, weight
 
 _MAX_INDEX = 1000
 """A choice, tool call or content block with a higher index is considered a mistake."""
@@ -20,6 +20,7 @@ class Fold:
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
+        self._nameless = 0
 
     @staticmethod
     def knows(piece: dict[str, Any]) -> bool:
@@ -42,6 +43,38 @@ class Fold:
             clean: Replaces secrets in texts that are too long to be kept.
         """
         raise NotImplementedError
+
+    @property
+    def parts(self) -> dict[Any, dict[str, Any]]:
+        """The parts of the answer of which there may be many, such as messages and results of tools, in their order."""
+        return {}
+
+    def make_room(self, most: int) -> bool:
+        """Do with half of that much, so that what is still to come can be kept; returns whether all takes no more.
+
+        What people read goes last: parts without a text, then some of each text, then whole ones. The last part grows.
+        """
+        self._leave_out(most // 2, lambda part: not texts_in(part))
+        texts = texts_in(vars(self))
+        while texts and weight(vars(self)) > most // 2:
+            texts = [text for text in texts if text.shrink()]
+        self._leave_out(most // 2, bool)
+        return weight(vars(self)) <= most
+
+    def _leave_out(self, most: int, may_go: Callable[[dict[str, Any]], bool]) -> None:
+        """Leave out parts, the largest ones first."""
+        parts, left = self.parts, weight(vars(self))
+        weights = {key: weight(part) for key, part in list(parts.items())[:-1] if may_go(part)}
+        for key in sorted(weights, key=lambda key: -weights[key]):
+            if left <= most:
+                return
+            left -= weights[key]
+            del parts[key]
+
+    def new_key(self) -> str:
+        """A key for a part that has none."""
+        self._nameless += 1
+        return f"#{self._nameless}"
 
     def grow(self, target: dict[str, Any], key: str, part: Any, *, is_json: bool = False) -> None:
         """Append to the text under a key."""

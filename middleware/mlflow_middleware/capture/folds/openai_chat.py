@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_middleware.capture.folds.base import Fold, index, mapping, sequence
+from mlflow_middleware.capture.folds.base import Fold, index, mapping, sequence, string
 from mlflow_middleware.capture.texts import joined
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
@@ -44,8 +44,12 @@ class Chat(Fold):
 
     def _add_delta(self, message: dict[str, Any], delta: dict[str, Any]) -> None:
         for key, value in delta.items():
-            if key in _TEXTS:
+            if key == "content" and isinstance(value, list):
+                self._add_content(message, value)
+            elif key in _TEXTS:
                 self.grow(message, key, value)
+            elif key == "audio" and isinstance(value, dict):
+                self._add_audio(message.setdefault(key, {}), value)
             elif key == "tool_calls":
                 calls = message.setdefault(key, {})
                 for call in map(mapping, sequence(value)):
@@ -54,6 +58,21 @@ class Chat(Fold):
                 self._add_function(message.setdefault(key, {}), mapping(value or {}))
             elif value is not None:
                 message[key] = value
+
+    def _add_content(self, message: dict[str, Any], content: list[Any]) -> None:
+        """Mistral's, where a model thinks: its thoughts are apart from its text."""
+        for part in map(mapping, content):
+            if part.get("type") == "thinking":
+                for thought in map(mapping, sequence(part.get("thinking"))):
+                    self.grow(message, "thinking", thought.get("text"))
+            else:
+                self.grow(message, "content", string(part.get("text")))
+
+    def _add_audio(self, known: dict[str, Any], audio: dict[str, Any]) -> None:
+        """What is said aloud; the sound itself is nothing that anybody reads."""
+        if "transcript" in audio:
+            self.grow(known, "transcript", audio["transcript"])
+        known.update({key: value for key, value in audio.items() if key not in ("transcript", "data")})
 
     def _add_call(self, known: dict[str, Any], call: dict[str, Any]) -> None:
         own = ("index", "function")

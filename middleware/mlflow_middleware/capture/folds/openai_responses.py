@@ -17,7 +17,22 @@ _ITEMS = ("response.output_item.added", "response.output_item.done")
 _DELTAS = {
     "response.output_text.delta": "text",
     "response.function_call_arguments.delta": "arguments",
+    "response.mcp_call_arguments.delta": "arguments",
+    "response.custom_tool_call_input.delta": "input",
+    "response.code_interpreter_call_code.delta": "code",
+    "response.refusal.delta": "refusal",
+    "response.reasoning_text.delta": "reasoning",
+    "response.reasoning_summary_text.delta": "reasoning",
 }
+"""Kind of event -> the key of its text, in an item that never became whole."""
+
+_KINDS = {
+    "refusal": "message",
+    "reasoning": "reasoning",
+    "input": "custom_tool_call",
+    "code": "code_interpreter_call",
+}
+"""Key of a text -> type of an item of which nothing else has come."""
 
 
 class Responses(Fold):
@@ -44,7 +59,7 @@ class Responses(Fold):
             self._last = mapping(piece["response"])
         elif kind in _ITEMS:
             item = mapping(piece.get("item", {}))
-            self._items[_item_key(item.get("id"), piece, f"#{len(self._items)}")] = dict(item)
+            self._items[_item_key(item.get("id"), piece) or self.new_key()] = dict(item)
         elif kind in _DELTAS:
             key = _DELTAS[kind]
             known = self._items.setdefault(_item_key(piece.get("item_id"), piece), {})
@@ -54,6 +69,11 @@ class Responses(Fold):
         elif kind == "error":
             self._rest["error"] = piece
 
+    @property
+    def parts(self) -> dict[Any, dict[str, Any]]:
+        """See `Fold`."""
+        return self._items
+
     def whole(self, clean: Callable[[str], str] = str) -> dict[str, Any]:
         """See `Fold`."""
         if self._last is not None:
@@ -61,10 +81,10 @@ class Responses(Fold):
         return {**self._rest, "output": [_output_item(item, clean) for item in self._items.values()]}
 
 
-def _item_key(item_id: Any, piece: dict[str, Any], otherwise: str = "") -> str:
-    """Return what identifies an item; the result of a tool may have no id."""
+def _item_key(item_id: Any, piece: dict[str, Any]) -> str:
+    """Return what identifies an item, if anything; the result of a tool may have no id."""
     key = item_id if item_id is not None else piece.get("output_index")
-    return str(key) if isinstance(key, (str, int)) else otherwise
+    return str(key) if isinstance(key, (str, int)) else ""
 
 
 def _output_item(item: dict[str, Any], clean: Callable[[str], str]) -> Any:
@@ -74,4 +94,5 @@ def _output_item(item: dict[str, Any], clean: Callable[[str], str]) -> Any:
         message = {"type": "message", "role": "assistant", **item}
         message.pop("text")
         return {**joined(message, clean), "content": [{"type": "output_text", "text": text.joined(clean)}]}
-    return joined(item if "type" in item else {"type": "function_call", **item}, clean)
+    kind = next((kind for key, kind in _KINDS.items() if key in item), "function_call")
+    return joined({"type": kind, **item}, clean)

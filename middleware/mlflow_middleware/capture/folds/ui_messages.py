@@ -13,7 +13,7 @@ from mlflow_middleware.capture import strict_json
 from mlflow_middleware.capture.folds.base import Fold, mapping, string
 from mlflow_middleware.capture.texts import joined
 
-_KNOWN = ("text-start", "text-delta", "reasoning-start", "reasoning-delta", "tool-input-start", "start-step")
+_KNOWN = ("text-start", "reasoning-start", "tool-input-start", "tool-input-available", "start-step")
 _TEXTS = {f"{kind}-{step}": kind for kind in ("text", "reasoning") for step in ("start", "delta")}
 _LINE = re.compile(r"([0-9a-k]):(.*)", re.DOTALL)
 
@@ -31,6 +31,8 @@ class UiMessage(Fold):
     def knows(piece: dict[str, Any]) -> bool:
         """See `Fold`."""
         kind = piece.get("type")
+        if kind in ("text-delta", "reasoning-delta"):
+            return isinstance(_delta(piece), str)
         return kind in _KNOWN or (kind == "start" and "messageId" in piece)
 
     def add(self, piece: dict[str, Any]) -> None:
@@ -40,13 +42,13 @@ class UiMessage(Fold):
             raise TypeError
         if kind in _TEXTS:
             part = self._part(f"{_TEXTS[kind]} {piece.get('id')}", {"type": _TEXTS[kind], "text": ""})
-            self.grow(part, "text", piece.get("delta", ""))
+            self.grow(part, "text", "" if kind.endswith("-start") else string(_delta(piece)))
         elif kind.startswith("tool-"):
             self._add_tool(piece)
         elif kind == "error":
             self._message["error"] = piece.get("errorText")
         elif kind.startswith(("data-", "source", "file")):
-            self._part(f"#{len(self._parts)}", piece)
+            self._part(self.new_key(), piece)
         if "messageId" in piece:
             self._message["id"] = piece["messageId"]
         for key in ("finishReason", "usage"):
@@ -54,6 +56,11 @@ class UiMessage(Fold):
                 self._message[key] = piece[key]
         if "messageMetadata" in piece:
             self._metadata.update(mapping(piece["messageMetadata"] or {}))
+
+    @property
+    def parts(self) -> dict[Any, dict[str, Any]]:
+        """See `Fold`."""
+        return self._parts
 
     def _part(self, key: str, part: dict[str, Any]) -> dict[str, Any]:
         return self._parts.setdefault(key, part)
@@ -73,6 +80,11 @@ class UiMessage(Fold):
         """See `Fold`."""
         metadata = {"metadata": self._metadata} if self._metadata else {}
         return {**self._message, "parts": joined(list(self._parts.values()), clean), **metadata}
+
+
+def _delta(piece: dict[str, Any]) -> Any:
+    """The text of a delta: of a UI message, of a full stream, and of one of version 4."""
+    return piece.get("delta", piece.get("text", piece.get("textDelta")))
 
 
 def piece_of_line(line: str) -> dict[str, Any] | None:

@@ -1,0 +1,23 @@
+"""The view for Prometheus in Django projects.
+
+::
+
+    urlpatterns = [path("metrics", metrics), ...]
+
+What it shows is in ``mlflow_middleware.metrics``. Its own requests are no traces. It is a plain view, which Django runs
+in a thread under ASGI.
+"""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+
+from mlflow_middleware.metrics import scrape
+
+
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Answer a scrape."""
+    body, kind = scrape(request.headers.get("Accept", ""))
+    return HttpResponse(body, content_type=kind)

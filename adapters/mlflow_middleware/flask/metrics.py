@@ -1,0 +1,30 @@
+"""The route for Prometheus in Flask apps.
+
+::
+
+    app.register_blueprint(metrics_blueprint())  # GET /metrics
+
+What it shows is in ``mlflow_middleware.metrics``. Its own requests are no traces.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from mlflow_middleware import metrics
+
+
+def metrics_blueprint(path: str = "/metrics") -> Blueprint:
+    """Make a blueprint with ``GET /metrics``.
+
+    Args:
+        path: Where.
+    """
+    blueprint = Blueprint("mlflow_middleware_metrics", __name__)
+
+    @blueprint.get(path, endpoint="metrics")
+    def serve() -> Response:
+        body, kind = metrics.scrape(request.headers.get("Accept", ""))
+        return Response(body, content_type=kind)
+
+    return blueprint

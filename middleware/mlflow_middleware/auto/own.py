@@ -1,0 +1,57 @@
+"""Whether the app has our middleware itself: then its own line, with its own options, is all there is.
+
+Imports nothing of ours that is large: it is there before the modules that it looks at.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from mlflow_middleware.auto import say
+
+in_frameworks: list[Callable[[], bool]] = []
+"""Each tells whether an app of one framework has it, built or not."""
+
+_built: list[str] = []
+_is_adding: ContextVar[bool] = ContextVar("mlflow_middleware.auto.adding", default=False)
+
+
+def patch(module: Any) -> None:
+    """Notice when a middleware of `mlflow_middleware.asgi` or `mlflow_middleware.wsgi` is built."""
+    build = module.TraceMiddleware.__init__
+
+    @functools.wraps(build)
+    def watched(self: Any, *args: Any, **options: Any) -> None:
+        build(self, *args, **options)
+        if not _is_adding.get():
+            _built.append(type(self).__qualname__)
+
+    module.TraceMiddleware.__init__ = watched
+
+
+@contextmanager
+def adding() -> Iterator[None]:
+    """What is built inside is not the app's own."""
+    token = _is_adding.set(True)
+    try:
+        yield
+    finally:
+        _is_adding.reset(token)
+
+
+def found() -> bool:
+    """Whether the app has our middleware itself; tells so, once."""
+    is_found = bool(_built) or any(has_it() for has_it in in_frameworks)
+    if is_found:
+        left_alone()
+    return is_found
+
+
+@functools.cache
+def left_alone() -> None:
+    """Tell, once, that nothing is added."""
+    say("the app has the middleware itself; it is left alone, with its own options")

@@ -1,0 +1,68 @@
+"""The app that a server is about to serve: what it is, and how it is wrapped."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from mlflow_middleware import asgi, wsgi
+from mlflow_middleware.auto import own, say
+from mlflow_middleware.settings import Settings
+
+FRAMEWORKS = {
+    "starlette.applications.Starlette",
+    "flask.app.Flask",
+    "django.core.handlers.base.BaseHandler",
+}
+"""Apps of these are traced by their own adapters, wherever they are served."""
+
+
+def wrapped(app: Any, kind: str = "") -> Any:
+    """An app as a server is to serve it: traced, or as it is if it traces itself or nobody knows how.
+
+    Args:
+        app: The app.
+        kind: ``ASGI`` or ``WSGI``, where the server knows; else it is found out.
+
+    Raises:
+        SettingsError: An option in the environment is unknown or ill-typed.
+    """
+    if own.found() or isinstance(app, (asgi.TraceMiddleware, wsgi.TraceMiddleware)):
+        return app
+    settings = Settings.load()  # here, so that the server's start fails where an option is wrong
+    if is_of_framework(app):
+        return app
+    kind = kind or interface(app)
+    if kind not in ("ASGI", "WSGI"):
+        say(f"the app is not traced: {type(app).__qualname__} is {kind}, not ASGI 3 or WSGI")
+        return app
+    with own.adding():
+        traced = asgi.TraceMiddleware if kind == "ASGI" else wsgi.TraceMiddleware
+        return traced(app, settings=settings)
+
+
+def is_of_framework(app: object) -> bool:
+    """Whether an adapter of ours traces it."""
+    return any(f"{kind.__module__}.{kind.__qualname__}" in FRAMEWORKS for kind in type(app).__mro__)
+
+
+def interface(app: Any) -> str:
+    """What an app is: ``ASGI``, ``WSGI``, or words for what is not wrapped."""
+    if hasattr(app, "__rsgi__"):
+        return "an RSGI app"
+    if inspect.isclass(app) or not callable(app):
+        return "an ASGI 2 app or none"
+    try:
+        count = len(_required(app))
+    except (TypeError, ValueError):
+        return "an app without a signature"
+    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__):
+        return {3: "ASGI", 2: "an RSGI app"}.get(count, "an unknown kind of app")
+    return {3: "ASGI", 2: "WSGI", 1: "an ASGI 2 app"}.get(count, "an unknown kind of app")
+
+
+def _required(app: Any) -> list[inspect.Parameter]:
+    """The arguments that it has to be given."""
+    parameters = inspect.signature(app).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [each for each in parameters if each.kind in positional and each.default is inspect.Parameter.empty]

@@ -1,0 +1,85 @@
+"""Whether bodies look like traffic of a language model: of OpenAI, Anthropic, Gemini, Bedrock, Ollama or MLflow.
+
+What a body of another kind may have too, such as ``messages`` without roles, is no sign.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+_ROLES = frozenset(("user", "assistant", "system", "developer", "tool", "model", "human", "ai", "function"))
+_RESULTS = frozenset(("response", "embeddings", "embedding", "completion"))
+_MAX_LOOKS = 20
+"""Items of a list that are looked at, the first ones."""
+
+_IN_TEXT = re.compile(r'"role"\s*:\s*"(?:user|assistant|system|developer|tool|model)"|"(?:chat\.completion|max_tokens)')
+"""A sign in JSON that is cut."""
+
+
+def is_model_traffic(inputs: Any, outputs: Any) -> bool:
+    """Whether a request or its answer looks like one of a language model.
+
+    Args:
+        inputs: The request's body, parsed.
+        outputs: The answer's body, parsed; a stream of a model's is one answer, any other the list of its events.
+    """
+    return _is_request(inputs) or any(map(_is_answer, outputs[:_MAX_LOOKS] if isinstance(outputs, list) else [outputs]))
+
+
+def _is_request(value: Any) -> bool:
+    if isinstance(value, str):
+        return _IN_TEXT.search(value) is not None
+    if isinstance(value, list):  # a chat alone, or a batch of requests
+        return _are_messages(value) or any(map(_is_request, _dicts(value)))
+    if not isinstance(value, dict):
+        return False
+    asked = value.get("input")
+    if any(map(_are_messages, (value.get("messages"), asked, value.get("contents")))):
+        return True
+    if isinstance(value.get("model"), str) and isinstance(asked or value.get("prompt"), str | list):
+        return True
+    if any(isinstance(value.get(key), str) for key in ("prompt", "inputText", "anthropic_version")):
+        return True
+    return isinstance(asked, dict) and _are_messages(asked.get("messages"))  # LangServe's
+
+
+def _is_answer(value: Any) -> bool:
+    if isinstance(value, str):
+        return _IN_TEXT.search(value) is not None
+    if not isinstance(value, dict):
+        return False
+    output = value.get("output")
+    around = output if isinstance(output, dict) else value  # Bedrock's
+    if any(map(_are_messages, (value.get("messages"), output, [value, around.get("message")]))):
+        return True
+    if any({"message", "delta", "text", "logprobs"} & each.keys() for each in _dicts(value.get("choices"))):
+        return True
+    if any({"content", "finishReason", "finish_reason"} & each.keys() for each in _dicts(value.get("candidates"))):
+        return True
+    if any(isinstance(each.get("embedding"), list) for each in _dicts(value.get("data"))):
+        return True
+    return isinstance(value.get("model"), str) and not _RESULTS.isdisjoint(value)
+
+
+def _are_messages(value: Any) -> bool:
+    """Whether these are the turns of a chat, or items of OpenAI's Responses."""
+    return any(map(_is_message, _dicts(value)))
+
+
+def _is_message(value: dict[str, Any]) -> bool:
+    has_content = not {"content", "parts", "text", "tool_calls"}.isdisjoint(value)
+    if isinstance(value.get("role"), str):
+        return value["role"] in _ROLES and has_content
+    if value.get("type") in ("human", "ai"):  # LangChain's
+        return has_content
+    return value.get("type") in ("function_call", "function_call_output", "reasoning") or _has_parts(value.get("parts"))
+
+
+def _has_parts(value: Any) -> bool:
+    return any(not {"text", "inlineData", "inline_data", "functionCall"}.isdisjoint(each) for each in _dicts(value))
+
+
+def _dicts(value: Any) -> Iterable[dict[str, Any]]:
+    return (each for each in value[:_MAX_LOOKS] if isinstance(each, dict)) if isinstance(value, list) else ()

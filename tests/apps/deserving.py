@@ -1,0 +1,48 @@
+"""What the apps of ``tests/test_which_requests.py`` do, whatever their framework."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import mlflow
+from mlflow.entities.trace_location import MlflowExperimentLocation
+
+from mlflow_middleware import delivery
+from mlflow_middleware.request_trace import drop_trace, keep_trace
+
+OPTIONS: dict[str, Any] = json.loads(os.environ.get("APP_OPTIONS", "{}"))
+"""The middleware's options that a test wants."""
+
+OTHER = MlflowExperimentLocation(experiment_id=os.environ.get("APP_OTHER_EXPERIMENT", "0"))
+"""Where some requests want their traces."""
+
+
+@mlflow.trace(trace_destination=OTHER)
+def decorated() -> None:
+    """A handler's work that names an experiment."""
+
+
+def do(what: str) -> dict[str, Any]:
+    """What a request asks for."""
+    if what == "fail":
+        raise RuntimeError("the model is away")
+    if what in ("span", "drop"):
+        with mlflow.start_span(what):
+            pass
+    if what == "drop":
+        drop_trace()
+    if what == "keep":
+        drop_trace()
+        keep_trace()
+    if what == "destination":
+        mlflow.tracing.set_destination(OTHER, context_local=True)
+    if what == "decorated":
+        decorated()
+    return {"done": what}
+
+
+def left_out() -> dict[str, int]:
+    """What the process has left out."""
+    return delivery.stats().left_out

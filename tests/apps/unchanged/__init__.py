@@ -1,0 +1,1 @@
+"""Apps without a line of ours, as `mlflow-middleware run` finds them."""

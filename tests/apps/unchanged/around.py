@@ -1,0 +1,8 @@
+"""A FastAPI app inside of middleware that wraps it whole."""
+
+from __future__ import annotations
+
+from tests.apps.unchanged.fastapi_app import app as inner
+from tests.apps.unchanged.plain import Around
+
+app = Around(inner)

@@ -1,0 +1,41 @@
+"""Apps of no framework: ASGI and WSGI, what nobody can wrap, and what wraps others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None:
+    """Answers all paths."""
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"well"})
+
+
+def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answers all paths."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"well"]
+
+
+async def rsgi(scope: Any, protocol: Any) -> None:
+    """Granian's own protocol."""
+    protocol.response_str(200, [], "well")
+
+
+class Around:
+    """Middleware of somebody else's, around a whole app."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)

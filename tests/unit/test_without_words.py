@@ -1,0 +1,153 @@
+"""``content="none"`` and ``metadata_only``: nothing of what was said is stored, wherever the app says it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.entities import SpanEvent, Trace
+from opentelemetry import trace as opentelemetry
+
+from mlflow_middleware import delivery
+from mlflow_middleware.delivery.encoded import EncodedTrace
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.request.lifecycle import RequestTrace
+from mlflow_middleware.settings import Settings, SettingsError
+from tests.unit.encoded import Sent, attributes_of, sent_traces
+
+SAID = "melange"
+ANSWER = {"error": SAID, "errors": [{"message": SAID, "extensions": {"code": SAID}}], "model": "gpt-4o", "choices": []}
+OPTIONS = pytest.mark.parametrize("options", [{"content": "none"}, {"metadata_only": ["/*"]}])
+USED = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+
+
+def says_it() -> None:
+    """Say it in every way that an app has."""
+    root = mlflow.get_current_active_span()
+    assert root is not None
+    root.set_inputs({"messages": [SAID]})
+    root.set_attribute("asked", SAID)
+    root.set_attribute("temperature", 0.5)
+    root.add_event(SpanEvent("said", attributes={"what": SAID, "count": 1}))
+    mlflow.update_current_trace(request_preview=SAID, response_preview=SAID)
+    with mlflow.start_span("call", "CHAT_MODEL", attributes={"prompt": SAID, "tokens": 5}) as span:
+        span.set_inputs(SAID)
+        span.set_outputs([SAID])
+        span.set_attribute("mlflow.chat.tokenUsage", USED)
+        span.set_attribute("mlflow.llm.model", "claude-3-haiku-20240307")
+        span.set_attribute("gen_ai.input.messages", json.dumps([SAID]))
+        span.set_status("ERROR")
+        with pytest.raises(ValueError, match=SAID), mlflow.start_span("fails"):
+            raise ValueError(SAID)
+        opentelemetry.get_current_span().set_attribute("list", [SAID])
+    raise RuntimeError(f"cannot answer {SAID}")
+
+
+def ask(app: Any, **options: Any) -> Sent:
+    """What is sent of a request that an app serves."""
+    with sent_traces() as sent:
+        asked(app, **options)
+    return sent[-1]
+
+
+def asked(app: Any, **options: Any) -> None:
+    """One request that an app serves."""
+    exchange = Exchange("POST", "/chat", {"content-type": "application/json"}, f"q={SAID}")
+    trace = RequestTrace.open(exchange, Settings(**options))
+    trace.activate()
+    trace.received(json.dumps({"messages": [SAID], "model": "gpt-4o"}).encode())
+    try:
+        app()
+    except RuntimeError as error:
+        trace.failed(error)
+    trace.response_started(500, "application/json")
+    trace.sent(json.dumps(ANSWER).encode())
+    trace.last_byte()
+    trace.deactivate()
+    trace.finish()
+
+
+@OPTIONS
+def test_nothing_that_was_said_is_sent(options: dict[str, Any]) -> None:
+    """In no span, event, status, preview, tag or metadata; and all of it is by default."""
+    hidden, shown = ask(says_it, **options, error_when="graphql"), ask(says_it)
+
+    assert SAID not in hidden.info.decode()
+    assert SAID.encode() not in hidden.otlp
+    assert shown.otlp.count(SAID.encode()) > 12
+    assert SAID in shown.info.decode()
+
+
+@OPTIONS
+def test_what_says_nothing_is_sent(options: dict[str, Any]) -> None:
+    """Names, types, numbers, tokens, models, times."""
+    sent = ask(says_it, **options)
+    spans = {span.name: span for span in sent.spans}
+    root, call = attributes_of(sent.root), attributes_of(spans["call"])
+
+    assert (call["mlflow.chat.tokenUsage"], call["mlflow.llm.model"]) == (USED, "claude-3-haiku-20240307")
+    assert (call["mlflow.spanType"], call["tokens"], root["temperature"]) == ("CHAT_MODEL", 5, 0.5)
+    assert (root["error.type"], sent.root.status.message) == ("RuntimeError", "RuntimeError")
+    (exception,) = (event for event in spans["fails"].events if event.name == "exception")
+    assert [each.value.string_value for each in exception.attributes if each.key == "exception.type"] == ["ValueError"]
+    assert sent.trace_info["tags"]["gen_ai.response.model"] == "claude-3-haiku-20240307"
+    assert json.loads(sent.trace_info["trace_metadata"]["mlflow.trace.tokenUsage"]) == USED
+
+
+@pytest.mark.parametrize(("options", "files"), [({}, 1), ({"content": "none"}, 0)])
+def test_files_of_spans_are_no_exception(options: dict[str, Any], files: int) -> None:
+    """An image that the app has shown to a model."""
+
+    def attaches() -> None:
+        image = "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 8).decode()
+        with mlflow.start_span("call") as span:
+            span.set_inputs({"messages": [{"content": [{"type": "image_url", "image_url": {"url": image}}]}]})
+
+    encoded: list[EncodedTrace] = []
+    with delivery.capturing(lambda trace: encoded.append(EncodedTrace.encode(trace))):
+        asked(attaches, **options)
+
+    assert len(encoded[-1].attachments) == files
+
+
+def test_traces_of_the_app_itself_follow_the_process() -> None:
+    """Those that no request has; the option of the process's first middleware counts."""
+    from mlflow_middleware.capture import spans
+
+    def own() -> Sent:
+        with sent_traces() as sent, mlflow.start_span("own") as span:
+            span.set_inputs(SAID)
+        return sent[0]
+
+    before = own()
+    spans.redact_with(None, "none")
+    try:
+        after = own()
+    finally:
+        spans.redact_with(None)
+
+    assert (SAID.encode() in before.otlp, SAID.encode() in after.otlp, SAID in after.info.decode()) == (
+        True,
+        False,
+        False,
+    )
+
+
+def test_the_exception_is_told_to_nobody(captured_traces: list[Trace]) -> None:
+    """A test's captured traces are those that a server would have."""
+    exchange = Exchange("POST", "/chat", {})
+    trace = RequestTrace.open(exchange, Settings(content="none"))
+    trace.failed(KeyError(SAID))
+    trace.finish()
+
+    assert SAID not in json.dumps(captured_traces[0].to_dict())
+    assert captured_traces[0].data.spans[0].events[0].attributes == {"exception.type": "KeyError"}
+
+
+def test_a_wrong_value_is_named() -> None:
+    """With what is allowed."""
+    with pytest.raises(SettingsError, match=r"'content': input should be 'all' or 'none', not 'some'"):
+        Settings.load(content="some")
