@@ -167,6 +167,26 @@ def sources_of(
     return Sources(*(_parsed(own, of_preset, header, after) for own, of_preset, header in parts))
 
 
+def sources_of_jobs(headers: tuple[str, ...], own: Sources | None) -> dict[str, tuple[str, ...]]:
+    """Put what `outbound_headers` writes before what the options say: that is what travels with a job.
+
+    Args:
+        headers: The three headers.
+        own: What the options say.
+
+    Returns:
+        The three options.
+    """
+    request_id, session_id, user_id = (f"header.{name}" for name in headers)
+    written = {
+        "request_id_from": (request_id,),
+        "session_id_from": (session_id, f"header.{MLFLOW_SESSION_HEADER}", "baggage.session.id"),
+        "user_id_from": (user_id, "baggage.user.id"),
+    }
+    parts = zip(written.items(), own or ((), (), ()), strict=True)
+    return {name: (*first, *(f"{each.place}.{each.name}" for each in others)) for (name, first), others in parts}
+
+
 def _parsed(
     own: tuple[str, ...] | None, of_preset: tuple[str, ...], header: list[str], after: str
 ) -> tuple[Source, ...]:

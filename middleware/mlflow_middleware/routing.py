@@ -13,6 +13,12 @@ _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}|<(?:(\w+)(?:\([^>]*\))?:)?(\w+)>"
 MAX_TEMPLATE = 1024
 """Characters of a template that is read."""
 
+MAX_PATH = 2048
+"""Characters of a path that is compared with a template; only frameworks know the parameters of a longer one."""
+
+MAX_PATHS = 2
+"""Parameters in a template that may have slashes; each more takes the length of the path times as long."""
+
 
 def path_params(request: Any, route: str | None, path: str) -> Mapping[str, Any]:
     """Return the parameters of a request's path; empty if nothing tells them.
@@ -28,7 +34,7 @@ def path_params(request: Any, route: str | None, path: str) -> Mapping[str, Any]
         known = getattr(getattr(request, "resolver_match", None), "kwargs", None)
     if isinstance(known, Mapping) and known:
         return known
-    pattern = compiled(route) if route and len(route) <= MAX_TEMPLATE else None
+    pattern = compiled(route) if route and len(route) <= MAX_TEMPLATE and len(path) <= MAX_PATH else None
     match = pattern.fullmatch(path) if pattern else None
     return match.groupdict() if match else {}
 
@@ -44,11 +50,15 @@ def _of_environ(environ: Mapping[str, Any]) -> Any:
 @functools.lru_cache(maxsize=256)
 def compiled(route: str) -> re.Pattern[str] | None:
     """Return the pattern of the paths that a route's template takes; None if it is none."""
-    pattern, end = "", 0
+    pattern, end, paths = "", 0, 0
     for match in _PARAMETER.finditer(route):
         name, kind = match[1] or match[4], match[2] or match[3]
-        pattern += re.escape(route[end : match.start()]) + f"(?P<{name}>{'.+' if kind == 'path' else '[^/]+'})"
+        between = route[end : match.start()]
+        paths += kind == "path"
+        pattern += re.escape(between) + f"(?P<{name}>{'.+' if kind == 'path' else _part(between, is_first=end == 0)})"
         end = match.end()
+    if paths > MAX_PATHS:
+        return None
     try:
         return re.compile(pattern + re.escape(route[end:]))
     except re.error:  # a name twice, or one that is no name
@@ -58,3 +68,13 @@ def compiled(route: str) -> re.Pattern[str] | None:
 def is_template(text: str) -> bool:
     """Whether a path has parameters."""
     return _PARAMETER.search(text) is not None
+
+
+def _part(before: str, *, is_first: bool) -> str:
+    """What a parameter may be, after some text: of several in a segment the first takes all it can, as greedy ones do.
+
+    So there is one way only to share the segment out; to try all of them could take minutes.
+    """
+    if is_first or "/" in before:
+        return "[^/]+"
+    return f"[^/{re.escape(before[0])}]+" if before else "[^/]"

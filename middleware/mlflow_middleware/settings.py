@@ -26,7 +26,7 @@ from mlflow_middleware._internal.platforms import deployment_tags
 from mlflow_middleware._internal.route_settings import RouteSettings
 from mlflow_middleware.capture import Redactor
 from mlflow_middleware.identity import clean_text
-from mlflow_middleware.identity_sources import Sources, sources_of
+from mlflow_middleware.identity_sources import Sources, sources_of, sources_of_jobs
 
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
 
@@ -188,6 +188,16 @@ class Settings(Options):
         return sources_of(lists, self.identity_preset, self.identity_headers, trusts_baggage=self.trust_incoming_trace)
 
     @functools.cached_property
+    def user_names(self) -> Mapping[str, Mapping[str, str]]:
+        """The headers and the parameters of the query that name the user, with what ends a prefix in their values."""
+        sources = self.identity_sources.user_id if self.identity_sources else ()
+        known = {
+            place: {each.name: each.after for each in sources if each.place == place} for place in ("header", "query")
+        }
+        known["header"].setdefault(self.user_id_header.lower(), "")
+        return known
+
+    @functools.cached_property
     def identifies_late(self) -> bool:
         """Whether it is known only while a request is served who asks."""
         return self.identify is not None or (self.identity_sources is not None and self.identity_sources.are_late)
@@ -221,7 +231,10 @@ class Settings(Options):
     @functools.cached_property
     def for_jobs(self) -> Settings:
         """The same for jobs, which nobody logs in for, and whose traces are their own."""
-        return self.model_copy(update={"identify": None, "trust_incoming_trace": False, "error_when": ()})
+        jobs = self.laid_over(self, ())  # without the cached properties, which a copy would have
+        jobs.__dict__.update(identify=None, trust_incoming_trace=False, error_when=(), identity_preset=None)
+        jobs.__dict__.update(sources_of_jobs(self.identity_headers, self.identity_sources))
+        return jobs
 
     @functools.cached_property
     def redactor(self) -> Redactor:

@@ -18,7 +18,7 @@ from mlflow_middleware._internal import feedback_token, guard, trace_token
 from mlflow_middleware._internal.trace_token import TraceToken
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request import continuing
-from mlflow_middleware.request_trace import RequestTrace, continue_trace, job_trace
+from mlflow_middleware.request_trace import RequestTrace, annotate, continue_trace, job_trace, outbound_headers
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.testing import captured_traces
 from tests.unit.serving import is_linked, root_of
@@ -107,6 +107,46 @@ def test_a_token_is_told_only_where_there_is_a_secret() -> None:
         assert HEADER not in Request(trace_token_secret=None).end()
         assert HEADER not in Request(sample_ratio=0.0).end()
         assert HEADER in Request().end()
+
+
+@pytest.mark.parametrize("says_so_first", [True, False])
+def test_a_trace_with_a_token_is_stored_whatever_its_session_turns_out_to_be(says_so_first: bool) -> None:
+    """The app may tell another one by MLflow's functions, or after the answer has begun."""
+    given: dict[str, bool] = {}
+    with captured_traces() as traces:
+        for number in range(40):
+            asked = Request(sample_ratio=0.5)
+            session = f"s-{number}"
+            if says_so_first:
+                asked.run(lambda: mlflow.update_current_trace(metadata={"mlflow.trace.session": session}))  # noqa: B023
+            given[asked.trace.record.trace_id] = HEADER in dict(asked.trace.response_headers() or ())
+            if not says_so_first:
+                asked.run(lambda: annotate(session_id=session))  # noqa: B023
+            asked.trace.finish()
+
+    stored = {trace.info.trace_id for trace in traces}
+    assert {trace_id for trace_id, has_token in given.items() if has_token} <= stored
+    assert 0 < len(stored) < 40
+
+
+def test_what_is_asked_for_inside_belongs_to_the_earlier_trace() -> None:
+    """The next service and a job are linked to it, whether a span is open or not."""
+    with captured_traces() as traces:
+        given, earlier = token()
+
+        def work() -> dict[str, str]:
+            with continue_trace(given):
+                with job_trace(name="job"):
+                    pass
+                return outbound_headers()
+
+        request = Request("POST")
+        headers = request.run(work)
+        request.end()
+
+    root = earlier.trace.record.ids
+    assert headers["traceparent"] == f"00-{root.trace_id:032x}-{root.span_id:016x}-01"
+    assert is_linked(traces[1], (earlier.trace.record.trace_id, f"{root.span_id:016x}"))
 
 
 def payload(given: str) -> list[Any]:

@@ -100,6 +100,29 @@ async def test_what_the_app_does_not_read_nobody_does(traces: list[Trace]) -> No
 
 
 @pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        (("read", "start", "end"), {}),
+        (("start", "read", "end"), {}),
+        (("start", "read", "end"), {"response_headers": {"trace_id": "X-T"}}),
+    ],
+)
+async def test_the_request_id_that_the_client_was_told_finds_the_trace(
+    traces: list[Trace], steps: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    """A body that is read after the answer has begun changes it only where the answer tells none."""
+    headers = await ask(
+        Answering(*steps), request_id_from=["body.chat.id"], session_id_from=["body.chat.id"], **options
+    )
+
+    (trace,) = traces
+    told = headers.get("x-request-id")
+    assert (told == "c-1") is (steps[0] == "read")
+    assert trace.info.client_request_id == trace.info.tags["client_request_id"] == (told or "c-1")
+    assert session_of(trace) == "c-1"
+
+
+@pytest.mark.parametrize(
     "options", [{"capture_request_body": False}, {"metadata_only": ["/chats/*"]}, {"privacy": "strict"}]
 )
 async def test_a_body_that_is_not_stored_counts_too(traces: list[Trace], options: dict[str, Any]) -> None:

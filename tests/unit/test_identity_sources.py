@@ -20,6 +20,7 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.identity_presets import PRESETS
 from mlflow_middleware.identity_sources import MAX_PARTS, Source
+from mlflow_middleware.routing import path_params
 from mlflow_middleware.settings import Settings, SettingsError
 
 FORM = "application/x-www-form-urlencoded"
@@ -262,6 +263,39 @@ def identified(options: Mapping[str, Any], of: Exchange) -> Identity:
     sources = Settings.load(**options).identity_sources
     assert sources is not None
     return sources.identity(lambda source: source.read(of))
+
+
+@pytest.mark.parametrize(
+    ("route", "path", "found"),
+    [
+        ("/a/{x}-{y}-{z}", "/a/1-2-3-4", {"x": "1-2", "y": "3", "z": "4"}),
+        ("/a/{x}.{y}/b", "/a/report.v1.pdf/b", {"x": "report.v1", "y": "pdf"}),
+        ("/{x}{y}", "/abc", {"x": "ab", "y": "c"}),
+        ("/{bucket}/{key:path}", "/b/c/d", {"bucket": "b", "key": "c/d"}),
+        ("/{a:path}/static/{b:path}", "/x/y/static/z/1", {"a": "x/y", "b": "z/1"}),
+    ],
+)
+def test_several_parameters_of_a_template(route: str, path: str, found: dict[str, str]) -> None:
+    """Shared out as frameworks do."""
+    assert path_params({}, route, path) == found
+
+
+@pytest.mark.parametrize(
+    ("route", "path"),
+    [
+        ("/{x}-{y}-{z}/q", "/" + "-a" * 1000 + "!"),
+        ("/{x}-{y}-{z}-{v}-{w}/q", "/" + "-" * 2000),
+        ("/{x}{y}{z}{v}/q", "/" + "a" * 2000),
+        ("/{a:path}/{b:path}/{c:path}/{d:path}/x", "/a" * 1000),
+        ("/{a:path}/{b:path}/x", "/a" * 30_000),
+        ("/{a}/{b:path}/{c}-{d}/{e:path}/x", "/a-a" * 500),
+    ],
+)
+def test_no_path_takes_long_to_compare(route: str, path: str) -> None:
+    """A path that does not fit its template can be shared out in very many ways; this ends within the test's time."""
+    assert path_params({}, route, path) == {}
+    settings = Settings.load(routes={route: {"sample_ratio": 0.5}})
+    assert settings.of_routes.of("GET", path).sample_ratio == 1
 
 
 def test_the_first_that_has_one_wins() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -305,6 +306,165 @@ def test_a_job_without_headers_has_no_session(headers: Any) -> None:
     assert is_linked(traces[0])
 
 
+FROM: dict[str, dict[str, Any]] = {
+    "headers": {},
+    "lists": {"session_id_from": ["path.chat_id"], "user_id_from": ["jwt.sub"], "request_id_from": ["query.id"]},
+    "preset": {"identity_preset": "iap"},
+    "trusted baggage": {"trust_incoming_trace": True},
+    "route": {"session_id_from": ["path.chat_id"], "routes": {"JOB *": {"tags": {"kind": "job"}}}},
+}
+
+
+@pytest.mark.parametrize("options", FROM.values(), ids=FROM)
+@pytest.mark.parametrize("ids", [("s-1", "jane"), ("Gespräch/1", "jürgen, 2")], ids=["plain", "not ASCII"])
+def test_a_job_has_the_ids_of_its_request_wherever_that_has_them_from(
+    options: dict[str, Any], ids: tuple[str, str]
+) -> None:
+    """They travel under the names of the header settings, and as baggage; within a process and from one to another."""
+
+    def work() -> dict[str, str]:
+        annotate(session_id=ids[0], user_id=ids[1], request_id="req-1")
+        job_trace(lambda: None)()
+        return outbound_headers()
+
+    with captured_traces() as traces:
+        headers = in_request(work, {}, **options)
+        with job_trace(json.loads(json.dumps(headers)), name="work", **options):
+            pass
+
+    assert [identity_of(trace) for trace in traces] == [(*ids, "req-1")] * 3
+
+
+def test_a_job_may_have_its_ids_from_elsewhere() -> None:
+    """Where its queue has headers of its own, or its arguments say it; what we send ourselves wins."""
+
+    @job_trace("headers", user_id_from=["header.tenant"], session_id_from=["body.chat"])
+    def work(headers: Mapping[str, str], chat: str) -> None:
+        """Do nothing."""
+
+    with captured_traces() as traces:
+        work({"tenant": "acme"}, "c-1")
+        work({"tenant": "acme", **ASKED}, "c-1")
+
+    assert [identity_of(trace)[:2] for trace in traces] == [("c-1", "acme"), ("s-1", "jane")]
+
+
+def test_one_context_manager_serves_several_threads_at_once() -> None:
+    """Each ends its own job, whichever began first, and keeps nothing of it."""
+    shared = job_trace(name="shared")
+    has_begun, has_ended = threading.Event(), threading.Event()
+
+    def first() -> object:
+        with contextlib.suppress(ZeroDivisionError), shared:
+            annotate(tags={"by": "first"})
+            has_begun.set()
+            has_ended.wait(30)
+            1 / 0  # noqa: B018
+        return current()
+
+    def second() -> object:
+        has_begun.wait(30)
+        with shared:
+            annotate(tags={"by": "second"})
+            with shared:
+                annotate(tags={"by": "inner"})
+        has_ended.set()
+        return current()
+
+    with captured_traces() as traces, ThreadPoolExecutor(2) as pool:
+        left = [task.result() for task in [pool.submit(first), pool.submit(second)]]
+
+    states = {trace.info.tags["by"]: str(trace.info.state) for trace in traces}
+    assert states == {"first": "ERROR", "second": "OK", "inner": "OK"}
+    assert left == [None, None]
+
+
+class Odd:
+    """What fails when it is looked at."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("odd")
+
+
+class OddModel:
+    """What looks like a model of Pydantic's, and fails."""
+
+    def model_dump(self, mode: str) -> object:
+        raise KeyError(mode)
+
+
+def test_one_argument_that_cannot_be_told_hides_no_other() -> None:
+    """Nor does a large one of bytes cost anything."""
+    with captured_traces() as traces:
+        job_trace(lambda **arguments: Odd())(a=1, b=Odd(), c=OddModel(), d=b"x" * 1000, e=memoryview(b"xy"), f=Odd)
+
+    root = root_of(traces[0])
+    assert root.inputs == {
+        "a": 1,
+        "b": "<Odd>",
+        "c": "<OddModel>",
+        "d": "<1000 bytes>",
+        "e": "<2 bytes>",
+        "f": str(Odd),
+    }
+    assert root.outputs == "<Odd>"
+
+
+def nested(depth: int) -> list[Any]:
+    """A list in a list in a list."""
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_what_json_refuses_hides_nothing_and_tells_no_secret() -> None:
+    """Odd keys, what holds itself, what is too deep: the rest is there, under its keys."""
+    ring: list[Any] = [1]
+    ring.append(ring)
+    odd = {(1, 2): 3, b"b": Question(text="q"), None: {4}}
+    with captured_traces() as traces:
+        for value in (odd, ring, nested(5000)):
+            job_trace(lambda **arguments: None)(value=value, password="hunter2", n=1)
+
+    found = [root_of(trace).inputs for trace in traces]
+    assert [(each["password"], each["n"]) for each in found] == [("[redacted]", 1)] * 3
+    assert found[0]["value"] == {"(1, 2)": 3, "b": {"text": "q"}, "None": [4]}
+    assert found[1]["value"] == [1, "..."]
+    assert "..." in str(found[2]["value"])
+
+
+def test_a_call_that_fails_fails_as_without_a_job() -> None:
+    """What binds its arguments says nothing of it."""
+    with captured_traces() as traces, pytest.raises(TypeError, match="positional argument"):
+        job_trace(lambda: None)(1)  # type: ignore[call-arg]
+
+    assert str(traces[0].info.state) == "ERROR"
+
+
+class Array:
+    """What cannot be compared, as NumPy's arrays and pandas' frames."""
+
+    def __ne__(self, other: object) -> bool:
+        raise ValueError("The truth value of an array is ambiguous")
+
+    def __str__(self) -> str:
+        return "[1 2]"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_job_may_be_given_an_array() -> None:
+    """As its inputs, its argument and its result."""
+    with captured_traces() as traces:
+        with job_trace(name="work", inputs=Array()):
+            pass
+        job_trace(lambda array: array)(Array())
+
+    assert [root_of(trace).inputs for trace in traces] == ["[1 2]", {"array": "[1 2]"}]
+    assert root_of(traces[1]).outputs == "[1 2]"
+
+
 def test_headers_are_cleaned_as_those_of_requests() -> None:
     """They may come from a queue that anybody writes to."""
     wicked = {"x-session-id": "a\x00b\r\nc", "X-USER-ID": "u" * 10_000, "X-Request-ID": "<script>", "big": "x" * 10**6}
@@ -351,6 +511,22 @@ def test_a_job_inside_a_request_belongs_to_it_without_headers() -> None:
     assert identity_of(job) == identity_of(asked)
     assert is_linked(job, (asked.info.trace_id, root_of(asked).span_id))
     assert job.info.tags["of"] == "request"  # the options are those of the request
+
+
+def test_a_job_that_is_not_given_its_headers_belongs_to_its_request() -> None:
+    """Where it is called in one, instead of by a worker, and leaves out the argument that would hold them."""
+
+    @job_trace("headers")
+    def work(headers: Mapping[str, str] | None = None) -> None:
+        """Do nothing."""
+
+    with captured_traces() as traces:
+        in_request(work)
+        in_request(lambda: work(headers=None))
+        in_request(lambda: work(headers={}))
+
+    sessions = [identity_of(trace)[0] for trace in traces if root_of(trace).name == "work"]
+    assert sessions == ["s-1", "s-1", None]
 
 
 def test_a_job_inside_a_job_belongs_to_it() -> None:
@@ -542,6 +718,80 @@ async def test_what_is_carried_is_cancelled_and_told_as_it_would_be() -> None:
         assert await in_request(lambda: carry(Tool()))("why") == "s-1"
         with pytest.raises(TypeError):
             await carry(Tool())()  # type: ignore[call-arg]
+
+
+def sessions() -> Any:
+    """A generator: what it is sent, and whose it is."""
+    sent = None
+    try:
+        while sent != "end":
+            sent = yield sent, outbound_headers().get("X-Session-ID")
+    finally:
+        annotate(tags={"closed": "yes"})
+    return "returned"
+
+
+async def awaited_sessions() -> Any:
+    """The same, with awaits in between."""
+    sent = None
+    try:
+        while sent != "end":
+            await asyncio.sleep(0)
+            sent = yield sent, outbound_headers().get("X-Session-ID")
+    finally:
+        await asyncio.sleep(0)
+        annotate(tags={"closed": "yes"})
+
+
+def test_a_generator_is_carried_step_by_step() -> None:
+    """Whoever asks for the next item; it may be sent something, raise and be closed."""
+    with captured_traces() as traces:
+        trace = request()
+        trace.activate()
+        carried = carry(sessions)
+        trace.deactivate()
+        steps = carried()
+        assert inspect.isgenerator(carried())
+        assert [next(steps), steps.send("x")] == [(None, "s-1"), ("x", "s-1")]
+        with pytest.raises(StopIteration, match="returned"):
+            steps.send("end")
+        with pytest.raises(ZeroDivisionError):
+            (other := carried()).send(None), other.throw(ZeroDivisionError)
+        next(closed := carried())
+        closed.close()
+        assert list(closed) == []
+        assert outbound_headers() == {}
+        trace.finish()
+    assert traces[0].info.tags["closed"] == "yes"
+
+
+async def test_an_async_generator_is_carried_step_by_step() -> None:
+    """As a generator."""
+    with captured_traces() as traces:
+        trace = request()
+        trace.activate()
+        carried = carry(awaited_sessions)
+        trace.deactivate()
+        steps = carried()
+        assert inspect.isasyncgen(carried())
+        assert [await anext(steps), await steps.asend("x")] == [(None, "s-1"), ("x", "s-1")]
+        with pytest.raises(StopAsyncIteration):
+            await steps.asend("end")
+        await anext(other := carried())
+        with pytest.raises(ZeroDivisionError):
+            await other.athrow(ZeroDivisionError())
+        await anext(closed := carried())
+        await closed.aclose()
+        assert [each async for each in closed] == []
+        assert outbound_headers() == {}
+        trace.finish()
+    assert traces[0].info.tags["closed"] == "yes"
+
+
+def test_a_class_is_carried_as_what_makes_its_objects() -> None:
+    """Whatever these do when they are called."""
+    assert isinstance(carry(Tool)(), Tool)
+    assert isinstance(job_trace(Tool)(), Tool)
 
 
 def test_carried_outside_of_a_request_a_function_is_as_it_was() -> None:

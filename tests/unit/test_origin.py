@@ -53,6 +53,13 @@ def said_of(exchange: Exchange, *trusted: str) -> tuple[object, object, str]:
         ({"forwarded": f'For="[2001:db8::1]:4711"; Proto=https, for={OUTER}'}, ("2001:db8::1", "https", "inner:8000")),
         ({"forwarded": "for=unknown"}, ("unknown", "http", "inner:8000")),
         ({"forwarded": f"for={CLIENT}", "x_forwarded_for": "6.6.6.6"}, (CLIENT, "http", "inner:8000")),
+        ({"forwarded": "", "x_forwarded_for": CLIENT}, (CLIENT, "http", "inner:8000")),
+        ({"forwarded": "nonsense", "x_forwarded_for": CLIENT}, (CLIENT, "http", "inner:8000")),
+        (
+            {"forwarded": "by=10.0.0.9", "x_forwarded_for": CLIENT, "x_forwarded_proto": "https"},
+            (CLIENT, "https", "inner:8000"),
+        ),
+        ({"forwarded": "proto=https;host=shop.example"}, (PROXY, "https", "shop.example")),
         ({}, (PROXY, "http", "inner:8000")),
         ({"x_forwarded_for": " , "}, (PROXY, "http", "inner:8000")),
     ],

@@ -17,6 +17,8 @@ from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.request.sampling import keeps
 from mlflow_middleware.settings import Settings, SettingsError
 from mlflow_middleware.testing import captured_traces
+from mlflow_middleware.trace.description import describe
+from mlflow_middleware.trace.record import TraceRecord
 from tests.secrets import CASES, Case
 
 HEADERS = {
@@ -98,6 +100,33 @@ def test_captured_headers_honour_redaction_and_pseudonyms() -> None:
     assert attributes["http.request.header.referer"] == ["https://shop.example/?token=[redacted]"]
     assert attributes["http.request.header.x-user-id"] == [pseudonym("jane", b"k")]
     assert attributes["http.request.header.host"] == ["shop.example"]
+
+
+@pytest.mark.parametrize(
+    ("options", "headers", "query"),
+    [
+        ({"user_id_from": ["header.X-Who", "header.X-Mail"]}, {"x-who": "jane", "x-mail": "jane"}, ""),
+        ({"identity_preset": "databricks-apps"}, {"x-forwarded-user": "jane", "x-forwarded-email": "jane"}, ""),
+        ({"identity_preset": "iap"}, {"x-goog-authenticated-user-id": "accounts.google.com:jane"}, ""),
+        ({"trust_incoming_trace": True}, {"baggage": "a=1, user.id = jane;p=1,b=2"}, ""),
+        ({}, {"baggage": "user.id=%6aane"}, ""),
+        ({"user_id_from": ["query.who"]}, {}, "a=1&who=jane&wh%6f=j%61ne&b"),
+        ({"identity_preset": "iap", "user_id_from": ["query.who", "header.X-Who"]}, {"x-who": "jane"}, "who=jane"),
+    ],
+)
+def test_a_pseudonym_holds_wherever_the_user_is_read(
+    options: dict[str, Any], headers: dict[str, str], query: str
+) -> None:
+    """What is captured beside it does not tell what it hides."""
+    exchange = Exchange("GET", "/", headers, query_string=query)
+    settings = Settings.load(capture_headers=list(headers) or ["Host"], user_id_hmac_key="k", **options)
+
+    stored = describe(TraceRecord(exchange, settings)).all_attributes()
+
+    told = [value for key, value in stored.items() if key.startswith("http.request.header.") or key == "url.query"]
+    assert len(told) == len(headers) + bool(query)
+    assert all(pseudonym("jane", b"k") in str(value) for value in told)
+    assert "ane" not in str(stored)
 
 
 def test_strict_privacy_is_one_switch() -> None:

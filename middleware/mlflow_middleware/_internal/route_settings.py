@@ -48,6 +48,8 @@ class _Rule(NamedTuple):
             return False
         if route is not None and (self.is_template or self.text == route):
             return self.text == route
+        if self.is_template and len(path) > routing.MAX_PATH:
+            return False
         return self.pattern is not None and self.pattern.fullmatch(path) is not None
 
 

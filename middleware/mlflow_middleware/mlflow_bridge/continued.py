@@ -37,6 +37,15 @@ def continue_trace(ids: SpanIds, experiment_id: str | None) -> Undo | None:
     return undo
 
 
+def current_span() -> SpanIds | None:
+    """See `interface.Tracing`; where an earlier trace is continued and no span is open, its root."""
+    if known := earlier.get():
+        here: SpanContext | None = get_current_span(context.current_context()).get_span_context()
+        if here and here[:2] == known.ids:
+            return known.ids
+    return context.current_span()
+
+
 def _current(root: Root) -> Span:
     span: Span = root.objects.otel if root.objects else CurrentSpan(root)
     return span

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlflow_middleware.mlflow_bridge.context import current_span, leave, resume, silence
-from mlflow_middleware.mlflow_bridge.continued import continue_trace
+from mlflow_middleware.mlflow_bridge.context import leave, resume, silence
+from mlflow_middleware.mlflow_bridge.continued import continue_trace, current_span
 from mlflow_middleware.mlflow_bridge.inside import TracesInside
 from mlflow_middleware.mlflow_bridge.install import rebuild, start
 from mlflow_middleware.mlflow_bridge.opening import open_root_span

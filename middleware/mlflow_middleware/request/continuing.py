@@ -20,11 +20,12 @@ _told: set[str] = set()
 
 
 def trace_token_of(record: TraceRecord) -> str | None:
-    """The token for a request's trace; None where the trace may yet be dropped by sampling."""
+    """The token for a request's trace, which is kept from now on; None where sampling may drop it."""
     settings = record.settings
     key = record.identity.session_id or record.trace_id
     if record.verdict != KEPT and not sampling.keeps(settings, key, failed=False, seconds=0.0):
         return None
+    record.is_promised = True  # also where the session turns out to be another one
     said = TraceToken(*record.ids, record.experiment_id)
     return trace_token.sign(said, int(time.time()) + trace_token.LIFETIME, settings.trace_token_keys[0])
 

@@ -25,7 +25,18 @@ class Identification:
         record: The request's, which has what the headers say.
     """
 
-    __slots__ = ("_annotated", "_base", "_found", "_given", "_is_closed", "_is_late", "_may_ask", "_record", "_values")
+    __slots__ = (
+        "_annotated",
+        "_base",
+        "_found",
+        "_given",
+        "_is_closed",
+        "_is_late",
+        "_is_told",
+        "_may_ask",
+        "_record",
+        "_values",
+    )
 
     def __init__(self, record: TraceRecord) -> None:
         self._record = record
@@ -33,14 +44,17 @@ class Identification:
         self._found = self._annotated = Identity()
         self._values: dict[Source, Any] = {}
         self._is_late = record.settings.identifies_late
-        self._may_ask = self._is_closed = False
+        self._may_ask = self._is_closed = self._is_told = False
 
     @guarded
     def look(self) -> None:
         """Take what is known by now, without asking the framework: its answer may need a database, or log something."""
         sources = self._record.settings.identity_sources
         if not self._is_closed and sources and sources.are_late:
-            self._base = sources.identity(self._read).over(Identity(self._base.request_id))
+            found, known = sources.identity(self._read), self._base.request_id
+            if self._is_told:  # what the client was told finds the trace
+                found = Identity(known, found.session_id, found.user_id)
+            self._base = found.over(Identity(known))
             self._take()
 
     def ask(self, root: mlflow_bridge.RootSpan | None, inside: mlflow_bridge.TracesInside | None) -> None:
@@ -57,6 +71,7 @@ class Identification:
             self._found = found.over(self._found) if found is not None else self._found
             self._take()
         _give(record, self._news(own, found or Identity()), root or inside)
+        self._is_told = record.exchange.status is not None and "request_id" in settings.response_headers
 
     def annotate(self, given: Identity, target: Target | None) -> None:
         """Take what the app says."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -13,8 +12,9 @@ from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.exchange import MAX_HEADERS, Job, bounded
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.request import queues
+from mlflow_middleware.request.activation import current_request
 from mlflow_middleware.request.arguments import arguments_of, as_body
-from mlflow_middleware.request.carrying import is_async
+from mlflow_middleware.request.carrying import is_async, is_generator
 from mlflow_middleware.request.defaults import settings_here
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.request.waiting import in_thread
@@ -60,14 +60,20 @@ class JobTrace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        run = self._runs.pop()
+        run = self._run_here()
+        self._runs.remove(run)
         run.end(error)
         if run.is_awaited and not _is_in_event_loop():
             _deliver()
 
+    def _run_here(self) -> _Run:
+        """The run that ends: one of this thread or task, where several are in progress at once."""
+        here = current_request.get()
+        return next((run for run in reversed(self._runs) if run.trace is here), self._runs[-1])
+
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Make each call of a function a job."""
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        if is_generator(function):
             name = getattr(function, "__qualname__", repr(function))
             raise TypeError(f"job_trace traces functions, and {name} is a generator: use `with job_trace(...)`")
         traced = self._async(function) if is_async(function) else self._sync(function)
@@ -113,7 +119,7 @@ class JobTrace:
         given, arguments = self._given, arguments_of(function, args, kwargs) or {}
         headers = given.headers
         if isinstance(headers, str):
-            headers = arguments.pop(headers, None) or {}
+            headers = arguments.pop(headers, None)
         called = function.func if isinstance(function, functools.partial) else function
         name = given.name or str(getattr(called, "__name__", type(called).__name__))
         return _Run(given, name, headers, arguments if given.inputs is None else given.inputs)
@@ -147,7 +153,8 @@ class _Run:
             self._silenced = mlflow_bridge.silence()
             return None
         trace = RequestTrace.open(job, settings.for_jobs)
-        if inputs is not None and inputs != {} and settings.keeping(job.path).of_request:
+        has_none = inputs is None or (isinstance(inputs, Mapping) and not inputs)  # an array cannot be compared
+        if not has_none and settings.keeping(job.path).of_request:
             trace.received(as_body(inputs) or b"")
         return trace
 

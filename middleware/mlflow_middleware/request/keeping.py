@@ -116,7 +116,7 @@ def _is_error(record: TraceRecord) -> bool:
 
 def _is_in_the_share(record: TraceRecord, root: RootSpan, until: int | None) -> bool:
     settings = record.settings
-    if settings.sample_ratio >= 1.0:
+    if settings.sample_ratio >= 1.0 or record.is_promised:
         return True
     key = root.metadata(keys.SESSION) or record.trace_id
     if sampling.keeps(settings, key, failed=root.failed, seconds=record.seconds(until)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from urllib.parse import unquote, unquote_plus
 
 from mlflow_middleware.capture import MAX_ATTRIBUTE
 from mlflow_middleware.identity import clean_text, decode_header, pseudonym
@@ -12,6 +14,8 @@ from mlflow_middleware.trace.record import RecordedException, TraceRecord
 
 _MAX_QUERY = 4 * MAX_ATTRIBUTE
 """Characters of a path and of a query string that are looked at; fewer are kept."""
+
+_USER_IN_BAGGAGE = re.compile(r"((?:^|,)\s*user\.id\s*=)([^,;]*)")
 
 _NETWORK = {4: 24, 6: 48}
 """Bits of an IP address that are its network's."""
@@ -26,7 +30,7 @@ def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
     agent = exchange.headers.get("user-agent") if settings.capture_user_agent else None
     return {
         "url.path": clean_text(_path(record), MAX_ATTRIBUTE),
-        "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
+        "url.query": clean_text(settings.redactor.query(_query(query, settings)), MAX_ATTRIBUTE) if query else None,
         "client.address": _address(origin.client if origin else exchange.client, settings),
         "network.peer.address": _address(exchange.client, settings) if origin else None,
         "user_agent.original": clean_text(agent, MAX_ATTRIBUTE),
@@ -47,9 +51,36 @@ def _header(name: str, record: TraceRecord) -> list[str] | None:
     value = clean_text(decode_header(record.exchange.headers.get(name.lower())), MAX_ATTRIBUTE)
     if not value:
         return None
-    if settings.hmac_key and name.lower() == settings.user_id_header.lower():
-        return [pseudonym(clean_text(value) or value, settings.hmac_key)]
+    if settings.hmac_key and (name.lower() == "baggage" or name.lower() in settings.user_names["header"]):
+        return [_without_user(name.lower(), value, settings)]
     return [settings.redactor.value(name, value)]
+
+
+def _without_user(name: str, value: str, settings: Settings) -> str:
+    """A header that names the user, with the pseudonym instead."""
+    if name != "baggage":
+        after = settings.user_names["header"][name]
+        return _hidden(value.rpartition(after)[2] if after else value, settings)
+    told = _USER_IN_BAGGAGE.sub(lambda match: match[1] + _hidden(unquote(match[2].strip()), settings), value)
+    return settings.redactor.value(name, told)
+
+
+def _query(query: str, settings: Settings) -> str:
+    """A query string, with pseudonyms for the users that it names."""
+    names = settings.user_names["query"]
+    if not (names and settings.hmac_key):
+        return query
+    pairs = (part.partition("=") for part in query.split("&"))
+    return "&".join(
+        f"{key}={_hidden(unquote_plus(value), settings)}"
+        if value and unquote_plus(key) in names
+        else key + equals + value
+        for key, equals, value in pairs
+    )
+
+
+def _hidden(user_id: str, settings: Settings) -> str:
+    return pseudonym(clean_text(user_id) or user_id, settings.hmac_key or b"")
 
 
 def _address(address: str, settings: Settings) -> str | None:

@@ -141,6 +141,7 @@ class TraceRecord:
         is_judged: Whether it has been.
         held: An exception that the framework is about to answer.
         is_route_said: Whether the app itself has told the route.
+        is_promised: Whether the client was told that its trace will be there, by a token to continue it.
         verdict: What the app has decided about the trace: `KEPT`, or why nobody wants it; empty if nothing.
         is_genai: Whether the bodies look like a language model's traffic, once that has been asked.
         is_unwanted: Whether that is that there is to be no trace.
@@ -166,7 +167,7 @@ class TraceRecord:
     failure: Failure | None = None
     is_judged = False
     held: BaseException | None = None
-    is_complete = client_disconnected = is_changed = is_route_said = False
+    is_complete = client_disconnected = is_changed = is_route_said = is_promised = False
     verdict = ""
     is_genai: bool | None = None
     is_unwanted = is_directed = is_unrouted = False
