@@ -40,9 +40,9 @@ def origin_of(exchange: Exchange, trusted: Networks) -> Origin | None:
     headers = exchange.headers
     if not trusted.has(exchange.client):
         return None
-    hops = _forwarded(headers["forwarded"]) if "forwarded" in headers else []
-    if not any(hop.client for hop in hops):  # it names no client, as an older header may
-        hops = _x_forwarded(headers) or hops
+    hops = _x_forwarded(headers)
+    if "forwarded" in headers and not any(hop.client for hop in hops):  # most proxies write the older headers only, and
+        hops = _forwarded(headers["forwarded"]) or hops  # pass on a client's own header of this name
     if not hops:
         return None
     hop = next((each for each in reversed(hops) if not trusted.has(each.client)), hops[0])
