@@ -230,10 +230,11 @@ class Settings(Options):
 
     @functools.cached_property
     def for_jobs(self) -> Settings:
-        """The same for jobs, which nobody logs in for, and whose traces are their own."""
-        jobs = self.laid_over(self, ())  # without the cached properties, which a copy would have
+        """Those of the app for jobs, which nobody logs in for, and whose traces are their own."""
+        app = self.of_routes.settings if self.routes else self  # not those of the route that asks for a job
+        jobs = app.laid_over(app, ())  # without the cached properties, which a copy would have
         jobs.__dict__.update(identify=None, trust_incoming_trace=False, error_when=(), identity_preset=None)
-        jobs.__dict__.update(sources_of_jobs(self.identity_headers, self.identity_sources))
+        jobs.__dict__.update(sources_of_jobs(app.identity_headers, app.identity_sources))
         return jobs
 
     @functools.cached_property

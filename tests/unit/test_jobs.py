@@ -799,3 +799,31 @@ def test_carried_outside_of_a_request_a_function_is_as_it_was() -> None:
     assert carry(lambda a, b=2: a + b)(1, b=3) == 4
     with pytest.raises(ZeroDivisionError):
         carry(lambda: 1 / 0)()
+
+
+def test_a_job_has_the_options_of_the_app_and_of_its_own_route(traces: list[Trace]) -> None:
+    """Not those of the route that asked for it, and nobody asks who logged in; whatever was asked of them before."""
+    asked: list[Exchange] = []
+    app = Settings.load(
+        identify=lambda exchange: asked.append(exchange),
+        trust_incoming_trace=True,
+        capture_request_body=False,
+        routes={"/ask": {"tags": {"of": "ask"}, "sample_ratio": 0.0}, "JOB mail": {"capture_request_body": True}},
+    )
+
+    def work() -> None:
+        with job_trace(name="plain", inputs={"a": 1}), job_trace(name="mail", inputs={"b": 2}):
+            pass
+
+    trace = RequestTrace.open(Exchange("POST", "/ask", {"x-user-id": "jane", "traceparent": CALLER}), app)
+    trace.activate()
+    work()
+    trace.response_started(200)
+    trace.finish()
+    trace.deactivate()
+
+    found = {root_of(each).name: each for each in traces}
+    assert found.keys() == {"plain", "mail"}
+    assert [each.info.tags.get("of") for each in traces] == [None, None]
+    assert [root_of(found[name]).inputs for name in ("plain", "mail")] == [None, {"b": 2}]
+    assert [each.path for each in asked] == ["/ask"]

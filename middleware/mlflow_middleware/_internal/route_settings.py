@@ -58,10 +58,13 @@ class RouteSettings:
 
     Args:
         settings: Those of the app.
+
+    Attributes:
+        settings: Those of the app.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._rules = [_Rule.of(entry, options) for entry, options in settings.routes.items()]
         self._combined: dict[tuple[int, ...], Settings] = {(): settings}
         self._known = functools.lru_cache(maxsize=1024)(self._found)
@@ -80,7 +83,7 @@ class RouteSettings:
     def _found(self, method: str, path: str, route: str | None) -> Settings:
         which = tuple(place for place, rule in enumerate(self._rules) if rule.applies(method, path, route))
         if which not in self._combined:
-            combined = self._settings.with_options(self._rules[place].options for place in which)
+            combined = self.settings.with_options(self._rules[place].options for place in which)
             combined.__dict__["of_routes"] = self
             self._combined[which] = combined
         return self._combined[which]

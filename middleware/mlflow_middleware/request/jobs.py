@@ -154,7 +154,7 @@ class _Run:
             return None
         trace = RequestTrace.open(job, settings.for_jobs)
         has_none = inputs is None or (isinstance(inputs, Mapping) and not inputs)  # an array cannot be compared
-        if not has_none and settings.keeping(job.path).of_request:
+        if not has_none and trace.settings.keeping(job.path).of_request:
             trace.received(as_body(inputs) or b"")
         return trace
 
