@@ -12,11 +12,15 @@ from mlflow.entities import SpanEvent, Trace
 from opentelemetry import trace as opentelemetry
 
 from mlflow_middleware import delivery
+from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request.lifecycle import RequestTrace
+from mlflow_middleware.request_trace import continue_trace
 from mlflow_middleware.settings import Settings, SettingsError
+from tests.messages import websocket
 from tests.unit.encoded import Sent, attributes_of, sent_traces
+from tests.unit.serving import Serving
 
 SAID = "melange"
 ANSWER = {"error": SAID, "errors": [{"message": SAID, "extensions": {"code": SAID}}], "model": "gpt-4o", "choices": []}
@@ -134,6 +138,49 @@ def test_traces_of_the_app_itself_follow_the_process() -> None:
         False,
         False,
     )
+
+
+async def test_a_connection_is_no_exception() -> None:
+    """The traces that are opened inside a websocket."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with mlflow.start_span("turn") as span:
+            span.set_inputs(SAID)
+
+    async def sent_by(**options: Any) -> Sent:
+        with sent_traces() as sent:
+            await Serving(TraceMiddleware(app, **options), websocket("/ws/7")).end()
+        return sent[0]
+
+    shown = await sent_by()
+    assert SAID.encode() in shown.otlp
+    for options in ({"content": "none"}, {"metadata_only": "/ws/*"}, {"routes": {"/ws/*": {"content": "none"}}}):
+        hidden = await sent_by(**options)
+        assert SAID.encode() not in hidden.otlp
+        assert SAID not in hidden.info.decode()
+        assert [span.name for span in hidden.spans] == ["turn"]
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_spans_that_are_added_to_an_earlier_trace_are_no_exception(is_over: bool) -> None:
+    """What counts is the request that adds them."""
+    secret = {"trace_token_secret": "0123456789abcdef"}
+    with sent_traces() as sent:
+        earlier = RequestTrace.open(Exchange("GET", "/", {}), Settings.load(**secret))
+        earlier.response_started(200)
+        token = dict(earlier.response_headers())["X-MLflow-Trace-Token"]
+        if is_over:
+            earlier.finish()
+        later = RequestTrace.open(Exchange("POST", "/", {}), Settings.load(content="none", **secret))
+        later.activate()
+        with continue_trace(token), mlflow.start_span("added") as span:
+            span.set_inputs(SAID)
+        later.deactivate()
+        later.finish()
+        earlier.finish()
+
+    assert "added" in [span.name for each in sent for span in each.spans]
+    assert not any(SAID.encode() in each.otlp or SAID in each.info.decode() for each in sent)
 
 
 def test_the_exception_is_told_to_nobody(captured_traces: list[Trace]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, get_current_span
 
-from mlflow_middleware.mlflow_bridge import context, opening, registry
+from mlflow_middleware.mlflow_bridge import context, inside, opening, registry
 from mlflow_middleware.mlflow_bridge.current_span import CurrentSpan
 from mlflow_middleware.mlflow_bridge.earlier import Earlier, earlier
 from mlflow_middleware.mlflow_bridge.interface import Undo
@@ -14,7 +14,7 @@ from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.trace.record import SpanIds
 
 
-def continue_trace(ids: SpanIds, experiment_id: str | None) -> Undo | None:
+def continue_trace(ids: SpanIds, experiment_id: str | None, *, keeps_words: bool = True) -> Undo | None:
     """See `interface.Tracing`."""
     source = opening._source()
     if source.processor is None:
@@ -24,13 +24,14 @@ def continue_trace(ids: SpanIds, experiment_id: str | None) -> Undo | None:
         if root:  # of this process, and not over: it stays open for its guests
             registry.guest_came(ids.trace_id)
     get_current_span(context.current_context()).add_link(_context(ids))
-    token = earlier.set(Earlier(ids, experiment_id))
+    token, words = earlier.set(Earlier(ids, experiment_id)), inside.keeps_words.set(keeps_words)
     entered = context.attach(_current(root) if root else NonRecordingSpan(_context(ids)))
 
     def undo() -> None:
         context.leave(entered)
         with contextlib.suppress(ValueError):  # a generator that ends in another context
             earlier.reset(token)
+            inside.keeps_words.reset(words)
         if root:
             root.guest_left()
 

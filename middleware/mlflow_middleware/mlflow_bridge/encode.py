@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
 from mlflow_middleware.capture.spans import is_wordless, process_keeps_words, redacted, redacted_text, without_words
-from mlflow_middleware.mlflow_bridge import otlp, readable, trace_info, usage
+from mlflow_middleware.mlflow_bridge import inside, otlp, readable, trace_info, usage
 from mlflow_middleware.mlflow_bridge.attachments import attachment
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
@@ -114,7 +114,7 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, un
     """
     if not (spans or root.objects):
         return _encoded_request(root, spans, experiment_id, unsent)
-    with _words(root):
+    with _words_of(spans, root):
         return _encoded_request(root, spans, experiment_id, unsent)
 
 
@@ -124,8 +124,11 @@ def _words(*roots: Root) -> AbstractContextManager[None]:
     return nullcontext() if keeps else without_words()
 
 
-def _words_of(spans: Iterable[LiveSpan]) -> AbstractContextManager[None]:
-    return _words(*filter(None, map(root_of, spans)))
+def _words_of(spans: Sequence[LiveSpan], *roots: Root) -> AbstractContextManager[None]:
+    """The same for these spans, which may be a connection's, or roots themselves."""
+    if any(map(inside.is_wordless, spans)):
+        return without_words()
+    return _words(*roots, *filter(None, map(root_of, spans)))
 
 
 def _encoded_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent) -> Encoding:
@@ -157,7 +160,7 @@ def _encoded_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, 
 
 def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
     """A request's trace as what MLflow's own search would give."""
-    with _words(root):
+    with _words_of(spans, root):
         return _request_entity(root, spans, experiment_id)
 
 

@@ -1,4 +1,4 @@
-"""A connection that has no trace of its own, such as a websocket."""
+"""A connection that has no trace of its own, such as a websocket; and the words of spans that no request has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from functools import partial
 
 import mlflow
+from mlflow.entities import LiveSpan
 from mlflow.tracing.context import _USER_TRACE_CONTEXT
 
 from mlflow_middleware.mlflow_bridge.interface import Undo
@@ -14,6 +15,23 @@ from mlflow_middleware.trace import keys
 
 inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_inside", default=None)
 """What each trace that begins here holds."""
+
+keeps_words: ContextVar[bool] = ContextVar("mlflow_middleware_keeps_words", default=True)
+"""Whether what is said in the spans that begin here is stored, as far as their trace has no request that tells."""
+
+_WORDLESS = "_mlflow_middleware_wordless"
+"""What a live span has of which nothing that was said is stored."""
+
+
+def mark(span: LiveSpan) -> None:
+    """Remember of a span that has just begun whether its words are stored."""
+    if not keeps_words.get():
+        vars(span)[_WORDLESS] = True
+
+
+def is_wordless(span: LiveSpan) -> bool:
+    """Whether nothing that is said in a span is stored."""
+    return _WORDLESS in vars(span)
 
 
 class TracesInside:
@@ -23,6 +41,7 @@ class TracesInside:
         self.tags: dict[str, str] = {}
         self.trace_metadata: dict[str, str] = {}
         self.client_request_id: str | None = None
+        self.keeps_words = True
 
     def attach(self) -> Undo:
         """Give it to the traces opened from here; returns what undoes that, in the same context."""
@@ -30,10 +49,10 @@ class TracesInside:
         around.__enter__()
         merged = _USER_TRACE_CONTEXT.get()
         self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
-        token = inside.set(self)
+        token, words = inside.set(self), keeps_words.set(self.keeps_words)
 
         def undo() -> None:
-            for end in (partial(inside.reset, token), partial(around.__exit__, None, None, None)):
+            for end in (partial(inside.reset, token), partial(keeps_words.reset, words), partial(around.__exit__, None, None, None)):
                 try:
                     end()
                 except ValueError as error:  # a connection that ends in another task's context

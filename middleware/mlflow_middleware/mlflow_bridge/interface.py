@@ -70,6 +70,9 @@ class RootSpan(Protocol):
 class TracesInside(Protocol):
     """What each trace holds from its start that the app opens on a connection without a trace of its own."""
 
+    keeps_words: bool
+    """Whether what is said in them is stored; with MLflow's own exporter it is."""
+
     def attach(self) -> Entered:
         """Give it to the traces opened from here, until `leave`."""
 
@@ -114,12 +117,13 @@ class Tracing(Protocol):
             The span; None when tracing is disabled or the trace is not sampled.
         """
 
-    def continue_trace(self, ids: SpanIds, experiment_id: str | None) -> Undo | None:
+    def continue_trace(self, ids: SpanIds, experiment_id: str | None, *, keeps_words: bool = True) -> Undo | None:
         """Let the spans opened from here be added to an earlier trace, and link the span that is current to it.
 
         Args:
             ids: The earlier trace's root.
             experiment_id: Where the trace is; None for the experiment that the environment names.
+            keeps_words: Whether what is said in these spans is stored.
 
         Returns:
             What undoes it, in the same context; None where spans cannot be added.

@@ -31,13 +31,15 @@ def open_root_span(
     return None
 
 
-def continue_trace(ids: SpanIds, experiment_id: str | None) -> Undo | None:
+def continue_trace(ids: SpanIds, experiment_id: str | None, *, keeps_words: bool = True) -> Undo | None:
     """See `Tracing`."""
     return None
 
 
 class TracesInside:
     """See `Tracing`."""
+
+    keeps_words = True
 
     def attach(self) -> Entered:
         """See `interface.TracesInside`."""

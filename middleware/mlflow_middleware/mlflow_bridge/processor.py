@@ -30,6 +30,7 @@ from mlflow_middleware.mlflow_bridge.earlier import mark
 from mlflow_middleware.mlflow_bridge.exporter import Exporter
 from mlflow_middleware.mlflow_bridge.ids import being_materialized, take_ids_of_the_system
 from mlflow_middleware.mlflow_bridge.inside import inside
+from mlflow_middleware.mlflow_bridge.inside import mark as mark_wordless
 from mlflow_middleware.mlflow_bridge.materialize import root_of
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.mlflow_bridge.root import Root
@@ -156,6 +157,7 @@ class Processor(BaseMlflowSpanProcessor):
             if forked_in := context.forked_in():
                 span.add_link(SpanContext(*forked_in, is_remote=True))
         live = create_mlflow_span(span, trace_id)
+        mark_wordless(live)
         with self._manager._lock:  # ``register_span`` decodes the trace id once more for that
             trace = self._manager._traces.get(trace_id)
             if trace is not None:

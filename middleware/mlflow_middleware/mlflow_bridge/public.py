@@ -236,6 +236,8 @@ def _preview(written: Written) -> str:
 class TracesInside:
     """See `Tracing`: by ``mlflow.tracing.context`` (3.11), where MLflow has it."""
 
+    keeps_words = True
+
     def __init__(self) -> None:
         self._tags: dict[str, str] = {}
         self._metadata: dict[str, str] = {}

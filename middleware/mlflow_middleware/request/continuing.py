@@ -10,6 +10,7 @@ from mlflow_middleware._internal import trace_token
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware._internal.trace_token import BadToken, TraceToken
 from mlflow_middleware.request import sampling
+from mlflow_middleware.request.activation import current_request
 from mlflow_middleware.request.defaults import settings_here
 from mlflow_middleware.trace.record import KEPT, SpanIds, TraceRecord
 
@@ -46,7 +47,9 @@ def begin(token: str | None) -> mlflow_bridge.Undo | None:
         _tell(str(problem))
         return None
     ids = SpanIds(earlier.trace_id, earlier.span_id)
-    undo = mlflow_bridge.tracing.continue_trace(ids, earlier.experiment_id)
+    request = current_request.get()
+    keeps_words = request is None or request.record.keeps_words
+    undo = mlflow_bridge.tracing.continue_trace(ids, earlier.experiment_id, keeps_words=keeps_words)
     if undo is None:
         _tell("the delivery of traces is not the middleware's own")
     return undo

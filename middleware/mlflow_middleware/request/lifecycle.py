@@ -234,6 +234,7 @@ def _opened_root(record: TraceRecord) -> mlflow_bridge.RootSpan | None:
 @guarded
 def _opened_inside(record: TraceRecord) -> mlflow_bridge.TracesInside:
     inside = mlflow_bridge.tracing.TracesInside()
+    inside.keeps_words = record.keeps_words
     tags = {**record.settings.trace_tags, **record.identity_tags()}
     inside.annotate(tags, record.identity_metadata(), record.identity.request_id)
     return inside
