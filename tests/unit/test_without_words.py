@@ -183,6 +183,30 @@ def test_spans_that_are_added_to_an_earlier_trace_are_no_exception(is_over: bool
     assert not any(SAID.encode() in each.otlp or SAID in each.info.decode() for each in sent)
 
 
+def test_numbers_that_were_said_are_no_exception() -> None:
+    """Such as that of a card, under whatever name tools give to what went into a model and came out."""
+    names = ("input.value", "gen_ai.prompt.0.content", "gen_ai.completion", "gen_ai.tool.call.arguments")
+
+    def says_a_number() -> None:
+        root = mlflow.get_current_active_span()
+        assert root is not None
+        root.set_inputs(4111)
+        with mlflow.start_span("call", attributes={"tokens": 5}) as span:
+            span.set_inputs(4111)
+            span.set_outputs(41.11)
+            span.set_attributes(dict.fromkeys(names, 4111))
+
+    def said(sent: Sent) -> set[str]:
+        return {key for span in sent.spans for key, value in attributes_of(span).items() if value == 4111}
+
+    hidden, shown = ask(says_a_number, content="none"), ask(says_a_number)
+
+    assert said(shown) == {"mlflow.spanInputs", *names}
+    assert said(hidden) == set()
+    call = attributes_of({span.name: span for span in hidden.spans}["call"])
+    assert (call["tokens"], call.get("mlflow.spanOutputs")) == (5, None)
+
+
 def test_the_exception_is_told_to_nobody(captured_traces: list[Trace]) -> None:
     """A test's captured traces are those that a server would have."""
     exchange = Exchange("POST", "/chat", {})

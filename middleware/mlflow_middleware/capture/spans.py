@@ -49,6 +49,9 @@ _WORDLESS = _NEVER_SECRET | frozenset(
 _NUMBER = re.compile(r"true|false|null|-?[0-9.]+(?:[eE][+-]?[0-9]+)?")
 """JSON that is no text."""
 
+_SAID = re.compile(r"mlflow\.span(?:Inputs|Outputs)|gen_ai\.(?:prompt|completion)|.*\.(?:value|content|arguments)")
+"""Attributes whose number may be what somebody said: what goes into a call, and what comes out."""
+
 _redactors: list[Redactor] = []
 """The one of this process, if any."""
 
@@ -91,7 +94,11 @@ def is_wordless() -> bool:
 
 def _wordless(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Numbers, and the text of those attributes that have no words of anybody."""
-    return {key: value for key, value in list(attributes.items()) if key in _WORDLESS or _has_no_words(value)}
+    return {key: value for key, value in list(attributes.items()) if key in _WORDLESS or _says_nothing(key, value)}
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    return _has_no_words(value) and _SAID.fullmatch(key) is None
 
 
 def _has_no_words(value: Any) -> bool:
