@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import mlflow
 import pytest
 from mlflow.entities import Trace
 
+from mlflow_middleware._internal.route_options import PER_ROUTE
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.capture.genai import is_model_traffic
 from mlflow_middleware.delivery.encoded import EncodedTrace
@@ -136,6 +138,20 @@ async def test_what_keeps_a_404_that_no_route_took(traces: list[Trace], kept_by:
     assert len(traces) == (kept_by != "nothing")
 
 
+@pytest.mark.parametrize("path", ["/x", "/docs"])
+async def test_what_error_when_takes_for_an_error_is_kept(traces: list[Trace], path: str) -> None:
+    """Although nobody wants to look at its like."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["router"] = ROUTER
+        await send(start(200 if path == "/docs" else 404, (b"content-type", b"text/html")))
+        await send(body(b"<p>broken</p>"))
+
+    await Serving(TraceMiddleware(app, error_when=[lambda exchange: "broken" in str(exchange.outputs)]), http(path)).end()
+
+    assert [trace.info.state.value for trace in traces] == ["ERROR"]
+
+
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
 @pytest.mark.parametrize(("decisions", "is_kept"), [((drop_trace,), False), ((keep_trace,), True)])
 async def test_the_app_decides(traces: list[Trace], ratio: float, decisions: tuple[Any, ...], is_kept: bool) -> None:
@@ -167,6 +183,8 @@ MESSAGES = [{"role": "user", "content": "Why?"}]
         ({"input": {"messages": [{"type": "human", "content": "Why?"}]}}, None),
         ({"model": "m", "input": "Why?"}, None),
         ({"contents": [{"parts": [{"text": "Why?"}]}]}, None),
+        ({"content": {"parts": [{"text": "Why?"}]}}, {"embedding": {"values": [0.1]}}),
+        ({"requests": [{"model": "m", "content": {"parts": [{"text": "Why?"}]}}]}, None),
         ({"prompt": "Why?"}, None),
         ({"inputText": "Why?"}, None),
         ('{"model": "m", "messages": [{"role": "user", "content": "Wh', None),
@@ -235,6 +253,29 @@ def test_options_of_routes_are_laid_over_those_of_the_app() -> None:
     assert of("POST", "/api/chats/latest", "/api/chats/latest").sample_ratio == 0.5  # another route took it
     assert of("POST", "/api/chats/3", "/api/chats/{chat_id}") is chat
     assert of("POST", "/v1/api/chats/3", "/api/chats/{chat_id}").privacy == "strict"
+
+
+def test_a_route_is_less_strict_than_its_app() -> None:
+    """What the app has set counts for it; users stay pseudonyms, and only its own word changes anything."""
+    settings = Settings.load(
+        privacy="strict",
+        capture_response_body=False,
+        capture_headers="X-Plan",
+        routes={"/open": {"privacy": "default"}, "/strict": {"capture_request_body": True}},
+    )
+    lenient, strict = (settings.of_routes.of("GET", path) for path in ("/open", "/strict"))
+
+    assert (lenient.keeping("/open").inputs, lenient.keeping("/open").outputs) == (True, False)
+    assert (lenient.client_address, lenient.capture_headers, lenient.capture_user_agent) == ("full", ("X-Plan",), True)
+    assert lenient.hmac_key == settings.hmac_key is not None
+    assert (strict.keeping("/strict").inputs, strict.client_address) == (False, "none")
+
+
+def test_the_docs_name_all_options_of_routes() -> None:
+    """And no others."""
+    text = (Path(__file__).parents[2] / "docs" / "which-requests.md").read_text()
+    named = text.partition("An\nentry can have: ")[2].partition(".")[0]
+    assert tuple(re.findall(r"`(\w+)`", named)) == PER_ROUTE
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def _noise(record: TraceRecord, root: RootSpan) -> str | None:
         reason = UNROUTED if record.is_unrouted or routes.none_took(exchange.request) else None
     elif exchange.status != 404 and exclusions.is_page(exchange.path, exchange.method):
         reason = DOCS
-    return None if reason is None or root.failed or root.has_spans_inside else reason
+    return None if reason is None or root.failed or root.has_spans_inside or _is_error(record) else reason
 
 
 def _reason_of_options(record: TraceRecord, root: RootSpan, until: int | None) -> str | None:
