@@ -99,11 +99,21 @@ _STRICT: dict[str, object] = {
 }
 """The options that `privacy="strict"` sets."""
 
+_BEFORE = "_before_it_was_strict"
+"""Where settings have what was given for these: a route may be less strict."""
+
 
 @functools.cache
 def _process_key() -> str:
     """A key for pseudonyms where none is given: they are the same within a process, and the workers that it forks."""
     return secrets.token_hex(32)
+
+
+def _be_strict(settings: Settings) -> None:
+    settings.__dict__[_BEFORE] = {name: getattr(settings, name) for name in _STRICT}
+    settings.__dict__.update(_STRICT)
+    if settings.user_id_hmac_key is None:
+        settings.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
 
 
 class Settings(Options):
@@ -118,13 +128,8 @@ class Settings(Options):
     @model_validator(mode="after")
     def _is_strict(self) -> Settings:
         if self.privacy == "strict":
-            self._be_strict()
+            _be_strict(self)
         return self
-
-    def _be_strict(self) -> None:
-        self.__dict__.update(_STRICT)
-        if self.user_id_hmac_key is None:
-            self.__dict__["user_id_hmac_key"] = SecretStr(_process_key())
 
     @classmethod
     def load(cls, framework: Mapping[str, object] | None = None, /, **keywords: object) -> Settings:
@@ -286,7 +291,7 @@ class Settings(Options):
 
     def with_options(self, given: Iterable[BaseModel]) -> Settings:
         """Combine these with options that are given for a route; those that come later win, and tags add up."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values = {name: getattr(self, name) for name in type(self).model_fields} | self.__dict__.get(_BEFORE, {})
         names = set(self.model_fields_set)
         for each in given:
             own = {name: getattr(each, name) for name in each.model_fields_set}
@@ -294,7 +299,7 @@ class Settings(Options):
             names |= own.keys()
         settings = type(self).model_construct(names, **values)
         if settings.privacy == "strict":
-            settings._be_strict()
+            _be_strict(settings)
         return settings
 
     def keeping(self, path: str) -> Keeping:
