@@ -36,7 +36,9 @@ def _is_request(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     asked = value.get("input")
-    if any(map(_are_messages, (value.get("messages"), asked, value.get("contents")))):
+    if any(map(_are_messages, (value.get("messages"), asked, value.get("contents"), [value.get("content")]))):
+        return True
+    if any(_are_messages([each.get("content")]) for each in _dicts(value.get("requests"))):  # Gemini's embeddings
         return True
     if isinstance(value.get("model"), str) and isinstance(asked or value.get("prompt"), str | list):
         return True
