@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 LIMIT = 100_000
 """Traces that are read at most, unless another limit is given."""
 
+_MAX_COST = 1e15
+"""US dollars that a trace costs at most: what is more is none, and is no number that adds up."""
+
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "total_tokens")
 
 
@@ -257,13 +260,13 @@ def tokens_of(trace: TraceInfo) -> dict[str, int]:
 def cost_of(trace: TraceInfo) -> float | None:
     """Return what a trace cost in US dollars; None if MLflow has not priced it."""
     cost = _object(trace.trace_metadata.get(keys.TRACE_COST)).get("total_cost")
-    return float(cost) if isinstance(cost, int | float) and math.isfinite(cost) else None
+    return float(cost) if type(cost) in (int, float) and 0 <= cost <= _MAX_COST else None
 
 
 def _object(text: str | None) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
