@@ -805,7 +805,7 @@ def test_a_job_has_the_options_of_the_app_and_of_its_own_route(traces: list[Trac
     """Not those of the route that asked for it, and nobody asks who logged in; whatever was asked of them before."""
     asked: list[Exchange] = []
     app = Settings.load(
-        identify=lambda exchange: asked.append(exchange),
+        identify=asked.append,
         trust_incoming_trace=True,
         capture_request_body=False,
         routes={"/ask": {"tags": {"of": "ask"}, "sample_ratio": 0.0}, "JOB mail": {"capture_request_body": True}},

@@ -147,7 +147,8 @@ async def test_what_error_when_takes_for_an_error_is_kept(traces: list[Trace], p
         await send(start(200 if path == "/docs" else 404, (b"content-type", b"text/html")))
         await send(body(b"<p>broken</p>"))
 
-    await Serving(TraceMiddleware(app, error_when=[lambda exchange: "broken" in str(exchange.outputs)]), http(path)).end()
+    middleware = TraceMiddleware(app, error_when=[lambda exchange: "broken" in str(exchange.outputs)])
+    await Serving(middleware, http(path)).end()
 
     assert [trace.info.state.value for trace in traces] == ["ERROR"]
 

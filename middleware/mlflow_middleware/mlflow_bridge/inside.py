@@ -51,8 +51,10 @@ class TracesInside:
         self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
         token, words = inside.set(self), keeps_words.set(self.keeps_words)
 
+        ends = partial(inside.reset, token), partial(keeps_words.reset, words), partial(around.__exit__, *[None] * 3)
+
         def undo() -> None:
-            for end in (partial(inside.reset, token), partial(keeps_words.reset, words), partial(around.__exit__, None, None, None)):
+            for end in ends:
                 try:
                     end()
                 except ValueError as error:  # a connection that ends in another task's context
