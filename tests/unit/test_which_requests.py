@@ -256,6 +256,15 @@ def test_options_of_routes_are_laid_over_those_of_the_app() -> None:
     assert of("POST", "/v1/api/chats/3", "/api/chats/{chat_id}").privacy == "strict"
 
 
+def test_a_template_may_end_as_a_glob() -> None:
+    """It takes all below; a route that looks the same is another's own."""
+    of = Settings.load(routes={"/users/{user}/*": {"keep": "genai"}}).of_routes.of
+
+    assert [of("GET", path).keep for path in ("/users/1/chats/2", "/users/1", "/users")] == ["genai", "all", "all"]
+    assert of("GET", "/users/1/chats/2", "/users/{user}/chats/{chat}").keep == "genai"
+    assert of("GET", "/", r"^users/(?P<user>\d*)/$").keep == "all"
+
+
 def test_a_route_is_less_strict_than_its_app() -> None:
     """What the app has set counts for it; users stay pseudonyms, and only its own word changes anything."""
     settings = Settings.load(

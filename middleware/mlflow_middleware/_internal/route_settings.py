@@ -24,9 +24,9 @@ class _Rule(NamedTuple):
 
     Attributes:
         method: What it is for; empty for all.
-        text: The route's template or the path glob.
+        text: The route's template or the path glob, which may have parameters, too.
         pattern: The paths that it is for.
-        is_template: Whether it is a template, which a known route decides.
+        is_template: Whether it is a template alone, which a known route decides.
         options: What it sets.
     """
 
@@ -39,9 +39,12 @@ class _Rule(NamedTuple):
     @classmethod
     def of(cls, entry: str, options: BaseModel) -> _Rule:
         method, text = split_method(entry)
-        is_template = routing.is_template(text)
-        pattern = routing.compiled(text) if is_template else re.compile(fnmatch.translate(text))
-        return cls(method, text, pattern, is_template, options)
+        if not routing.is_template(text):
+            return cls(method, text, re.compile(fnmatch.translate(text)), False, options)
+        pattern = routing.compiled(text)
+        if pattern and "*" in text:  # a glob with parameters, which is no route's
+            return cls(method, text, re.compile(pattern.pattern.replace(re.escape("*"), ".*")), False, options)
+        return cls(method, text, pattern, True, options)
 
     def applies(self, method: str, path: str, route: str | None) -> bool:
         if self.method and self.method != method:
