@@ -260,7 +260,9 @@ def tokens_of(trace: TraceInfo) -> dict[str, int]:
 def cost_of(trace: TraceInfo) -> float | None:
     """Return what a trace cost in US dollars; None if MLflow has not priced it."""
     cost = _object(trace.trace_metadata.get(keys.TRACE_COST)).get("total_cost")
-    return float(cost) if type(cost) in (int, float) and 0 <= cost <= _MAX_COST else None
+    if not isinstance(cost, int | float) or isinstance(cost, bool):
+        return None
+    return float(cost) if 0 <= cost <= _MAX_COST else None
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request.lifecycle import RequestTrace
-from mlflow_middleware.request_trace import continue_trace
+from mlflow_middleware.request_trace import continue_trace, outbound_headers
 from mlflow_middleware.settings import Settings, SettingsError
 from tests.messages import websocket
 from tests.unit.encoded import Sent, attributes_of, sent_traces
@@ -222,3 +222,22 @@ def test_a_wrong_value_is_named() -> None:
     """With what is allowed."""
     with pytest.raises(SettingsError, match=r"'content': input should be 'all' or 'none', not 'some'"):
         Settings.load(content="some")
+
+
+def test_a_request_inside_another_ones_trace_is_no_exception() -> None:
+    """What was said in its spans is not stored by the other one, which stores words."""
+    with sent_traces() as sent:
+        outer = RequestTrace.open(Exchange("POST", "/gateway", {}), Settings())
+        outer.activate()
+        headers = {name.lower(): value for name, value in outbound_headers().items()}
+        inner = RequestTrace.open(Exchange("POST", "/", headers), Settings(content="none", trust_incoming_trace=True))
+        inner.activate()
+        with mlflow.start_span("inner") as span:
+            span.set_inputs(SAID)
+        inner.deactivate()
+        inner.finish()
+        outer.deactivate()
+        outer.finish()
+
+    assert "inner" in [span.name for each in sent for span in each.spans]
+    assert not any(SAID.encode() in each.otlp or SAID in each.info.decode() for each in sent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from mlflow.entities import Assessment, LiveSpan, Trace, TraceData
@@ -16,8 +15,8 @@ from mlflow.tracing.utils.truncation import set_request_response_preview
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
-from mlflow_middleware.capture.spans import is_wordless, process_keeps_words, redacted, redacted_text, without_words
-from mlflow_middleware.mlflow_bridge import inside, otlp, readable, trace_info, usage
+from mlflow_middleware.capture.spans import is_wordless, redacted, redacted_text
+from mlflow_middleware.mlflow_bridge import otlp, readable, trace_info, usage
 from mlflow_middleware.mlflow_bridge.attachments import attachment
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
@@ -30,6 +29,7 @@ from mlflow_middleware.mlflow_bridge.materialize import (
 )
 from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.mlflow_bridge.span_attributes import attributes_of, is_local_root, to_texts
+from mlflow_middleware.mlflow_bridge.words import words_here, words_of
 from mlflow_middleware.trace import keys, wire
 from mlflow_middleware.trace.contents import contents_of
 from mlflow_middleware.trace.description import Description, describe
@@ -75,7 +75,7 @@ def describe_root(root: Root, *, with_contents: bool = True) -> Description:
     if with_contents:
         _add_contents(root, description)
     if objects:
-        with _words(root):
+        with words_here(root):
             objects.merge_into(description, record)
         usage.agree(description)
     if (longest := root.source.max_length) is not None:
@@ -114,21 +114,8 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, un
     """
     if not (spans or root.objects):
         return _encoded_request(root, spans, experiment_id, unsent)
-    with _words_of(spans, root):
+    with words_of(spans, root):
         return _encoded_request(root, spans, experiment_id, unsent)
-
-
-def _words(*roots: Root) -> AbstractContextManager[None]:
-    """What leaves out, inside, all that was said, where nothing of that is to be stored in one of these requests."""
-    keeps = all(root.record.keeps_words for root in roots) if roots else process_keeps_words()
-    return nullcontext() if keeps else without_words()
-
-
-def _words_of(spans: Sequence[LiveSpan], *roots: Root) -> AbstractContextManager[None]:
-    """The same for these spans, which may be a connection's, or roots themselves."""
-    if any(map(inside.is_wordless, spans)):
-        return without_words()
-    return _words(*roots, *filter(None, map(root_of, spans)))
 
 
 def _encoded_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent) -> Encoding:
@@ -160,7 +147,7 @@ def _encoded_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, 
 
 def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
     """A request's trace as what MLflow's own search would give."""
-    with _words_of(spans, root):
+    with words_of(spans, root):
         return _request_entity(root, spans, experiment_id)
 
 
@@ -279,7 +266,7 @@ def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unse
         experiment_id: Where it goes.
         unsent: Those of the trace's assessments that are to be sent.
     """
-    with _words_of(spans):
+    with words_of(spans):
         return _encoded_trace(trace, spans, experiment_id, unsent)
 
 
@@ -299,7 +286,7 @@ def _encoded_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, un
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
     """A trace of MLflow's as what its own search would give."""
-    with _words_of(spans):
+    with words_of(spans):
         info = _info_of(trace, spans, experiment_id)
         return Trace(info, TraceData([_entity_of(span) for span in spans]))
 

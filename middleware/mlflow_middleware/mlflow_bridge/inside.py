@@ -19,19 +19,14 @@ inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_i
 keeps_words: ContextVar[bool] = ContextVar("mlflow_middleware_keeps_words", default=True)
 """Whether what is said in the spans that begin here is stored, as far as their trace has no request that tells."""
 
-_WORDLESS = "_mlflow_middleware_wordless"
+WORDLESS = "_mlflow_middleware_wordless"
 """What a live span has of which nothing that was said is stored."""
 
 
 def mark(span: LiveSpan) -> None:
     """Remember of a span that has just begun whether its words are stored."""
     if not keeps_words.get():
-        vars(span)[_WORDLESS] = True
-
-
-def is_wordless(span: LiveSpan) -> bool:
-    """Whether nothing that is said in a span is stored."""
-    return _WORDLESS in vars(span)
+        vars(span)[WORDLESS] = True
 
 
 class TracesInside:

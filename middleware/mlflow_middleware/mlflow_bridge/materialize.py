@@ -55,19 +55,19 @@ def attributes_of_root(description: Description) -> dict[str, object]:
     return FAILED_ROOT_ATTRIBUTES if description.exceptions else ROOT_ATTRIBUTES
 
 
-_ROOT = "_mlflow_middleware_root"
+ROOT = "_mlflow_middleware_root"
 """A live span that is a request's root has that root here."""
 
 
 def root_of(span: LiveSpan) -> Root | None:
     """The request of which a span is the root, if any."""
-    root: Root | None = vars(span).get(_ROOT)
+    root: Root | None = vars(span).get(ROOT)
     return root
 
 
 def mark_as_root(span: LiveSpan, root: Root) -> None:
     """Let a span be known for a request's root."""
-    vars(span)[_ROOT] = root
+    vars(span)[ROOT] = root
 
 
 def link_to(caller: SpanIds) -> Link:

@@ -1,0 +1,29 @@
+"""Whether what was said in the spans of a trace is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from mlflow.entities import LiveSpan
+
+from mlflow_middleware.capture.spans import process_keeps_words, without_words
+from mlflow_middleware.mlflow_bridge.inside import WORDLESS
+from mlflow_middleware.mlflow_bridge.materialize import ROOT
+from mlflow_middleware.mlflow_bridge.root import Root
+
+
+def words_here(*roots: Root) -> AbstractContextManager[None]:
+    """What leaves out, inside, all that was said, where nothing of that is to be stored in one of these requests."""
+    keeps = all(root.record.keeps_words for root in roots) if roots else process_keeps_words()
+    return nullcontext() if keeps else without_words()
+
+
+def words_of(spans: Sequence[LiveSpan], *roots: Root) -> AbstractContextManager[None]:
+    """The same for these spans, which may be a connection's, or roots themselves."""
+    for marks in map(vars, spans):
+        if WORDLESS in marks:
+            return without_words()
+        if ROOT in marks:
+            roots += (marks[ROOT],)
+    return words_here(*roots)
