@@ -195,12 +195,7 @@ class Settings(Options):
     @functools.cached_property
     def user_names(self) -> Mapping[str, Mapping[str, str]]:
         """The headers and the parameters of the query that name the user, with what ends a prefix in their values."""
-        sources = self.identity_sources.user_id if self.identity_sources else ()
-        known = {
-            place: {each.name: each.after for each in sources if each.place == place} for place in ("header", "query")
-        }
-        known["header"].setdefault(self.user_id_header.lower(), "")
-        return known
+        return _user_names(self)
 
     @functools.cached_property
     def identifies_late(self) -> bool:
@@ -236,11 +231,7 @@ class Settings(Options):
     @functools.cached_property
     def for_jobs(self) -> Settings:
         """Those of the app for jobs, which nobody logs in for, and whose traces are their own."""
-        app = self.of_routes.settings if self.routes else self  # not those of the route that asks for a job
-        jobs = app.laid_over(app, ())  # without the cached properties, which a copy would have
-        jobs.__dict__.update(identify=None, trust_incoming_trace=False, error_when=(), identity_preset=None)
-        jobs.__dict__.update(sources_of_jobs(app.identity_headers, app.identity_sources))
-        return jobs
+        return _for_jobs(self.of_routes.settings if self.routes else self)  # not the route's that asks for a job
 
     @functools.cached_property
     def redactor(self) -> Redactor:
@@ -325,3 +316,18 @@ class Settings(Options):
     @functools.cached_property
     def _metadata_only(self) -> re.Pattern[str] | None:
         return exclusion.compiled_globs(self.metadata_only)
+
+
+def _user_names(settings: Settings) -> Mapping[str, Mapping[str, str]]:
+    sources = settings.identity_sources.user_id if settings.identity_sources else ()
+    known = {place: {each.name: each.after for each in sources if each.place == place} for place in ("header", "query")}
+    known["header"].setdefault(settings.user_id_header.lower(), "")
+    return known
+
+
+def _for_jobs(app: Settings) -> Settings:
+    jobs = app.laid_over(app, ())  # without the cached properties, which a copy would have
+    jobs.__dict__.update(identify=None, trust_incoming_trace=False, error_when=(), identity_preset=None)
+    jobs.__dict__.update(sources_of_jobs(app.identity_headers, app.identity_sources))
+    jobs.__dict__[_BEFORE] = app.__dict__.get(_BEFORE, {})
+    return jobs
