@@ -24,7 +24,7 @@ class _Rule(NamedTuple):
 
     Attributes:
         method: What it is for; empty for all.
-        text: The route's template or the path glob, which may have parameters, too.
+        text: The route's template or the path glob; a template may end as one.
         pattern: The paths that it is for.
         is_template: Whether it is a template alone, which a known route decides.
         options: What it sets.
@@ -41,9 +41,9 @@ class _Rule(NamedTuple):
         method, text = split_method(entry)
         if not routing.is_template(text):
             return cls(method, text, re.compile(fnmatch.translate(text)), False, options)
-        pattern = routing.compiled(text)
-        if pattern and "*" in text:  # a glob with parameters, which is no route's
-            return cls(method, text, re.compile(pattern.pattern.replace(re.escape("*"), ".*")), False, options)
+        pattern = routing.compiled(text.removesuffix("*"))
+        if pattern and text.endswith("*"):  # what is below a template: no route's own
+            return cls(method, text, re.compile(f"{pattern.pattern}(?s:.*)"), False, options)
         return cls(method, text, pattern, True, options)
 
     def applies(self, method: str, path: str, route: str | None) -> bool:
@@ -51,7 +51,7 @@ class _Rule(NamedTuple):
             return False
         if route is not None and (self.is_template or self.text == route):
             return self.text == route
-        if self.is_template and len(path) > routing.MAX_PATH:
+        if len(path) > routing.MAX_PATH and routing.is_template(self.text):
             return False
         return self.pattern is not None and self.pattern.fullmatch(path) is not None
 
