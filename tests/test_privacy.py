@@ -10,6 +10,7 @@ from mlflow.entities import Trace
 
 from tests.conftest import AppRunner, RunningApp
 from tests.secrets import CASES
+from tests.servers import eventually
 
 pytestmark = pytest.mark.once
 
@@ -61,6 +62,12 @@ def test_what_only_looks_like_a_secret_is_stored_as_it_is(asked: tuple[RunningAp
 
 
 @pytest.mark.xdist_group("fastapi")
+def told_of(trace: Trace) -> set[str]:
+    """User and session, as far as somebody has told them."""
+    keys = ("mlflow.trace.user", "mlflow.trace.session")
+    return {trace.info.trace_metadata[key] for key in keys if key in trace.info.trace_metadata}
+
+
 def test_who_knows_a_trace_id_does_not_rewrite_the_trace(run_app: AppRunner, request_id: str) -> None:
     """Where callers are trusted, a second request of the same trace adds its spans: user, session and previews stay."""
     app = run_app("fastapi", {"trust_incoming_trace": True})
@@ -73,6 +80,10 @@ def test_who_knows_a_trace_id_does_not_rewrite_the_trace(run_app: AppRunner, req
         return app.traces.one(f"{request_id}-{user}")
 
     said("mine", "jane")
+    told = eventually(
+        lambda: told_of(app.traces.one(f"{request_id}-jane")), "the trace, of which its caller tells nothing"
+    )
+    assert told == {"jane", "s-jane"}
     trace = said("theirs", "joe")
 
     assert {trace.info.trace_metadata[f"mlflow.trace.{key}"] for key in ("user", "session")} == {"jane", "s-jane"}

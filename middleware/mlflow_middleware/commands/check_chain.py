@@ -64,13 +64,19 @@ class Chain:
 
         return f"MLFLOW_TRACKING_URI={printable(self.uri)}"
 
+    @property
+    def delivery(self) -> str:
+        """The option ``delivery``, as far as the settings are known."""
+        known: Settings | None = vars(self).get("settings")
+        return known.delivery if known else "auto"
+
     def need_server(self) -> None:
         """Skip the step if traces are not sent to a server.
 
         Raises:
             NotNeeded: The tracking URI is a database or a folder, or a collector takes its place.
         """
-        if self.settings.delivery == "otlp":
+        if self.delivery == "otlp":
             raise NotNeeded(ONLY_COLLECTOR)
         from mlflow_middleware.delivery.rest import is_server
 

@@ -14,7 +14,7 @@ def collector(chain: Chain) -> str:
     from mlflow_middleware.delivery.replies import PermanentError, RetryableError
     from mlflow_middleware.delivery.rest import printable
 
-    wanted = chain.settings.delivery
+    wanted = chain.delivery
     if wanted == "mlflow":
         raise NotNeeded("delivery is 'mlflow': its own exporter follows OpenTelemetry's variables")
     found = otlp_variables.collector() if wanted == "otlp" else otlp_variables.named_collector()

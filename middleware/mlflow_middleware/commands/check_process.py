@@ -41,7 +41,7 @@ def tracking_uri(chain: Chain) -> str:
     from mlflow_middleware import mlflow_bridge
     from mlflow_middleware.delivery.rest import ConnectionProblem, check_address, is_server, printable
 
-    if chain.settings.delivery == "otlp":
+    if chain.delivery == "otlp":
         raise NotNeeded(ONLY_COLLECTOR)
     is_set = mlflow_bridge.client.is_tracking_uri_set()
     is_known = is_set or not mlflow_bridge.client.is_slim()

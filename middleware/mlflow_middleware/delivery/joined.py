@@ -95,12 +95,12 @@ def _is_told(theirs: dict[str, Any]) -> bool:
 
 
 def _leave_theirs(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Take from an info what is stored already."""
-    metadata, tags = ours["trace_metadata"], ours.get("tags") or {}
+    """Let an info say what is stored already."""
+    metadata, tags = ours["trace_metadata"], ours.setdefault("tags", {})
     for key in (keys.USER, keys.SESSION):
-        if any((theirs.get(place) or {}).get(key) for place in ("trace_metadata", "tags")):
-            metadata.pop(key, None)
-            tags.pop(key, None)
+        known = [(theirs.get(place) or {}).get(key) for place in ("trace_metadata", "tags")]
+        if any(known):
+            metadata[key] = tags[key] = known[0] or known[1]
     for key in _PREVIEWS:
         if theirs.get(key):
             ours.pop(key, None)

@@ -11,10 +11,11 @@ from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.request import http_errors, request_ids
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
+from mlflow_middleware.request.rereadable import rereadable
 from mlflow_middleware.request.waiting import in_thread
 
 if TYPE_CHECKING:
-    from asgiref.typing import ASGISendCallable, ASGISendEvent, HTTPResponseStartEvent
+    from asgiref.typing import ASGISendCallable, ASGISendEvent, HTTPResponseStartEvent, HTTPResponseTrailersEvent
 
 
 deliver = guarded(delivery.deliver)
@@ -49,9 +50,7 @@ def observed(
             message = {**message, "headers": headers}
             head = message, headers[:]
         elif has_trailers and message["type"] == "http.response.trailers":
-            trailers: Any = map(tuple, message.get("headers") or ())
-            message = {**message, "headers": list(trailers)}
-            _note_headers(message["headers"], trace)
+            message = _trailers(message, trace)
         more = _ENDING[has_trailers].get(kind)
         is_last = more is not None and not message.get(more, False)
         if is_last:
@@ -73,6 +72,14 @@ def observed(
             answered()
 
     return watched
+
+
+def _trailers(message: HTTPResponseTrailersEvent, trace: RequestTrace) -> HTTPResponseTrailersEvent:
+    """Note the trailers of an answer; the message stays the app's own, unless they can be read only once."""
+    given: Any = message.get("headers") or ()
+    headers: Any = rereadable(given)
+    _note_headers(headers, trace)
+    return message if headers is given else {**message, "headers": headers}
 
 
 _ENDING = {
