@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from mlflow.entities import Trace
 
 from mlflow_middleware._internal import guard
+from mlflow_middleware.request import defaults
 from mlflow_middleware.testing import captured_traces
+
+settings.register_profile("without time limits", deadline=None)
+settings.load_profile("without time limits")
+
+
+@pytest.fixture(autouse=True)
+def _no_middleware_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first middleware of a process decides for jobs, which belong to no request."""
+    monkeypatch.setattr(defaults, "_known", [])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlflow
 import pytest
-from mlflow.entities import SpanEvent, Trace
+from mlflow.entities import LiveSpan, SpanEvent, Trace
 from opentelemetry import trace as opentelemetry
 
 from mlflow_middleware import delivery
@@ -114,7 +114,8 @@ def test_files_of_spans_are_no_exception(options: dict[str, Any], files: int) ->
     with delivery.capturing(lambda trace: encoded.append(EncodedTrace.encode(trace))):
         asked(attaches, **options)
 
-    assert len(encoded[-1].attachments) == files
+    is_known = hasattr(LiveSpan, "_extract_attachments")  # not to MLflow 3.11
+    assert len(encoded[-1].attachments) == files * is_known
 
 
 def test_traces_of_the_app_itself_follow_the_process() -> None:

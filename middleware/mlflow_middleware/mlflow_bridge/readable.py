@@ -139,7 +139,7 @@ def _of_column(key: str, text: Any, value: Any) -> Any:
     """What stands for an attribute that a server stores in columns, too: a span's type is text, for example."""
     if key in _NUMBERS:
         return _finite(value)
-    if key == keys.SPAN_TYPE and not isinstance(value, str):
+    if key == keys.SPAN_TYPE and not (value is None or isinstance(value, str)):
         value = str(text)
     return value[: _LONGEST[key]] if isinstance(value, str) else value
 
