@@ -208,7 +208,7 @@ def _as_it_is(data: bytes, redactor: Redactor) -> Content:
 
 @functools.lru_cache(maxsize=256)
 def _reader(content_type: str) -> Callable[[_Body], tuple[Any, bool]]:
-    named = content_type.partition(";")[0].strip().lower()
+    named = media_type.named(content_type)
     if not named:
         return _unnamed
     if named == "application/json" or named.endswith("+json"):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from mlflow_middleware.capture import decoding, multipart, strict_json
+from mlflow_middleware.capture import decoding, media_type, multipart, strict_json
 from mlflow_middleware.capture.body import Body
 from mlflow_middleware.capture.content import form_fields
 from mlflow_middleware.capture.long_runs import LongRuns
@@ -38,8 +38,8 @@ def fields_of(body: Body | None, content_type: str, content_encoding: str) -> An
         return None
     data, is_cut = decoded
     is_cut = is_cut or len(known) < body.size
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type == "multipart/form-data":
+    named = media_type.named(content_type)
+    if named == "multipart/form-data":
         form = multipart.form_of({"content-type": content_type}, len(data))
         if form is None:
             return None
@@ -47,7 +47,7 @@ def fields_of(body: Body | None, content_type: str, content_encoding: str) -> An
         return form.known()
     if data.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")[:1] in (b"{", b"["):
         return _json(data, is_cut)
-    if media_type == "application/x-www-form-urlencoded":
+    if named == "application/x-www-form-urlencoded":
         text = data.decode(errors="replace")
         return form_fields(text.rpartition("&")[0] if is_cut else text)[0]
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from mlflow_middleware.capture import media_type
 from mlflow_middleware.capture.decoders import Decode, decoder_for
 from mlflow_middleware.capture.folds import LOOKED_AT, fold_for
 from mlflow_middleware.capture.folds.base import Fold
@@ -61,11 +62,6 @@ class Follower(Protocol):
         """Take the next bytes."""
 
 
-def media_type_of(content_type: str) -> str:
-    """The media type of a header, without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
-
-
 def follower_of_answer(start: bytes, content_type: str, encoding: str, limit: int) -> Follower | None:
     """Return what follows an answer past its beginning; None if the rest is only counted.
 
@@ -75,25 +71,25 @@ def follower_of_answer(start: bytes, content_type: str, encoding: str, limit: in
         encoding: The header ``Content-Encoding``.
         limit: ``max_body_bytes``.
     """
-    media_type = media_type_of(content_type)
-    if media_type in _STREAMS and (folded := Folded.begun(start, media_type, encoding, limit)):
+    named = media_type.named(content_type)
+    if named in _STREAMS and (folded := Folded.begun(start, named, encoding, limit)):
         return folded
     if encoding and encoding.lower() != "identity":
         return None
-    if media_type == "application/json" or media_type.endswith("+json"):
+    if named == "application/json" or named.endswith("+json"):
         return LongRuns(start, limit, End(limit))
-    return End(limit) if media_type in _STREAMS or media_type.startswith(GRPC_WEB) else None
+    return End(limit) if named in _STREAMS or named.startswith(GRPC_WEB) else None
 
 
 def follower_of_request(start: bytes, content_type: str, encoding: str, limit: int) -> Follower | None:
     """As `follower_of_answer`, of a request."""
-    media_type = media_type_of(content_type)
-    if media_type == "multipart/form-data":
+    named = media_type.named(content_type)
+    if named == "multipart/form-data":
         form = form_of_headers({"content-type": content_type, "content-encoding": encoding}, limit)
         if form is not None:
             form.add(start)
         return form
-    is_json = media_type == "application/json" or media_type.endswith("+json")
+    is_json = named == "application/json" or named.endswith("+json")
     return LongRuns(start, limit, None) if is_json and not encoding else None
 
 
@@ -162,7 +158,7 @@ class Folded:
         self._answer: dict[str, Any] | None = None
 
     @classmethod
-    def begun(cls, start: bytes, media_type: str, encoding: str, limit: int) -> Folded | None:
+    def begun(cls, start: bytes, named: str, encoding: str, limit: int) -> Folded | None:
         """Follow a stream from its beginning; None if no language model's is known in it."""
         decode = decoder_for(encoding)
         if decode is None:
@@ -171,7 +167,7 @@ class Folded:
             readable = start if decode is bytes else decode(start[:_LOOKED_AT])
         except Exception:  # each library has its own
             return None
-        form = form_of(media_type, readable)
+        form = form_of(named, readable)
         end = form and form.end(readable, 1)
         fold, looks = None, 0
         position = 0
@@ -298,5 +294,5 @@ class Folded:
 
 def whole_stream(data: bytes, content_type: str, encoding: str, limit: int) -> Folded | None:
     """Return what reads a compressed stream that has passed, and is short only as it was sent."""
-    media_type = media_type_of(content_type)
-    return Folded.begun(data, media_type, encoding, limit) if media_type in _STREAMS else None
+    named = media_type.named(content_type)
+    return Folded.begun(data, named, encoding, limit) if named in _STREAMS else None

@@ -1,4 +1,4 @@
-"""The parameters of a ``Content-Type``."""
+"""A ``Content-Type``: the media type and its parameters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ _CHARSET = re.compile(_PARAMETER.format("charset"), re.IGNORECASE)
 _BOUNDARY = re.compile(_PARAMETER.format("boundary"), re.IGNORECASE)
 _CODEC = re.compile(r"ascii|utf-?(8|16|32).*|iso-?8859-?\d+|cp\d+|koi8-\w|gb\w+|big5\w*|shift_jis\w*|euc_\w+|mac-\w+")
 """Python's codecs for text of the web. Others are no encodings of text, or slow with hostile input."""
+
+
+def named(content_type: str) -> str:
+    """The media type in lower case, without its parameters; empty where there is none."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def boundary(content_type: str) -> bytes:

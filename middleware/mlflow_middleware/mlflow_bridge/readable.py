@@ -40,8 +40,8 @@ _LONGEST = {
     "session.id": keys.MAX_METADATA,
     "gen_ai.conversation.id": keys.MAX_METADATA,
     keys.SPAN_TYPE: 500,
-    "mlflow.llm.model": 500,
-    "mlflow.llm.provider": 500,
+    keys.MODEL: 500,
+    keys.PROVIDER: 500,
 }
 """Attributes that a server stores in columns, and refuses all spans for if one is longer."""
 
