@@ -164,11 +164,11 @@ class Process:
             self.kill()
 
 
-def mlflow_python() -> Path:
+def mlflow_python(backend: str = BACKEND) -> Path:
     """The interpreter of the MLflow server's environment, made on first use."""
     home = Path(os.environ.get("TEST_MLFLOW_SERVER_HOME", ROOT / ".tox" / "mlflow-server"))
     requirements = [MLFLOW]
-    if BACKEND == "postgresql":
+    if backend == "postgresql":
         home = home.with_name(f"{home.name}-postgresql")
         requirements.append("psycopg2-binary")
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +192,16 @@ class PostgreSQL:
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process that all others of it descend from; 0 while it does not run."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def data(self) -> Path:
+        """Where its tables are."""
+        return Path(f"{self._folder}/data/base")
 
     @staticmethod
     def program(name: str) -> str | None:
@@ -241,6 +251,7 @@ class MLflowServer:
         port: Where it listens; a free port by default.
         certificate: A file with its certificate and key, for HTTPS.
         database: What is to run as long as it does, and be its backend store.
+        workers: Its processes.
     """
 
     def __init__(
@@ -250,6 +261,7 @@ class MLflowServer:
         port: int | None = None,
         certificate: Path | None = None,
         database: PostgreSQL | None = None,
+        workers: int = 1,
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
@@ -257,7 +269,13 @@ class MLflowServer:
         self.uri = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._backend = backend or f"sqlite:///{folder}/mlflow.db"
         self._database = database
+        self._workers = workers
         self._process: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process that its workers descend from; 0 while it does not run."""
+        return self._process.pid if self._process else 0
 
     def start(self) -> None:
         """Start it, on the same port and data as before."""
@@ -265,7 +283,7 @@ class MLflowServer:
             self._backend = self._database.start()
         command = [
             *(
-                str(mlflow_python()),
+                str(mlflow_python("postgresql" if self._database else BACKEND)),
                 "-m",
                 "mlflow",
                 "server",
@@ -274,7 +292,7 @@ class MLflowServer:
                 "--port",
                 str(self.port),
             ),
-            *("--workers", "1", "--backend-store-uri", self._backend),
+            *("--workers", str(self._workers), "--backend-store-uri", self._backend),
             *("--default-artifact-root", str(self.folder / "artifacts")),
         ]
         if self.certificate:

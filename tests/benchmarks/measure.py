@@ -196,8 +196,8 @@ class Subject:
         return Turn(self.cpu() - before, latencies, time.monotonic() - loaded)
 
     def cpu(self) -> float:
-        """Seconds of CPU that its processes have used, to the nanosecond, with those of threads that have ended."""
-        return sum(time.clock_gettime(_cpu_clock(pid)) for pid in self._pids())
+        """Seconds of CPU that its processes have used."""
+        return cpu_of(self._pids())
 
     def idle_cpu(self) -> float:
         """The share of a CPU that it uses while nothing is asked."""
@@ -273,6 +273,28 @@ def run_module(*command: str) -> Any:
         check=True,
     )
     return json.loads(done.stdout)
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    parents = {int(path.name): _parent(path) for path in Path("/proc").glob("[0-9]*")}
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found
+
+
+def _parent(folder: Path) -> int:
+    """https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def cpu_of(pids: Sequence[int]) -> float:
+    """Seconds of CPU that processes have used, to the nanosecond, with those of threads that have ended."""
+    return sum(time.clock_gettime(_cpu_clock(pid)) for pid in pids)
 
 
 def _cpu_clock(pid: int) -> int:
