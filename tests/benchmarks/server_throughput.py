@@ -1,6 +1,6 @@
-"""What storing traces costs an MLflow server: on SQLite and on PostgreSQL, with one, two and four workers, part by part.
+"""What storing a trace costs an MLflow server, part by part: on SQLite and PostgreSQL, with one, two and four workers.
 
-    python -m tests.benchmarks.server_throughput [--stores sqlite,postgresql] [--workers 1,2,4] [--traces N] [--rounds N]
+    python -m tests.benchmarks.server_throughput [--stores STORE,...] [--workers N,...] [--traces N] [--rounds N]
 
 The traces are real ones, of a chat with two child spans, and our delivery's own sinks send them over eight connections
 at once, as eight app processes would. Prints Markdown tables. Takes about six minutes on two cores.
@@ -47,9 +47,6 @@ PATIENCE = 30
 
 CALM = 0.05
 """The share of a CPU below which a server that has started counts as idle."""
-
-Send = Callable[[str, str, Sequence[EncodedTrace]], None]
-"""Sends a batch, given the server's address and the experiment's id."""
 
 
 class Figures(NamedTuple):
@@ -211,8 +208,8 @@ def round_of(running: Running, count: int) -> dict[str, Figures]:
 
 def best(rounds: Sequence[Figures]) -> Figures:
     """The highest rate and the least of all else."""
-    least = [min(values) for values in zip(*rounds, strict=True)]
-    return Figures(max(each.rate for each in rounds), *least[1:5], sum(each.retries for each in rounds))
+    least = Figures(*map(min, zip(*rounds, strict=True)))
+    return least._replace(rate=max(each.rate for each in rounds), retries=sum(each.retries for each in rounds))
 
 
 def measure(store: str, workers: int, count: int, rounds: int) -> dict[str, Figures]:
