@@ -277,17 +277,28 @@ def run_module(*command: str) -> Any:
 
 def descendants(pid: int) -> list[int]:
     """A process and all that descend from it."""
-    parents = {int(path.name): _parent(path) for path in Path("/proc").glob("[0-9]*")}
+    parents = {pid: _parent(pid) for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*"))}
     found = [pid]
     for each in found:
         found += [child for child, parent in parents.items() if parent == each]
     return found
 
 
-def _parent(folder: Path) -> int:
-    """https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+def cpu_of_tree(pid: int) -> float:
+    """Seconds of CPU that a process and all that descend from it have used, with those that have ended."""
+    pids = descendants(pid)
+    ended = sum(sum(map(int, _stat(each)[13:15])) for each in pids)
+    return cpu_of(pids) + ended / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, from its third field on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _parent(pid: int) -> int:
     try:
-        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        return int(_stat(pid)[1])
     except OSError:
         return 0
 

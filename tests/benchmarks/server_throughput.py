@@ -29,7 +29,7 @@ from mlflow_middleware.delivery.otlp_variables import Collector
 from mlflow_middleware.delivery.replies import RetryableError
 from mlflow_middleware.delivery.tracking_server import TrackingServer
 from tests.benchmarks.in_process import ask, bare, environment, handed_over
-from tests.benchmarks.measure import cpu_of, descendants
+from tests.benchmarks.measure import cpu_of_tree
 from tests.benchmarks.spans import mlflow_children
 from tests.servers import ROOT, MLflowServer, PostgreSQL
 
@@ -77,8 +77,8 @@ class Running(NamedTuple):
 
     def cpu(self) -> tuple[float, float, float]:
         """Seconds of CPU until now: of the server, of its database, of this process."""
-        database = cpu_of(descendants(self.database.pid)) if self.database else 0.0
-        return cpu_of(descendants(self.server.pid)), database, time.process_time()
+        database = cpu_of_tree(self.database.pid) if self.database else 0.0
+        return cpu_of_tree(self.server.pid), database, time.process_time()
 
     def disk(self) -> int:
         """Bytes that the database takes."""
@@ -132,6 +132,12 @@ class Sender:
     def spans_alone(self, traces: Sequence[EncodedTrace]) -> None:
         """Send the spans of all, as a collector is sent them: with what can be said on them of the trace."""
         self._patiently(lambda: self._collector.send_spans(self._experiment, traces))
+
+    def bare_spans(self, traces: Sequence[EncodedTrace]) -> None:
+        """Send the spans of all, and nothing of what is known of the trace."""
+        for trace in traces:
+            trace.has_info = True
+        self.spans(traces)
 
     def _patiently(self, send: Callable[[], None]) -> None:
         for attempt in range(PATIENCE):
@@ -189,6 +195,7 @@ PARTS = {
     "both, as `delivery=auto` sends them": ("both", BATCH),
     "spans alone": ("spans_alone", BATCH),
     f"spans alone, {LARGE_BATCH} traces a request": ("spans_alone", LARGE_BATCH),
+    "spans alone, without the trace's tags": ("bare_spans", BATCH),
 }
 """Part -> what sends it, and the traces of a batch."""
 

@@ -235,6 +235,16 @@ def test_a_trace_by_way_of_a_collector(app: str, traces: Traces, request_id: str
     assert {each.name for each in mlflow.get_trace(trace.info.trace_id).info.assessments} == {"right", "kind"}
 
 
+def test_what_is_lost_on_that_way(app: str, traces: Traces, request_id: str) -> None:
+    """What the documentation says: of what the app says of its trace, tags arrive, metadata does not."""
+    requests.get(f"{app}/annotate", headers={"X-Request-ID": request_id}, timeout=60)
+    (trace,) = eventually(lambda: traces.search("tags.plan = 'pro'"), "the trace")
+
+    assert trace.info.tags["client_request_id"] == request_id
+    assert trace.info.client_request_id is None
+    assert trace.info.trace_metadata.keys() & {"kb", "mlflow.source.name", "mlflow.trace.sizeStats"} == set()
+
+
 def test_a_collector_is_away_for_a_while(
     app: str, traces: Traces, collector: Collector, tmp_path: Path, request_id: str
 ) -> None:
