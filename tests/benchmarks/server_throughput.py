@@ -261,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stores", default="sqlite,postgresql")
     parser.add_argument("--workers", default="1,2,4")
-    parser.add_argument("--traces", type=int, default=512, help="of each part and round")
+    parser.add_argument("--traces", type=int, default=384, help="of each part and round")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     os.environ.update(environment(ROOT))
