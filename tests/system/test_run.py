@@ -58,7 +58,7 @@ HYPERCORN = program("hypercorn", "--bind", "127.0.0.1:{port}")
 GRANIAN = program("granian", "--port", "{port}", "--no-ws")
 ROUTED = "GET /chats/{chat_id}"
 OF_RULE = "GET /chats/<chat_id>"
-MANAGE = str(Path(__file__).parent / "apps" / "unchanged" / "manage.py")
+MANAGE = str(ROOT / "tests" / "apps" / "unchanged" / "manage.py")
 
 WAYS = {
     "uvicorn": Way((*UVICORN, f"{APPS}.fastapi_app:app"), ["fastapi"], ROUTED),
