@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -24,14 +23,9 @@ import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from mlflow_middleware._internal.platforms import PLATFORMS
+from tests import mlflow_server
 
 ROOT = Path(__file__).resolve().parents[1]
-MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow>=3.17,<3.19")
-"""What is installed to serve: the requirement of full MLflow."""
-
-BACKEND = os.environ.get("TEST_BACKEND", "sqlite")
-"""What the session's MLflow server stores in: ``sqlite`` or ``postgresql``."""
-
 DEADLINE = 300.0
 """Seconds after which something that should happen counts as not happening, on a machine that is busy otherwise."""
 
@@ -164,25 +158,6 @@ class Process:
             self.kill()
 
 
-def mlflow_python() -> Path:
-    """The interpreter of the MLflow server's environment, made on first use."""
-    home = Path(os.environ.get("TEST_MLFLOW_SERVER_HOME", ROOT / ".tox" / "mlflow-server"))
-    requirements = [MLFLOW]
-    if BACKEND == "postgresql":
-        home = home.with_name(f"{home.name}-postgresql")
-        requirements.append("psycopg2-binary")
-    home.parent.mkdir(parents=True, exist_ok=True)
-    python, ready = home / "bin" / "python", home / f"ready-{MLFLOW}"
-    with home.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
-            venv.create(home, with_pip=True, clear=True)
-            command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            ready.touch()
-    return python
-
-
 class PostgreSQL:
     """A PostgreSQL cluster of our own, in a temporary folder that lives as long as this process.
 
@@ -265,7 +240,7 @@ class MLflowServer:
             self._backend = self._database.start()
         command = [
             *(
-                str(mlflow_python()),
+                str(mlflow_server.python()),
                 "-m",
                 "mlflow",
                 "server",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import mlflow_server
 from tests.servers import ROOT
 
 TESTS = ROOT / "tests"
@@ -26,3 +27,12 @@ def test_none_is_in_the_folder_of_all() -> None:
 def test_unit_tests_are_found_by_the_name_of_the_module(folder: Path) -> None:
     """Each folder of them has the name of a folder of the core."""
     assert (CORE / folder.relative_to(TESTS / "unit")).is_dir()
+
+
+def test_a_missing_server_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test installs it in passing, which would take a minute or two of somebody's deadline."""
+    monkeypatch.setenv("TEST_MLFLOW_SERVER_HOME", str(tmp_path / "none"))
+
+    with pytest.raises(AssertionError, match=r"run `python -m tests.mlflow_server`"):
+        mlflow_server.python()
+    assert list(tmp_path.iterdir()) == []
