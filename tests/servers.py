@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -281,14 +281,40 @@ def spooled(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def serving(command: list[str], environment: Mapping[str, str], log: Path, port: int) -> Iterator[tuple[Process, str]]:
-    """An app's server process, up, and its address."""
-    process = Process(command, environment, log)
+def serving(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    port: int | None = None,
+    *,
+    folder: Path = ROOT,
+    fresh: bool = False,
+) -> Iterator[tuple[Process, str]]:
+    """An app's server process, up, and its address; the process ends with the block.
+
+    Args:
+        command: Program and arguments; ``{port}`` in them is where it listens.
+        environment: All of its environment variables.
+        log: Where its output goes.
+        port: The port; a free one by default.
+        folder: Its working directory.
+        fresh: Begin as soon as it listens, when it has answered nobody.
+    """
+    port = port or free_port()
+    process = Process([part.replace("{port}", str(port)) for part in command], environment, log, folder)
     try:
-        process.wait_until_up(f"http://127.0.0.1:{port}/health")
+        if fresh:
+            eventually(lambda: _listens(port), "listening", pause=0.001)
+        else:
+            process.wait_until_up(f"http://127.0.0.1:{port}/health")
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.stop()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def command_for(app: str, port: int) -> list[str]:
