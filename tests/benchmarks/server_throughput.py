@@ -3,7 +3,8 @@
     python -m tests.benchmarks.server_throughput [--stores STORE,...] [--workers N,...] [--traces N] [--rounds N]
 
 The traces are real ones, of a chat with two child spans, and our delivery's own sinks send them over eight connections
-at once, as eight app processes would. Prints Markdown tables. Takes about six minutes on two cores.
+at once, as eight app processes would. Prints a Markdown table. Takes about six minutes on two cores; PostgreSQL needs
+``TEST_BACKEND=postgresql``, whose MLflow server is then used for SQLite, too.
 
 CPU is the least of all rounds: other work on the machine makes it larger, never smaller. A rate is the best of them, on
 a machine that also runs the senders and the database; the load average is printed beside.
