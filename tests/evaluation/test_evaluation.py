@@ -1,0 +1,175 @@
+"""``examples/evaluation``, run as a user does, beside full MLflow; scores and ratings are read back from the server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import requests
+from mlflow.entities import Trace
+
+from tests.browser import chat_app
+from tests.conftest import Traces
+from tests.servers import DEADLINE, ROOT, MLflowServer, clean_environment
+
+SESSION = {"X-User-ID": "jane", "X-Session-ID": "s-1"}
+CODE = ("answered", "words", "seconds", "has_source")
+
+
+class Chat:
+    """A user of the chat.
+
+    Args:
+        url: Where the app is.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def ask(self, question: str, stream: bool = False) -> str:
+        """Ask; returns the trace id."""
+        asked = {"messages": [{"role": "user", "content": question}], "stream": stream}
+        answer = requests.post(f"{self._url}/chats/s-1/messages", json=asked, headers=SESSION, timeout=DEADLINE)
+        answer.raise_for_status()
+        return answer.headers["X-MLflow-Trace-ID"]
+
+    def rate(self, trace_id: str, value: bool, comment: str | None = None) -> None:
+        """Rate an answer."""
+        vote = {"trace_id": trace_id, "value": value, "comment": comment}
+        requests.post(f"{self._url}/feedback", json=vote, headers=SESSION, timeout=DEADLINE).raise_for_status()
+
+    def fail(self) -> str:
+        """Ask for what the app fails at."""
+        answer = requests.post(f"{self._url}/chats/s-1/fail", headers=SESSION, timeout=DEADLINE)
+        return answer.headers["X-MLflow-Trace-ID"]
+
+
+def run(traces: Traces, module: str, *arguments: str, **variables: str) -> str:
+    """Run a module in the examples' folder; returns what it prints."""
+    environment = clean_environment(
+        MLFLOW_TRACKING_URI=traces.uri,
+        MLFLOW_EXPERIMENT_NAME=traces.experiment,
+        MLFLOW_MODEL_CATALOG_URI="",
+        MLFLOW_DISABLE_TELEMETRY="true",
+        **variables,
+    )
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT / "examples", capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def summary_of(traces: Traces) -> Any:
+    """What ``mlflow-middleware traces --summary`` counts."""
+    return json.loads(run(traces, "mlflow_middleware.cli", "traces", "--summary", "--json"))
+
+
+def given(trace: Trace, *kinds: str) -> dict[str, Any]:
+    """What sources of these kinds have given a trace, by name."""
+    found = [each for each in trace.search_assessments(type="feedback") if each.source.source_type in kinds]
+    assert len({each.name for each in found}) == len(found)
+    return {each.name: each.feedback.value for each in found}
+
+
+def ratings(trace: Trace) -> list[dict[str, Any]]:
+    """All that users have said, whole, also what they have replaced."""
+    return [each.to_dictionary() for each in trace.info.assessments if each.source.source_type == "HUMAN"]
+
+
+def rows(output: str) -> list[list[str]]:
+    """A table's rows, as the cells that two blanks part."""
+    return [[cell for cell in line.split("  ") if cell] for line in output.strip().splitlines()]
+
+
+def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
+    """Each trace has the scores, the ratings are as before, and the answer that judge and user see differently is named."""
+    traces = Traces(server.uri, f"evaluation-{request_id}")
+    with chat_app("fastapi", server, traces.experiment, tmp_path, CHAT_PACE="0") as url:
+        chat = Chat(url)
+        agreed, unknown = chat.ask("I am going to Oslo in May. What should I pack?"), chat.ask("Who won the cup?")
+        contested, unrated = (
+            chat.ask("My disk is full: where do I begin?"),
+            chat.ask("How do I cook leeks?", stream=True),
+        )
+        failed = chat.fail()
+        chat.rate(agreed, False)
+        chat.rate(agreed, True, "just right")  # a vote that replaces the first
+        chat.rate(unknown, False)
+        chat.rate(contested, False, "I do not\nbuild")
+    stored = {trace.info.trace_id: trace for trace in traces.wait("tags.`mlflow.trace.session` = 's-1'", 5)}
+    summary = summary_of(traces)
+
+    output = run(traces, "evaluation.score", MLFLOW_GENAI_EVAL_ENABLE_SCORER_TRACING="true")
+
+    scored = {trace.info.trace_id: trace for trace in traces.search()}
+    assert scored.keys() == stored.keys()  # evaluating has left no traces of its own, though MLflow was told to
+    assert {each: given(trace, "LLM_JUDGE") for each, trace in scored.items()} == {
+        **dict.fromkeys((agreed, contested, unrated), {"helpful": True}),
+        unknown: {"helpful": False},
+        failed: {},
+    }
+    for trace_id, trace in scored.items():
+        scores = given(trace, "CODE")
+        assert set(scores) == set(CODE)
+        assert scores["answered"] == (trace_id != failed)
+        assert scores["has_source"] == (trace_id in (agreed, contested, unrated))
+        assert scores["seconds"] == trace.info.execution_duration / 1000
+        assert ratings(trace) == ratings(stored[trace_id])
+    assert given(scored[unrated], "CODE")["words"] == 18
+    assert summary_of(traces) == summary
+
+    table, disagreements = output.split("Where users and judge disagree:\n")
+    told = {row[0]: row[1:4] for row in rows(table) if row[0] in stored}
+    assert told == {
+        agreed: ["I am going to Oslo in May. What should I pack?", "True", "True"],
+        unknown: ["Who won the cup?", "False", "False"],
+        contested: ["My disk is full: where do I begin?", "False", "True"],
+        unrated: ["How do I cook leeks?", "-", "True"],
+        failed: ["-", "-", "-"],
+    }
+    assert rows(disagreements)[1:] == [
+        [contested, told[contested][0], "False", "I do not build", "True", "It tells what was asked."]
+    ]
+
+    assert run(traces, "evaluation.score").endswith(output[output.index("trace  ") :])  # and nothing is scored twice
+    again = {trace.info.trace_id: len(trace.info.assessments) for trace in traces.search()}
+    assert again == {trace_id: len(trace.info.assessments) for trace_id, trace in scored.items()}
+
+
+def test_the_server_takes_a_judge_for_continuous_scoring(server: MLflowServer, request_id: str) -> None:
+    """The judge is started if its model is an endpoint of the server's gateway; code is refused."""
+    traces = Traces(server.uri, f"evaluation-{request_id}")
+    answer = requests.post(
+        f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": traces.experiment}, timeout=DEADLINE
+    )
+    answer.raise_for_status()
+
+    without = run(traces, "evaluation.register", "openai:/gpt-4o-mini")
+    make_endpoint(server.uri, request_id)
+    with_one = run(traces, "evaluation.register", f"gateway:/{request_id}")
+
+    assert "helpful: refused: INVALID_PARAMETER_VALUE: Scorer 'helpful' does not use a gateway model" in without
+    assert "helpful: started" in with_one
+    assert "seconds: refused: " in with_one
+
+
+def make_endpoint(uri: str, name: str) -> None:
+    """An endpoint of the server's AI Gateway; nothing calls its model."""
+
+    def create(what: str, **body: object) -> dict[str, Any]:
+        url = f"{uri}/api/3.0/mlflow/gateway/{what}/create"
+        answer = requests.post(url, json={"name": name, **body}, timeout=DEADLINE)
+        assert answer.ok, answer.text
+        created: dict[str, Any] = next(iter(answer.json().values()))
+        return created
+
+    secret = create("secrets", secret_name=name, secret_value={"api_key": "none"}, provider="openai")["secret_id"]
+    model = create("model-definitions", secret_id=secret, provider="openai", model_name="gpt-4o-mini")
+    create(
+        "endpoints", model_configs=[{"model_definition_id": model["model_definition_id"], "linkage_type": "PRIMARY"}]
+    )
