@@ -72,9 +72,9 @@ judge = make_judge(
 
 
 @scorer
-def helpful(inputs: Any, outputs: Any) -> Feedback | None:
-    """What the judge says; where nothing was answered there is nothing to judge."""
-    return judge(inputs=inputs, outputs=outputs) if text_of(outputs) else None
+def helpful(inputs: Any, outputs: Any, trace: Trace) -> Feedback | None:
+    """What the judge says, where there is an answer that it has not judged yet."""
+    return judge(inputs=inputs, outputs=outputs) if text_of(outputs) and not verdict(trace.info) else None
 
 
 SCORERS = [answered, words, seconds, has_source, helpful]
@@ -87,12 +87,12 @@ def last_hour() -> list[TraceInfo]:
 
 def score(found: Iterable[TraceInfo]) -> None:
     """Score those that have no scores yet."""
-    new = [traces.get(trace.trace_id) for trace in found if newest(trace, answered.name) is None]
-    if new:
+    new = [trace.trace_id for trace in found if newest(trace, answered.name) is None]
+    if whole := [trace for trace in map(traces.get, new) if trace]:
         if "OPENAI_BASE_URL" not in os.environ:
             os.environ |= {"OPENAI_BASE_URL": judge_endpoint.start(), "OPENAI_API_KEY": "none"}
         mlflow.tracing.disable()  # else what scorers call can become traces, among those of the app
-        mlflow.genai.evaluate(data=new, scorers=SCORERS)
+        mlflow.genai.evaluate(data=whole, scorers=SCORERS)
 
 
 def newest(trace: TraceInfo, name: str, source: str = AssessmentSourceType.CODE) -> Feedback | None:
@@ -112,18 +112,13 @@ def verdict(trace: TraceInfo) -> Feedback | None:
     return newest(trace, judge.name, AssessmentSourceType.LLM_JUDGE)
 
 
-def question(trace: TraceInfo) -> str:
-    """What was asked, as far as MLflow's preview goes."""
-    return trace.request_preview or "-"
-
-
 def table(found: Iterable[TraceInfo]) -> Iterator[list[object]]:
     """Users' ratings beside the scores, one row for each trace."""
     code = [each.name for each in SCORERS if each is not helpful]
     yield ["trace", "question", "rating", judge.name, *code]
     for trace in found:
         given = [rating(trace), verdict(trace), *(newest(trace, name) for name in code)]
-        yield [trace.trace_id, question(trace), *("-" if each is None else each.value for each in given)]
+        yield [trace.trace_id, trace.request_preview or "-", *("-" if each is None else each.value for each in given)]
 
 
 def disagreements(found: Iterable[TraceInfo]) -> Iterator[list[object]]:
@@ -133,7 +128,7 @@ def disagreements(found: Iterable[TraceInfo]) -> Iterator[list[object]]:
         said, judged = rating(trace), verdict(trace)
         if said and judged and said.value != judged.value:
             comment = said.rationale or "-"
-            yield [trace.trace_id, question(trace), said.value, comment, judged.value, judged.rationale]
+            yield [trace.trace_id, trace.request_preview or "-", said.value, comment, judged.value, judged.rationale]
 
 
 def text(cell: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,9 @@ class Chat:
         vote = {"trace_id": trace_id, "value": value, "comment": comment}
         requests.post(f"{self._url}/feedback", json=vote, headers=SESSION, timeout=DEADLINE).raise_for_status()
 
-    def fail(self) -> str:
+    def fail(self) -> None:
         """Ask for what the app fails at."""
-        answer = requests.post(f"{self._url}/chats/s-1/fail", headers=SESSION, timeout=DEADLINE)
-        return answer.headers["X-MLflow-Trace-ID"]
+        assert requests.post(f"{self._url}/chats/s-1/fail", headers=SESSION, timeout=DEADLINE).status_code == 500
 
 
 def run(traces: Traces, module: str, *arguments: str, **variables: str) -> str:
@@ -82,26 +82,26 @@ def ratings(trace: Trace) -> list[dict[str, Any]]:
 
 
 def rows(output: str) -> list[list[str]]:
-    """A table's rows, as the cells that two blanks part."""
-    return [[cell for cell in line.split("  ") if cell] for line in output.strip().splitlines()]
+    """A table's rows, as the cells that two or more blanks part."""
+    return [re.split(r" {2,}", line) for line in output.splitlines() if line]
 
 
 def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
-    """Each trace has the scores, the ratings are as before, and the answer that judge and user see differently is named."""
+    """Each trace has its scores, the ratings are as they were, and the one answer that is contested is named."""
     traces = Traces(server.uri, f"evaluation-{request_id}")
     with chat_app("fastapi", server, traces.experiment, tmp_path, CHAT_PACE="0") as url:
         chat = Chat(url)
-        agreed, unknown = chat.ask("I am going to Oslo in May. What should I pack?"), chat.ask("Who won the cup?")
-        contested, unrated = (
-            chat.ask("My disk is full: where do I begin?"),
-            chat.ask("How do I cook leeks?", stream=True),
-        )
-        failed = chat.fail()
+        agreed = chat.ask("I am going to Oslo in May. What should I pack?")
+        unknown = chat.ask("Who won the cup?")
+        contested = chat.ask("My disk is full: where do I begin?")
+        unrated = chat.ask("How do I cook leeks?", stream=True)
+        chat.fail()
         chat.rate(agreed, False)
         chat.rate(agreed, True, "just right")  # a vote that replaces the first
         chat.rate(unknown, False)
         chat.rate(contested, False, "I do not\nbuild")
     stored = {trace.info.trace_id: trace for trace in traces.wait("tags.`mlflow.trace.session` = 's-1'", 5)}
+    (failed,) = stored.keys() - {agreed, unknown, contested, unrated}
     summary = summary_of(traces)
 
     output = run(traces, "evaluation.score", MLFLOW_GENAI_EVAL_ENABLE_SCORER_TRACING="true")
@@ -109,7 +109,9 @@ def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, 
     scored = {trace.info.trace_id: trace for trace in traces.search()}
     assert scored.keys() == stored.keys()  # evaluating has left no traces of its own, though MLflow was told to
     assert {each: given(trace, "LLM_JUDGE") for each, trace in scored.items()} == {
-        **dict.fromkeys((agreed, contested, unrated), {"helpful": True}),
+        agreed: {"helpful": True},
+        contested: {"helpful": True},
+        unrated: {"helpful": True},
         unknown: {"helpful": False},
         failed: {},
     }
@@ -155,7 +157,7 @@ def test_the_server_takes_a_judge_for_continuous_scoring(server: MLflowServer, r
 
     assert "helpful: refused: INVALID_PARAMETER_VALUE: Scorer 'helpful' does not use a gateway model" in without
     assert "helpful: started" in with_one
-    assert "seconds: refused: " in with_one
+    assert "seconds: refused: Custom scorer registration" in with_one
 
 
 def make_endpoint(uri: str, name: str) -> None:
