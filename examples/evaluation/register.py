@@ -25,7 +25,7 @@ def start(scorer: Scorer) -> None:
         registered.start(sampling_config=every)
         print(f"{scorer.name}: started")
     except MlflowException as refused:
-        print(f"{scorer.name}: refused: {refused.message}")
+        print(f"{scorer.name}: refused: {str(refused.message).splitlines()[0]}")
 
 
 if __name__ == "__main__":

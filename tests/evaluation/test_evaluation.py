@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from examples.evaluation import judge_endpoint
 from mlflow.entities import Trace
 
 from tests.browser import chat_app
 from tests.conftest import Traces
-from tests.servers import DEADLINE, ROOT, MLflowServer, clean_environment
+from tests.servers import DEADLINE, ROOT, MLflowServer, clean_environment, eventually
 
 SESSION = {"X-User-ID": "jane", "X-Session-ID": "s-1"}
+JUDGING = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true",
+    "MLFLOW_ONLINE_SCORING_DEFAULT_TRACE_COMPLETION_BUFFER_SECONDS": "0",
+    "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http",
+    "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": "true",
+}
+"""What a server needs to judge by itself, here at once and with a model on this machine."""
+
 CODE = ("answered", "words", "seconds", "has_source")
 
 
@@ -143,35 +152,67 @@ def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, 
     assert again == {trace_id: len(trace.info.assessments) for trace_id, trace in scored.items()}
 
 
-def test_the_server_takes_a_judge_for_continuous_scoring(server: MLflowServer, request_id: str) -> None:
-    """The judge is started if its model is an endpoint of the server's gateway; code is refused."""
+def test_what_the_server_takes_for_continuous_scoring(server: MLflowServer, request_id: str) -> None:
+    """No judge but one whose model is an endpoint of its own gateway, and no code."""
     traces = Traces(server.uri, f"evaluation-{request_id}")
-    answer = requests.post(
-        f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": traces.experiment}, timeout=DEADLINE
-    )
-    answer.raise_for_status()
+    experiments = f"{server.uri}/api/2.0/mlflow/experiments/create"
+    requests.post(experiments, json={"name": traces.experiment}, timeout=DEADLINE).raise_for_status()
 
-    without = run(traces, "evaluation.register", "openai:/gpt-4o-mini")
-    make_endpoint(server.uri, request_id)
-    with_one = run(traces, "evaluation.register", f"gateway:/{request_id}")
+    refused = run(traces, "evaluation.register", "openai:/gpt-4o-mini")
 
-    assert "helpful: refused: INVALID_PARAMETER_VALUE: Scorer 'helpful' does not use a gateway model" in without
-    assert "helpful: started" in with_one
-    assert "seconds: refused: Custom scorer registration" in with_one
+    assert "helpful: refused: INVALID_PARAMETER_VALUE: Scorer 'helpful' does not use a gateway model" in refused
+    assert "seconds: refused: INVALID_PARAMETER_VALUE: Custom scorer registration" in refused
 
 
-def make_endpoint(uri: str, name: str) -> None:
-    """An endpoint of the server's AI Gateway; nothing calls its model."""
+def test_the_server_judges_new_traces_by_itself(tmp_path: Path) -> None:
+    """A judge that is registered and started scores an answer beside the rating, and the script asks no other."""
+    server = MLflowServer(tmp_path, variables=JUDGING)
+    server.start()
+    try:
+        traces = Traces(server.uri, "chats")
+        make_endpoint(server.uri, judge_endpoint.start())
+        with chat_app("fastapi", server, traces.experiment, tmp_path, CHAT_PACE="0") as url:
+            chat = Chat(url)
+            unknown = chat.ask("Who won the cup?")
+            chat.rate(unknown, True)
+        (trace,) = traces.wait("tags.`mlflow.trace.session` = 's-1'")
+
+        assert "helpful: started" in run(traces, "evaluation.register", "gateway:/judge")
+        eventually(lambda: given(traces.search()[0], "LLM_JUDGE"), "the server's verdict")
+        output = run(traces, "evaluation.score")
+
+        (judged,) = traces.search()
+        (verdict,) = judged.search_assessments(name="helpful")
+        assert (verdict.feedback.value, verdict.source.source_id) == (False, "gateway:/judge")
+        assert ratings(judged) == ratings(trace)
+        assert rows(output)[-1] == [unknown, "Who won the cup?", "True", "-", "False", "It says that it does not know."]
+    finally:
+        server.stop()
+
+
+def make_endpoint(uri: str, judge: str) -> None:
+    """An endpoint ``judge`` of the server's AI Gateway, for the model at an address."""
 
     def create(what: str, **body: object) -> dict[str, Any]:
         url = f"{uri}/api/3.0/mlflow/gateway/{what}/create"
-        answer = requests.post(url, json={"name": name, **body}, timeout=DEADLINE)
+        answer = requests.post(url, json=body, timeout=DEADLINE)
         assert answer.ok, answer.text
         created: dict[str, Any] = next(iter(answer.json().values()))
         return created
 
-    secret = create("secrets", secret_name=name, secret_value={"api_key": "none"}, provider="openai")["secret_id"]
-    model = create("model-definitions", secret_id=secret, provider="openai", model_name="gpt-4o-mini")
-    create(
-        "endpoints", model_configs=[{"model_definition_id": model["model_definition_id"], "linkage_type": "PRIMARY"}]
+    secret = create(
+        "secrets",
+        secret_name="judge",
+        secret_value={"api_key": "none"},
+        provider="openai",
+        auth_config={"api_base": judge},
     )
+    model = create(
+        "model-definitions",
+        name="judge",
+        secret_id=secret["secret_id"],
+        provider="openai",
+        model_name="gpt-4o-mini",
+    )
+    first = {"model_definition_id": model["model_definition_id"], "linkage_type": "PRIMARY"}
+    create("endpoints", name="judge", model_configs=[first])
