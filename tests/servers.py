@@ -227,6 +227,7 @@ class MLflowServer:
         certificate: A file with its certificate and key, for HTTPS.
         database: What is to run as long as it does, and be its backend store.
         workers: Its processes.
+        variables: Environment variables that it has besides, or instead.
     """
 
     def __init__(
@@ -237,6 +238,7 @@ class MLflowServer:
         certificate: Path | None = None,
         database: PostgreSQL | None = None,
         workers: int = 1,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
@@ -245,6 +247,7 @@ class MLflowServer:
         self._backend = backend or f"sqlite:///{folder}/mlflow.db"
         self._database = database
         self._workers = workers
+        self._variables = variables or {}
         self._process: Process | None = None
 
     @property
@@ -275,7 +278,7 @@ class MLflowServer:
         environment = clean_environment(
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # six processes that we do not need
             MLFLOW_MODEL_CATALOG_URI="",  # prices as they are installed, not as they are on the internet
-        )
+        ) | dict(self._variables)
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
         try:
             self._process.wait_until_up(f"{self.uri}/health", self.certificate)
