@@ -72,7 +72,7 @@ def arrows() -> dict[str, set[str]]:
 
     @functools.cache
     def below(room: str) -> frozenset[str]:
-        return found[room] | frozenset().union(*map(below, found[room]))
+        return frozenset(found[room]).union(*map(below, found[room]))
 
     return {
         room.name: {to for to in found[room.name] if not any(to in below(each) for each in found[room.name] - ASIDE)}
