@@ -5,10 +5,9 @@
     pytest test_django_traces.py
 """
 
+import examples.guide_django  # noqa: F401 - configures Django, as pytest-django does it for a project
 from django.test import Client
 from mlflow.entities import Trace
-
-import examples.guide_django  # noqa: F401 - configures Django, as pytest-django does it for a project
 
 
 def test_a_login_is_on_the_trace(captured_traces: list[Trace]) -> None:

@@ -34,7 +34,7 @@ class Name(NamedTuple):
 
 def _deployment_tags() -> list[Name]:
     of_option: dict[str, str] = Options.model_fields["deployment_tags"].get_default()
-    meaning = "the variable `{}`, or [what the platform tells](deployment.md#the-platform-tells)"
+    meaning = "the variable `{}`, or [the platform's own](deployment.md#tags-without-a-variable)"
     return [Name(tag, meaning.format(variable), "one of them is set", OURS) for tag, variable in of_option.items()]
 
 
@@ -160,7 +160,7 @@ def page() -> str:
     """Return the page: each name, what it holds, when it is there, and whose it is."""
     tables = (
         ("Tags of the trace", "Traces are searched by them: ``tags.`http.route` = '/chats/{chat_id}'``.\n\n", TAGS),
-        ("Metadata of the trace", "MLflow's pages show them; they cannot be changed later.\n\n", METADATA),
+        ("Metadata of the trace", "Set once, and shown by MLflow's session view and columns.\n\n", METADATA),
         ("Attributes of the root span", "", ATTRIBUTES),
         ("The root span's event `exception`", "One for each exception that the app raised or handed to `annotate`.\n\n", EVENT),
     )  # fmt: skip
