@@ -6,13 +6,13 @@
     uvicorn guide_django:asgi      # or: gunicorn --threads 4 guide_django:wsgi
 """
 
+import os
 from collections.abc import Callable, Iterator
 
 import mlflow
-from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
-from django.urls import path
+from django.urls import include, path
 
 from mlflow_middleware.django import annotate
 from mlflow_middleware.django.asgi import get_asgi_application
@@ -40,14 +40,21 @@ def log_in(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Htt
     return middleware
 
 
-settings.configure(
-    ALLOWED_HOSTS=["127.0.0.1", "localhost", "testserver"],
-    ROOT_URLCONF=__name__,
-    SECRET_KEY="signs nothing here",
-    INSTALLED_APPS=["mlflow_middleware.django"],
-    MIDDLEWARE=["mlflow_middleware.django.TraceMiddleware", f"{__name__}.log_in"],
-    MLFLOW_MIDDLEWARE={"USER_ID_FROM": ["scope.user.username"]},
-)
+# settings.py
+
+INSTALLED_APPS = ["mlflow_middleware.django"]
+MIDDLEWARE = ["mlflow_middleware.django.TraceMiddleware"]
+
+MIDDLEWARE += [f"{__name__}.log_in"]
+
+MLFLOW_MIDDLEWARE = {"USER_ID_FROM": ["scope.user.username"]}
+
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "testserver"]
+ROOT_URLCONF = __name__
+SECRET_KEY = "signs nothing here"
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", __name__)
+
+# views.py
 
 
 def me(request: HttpRequest) -> HttpResponse:
@@ -79,11 +86,14 @@ def health(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
+# urls.py
+
 urlpatterns = [
     path("me", me),
     path("chats/<str:chat_id>/stream", stream),
     path("busy", busy),
     path("health", health),
+    path("", include("mlflow_middleware.django.urls")),
 ]
 
 asgi = get_asgi_application()

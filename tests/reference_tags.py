@@ -40,7 +40,7 @@ def _deployment_tags() -> list[Name]:
 
 TAGS = [
     Name("mlflow.traceName", "the name of the root span: `POST /chats/{chat_id}`, or a job's", "always", MLFLOW),
-    Name("client_request_id", "the request id, at any length", "always, but in a job that no request asked for", OURS),
+    Name("client_request_id", "the request id, at any length", "always, but in a job without a request", OURS),
     Name("mlflow.trace.session", "the session id", "it is known", OURS),
     Name("mlflow.trace.user", "the user id, or its pseudonym", "it is known", OURS),
     Name("http.route", "the route's template", "a route took the request", OURS),
@@ -65,7 +65,7 @@ METADATA = [
     Name("mlflow.user", "the operating system's user", "always", MLFLOW),
     Name("mlflow.source.name", "the program", "always", MLFLOW),
     Name("mlflow.source.type", "`LOCAL`, `NOTEBOOK` or `JOB`", "always", MLFLOW),
-    Name("mlflow_middleware.filled", "when the request was, as milliseconds since the epoch", "a caller told nothing of its trace, [and the row was filled here](beside-other-tools.md#two-services)", OURS),
+    Name("mlflow_middleware.filled", "when the request was, as milliseconds since the epoch", "a caller sent no info of its trace, [so that it was stored here](beside-other-tools.md#two-services)", OURS),
 ]  # fmt: skip
 """Of the trace."""
 
@@ -86,11 +86,11 @@ ATTRIBUTES = [
     Name("url.scheme", "`http` or `https`", _A_REQUEST, OPENTELEMETRY),
     Name("url.path", "the path, without secrets; 1,024 characters", "always, but with `metadata_only` the route", OPENTELEMETRY),
     Name("url.query", "the query string, without secrets; 1,024 characters", "there is one, and it is captured", OPENTELEMETRY),
-    Name("server.address", "the host that was asked for", "it is known", OPENTELEMETRY),
+    Name("server.address", "the host in the request", "it is known", OPENTELEMETRY),
     Name("server.port", "its port", "it is known", OPENTELEMETRY),
     Name("client.address", "the client's IP address", "option `client_address` allows it", OPENTELEMETRY),
-    Name("network.peer.address", "the proxy's IP address", "a proxy of `trusted_proxies` told the client's", OPENTELEMETRY),
-    Name("network.protocol.version", "`1.1`, `2`, …", "the server tells it", OPENTELEMETRY),
+    Name("network.peer.address", "the proxy's IP address", "one of `trusted_proxies` sent the client's", OPENTELEMETRY),
+    Name("network.protocol.version", "`1.1`, `2`, …", "the server provides it", OPENTELEMETRY),
     Name("user_agent.original", "the `User-Agent`", "option `capture_user_agent` allows it", OPENTELEMETRY),
     Name("http.request.header.<name>", "a request header, without secrets", "option `capture_headers` names it", OPENTELEMETRY),
     Name("http.request.body.size", "bytes that the app read", "there were some", OPENTELEMETRY),
@@ -112,7 +112,7 @@ ATTRIBUTES = [
     Name("mlflow.llm.provider", "the provider, as MLflow names it: `bedrock`", _A_MODEL, MLFLOW),
     Name("mlflow.llm.cost", "the cost in US dollars, as JSON", "the server computed it", MLFLOW),
     Name("mlflow.chat.tokenUsage", "tokens, as JSON", _TOKENS, MLFLOW),
-    Name("gen_ai.request.model", "the model that was asked for", _A_MODEL, OPENTELEMETRY),
+    Name("gen_ai.request.model", "the model in the request", _A_MODEL, OPENTELEMETRY),
     Name("gen_ai.response.model", "the model that answered", _A_MODEL, OPENTELEMETRY),
     Name("gen_ai.provider.name", "the provider, as OpenTelemetry names it: `aws.bedrock`", _A_MODEL, OPENTELEMETRY),
     Name("gen_ai.usage.input_tokens", "tokens of the input, cached ones included", _TOKENS, OPENTELEMETRY),
@@ -149,8 +149,8 @@ ELSEWHERE = {
 
 _INTRODUCTION = """# Tags and attributes
 
-Each name that the middleware gives to the trace of a request or a job. Your own tags (`tags`, `annotate`), and what MLflow's
-functions set inside a request, come in addition. "Ours" means that no other project defines the name. How the parts belong
+Each name that the middleware gives to the trace of a request or a job. Your own tags (`tags`, `annotate`) and those that
+MLflow's functions set inside a request come in addition. "Ours" means that no other project defines the name. How the parts belong
 together is in [what a trace holds](what-a-trace-holds.md).
 
 """
