@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 import requests
 from mlflow.entities import Trace
@@ -76,3 +78,33 @@ def test_each_message_of_a_websocket_is_a_trace(captured_traces: list[Trace]) ->
 
     assert [trace.data.spans[0].name for trace in captured_traces] == ["answer", "answer"]
     assert {trace.info.tags["mlflow.trace.session"] for trace in captured_traces} == {"c-1"}
+
+
+@pytest.mark.parametrize(("path", "spans"), [("/decorated", ["request"]), ("/held", ["request", "model"])])
+def test_a_stream_that_is_closed_early(captured_traces: list[Trace], path: str, spans: list[str]) -> None:
+    """A span that the generator holds ends then; MLflow's decorator loses its own, which the page of streams says."""
+    pytest.importorskip("flask", reason="flask is not installed in this environment")
+    from flask import Flask, Response
+
+    from mlflow_middleware.flask import MLflowMiddleware
+
+    app = Flask("streams")
+    MLflowMiddleware(app)
+    generators = {"/decorated": mlflow.trace(words, name="model"), "/held": held_words}
+    app.add_url_rule(path, view_func=lambda: Response(generators[path]()))
+
+    answer = app.test_client().get(path, buffered=False)
+    assert next(iter(answer.response)) == b"one"
+    answer.close()
+
+    (trace,) = captured_traces
+    assert [span.name.replace(f"GET {path}", "request") for span in trace.data.spans] == spans
+
+
+def words() -> Iterator[str]:
+    yield from ("one", "two")
+
+
+def held_words() -> Iterator[str]:
+    with mlflow.start_span("model"):
+        yield from words()
