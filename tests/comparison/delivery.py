@@ -139,7 +139,8 @@ def _beside(lab: Lab, **variables: str) -> dict[str, int]:
     collector = Sink()
     collector.start()
     try:
-        with lab.app(OTEL_EXPORTER_OTLP_ENDPOINT=collector.uri, **variables) as (_, url):
+        named = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.uri, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        with lab.app(**named, **variables) as (_, url):
             since = time.time()
             _chats(url, 5)
             own = _traces(lab, since)

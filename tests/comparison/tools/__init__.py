@@ -6,9 +6,10 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastapi import FastAPI
+if TYPE_CHECKING:
+    from fastapi import FastAPI  # the page is made where there is none
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
