@@ -8,6 +8,8 @@ from tests.comparison.page import PAGE, TOOLS, page, results
 from tests.comparison.questions import QUESTIONS
 from tests.comparison.tools import MODES
 
+pytestmark = pytest.mark.once
+
 
 def test_the_page_is_made_of_the_results() -> None:
     """``python -m tests.comparison --page`` writes it."""
