@@ -1,7 +1,7 @@
 """The command line: ``mlflow-middleware``, or ``python -m mlflow_middleware.cli``.
 
-Each subcommand is one function in `SUBCOMMANDS`, which declares its arguments and what runs it. What it runs is
-imported only then, so that ``--help`` answers at once.
+Each subcommand is a function in `SUBCOMMANDS` that declares its arguments and its implementation. The implementation
+is imported only when it runs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def check(subcommands: Subcommands) -> None:
 
 
 def run(subcommands: Subcommands) -> None:
-    """Declare ``mlflow-middleware run [OPTIONS] COMMAND``; what stands there is parsed by `commands.run`."""
+    """Declare ``mlflow-middleware run [OPTIONS] COMMAND``; `commands.run` parses the arguments."""
 
     def execute(arguments: argparse.Namespace) -> int:
         from mlflow_middleware.commands.run import run
@@ -76,7 +76,7 @@ def run(subcommands: Subcommands) -> None:
         description=f"{summary}. Its options are those of the settings, such as --session-id-header X-Chat-ID.",
         usage="mlflow-middleware run [--OPTION VALUE ...] [--] COMMAND [ARGUMENT ...]",
         add_help=False,
-        prefix_chars="\0",  # no option is argparse's
+        prefix_chars="\0",  # argparse parses no option
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what starts the server: uvicorn app:app")
     parser.set_defaults(execute=execute)
@@ -151,13 +151,13 @@ FIND = (
 """Arguments of ``mlflow-middleware traces`` that `mlflow_middleware.traces.find` takes."""
 
 SHOW = ("feedback", "as_json", "follow", "summary", "by", "good_from")
-"""Those that say how the traces are shown."""
+"""Arguments of ``mlflow-middleware traces`` that control the output."""
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def _seconds(text: str) -> float:
-    """A length of time: ``500ms``, ``2s``, ``1.5h``."""
+    """Parse a duration such as ``500ms``, ``2s`` or ``1.5h`` into seconds."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d|w)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 500ms, 2s, 30m, 1h, 2d or 1w")
@@ -165,7 +165,7 @@ def _seconds(text: str) -> float:
 
 
 def _moment(text: str) -> datetime | timedelta:
-    """A point in time: how long ago, or a date and time."""
+    """Parse a point in time: a duration before now, or a date and time."""
     try:
         return datetime.fromisoformat(text.removesuffix("Z") + "+00:00" if text.endswith("Z") else text)
     except ValueError:
@@ -207,7 +207,7 @@ SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (check, demo, run, repl
 
 
 def command_line() -> argparse.ArgumentParser:
-    """All that the command line takes."""
+    """Return the parser with all subcommands."""
     parser = argparse.ArgumentParser("mlflow-middleware", description="Every HTTP request becomes one MLflow trace.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('mlflow-middleware')}")
     subcommands = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
@@ -220,10 +220,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: The arguments; those of the process by default.
+        argv: The arguments; by default those of the process.
 
     Returns:
-        The exit code. As in all of argparse, ``--help``, ``--version`` and a usage error raise ``SystemExit``.
+        The exit code. As usual with argparse, ``--help``, ``--version`` and usage errors raise ``SystemExit``.
     """
     arguments = command_line().parse_args(argv)
     execute: Callable[[argparse.Namespace], int] = arguments.execute

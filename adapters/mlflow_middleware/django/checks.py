@@ -56,7 +56,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Ch
 
 
 def check_middleware(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """A warning when nothing will be traced."""
+    """Return a warning when nothing will be traced."""
     if any(traces(path) for path in settings.MIDDLEWARE):
         return []
     return [
@@ -81,7 +81,7 @@ def _message(result: check.Result) -> CheckMessage:
 
 
 def traces(path: str) -> bool:
-    """Whether a middleware is ours or a project's subclass of it; one that cannot be imported Django reports."""
+    """Return whether a middleware is ours or a project's subclass of it; one that cannot be imported Django reports."""
     try:
         middleware = import_string(path)
     except ImportError:

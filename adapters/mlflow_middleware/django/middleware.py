@@ -127,7 +127,7 @@ class TraceMiddleware:
 
 @guarded
 def _opened(request: HttpRequest, settings: Settings) -> RequestTrace | None:
-    """The trace of a request; None where it is excluded."""
+    """Return the trace of a request; None where it is excluded."""
     exchange = exchange_of(request)
     if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
         delivery.leave_out(reason)

@@ -37,7 +37,7 @@ def observe_response(response: HttpResponseBase, trace: RequestTrace) -> HttpRes
 
 
 def is_answered(response: HttpResponseBase) -> bool:
-    """Whether nothing more is seen of it: it is whole, or a file, which the server may have a faster way to send."""
+    """Return whether nothing more is seen of it: it is whole, or a file, which the server may have a faster way to send."""
     return not isinstance(response, StreamingHttpResponse) or bool(getattr(response, "file_to_stream", None))
 
 

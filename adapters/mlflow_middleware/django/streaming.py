@@ -73,11 +73,11 @@ class _Held:
         self._left = length
 
     def ends(self) -> bool:
-        """Whether the end of the content is such an end."""
+        """Return whether the end of the content is such an end."""
         return self._trace is not None and self._trace.settings.flush_each_request
 
     def ends_with(self, chunk: bytes) -> bool:
-        """Whether this chunk is; then the trace ends with it."""
+        """Return whether this chunk is; then the trace ends with it."""
         if self._trace is None or self._left is None or not self.ends():
             return False
         self._left -= len(chunk)

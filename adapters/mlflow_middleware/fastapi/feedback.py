@@ -91,7 +91,7 @@ def _endpoint(options: dict[str, object]) -> Endpoint:
 
 
 async def _read(request: Request) -> bytes:
-    """The body, up to a byte more than is allowed; a client that goes away in the middle has not said all."""
+    """Return the body, up to a byte more than is allowed; a client that goes away in the middle has not said all."""
     body = b""
     with contextlib.suppress(ClientDisconnect):
         async for chunk in request.stream():

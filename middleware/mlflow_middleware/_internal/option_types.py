@@ -1,4 +1,4 @@
-"""The types of the options: what each accepts, and how it is written in the environment."""
+"""The types of the options: accepted values, and their notation in the environment."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _json(text: str, allowed: str) -> object:
 
 
 def _routes(value: object) -> object:
-    """Parse what `routes` is in the environment: JSON."""
+    """Parse `routes` as written in the environment: JSON."""
     return _json(value, "it is written as JSON") if isinstance(value, str) else value
 
 
@@ -86,7 +86,7 @@ def _import(value: object) -> object:
 
 
 def _error_rules(value: object) -> object:
-    """Rules by name, by a path into the answer, as a callable or its dotted path; one of them needs no list."""
+    """Build rules from names, paths into the response, callables or their dotted paths; a single one needs no list."""
     values = [value] if callable(value) or isinstance(value, Rule) else _split(value)
     return tuple(map(_error_rule, values)) if isinstance(values, Iterable) else values
 
@@ -157,7 +157,7 @@ def _are_networks(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _platforms(value: object) -> object:
-    """Expand true and false, also as they are written in the environment, to all platforms and none."""
+    """Expand true and false, also as text from the environment, to all platforms and none."""
     if not isinstance(value, (bool, str, list, tuple, set, frozenset)):
         raise ValueError(f"it takes true, false, or any of {', '.join(PLATFORMS)}")
     text = str(value).strip().lower()

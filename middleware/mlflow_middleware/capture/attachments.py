@@ -49,7 +49,7 @@ def _data_uri(text: str, attach: Attach) -> str:
 
 
 def _with_known_file(value: dict[str, Any], attach: Attach) -> dict[str, Any]:
-    """An object with its file attached: of Anthropic, Gemini, OpenAI, Bedrock."""
+    """Return an object with its file attached: of Anthropic, Gemini, OpenAI, Bedrock."""
     for key, kind_of in _HOLDERS.items():
         held = value.get(key)
         if isinstance(held, dict) and (ref := _attached(held.get("data"), kind_of(held), attach)):

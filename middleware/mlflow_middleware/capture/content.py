@@ -153,7 +153,7 @@ def _usage(value: Any) -> dict[str, int] | None:
 def _followed(
     follower: Folded | LongRuns | multipart.Form, size: int, content_type: str, redactor: Redactor
 ) -> Content:
-    """A body that something has read as it passed."""
+    """Return a body that something has read as it passed."""
     if isinstance(follower, multipart.Form):
         return _read_form(follower, redactor)
     if isinstance(follower, Folded):
@@ -162,7 +162,7 @@ def _followed(
 
 
 def _folded(stream: Folded, redactor: Redactor) -> Content:
-    """A stream that has become one answer as it passed."""
+    """Return a stream that has become one answer as it passed."""
     answer, cut, usage = stream.answer(redactor.string)
     return Content(redactor.json(answer), cut, usage)
 
@@ -234,7 +234,7 @@ def _json(body: _Body) -> tuple[Any, bool]:
 
 
 def _are_lines(text: str) -> bool:
-    """Whether what is said to be JSON are lines of it."""
+    """Return whether what is said to be JSON are lines of it."""
     first, _, rest = text.lstrip().partition("\n")
     try:
         return bool(rest) and isinstance(strict_json.parsed(first), dict)
@@ -263,7 +263,7 @@ def _form(body: _Body) -> tuple[Any, bool]:
 
 
 def form_fields(text: str) -> tuple[dict[str, Any], bool]:
-    """The fields of a form or a query string, repeated ones as a list; and whether some were left out."""
+    """Return the fields of a form or a query string, repeated ones as a list; and whether some were left out."""
     pairs = text.split("&", MAX_FIELDS)
     found: dict[str, list[str]] = {}
     for name, _, value in (pair.partition("=") for pair in pairs[:MAX_FIELDS] if pair):
@@ -295,12 +295,12 @@ def _text(body: _Body) -> tuple[Any, bool]:
 
 
 def _bytes(body: _Body) -> tuple[Any, bool]:
-    """All that is told of a body that is not read; nothing is missing in it, however little of it was kept."""
+    """Return all that is told of a body that is not read; nothing is missing in it, however little of it was kept."""
     return {"content_type": body.content_type[:_MAX_NAME], "bytes": body.size}, False
 
 
 def _unnamed(body: _Body) -> tuple[Any, bool]:
-    """A body that does not say what it is: an object or array of JSON, or text, or bytes."""
+    """Return a body that does not say what it is: an object or array of JSON, or text, or bytes."""
     try:
         _decode(body.data, "utf-8", body.cut, "strict")
     except UnicodeDecodeError:

@@ -77,12 +77,12 @@ def failure_of(exchange: Exchange, rules: Sequence[Rule], redactor: Redactor) ->
 
 
 def may_fail(exchange: Exchange, rules: Iterable[Rule]) -> bool:
-    """Whether one of the rules may apply; if not, the answer's body need not be read."""
+    """Return whether one of the rules may apply; if not, the answer's body need not be read."""
     return any(rule.is_possible(exchange) for rule in rules)
 
 
 def _holds(*marks: str) -> Callable[[Exchange], bool]:
-    """Whether an answer's body may hold one of these; without any, whether there is a body."""
+    """Return whether an answer's body may hold one of these; without any, whether there is a body."""
 
     def holds(exchange: Exchange) -> bool:
         body = exchange.response_body
@@ -99,7 +99,7 @@ def _holds(*marks: str) -> Callable[[Exchange], bool]:
 
 
 def of_function(function: Callable[[Exchange], object], said: str) -> Rule:
-    """A rule of the app's own: what it returns, if it is true, is the message if it is text."""
+    """Return a rule of the app's own: what it returns, if it is true, is the message if it is text."""
 
     def decide(exchange: Exchange) -> Failure | None:
         found = function(exchange)
@@ -109,7 +109,7 @@ def of_function(function: Callable[[Exchange], object], said: str) -> Rule:
 
 
 def of_path(path: str) -> Rule:
-    """A rule by a path into the answer, such as ``body.errors``: there is something, and it is not empty or false."""
+    """Return a rule by a path into the answer, such as ``body.errors``: there is something, and it is not empty or false."""
     inner = path.removeprefix("body.")
 
     def decide(exchange: Exchange) -> Failure | None:
@@ -131,7 +131,7 @@ def _message(found: Any) -> str:
 
 
 def _objects(exchange: Exchange, path: str) -> Iterator[Any]:
-    """An answer, and its objects, if it is a stream or a batch; of a long one first what its end has at a path."""
+    """Yield an answer, and its objects, if it is a stream or a batch; of a long one first what its end has at a path."""
     outputs = exchange.outputs
     follower = exchange.response_body.follower if exchange.response_body else None
     if isinstance(follower, LongRuns) and isinstance(outputs, dict):
@@ -144,7 +144,7 @@ def _objects(exchange: Exchange, path: str) -> Iterator[Any]:
 
 
 def _ends(text: str, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The objects that the end of JSON may be of, each from the last key on: only at the right depth is it JSON."""
+    """Yield the objects that the end of JSON may be of, each from the last key on: only at the right depth is it JSON."""
     *outer, last = map(json.dumps, keys)
     around = "".join(f"{{{key}:" for key in outer)
     for match in list(re.finditer(rf"{re.escape(last)}\s*:", text))[-_MAX_LOOKS:]:
@@ -196,7 +196,7 @@ def _is_grpc_web(exchange: Exchange) -> bool:
 
 
 def _trailers_of(exchange: Exchange) -> dict[str, str]:
-    """The trailers in a body: its last frame."""
+    """Return the trailers in a body: its last frame."""
     body = exchange.response_body
     if body is None:
         return {}
@@ -214,7 +214,7 @@ def _trailers_of(exchange: Exchange) -> dict[str, str]:
 
 
 def _last_frame(data: bytes, size: int, is_text: bool) -> dict[str, str]:
-    """The trailers in the last bytes of a body of this size, where no frame's beginning is known."""
+    """Return the trailers in the last bytes of a body of this size, where no frame's beginning is known."""
     if is_text:  # each four characters are three bytes
         data = _from_base64(data[(len(data) - size) % 4 :])
     for place in range(len(data) - 5, max(-1, len(data) - _MAX_TRAILERS), -1):

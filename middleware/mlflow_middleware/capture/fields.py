@@ -78,7 +78,7 @@ def look_up(value: Any, path: str) -> Any:
 
 
 def splits(path: str) -> Iterator[tuple[str, str]]:
-    """The ways to take a first key off a dotted path, the longest first: each key, and what is left."""
+    """Yield the ways to take a first key off a dotted path, the longest first: each key, and what is left."""
     parts = path.split(".")
     for count in range(len(parts), 0, -1):
         yield ".".join(parts[:count]), ".".join(parts[count:])
@@ -93,6 +93,6 @@ def _item(value: Any, key: str) -> Any:
 
 
 def item_of(values: Any, index: str) -> Any:
-    """An item of a list; None if there is none at that index, or it is no index."""
+    """Return an item of a list; None if there is none at that index, or it is no index."""
     is_index = len(index) <= MAX_INDEX and index.removeprefix("-").isdecimal()
     return values[number] if is_index and -len(values) <= (number := int(index)) < len(values) else None

@@ -125,7 +125,7 @@ class End:
         return bytes(self._data[-self._longest :])
 
     def after(self, beginning: bytes) -> bytes:
-        """The last bytes of a body, some of which are in its beginning where little has come after that."""
+        """Return the last bytes of a body, some of which are in its beginning where little has come after that."""
         kept = self.kept
         return (beginning + kept)[-self._longest :] if len(kept) == self._size else kept
 
@@ -268,7 +268,7 @@ class Folded:
             self._is_dropped = True
 
     def _may_have_tokens(self, piece: dict[str, Any]) -> bool:
-        """Whether a piece is taken although there is no room; of some that come late only the tokens are."""
+        """Return whether a piece is taken although there is no room; of some that come late only the tokens are."""
         self._usage = usage_of(piece) or self._usage
         self._extra += "usage" in piece
         return "usage" in piece and self._extra < _MAX_EXTRA

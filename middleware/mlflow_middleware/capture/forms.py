@@ -68,7 +68,7 @@ def _element_end(data: bytes | bytearray, at_least: int) -> int | None:
 
 
 def data_lines(text: str) -> list[Any] | None:
-    """The pieces of the older protocol of Vercel's SDK; None if a text is something else."""
+    """Return the pieces of the older protocol of Vercel's SDK; None if a text is something else."""
     if text[1:2] != ":":
         return None
     pieces = _data_lines(text.encode("utf-8", "replace"))

@@ -19,7 +19,7 @@ _IN_TEXT = re.compile(r'"role"\s*:\s*"(?:user|assistant|system|developer|tool|mo
 
 
 def is_model_traffic(inputs: Any, outputs: Any) -> bool:
-    """Whether a request or its answer looks like one of a language model.
+    """Return whether a request or its answer looks like one of a language model.
 
     Args:
         inputs: The request's body, parsed.
@@ -66,7 +66,7 @@ def _is_answer(value: Any) -> bool:
 
 
 def _are_messages(value: Any) -> bool:
-    """Whether these are the turns of a chat, or items of OpenAI's Responses."""
+    """Return whether these are the turns of a chat, or items of OpenAI's Responses."""
     return any(map(_is_message, _dicts(value)))
 
 

@@ -28,7 +28,7 @@ class Rest(Protocol):
         """Bytes that it keeps."""
 
     def after(self, beginning: bytes) -> bytes:
-        """The last bytes of what has this beginning."""
+        """Return the last bytes of what has this beginning."""
 
     def add(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -95,7 +95,7 @@ class LongRuns:
             self._emit(data[position : len(data) - len(self._waiting)])
 
     def _gone_on(self, data: bytes, folded: bytes) -> int:
-        """How much of the data belongs to what has begun before it."""
+        """Return how much of the data belongs to what has begun before it."""
         if self._run is None and not self._is_text:
             return 0
         stop = folded.find(b" ")
@@ -125,7 +125,7 @@ class LongRuns:
 
 
 def _is_base64(text: bytes) -> bool:
-    """Whether a run has what base64 has, and hardly a text without blanks."""
+    """Return whether a run has what base64 has, and hardly a text without blanks."""
     kinds = (bytes.isupper, bytes.islower, bytes.isdigit)
     return all(any(kind(bytes([char])) for char in text) for kind in kinds)
 

@@ -13,18 +13,18 @@ _CODEC = re.compile(r"ascii|utf-?(8|16|32).*|iso-?8859-?\d+|cp\d+|koi8-\w|gb\w+|
 
 
 def named(content_type: str) -> str:
-    """The media type in lower case, without its parameters; empty where there is none."""
+    """Return the media type in lower case, without its parameters; empty where there is none."""
     return content_type.partition(";")[0].strip().lower()
 
 
 def boundary(content_type: str) -> bytes:
-    """The boundary of a multipart body; empty where there is none."""
+    """Return the boundary of a multipart body; empty where there is none."""
     match = _BOUNDARY.search(content_type)
     return (match[1] or match[2] or "").encode("latin-1", "replace") if match else b""
 
 
 def codec(content_type: str) -> str:
-    """The codec of the charset; UTF-8 where there is none."""
+    """Return the codec of the charset; UTF-8 where there is none."""
     match = _CHARSET.search(content_type)
     charset = match[1] or match[2] or "" if match else ""
     try:

@@ -125,7 +125,7 @@ def _names(asked: str, answered: str, shape: str, marked: str) -> Names:
 
 
 def may_be_call(sent: Any, answer: Any) -> bool:
-    """Whether a model may have answered, as a glance at request and answer tells, where no tokens are known."""
+    """Return whether a model may have answered, as a glance at request and answer tells, where no tokens are known."""
     if type(answer) is dict:
         return not _SIGNS.isdisjoint(answer) or (type(sent) is dict and "model" in sent)
     return type(answer) is list or (type(sent) is dict and "model" in sent)
@@ -145,13 +145,13 @@ def counts_of(usage: Mapping[str, int]) -> dict[str, int]:
 
 
 def _in_path(path: str) -> str:
-    """The model that some providers' addresses name; empty for none."""
+    """Return the model that some providers' addresses name; empty for none."""
     match = _IN_PATH.search(path)
     return next(filter(None, match.groups())) if match else ""
 
 
 def _answered_by(answer: Any) -> str | None:
-    """The model that an answer names, or the last piece of a stream that names one."""
+    """Return the model that an answer names, or the last piece of a stream that names one."""
     if type(answer) is list:
         return next(filter(None, map(_answered_by, reversed(answer))), None)
     if type(answer) is not dict or _NAMING.isdisjoint(answer):
@@ -162,7 +162,7 @@ def _answered_by(answer: Any) -> str | None:
 
 
 def name_of(value: Any) -> str | None:
-    """The value if it is a model's name, without what is around it in resource names."""
+    """Return the value if it is a model's name, without what is around it in resource names."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         return None
     if value.startswith(("arn:", "projects/", "publishers/", "models/")):
@@ -183,7 +183,7 @@ def _provider(shape: str, model: str, marked: str) -> str:
 
 
 def _marked(answer: dict[str, Any]) -> str:
-    """The provider that an answer shows by what nobody else writes."""
+    """Return the provider that an answer shows by what nobody else writes."""
     if _MARKING.isdisjoint(answer):
         return ""
     if answer.get("system_fingerprint") == "fp_ollama":

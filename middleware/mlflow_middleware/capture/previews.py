@@ -13,7 +13,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 def of_request(value: Any) -> str | None:
-    """The last thing that the user said; None where the value is no such request."""
+    """Return the last thing that the user said; None where the value is no such request."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
@@ -52,7 +52,7 @@ def of_answer(value: Any) -> str | None:
 
 
 def _last_message(messages: Any, role: str) -> str | None:
-    """The text of the last message with that role; of the last one where none has it."""
+    """Return the text of the last message with that role; of the last one where none has it."""
     if not isinstance(messages, list):
         return None
     found = [each for each in messages if isinstance(each, dict) and "role" in each and "content" in each]

@@ -45,23 +45,23 @@ class Redactor:
         self.is_clean = self._glance.is_clean
 
     def matches(self, key: str) -> bool:
-        """Whether a key's value is a secret, or may be one."""
+        """Return whether a key's value is a secret, or may be one."""
         return bool(self._keys.kind(key))
 
     def is_secret(self, key: str, value: Any) -> bool:
-        """Whether the value of a key is a secret."""
+        """Return whether the value of a key is a secret."""
         return self._keys.is_secret(key, value)
 
     def value(self, key: str, value: str) -> str:
-        """The value, or what stands in its place where it is or holds a secret."""
+        """Return the value, or what stands in its place where it is or holds a secret."""
         return REDACTED if self._keys.is_secret(key, value) else self.string(value)
 
     def query(self, query_string: str) -> str:
-        """The query string with the values of secret parameters replaced; all else byte for byte."""
+        """Return the query string with the values of secret parameters replaced; all else byte for byte."""
         return "&".join(self._parameter(part) for part in query_string.split("&"))
 
     def json(self, value: Any) -> Any:
-        """A copy of parsed JSON with the secrets replaced.
+        """Return a copy of parsed JSON with the secrets replaced.
 
         They are found at any depth, also in text, and in text that is itself JSON. What lies deeper than 100 levels is
         replaced whatever it is.
@@ -69,7 +69,7 @@ class Redactor:
         return self._json(value, MAX_DEPTH)
 
     def text(self, text: str) -> str:
-        """The text with the secrets replaced, as far as they can be told from the rest.
+        """Return the text with the secrets replaced, as far as they can be told from the rest.
 
         A key is known by what follows it: ``"key": value``, ``'key': value``, ``key=value``, or a line of its
         own that reads ``key: value``; and by the shapes in `secret_shapes`. Where a value does not end, all the rest is
@@ -89,7 +89,7 @@ class Redactor:
         return self.string(name[0] + self.string(text[name.end() :]) if name else text)
 
     def exception(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes of an exception as OpenTelemetry records it; its stack trace repeats its message."""
+        """Return the attributes of an exception as OpenTelemetry records it; its stack trace repeats its message."""
         message, stack = (str(attributes.get(key, "")) for key in (_MESSAGE, _STACK))
         clean = self.message(message)
         if message and clean != message:
@@ -155,7 +155,7 @@ class Redactor:
         return self._json(item, depth)
 
     def _key(self, key: str) -> str:
-        """A key, which may be JSON itself, where a form was none."""
+        """Return a key, which may be JSON itself, where a form was none."""
         return self._string(key, MAX_DEPTH)
 
     def _string(self, text: str, depth: int) -> str:
@@ -188,7 +188,7 @@ class Redactor:
 
 
 def _replaced(text: str, spans: list[tuple[int, int]]) -> str:
-    """The text with one `REDACTED` for each of the spans that do not overlap."""
+    """Return the text with one `REDACTED` for each of the spans that do not overlap."""
     parts: list[str] = []
     kept = 0
     first, last = spans[0]
@@ -208,7 +208,7 @@ def _may_hold_json(text: str) -> bool:
 
 
 def _texts_by_place(values: list[Any]) -> Iterable[list[tuple[Any, Any]]]:
-    """Where the texts of a stream's pieces are, each in its dict or list; those of one place together, in order."""
+    """Return where the texts of a stream's pieces are, each in its dict or list; those of one place together, in order."""
     found: dict[int, list[tuple[Any, Any]]] = {}
     places: dict[tuple[object, ...], int] = {}
 

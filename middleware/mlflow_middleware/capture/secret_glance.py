@@ -48,7 +48,7 @@ class _Sign(NamedTuple):
     is_alone: bool = False
 
     def may_begin_in(self, part: str) -> bool:
-        """Whether it may be found in a text with that part, because of that part."""
+        """Return whether it may be found in a text with that part, because of that part."""
         return self.spelling in part and not (self.is_alone and self.pattern.search(part) is None)
 
 
@@ -76,8 +76,8 @@ class Glance:
         self._suspicious: dict[str, list[re.Pattern[str]]] = {}
 
     def is_clean(self, text: str) -> bool:
-        """Whether a quick look shows that there is no secret in a text: `Redactor.json` and `Redactor.text` would leave
-        it as it is. False says nothing.
+        """Return whether a quick look shows that there is no secret in a text: `Redactor.json` and `Redactor.text`
+        would leave it as it is. False says nothing.
         """
         parts = text.split()
         if not self._harmless.issuperset(parts) and self._has_signs(text, set(parts) - self._harmless):
@@ -85,7 +85,7 @@ class Glance:
         return not self._values.are_own_in(text)
 
     def _has_signs(self, text: str, parts: set[str]) -> bool:
-        """Whether parts of a text that are not known as harmless may belong to a secret."""
+        """Return whether parts of a text that are not known as harmless may belong to a secret."""
         patterns: dict[re.Pattern[str], None] = {}
         for part in parts:
             known = self._suspicious.get(part)
@@ -119,7 +119,7 @@ class Glance:
         return found
 
     def _signs_of(self, word: str) -> list[_Sign]:
-        """The signs that a word may be a part of."""
+        """Return the signs that a word may be a part of."""
         signs = [sign for stem, signs in self._signs.items() if stem in word for sign in signs]
         if word.endswith(self._all_endings):
             signs += [sign for ending, signs in self._endings.items() if word.endswith(ending) for sign in signs]

@@ -101,7 +101,7 @@ class Keys:
         return self._remembered(key) if len(key) <= _MAX_CACHED else self._kind(key)
 
     def is_secret(self, key: str, value: Any) -> bool:
-        """Whether this value of that key is a secret."""
+        """Return whether this value of that key is a secret."""
         return is_secret(self.kind(key), value)
 
     def _kind(self, key: str) -> Kind:
@@ -122,14 +122,14 @@ class Keys:
 
 
 def _patterns(keys: Iterable[str]) -> tuple[str, ...]:
-    """The words of keys, and of their plurals."""
+    """Return the words of keys, and of their plurals."""
     found = dict.fromkeys(pattern for key in keys if (pattern := words_of(key)))
     plurals = [f"{each[:-1]}s " for each in found if each.strip() not in _NO_PLURAL and not each.endswith("s ")]
     return (*found, *plurals)
 
 
 def is_secret(kind: Kind, value: Any) -> bool:
-    """Whether a value is a secret if its key is of that kind. True, false, null and fractions never are."""
+    """Return whether a value is a secret if its key is of that kind. True, false, null and fractions never are."""
     if not kind or value is None or isinstance(value, bool | float):  # no secret: ``time_to_first_token``
         return False
     if kind == "always":
@@ -142,10 +142,10 @@ def is_secret(kind: Kind, value: Any) -> bool:
 
 
 def is_made_by_machine(value: str) -> bool:
-    """Whether text is no word of a language: letters and digits mixed, or very long."""
+    """Return whether text is no word of a language: letters and digits mixed, or very long."""
     return _BY_MACHINE.fullmatch(value[:4096]) is not None
 
 
 def words_of(key: str) -> str:
-    """The words of a key, lower-case, each between spaces, so that ``in`` compares whole words."""
+    """Return the words of a key, lower-case, each between spaces, so that ``in`` compares whole words."""
     return "".join(f" {word.lower()} " for word in _WORD.findall(key))

@@ -64,7 +64,7 @@ _WORD = re.compile(r"[a-z_-]{1,30}")
 
 
 def told(value: dict[str, Any], keys: Keys) -> Collection[str]:
-    """The entries of an object that are secrets by what another of them names."""
+    """Return the entries of an object that are secrets by what another of them names."""
     if _LOCATION in value and isinstance(value[_LOCATION], (list, tuple)) and _names_secret(value[_LOCATION], keys):
         return _BESIDE_LOCATION
     lower = {key.lower(): key for key in value}
@@ -86,7 +86,7 @@ _COLUMNS, _ROWS = ("columns", "headers", "fields", "header"), ("data", "rows", "
 
 
 def without_columns(value: dict[str, Any], keys: Keys, instead: str) -> dict[str, Any]:
-    """A table without what stands in its columns that name a secret; the same object where it is none."""
+    """Return a table without what stands in its columns that name a secret; the same object where it is none."""
     columns: list[Any] = next((value[key] for key in _COLUMNS if isinstance(value.get(key), list)), [])
     kinds = {place: kind for place, name in enumerate(columns) if isinstance(name, str) and (kind := keys.kind(name))}
     tables = [key for key in _ROWS if kinds and isinstance(value.get(key), list)]
@@ -102,7 +102,7 @@ def without_columns(value: dict[str, Any], keys: Keys, instead: str) -> dict[str
 
 
 def after_names(values: list[Any], keys: Keys) -> Collection[int]:
-    """The places in a list that follow the name of a secret: in ``["Authorization", …]``, in a command's arguments."""
+    """Return the places in a list that follow the name of a secret: in ``["Authorization", …]``, in a command's arguments."""
     hidden = [
         index + 1
         for index, name in enumerate(values[:-1])
@@ -117,7 +117,7 @@ def after_names(values: list[Any], keys: Keys) -> Collection[int]:
 
 
 def is_ordinary(key: str, value: Any, beside: dict[str, Any]) -> bool:
-    """Whether a value under a secret's name is none: a token of a language model, or a schema."""
+    """Return whether a value under a secret's name is none: a token of a language model, or a schema."""
     if isinstance(value, dict) and value.keys() <= _SCHEMA:
         return value.get("type") in _TYPES or not value.keys().isdisjoint(("$ref", "anyOf", "oneOf", "allOf"))
     return "logprob" in beside and key == "token"

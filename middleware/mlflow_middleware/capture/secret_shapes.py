@@ -91,7 +91,7 @@ def _attribute(match: re.Match[str]) -> str:
 
 
 def _end_of_element(text: str, tag: re.Match[str], name: str) -> int:
-    """Where the closing tag stands; in what was cut there is none, nor in ``List<Token>``, which is no tag."""
+    """Return where the closing tag stands; in what was cut there is none, nor in ``List<Token>``, which is no tag."""
     found = text.find(f"</{name}", tag.end(), tag.end() + 65536)
     if found >= 0 or text[tag.start() - 1 : tag.start()].isalnum():
         return found
@@ -121,7 +121,7 @@ _RULE = re.compile(r"[\s|:+-]*")
 
 
 def in_tables(text: str, keys: Keys) -> Spans:
-    """The columns of CSV, of tab-separated values and of tables in Markdown whose first line names a secret."""
+    """Yield the columns of CSV, of tab-separated values and of tables in Markdown whose first line names a secret."""
     columns: list[int] = []
     mark, width, end = "", 0, 0
     for line in _LINE.finditer(text):
@@ -136,7 +136,7 @@ def in_tables(text: str, keys: Keys) -> Spans:
 
 
 def _head(line: str, keys: Keys) -> tuple[str, list[int], int]:
-    """The delimiter of a line with column names, which of them name a secret, and how many there are."""
+    """Return the delimiter of a line with column names, which of them name a secret, and how many there are."""
     if len(line) <= _MAX_TAG:
         for mark in _CELLS:
             if mark not in line:
@@ -151,7 +151,7 @@ def _head(line: str, keys: Keys) -> tuple[str, list[int], int]:
 
 
 def _cells(text: str, position: int, mark: str) -> list[tuple[int, int]]:
-    """Where the cells of a line stand."""
+    """Return where the cells of a line stand."""
     found: list[tuple[int, int]] = []
     while cell := _CELLS[mark].match(text, position):
         found.append(cell.span(1) if cell[1] is not None else cell.span(2))
@@ -202,7 +202,7 @@ _BOUNDARY = re.compile(r"\r?\n--|\Z")
 
 
 def in_sections(text: str, keys: Keys) -> Spans:
-    """All that a section of TOML or INI holds whose name is a secret's: ``[secrets]``."""
+    """Yield all that a section of TOML or INI holds whose name is a secret's: ``[secrets]``."""
     sections = list(_SECTION.finditer(text))
     for section, following in zip(sections, [*sections[1:], None], strict=False):
         name = section[1].strip("\"' ")
@@ -212,7 +212,7 @@ def in_sections(text: str, keys: Keys) -> Spans:
 
 
 def in_parts(text: str, keys: Keys) -> Spans:
-    """The parts of multipart/form-data under another type."""
+    """Yield the parts of multipart/form-data under another type."""
     position = 0
     while part := _PART.search(text, position):
         position = part.end()

@@ -86,7 +86,7 @@ def spans(text: str, keys: Keys) -> Iterator[tuple[int, int]]:
 
 
 def _secret(text: str, start: int, separator: int, keys: Keys) -> tuple[int, int] | None:
-    """Where the value after a separator begins and ends, if it is a secret."""
+    """Return where the value after a separator begins and ends, if it is a secret."""
     before = text[max(start, separator - _MAX_KEY) : separator].rstrip()
     if text[separator] == "=" and before[-1:] in (":", "?"):  # in a makefile, and in Go
         before = before[:-1].rstrip()
@@ -168,14 +168,14 @@ def _after_colon(text: str, separator: int, key: str, before: str, kind: Kind) -
 
 
 def _encoded_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
-    """The value after an encoded ``=``."""
+    """Return the value after an encoded ``=``."""
     end = _AFTER_ENCODED.search(text, position)
     stop = end.start() if end else len(text)
     return (position, stop) if kind in _WHOLE or is_secret(kind, text[position : position + 400]) else None
 
 
 def _short_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
-    """The value at a position, if it looks like a secret."""
+    """Return the value at a position, if it looks like a secret."""
     found = _SHORT.match(text, position)
     if not (found and is_secret(kind, found[1])) or _EXPRESSION.match(text, position):
         return None
@@ -183,19 +183,19 @@ def _short_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
 
 
 def _is_said(text: str, start: int, stop: int, key: str) -> bool:
-    """Whether what stands after a key and a colon is a sentence, a placeholder, or code."""
+    """Return whether what stands after a key and a colon is a sentence, a placeholder, or code."""
     if _TYPE.fullmatch(text, start, stop) or _EXPRESSION.match(text, start, stop) or text[start : start + 1] == "{":
         return True
     return not key.lower().strip("*_").startswith(("pass", "pwd")) and _PROSE.match(text, start, stop) is not None
 
 
 def literal_end(text: str, position: int) -> int:
-    """Where a value in quotes, in brackets, or up to a comma ends."""
+    """Return where a value in quotes, in brackets, or up to a comma ends."""
     return _value_span(text, position, _AFTER_COLON)[1]
 
 
 def _quoted_key(before: str) -> str:
-    """The key whose closing quote ends ``before``; all of it where the opening quote is out of sight."""
+    """Return the key whose closing quote ends ``before``; all of it where the opening quote is out of sight."""
     quote, body = before[-1], before[:-1]
     key = body.rstrip("\\")
     depth = len(body) - len(key)
@@ -207,7 +207,7 @@ def _quoted_key(before: str) -> str:
 
 
 def _value(text: str, position: int) -> int:
-    """Where the value begins, on whatever line."""
+    """Return where the value begins, on whatever line."""
     space = _SPACE.match(text, position)
     return space.end() if space else position
 
@@ -217,7 +217,7 @@ def _opens(text: str, position: int) -> bool:
 
 
 def _closes(text: str, separator: int, position: int) -> bool:
-    """Whether a quote ends the text in which its key stands: ``input("Password: ")``."""
+    """Return whether a quote ends the text in which its key stands: ``input("Password: ")``."""
     quote = _QUOTE.match(text, position)
     if quote is None or not _AFTER_TEXT.match(text, quote.end()):
         return False
@@ -226,13 +226,13 @@ def _closes(text: str, separator: int, position: int) -> bool:
 
 
 def _same_line(text: str, position: int) -> int:
-    """The position after blanks, which a form does not have, but a configuration file does."""
+    """Return the position after blanks, which a form does not have, but a configuration file does."""
     blank = _INDENT.match(text, position)
     return blank.end() if blank else position
 
 
 def _header_span(text: str, position: int, line: str, key: str) -> tuple[int, int] | None:
-    """The rest of a line that reads ``key: value``, as in YAML or HTTP, or the lines below it."""
+    """Return the rest of a line that reads ``key: value``, as in YAML or HTTP, or the lines below it."""
     end = _LINE_END.search(text, position)
     stop = end.start() if end else len(text)
     start = min(_same_line(text, position), stop)
@@ -242,7 +242,7 @@ def _header_span(text: str, position: int, line: str, key: str) -> tuple[int, in
 
 
 def _lines_below(text: str, position: int, indent: int) -> tuple[int, int] | None:
-    """The lines that are indented more, as YAML has a value below its key; items of a list need not be."""
+    """Return the lines that are indented more, as YAML has a value below its key; items of a list need not be."""
     start = position = _value(text, position) if text[position : position + 1] else position
     line = text.rfind("\n", 0, start) + 1
     line = max(line, text.rfind("\r", line, start) + 1)
@@ -261,7 +261,7 @@ def _lines_below(text: str, position: int, indent: int) -> tuple[int, int] | Non
 
 
 def _word_span(text: str, position: int, key: str) -> tuple[int, int] | None:
-    """The word after a colon in the middle of a line, where it is hardly one of a language."""
+    """Return the word after a colon in the middle of a line, where it is hardly one of a language."""
     start = _same_line(text, position)
     end = _AFTER_WORD.search(text, start)
     stop = end.start() if end else len(text)
@@ -275,7 +275,7 @@ def _word_span(text: str, position: int, key: str) -> tuple[int, int] | None:
 
 
 def _value_span(text: str, position: int, delimiter: re.Pattern[str]) -> tuple[int, int]:
-    """Where the value at a position begins and ends: inside its quotes, or with its brackets."""
+    """Return where the value at a position begins and ends: inside its quotes, or with its brackets."""
     triple = _TRIPLE.match(text, position)
     if triple and (end := text.find(triple[0], triple.end())) >= 0:
         return triple.end(), end
@@ -289,7 +289,7 @@ def _value_span(text: str, position: int, delimiter: re.Pattern[str]) -> tuple[i
 
 
 def _string_end(text: str, position: int, quote: str, depth: int) -> int:
-    """Where the closing quote of a string stands, with its backslashes; the end of the text without one.
+    """Return where the closing quote of a string stands, with its backslashes; the end of the text without one.
 
     ``depth`` backslashes stood before the opening quote: 0 in JSON, 1 in JSON inside a JSON string, then 3, 7.
     """
@@ -303,7 +303,7 @@ def _string_end(text: str, position: int, quote: str, depth: int) -> int:
 
 
 def _bracket_end(text: str, position: int) -> int:
-    """Where the bracket at a position is closed; the end of the text if it is not."""
+    """Return where the bracket at a position is closed; the end of the text if it is not."""
     level = 0
     start = position
     while found := _QUOTE_OR_BRACKET.search(text, position):
@@ -323,7 +323,7 @@ def _bracket_end(text: str, position: int) -> int:
 
 
 def _backslashes(text: str, position: int, start: int) -> int:
-    """How many backslashes stand right before a position, as far back as ``start``."""
+    """Return how many backslashes stand right before a position, as far back as ``start``."""
     count = 0
     while position - count > start and text[position - count - 1] == "\\":
         count += 1

@@ -73,11 +73,11 @@ class Values:
         self.patterns = (*self._whole, *self._shared)
 
     def may_begin(self, word: bytes) -> bool:
-        """Whether one of ours may begin with this word, in lower case; not those that a URL holds."""
+        """Return whether one of ours may begin with this word, in lower case; not those that a URL holds."""
         return self._has_default and _BEGINNING.match(word) is not None
 
     def are_own_in(self, text: str) -> bool:
-        """Whether a given pattern may match; what is escaped in a text, as JSON has it, is another one than it says."""
+        """Return whether a given pattern may match; what is escaped in a text, as JSON has it, is another one than it says."""
         return bool(self._own) and ("\\" in text or any(pattern.search(text) for pattern in self._own))
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
@@ -93,8 +93,8 @@ class Values:
 
 
 def as_written(text: str) -> tuple[str, ...]:
-    """The text, and what it says where ends of lines in it are written as JSON and Python write them: in ``\\nsk-…``,
-    no word begins with ``nsk``. Both have the same length.
+    """Return the text, and what it says where ends of lines in it are written as JSON and Python write them: in
+    ``\\nsk-…``, no word begins with ``nsk``. Both have the same length.
     """
     return (text, _ESCAPED.sub("  ", text)) if "\\" in text else (text,)
 

@@ -73,7 +73,7 @@ def redact_with(redactor: Redactor | None, content: str = "all") -> None:
 
 
 def process_keeps_words() -> bool:
-    """Whether what is said in traces that no request has is stored."""
+    """Return whether what is said in traces that no request has is stored."""
     return _content[0] == "all"
 
 
@@ -88,7 +88,7 @@ def without_words() -> Iterator[None]:
 
 
 def is_wordless() -> bool:
-    """Whether it is so here."""
+    """Return whether it is so here."""
     return _is_wordless.get()
 
 
@@ -110,7 +110,7 @@ def _has_no_words(value: Any) -> bool:
 
 
 def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The attributes of a span or an event without their secrets; the same object where there are none.
+    """Return the attributes of a span or an event without their secrets; the same object where there are none.
 
     Args:
         attributes: JSON texts, as MLflow stores its own, or what else OpenTelemetry allows.
@@ -129,7 +129,7 @@ def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def redacted_text(text: str | None) -> str | None:
-    """A status message or a preview without its secrets."""
+    """Return a status message or a preview without its secrets."""
     if _is_wordless.get():
         return None
     return _redactors[0].message(text) if _redactors and text else text

@@ -125,7 +125,7 @@ LEFT_OUT = "\u2026 [left out] \u2026"
 
 
 def _value_start(text: str, position: int, are_events: bool) -> int:
-    """Where the first value begins after a position."""
+    """Return where the first value begins after a position."""
     found = (_EVENT_END if are_events else _LINE_END).search(text, position)
     return found.end() if found else len(text)
 

@@ -48,7 +48,7 @@ def parsed_as_it_is(text: str) -> Any:
 
 
 def written(value: Any) -> tuple[Any, str]:
-    """A value as a trace can hold it, and its JSON.
+    """Return a value as a trace can hold it, and its JSON.
 
     Lone surrogates in it become U+FFFD, what JSON does not know becomes text, and so does what lies too deep.
 
@@ -76,7 +76,7 @@ give up at 100: the server would refuse the trace."""
 
 
 def shallow(value: Any, levels: int = MAX_NESTING) -> Any:
-    """The value, with what lies deeper than that as JSON text."""
+    """Return the value, with what lies deeper than that as JSON text."""
     if not isinstance(value, dict | list):
         return value
     if not levels:

@@ -95,7 +95,7 @@ class Text:
         return sum(map(getsizeof, self._start)) + sum(map(getsizeof, self._end)) + 200
 
     def joined(self, clean: Callable[[str], str] = str) -> str:
-        """The text; where it is longer than the limit, its ends, and how much is left out between them.
+        """Return the text; where it is longer than the limit, its ends, and how much is left out between them.
 
         Args:
             clean: Replaces secrets.
@@ -109,7 +109,7 @@ class Text:
 
 
 def cut_between(start: str, end: str, size: int, keep: int, clean: Callable[[str], str]) -> str:
-    """The first and the last characters of a text, and how many of its ``size`` are left out between them.
+    """Return the first and the last characters of a text, and how many of its ``size`` are left out between them.
 
     Both are looked at for secrets with `CONTEXT` characters more than are shown.
     """
@@ -130,7 +130,7 @@ def _with_note(first: str, last: str, size: int) -> str:
 
 
 def shown_end(end: str, clean: Callable[[str], str]) -> str:
-    """The end of a text, without secrets and without its first `CONTEXT` characters."""
+    """Return the end of a text, without secrets and without its first `CONTEXT` characters."""
     last = clean(end)
     last = last[CONTEXT + max(0, len(last) - len(end)) :]
     found = _BREAK.search(last)  # what goes on without one may be the end of anything
@@ -147,7 +147,7 @@ def _append(parts: list[str], part: str, is_long: bool = False) -> bool:
 
 
 def joined(value: Any, clean: Callable[[str], str] = str) -> Any:
-    """The value with each collected text in it joined."""
+    """Return the value with each collected text in it joined."""
     if isinstance(value, Text):
         return value.joined(clean)
     if isinstance(value, dict):
@@ -156,7 +156,7 @@ def joined(value: Any, clean: Callable[[str], str] = str) -> Any:
 
 
 def is_cut(value: Any) -> bool:
-    """Whether something of a text in a value is not kept."""
+    """Return whether something of a text in a value is not kept."""
     if isinstance(value, Text):
         return value.is_cut
     if isinstance(value, dict):
@@ -170,7 +170,7 @@ def weight(value: Any) -> int:
 
 
 def texts_in(value: Any) -> list[Text]:
-    """The collected texts in a value."""
+    """Return the collected texts in a value."""
     return [each for each in _all_in(value) if isinstance(each, Text)]
 
 

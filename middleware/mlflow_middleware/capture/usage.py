@@ -84,14 +84,14 @@ def _cohere(usage: dict[str, Any]) -> dict[str, int] | None:
 
 
 def _inside(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """The objects in a value that may report tokens; LangGraph sends them in lists of two."""
+    """Return the objects in a value that may report tokens; LangGraph sends them in lists of two."""
     held = [value.get(key) for key in _AROUND]
     every = [each for item in held for each in (item[:2] if isinstance(item, list) else [item])]
     return [each for each in every if isinstance(each, dict)]
 
 
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer itself, with the output of Titan's results summed up."""
+    """Return the answer itself, with the output of Titan's results summed up."""
     results = answer.get("results")
     if "inputTextTokenCount" not in answer or not isinstance(results, list):
         return answer
@@ -134,7 +134,7 @@ def _tokens(usage: Any) -> dict[str, int] | None:
 
 
 def _counted(usage: dict[str, Any], name: str, read: int, written: int, total: int | None) -> dict[str, int]:
-    """The tokens with those that a provider counts apart, as MLflow and OpenTelemetry have them."""
+    """Return the tokens with those that a provider counts apart, as MLflow and OpenTelemetry have them."""
     cached = _cached(usage)
     apart = sum(_first(usage, names) for names in (_READ_APART, _WRITTEN_APART))
     if name in _APART and apart and total != read + written:
@@ -149,7 +149,7 @@ def _counted(usage: dict[str, Any], name: str, read: int, written: int, total: i
 
 
 def _cached(usage: dict[str, Any]) -> dict[str, int]:
-    """The tokens that a provider had in its cache, or has put there."""
+    """Return the tokens that a provider had in its cache, or has put there."""
     details = [usage[key] for key in _READ_DETAILS if isinstance(usage.get(key), dict)]
     read = _first(usage, (*_READ_APART, *_READ)) or next(
         filter(None, (_first(each, _OF_DETAILS) for each in details)), 0
@@ -166,7 +166,7 @@ def _cached(usage: dict[str, Any]) -> dict[str, int]:
 
 
 def _first(usage: dict[str, Any], names: tuple[str, ...]) -> int:
-    """The first of these counts; zero if there is none."""
+    """Return the first of these counts; zero if there is none."""
     return next(filter(None, (_count(usage.get(name)) for name in names)), 0)
 
 

@@ -244,7 +244,7 @@ def _vote(feedback: Feedback, caller: RequestTrace, token: str, settings: Settin
 
 
 def _seconds(trace_id: str | None, caller: RequestTrace, settings: Settings) -> float:
-    """How long a vote waits. By default, where its thread is one of few, on WSGI or in Django, only for a trace
+    """Return how long a vote waits. By default, where its thread is one of few, on WSGI or in Django, only for a trace
     that this process has just finished: nobody holds a thread with ids that they make up.
     """
     if settings.feedback_wait is not None:
@@ -255,7 +255,7 @@ def _seconds(trace_id: str | None, caller: RequestTrace, settings: Settings) -> 
 
 
 def _found_for(feedback: Feedback, caller: RequestTrace) -> store.TraceInfo | None:
-    """The trace that feedback is about, if the caller knows its id or has its session or user.
+    """Return the trace that feedback is about, if the caller knows its id or has its session or user.
 
     Nobody is told of a trace that is another's: the answer to a guess is that of an id that does not exist.
     """
@@ -283,7 +283,7 @@ def _signed(token: str, feedback: Feedback, user_id: str | None, settings: Setti
 
 
 def _signed_for(feedback: Feedback, signed: Token) -> store.TraceInfo | None:
-    """The trace to store feedback with: the token's own, or the first of its session where that is the same user's."""
+    """Return the trace to store feedback with: the token's own, or the first of its session where that is the same user's."""
     info = store.trace(signed.trace_id)
     if info is None:
         return None

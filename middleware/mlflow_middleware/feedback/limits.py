@@ -37,11 +37,11 @@ class Slots:
         self._waiting = threading.Semaphore(MAX_WAITING)
 
     def of_votes(self) -> Slot:
-        """The right to vote."""
+        """Return the right to vote."""
         return Slot(self._votes)
 
     def of_waiting(self) -> Slot:
-        """The right to wait."""
+        """Return the right to wait."""
         return Slot(self._waiting)
 
 

@@ -38,7 +38,7 @@ TraceInfo = dict[str, Any]
 
 
 def find(feedback: Feedback) -> list[TraceInfo]:
-    """The traces that feedback may mean, the likeliest first."""
+    """Return the traces that feedback may mean, the likeliest first."""
     if feedback.trace_id:
         info = trace(feedback.trace_id)
         return [info] if info else []
@@ -53,7 +53,7 @@ def find(feedback: Feedback) -> list[TraceInfo]:
 
 
 def trace(trace_id: str) -> TraceInfo | None:
-    """A trace, if it is stored."""
+    """Return a trace, if it is stored."""
     answered = _ask("GET", f"{_TRACES}/{trace_id}")
     return answered["trace"]["trace_info"] if answered else None
 
@@ -129,7 +129,7 @@ def _keep_the_newest(feedback: Feedback, trace_id: str, source_id: str) -> None:
 
 
 def _votes(info: TraceInfo, feedback: Feedback, source_id: str) -> list[dict[str, Any]]:
-    """A user's feedback of a name, oldest first, without what was replaced."""
+    """Return a user's feedback of a name, oldest first, without what was replaced."""
     is_of_session = feedback.session_id is not None
     found = [
         each
@@ -150,24 +150,24 @@ def _age(assessment: dict[str, Any]) -> tuple[str, str]:
 
 
 def is_same(info: TraceInfo, key: str, value: str | None) -> bool:
-    """Whether a trace has this session or user."""
+    """Return whether a trace has this session or user."""
     return value is not None and (info.get("trace_metadata") or {}).get(key) == value
 
 
 def user_of(info: TraceInfo) -> str | None:
-    """A trace's user, if any."""
+    """Return a trace's user, if any."""
     found: str | None = (info.get("trace_metadata") or {}).get(keys.USER)
     return found
 
 
 def unknown(feedback: Feedback) -> FeedbackError:
-    """The answer when nothing was found."""
+    """Return the answer when nothing was found."""
     what = "trace" if feedback.trace_id else "request" if feedback.client_request_id else "session"
     return FeedbackError(404, f"no {what} of this id is stored")
 
 
 def tags(info: TraceInfo) -> dict[str, str]:
-    """A trace's tags."""
+    """Return a trace's tags."""
     return info.get("tags") or {}
 
 

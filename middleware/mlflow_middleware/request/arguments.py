@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 
 @guarded
 def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by their names; those of ``**kwargs`` stand beside the others."""
+    """Return the arguments of a call by their names; those of ``**kwargs`` stand beside the others."""
     try:
         signature = inspect.signature(function)
         found = signature.bind_partial(*args, **kwargs).arguments

@@ -27,7 +27,7 @@ def observed(
     answered: Callable[[], None],
     see_who_is_there: Callable[[], Awaitable[None]],
 ) -> ASGISendCallable:
-    """An app's ``send``, of which the trace learns what passes.
+    """Return an app's ``send``, of which the trace learns what passes.
 
     Args:
         send: The server's.
@@ -136,7 +136,7 @@ class HeldAnswer:
 
 
 def _announced(message: HTTPResponseStartEvent, method: str) -> int | None:
-    """The length of a response's body; None if it is not announced."""
+    """Return the length of a response's body; None if it is not announced."""
     if method == "HEAD" or message["status"] in (204, 304):
         return 0
     lengths = [value for name, value in message["headers"] if name.lower() == b"content-length" and value.isdigit()]

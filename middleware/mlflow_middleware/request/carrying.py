@@ -40,12 +40,12 @@ def carried(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether what is called is a coroutine function, or an object that is called like one."""
+    """Return whether what is called is a coroutine function, or an object that is called like one."""
     return _is(inspect.iscoroutinefunction, function)
 
 
 def is_generator(function: Callable[..., Any]) -> bool:
-    """Whether what is called is a generator function, sync or async, or an object that is called like one."""
+    """Return whether what is called is a generator function, sync or async, or an object that is called like one."""
     return _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function)
 
 

@@ -21,7 +21,7 @@ _told: set[str] = set()
 
 
 def trace_token_of(record: TraceRecord) -> str | None:
-    """The token for a request's trace, which is kept from now on; None where sampling may drop it."""
+    """Return the token for a request's trace, which is kept from now on; None where sampling may drop it."""
     settings = record.settings
     key = record.identity.session_id or record.trace_id
     if record.verdict != KEPT and not sampling.keeps(settings, key, failed=False, seconds=0.0):

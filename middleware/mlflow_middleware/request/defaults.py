@@ -32,7 +32,7 @@ def loaded(**options: object) -> Settings:
 
 
 def settings_here() -> Settings:
-    """The settings of the request that this runs in, or else those of the process.
+    """Return the settings of the request that this runs in, or else those of the process.
 
     Raises:
         SettingsError: An option in the environment is unknown or ill-typed.

@@ -103,7 +103,7 @@ class Identification:
             self._record.learn(who)
 
     def _news(self, own: frozenset[str], found: Identity) -> Identity:
-        """All of ``found``, and what the sources have changed, unless the app has set it with MLflow's functions."""
+        """Return all of ``found``, and what the sources have changed, unless the app has set it with MLflow's functions."""
         who, before = self._record.identity, self._given
         self._given = who
         session_id = None if keys.SESSION in own or who.session_id == before.session_id else who.session_id
@@ -113,7 +113,7 @@ class Identification:
 
 
 def _set_by_the_app(record: TraceRecord, root: mlflow_bridge.RootSpan | None) -> frozenset[str]:
-    """The keys of session and user, as far as the app has set them with MLflow's own functions."""
+    """Return the keys of session and user, as far as the app has set them with MLflow's own functions."""
     known = record.identity_metadata()
     return frozenset(key for key in (keys.SESSION, keys.USER) if root and root.metadata(key) != known.get(key))
 

@@ -67,7 +67,7 @@ class JobTrace:
             _deliver()
 
     def _run_here(self) -> _Run:
-        """The run that ends: one of this thread or task, where several are in progress at once."""
+        """Return the run that ends: one of this thread or task, where several are in progress at once."""
         here = current_request.get()
         return next((run for run in reversed(self._runs) if run.trace is here), self._runs[-1])
 
@@ -191,7 +191,7 @@ def _carried(given: Given, headers: Headers | None) -> Headers:
 
 
 def _job(name: str, carried: object) -> Job:
-    """A job, with what travelled with it cleaned as a request's headers are: it may come from anybody."""
+    """Return a job, with what travelled with it cleaned as a request's headers are: it may come from anybody."""
     items = list(carried.items())[: 4 * MAX_HEADERS] if isinstance(carried, Mapping) else []
     texts = {str(key).lower(): _text(value) for key, value in items if isinstance(value, str | bytes)}
     headers, held = bounded(texts)
@@ -205,7 +205,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _is_in_event_loop() -> bool:
-    """Whether waiting here would hold up an event loop, which goes on after the job."""
+    """Return whether waiting here would hold up an event loop, which goes on after the job."""
     import asyncio
 
     try:

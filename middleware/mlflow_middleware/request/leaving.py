@@ -23,7 +23,7 @@ _AHEAD = 2
 
 
 def is_cancelled() -> bool:
-    """Whether the current task was to be cancelled, and what it ran has come to an answer all the same.
+    """Return whether the current task was to be cancelled, and what it ran has come to an answer all the same.
 
     A view in a thread can not be interrupted. Python 3.10 does not tell.
     """
@@ -97,5 +97,5 @@ async def _at_hand(receive: ASGIReceiveCallable) -> ASGIReceiveEvent | None:
 
 
 def _has_answered(asking: asyncio.Task[ASGIReceiveEvent]) -> bool:
-    """Whether the server has given a message: some do not like to be asked."""
+    """Return whether the server has given a message: some do not like to be asked."""
     return not asking.cancelled() and asking.exception() is None

@@ -241,14 +241,14 @@ def _opened_inside(record: TraceRecord) -> mlflow_bridge.TracesInside:
 
 
 def _tells_that_the_client_is_gone(error: BaseException) -> bool:
-    """Whether this is what servers and frameworks raise for it; Starlette's own has no other name."""
+    """Return whether this is what servers and frameworks raise for it; Starlette's own has no other name."""
     if inner := getattr(error, "exceptions", None):  # a group of them
         return all(map(_tells_that_the_client_is_gone, inner))
     return isinstance(error, OSError | GeneratorExit) or type(error).__name__ in ("ClientDisconnect", "CancelledError")
 
 
 def _remote(exchange: Exchange) -> SpanIds | None:
-    """The caller's span. Its sampled flag is not honoured: whoever set it decided for another tracing system."""
+    """Return the caller's span. Its sampled flag is not honoured: whoever set it decided for another tracing system."""
     given = exchange.headers.get("traceparent")
     match = given and _TRACEPARENT.fullmatch(given.strip())
     if not match:

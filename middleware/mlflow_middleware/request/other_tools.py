@@ -46,7 +46,7 @@ def _found() -> tuple[Tool, ...]:
 
 
 def _opentelemetry() -> Tool | None:
-    """An SDK of the app's own, or what instruments it for one. MLflow's own spans are in another provider."""
+    """Return an SDK of the app's own, or what instruments it for one. MLflow's own spans are in another provider."""
     trace: Any = sys.modules.get("opentelemetry.trace")
     sdk: Any = sys.modules.get("opentelemetry.sdk.trace")
     provider = trace.get_tracer_provider() if trace and sdk else None

@@ -22,6 +22,6 @@ def carrier() -> Mapping[Any, Any] | None:
 
 @guarded
 def ends_process() -> bool:
-    """Whether the process may end with the job: RQ's workers fork for each, and end it by ``os._exit``."""
+    """Return whether the process may end with the job: RQ's workers fork for each, and end it by ``os._exit``."""
     rq = sys.modules.get("rq")
     return rq is not None and rq.get_current_job() is not None

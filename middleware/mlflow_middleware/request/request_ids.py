@@ -33,7 +33,7 @@ def learn(trace: RequestTrace, headers: Iterable[tuple[Any, Any]]) -> None:
 
 
 def is_told_around(request_id: str | None) -> bool:
-    """Whether a middleware around ours adds this id to the response: asgi-correlation-id does, beside any other."""
+    """Return whether a middleware around ours adds this id to the response: asgi-correlation-id does, beside any other."""
     context: Any = sys.modules.get("asgi_correlation_id.context")
     return context is not None and context.correlation_id.get(None) == request_id
 

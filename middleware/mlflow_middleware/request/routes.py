@@ -47,7 +47,7 @@ def below(trace: RequestTrace, script_name: str) -> str:
 
 
 def none_took(request: Any) -> bool:
-    """Whether the framework looks for a route, and there was none; false if nothing tells.
+    """Return whether the framework looks for a route, and there was none; false if nothing tells.
 
     Args:
         request: The ASGI scope, the WSGI environ or Django's request.
@@ -61,7 +61,7 @@ def none_took(request: Any) -> bool:
 
 
 def _only_routers_took(scope: Mapping[str, Any]) -> bool:
-    """Whether a request got no further than to a router: the one that it came to first, or a mounted one."""
+    """Return whether a request got no further than to a router: the one that it came to first, or a mounted one."""
     endpoint = scope.get("endpoint")
     return endpoint is None or (hasattr(endpoint, "routes") and _inside(scope, _selected(scope)) is None)
 
@@ -70,7 +70,7 @@ def _only_routers_took(scope: Mapping[str, Any]) -> bool:
 
 
 def of_environ(environ: Mapping[str, Any], trace: RequestTrace) -> str | None:
-    """The rule that Werkzeug's or Bottle's request was routed by, below where the app is mounted."""
+    """Return the rule that Werkzeug's or Bottle's request was routed by, below where the app is mounted."""
     asked, route = environ.get("werkzeug.request"), environ.get("bottle.route")
     if asked is None and route is None:
         return None
@@ -85,7 +85,7 @@ def of_environ(environ: Mapping[str, Any], trace: RequestTrace) -> str | None:
 
 
 def of_scope(scope: Mapping[str, Any]) -> str | None:
-    """The template of the route that the app took, e.g. ``/chats/{chat_id}``; that of a mount if no more is known."""
+    """Return the template of the route that the app took, e.g. ``/chats/{chat_id}``; that of a mount if no more is known."""
     if "router" not in scope and "path_template" not in scope:
         return None
     route = _selected(scope)
@@ -106,7 +106,7 @@ def below_mounts(scope: Mapping[str, Any], inner: str) -> str:
 
 
 def _selected(scope: Mapping[str, Any]) -> Any:
-    """The route that the router took, with the prefixes of the routers that it was included by."""
+    """Return the route that the router took, with the prefixes of the routers that it was included by."""
     included = scope.get("fastapi")
     context = included.get("effective_route_context") if isinstance(included, dict) else None
     if context is not None:
@@ -119,7 +119,7 @@ def _selected(scope: Mapping[str, Any]) -> Any:
 
 
 def _of_endpoint(scope: Mapping[str, Any]) -> Any:
-    """The route by its endpoint, which is all that older Starlette tells; of several with the same, by its path too."""
+    """Return the route by its endpoint, which is all that older Starlette tells; of several with the same, by its path too."""
     endpoint = scope["endpoint"]
     routes = [
         each
@@ -137,7 +137,7 @@ def _flat(routes: Iterable[Any]) -> Iterator[Any]:
 
 
 def _is_mount(route: object) -> bool:
-    """Whether a route leads to another app: Starlette's ``Mount``, Lilya's ``Include``."""
+    """Return whether a route leads to another app: Starlette's ``Mount``, Lilya's ``Include``."""
     return hasattr(route, "routes") and str(getattr(route, "path_format", "")).endswith(_REST)
 
 
@@ -146,19 +146,19 @@ _REST = "/{path}"
 
 
 def _served_at(scope: Mapping[str, Any]) -> str:
-    """The prefix that the server itself has; it is no part of any route."""
+    """Return the prefix that the server itself has; it is no part of any route."""
     prefix: str = scope.get("app_root_path", scope.get("root_path", ""))
     return prefix
 
 
 def _mounted_path(scope: Mapping[str, Any]) -> str:
-    """The path of the mounts on the way."""
+    """Return the path of the mounts on the way."""
     path: str = scope.get("root_path", "")[len(_served_at(scope)) :]
     return path
 
 
 def _mounted_at(scope: Mapping[str, Any]) -> str:
-    """The template of the mounts on the way."""
+    """Return the template of the mounts on the way."""
     path = _mounted_path(scope)
     template = _mounts(getattr(scope.get("router"), "routes", ()), path)
     if template is not None:
@@ -168,7 +168,7 @@ def _mounted_at(scope: Mapping[str, Any]) -> str:
 
 
 def _mounts(routes: Iterable[Any], path: str) -> str | None:
-    """The joined templates of the mounts that lead to a path; None where they are hidden from us."""
+    """Return the joined templates of the mounts that lead to a path; None where they are hidden from us."""
     if not path:
         return ""
     for route in routes:
@@ -181,7 +181,7 @@ def _mounts(routes: Iterable[Any], path: str) -> str | None:
 
 
 def _way(route: Any, path: str) -> tuple[str, str] | None:
-    """The template of a mount that takes a path, and what it leaves of it; hosts leave all."""
+    """Return the template of a mount that takes a path, and what it leaves of it; hosts leave all."""
     if hasattr(route, "host_regex"):
         return "", path
     match = route.path_regex.match(path) if _is_mount(route) else None
@@ -189,7 +189,7 @@ def _way(route: Any, path: str) -> tuple[str, str] | None:
 
 
 def _inside(scope: Mapping[str, Any], mount: Any) -> str | None:
-    """The route below a mount that has its own copy of the scope, so that nothing else tells of it."""
+    """Return the route below a mount that has its own copy of the scope, so that nothing else tells of it."""
     path, method = scope["path"].removeprefix(_served_at(scope)), scope.get("method", "")
     stack = getattr(scope.get("app"), "middleware_stack", None)
     if isinstance(stack, list):  # Connexion's
@@ -202,7 +202,7 @@ def _inside(scope: Mapping[str, Any], mount: Any) -> str | None:
 
 
 def _match(routes: Iterable[Any], path: str, method: str) -> str | None:
-    """The template of the route that takes a request."""
+    """Return the template of the route that takes a request."""
     for route in routes:
         methods = getattr(route, "methods", ())
         if way := _way(route, path):

@@ -11,7 +11,7 @@ from mlflow_middleware.settings import Settings
 
 
 def keeps(settings: Settings, key: str, *, failed: bool, seconds: float) -> bool:
-    """Whether a trace is kept.
+    """Return whether a trace is kept.
 
     Args:
         settings: ``sample_ratio``, ``keep_errors`` and ``keep_slower_than`` decide.
@@ -28,7 +28,7 @@ def keeps(settings: Settings, key: str, *, failed: bool, seconds: float) -> bool
 
 
 def _place(key: str, secret: bytes) -> float:
-    """A number from 0 to 1 that looks random, and is the same for the same key in every process with that secret."""
+    """Return a number from 0 to 1 that looks random, and is the same for the same key in every process with that secret."""
     secret = secret if len(secret) <= hashlib.blake2b.MAX_KEY_SIZE else hashlib.blake2b(secret).digest()
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=secret).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def is_websocket(environ: WSGIEnvironment) -> bool:
-    """Whether a request opens a WebSocket: https://www.rfc-editor.org/rfc/rfc6455#section-4.1, whatever the server."""
+    """Return whether a request opens a WebSocket: https://www.rfc-editor.org/rfc/rfc6455#section-4.1, whatever the server."""
     return (
         "HTTP_UPGRADE" in environ
         and "websocket" in environ["HTTP_UPGRADE"].lower()

@@ -24,7 +24,7 @@ class Fold:
 
     @staticmethod
     def knows(piece: dict[str, Any]) -> bool:
-        """Whether a piece is one of this protocol."""
+        """Return whether a piece is one of this protocol."""
         raise NotImplementedError
 
     def add(self, piece: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Fold:
             del parts[key]
 
     def new_key(self) -> str:
-        """A key for a part that has none."""
+        """Return a key for a part that has none."""
         self._nameless += 1
         return f"#{self._nameless}"
 
@@ -92,14 +92,14 @@ class Fold:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """The value, which has to be an object."""
+    """Return the value, which has to be an object."""
     if not isinstance(value, dict):
         raise TypeError
     return value
 
 
 def sequence(value: Any) -> list[Any]:
-    """The value, which has to be an array or nothing."""
+    """Return the value, which has to be an array or nothing."""
     if not isinstance(value, list):
         if value is None:
             return []
@@ -108,14 +108,14 @@ def sequence(value: Any) -> list[Any]:
 
 
 def string(value: Any) -> str:
-    """The value, which has to be text."""
+    """Return the value, which has to be text."""
     if not isinstance(value, str):
         raise TypeError
     return value
 
 
 def index(value: Any) -> int:
-    """The value, which has to be a place in a list."""
+    """Return the value, which has to be a place in a list."""
     if type(value) is not int or not 0 <= value < _MAX_INDEX:
         raise ValueError
     return value

@@ -67,7 +67,7 @@ class Converse(Fold):
 
 
 def _block(block: Any) -> Any:
-    """A content block, with a tool's input parsed; input that is cut stays as it arrived."""
+    """Return a content block, with a tool's input parsed; input that is cut stays as it arrived."""
     tool = block.get("toolUse")
     if isinstance(tool, dict) and isinstance(tool.get("input"), str):
         try:

@@ -95,7 +95,7 @@ class Chat(Fold):
 
 
 def _listed(choice: dict[str, Any]) -> dict[str, Any]:
-    """A choice with its tool calls in their order."""
+    """Return a choice with its tool calls in their order."""
     message = choice["message"]
     if not message:  # of the older completions
         return {key: value for key, value in choice.items() if key != "message"}

@@ -83,12 +83,12 @@ class UiMessage(Fold):
 
 
 def _delta(piece: dict[str, Any]) -> Any:
-    """The text of a delta: of a UI message, of a full stream, and of one of version 4."""
+    """Return the text of a delta: of a UI message, of a full stream, and of one of version 4."""
     return piece.get("delta", piece.get("text", piece.get("textDelta")))
 
 
 def piece_of_line(line: str) -> dict[str, Any] | None:
-    """A line of the older protocol as an event of the newer one; None if it is no such line."""
+    """Return a line of the older protocol as an event of the newer one; None if it is no such line."""
     match = _LINE.fullmatch(line)
     if not match:
         return None
