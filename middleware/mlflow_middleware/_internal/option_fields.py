@@ -105,7 +105,7 @@ class Options(BaseSettings):
     all that is excluded by default."""
 
     include: Exclusions = ()
-    """Requests that are traced even if `exclude` matches them, as names and globs; `head` traces `HEAD` requests again."""
+    """Requests to trace even if `exclude` matches them, as names and globs; `head` traces `HEAD` requests again."""
 
     keep: Literal["all", "genai"] = "all"
     """`genai`: keep only requests in which a span was opened, whose captured bodies look like traffic of a language

@@ -26,7 +26,7 @@ def ill_typed(detail: Mapping[str, Any], given: Mapping[str, object]) -> str:
     name, *inside = (str(part) for part in detail["loc"]) if detail["loc"] else ("settings",)
     place = f"{name}[{', '.join(inside)}]" if inside else name
     source = "" if name in given else _from_environment(name)
-    is_told = "hmac" in name or "secret" in name or name == "routes"  # secrets are not shown, and errors of `routes` contain their value
+    is_told = "hmac" in name or "secret" in name or name == "routes"  # its errors name the value
     value = "" if is_told else f", not {shortened(detail.get('input'))}"
     return f"option {place!r}{source}: {detail['msg'][:1].lower()}{detail['msg'][1:]}{value}"
 
