@@ -66,7 +66,7 @@ def read_events(
         The assembled response of a language model, otherwise a list of the events; and whether some were left out.
     """
     parsed = [Event(name, parse(text)) for name, text in events(data, cut) if text.strip() != "[DONE]"]
-    pieces = [event.data for event in parsed if event.data != ""]  # some servers send empty data to keep the connection alive
+    pieces = [event.data for event in parsed if event.data != ""]  # empty data keeps connections alive
     answer = assembled(pieces)
     if answer is None and pieces and isinstance(pieces[-1], str):
         answer = assembled(pieces[:-1])  # the stream broke off inside an event

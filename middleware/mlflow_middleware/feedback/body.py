@@ -1,4 +1,4 @@
-"""What a feedback request may say, and how it is refused."""
+"""The body of a feedback request, its limits, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from pydantic import (
 from mlflow_middleware.identity import MAX_ID, MAX_REQUEST_ID, clean_request_id, clean_text
 
 MAX_BODY = 64 * 1024
-"""Bytes of a feedback request's body."""
+"""Longest body of a feedback request, in bytes."""
 
 MAX_NAME = 100
-"""Characters of a feedback's name, and of a metadata key."""
+"""Longest name of feedback, and longest metadata key, in characters."""
 
 MAX_TEXT = 1000
-"""Characters of a value, and of a metadata value."""
+"""Longest text value, and longest metadata value, in characters."""
 
 MAX_COMMENT = 4000
-"""Characters of a comment."""
+"""Longest comment, in characters."""
 
 MAX_METADATA = 20
-"""Entries of the metadata."""
+"""Most entries of metadata."""
 
 MAX_NUMBER = 2**53 - 1
-"""The largest whole number that MLflow stores as it is: it keeps numbers as doubles."""
+"""Largest integer that MLflow stores exactly, as it stores numbers as doubles."""
 
 TRACE_ID = re.compile(r"tr-[0-9a-f]{32}")
-"""A trace id of MLflow's."""
+"""A trace id of MLflow."""
 
 _RESERVED = "mlflow."
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9 _./-]*$"
@@ -46,11 +46,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class FeedbackError(Exception):
-    """Why feedback is not taken.
+    """Error for rejected feedback.
 
     Attributes:
-        status: The HTTP status that says so.
-        detail: A sentence for the client.
+        status: The HTTP status of the response.
+        detail: A message for the client.
     """
 
     def __init__(self, status: int, detail: str) -> None:
@@ -60,7 +60,7 @@ class FeedbackError(Exception):
 
 
 def _plain(text: str) -> str:
-    """Text without control characters but for ends of lines and tabs, which PostgreSQL or a terminal would mind."""
+    """Replace control characters except line ends and tabs, which PostgreSQL rejects or terminals interpret."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")).strip()
 
 
@@ -95,7 +95,7 @@ SessionId = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID), AfterVa
 
 
 class Feedback(BaseModel):
-    """What a user says of an answer, or of a whole session."""
+    """A user's feedback on a response or on a whole session."""
 
     model_config = ConfigDict(extra="forbid", title="Feedback")
 
@@ -116,7 +116,7 @@ class Feedback(BaseModel):
 
 
 def described(error: ValidationError) -> str:
-    """What is wrong with feedback, in a line."""
+    """Describe the problems of invalid feedback in one line."""
     problems: dict[str, list[str]] = {}
     for each in error.errors(include_url=False, include_input=False, include_context=False):
         place = ".".join(str(part) for part in each["loc"][: 2 if each["loc"][:1] == ("metadata",) else 1])
