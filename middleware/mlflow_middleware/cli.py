@@ -148,7 +148,7 @@ FIND = (
     *("request_id", "session_id", "user_id", "route", "status", "since", "until"),
     *("errors_only", "slower_than", "experiment", "limit"),
 )
-"""Arguments of ``mlflow-middleware traces`` that `mlflow_middleware.traces.find` takes."""
+"""Arguments of ``mlflow-middleware traces`` for `mlflow_middleware.traces.find`."""
 
 SHOW = ("feedback", "as_json", "follow", "summary", "by", "good_from")
 """Arguments of ``mlflow-middleware traces`` that control the output."""

@@ -209,7 +209,7 @@ class Settings(Options):
 
     @functools.cached_property
     def looks_into_bodies(self) -> bool:
-        """Whether a request's body may be looked at when it is identified, captured or not."""
+        """Whether a request's body may be read to identify the request, captured or not."""
         return self.identify is not None or (self.identity_sources is not None and self.identity_sources.has("body"))
 
     @functools.cached_property

@@ -95,7 +95,7 @@ def find(
         user_id: The user id, as stored or as it was before it was replaced by a pseudonym.
         tags: Tags of the trace, with exactly these values.
         route: The route's template, ``/chats/{chat_id}``, or with its method, ``POST /chats/{chat_id}``.
-        status: The HTTP status code of the answer.
+        status: The HTTP status code of the response.
         since: The request arrived at or after this time.
         until: The request arrived before this time.
         errors_only: True: only traces with state ERROR.

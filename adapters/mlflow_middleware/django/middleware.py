@@ -139,7 +139,7 @@ def _opened(request: HttpRequest, settings: Settings) -> RequestTrace | None:
 
 @guarded
 def _watch_body(request: HttpRequest, trace: RequestTrace) -> None:
-    """Report to the trace what is read of the request's body; a middleware around ours may have read it already."""
+    """Record the request's body as it is read; an outer middleware may already have read it."""
     if hasattr(request, "_body"):
         trace.received(request.body)
     elif hasattr(request, "_stream"):

@@ -98,7 +98,7 @@ class Options(BaseSettings):
     `request_id_header`."""
 
     exclude: Exclusions = exclusion.DEFAULT
-    """Requests that are not traced; MLflow spans opened inside them are dropped, too. Entries are path globs (`*`, `?`,
+    """Requests that are not traced; MLflow spans opened inside them are suppressed. Entries are path globs (`*`, `?`,
     `[...]`), for all methods or one (`OPTIONS *`, `GET /x`), and names: `preflight` (CORS preflight requests of
     browsers), `head` (all `HEAD` requests), `docs` (pages and schemas of the API's documentation), `unrouted` (404s if
     the framework reports routes and none matched, unless it is an error or a span was opened inside), and `default` for
@@ -193,7 +193,7 @@ class Options(BaseSettings):
     """True: keep traces that are errors, regardless of the ratio."""
 
     keep_slower_than: float | None = Field(default=None, ge=0)
-    """Keep requests that take at least this many seconds, regardless of the ratio; None for no such limit."""
+    """Keep requests that take longer than this many seconds, regardless of the ratio; None for no such limit."""
 
     trust_incoming_trace: bool = False
     """True: a W3C `traceparent` becomes the parent, and `session.id` and `user.id` of W3C `baggage` are used if the

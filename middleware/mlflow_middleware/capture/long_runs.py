@@ -31,7 +31,7 @@ class Rest(Protocol):
         """Return the last bytes of a body with this beginning."""
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
 
 
 class LongRuns:
@@ -77,7 +77,7 @@ class LongRuns:
         return self._rest.after(bytes(self._kept)) + self._waiting if self._rest else b""
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
         data, self._waiting = self._waiting + data, b""
         folded = data.translate(_FOLDED)
         position = self._gone_on(data, folded)
