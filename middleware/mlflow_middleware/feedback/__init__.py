@@ -10,8 +10,8 @@ so an async framework calls it in a thread::
 
 The body is JSON: exactly one of ``trace_id``, ``client_request_id`` and ``session_id``; ``value`` (true, false, a
 number or text); and optionally ``name``, ``comment`` and ``metadata``. The caller's session and user are read as for
-any request. A caller may vote who knows the trace id (128 random bits), or a request id or session id of the same
-session or user. With ``feedback_secret`` set, only the token from the response authorizes a vote.
+any request. A caller may vote with the trace id (128 random bits), or with a request id or session id if it belongs to
+the same session or user. With ``feedback_secret`` set, only the token from the response authorizes a vote.
 
 The response is 200 with the trace id, or an error with a ``detail``: 403 the token is missing or not valid for this
 trace; 404 the id is unknown, or belongs to somebody else; 413 the body is too large; 415 the body is not JSON; 422 the
