@@ -83,7 +83,7 @@ class TraceMiddleware:
         if scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
             await self.app(scope, receive, send)
         elif "wsgi_environ" in scope and (around := _around(scope)):
-            await self._told(around, scope, receive, send)
+            await self._bridged(around, scope, receive, send)
         elif (trace := _opened(scope, self.settings)) is None:
             await self._silenced(scope, receive, send)
         else:
@@ -103,20 +103,20 @@ class TraceMiddleware:
             inner = trace.exchange.route
             trace.exchange.route = routes.below_mounts(scope, inner) if inner else self.route(scope)
 
-    async def _told(
+    async def _bridged(
         self, around: RequestTrace, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve a request that an enclosing WSGI app traces, and report the matched route to that trace."""
 
-        async def telling(message: ASGISendEvent) -> None:
+        async def reporting(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
-                _tell(self.route, scope, around)
+                _report_route(self.route, scope, around)
             await send(message)
 
         try:
-            await self.app(scope, receive, telling)
+            await self.app(scope, receive, reporting)
         except Exception as error:
-            _tell(self.route, scope, around)
+            _report_route(self.route, scope, around)
             http_errors.raised(around, error)
             raise
 
@@ -174,7 +174,7 @@ def _around(scope: WWWScope) -> RequestTrace | None:
 
 
 @guarded
-def _tell(route: Callable[[Any], str | None], scope: WWWScope, around: RequestTrace) -> None:
+def _report_route(route: Callable[[Any], str | None], scope: WWWScope, around: RequestTrace) -> None:
     if found := route(scope):
         routes.learn(around, routes.below(around, scope.get("root_path", "")) + found)
 

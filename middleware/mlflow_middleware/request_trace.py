@@ -86,9 +86,9 @@ def annotate(
     if trace is not None:
         _annotate(trace, Identity(request_id, session_id, user_id), tags or {}, metadata or {})
         if route is not None:
-            _say_route(trace, route)
+            _set_route(trace, route)
         if exception is not None:
-            _say_exception(trace, exception)
+            _record_exception(trace, exception)
     else:
         _say_that_nothing_is_annotated()
 
@@ -108,12 +108,12 @@ def _annotate(trace: RequestTrace, given: Identity, tags: Mapping[str, object], 
 
 
 @guarded
-def _say_route(trace: RequestTrace, route: str) -> None:
+def _set_route(trace: RequestTrace, route: str) -> None:
     routes.say(trace, route)
 
 
 @guarded
-def _say_exception(trace: RequestTrace, exception: BaseException) -> None:
+def _record_exception(trace: RequestTrace, exception: BaseException) -> None:
     if http_errors.status_of(exception) is None:
         trace.failed(exception)
 

@@ -50,13 +50,13 @@ def _kept(options: Options) -> Keeping:
     limit = options.max_body_bytes
     sent, answer = options.capture_request_body, options.capture_response_body
     if options.content == "none":
-        return _nothing_said(limit)
+        return _without_content(limit)
     if options.privacy == "strict":
         return Keeping(limit, limit, False, False, True)
     return Keeping(limit if sent else 0, limit if answer else 0, sent, answer, True)
 
 
-def _nothing_said(limit: int) -> Keeping:
+def _without_content(limit: int) -> Keeping:
     return Keeping(limit, limit, inputs=False, outputs=False, words=False)
 
 
@@ -303,7 +303,7 @@ class Settings(Options):
 
     @functools.cached_property
     def _kept_of_metadata_only(self) -> Keeping:
-        return _nothing_said(self.max_body_bytes)
+        return _without_content(self.max_body_bytes)
 
     def is_metadata_only(self, path: str) -> bool:
         """Return whether neither the content of requests to this path nor the path itself is stored."""

@@ -55,7 +55,7 @@ class TraceMiddleware:
         if not self.settings.enabled or REQUEST_KEY in environ:
             return self.app(environ, start_response)
         if around := _around(environ):
-            return self.app(environ, _telling(start_response, environ, around))
+            return self.app(environ, _reporting(start_response, environ, around))
         trace = _opened(environ, self.settings)
         if trace is None:
             undo = mlflow_bridge.silence()
@@ -123,18 +123,18 @@ def _around(environ: WSGIEnvironment) -> RequestTrace | None:
     return request_trace.around(environ, environ["REQUEST_METHOD"], _path(environ))
 
 
-def _telling(start_response: StartResponse, environ: WSGIEnvironment, around: RequestTrace) -> StartResponse:
+def _reporting(start_response: StartResponse, environ: WSGIEnvironment, around: RequestTrace) -> StartResponse:
     """Wrap the bridge's `start_response` to report the matched route and any error to the enclosing trace."""
 
-    def telling(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        _tell(environ, around, exc_info)
+    def reporting(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        _report_route(environ, around, exc_info)
         return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
-    return telling
+    return reporting
 
 
 @guarded
-def _tell(environ: WSGIEnvironment, around: RequestTrace, exc_info: Any) -> None:
+def _report_route(environ: WSGIEnvironment, around: RequestTrace, exc_info: Any) -> None:
     routes.learn(around, routes.of_environ(environ, around))
     if exc_info:
         http_errors.hold(around, exc_info[1])

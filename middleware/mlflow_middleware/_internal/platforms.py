@@ -124,7 +124,7 @@ PLATFORMS: Mapping[str, Platform] = {
 TAGS = ("environment", "app_version", "deployment_id", "region")
 """The tags that a platform can provide."""
 
-_SAYS_NOTHING = {"default", "$LATEST"}
+_DEFAULTS = {"default", "$LATEST"}
 """Values without information: the default namespace, and the version of an unpublished function."""
 
 
@@ -133,14 +133,14 @@ def deployment_tags(names: Collection[str], environment: Mapping[str, str] = os.
     tags: dict[str, str] = {}
     for name, platform in PLATFORMS.items():
         if name in names and environment.get(platform.sign):
-            tags = _told_by(platform, environment) | _special(name, environment) | tags
+            tags = _tags_of(platform, environment) | _special(name, environment) | tags
     return tags
 
 
-def _told_by(platform: Platform, environment: Mapping[str, str]) -> dict[str, str]:
-    told = {tag: [environment.get(variable, "") for variable in getattr(platform, tag)] for tag in TAGS}
-    values = {tag: next(filter(None, found), "") for tag, found in told.items()}
-    return {tag: value for tag, value in values.items() if value and value not in _SAYS_NOTHING}
+def _tags_of(platform: Platform, environment: Mapping[str, str]) -> dict[str, str]:
+    candidates = {tag: [environment.get(variable, "") for variable in getattr(platform, tag)] for tag in TAGS}
+    values = {tag: next(filter(None, found), "") for tag, found in candidates.items()}
+    return {tag: value for tag, value in values.items() if value and value not in _DEFAULTS}
 
 
 def _special(name: str, environment: Mapping[str, str]) -> dict[str, str]:
@@ -149,7 +149,7 @@ def _special(name: str, environment: Mapping[str, str]) -> dict[str, str]:
         return {"deployment_id": environment[PLATFORMS["ecs"].sign].rstrip("/").rpartition("/")[2]}
     if name == "kubernetes" and not environment.get("POD_NAMESPACE"):
         namespace = _text(NAMESPACE_FILE)
-        return {"environment": namespace} if namespace and namespace not in _SAYS_NOTHING else {}
+        return {"environment": namespace} if namespace and namespace not in _DEFAULTS else {}
     return {}
 
 

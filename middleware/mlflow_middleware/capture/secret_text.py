@@ -19,7 +19,7 @@ _MAX_KEY = 300
 
 _SEPARATOR = re.compile(r"[:=]|%3[Dd]")
 _SPACE = re.compile(r"\s*")
-_YEK_ERAB = re.compile(r"[^\s\"'`\\{},;&?=:<>()]+")
+_REVERSED_KEY = re.compile(r"[^\s\"'`\\{},;&?=:<>()]+")
 """A bare key, matched backwards from its separator: forwards, every character would be a possible start."""
 
 _TWO_WORDS = re.compile(r"([A-Za-z]{2,20}[ \t](?i:key|code|string|card|number|url))\**\Z")
@@ -95,7 +95,7 @@ def _secret(text: str, start: int, separator: int, keys: Keys) -> tuple[int, int
     if before[-1:] in ('"', "'"):
         kind = keys.kind(_quoted_key(before))
         return _after_quoted_key(text, separator, kind) if kind else None
-    bare = _YEK_ERAB.match(before[::-1])
+    bare = _REVERSED_KEY.match(before[::-1])
     kind = keys.kind(unquote_plus(bare[0][::-1])) if bare else ""
     if not bare:
         return None
@@ -154,7 +154,7 @@ def _after_colon(text: str, separator: int, key: str, before: str, kind: Kind) -
     if quote := _QUOTE_BEFORE.search(before):  # a whole header in quotes, as for curl
         end = _string_end(text, separator + 1, quote[2], len(quote[1]))
         value = min(_same_line(text, separator + 1), end)
-        return None if _is_said(text, value, end, key) else (value, end)
+        return None if _is_prose_or_code(text, value, end, key) else (value, end)
     if _opens(text, value):
         return None if _closes(text, separator, value) else _value_span(text, value, _AFTER_COLON)
     line = before[max(before.rfind("\n"), before.rfind("\r")) + 1 :]
@@ -182,7 +182,7 @@ def _short_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
     return found.span(1)
 
 
-def _is_said(text: str, start: int, stop: int, key: str) -> bool:
+def _is_prose_or_code(text: str, start: int, stop: int, key: str) -> bool:
     """Return whether the text after a key and a colon is a sentence, a placeholder, or code."""
     if _TYPE.fullmatch(text, start, stop) or _EXPRESSION.match(text, start, stop) or text[start : start + 1] == "{":
         return True
@@ -238,7 +238,7 @@ def _header_span(text: str, position: int, line: str, key: str) -> tuple[int, in
     start = min(_same_line(text, position), stop)
     if _BLOCK.fullmatch(text, start, stop):
         return _lines_below(text, stop, len(line) - len(line.lstrip(" \t")))
-    return None if _is_said(text, start, stop, key) else (start, stop)
+    return None if _is_prose_or_code(text, start, stop, key) else (start, stop)
 
 
 def _lines_below(text: str, position: int, indent: int) -> tuple[int, int] | None:

@@ -94,10 +94,10 @@ def is_wordless() -> bool:
 
 def _wordless(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the attributes without content: numbers, and known names, ids and types."""
-    return {key: value for key, value in list(attributes.items()) if key in _WORDLESS or _says_nothing(key, value)}
+    return {key: value for key, value in list(attributes.items()) if key in _WORDLESS or _has_no_content(key, value)}
 
 
-def _says_nothing(key: str, value: Any) -> bool:
+def _has_no_content(key: str, value: Any) -> bool:
     return _has_no_words(value) and _SAID.fullmatch(key) is None
 
 

@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 
 @guarded
 def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name, including those in ``**kwargs``."""
+    """Return the arguments of a call by name, including ``**kwargs``; positional ones of a C function as ``args``."""
     try:
         signature = inspect.signature(function)
         found = signature.bind_partial(*args, **kwargs).arguments
@@ -65,12 +65,12 @@ def _text(key: Any) -> str:
 def _plain(value: Any) -> Any:
     """Return a plain value for an unsupported object; the name of its type if the app's own code fails."""
     try:
-        return _told(value)
+        return _converted(value)
     except Exception:
         return f"<{type(value).__name__}>"
 
 
-def _told(value: Any) -> Any:
+def _converted(value: Any) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{value.nbytes if isinstance(value, memoryview) else len(value)} bytes>"
     if hasattr(value, "model_dump"):  # a Pydantic model

@@ -25,28 +25,28 @@ class ReadBody:
 
     def read(self, *size: Any) -> bytes:
         """Read as PEP 3333 defines it (https://peps.python.org/pep-3333/#input-and-error-streams)."""
-        return self._told(self._stream.read(*size))
+        return self._recorded(self._stream.read(*size))
 
     def readline(self, *size: Any) -> bytes:
         """Read up to the end of a line."""
-        return self._told(self._stream.readline(*size))
+        return self._recorded(self._stream.readline(*size))
 
     def readlines(self, *hint: Any) -> list[bytes]:
         """Read all lines."""
-        return [self._told(line) for line in self._stream.readlines(*hint)]
+        return [self._recorded(line) for line in self._stream.readlines(*hint)]
 
     def __iter__(self) -> Iterator[bytes]:
-        return map(self._told, self._stream)
+        return map(self._recorded, self._stream)
 
     def __next__(self) -> bytes:
-        return self._told(next(self._stream))
+        return self._recorded(next(self._stream))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # also during a copy, before `_stream` exists
             raise AttributeError(name)
         known = getattr(self._stream, name)
         if name == "read1":
-            return lambda *size: self._told(known(*size))
+            return lambda *size: self._recorded(known(*size))
         if name in ("readinto", "readinto1"):
             return functools.partial(self._read_into, known)
         return known
@@ -55,10 +55,10 @@ class ReadBody:
         """Read into a buffer, which Flask prefers if the stream supports it (test client, ``flask run``)."""
         count = read(buffer)
         if count:
-            self._told(bytes(memoryview(buffer)[:count]))
+            self._recorded(bytes(memoryview(buffer)[:count]))
         return count
 
-    def _told(self, chunk: bytes) -> bytes:
+    def _recorded(self, chunk: bytes) -> bytes:
         self._trace.received(chunk)
         return chunk
 

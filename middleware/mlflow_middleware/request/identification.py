@@ -32,7 +32,7 @@ class Identification:
         "_given",
         "_is_closed",
         "_is_late",
-        "_is_told",
+        "_is_sent",
         "_may_ask",
         "_record",
         "_values",
@@ -44,7 +44,7 @@ class Identification:
         self._found = self._annotated = Identity()
         self._values: dict[Source, Any] = {}
         self._is_late = record.settings.identifies_late
-        self._may_ask = self._is_closed = self._is_told = False
+        self._may_ask = self._is_closed = self._is_sent = False
 
     @guarded
     def look(self) -> None:
@@ -52,7 +52,7 @@ class Identification:
         sources = self._record.settings.identity_sources
         if not self._is_closed and sources and sources.are_late:
             found, known = sources.identity(self._read), self._base.request_id
-            if self._is_told:  # the client must find the trace by the id that it received
+            if self._is_sent:  # the client must find the trace by the id that it received
                 found = Identity(known, found.session_id, found.user_id)
             self._base = found.over(Identity(known))
             self._take()
@@ -70,15 +70,15 @@ class Identification:
             found = settings.identify(record.exchange)
             self._found = found.over(self._found) if found is not None else self._found
             self._take()
-        _give(record, self._news(own, found or Identity()), root or inside)
-        self._is_told = record.exchange.status is not None and "request_id" in settings.response_headers
+        _set_on(record, self._changes(own, found or Identity()), root or inside)
+        self._is_sent = record.exchange.status is not None and "request_id" in settings.response_headers
 
     def annotate(self, given: Identity, target: Target | None) -> None:
         """Apply the ids that the app has given."""
         self._annotated = given.over(self._annotated)
         self._take()
         self._given = given.over(self._given)
-        _give(self._record, given, target)
+        _set_on(self._record, given, target)
 
     def close(self) -> None:
         """Stop at the end of the request, and release the part of its body that was kept for identification."""
@@ -102,7 +102,7 @@ class Identification:
         if who != self._record.identity:
             self._record.learn(who)
 
-    def _news(self, own: frozenset[str], found: Identity) -> Identity:
+    def _changes(self, own: frozenset[str], found: Identity) -> Identity:
         """Return ``found`` plus ids that the sources have changed, unless the app set them with MLflow's functions."""
         who, before = self._record.identity, self._given
         self._given = who
@@ -118,7 +118,7 @@ def _set_by_the_app(record: TraceRecord, root: mlflow_bridge.RootSpan | None) ->
     return frozenset(key for key in (keys.SESSION, keys.USER) if root and root.metadata(key) != known.get(key))
 
 
-def _give(record: TraceRecord, given: Identity, target: Target | None) -> None:
+def _set_on(record: TraceRecord, given: Identity, target: Target | None) -> None:
     """Set the given ids on MLflow's objects; leave the others, which the app may have set with MLflow's functions."""
     if target is None or given == Identity():
         return

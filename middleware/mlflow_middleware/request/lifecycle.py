@@ -137,7 +137,7 @@ class RequestTrace:
     @guarded
     def failed(self, error: BaseException) -> None:
         """Record an exception of the app, unless it only reports a disconnected client."""
-        if self.record.client_disconnected and _tells_that_the_client_is_gone(error):
+        if self.record.client_disconnected and _is_disconnect(error):
             return
         if self.exchange.status is None:
             self.exchange.status = 500
@@ -240,10 +240,10 @@ def _opened_inside(record: TraceRecord) -> mlflow_bridge.TracesInside:
     return inside
 
 
-def _tells_that_the_client_is_gone(error: BaseException) -> bool:
+def _is_disconnect(error: BaseException) -> bool:
     """Return whether servers or frameworks raise this exception for a disconnected client."""
     if inner := getattr(error, "exceptions", None):  # an exception group
-        return all(map(_tells_that_the_client_is_gone, inner))
+        return all(map(_is_disconnect, inner))
     return isinstance(error, OSError | GeneratorExit) or type(error).__name__ in ("ClientDisconnect", "CancelledError")
 
 
