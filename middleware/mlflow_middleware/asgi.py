@@ -47,7 +47,7 @@ where Starlette expects an app, as in a ``Mount``, type checkers reject one whos
 
 
 class TraceMiddleware:
-    """Record every HTTP request of an ASGI app as one MLflow trace.
+    """ASGI middleware that records every HTTP request as one MLflow trace.
 
     Args:
         app: The app to wrap.

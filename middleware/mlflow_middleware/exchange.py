@@ -1,4 +1,4 @@
-"""One HTTP exchange, independent of the protocol (ASGI, WSGI, Django) that it arrived by."""
+"""One HTTP exchange, independent of its protocol (ASGI, WSGI, Django)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mlflow_middleware.capture.body import Body
 from mlflow_middleware.capture.fields import fields_of
 
 MAX_HEADERS = 256
-"""Most request headers that are read, from the first on; some servers pass on any number of them."""
+"""Maximum number of request headers that are read, from the first on; some servers pass on any number of them."""
 
 MAX_HEADER_BYTES = 64 * 1024
-"""Most characters of request headers that are kept, names and values together."""
+"""Maximum number of characters of request headers that are kept, names and values together."""
 
 MAX_TARGET = 64 * 1024
-"""Most characters that are kept of a path, and of a query string."""
+"""Maximum number of characters that are kept of a path, and of a query string."""
 
 _HEADER_OVERHEAD = 200
 """Approximate size of the objects of one header, in bytes."""

@@ -20,7 +20,7 @@ MAX_REQUEST_ID = 128
 """Longest accepted request id, in characters; a longer one is replaced."""
 
 MAX_ID = 250
-"""Most characters kept of a session or user id: MLflow's limit for a trace metadata value."""
+"""Maximum number of characters kept of a session or user id: MLflow's limit for a trace metadata value."""
 
 MLFLOW_SESSION_HEADER = "mlflow-session-id"
 """The header in which MLflow's own distributed tracing propagates the session
@@ -39,7 +39,7 @@ _CONTROL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The ids of one request. If ``identify`` returns None for one, it is read from the header.
+    """The ids of one request. An id that ``identify`` leaves at None is read from the header.
 
     A session id may be given as a list, from the outermost session to the innermost; it is stored as ``a/b/c``.
     """
@@ -112,7 +112,7 @@ def clean_lines(value: object, limit: int) -> str:
 
 
 def decode_header(value: str | None) -> str | None:
-    """Decode a header value that arrived as latin-1 as UTF-8, if its bytes are valid UTF-8."""
+    """Re-decode a latin-1 header value as UTF-8, if its bytes are valid UTF-8."""
     if value is None or value.isascii():
         return value
     try:

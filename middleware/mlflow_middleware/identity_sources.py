@@ -43,7 +43,7 @@ from mlflow_middleware.identity import (
 from mlflow_middleware.propagation import baggage_of
 
 MAX_PARTS = 8
-"""Most keys in the name of a source."""
+"""Maximum number of keys in the name of a source."""
 
 MAX_TOKEN = 16 * 1024
 """Longest bearer token that is read, in characters."""
@@ -83,7 +83,7 @@ class Source(NamedTuple):
         return cls(place, name.lower() if place == "header" else name, after)
 
     def read(self, exchange: Exchange) -> Any:
-        """Return the value at the source as text, or as a list of texts; None if it is nothing of the kind."""
+        """Return the value at the source as text, or as a list of texts; None for any other value."""
         try:
             return _plain(READERS[self.place](exchange, self.name), self.after)
         except Exception as error:  # an attribute of the app may run any code

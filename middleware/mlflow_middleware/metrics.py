@@ -277,7 +277,7 @@ def _escaped(text: str) -> str:
 
 
 def scrape(accept: str = "") -> tuple[bytes, str]:
-    """Answer a scrape, for a route of any framework. It reads the spool's directory: call it in a thread if async.
+    """Answer a scrape, for a route of any framework. It reads the spool's directory, so async code needs a thread.
 
     Args:
         accept: The request's ``Accept`` header; OpenMetrics is chosen if it names that format.

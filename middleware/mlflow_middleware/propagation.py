@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
 MAX_MEMBERS = 64
-"""Most entries of a header that are read; the minimum that the standard requires a platform to propagate."""
+"""Maximum number of entries that are read of a header: the minimum that the standard requires to propagate."""
 
 MAX_BYTES = 8192
-"""Longest header that is written, in bytes; the minimum that the standard requires a platform to propagate.
+"""Longest header that is written, in bytes: the minimum that the standard requires to propagate.
 Entries that do not fit are left out."""
 
 _SAFE = "!#$&'()*-./:<=>?@[]^_`{|}~"

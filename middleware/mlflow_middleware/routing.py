@@ -17,7 +17,7 @@ MAX_PATH = 2048
 """Longest path that is matched with a template, in characters; for longer ones only the framework knows them."""
 
 MAX_PATHS = 2
-"""Most parameters in a template that may contain slashes: each multiplies the time to match by the path's length."""
+"""Maximum number of parameters that may contain slashes: each multiplies the matching time by the path's length."""
 
 
 def path_params(request: Any, route: str | None, path: str) -> Mapping[str, Any]:

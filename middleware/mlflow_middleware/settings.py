@@ -76,8 +76,10 @@ class Keeping(NamedTuple):
     """Limits on what is read and stored of the requests to a path.
 
     Attributes:
-        of_request: Most bytes read of a request's body; it is read for the model's name even if it is not stored.
-        of_response: Most bytes read of a response's body; it is read for its token usage even if it is not stored.
+        of_request: Maximum number of bytes read of a request's body; it is read for the model's name even if it is not
+            stored.
+        of_response: Maximum number of bytes read of a response's body; it is read for its token usage even if it is not
+            stored.
         inputs: Whether the request's body and query string are stored.
         outputs: Whether the response's body is stored.
         words: Whether anything is stored that may contain a person's or a model's words.

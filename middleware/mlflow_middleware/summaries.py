@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities.trace_info import TraceInfo
 
 LIMIT = 100_000
-"""Default for the most traces that are read."""
+"""Default of the maximum number of traces that are read."""
 
 _MAX_COST = 1e15
 """Highest plausible cost of a trace, in US dollars; a larger number is ignored, as it would distort the sum."""
@@ -121,7 +121,7 @@ def summary(
         errors_only: True: only errors.
         slower_than: The request took longer, in seconds.
         experiment: An experiment's name or id.
-        limit: Most traces that are read, the newest; 100,000 by default.
+        limit: Maximum number of traces that are read, the newest; 100,000 by default.
         user_id_hmac_key: The key of the pseudonyms.
         request_id: The request id.
         good_from: The lowest number that counts as a good rating.

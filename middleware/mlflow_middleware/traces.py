@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionProblem", "Figures", "Session", "Summary", "Turn", "find", "get", "sessions", "summary"]
 
 PAGE = 500
-"""Most traces that a server returns in one response."""
+"""Maximum number of traces that a server returns in one response."""
 
 TIMEOUT = 60.0
 """Seconds to wait for one page."""
@@ -52,7 +52,7 @@ Moment = datetime | timedelta
 """A point in time (local time if it has no time zone), or a duration before now."""
 
 MAX_TEXT = 1000
-"""Most characters of a turn that are printed."""
+"""Maximum number of characters of a turn that are printed."""
 
 _SEARCH = "/api/3.0/mlflow/traces/search"
 
@@ -101,7 +101,7 @@ def find(
         errors_only: True: only traces with state ERROR.
         slower_than: The request took longer, in seconds.
         experiment: An experiment's name or id; None for the one that the environment names.
-        limit: Most traces to return; None for all. They are fetched while you iterate, up to 500 at a time.
+        limit: Maximum number of traces; None for all. They are fetched during iteration, up to 500 at a time.
         user_id_hmac_key: The option of the app that stored the traces; None for the environment variable
             ``MLFLOW_MIDDLEWARE_USER_ID_HMAC_KEY``. If a key is set, the user is searched by pseudonym.
 
@@ -110,8 +110,7 @@ def find(
 
     Raises:
         ValueError: A value cannot be searched for, such as an empty id, an invalid tag name or a negative duration.
-        ConnectionProblem: The server is unreachable, rejects the credentials or lacks the experiment; also on
-            iteration.
+        ConnectionProblem: The server is unreachable, or the credentials or the experiment are wrong; also on iteration.
     """
     _check_limit(limit)
     given = {"request_id": request_id, "session_id": session_id, "user_id": user_id, "route": route}
@@ -188,7 +187,7 @@ def sessions(
         since: The request arrived at or after this time.
         until: The request arrived before this time.
         experiment: An experiment's name or id.
-        limit: Most sessions to return; None for all.
+        limit: Maximum number of sessions to return; None for all.
         user_id_hmac_key: The key of the pseudonyms.
 
     Raises:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class TraceMiddleware:
-    """Record every request of a WSGI app as one MLflow trace.
+    """WSGI middleware that records every request as one MLflow trace.
 
     Args:
         app: The app to wrap.

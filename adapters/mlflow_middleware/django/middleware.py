@@ -32,7 +32,7 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseB
 
 
 class TraceMiddleware:
-    """Record every request of a Django project as one MLflow trace.
+    """Django middleware that records every request as one MLflow trace.
 
     Args:
         get_response: The next middleware, or the view.

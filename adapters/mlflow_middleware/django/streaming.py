@@ -62,7 +62,7 @@ class _Step:
 
 
 class _Held:
-    """Decides when the end of a response must wait for the delivery of its trace (`flush_each_request`).
+    """State of a response whose end must wait for the delivery of its trace (`flush_each_request`).
 
     Args:
         trace: The request's trace; None for an excluded request.

@@ -11,7 +11,7 @@ from contextvars import copy_context
 from typing import TypeVar
 
 MAX_ABANDONED = 8
-"""Most calls that may still run, each in its own thread, after their deadline has passed."""
+"""Maximum number of calls that may still run, each in its own thread, after their deadline has passed."""
 
 T = TypeVar("T")
 

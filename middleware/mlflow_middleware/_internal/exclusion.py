@@ -130,7 +130,7 @@ class _Globs:
 
 
 class Exclusions:
-    """Decides which requests are not traced, and why.
+    """The rules that decide which requests are not traced, and why.
 
     Args:
         exclude: The entries of the option ``exclude``.

@@ -133,7 +133,7 @@ class Options(BaseSettings):
     """True: the response's body becomes the root span's outputs."""
 
     max_body_bytes: int = Field(default=65536, ge=0, le=16 * 1024 * 1024)
-    """Most bytes kept of a body; the rest is only counted."""
+    """Maximum number of bytes kept of a body; the rest is only counted."""
 
     mask: Mask | None = None
     """A callable (or its dotted path) that receives each `Exchange` before it is stored and may change its `inputs` and
@@ -206,13 +206,13 @@ class Options(BaseSettings):
     For this and the next four options, the first middleware of a process decides."""
 
     max_queue_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
-    """Most bytes of pending traces in one process; beyond that, new traces are dropped and counted."""
+    """Maximum size of pending traces in one process, in bytes; beyond that, new traces are dropped and counted."""
 
     spool_dir: Path | None = None
     """A directory for traces that cannot be sent now; they survive a crash or restart and are sent later."""
 
     max_spool_bytes: int = Field(default=1024 * 1024 * 1024, ge=64 * 1024)
-    """Most bytes of all files in the spool directory."""
+    """Maximum size of all files in the spool directory, in bytes."""
 
     shutdown_timeout: float = Field(default=5.0, ge=0, le=600)
     """Seconds that an exit may take to deliver pending traces."""

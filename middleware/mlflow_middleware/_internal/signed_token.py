@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 MAX_TOKEN = 4096
-"""Most characters of a token that are read."""
+"""Maximum number of characters of a token that are read."""
 
 NOT_OURS = "the token is not one that this app has signed"
 

@@ -25,7 +25,7 @@ def without_files(value: Any, attach: Attach, depth: int = _MAX_DEPTH) -> Any:
     Args:
         value: Parsed JSON.
         attach: Stores a file.
-        depth: Most levels of nesting that are searched.
+        depth: Maximum number of levels of nesting that are searched.
     """
     if isinstance(value, str):
         return _data_uri(value, attach) if value.startswith("data:") else value

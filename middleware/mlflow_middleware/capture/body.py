@@ -22,7 +22,7 @@ class Body:
     """The beginning and the size of a body, and the follower of the rest, if any.
 
     Args:
-        limit: Most bytes that are kept; the rest is only counted.
+        limit: Maximum number of bytes that are kept; the rest is only counted.
 
     Attributes:
         size: Bytes that have passed.
@@ -40,7 +40,7 @@ class Body:
 
     @property
     def limit(self) -> int:
-        """Most bytes that are kept."""
+        """Maximum number of bytes that are kept."""
         return self._limit
 
     def add(self, chunk: bytes) -> bool:

@@ -22,10 +22,10 @@ from mlflow_middleware.capture.texts import shown_end
 from mlflow_middleware.capture.usage import last_usage_of, usage_in, usage_of
 
 MAX_FIELDS = 1000
-"""Most fields that are read of a form, or parameters of a query string."""
+"""Maximum number of fields that are read of a form, or parameters of a query string."""
 
 _MAX_NAME = 200
-"""Most characters kept of a content type or encoding."""
+"""Maximum number of characters kept of a content type or encoding."""
 
 _TEXT = re.compile(r"text/(?!xml).+|application/(javascript|graphql)")  # not XML, in which secrets are not found
 
@@ -107,7 +107,7 @@ def read(
         size: The size of the whole body, in bytes.
         content_type: The header; empty if missing.
         content_encoding: The header; empty if missing.
-        limit: Most bytes that are read, before and after decompression.
+        limit: Maximum number of bytes that are read, before and after decompression.
         redactor: The redactor.
         follower: The follower of the rest, if any.
     """

@@ -27,7 +27,7 @@ def fill(
     Args:
         exchange: The exchange.
         redactor: The redactor.
-        limit: Most bytes of a body, before and after decompression.
+        limit: Maximum number of bytes of a body, before and after decompression.
         mask: The option ``mask``, which may change ``inputs`` and ``outputs``.
         keeping: The limits on what is stored; None to store all.
 

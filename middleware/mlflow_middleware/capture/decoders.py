@@ -10,7 +10,7 @@ from typing import Any
 from mlflow_middleware.capture.decoding import MAX_ZSTD_WINDOW
 
 MAX_PIECE = 2**20
-"""Most bytes that one step may decode to; a model's text does not compress better."""
+"""Maximum number of bytes that one step may decode to; a model's text does not compress better."""
 
 _STEP = 1024
 """Bytes passed to a decoder at once."""

@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 MAX_LAYERS = 3
-"""Most stacked encodings that are decoded."""
+"""Maximum number of stacked encodings that are decoded."""
 
 MAX_ZSTD_WINDOW = 8 * 2**20
 """Largest window of a zstd decoder, in bytes: the limit of RFC 9659 for ``Content-Encoding``."""
@@ -24,7 +24,7 @@ def decoded(data: bytes, content_encoding: str, limit: int) -> tuple[bytes, bool
     Args:
         data: The body, or its beginning.
         content_encoding: The header: a comma-separated list of encodings in the order of their application.
-        limit: Most bytes to return.
+        limit: Maximum number of bytes to return.
 
     Returns:
         The bytes, and whether there are more; None if an encoding is unknown, its library is not installed, or the data

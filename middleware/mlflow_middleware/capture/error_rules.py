@@ -19,10 +19,10 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import clean_text
 
 MAX_OBJECTS = 1000
-"""Most objects of a response, such as the events of a stream, that are examined."""
+"""Maximum number of objects of a response, such as the events of a stream, that are examined."""
 
 _MAX_LOOKS = 20
-"""Most places in the end of a long response that are examined, the last ones."""
+"""Maximum number of places in the end of a long response that are examined, the last ones."""
 
 _PLAIN_KEY = re.compile(r"(?!\d+$)[\w-]+", re.ASCII)
 """A key that every encoder writes unescaped; an index does not appear in JSON at all."""

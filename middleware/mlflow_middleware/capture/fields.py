@@ -12,7 +12,7 @@ from mlflow_middleware.capture.content import form_fields
 from mlflow_middleware.capture.long_runs import LongRuns
 
 MAX_INDEX = 5
-"""Most characters of an index into a list."""
+"""Maximum number of characters of an index into a list."""
 
 
 def fields_of(body: Body | None, content_type: str, content_encoding: str) -> Any:

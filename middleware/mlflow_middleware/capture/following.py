@@ -32,7 +32,7 @@ _MARK = 4
 """Length of the longest separator between two events, in bytes."""
 
 _MAX_EXTRA = 20
-"""Most chunks with token usage that are folded although the limit is reached."""
+"""Maximum number of chunks with token usage that are folded although the limit is reached."""
 
 _SPARE = 4
 """Limit on the size of a response's objects, in multiples of `max_body_bytes`."""

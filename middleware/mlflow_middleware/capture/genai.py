@@ -12,7 +12,7 @@ from typing import Any
 _ROLES = frozenset(("user", "assistant", "system", "developer", "tool", "model", "human", "ai", "function"))
 _RESULTS = frozenset(("response", "embeddings", "embedding", "completion"))
 _MAX_LOOKS = 20
-"""Most items of a list that are examined, the first ones."""
+"""Maximum number of items of a list that are examined, the first ones."""
 
 _IN_TEXT = re.compile(r'"role"\s*:\s*"(?:user|assistant|system|developer|tool|model)"|"(?:chat\.completion|max_tokens)')
 """A sign in incomplete JSON."""

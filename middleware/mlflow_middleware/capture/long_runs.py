@@ -39,7 +39,7 @@ class LongRuns:
 
     Args:
         start: The beginning of the body.
-        limit: Most bytes that are kept.
+        limit: Maximum number of bytes that are kept.
         rest: Receives the bytes after these.
     """
 

@@ -25,7 +25,7 @@ _IN_PATH = re.compile(
 _IN_TEXT = re.compile(r'"model(?:Version)?"\s*:\s*"([^"\\]{1,200})"')
 
 _LONGEST = 400
-"""Most characters of a name that are examined; resource names are long."""
+"""Maximum number of characters of a name that are examined; resource names are long."""
 
 _MODELS = ("model", "modelVersion", "model_version", "modelId", "model_name")
 _AROUND = ("response", "message", "metadata", "custom_outputs")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from werkzeug.sansio import multipart as sansio
 
 MAX_PARTS = 1000
-"""Most parts that are read of a body."""
+"""Maximum number of parts that are read of a body."""
 
 MAX_BOUNDARY = 200
 """Longest boundary, in bytes; RFC 2046 allows 70."""
@@ -25,10 +25,10 @@ _STEP = 16 * 1024
 """Bytes that are parsed at once, since the parser's cost is mostly per call."""
 
 _MAX_UNREAD = 2 * _STEP
-"""Most bytes that the parser may buffer, such as the headers of a part."""
+"""Maximum number of bytes that the parser may buffer, such as the headers of a part."""
 
 MAX_HEADERS = 128 * 1024
-"""Most characters of the headers of all parts together."""
+"""Maximum number of characters of the headers of all parts together."""
 
 _PART_OVERHEAD = 400
 """Approximate size of the objects of one part, in bytes."""
@@ -65,7 +65,7 @@ class Form:
 
     Args:
         boundary: The boundary from the content type.
-        limit: Most bytes of text that are kept, for all fields together.
+        limit: Maximum number of bytes of text that are kept, for all fields together.
         encoding: The encoding of text; undecodable bytes become U+FFFD.
     """
 

@@ -17,10 +17,10 @@ REDACTED = "[redacted]"
 """The replacement for a secret."""
 
 MAX_ATTRIBUTE = 1024
-"""Most characters kept of a header, path or query string on a span."""
+"""Maximum number of characters kept of a header, path or query string on a span."""
 
 MAX_DEPTH = 100
-"""Most levels of JSON that are searched; deeper values are replaced."""
+"""Maximum number of levels of JSON that are searched; deeper values are replaced."""
 
 _MESSAGE, _STACK = "exception.message", "exception.stacktrace"
 """See https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/#attributes."""
@@ -31,7 +31,7 @@ _QUOTED_KEY = re.compile(r'"[\s\0]*:')
 
 
 class Redactor:
-    """Redacts secrets, which it finds by their keys and by their form.
+    """Redactor of secrets, which are found by their keys and by their form.
 
     Args:
         keys: Keys that hold secrets, in any spelling; ``default`` stands for the built-in ones. See `Keys`.
@@ -69,7 +69,7 @@ class Redactor:
         return self._json(value, MAX_DEPTH)
 
     def text(self, text: str) -> str:
-        """Return a text with the secrets replaced that can be recognized.
+        """Return a text with all recognizable secrets replaced.
 
         A key is recognized in ``"key": value``, ``'key': value``, ``key=value``, a line of its own with ``key: value``,
         and the shapes in `secret_shapes`. If a value has no end, the rest of the text is replaced.

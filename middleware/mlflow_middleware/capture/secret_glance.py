@@ -31,7 +31,7 @@ _STATEMENTS = {"curl": ["-u"], "wget": ["-user"], "identified": ["identified by"
 """Statements with a secret that has no key."""
 
 _MAX_KNOWN, _MAX_LENGTH = 20_000, 40
-"""Most words that are cached, and the most characters of each; few words make up most texts."""
+"""Maximum number of cached words, and their maximum length in characters; few words make up most texts."""
 
 
 class _Sign(NamedTuple):

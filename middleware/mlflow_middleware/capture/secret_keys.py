@@ -76,7 +76,7 @@ _DIGITS = re.compile(r"[0-9]{3,12}")
 
 
 class Keys:
-    """Decides which keys hold secrets.
+    """Matcher of keys that hold secrets.
 
     A key matches if it contains the words of a listed one in a row: ``api_key`` covers ``X-API-Key``, ``apiKey`` and
     ``openai_api_keys``; ``token`` covers ``accessToken`` and ``accesstoken``, but not ``max_tokens``.

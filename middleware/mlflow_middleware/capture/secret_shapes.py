@@ -14,7 +14,7 @@ from mlflow_middleware.capture.secret_keys import Keys, is_made_by_machine, is_s
 Spans = Iterator[tuple[int, int]]
 
 _MAX_TAG = 4000
-"""Most characters of a tag, a part's headers or a line of column names that are examined."""
+"""Maximum number of characters of a tag, a part's headers or a line of column names that are examined."""
 
 
 # --- HTML and XML ----------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def _end_of_element(text: str, tag: re.Match[str], name: str) -> int:
 
 
 _MAX_INDENT = 100
-"""Most characters of indentation before an element on its own line."""
+"""Maximum number of characters of indentation before an element on its own line."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ _PAIR = re.compile(r"b?[\"']([A-Za-z][\w-]{1,60})[\"'],\s{0,5}b?[\"']([^\"'\n]{1
 """A header as HTTP libraries and ASGI represent it: ``(b'authorization', b'…')``."""
 
 _MAX_MESSAGES = 20
-"""Most messages of each kind that are examined."""
+"""Maximum number of messages of each kind that are examined."""
 
 _NAMED = re.compile(
     r"(?i:\b(?:name|key|header|field|param|parameter|label|variable|property|parameterkey))\\?[\"']?\s{0,5}[:=]\s{0,5}\\?[\"']?([\w.-]{1,100})"

@@ -15,7 +15,7 @@ _WHOLE: tuple[Kind, ...] = ("always", "text")
 """Kinds of keys whose value is a secret whatever it looks like."""
 
 _MAX_KEY = 300
-"""Most characters that are examined before a separator."""
+"""Maximum number of characters that are examined before a separator."""
 
 _SEPARATOR = re.compile(r"[:=]|%3[Dd]")
 _SPACE = re.compile(r"\s*")

@@ -58,7 +58,7 @@ _BEGINNING = re.compile(
 
 
 class Values:
-    """Finds values that are secrets under any key.
+    """Matcher of values that are secrets under any key.
 
     Args:
         patterns: Regular expressions; ``default`` stands for the built-in ones.

@@ -14,7 +14,7 @@ from mlflow_middleware.capture.folds.base import mapping
 from mlflow_middleware.capture.texts import CONTEXT
 
 MAX_EVENTS = 1000
-"""Most events or lines that are kept of a stream that cannot be assembled."""
+"""Maximum number of events or lines that are kept of a stream that cannot be assembled."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _EVENT_END = re.compile(r"(?:\r\n|\n|\r(?!\n)){2}")

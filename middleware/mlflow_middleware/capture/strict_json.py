@@ -10,10 +10,10 @@ from typing import Any
 
 _MAX_INTEGER = 2**63
 _MAX_DIGITS = 20
-"""Most characters of a 64-bit integer, with its sign."""
+"""Maximum number of characters of a 64-bit integer, with its sign."""
 
 _MAX_DEPTH = 500
-"""Most open brackets in cut JSON that is completed."""
+"""Maximum number of open brackets in cut JSON that is completed."""
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|(?P<open>\\?\Z))|[\[\]{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
 _PARTIAL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z")
@@ -72,12 +72,12 @@ def written(value: Any) -> tuple[Any, str]:
 
 
 MAX_NESTING = 24
-"""Most levels of objects and arrays in a trace. Each needs three levels of messages in MLflow's OTLP, and protobuf
-parsers fail beyond 100, so that the server would reject the trace."""
+"""Maximum number of levels of objects and arrays in a trace. Each needs three levels of messages in MLflow's OTLP, and
+protobuf parsers fail beyond 100, so that the server would reject the trace."""
 
 
 def shallow(value: Any, levels: int = MAX_NESTING) -> Any:
-    """Return a value with anything below this many levels as JSON text."""
+    """Return a value with everything below this many levels converted to JSON text."""
     if not isinstance(value, dict | list):
         return value
     if not levels:
@@ -88,7 +88,7 @@ def shallow(value: Any, levels: int = MAX_NESTING) -> Any:
 
 
 def completed(text: str, *, with_partial: bool = True) -> str:
-    """Complete JSON that was cut by closing its open strings and brackets.
+    """Complete truncated JSON: close its open strings and brackets.
 
     A last key without a value is left out, and so is a last number or literal, which may be incomplete.
 

@@ -15,10 +15,10 @@ _MANY = 64
 """Number of parts after which they are joined: each has an overhead of 50 bytes."""
 
 _MIN_KEPT = 4096
-"""Fewest characters kept of the beginning and of the end, if the limit allows."""
+"""Minimum number of characters kept of the beginning and of the end, if the limit allows."""
 
 _TRIES = 3
-"""Most attempts to shorten the beginning of a text so that its end can be shown."""
+"""Maximum number of attempts to shorten the beginning of a text so that its end can be shown."""
 
 _TOLD_BY = 100
 """Characters at the end of the text that identify it."""
@@ -30,7 +30,7 @@ class Text:
     """A text collected from parts; joining it at each part would take quadratic time.
 
     Args:
-        limit: Most characters that are kept, half of them at the end; None keeps all.
+        limit: Maximum number of characters that are kept, half of them at the end; None keeps all.
         keeps_end: Whether the end is useful without the middle; that of JSON is not.
     """
 

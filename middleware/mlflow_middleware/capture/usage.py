@@ -61,10 +61,10 @@ _MAX_COUNT = 2**53
 
 _OBJECT = re.compile(rf'"(?:usage|usageMetadata|usage_metadata|tokens|{_METRICS})"\s*:\s*(?=\{{)')
 _MAX_LOOKS = 20
-"""Most places that are examined, the last ones."""
+"""Maximum number of places that are examined, the last ones."""
 
 _MAX_LENGTH = 4096
-"""Most characters of an object with token usage."""
+"""Maximum number of characters of an object with token usage."""
 
 
 def usage_of(value: Any) -> dict[str, int] | None:

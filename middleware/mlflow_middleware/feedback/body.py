@@ -32,7 +32,7 @@ MAX_COMMENT = 4000
 """Longest comment, in characters."""
 
 MAX_METADATA = 20
-"""Most entries of metadata."""
+"""Maximum number of entries of metadata."""
 
 MAX_NUMBER = 2**53 - 1
 """Largest integer that MLflow stores exactly, as it stores numbers as doubles."""

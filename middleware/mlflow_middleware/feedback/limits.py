@@ -11,16 +11,16 @@ from mlflow_middleware._internal import clock
 from mlflow_middleware.feedback.body import FeedbackError
 
 MAX_AT_ONCE = 20
-"""Most concurrent votes in a process; each blocks one of the app's threads."""
+"""Maximum number of concurrent votes in a process; each blocks one of the app's threads."""
 
 MAX_WAITING = 2
-"""Most votes that may wait for a trace; a small app has more threads, so that unknown ids cannot block them all."""
+"""Maximum number of votes that wait for a trace: fewer than a small app's threads, which unknown ids could block."""
 
 MAX_RATE, PERIOD = 20, 60.0
-"""Most votes on one trace per period, and the period in seconds; a person who changes their mind needs fewer."""
+"""Maximum number of votes on one trace per period, and the period in seconds: more than a person needs."""
 
 MAX_KNOWN = 10_000
-"""Most traces whose recent votes are counted."""
+"""Maximum number of traces whose recent votes are counted."""
 
 
 class Slots:

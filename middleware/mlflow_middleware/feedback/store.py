@@ -21,13 +21,13 @@ ANONYMOUS = "anonymous"
 """The source of feedback from users without an id."""
 
 MAX_TRIES = 5
-"""Most attempts to replace a vote while the same user sends further ones."""
+"""Maximum number of attempts to replace a vote while the same user sends further ones."""
 
 TIMEOUT = 2.0
 """Seconds to wait for each response of the server; meanwhile a vote blocks a thread of the app."""
 
 MAX_VOTES = 500
-"""Most assessments of a trace, including replaced ones; each makes the trace slower to read."""
+"""Maximum number of assessments of a trace, including replaced ones; each makes the trace slower to read."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 

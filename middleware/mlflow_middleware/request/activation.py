@@ -14,7 +14,7 @@ current_request: ContextVar[RequestTrace | None] = ContextVar("mlflow_middleware
 
 
 class Activation:
-    """Makes a request and its span current for one step at a time, such as each chunk of a WSGI response."""
+    """Activation of a request and its span for one step at a time, such as each chunk of a WSGI response."""
 
     _left: mlflow_bridge.Left | None = None
     _entered: tuple[mlflow_bridge.Entered, Token[RequestTrace | None]] | None = None

@@ -14,7 +14,7 @@ _OWN = ("self", "cls", "ctx")
 """Names of a first argument that the caller does not pass: Celery's bound tasks, arq's context."""
 
 MAX_DEPTH = 32
-"""Most levels of nesting that are converted of a value that `json` rejects."""
+"""Maximum number of levels of nesting that are converted of a value that `json` rejects."""
 
 
 @guarded

@@ -19,7 +19,7 @@ _CHANGING = frozenset({"path", "body", "jwt"})
 
 
 class Identification:
-    """Resolves the ids of a request. Precedence: `annotate`, then `identify`, then the sources or headers.
+    """Resolver of a request's ids. Precedence: `annotate`, then `identify`, then the sources or headers.
 
     Args:
         record: The request's record, with the ids from the headers.

@@ -19,7 +19,7 @@ ASK_AFTER = 100_000_000
 """Duration of a request, in nanoseconds, from which on a disconnect is checked."""
 
 _AHEAD = 2
-"""Most messages that are read ahead: the one of an empty body, and the disconnect."""
+"""Maximum number of messages that are read ahead: the one of an empty body, and the disconnect."""
 
 
 def is_cancelled() -> bool:

@@ -38,7 +38,7 @@ def make_rereadable(scope: dict[str, Any]) -> Iterable[tuple[bytes, bytes]]:
 
 
 def rereadable(headers: Iterable[T]) -> Iterable[T]:
-    """Return headers, and pairs, that can be read repeatedly; the same object if that is already so."""
+    """Return headers that can be read repeatedly, including each pair; the same object if it already can."""
     if hasattr(headers, "__getitem__") and all(hasattr(pair, "__getitem__") for pair in headers):
         return headers
     return [_again(pair) for pair in headers]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow_middleware.request.lifecycle import RequestTrace
 
 MAX_ROUTE = 250
-"""Most characters of a route that the app sets."""
+"""Maximum number of characters of a route that the app sets."""
 
 
 def learn(trace: RequestTrace, route: str | None) -> None:
@@ -189,7 +189,7 @@ def _way(route: Any, path: str) -> tuple[str, str] | None:
 
 
 def _inside(scope: Mapping[str, Any], mount: Any) -> str | None:
-    """Find the route below a mount, whose app has its own copy of the scope and leaves no trace of it here."""
+    """Find the route below a mount whose app records it only in its own copy of the scope."""
     path, method = scope["path"].removeprefix(_served_at(scope)), scope.get("method", "")
     stack = getattr(scope.get("app"), "middleware_stack", None)
     if isinstance(stack, list):  # Connexion

@@ -17,7 +17,7 @@ from mlflow_middleware.capture.folds.ui_messages import UiMessage
 FOLDS: tuple[type[Fold], ...] = (Chat, Responses, Anthropic, Gemini, Converse, AgUi, UiMessage, Ollama)
 
 LOOKED_AT = 10
-"""Most chunks that are examined to recognize a stream; the first may be something else."""
+"""Maximum number of chunks that are examined to recognize a stream; the first may be something else."""
 
 
 def fold_for(pieces: list[Any], limit: int | None = None) -> Fold | None:
@@ -25,7 +25,7 @@ def fold_for(pieces: list[Any], limit: int | None = None) -> Fold | None:
 
     Args:
         pieces: The first chunks.
-        limit: Most characters that are kept of each text; None keeps all.
+        limit: Maximum number of characters that are kept of each text; None keeps all.
     """
     for piece in pieces[:LOOKED_AT]:
         for kind in FOLDS:

@@ -15,7 +15,7 @@ class Fold:
     """Base of a fold, which assembles one response from its chunks as they arrive.
 
     Args:
-        limit: Most characters that are kept of each text; None keeps all.
+        limit: Maximum number of characters that are kept of each text; None keeps all.
     """
 
     def __init__(self, limit: int | None = None) -> None:
