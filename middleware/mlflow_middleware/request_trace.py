@@ -95,8 +95,8 @@ def annotate(
 @functools.cache
 def _say_that_nothing_is_annotated() -> None:
     logger.debug(
-        "annotate() has been called where no request is current, and does nothing there: outside a request, or in a "
-        "thread to which the request was not carried (mlflow_middleware.request_trace.carry). This is logged once.",
+        "annotate() called outside a request, it does nothing there; to call it in another thread, carry the request "
+        "to it with mlflow_middleware.request_trace.carry (logged once)",
         stack_info=True,
     )
 

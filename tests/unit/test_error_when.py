@@ -243,7 +243,7 @@ async def test_a_rule_that_raises_is_logged_once(caplog: pytest.LogCaptureFixtur
     assert [trace.info.state for trace in traces] == ["OK", "OK", "ERROR"]
     assert traces[0].data.spans[0].outputs == GRAPHQL
     assert guard.failures.total() == before + 3
-    assert caplog.text.count("tracing failed in error_when (broken)") == 1
+    assert caplog.text.count("tracing failed in 'error_when (broken)'") == 1
 
 
 def test_on_wsgi(traces: list[Trace]) -> None:

@@ -119,7 +119,11 @@ class Batch:
             self._ledger.resize(trace)
             self._tell_cut(trace, error)
         elif trace.has_spans:
-            logger.warning("trace %s is stored, but not all of its info: %s", trace.trace_id, error)
+            logger.warning(
+                "trace stored without some of its metadata and tags, which the server refused: %s: %s",
+                trace.trace_id,
+                error,
+            )
             self._ledger.delivered(trace)
         else:
             self._ledger.refused(trace, error)
@@ -170,8 +174,8 @@ class Batch:
         if not self._passed.is_cut_told:
             self._passed.is_cut_told = True
             logger.warning(
-                "trace %s is too large for the server, or a proxy before it: it is sent without its largest inputs and "
-                "outputs, or tags, and so are others: %s",
+                "trace too large for the server or a proxy in front of it, sent without its largest inputs, outputs or "
+                "tags, as are others like it; raise the limit there, or lower max_body_bytes: %s: %s",
                 trace.trace_id,
                 error,
             )

@@ -78,8 +78,8 @@ class LocalStore:
             if trace.prompts:
                 local_store.link_prompts(self._uri, trace.trace_id, trace.prompts)
         except Exception as error:
-            what = "trace %s is stored, but not its attachments or prompts: %s"
-            logger.warning(what, trace.trace_id, root_cause(error))
+            why = root_cause(error)
+            logger.warning("trace stored without its attachments or prompts: %s: %s", trace.trace_id, why)
 
     def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Use the store; raise what its failure means, as where a server has it."""

@@ -90,7 +90,9 @@ class OtlpCollector:
         said = clean_text(partly.error_message, MAX_LINE) or "without a reason"
         if partly.rejected_spans and said not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(said)
-            logger.warning("%s did not take all spans: %s rejected: %s", self._shown, partly.rejected_spans, said)
+            logger.warning(
+                "spans rejected by the OTLP collector: %d at %s: %s", partly.rejected_spans, self._shown, said
+            )
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
         """Do nothing: it has none."""

@@ -185,4 +185,4 @@ def add_attachments_and_prompts(tracking_uri: str, reply: Response | Answer, tra
     except RetryableError:
         raise
     except Exception as error:
-        logger.warning("trace %s is stored, but not its attachments or prompts: %s", trace.trace_id, root_cause(error))
+        logger.warning("trace stored without its attachments or prompts: %s: %s", trace.trace_id, root_cause(error))

@@ -218,7 +218,7 @@ class Spool:
             try:
                 descriptor = opened(path, owners)
             except NotOurs as reason:
-                self._tell(path, f"{reason}; it is left alone")
+                self._tell_left(path, reason)
                 continue
             except OSError:  # gone, or not to be opened by this user
                 continue
@@ -233,7 +233,7 @@ class Spool:
         try:
             traces = read(descriptor, _experiment_of(path), self._max_bytes)
         except OSError as error:
-            self._tell(path, f"cannot be read ({error})")
+            self._tell_left(path, f"cannot be read ({error})")
             return None
         except Exception as error:  # whatever a damaged file makes of our reading
             self._set_aside(path, f"cannot be read ({error})")
@@ -281,12 +281,17 @@ class Spool:
             aside.mkdir(exist_ok=True, mode=0o700)
             if not aside.is_symlink():  # else somebody else would get it
                 path.rename(aside / path.name)
-        self._tell(path, f"{why}; it is set aside in {aside}")
+        if self._is_news(path):
+            logger.warning("spool file set aside, its traces are not sent: %s is now in %s: %s", path, aside, why)
 
-    def _tell(self, path: Path, what: str) -> None:
-        if path.name not in self._told:
-            self._told.add(path.name)
-            logger.warning("spool: %s %s", path, what)
+    def _tell_left(self, path: Path, why: object) -> None:
+        if self._is_news(path):
+            logger.warning("spool file left alone, its traces are not sent: %s: %s", path, why)
+
+    def _is_news(self, path: Path) -> bool:
+        is_news = path.name not in self._told
+        self._told.add(path.name)
+        return is_news
 
 
 def _experiment_of(path: Path) -> str | None:

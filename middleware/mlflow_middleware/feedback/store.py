@@ -187,5 +187,5 @@ def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
 
 
 def _away(why: str) -> FeedbackError:
-    logger.warning("feedback cannot be stored now: %s", clean_text(why, MAX_LINE))
+    logger.warning("feedback not stored, the user is asked to try again: %s", clean_text(why, MAX_LINE))
     return FeedbackError(503, "the tracking server cannot be asked now, try again later")
