@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, overload
 
 from mlflow_middleware import delivery, mlflow_bridge
-from mlflow_middleware._internal.guard import guarded, logger
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.identity import Identity, clean_text
 from mlflow_middleware.propagation import baggage_header
 from mlflow_middleware.request import continuing, defaults, http_errors, keeping, routes
@@ -43,6 +44,8 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+logger = logging.getLogger("mlflow_middleware")
 
 REQUEST_KEY = "mlflow_middleware.request_trace"
 """Where an ASGI scope or a WSGI environ holds the trace that was opened for it: one request, one trace."""
@@ -221,7 +224,7 @@ def job_trace(
         TypeError: The function is a generator, or ``headers`` is neither a mapping nor a name.
     """
     if not (headers is None or callable(headers) or isinstance(headers, Mapping | str)):
-        raise TypeError(f"job_trace takes headers or the name of an argument, not {type(headers).__name__}")
+        raise TypeError(f"headers must be a mapping or the name of an argument, not {type(headers).__name__}")
     if options and settings is None:
         settings = defaults.loaded(**options)
     given = Given(None if callable(headers) else headers, name, inputs, settings, outbound_headers)

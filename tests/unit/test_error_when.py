@@ -273,8 +273,8 @@ def test_the_option_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ("value", "allowed"),
     [
         ("graphq", "graphql, mcp, grpc-web"),
-        ("body.", "cannot import"),
-        ("tests.nothing", "cannot import"),
+        ("body.", "'body.' cannot be imported"),
+        ("tests.nothing", "'tests.nothing' cannot be imported"),
         ("tests.unit.test_error_when.JSON", "callables"),
         ([5], "callables"),
         (5, "tuple"),

@@ -295,7 +295,7 @@ def test_the_docs_name_all_options_of_routes() -> None:
         ({"/x": {"spool_dir": "/tmp"}}, "'/x': option 'spool_dir' is for the whole app, not for a route"),
         ({"/x": {"keep": "some"}}, "'/x': option 'keep': input should be 'all' or 'genai', not 'some'"),
         ({"x": {}}, "'x' is neither a path"),
-        ({"/x": 1}, "'/x' takes a mapping of options, not 1"),
+        ({"/x": 1}, "'/x' must have a mapping of options, not 1"),
         ("/x", "it is written as JSON"),
     ],
 )

@@ -151,7 +151,7 @@ class Batch:
     def _refuse_additions(self) -> None:
         for trace in self.traces:
             if trace.is_addition and not trace.ended:
-                self._ledger.refused(trace, PermanentError("this server takes the spans of a trace only once"))
+                self._ledger.refused(trace, PermanentError("this server accepts the spans of a trace only once"))
 
     def _spans_refused(self, traces: Sequence[EncodedTrace], error: PermanentError) -> None:
         """Halve the batch until the poisonous trace stands alone."""

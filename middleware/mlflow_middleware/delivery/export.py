@@ -66,10 +66,8 @@ def _prepare_store() -> None:
     try:
         local_store.prepare(uri)
     except Exception as error:  # the sender tries again, and reports it where a trace waits
-        shown = printable(uri)
-        logger.warning(
-            "traces cannot be sent yet: MLFLOW_TRACKING_URI=%s cannot be used (%s)", shown, root_cause(error)
-        )
+        why = f"MLFLOW_TRACKING_URI={printable(uri)} cannot be used ({root_cause(error)})"
+        logger.warning("traces cannot be sent yet: %s", why)
 
 
 def current() -> Delivery | None:

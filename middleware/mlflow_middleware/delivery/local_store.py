@@ -87,7 +87,7 @@ class LocalStore:
             return do(*args, **kwargs)
         except Exception as error:
             status, code = local_store.problem_of(error)
-            why = f"{printable(self._uri)} took no trace ({root_cause(error)})"
+            why = f"{printable(self._uri)} did not store the trace ({root_cause(error)})"
             if status < 500 and code != "BAD_REQUEST":
                 raise PermanentError(why) from error
             raise RetryableError(why, ill="locked" not in str(error)) from error

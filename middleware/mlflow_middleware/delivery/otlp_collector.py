@@ -153,7 +153,7 @@ def _check(collector: Collector, response: Response) -> None:
     if status in (401, 403):
         answer += "; check OTEL_EXPORTER_OTLP_HEADERS"
     elif status < 400 or status in (404, 405):
-        answer += "; does a collector take OTLP over HTTP there?"
+        answer += "; is this the address of a collector for OTLP over HTTP?"
     elif status == 413:
         raise TooLarge(answer)
     elif status not in (408, 429, 500, 502, 503, 504):

@@ -150,7 +150,7 @@ class Spool:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self._bytes() + len(data) > self._max_bytes:
-                raise SpoolFull(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
+                raise SpoolFull(f"the spool {self.directory} is full (max_spool_bytes={self._max_bytes})")
             write_whole(self.directory / f".{name}", self.directory / name, data)
             self._written.add(name)
         except OSError as error:
@@ -172,10 +172,10 @@ class Spool:
             existing = next(each for each in (self.directory, *self.directory.absolute().parents) if each.exists())
             if existing != self.directory:  # who checks may be another user than who will use it: it is not made here
                 if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-                    raise SpoolProblem(f"the spool {self.directory} cannot be made in {existing}")
+                    raise SpoolProblem(f"the spool {self.directory} cannot be created in {existing}")
                 return
             if self._bytes() >= self._max_bytes:
-                raise SpoolFull(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
+                raise SpoolFull(f"the spool {self.directory} is full (max_spool_bytes={self._max_bytes})")
             name = f".{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.check"
             write_whole(self.directory / name, self.directory / name, b"")
             (self.directory / name).unlink()

@@ -270,15 +270,15 @@ def _found_for(feedback: Feedback, caller: RequestTrace) -> store.TraceInfo | No
 def _signed(token: str, feedback: Feedback, user_id: str | None, settings: Settings) -> Token:
     """What the caller's token says, as far as that can be checked without the server."""
     if not token:
-        raise FeedbackError(403, f"the {feedback_token.HEADER} that the response carried is missing")
+        raise FeedbackError(403, f"the {feedback_token.HEADER} of the response is missing")
     try:
         signed = feedback_token.verify(token, settings.feedback_keys, time.time())
     except BadToken as error:
         raise FeedbackError(403, str(error)) from None
     if feedback.trace_id and feedback.trace_id != signed.trace_id:
-        raise FeedbackError(403, "the token is good for another trace")
+        raise FeedbackError(403, "the token is for another trace")
     if user_id and signed.user_id and user_id != signed.user_id:
-        raise FeedbackError(403, "the token is another user's")
+        raise FeedbackError(403, "the token belongs to another user")
     return signed
 
 
@@ -288,12 +288,12 @@ def _signed_for(feedback: Feedback, signed: Token) -> store.TraceInfo | None:
     if info is None:
         return None
     if feedback.client_request_id and store.tags(info).get(keys.CLIENT_REQUEST_ID) != feedback.client_request_id:
-        raise FeedbackError(403, "the token is good for another request")
+        raise FeedbackError(403, "the token is for another request")
     if not feedback.session_id:
         return info
     first = next(iter(store.find(feedback)), None) if store.is_same(info, keys.SESSION, feedback.session_id) else None
     if first is None or store.user_of(first) != signed.user_id:
-        raise FeedbackError(403, "the token is good for another session")
+        raise FeedbackError(403, "the token is for another session")
     return first
 
 
