@@ -46,7 +46,7 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "tracing failed in": Meaning(
         "The middleware, or one of your callables (`identify`, `mask`, `error_when`), raised an exception, whose "
-        "traceback follows. The response is not affected. `mlflow_middleware_internal_errors_total` counts all of them.",
+        "traceback follows. The response is not affected. `mlflow_middleware_internal_errors_total` counts all.",
         "If the traceback ends in your code, correct that; otherwise please report it.",
     ),
     "annotate() called outside a request": Meaning(
@@ -132,7 +132,7 @@ MEANINGS: dict[str, Meaning] = {
         "Nothing, if that is intended; otherwise set one of the two variables in the line.",
     ),
     "no copies go to the OTLP collector": Meaning(
-        "At start-up: OpenTelemetry's variables name a collector that cannot be used. All traces go to the MLflow server.",
+        "At start-up: OpenTelemetry's variables name a collector that cannot be used. The MLflow server gets all.",
         "Correct the variable at the end of the line.",
     ),
     "spans rejected by the OTLP collector": Meaning(

@@ -169,7 +169,7 @@ def _platforms(value: object) -> object:
 def _are_platforms(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in PLATFORMS:
-            raise ValueError(f"{name!r} is not a platform; use true, false, or any of {', '.join(PLATFORMS)}")
+            raise ValueError(f"must be true, false, or any of {', '.join(PLATFORMS)}")
     return names
 
 
