@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mlflow_middleware.settings import Settings, SettingsError
+
 SOURCES = [Path(__file__).parents[1] / folder for folder in ("middleware", "adapters")]
+OPTION_MODULES = [
+    f"mlflow_middleware/{name}.py"
+    for name in (
+        *("_internal/option_types", "_internal/networks", "_internal/exclusion", "_internal/route_options"),
+        "identity_sources",
+    )
+]
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical", "log")
 
 
@@ -163,6 +172,22 @@ any other logger of Python's: `logging.getLogger("mlflow_middleware").setLevel("
 their password and query.
 """
 
+_START_UP = """## Errors at start-up
+
+A wrong option stops the app when it starts: with a `SettingsError`, in Django with `ImproperlyConfigured` and the
+system check `mlflow_middleware.E001`. Each problem names the option, and its variable if the value came from the
+environment:
+
+```text
+{example}
+```
+
+[Settings](settings.md) has the type and meaning of each option. These are the sentences about a value, besides those of
+pydantic, such as `input should be a valid integer`; `…` stands for what differs:
+
+{sentences}
+"""
+
 
 @functools.cache
 def lines() -> list[Line]:
@@ -191,7 +216,35 @@ def page() -> str:
         rows = sorted((order.index(key), line) for line in own for key in meaning_of(line))
         parts += [f"| {line.level} | `{_shown(line.text)}` | {' | '.join(MEANINGS[order[n]])} |" for n, line in rows]
         parts.append("")
-    return "\n".join(parts)
+    return "\n".join([*parts, _start_up()])
+
+
+def _start_up() -> str:
+    """What is wrong with options: two examples, and all sentences of ours."""
+    try:
+        Settings.load(sampel_ratio=0.1, error_statuses="5xx")
+    except SettingsError as error:
+        example = str(error)
+    return _START_UP.format(example=example, sentences="\n".join(f"- `{each}`" for each in option_problems()))
+
+
+def option_problems() -> list[str]:
+    """The sentences for a value that an option does not accept, in the order of the alphabet."""
+    nodes = [node for path in OPTION_MODULES for node in ast.walk(ast.parse((SOURCES[0] / path).read_text()))]
+    raised = [each.args[0] for each in nodes if isinstance(each, ast.Call) and ast.unparse(each.func) == "ValueError"]
+    named = [each for each in nodes if isinstance(each, ast.Constant) and str(each.value).startswith("must be")]
+    texts = {_text(each) for each in (*raised, *named)}
+    return sorted(each for each in texts if re.search("[a-z]{2}", each) and not each.endswith(" "))  # no half of one
+
+
+def _text(node: ast.expr) -> str:
+    """A text with an ellipsis for each expression in it; of what is added to a text, one for all."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.BinOp):
+        return _text(node.left) + "…"
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(str(each.value) if isinstance(each, ast.Constant) else "…" for each in parts)
 
 
 def _shown(text: str) -> str:

@@ -104,8 +104,8 @@ class Options(BaseSettings):
     opened inside), and `default` (all that is excluded by default)."""
 
     include: Exclusions = ()
-    """Requests that are traced even if `exclude` matches them: the same names and globs; `head` has all `HEAD` requests
-    traced again."""
+    """Requests that are traced even if `exclude` matches them: the same names and globs; `head` switches `HEAD`
+    requests on again."""
 
     keep: Literal["all", "genai"] = "all"
     """`genai`: only requests in which a span was opened, whose bodies (as far as they are captured) look like traffic
@@ -122,7 +122,7 @@ class Options(BaseSettings):
     content: Literal["all", "none"] = "all"
     """`none`: no words of users or models are stored, whatever the other options say: not in bodies, query strings,
     previews, error messages or the app's own spans. Models, tokens, times and sizes are; bodies are read for these
-    only. """
+    only."""
 
     metadata_only: Names = ()
     """Path globs for which `content` is `none`, and whose route is stored instead of the path."""
