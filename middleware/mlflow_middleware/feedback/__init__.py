@@ -92,12 +92,12 @@ class Problem(BaseModel):
 
 
 PROBLEMS = {
-    403: "Without a token that is good for this, where feedback has to be signed",
+    403: "Feedback has to be signed, and the token is missing or not valid for this",
     404: "No such trace, request or session is stored, or it is not yours",
     413: "The body is too large",
-    415: "The body is not declared as JSON",
-    422: "The body is not what it has to be",
-    503: "The tracking server is away, or too many votes come at a time",
+    415: "The content type is not JSON",
+    422: "The body is not valid feedback",
+    503: "The tracking server is unavailable, or there are too many votes at once",
 }
 """Status -> its meaning, for a description of the route."""
 
