@@ -15,10 +15,12 @@ from pydantic_core import PydanticUndefined
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware.cli import command_line
 from mlflow_middleware.settings import ENV_PREFIX
+from tests import log_messages
 from tests.servers import ROOT
 
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 COMMAND_LINE_PAGE = ROOT / "docs" / "command-line.md"
+LOG_PAGE = ROOT / "docs" / "log-messages.md"
 
 _COMMAND_LINE = """`mlflow-middleware COMMAND`, also as `python -m mlflow_middleware.cli COMMAND`.
 
@@ -100,7 +102,7 @@ def _cell(text: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Each generated page, and what it is to hold."""
-    return {SETTINGS_PAGE: settings_page(), COMMAND_LINE_PAGE: command_line_page()}
+    return {SETTINGS_PAGE: settings_page(), COMMAND_LINE_PAGE: command_line_page(), LOG_PAGE: log_messages.page()}
 
 
 if __name__ == "__main__":

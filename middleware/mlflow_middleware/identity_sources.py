@@ -50,7 +50,7 @@ MAX_TOKEN = 16 * 1024
 
 ALLOWED = (
     "header.NAME, query.NAME, cookie.NAME, path.NAME, body.FIELD, scope.NAME, jwt.CLAIM and baggage.KEY, "
-    "where FIELD, NAME and CLAIM may be several keys between dots"
+    "where FIELD, NAME and CLAIM may be several keys separated by dots"
 )
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -79,7 +79,7 @@ class Source(NamedTuple):
         place, _, name = text.partition(".")
         is_name = _HEADER_NAME.fullmatch(name) if place == "header" else all(name.split("."))
         if place not in READERS or not is_name or name.count(".") >= MAX_PARTS:
-            raise ValueError(f"{text!r} is no source: there are {ALLOWED}")
+            raise ValueError(f"{text!r} is not a source; use {ALLOWED}")
         return cls(place, name.lower() if place == "header" else name, after)
 
     def read(self, exchange: Exchange) -> Any:

@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, overload
 
 from mlflow_middleware import delivery, mlflow_bridge
-from mlflow_middleware._internal.guard import guarded, logger
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.identity import Identity, clean_text
 from mlflow_middleware.propagation import baggage_header
 from mlflow_middleware.request import continuing, defaults, http_errors, keeping, routes
@@ -43,6 +44,8 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+logger = logging.getLogger("mlflow_middleware")
 
 REQUEST_KEY = "mlflow_middleware.request_trace"
 """The key of an ASGI scope or a WSGI environ for the request's trace: one request, one trace."""
@@ -96,8 +99,8 @@ def annotate(
 @functools.cache
 def _say_that_nothing_is_annotated() -> None:
     logger.debug(
-        "annotate() has been called where no request is current, and does nothing there: outside a request, or in a "
-        "thread to which the request was not carried (mlflow_middleware.request_trace.carry). This is logged once.",
+        "annotate() called outside a request, it does nothing there; to call it in another thread, carry the request "
+        "to it with mlflow_middleware.request_trace.carry (logged once)",
         stack_info=True,
     )
 
@@ -222,7 +225,7 @@ def job_trace(
         TypeError: The function is a generator, or ``headers`` is neither a mapping nor a name.
     """
     if not (headers is None or callable(headers) or isinstance(headers, Mapping | str)):
-        raise TypeError(f"job_trace takes headers or the name of an argument, not {type(headers).__name__}")
+        raise TypeError(f"headers must be a mapping or the name of an argument, not {type(headers).__name__}")
     if options and settings is None:
         settings = defaults.loaded(**options)
     given = Given(None if callable(headers) else headers, name, inputs, settings, outbound_headers)

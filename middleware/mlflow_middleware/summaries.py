@@ -162,7 +162,7 @@ def grouping(by: str) -> Callable[[TraceInfo], str | None]:
     if kind == "tag" and tag:
         return lambda trace: trace.tags.get(tag)
     if by not in _GROUPINGS:
-        raise ValueError(f"by is {', '.join(_GROUPINGS)} or tag:NAME, not {by!r}")
+        raise ValueError(f"by must be {', '.join(_GROUPINGS)} or tag:NAME, not {by!r}")
     return _GROUPINGS[by]
 
 

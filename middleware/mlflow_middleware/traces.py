@@ -303,7 +303,7 @@ def _search(
 def _entry(name: str, value: str, user_id_hmac_key: str | None) -> _Entry:
     """Return the condition for an argument of `find`."""
     if not _text(name, value):
-        raise ValueError(f"{name} is empty")
+        raise ValueError(f"{name} must not be empty")
     if name == "request_id":
         return _Entry("tags", keys.CLIENT_REQUEST_ID, value)
     if name == "session_id":
@@ -320,27 +320,27 @@ def _bounds(since: Moment | None, until: Moment | None, slower_than: float | Non
         yield f"attributes.timestamp_ms < {_milliseconds('until', until)}"
     if slower_than is not None:
         if not 0 <= slower_than < math.inf:
-            raise ValueError(f"slower_than is a number of seconds from 0 on, not {slower_than}")
+            raise ValueError(f"slower_than must be 0 or more seconds, not {slower_than}")
         yield f"attributes.execution_time_ms > {int(slower_than * 1000)}"
 
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is at least 1, not {limit}")
+        raise ValueError(f"limit must be 1 or more, not {limit}")
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{name} is text, not {value!r}")
+        raise ValueError(f"{name} must be text, not {value!r}")
     if "\x00" in value:
-        raise ValueError(f"{name} has a NUL character, which no trace can have")
+        raise ValueError(f"{name} must not contain a NUL character")
     return value
 
 
 def _tag_name(name: str) -> str:
     if not _TAG_NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no tag's name: MLflow allows letters, digits, spaces and /_.-: up to 250 characters"
+            f"{name!r} is not a tag name: MLflow allows letters, digits, spaces and /_.-: up to 250 characters"
         )
     return name
 
@@ -355,6 +355,6 @@ def _milliseconds(name: str, moment: Moment) -> int:
     """Return a moment as milliseconds since the epoch."""
     if isinstance(moment, timedelta):
         if moment < timedelta():
-            raise ValueError(f"{name} is a time, or how long ago that was, not {moment}")
+            raise ValueError(f"{name} must be a time, or how long ago that was, not {moment}")
         moment = datetime.now(timezone.utc) - moment
     return math.ceil(moment.timestamp() * 1000)

@@ -51,7 +51,7 @@ def feedback_router(prefix: str = "", **options: object) -> APIRouter:
         "name": feedback_token.HEADER,
         "in": "header",
         "schema": {"type": "string"},
-        "description": "What the response carried under this name, where feedback has to be signed.",
+        "description": "The response header of this name, if feedback has to be signed.",
     }
     schema = feedback.Feedback.model_json_schema()
     router = APIRouter(prefix=prefix)
@@ -60,7 +60,7 @@ def feedback_router(prefix: str = "", **options: object) -> APIRouter:
         _endpoint(options),
         methods=["POST"],
         name="feedback",
-        summary="Say what an answer was worth",
+        summary="Rate an answer",
         response_model=feedback.Accepted,
         responses={
             status: {"model": feedback.Problem, "description": meaning} for status, meaning in feedback.PROBLEMS.items()

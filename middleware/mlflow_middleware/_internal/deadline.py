@@ -31,7 +31,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     """
     _abandoned[:] = [thread for thread in _abandoned if thread.is_alive()]
     if len(_abandoned) >= MAX_ABANDONED:
-        raise TimeoutError(f"{len(_abandoned)} earlier requests still wait for their answers")
+        raise TimeoutError(f"{len(_abandoned)} earlier requests are still waiting for an answer")
     results: list[T] = []
     errors: list[Exception] = []
 
@@ -51,5 +51,5 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         raise errors[0]
     if not results:
         _abandoned.append(thread)
-        raise TimeoutError(f"timed out: no whole answer within {seconds:.0f} s")
+        raise TimeoutError(f"timed out: no complete answer within {seconds:.0f} s")
     return results[0]

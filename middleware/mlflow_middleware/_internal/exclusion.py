@@ -109,7 +109,7 @@ def check(entries: tuple[str, ...]) -> tuple[str, ...]:
         if entry != "default" and entry not in NAMES and not is_path(entry):
             names = " or ".join(map(repr, ("default", *NAMES)))
             raise ValueError(
-                f"{entry!r} is neither a path as /health or /docs*, nor one with a method as OPTIONS *, nor {names}"
+                f"{entry!r} must be a path such as /health or /docs*, one with a method such as OPTIONS *, or {names}"
             )
     return entries
 

@@ -42,7 +42,7 @@ def report(where: str, error: Exception) -> None:
     failures[kind] += 1
     if failures[kind] == 1:
         logger.error(
-            "tracing failed in %s; the app goes on, with a trace that is missing or incomplete. "
+            "tracing failed in '%s': the app is not affected, but a trace is missing or incomplete. "
             "Further failures of this kind are counted, not logged.",
             where,
             exc_info=error,

@@ -41,4 +41,4 @@ def _network(written: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(written, strict=False)
     except ValueError:
-        raise ValueError(f"{written!r} is no IP address or network; it takes those, unix, and *") from None
+        raise ValueError(f"{written!r} is not an IP address or network; use those, unix, or *") from None

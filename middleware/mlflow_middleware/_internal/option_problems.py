@@ -26,9 +26,11 @@ def ill_typed(detail: Mapping[str, Any], given: Mapping[str, object]) -> str:
     name, *inside = (str(part) for part in detail["loc"]) if detail["loc"] else ("settings",)
     place = f"{name}[{', '.join(inside)}]" if inside else name
     source = "" if name in given else _from_environment(name)
-    is_told = "hmac" in name or "secret" in name or name == "routes"  # its errors name the value
-    value = "" if is_told else f", not {shortened(detail.get('input'))}"
-    return f"option {place!r}{source}: {detail['msg'][:1].lower()}{detail['msg'][1:]}{value}"
+    problem = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
+    is_quoted = problem.startswith("'")  # it quotes the wrong part of the value itself
+    is_hidden = "hmac" in name or "secret" in name
+    value = "" if is_quoted or is_hidden or name == "routes" else f", not {shortened(detail.get('input'))}"
+    return f"option {place!r}{source}: {problem[:1].lower()}{problem[1:]}{value}"
 
 
 def shortened(value: object) -> str:
@@ -42,7 +44,7 @@ def unknown_option(name: str, known: Collection[str]) -> str:
     import difflib  # takes milliseconds, needed only for a mistake
 
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "there are: " + ", ".join(known)
+    hint = f"did you mean {close[0]!r}?" if close else "options: " + ", ".join(known)
     return f"unknown option {name!r} ({hint})"
 
 

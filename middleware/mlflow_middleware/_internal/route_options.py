@@ -64,12 +64,12 @@ def route_options(given: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(route: str, given: Any) -> BaseModel:
     if not exclusion.is_path(route):
         raise ValueError(
-            f"{route!r} is neither a path or a template as /chats/{{id}} or /search*, nor one with a method"
+            f"{route!r} must be a path or a template such as /chats/{{id}} or /search*, optionally with a method"
         )
     if isinstance(given, _model()):
         return given
     if not isinstance(given, Mapping):
-        raise ValueError(f"{route!r} takes a mapping of options, not {shortened(given)}")
+        raise ValueError(f"{route!r} must have a mapping of options, not {shortened(given)}")
     options = {str(name).lower(): value for name, value in given.items()}  # Django writes them in capitals
     problems = [_not_for_routes(name) for name in options if name not in PER_ROUTE]
     known = {name: value for name, value in options.items() if name in PER_ROUTE}
@@ -86,5 +86,5 @@ def _not_for_routes(name: str) -> str:
     from mlflow_middleware._internal.option_fields import Options
 
     if name in Options.model_fields:
-        return f"option {name!r} is for the whole app, not for a route"
+        return f"option {name!r} applies to the whole app and cannot be set for a route"
     return unknown_option(name, PER_ROUTE)

@@ -13,7 +13,7 @@ from typing import Any
 MAX_TOKEN = 4096
 """Maximum number of characters of a token that are read."""
 
-NOT_OURS = "the token is not one that this app has signed"
+NOT_OURS = "the token was not signed by this app"
 
 
 class BadToken(Exception):

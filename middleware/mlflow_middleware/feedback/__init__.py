@@ -93,12 +93,12 @@ class Problem(BaseModel):
 
 
 PROBLEMS = {
-    403: "Without a token that is good for this, where feedback has to be signed",
+    403: "Feedback has to be signed, and the token is missing or not valid for this",
     404: "No such trace, request or session is stored, or it is not yours",
     413: "The body is too large",
-    415: "The body is not declared as JSON",
-    422: "The body is not what it has to be",
-    503: "The tracking server is away, or too many votes come at a time",
+    415: "The content type is not JSON",
+    422: "The body is not valid feedback",
+    503: "The tracking server is unavailable, or there are too many votes at once",
 }
 """Status -> its meaning, for the route's OpenAPI schema."""
 
@@ -274,15 +274,15 @@ def _found_for(feedback: Feedback, caller: RequestTrace) -> store.TraceInfo | No
 def _signed(token: str, feedback: Feedback, user_id: str | None, settings: Settings) -> Token:
     """Return the content of the caller's token, verified as far as possible without the server."""
     if not token:
-        raise FeedbackError(403, f"the {feedback_token.HEADER} that the response carried is missing")
+        raise FeedbackError(403, f"the {feedback_token.HEADER} of the response is missing")
     try:
         signed = feedback_token.verify(token, settings.feedback_keys, time.time())
     except BadToken as error:
         raise FeedbackError(403, str(error)) from None
     if feedback.trace_id and feedback.trace_id != signed.trace_id:
-        raise FeedbackError(403, "the token is good for another trace")
+        raise FeedbackError(403, "the token is for another trace")
     if user_id and signed.user_id and user_id != signed.user_id:
-        raise FeedbackError(403, "the token is another user's")
+        raise FeedbackError(403, "the token belongs to another user")
     return signed
 
 
@@ -292,12 +292,12 @@ def _signed_for(feedback: Feedback, signed: Token) -> store.TraceInfo | None:
     if info is None:
         return None
     if feedback.client_request_id and store.tags(info).get(keys.CLIENT_REQUEST_ID) != feedback.client_request_id:
-        raise FeedbackError(403, "the token is good for another request")
+        raise FeedbackError(403, "the token is for another request")
     if not feedback.session_id:
         return info
     first = next(iter(store.find(feedback)), None) if store.is_same(info, keys.SESSION, feedback.session_id) else None
     if first is None or store.user_of(first) != signed.user_id:
-        raise FeedbackError(403, "the token is good for another session")
+        raise FeedbackError(403, "the token is for another session")
     return first
 
 

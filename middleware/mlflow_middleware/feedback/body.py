@@ -66,21 +66,21 @@ def _plain(text: str) -> str:
 
 def _request_id(text: str) -> str:
     if clean_request_id(text) is None:
-        raise ValueError(f"1 to {MAX_REQUEST_ID} letters, digits and ._:/+=@~- are allowed, a letter or digit first")
+        raise ValueError(f"must be 1 to {MAX_REQUEST_ID} letters, digits or ._:/+=@~-, the first a letter or digit")
     return text
 
 
 def _session_id(text: str) -> str:
     if clean_text(text) != text:
-        raise ValueError(f"1 to {MAX_ID} printable characters are allowed")
+        raise ValueError(f"must be 1 to {MAX_ID} printable characters")
     if "'" in text and '"' in text:
-        raise ValueError("MLflow cannot search for an id with both kinds of quotes in it")
+        raise ValueError("must not contain both kinds of quotes: MLflow cannot search for that")
     return text
 
 
 def _not_reserved(name: str) -> str:
     if name.lower().startswith(_RESERVED):
-        raise ValueError(f"names that start with {_RESERVED} are MLflow's own")
+        raise ValueError(f"must not start with {_RESERVED}, which is reserved for MLflow")
     return name
 
 
@@ -99,13 +99,13 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="Feedback")
 
-    trace_id: TraceId | None = Field(None, description="The trace, as the response's X-MLflow-Trace-ID names it.")
-    client_request_id: RequestId | None = Field(None, description="In its place: the request's id.")
-    session_id: SessionId | None = Field(None, description="In its place: the session, to judge the whole of it.")
+    trace_id: TraceId | None = Field(None, description="The trace, from the response header X-MLflow-Trace-ID.")
+    client_request_id: RequestId | None = Field(None, description="Instead of trace_id: the request id.")
+    session_id: SessionId | None = Field(None, description="Instead of trace_id: the session, to rate all of it.")
     value: StrictBool | Integer | Number | Text = Field(description="True or false, a number, or text.")
-    name: Name = Field("response_is_correct", description="What is judged.")
-    comment: Comment | None = Field(None, description="Why.")
-    metadata: dict[Name, Text] = Field({}, max_length=MAX_METADATA, description="More, as texts.")
+    name: Name = Field("response_is_correct", description="What is rated.")
+    comment: Comment | None = Field(None, description="The reason.")
+    metadata: dict[Name, Text] = Field({}, max_length=MAX_METADATA, description="More facts, as text.")
 
     @model_validator(mode="after")
     def _one_target(self) -> Feedback:

@@ -53,7 +53,7 @@ class Slot:
 
     def __enter__(self) -> None:
         if not self._semaphore.acquire(blocking=False):
-            raise FeedbackError(503, "too many votes come at a time, try again")
+            raise FeedbackError(503, "too many votes at once, try again")
 
     def __exit__(self, *_: object) -> None:
         self._semaphore.release()

@@ -82,7 +82,7 @@ def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
     """
     trace_id: str = info["trace_id"]
     if len(info.get("assessments", ())) >= MAX_VOTES:
-        raise FeedbackError(403, "this trace has all the feedback that it can hold")
+        raise FeedbackError(403, "this trace has the most feedback that it can hold")
     source_id = user_id or ANONYMOUS
     assessment = _assessment(feedback, source_id)
     found: TraceInfo | None = info
@@ -163,7 +163,7 @@ def user_of(info: TraceInfo) -> str | None:
 def unknown(feedback: Feedback) -> FeedbackError:
     """Return the error for an id that was not found."""
     what = "trace" if feedback.trace_id else "request" if feedback.client_request_id else "session"
-    return FeedbackError(404, f"no {what} of this id is stored")
+    return FeedbackError(404, f"no {what} with this id is stored")
 
 
 def tags(info: TraceInfo) -> dict[str, str]:
@@ -187,5 +187,5 @@ def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
 
 
 def _away(why: str) -> FeedbackError:
-    logger.warning("feedback cannot be stored now: %s", clean_text(why, MAX_LINE))
-    return FeedbackError(503, "the tracking server cannot be asked now, try again later")
+    logger.warning("feedback not stored, the user is asked to try again: %s", clean_text(why, MAX_LINE))
+    return FeedbackError(503, "the tracking server is unavailable, try again later")

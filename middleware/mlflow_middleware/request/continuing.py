@@ -59,7 +59,7 @@ def _verified(token: str | None, keys: tuple[bytes, ...]) -> TraceToken:
     if not keys:
         raise BadToken("trace_token_secret is not set")
     if not token:
-        raise BadToken(f"there is no {trace_token.HEADER}")
+        raise BadToken(f"the {trace_token.HEADER} header is missing")
     return trace_token.verify(str(token), keys, time.time())
 
 
@@ -67,4 +67,4 @@ def _tell(why: str) -> None:
     """Log each reason once as a warning, then at level DEBUG: anybody can send a wrong token."""
     level = logging.DEBUG if why in _told else logging.WARNING
     _told.add(why)
-    logger.log(level, "no earlier trace is continued, spans stay in the request's own: %s", why)
+    logger.log(level, "earlier trace not continued, spans stay in the trace of this request: %s", why)

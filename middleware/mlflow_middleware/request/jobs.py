@@ -75,7 +75,7 @@ class JobTrace:
         """Decorate a function so that each call is a job."""
         if is_generator(function):
             name = getattr(function, "__qualname__", repr(function))
-            raise TypeError(f"job_trace traces functions, and {name} is a generator: use `with job_trace(...)`")
+            raise TypeError(f"job_trace cannot decorate {name}, which is a generator: use `with job_trace(...)`")
         traced = self._async(function) if is_async(function) else self._sync(function)
         return functools.wraps(function)(traced)
 

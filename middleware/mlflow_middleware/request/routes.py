@@ -27,7 +27,7 @@ def learn(trace: RequestTrace, route: str | None) -> None:
 def say(trace: RequestTrace, route: object) -> None:
     """Record the route that the app sets, sanitized and bounded."""
     if not isinstance(route, str):
-        raise TypeError(f"a route is text, not {type(route).__name__}")
+        raise TypeError(f"route must be text, not {type(route).__name__}")
     if route.strip():
         trace.exchange.route = clean_text(f"/{route.strip().removeprefix('/')}", MAX_ROUTE)
         trace.record.is_route_said = trace.record.is_changed = True
