@@ -167,8 +167,8 @@ class Options(BaseSettings):
     """False: the request's `User-Agent` is not kept."""
 
     privacy: Literal["default", "strict"] = "default"
-    """`strict`: store no bodies, query strings, headers, client addresses and user agents, and users only as
-    pseudonyms."""
+    """`strict`: store no bodies, query strings, captured headers, client addresses or user agents, and user ids only as
+    pseudonyms, regardless of the other options."""
 
     span_type: Literal["CHAIN", "AGENT", "CHAT_MODEL"] = "CHAIN"
     """The type of the root span, which MLflow's UI and scorers use to interpret it."""
