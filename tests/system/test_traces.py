@@ -186,8 +186,8 @@ def test_a_tag_whose_name_means_something_else_to_mlflow_is_a_tag(store: Store, 
 @pytest.mark.parametrize(
     ("conditions", "says"),
     [
-        ({"user_id": ""}, "user_id is empty"),
-        ({"request_id": ""}, "request_id is empty"),
+        ({"user_id": ""}, "user_id must not be empty"),
+        ({"request_id": ""}, "request_id must not be empty"),
         ({"session_id": 7}, "session_id is text, not 7"),
         ({"session_id": "a\x00b"}, "NUL"),
         ({"tags": {"a`b": "x"}}, "no tag's name"),
@@ -488,14 +488,14 @@ def test_a_vote_that_was_replaced_does_not_count(store: Store, shown: Run) -> No
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--since", "yesterday"], "argument --since: 'yesterday' is no point in time"),
-        (["--slower-than", "2 fortnights"], "argument --slower-than: '2 fortnights' is no length of time"),
-        (["--status", "ok"], "argument --status: 'ok' is no HTTP status"),
-        (["--limit", "0"], "argument --limit: '0' is no number from 1 on"),
-        (["--tag", "plan"], "argument --tag: 'plan' is no tag"),
+        (["--since", "yesterday"], "argument --since: 'yesterday' is not a time"),
+        (["--slower-than", "2 fortnights"], "argument --slower-than: '2 fortnights' is not a duration"),
+        (["--status", "ok"], "argument --status: 'ok' is not an HTTP status"),
+        (["--limit", "0"], "argument --limit: '0' is not a whole number of 1 or more"),
+        (["--tag", "plan"], "argument --tag: 'plan' is not a tag"),
         (["--follow", "--summary"], "not allowed with argument --follow"),
-        (["--user", ""], "user_id is empty"),
-        (["--tag", "a`b=c"], "is no tag's name"),
+        (["--user", ""], "user_id must not be empty"),
+        (["--tag", "a`b=c"], "is not a tag name"),
     ],
 )
 def test_bad_input_is_told(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
