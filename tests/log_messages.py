@@ -1,6 +1,6 @@
 """The lines that the library logs, collected from its source, and what each means to whoever reads it.
 
-`MEANINGS` has an entry for each line; ``tests/unit/test_log_messages.py`` fails for one that is missing or left over.
+`MEANINGS` has an entry for each line; ``tests/project/test_log_messages.py`` fails for a missing one, or one too many.
 """
 
 from __future__ import annotations

@@ -319,7 +319,10 @@ def test_a_server_that_is_too_old(traces: Traces) -> None:
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [("401", ["refused the credentials (401)"]), ("403", ["denied this (403)", "knows this user", "EDIT", "MANAGE"])],
+    [
+        ("401", ["refused the credentials (401)"]),
+        ("403", ["denied this (403)", "the user has no permission for it", "EDIT", "MANAGE"]),
+    ],
 )
 def test_credentials_that_are_refused(server: MLflowServer, status: str, words: list[str]) -> None:
     """The variables to look at, and not what is in them; or the permission that this user needs."""

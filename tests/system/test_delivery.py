@@ -441,7 +441,7 @@ def test_replay_sends_a_spool_and_shows_its_progress(server: MLflowServer, tmp_p
     foreign = spool / "notes.txt"
     foreign.write_text("of somebody else")
     empty = replay(server.uri)
-    assert (empty.returncode, empty.stdout) == (0, f"0 traces sent: {spool} holds none\n")
+    assert (empty.returncode, empty.stdout) == (0, f"0 traces sent: {spool} has none\n")
     assert foreign.read_text() == "of somebody else"
 
 

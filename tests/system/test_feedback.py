@@ -321,12 +321,12 @@ INPUT: list[tuple[Any, str]] = [
     ({"trace_id": UNKNOWN, "value": 1, "comment": 1}, "comment: Input should be a valid string"),
     ({"trace_id": UNKNOWN, "value": 1, "metadata": {"k": 1}}, "metadata.k: Input should be a valid string"),
     ({"trace_id": UNKNOWN, "value": 1, "metadata": {f"k{n}": "" for n in range(21)}}, "at most 20 items"),
-    ({"trace_id": UNKNOWN, "value": 1, "metadata": {"mlflow.trace.session": "s"}}, "MLflow's own"),
+    ({"trace_id": UNKNOWN, "value": 1, "metadata": {"mlflow.trace.session": "s"}}, "reserved for MLflow"),
     ({"trace_id": UNKNOWN, "value": 1, "rating": 5}, "rating: Extra inputs are not permitted"),
     ({"trace_id": "tr-1' OR ''='", "value": 1}, "trace_id: String should match"),
     ({"trace_id": f"{UNKNOWN}/../x", "value": 1}, "trace_id: String should match"),
-    ({"client_request_id": "r' OR 'a'='a", "value": 1}, "client_request_id: 1 to 128 letters"),
-    ({"session_id": "a'b\"c", "value": 1}, "session_id: MLflow cannot search"),
+    ({"client_request_id": "r' OR 'a'='a", "value": 1}, "client_request_id: must be 1 to 128 letters"),
+    ({"session_id": "a'b\"c", "value": 1}, "session_id: must not contain both kinds of quotes"),
     ([], "Input should be"),
 ]
 
