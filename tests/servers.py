@@ -216,6 +216,7 @@ class MLflowServer:
         port: Where it listens; a free port by default.
         certificate: A file with its certificate and key, for HTTPS.
         database: What is to run as long as it does, and be its backend store.
+        variables: Environment variables that it has besides, or instead.
     """
 
     def __init__(
@@ -225,6 +226,7 @@ class MLflowServer:
         port: int | None = None,
         certificate: Path | None = None,
         database: PostgreSQL | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
@@ -232,6 +234,7 @@ class MLflowServer:
         self.uri = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._backend = backend or f"sqlite:///{folder}/mlflow.db"
         self._database = database
+        self._variables = variables or {}
         self._process: Process | None = None
 
     def start(self) -> None:
@@ -257,7 +260,7 @@ class MLflowServer:
         environment = clean_environment(
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # six processes that we do not need
             MLFLOW_MODEL_CATALOG_URI="",  # prices as they are installed, not as they are on the internet
-        )
+        ) | dict(self._variables)
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
         try:
             self._process.wait_until_up(f"{self.uri}/health", self.certificate)

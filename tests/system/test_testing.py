@@ -13,7 +13,7 @@ from tests.conftest import Traces
 from tests.faults import faulty
 from tests.servers import ROOT, MLflowServer, clean_environment
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 
 def run_pytest(*arguments: str, **variables: str) -> str:
