@@ -78,6 +78,14 @@ def test_the_example_is_right() -> None:
     assert "1 passed" in run_pytest("examples/test_privacy.py")
 
 
+@pytest.mark.parametrize("framework", ["flask", "django"])
+def test_the_example_of_a_framework_is_right(framework: str) -> None:
+    """With the test client of the framework."""
+    pytest.importorskip(framework, reason=f"{framework} is not installed in this environment")
+
+    assert "1 passed" in run_pytest(f"examples/test_{framework}_traces.py")
+
+
 def test_pytest_starts_without_mlflow(tmp_path: Path) -> None:
     """The fixture is there, and MLflow is imported only by a test that asks for it."""
     (tmp_path / "test_it.py").write_text(
