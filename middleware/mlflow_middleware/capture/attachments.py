@@ -11,12 +11,26 @@ from typing import Any
 Attach = Callable[[str, bytes], str | None]
 """Keeps a file, given its type and content; returns what stands in its place, None where it has to stay."""
 
-MAY_HOLD = re.compile(r"base64|inline_?[dD]ata|b64_json|input_audio|\"audio\"|\"bytes\"|image_generation_call")
-"""What JSON with a file in it has in it, too."""
+_SIGNS = (
+    "base64",
+    "inlineData",
+    "inline_data",
+    "b64_json",
+    "input_audio",
+    '"audio"',
+    '"bytes"',
+    "image_generation_call",
+)
+"""Of these, JSON with a file in it has one in it, too."""
 
 _MAX_DEPTH = 100
 _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.+=-]+)*;base64,")
 _AUDIO = {"mp3": "audio/mpeg"}
+
+
+def may_be_in(text: str) -> bool:
+    """Whether there may be a file in JSON, as a glance at its text tells."""
+    return any(map(text.__contains__, _SIGNS))
 
 
 def without_files(value: Any, attach: Attach, depth: int = _MAX_DEPTH) -> Any:

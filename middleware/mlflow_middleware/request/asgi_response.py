@@ -35,24 +35,22 @@ def observed(
         answered: Called when the client has all of the answer.
         see_who_is_there: Called before the end of the answer.
     """
-    has_trailers = False
-    head: tuple[HTTPResponseStartEvent, list[tuple[bytes, bytes]]] | None = None
+    ending = _ENDING
+    head: tuple[dict[str, Any], list[tuple[bytes, bytes]]] | None = None
     held = HeldAnswer(send, trace, answered) if trace.settings.flush_each_request else None
 
-    async def watched(message: ASGISendEvent) -> None:
-        nonlocal has_trailers, head
+    async def watched(message: Any) -> None:
+        nonlocal ending, head
         kind = message["type"]
-        if message["type"] == "http.response.start":
-            has_trailers = bool(message.get("trailers"))
-            pairs: Any = map(tuple, message.get("headers") or ())  # iterators too; the app's own stay as they are
-            headers: list[tuple[bytes, bytes]] = list(pairs)
+        if kind == "http.response.start":
+            ending = _ENDING_WITH_TRAILERS if message.get("trailers") else _ENDING
+            headers = list(map(tuple, message.get("headers") or ()))  # iterators too; the app's own stay as they are
             _start(message, headers, trace)
             message = {**message, "headers": headers}
             head = message, headers[:]
-        elif has_trailers and message["type"] == "http.response.trailers":
+        elif kind == "http.response.trailers" and ending is _ENDING_WITH_TRAILERS:
             message = _trailers(message, trace)
-        more = _ENDING[has_trailers].get(kind)
-        is_last = more is not None and not message.get(more, False)
+        is_last = kind in ending and not message.get(ending[kind], False)
         if is_last:
             trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
             await see_who_is_there()
@@ -63,7 +61,7 @@ def observed(
             raise
         if held:
             return
-        if message["type"] == "http.response.body":
+        if kind == "http.response.body":
             trace.sent(message.get("body", b""))
         if is_last:
             trace.last_byte()
@@ -82,14 +80,8 @@ def _trailers(message: HTTPResponseTrailersEvent, trace: RequestTrace) -> HTTPRe
     return message if headers is given else {**message, "headers": headers}
 
 
-_ENDING = {
-    False: {
-        "http.response.body": "more_body",
-        "http.response.pathsend": "",
-        "http.response.zerocopysend": "more_body",
-    },
-    True: {"http.response.trailers": "more_trailers"},
-}
+_ENDING = {"http.response.body": "more_body", "http.response.pathsend": "", "http.response.zerocopysend": "more_body"}
+_ENDING_WITH_TRAILERS = {"http.response.trailers": "more_trailers"}
 """What can end a response, without trailers and with them, and where it says that more is to come:
 https://asgi.readthedocs.io/en/latest/extensions.html"""
 
@@ -146,12 +138,13 @@ def _announced(message: HTTPResponseStartEvent, method: str) -> int | None:
 @guarded
 def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], trace: RequestTrace) -> None:
     """The response starts: our headers join those that it has."""
+    settings = trace.record.settings
     present = {name.lower(): value for name, value in headers}
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
-    if trace.record.settings.error_when:
+    if settings.error_when:
         _note_headers(headers, trace)
-    if not trace.record.settings.raw_request_id_headers.isdisjoint(present):
+    if not settings.raw_request_id_headers.isdisjoint(present):
         request_ids.learn(trace, headers)
     if message["status"] >= 400 or trace.record.held:
         http_errors.answered(trace, message["status"])

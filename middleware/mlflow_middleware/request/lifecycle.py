@@ -121,7 +121,7 @@ class RequestTrace:
             self.record.first_byte_at = self.record.first_byte_at or time.time_ns()
             if body.add(chunk):
                 follow_answer(self.exchange, body)
-            if delivery.is_capturing() and self.content_length.isdecimal() and body.size >= int(self.content_length):
+            if self.content_length.isdecimal() and delivery.is_capturing() and body.size >= int(self.content_length):
                 self.last_byte()  # a test client may read no further
                 self.answered()
 
