@@ -35,6 +35,7 @@ class FaultyServer(ThreadingHTTPServer):
         manner: How it answers what it forwards: ``plain``; ``close``, one request for each connection; ``chunked``; or
             ``forgetful``, where requests that were sent ahead are lost.
         fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
+        refuse_over: What a request's body holds that is answered with 400, whatever the mode; nothing by default.
         version: What it answers when it is asked for its version; None for the real one.
         ahead: Seconds that its clock is ahead.
         max_body: Bytes of a request that it takes, as nginx does: with 413 for more, and a closed connection.
@@ -52,7 +53,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.target = target
         self.mode = "pass"
         self.manner = "plain"
-        self.fail_over = b""
+        self.fail_over = self.refuse_over = b""
         self.version: str | None = None
         self.ahead = 0.0
         self.host = ""
@@ -103,8 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(length)  # else the client would hear of a broken connection, not of this
             return
         body = self.rfile.read(length)
-        poisonous = self.server.fail_over and self.server.fail_over in body
-        mode = "500" if poisonous else self._mode()
+        mode = self._mode(body)
         if self.server.busy > 0:
             self.server.busy -= 1
             mode = "503"
@@ -132,8 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Retry-After": "1"} if mode == "429" else {}
             self._answer(int(mode), headers, b'{"error_code": "STAND_IN", "message": "told to fail"}')
 
-    def _mode(self) -> str:
+    def _mode(self, body: bytes) -> str:
         """The mode as it is for this request."""
+        for status, poison in (("500", self.server.fail_over), ("400", self.server.refuse_over)):
+            if poison and poison in body:
+                return status
         mode = self.server.mode
         is_look_up = self.command == "GET" and "/mlflow/traces/" in self.path
         concerned = {

@@ -118,6 +118,10 @@ def burst(folder: Path, *arguments: object, **variables: str) -> Iterator[Burst]
         process.wait()
 
 
+POISON = b"arsenic"
+"""What number POISON of `tests.apps.bursts` holds."""
+
+
 def to(uri: str, name: str, **variables: str) -> dict[str, str]:
     """The environment variables for a server and an experiment."""
     return {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": name, "PREFIX": name, **variables}
@@ -269,9 +273,12 @@ def test_an_outage_under_traffic_loses_nothing(server: MLflowServer, run_app: Ap
 
 
 @pytest.mark.heavy
-def test_one_poisonous_trace_in_512_is_the_only_one_lost(server: MLflowServer, tmp_path: Path, name: str) -> None:
+def test_one_poisonous_trace_in_512_is_the_only_one_lost(
+    proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str
+) -> None:
     """511 are stored, the one that the server refuses is named."""
-    with burst(tmp_path, 512, 300, **to(server.uri, name)) as running:
+    proxy.refuse_over = POISON
+    with burst(tmp_path, 512, 300, **to(proxy.uri, name)) as running:
         poison = next(line.split()[1] for line in running.lines if line.startswith("poison"))
         stats = running.stats("flush")
 
@@ -446,7 +453,7 @@ def test_a_trace_that_the_server_fails_over_does_not_hold_up_the_others(
     variables = to(proxy.uri, name)
     if with_spool:
         variables["MLFLOW_MIDDLEWARE_SPOOL_DIR"] = str(tmp_path / "spool")
-    proxy.fail_over = b"x" * 300
+    proxy.fail_over = POISON
     with burst(tmp_path, 20, 7, **variables) as running:
         eventually(lambda: running.stats()["dropped"] == {"refused by the server": 1}, "the refusal")
         eventually(lambda: running.stats()["delivered"] == 19, "19 delivered")

@@ -2,7 +2,7 @@
 
     python -m tests.apps.bursts COUNT [POISON]
 
-COUNT traces are made at once; number POISON has what the server refuses: a session id that is too long, or inputs of as
+COUNT traces are made at once; number POISON holds the word arsenic, which a stand-in is told to refuse, or inputs of as
 many characters as LARGE says. Each is called ``<PREFIX>-<number>``.
 """
 
@@ -36,7 +36,7 @@ def make(number: int) -> None:
             with mlflow.start_span("child") as child:
                 child.set_outputs({"answer": "a" * (large // 10)})
         elif number == poison:
-            span.set_attribute("session.id", "x" * 300)
+            span.set_attribute("poison", "arsenic")
             print(f"poison {span.trace_id}", flush=True)
 
 

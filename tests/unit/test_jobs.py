@@ -171,6 +171,22 @@ def test_the_mask_sees_a_job_as_it_sees_a_request() -> None:
     assert root_of(traces[0]).inputs == {"masked": "tidy", "of": "JOB"}
 
 
+def test_a_mask_sees_a_job_that_has_neither_arguments_nor_a_result() -> None:
+    """As it sees every other."""
+    with captured_traces() as traces, job_trace(mask=masked, name="tidy"):
+        pass
+
+    assert root_of(traces[0]).inputs == {"masked": "tidy", "of": "JOB"}
+
+
+def test_arguments_without_names_are_a_list() -> None:
+    """Where a function in C tells no signature."""
+    with captured_traces() as traces:
+        job_trace(name="tidy")(max)("ab", key=len)
+
+    assert root_of(traces[0]).inputs["args"] == ["ab"]
+
+
 @pytest.mark.parametrize("arguments", [({(1, 2): 3},), (float("nan"),), ("\ud800",), (object(),)])
 def test_odd_arguments_hinder_nothing(arguments: tuple[object, ...]) -> None:
     """What JSON cannot hold becomes text."""

@@ -200,6 +200,7 @@ class Destination:
     def _experiment_answered(self, action: ResolveExperiment, answer: Answer, now: float) -> None:
         if answer is None:
             self.experiments.answered(action)
+            self.health.found_experiment()
         elif action.name and isinstance(answer, ConnectionProblem) and not isinstance(answer, NoAccess):
             self.experiments.give_up(action.name, answer)
         elif isinstance(answer, ConnectionProblem) and action.is_needed:

@@ -101,6 +101,10 @@ class Health:
             self.server.problem = str(problem)
             logger.warning("traces wait: %s. Trying again, with up to %.0f s between.", problem, MAX_BACKOFF)
 
+    def found_experiment(self) -> None:
+        """Note that the experiment is known, so that nothing of the search for it counts any more."""
+        self.experiment = Backoff()
+
     def fail_experiment(self, answer: object, now: float, longest_pause: float) -> None:
         """Back off after a failure to find the experiment while nothing was pending."""
         self.failures[reason_of(answer)] += 1

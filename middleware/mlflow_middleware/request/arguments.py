@@ -23,8 +23,11 @@ def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
     try:
         signature = inspect.signature(function)
         found = signature.bind_partial(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # the call is about to fail by itself; it is written in C, and does not tell
-        return dict(kwargs)
+    except (
+        TypeError,
+        ValueError,
+    ):  # the call is about to fail by itself; C code has no signature
+        return {"args": list(args), **kwargs} if args else dict(kwargs)
     first = next(iter(signature.parameters), "")
     if first in _OWN:
         found.pop(first, None)

@@ -42,7 +42,8 @@ def contents_of(record: TraceRecord, attachment: Attachment | None = None) -> Co
                 record.contents = _contents(record, attachment) or NO_CONTENTS
                 exchange.inputs = exchange.outputs = None  # before there may be collections again
         else:
-            record.contents = (held and _contents(record, attachment if held > SMALL else None)) or NO_CONTENTS
+            has_any = held or record.settings.mask  # which may add what no body holds
+            record.contents = (has_any and _contents(record, attachment if held > SMALL else None)) or NO_CONTENTS
     return record.contents
 
 

@@ -503,10 +503,13 @@ def test_the_experiment_is_looked_for_with_nothing_to_send(caplog: pytest.LogCap
     assert pauses == sorted(pauses)
     assert caplog.messages == ["traces will wait: the server is away. Trying again, with up to 30 s between."]
 
+    assert driven.destination.health.is_failing
+
     driven.resolve = lambda: "7"
     driven.wait()
     assert driven.destination.experiments.of_environment == "7"
     assert driven.destination.due() is None
+    assert not driven.destination.health.is_failing
 
 
 def test_traces_wait_for_the_experiment(caplog: pytest.LogCaptureFixture) -> None:
@@ -523,6 +526,7 @@ def test_traces_wait_for_the_experiment(caplog: pytest.LogCaptureFixture) -> Non
     driven.wait()
     assert driven.stats == Stats(delivered=1)
     assert driven.server.experiments == {"7"}
+    assert not driven.destination.health.is_failing
 
 
 def test_a_trace_that_names_its_experiment_does_not_wait_for_another() -> None:
