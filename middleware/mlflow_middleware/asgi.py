@@ -237,7 +237,10 @@ def exchange_of(scope: Any) -> Exchange:
 
 def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """The first headers; those that are repeated are joined once, when all are there."""
-    pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in islice(raw, MAX_HEADERS)]
+    pairs = [
+        ((_name if len(name) <= _MAX_KNOWN else _name.__wrapped__)(name), value.decode("latin-1"))
+        for name, value in islice(raw, MAX_HEADERS)
+    ]
     headers = dict(pairs)
     if len(headers) < len(pairs):
         every: dict[str, list[str]] = {}
@@ -245,3 +248,12 @@ def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
             every.setdefault(name, []).append(value)
         headers = {name: ",".join(values) for name, values in every.items()}
     return headers
+
+
+_MAX_KNOWN = 64
+"""Characters of a header's name that is remembered."""
+
+
+@functools.lru_cache(maxsize=256)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()

@@ -39,11 +39,20 @@ class PendingTrace:
         assessed: How far a server knows its assessments; None while it has none.
     """
 
-    supplement = is_read = False
-    captured_by: Callable[[PendingTrace], None] | None = None
-    copy_to: Callable[[PendingTrace, Encoding], None] | None = None
-    assessed: Assessed | None = None
-    since = 0.0
+    __slots__ = (
+        "_trace",
+        "assessed",
+        "captured_by",
+        "copy_to",
+        "experiment_id",
+        "is_read",
+        "root",
+        "since",
+        "size",
+        "supplement",
+        "trace_id",
+        "tracking_uri",
+    )
 
     def __init__(self, tracking_uri: str, root: Root | None, trace: Any, earlier: PendingTrace | None = None) -> None:
         self.tracking_uri = tracking_uri
@@ -51,16 +60,19 @@ class PendingTrace:
         self._trace = trace
         self.trace_id: str = root.record.trace_id if root else trace.info.trace_id
         self.experiment_id: str | None = root.record.experiment_id if root else _experiment_of(trace)
+        self.supplement = earlier is not None
+        self.captured_by: Callable[[PendingTrace], None] | None = earlier.captured_by if earlier else None
+        self.assessed: Assessed | None = earlier.assessed if earlier else None
+        self.copy_to: Callable[[PendingTrace, Encoding], None] | None = None
+        self.is_read = False
+        self.since = 0.0
         self.size = root.record.size if root else 1000
         if spans := self.spans:
             self.size += sum(map(_size, spans))
         if root and root.objects:
             self.size += _size(root.objects.live)
-        if earlier:
-            self.supplement = True
-            self.captured_by, self.assessed = earlier.captured_by, earlier.assessed
-            if root:
-                root.record.is_changed = True
+        if root and earlier:
+            root.record.is_changed = True
 
     def belongs_to(self, root: Root | None, trace: Any) -> None:
         """Take it for that of another root, of which this was only a part."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import delivery
 from mlflow_middleware._internal.guard import guarded
-from mlflow_middleware.request import http_errors, request_ids
+from mlflow_middleware.request import http_errors, leaving, request_ids
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.request.rereadable import rereadable
@@ -33,7 +33,7 @@ def observed(
         send: The server's.
         trace: The request's trace.
         answered: Called when the client has all of the answer.
-        see_who_is_there: Called before the end of the answer.
+        see_who_is_there: Called before the end of an answer that took its time.
     """
     ending = _ENDING
     head: tuple[dict[str, Any], list[tuple[bytes, bytes]]] | None = None
@@ -52,8 +52,9 @@ def observed(
             message = _trailers(message, trace)
         is_last = kind in ending and not message.get(ending[kind], False)
         if is_last:
-            trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
-            await see_who_is_there()
+            took = trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
+            if took > leaving.ASK_AFTER:
+                await see_who_is_there()
         try:
             await (held.send(message, is_last) if held else send(message))
         except OSError:

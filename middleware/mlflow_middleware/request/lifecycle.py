@@ -130,9 +130,10 @@ class RequestTrace:
         """Return the headers to add to the response."""
         return headers_for_response(self.record, None if self.record.is_unwanted else self.trace_id)
 
-    def last_byte(self) -> None:
-        """The response is complete; what runs on after it does not count."""
-        self._last_byte_at = time.time_ns()
+    def last_byte(self) -> int:
+        """The response is complete, what runs on after it does not count; return the nanoseconds that it took."""
+        self._last_byte_at = now = time.time_ns()
+        return now - self.record.start_time
 
     @guarded
     def failed(self, error: BaseException) -> None:
