@@ -36,25 +36,25 @@ def observed(
         see_who_is_there: Called before the end of an answer that took its time.
     """
     ending = _ENDING
-    head: tuple[dict[str, Any], list[tuple[bytes, bytes]]] | None = None
+    head: dict[str, Any] = {}
+    own_headers: list[tuple[bytes, bytes]] | None = None
     held = HeldAnswer(send, trace, answered) if trace.settings.flush_each_request else None
 
     async def watched(message: Any) -> None:
-        nonlocal ending, head
+        nonlocal ending, head, own_headers
         kind = message["type"]
         if kind == "http.response.start":
             ending = _ENDING_WITH_TRAILERS if message.get("trailers") else _ENDING
             headers = list(map(tuple, message.get("headers") or ()))  # iterators too; the app's own stay as they are
             _start(message, headers, trace)
-            message = {**message, "headers": headers}
-            head = message, headers[:]
+            head = message = {**message, "headers": headers}
+            own_headers = headers[:]
         elif kind == "http.response.trailers" and ending is _ENDING_WITH_TRAILERS:
             message = _trailers(message, trace)
         is_last = kind in ending and not message.get(ending[kind], False)
-        if is_last:
-            took = trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
-            if took > leaving.ASK_AFTER:
-                await see_who_is_there()
+        # before it is sent: afterwards the client may go, and that is nobody's loss
+        if is_last and trace.last_byte() > leaving.ASK_AFTER:
+            await see_who_is_there()
         try:
             await (held.send(message, is_last) if held else send(message))
         except OSError:
@@ -66,8 +66,8 @@ def observed(
             trace.sent(message.get("body", b""))
         if is_last:
             trace.last_byte()
-            if head and head[0]["headers"] != head[1]:  # a middleware around ours has changed them
-                request_ids.learn(trace, head[0]["headers"])
+            if head.get("headers") != own_headers:  # a middleware around ours has changed them
+                request_ids.learn(trace, head["headers"])
             answered()
 
     return watched
