@@ -153,7 +153,11 @@ def _in_path(path: str) -> str:
 def _answered_by(answer: Any) -> str | None:
     """The model that an answer names, or the last piece of a stream that names one."""
     if type(answer) is list:
-        return next(filter(None, map(_answered_by, reversed(answer))), None)
+        return next(filter(None, map(_answered_by_one, reversed(answer))), None)
+    return _answered_by_one(answer)
+
+
+def _answered_by_one(answer: Any) -> str | None:
     if type(answer) is not dict or _NAMING.isdisjoint(answer):
         return None
     around = (answer.get(key) for key in _AROUND)
@@ -202,7 +206,11 @@ _MARKING = frozenset((*_MARKS, "system_fingerprint", "id"))
 def _shape_of(answer: Any) -> str:
     """Whose protocol an answer is, or a stream's first and last pieces; empty for none that is known."""
     if type(answer) is list:
-        return next(filter(None, map(_shape_of, answer[:2] + answer[-2:])), "")
+        return next(filter(None, map(_shape_of_one, answer[:2] + answer[-2:])), "")
+    return _shape_of_one(answer)
+
+
+def _shape_of_one(answer: Any) -> str:
     if type(answer) is not dict:
         return ""
     if type(answer.get("choices")) is list:

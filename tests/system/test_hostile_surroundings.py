@@ -14,7 +14,7 @@ from tests.faults import faulty
 from tests.hostile.disks import NAME
 from tests.hostile.servers import SCRIPTS, serving
 from tests.servers import MLflowServer, eventually, spooled
-from tests.test_delivery import burst, to
+from tests.system.test_delivery import burst, to
 
 
 @pytest.mark.once

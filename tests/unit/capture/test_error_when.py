@@ -75,7 +75,7 @@ FAILING: list[tuple[Any, str, Any, str, str]] = [
     (["graphql", "mcp"], JSON, FAILED_TOOL, "tool_error", "no such city"),
     (lambda exchange: exchange.outputs["ok"] is False and "not ok", JSON, {"ok": False}, "error_when", "not ok"),
     (lambda exchange: exchange.response_headers["x-own"] == "1", JSON, {}, "error_when", "<lambda>"),
-    ("tests.unit.test_error_when.is_teapot", JSON, {}, "error_when", "short and stout"),
+    ("tests.unit.capture.test_error_when.is_teapot", JSON, {}, "error_when", "short and stout"),
 ]
 LONG = 300_000
 LONG_TOOL = {"content": [{"type": "text", "text": "x y " * LONG}], "isError": True}
@@ -264,7 +264,10 @@ def test_on_wsgi(traces: list[Trace]) -> None:
 
 def test_the_option_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names, paths and dotted paths between commas, or as JSON."""
-    for value in ("graphql, body.errors,tests.unit.test_error_when:is_teapot", '["graphql", "body.errors", "mcp"]'):
+    for value in (
+        "graphql, body.errors,tests.unit.capture.test_error_when:is_teapot",
+        '["graphql", "body.errors", "mcp"]',
+    ):
         monkeypatch.setenv("MLFLOW_MIDDLEWARE_ERROR_WHEN", value)
         assert [rule.said for rule in Settings.load().error_when][:2] == ["graphql", "body.errors"]
 
@@ -275,7 +278,7 @@ def test_the_option_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("graphq", "graphql, mcp, grpc-web"),
         ("body.", "cannot import"),
         ("tests.nothing", "cannot import"),
-        ("tests.unit.test_error_when.JSON", "callables"),
+        ("tests.unit.capture.test_error_when.JSON", "callables"),
         ([5], "callables"),
         (5, "tuple"),
         (ask, "async"),

@@ -22,8 +22,8 @@ COUNT = 60
 ALLOWED = 1.3
 
 HEADERS: dict[str, Callable[[int], list[Header]]] = {
-    "distinct": lambda number: [(b"x-%d-%d" % (number, index), b"%d" % index) for index in range(9_000)],
-    "the-same": lambda number: [(b"x-%d" % number, b"%d" % index) for index in range(9_000)],
+    "distinct": lambda number: [(b"x-%d-%d" % (number, index), b"%d" % index) for index in range(1_000)],
+    "the-same": lambda number: [(b"x-%d" % number, b"%d" % index) for index in range(1_000)],
     "not-ascii": lambda number: [(b"x-%d-%d" % (number, index), b"\xe9" * 200) for index in range(200)],
     "large": lambda number: [(b"x-%d" % number, b"%d" % number * 20_000)],
 }
@@ -31,7 +31,7 @@ HEADERS: dict[str, Callable[[int], list[Header]]] = {
 
 
 def in_pieces(number: int) -> list[bytes]:
-    return [b"%d" % (number % 10)] * 3_000
+    return [b"%d" % (number % 10)] * 1_000
 
 
 def with_children(number: int) -> list[bytes]:
@@ -133,4 +133,4 @@ async def test_what_an_app_does_counts_with_what_it_takes(kind: str) -> None:
 
 async def test_a_query_string_counts_with_what_it_takes() -> None:
     """However long."""
-    await assert_counted(lambda number: serve(number, [], lambda number: [], b"a=%d&" % number * 5_000))
+    await assert_counted(lambda number: serve(number, [], lambda number: [], b"a=%d&" % number * 2_000))

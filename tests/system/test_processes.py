@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -17,7 +16,7 @@ import pytest
 import requests
 
 from tests.conftest import Traces
-from tests.servers import DEADLINE, PATIENT, ROOT, MLflowServer, Process, clean_environment, eventually, free_port
+from tests.servers import DEADLINE, PATIENT, ROOT, MLflowServer, Process, clean_environment, eventually, serving
 
 pytestmark = pytest.mark.once
 
@@ -44,17 +43,11 @@ class Host:
     @contextmanager
     def serving(self, command: list[str], *, fresh: bool = False, **variables: str) -> Iterator[Process]:
         """A server on ``{port}`` that is up, or that just begins to listen and has answered nobody."""
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        process = Process([part.format(port=port) for part in command], self.environment(**variables), self.log)
-        try:
-            if fresh:
-                eventually(lambda: _listens(port), "listening", pause=0.001)
-            else:
-                process.wait_until_up(f"{self.url}/health")
-            yield process
-        finally:
-            process.kill()
+        with serving(command, self.environment(**variables), self.log, fresh=fresh) as (process, self.url):
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def run(self, *command: str, **variables: str) -> None:
         """Run a command to its end."""
@@ -89,11 +82,6 @@ class Host:
     def text(self) -> str:
         """What it printed and logged."""
         return self.log.read_text()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from mlflow_middleware.cli import main
 from tests.conftest import AppRunner, RunningApp
 from tests.model_answers import ALL, SAID, Exchanged, used
 from tests.servers import ROOT, MLflowServer, clean_environment
-from tests.test_traces import Store, rate
+from tests.system.test_traces import Store, rate
 
 pytestmark = pytest.mark.once
 

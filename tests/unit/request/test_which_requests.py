@@ -22,6 +22,7 @@ from mlflow_middleware.request import routes
 from mlflow_middleware.request_trace import drop_trace, keep_trace
 from mlflow_middleware.settings import Settings, SettingsError
 from tests.messages import body, http, start
+from tests.servers import ROOT
 from tests.unit.serving import Serving, root_of
 
 
@@ -283,7 +284,7 @@ def test_a_route_is_less_strict_than_its_app() -> None:
 
 def test_the_docs_name_all_options_of_routes() -> None:
     """And no others."""
-    text = (Path(__file__).parents[2] / "docs" / "which-requests.md").read_text()
+    text = (ROOT / "docs" / "which-requests.md").read_text()
     named = text.partition("An\nentry can have: ")[2].partition(".")[0]
     assert tuple(re.findall(r"`(\w+)`", named)) == PER_ROUTE
 

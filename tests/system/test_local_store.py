@@ -14,7 +14,7 @@ import pytest
 import requests
 from mlflow.version import IS_TRACING_SDK_ONLY
 
-from tests.servers import PATIENT, Process, clean_environment, command_for, free_port
+from tests.servers import PATIENT, clean_environment, command_for, free_port, serving
 
 pytestmark = pytest.mark.skipif(IS_TRACING_SDK_ONLY, reason="the full mlflow package is not installed")
 
@@ -55,14 +55,11 @@ def test_sigterm_right_after_20_requests_loses_none(
     if kind != "uvicorn" and where in ("named", "folder"):
         pytest.skip("once is enough")
     name, port = uuid.uuid4().hex, free_port()
-    process = Process(command_for(kind, port), clean_environment(**variables, **PATIENT), tmp_path / "log", tmp_path)
-    try:
-        process.wait_until_up(f"http://127.0.0.1:{port}/health")
+    environment = clean_environment(**variables, **PATIENT)
+    with serving(command_for(kind, port), environment, tmp_path / "log", port, folder=tmp_path) as (process, url):
         for number in range(20):
             headers = {"X-Request-ID": f"{name}-{number}", "X-User-ID": "jane", "X-Session-ID": "s-1"}
-            url = f"http://127.0.0.1:{port}/status/200"
-            assert requests.get(url, headers=headers, timeout=60).status_code == 200
-    finally:
+            assert requests.get(f"{url}/status/200", headers=headers, timeout=60).status_code == 200
         process.stop(signal.SIGTERM, timeout=150)
 
     experiment = variables.get("MLFLOW_EXPERIMENT_NAME", "Default")
@@ -78,11 +75,8 @@ def test_a_database_that_cannot_be_made_stops_no_app(tmp_path: Path) -> None:
     environment = clean_environment(
         MLFLOW_TRACKING_URI="sqlite:////dev/null/x.db", MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="120"
     )
-    process = Process(command_for("uvicorn", port), environment, tmp_path / "log", tmp_path)
-    try:
-        process.wait_until_up(f"http://127.0.0.1:{port}/health")
-        assert requests.get(f"http://127.0.0.1:{port}/status/200", timeout=60).status_code == 200
-    finally:
+    with serving(command_for("uvicorn", port), environment, tmp_path / "log", port, folder=tmp_path) as (process, url):
+        assert requests.get(f"{url}/status/200", timeout=60).status_code == 200
         process.stop(signal.SIGTERM, timeout=60)
 
     assert "MLFLOW_TRACKING_URI=sqlite:////dev/null/x.db cannot be used" in process.output()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from collections import Counter
 
-import mlflow
 import pytest
-from mlflow.entities import Trace
 
 from tests.servers import ROOT, clean_environment
 
@@ -70,15 +67,3 @@ def test_no_id_comes_twice_where_only_public_functions_of_mlflow_are_used() -> N
     )
 
     assert len(set(ended.stdout.split())) == 4
-
-
-def test_the_random_numbers_of_the_app_are_left_alone(traces: list[Trace]) -> None:
-    """It has seeded them to get the same ones each time."""
-    random.seed(42)
-    expected = random.random()
-    random.seed(42)
-    with mlflow.start_span("outer"), mlflow.start_span("inner"):
-        pass
-
-    assert random.random() == expected
-    assert len(traces) == 1

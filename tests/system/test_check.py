@@ -21,7 +21,7 @@ from tests.conftest import Traces
 from tests.databricks_workspace import workspace
 from tests.faults import faulty
 from tests.servers import ROOT, MLflowServer, clean_environment, eventually, free_port, spooled
-from tests.test_connection import create_experiment, delete_experiment
+from tests.system.test_connection import create_experiment, delete_experiment
 
 pytestmark = pytest.mark.once
 

@@ -21,7 +21,17 @@ import requests
 from mlflow_middleware.commands.program import NotFound, found
 from mlflow_middleware.commands.run import SITE, UsageError, split
 from tests.conftest import Traces
-from tests.servers import DEADLINE, PATIENT, ROOT, MLflowServer, Process, clean_environment, eventually, free_port
+from tests.servers import (
+    DEADLINE,
+    PATIENT,
+    ROOT,
+    MLflowServer,
+    Process,
+    clean_environment,
+    eventually,
+    free_port,
+    serving,
+)
 
 APPS = "tests.apps.unchanged"
 BIN = Path(sys.executable).parent
@@ -58,7 +68,7 @@ HYPERCORN = program("hypercorn", "--bind", "127.0.0.1:{port}")
 GRANIAN = program("granian", "--port", "{port}", "--no-ws")
 ROUTED = "GET /chats/{chat_id}"
 OF_RULE = "GET /chats/<chat_id>"
-MANAGE = str(Path(__file__).parent / "apps" / "unchanged" / "manage.py")
+MANAGE = str(ROOT / "tests" / "apps" / "unchanged" / "manage.py")
 
 WAYS = {
     "uvicorn": Way((*UVICORN, f"{APPS}.fastapi_app:app"), ["fastapi"], ROUTED),
@@ -128,17 +138,13 @@ def run(
     server: MLflowServer, folder: Path, options: Sequence[str], command: Sequence[str], **variables: str
 ) -> Iterator[Running]:
     """Have a command run by ours, until it answers."""
-    port, experiment = free_port(), f"run-{uuid.uuid4().hex}"
+    experiment = f"run-{uuid.uuid4().hex}"
     environment = clean_environment(
         MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=experiment, **PATIENT, **variables
     )
     ours = [sys.executable, "-m", "mlflow_middleware.cli", "run", *options]
-    process = Process([*ours, *(part.format(port=port) for part in command)], environment, folder / "log")
-    try:
-        process.wait_until_up(f"http://127.0.0.1:{port}/health")
-        yield Running(process, f"http://127.0.0.1:{port}", Traces(server.uri, experiment))
-    finally:
-        process.stop()
+    with serving([*ours, *command], environment, folder / "log") as (process, url):
+        yield Running(process, url, Traces(server.uri, experiment))
 
 
 def skip_without(*packages: str) -> None:

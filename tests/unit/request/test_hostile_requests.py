@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import gzip
 import io
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from mlflow.entities import Trace
 from mlflow_middleware import asgi, wsgi
 from mlflow_middleware.capture import MAX_ATTRIBUTE
 from mlflow_middleware.capture.garbage import few_collections
+from mlflow_middleware.capture.model_calls import KEYS
 from mlflow_middleware.exchange import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET, Exchange
 from mlflow_middleware.request_trace import RequestTrace
 from mlflow_middleware.settings import Settings
@@ -110,6 +114,20 @@ async def test_a_client_address_is_bounded(traces: list[Trace]) -> None:
 
 # --- bodies ---
 
+LOOKED_AT = KEYS | {
+    "messages",
+    "parts",
+    "requests",
+    "data",
+    "errors",
+    "error",
+    "response",
+    "output",
+    "input",
+    "tool_calls",
+}
+"""Keys by which what a body says is found."""
+
 
 @pytest.fixture
 def collections() -> Iterator[list[int]]:
@@ -141,7 +159,7 @@ def answered(body_of_request: bytes, content_type: str, *, content_encoding: str
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
 def test_a_burst_of_brackets_begins_no_garbage_collection(kind: str, is_packed: bool, collections: list[int]) -> None:
     """Each would hold the app, all of whose objects are looked at; there is one now and then for ordinary requests."""
-    bodies = 10
+    bodies = 5
     content = gzip.compress(BRACKETS[kind]) if is_packed else BRACKETS[kind]
     with sent_traces() as sent:
         for _ in range(bodies):
@@ -151,6 +169,45 @@ def test_a_burst_of_brackets_begins_no_garbage_collection(kind: str, is_packed: 
     assert len(sent) == bodies
     assert len(collections) <= 2 * bodies
     assert 2 not in collections
+
+
+NESTING = {
+    "arrays": ("[", "]"),
+    **{f"object-{key}": (f'{{"{key}": ', "}") for key in sorted(LOOKED_AT)},
+    **{f"array-{key}": (f'{{"{key}": [', "]}") for key in sorted(LOOKED_AT)},
+}
+
+
+@pytest.mark.parametrize("kind", NESTING)
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+def test_what_nests_costs_as_much_as_it_holds(kind: str, content_type: str) -> None:
+    """A level costs some hundred calls, not twice as many as the one before: such a walk would never end."""
+    opening, closing = NESTING[kind]
+    calls = []
+    for depth in (4, 4, 20):  # the first time, more is set up
+        content = opening * depth + '"deep"' + closing * depth
+        with counted_calls() as count, sent_traces():
+            answered((f"data: {content}\n\n" if "event" in content_type else content).encode(), content_type)
+        calls.append(count())
+    _, few, many = calls
+
+    assert many - few <= 16 * 500
+
+
+@contextmanager
+def counted_calls() -> Iterator[Callable[[], int]]:
+    """Count the calls of Python's functions in this thread; yields what tells how many there were."""
+    calls = 0
+
+    def see(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(see)
+    try:
+        yield lambda: calls
+    finally:
+        sys.setprofile(None)
 
 
 def test_what_the_app_says_of_its_collections_stays() -> None:

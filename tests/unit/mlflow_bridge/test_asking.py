@@ -1,4 +1,4 @@
-"""A request's trace is encoded the same whether the app asks MLflow for it or not: `tests.test_asking`, in process."""
+"""A request's trace is encoded the same whether the app asks MLflow for it or not, in this process."""
 
 from __future__ import annotations
 

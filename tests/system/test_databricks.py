@@ -19,7 +19,7 @@ import requests
 
 from tests.databricks_workspace import UPLOAD, Workspace, workspace
 from tests.servers import PATIENT, ROOT, Process, clean_environment, command_for, eventually, free_port, serving
-from tests.test_delivery import burst
+from tests.system.test_delivery import burst
 
 pytestmark = pytest.mark.once
 
