@@ -11,16 +11,7 @@ from typing import Any
 Attach = Callable[[str, bytes], str | None]
 """Keeps a file, given its type and content; returns what stands in its place, None where it has to stay."""
 
-_SIGNS = (
-    "base64",
-    "inlineData",
-    "inline_data",
-    "b64_json",
-    "input_audio",
-    '"audio"',
-    '"bytes"',
-    "image_generation_call",
-)
+_SIGNS = ("base64", "b64_json", "inline", 'audio"', '"bytes"', "image_generation_call")
 """Of these, JSON with a file in it has one in it, too."""
 
 _MAX_DEPTH = 100
