@@ -169,6 +169,16 @@ class PostgreSQL:
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of it descend from; 0 while it does not run."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def data(self) -> Path:
+        """Where its tables are."""
+        return Path(f"{self._folder}/data/base")
+
     @staticmethod
     def program(name: str) -> str | None:
         """Where one of its programs is; None where it is not installed."""
@@ -217,6 +227,8 @@ class MLflowServer:
         port: Where it listens; a free port by default.
         certificate: A file with its certificate and key, for HTTPS.
         database: What is to run as long as it does, and be its backend store.
+        workers: Its processes.
+        variables: Environment variables that it has besides, or instead.
     """
 
     def __init__(
@@ -226,6 +238,8 @@ class MLflowServer:
         port: int | None = None,
         certificate: Path | None = None,
         database: PostgreSQL | None = None,
+        workers: int = 1,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
@@ -233,7 +247,14 @@ class MLflowServer:
         self.uri = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._backend = backend or f"sqlite:///{folder}/mlflow.db"
         self._database = database
+        self._workers = workers
+        self._variables = variables or {}
         self._process: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process that its workers descend from; 0 while it does not run."""
+        return self._process.pid if self._process else 0
 
     def start(self) -> None:
         """Start it, on the same port and data as before."""
@@ -250,7 +271,7 @@ class MLflowServer:
                 "--port",
                 str(self.port),
             ),
-            *("--workers", "1", "--backend-store-uri", self._backend),
+            *("--workers", str(self._workers), "--backend-store-uri", self._backend),
             *("--default-artifact-root", str(self.folder / "artifacts")),
         ]
         if self.certificate:
@@ -258,7 +279,7 @@ class MLflowServer:
         environment = clean_environment(
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # six processes that we do not need
             MLFLOW_MODEL_CATALOG_URI="",  # prices as they are installed, not as they are on the internet
-        )
+        ) | dict(self._variables)
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
         try:
             self._process.wait_until_up(f"{self.uri}/health", self.certificate)

@@ -11,10 +11,13 @@ import pytest
 
 from mlflow_middleware.cli import command_line
 from mlflow_middleware.commands import check
-from tests import reference
+from tests import pictures, reference
 from tests.servers import ROOT
 
 pytestmark = pytest.mark.once
+
+HEADINGS = ("share of untraced throughput kept", "CPU added to a request, µs")
+"""Of the plot of the benchmark."""
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 """``README.md`` is looked at as well, but for its code, which is shortened."""
@@ -75,3 +78,22 @@ def test_pages_refer_to_files_that_are_there() -> None:
         links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
         assert [link for link in links if not (page.parent / link).exists()] == []
         assert [name for name in re.findall(r"`(examples/[\w./]+)`", text) if not (ROOT / name).exists()] == []
+
+
+def test_pictures_are_as_new_as_what_they_show() -> None:
+    """``python -m tests.screenshots`` takes them anew."""
+    assert pictures.outdated() == []
+
+
+def test_the_plot_shows_the_figures_of_its_page() -> None:
+    """Of each way, the throughput kept and the CPU added at the gentle rate: both are of one run."""
+    page, plot = ((ROOT / "docs" / name).read_text() for name in ("performance.md", "benchmark.svg"))
+    tables = re.findall(r"^\| (\w+, \w+ child spans?) \|.*\n\| ---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    figures: list[str] = []
+    for title, rows in tables:
+        cells = [[cell.strip().replace("`", "") for cell in row.split("|")[1:4]] for row in rows.splitlines()]
+        ways = [(way, kept, cpu.split()[0]) for way, kept, cpu in cells if way != "untraced"]
+        figures += [title, *(text for way in ways for text in way)]
+
+    assert len(tables) == 6
+    assert [text for text in re.findall(r">([^<\n]+)</text>", plot) if text not in HEADINGS] == figures

@@ -42,7 +42,7 @@ SAID: dict[str, list[float]] = {
     "events of any other stream, fields of a multipart form": [streams.MAX_EVENTS, multipart.MAX_PARTS],
     "layers of `Content-Encoding`": [decoding.MAX_LAYERS],
     "levels of JSON": [strict_json.MAX_NESTING, redaction.MAX_DEPTH],
-    "levels of JSON in spans of the app's": [readable.MAX_READABLE],
+    "levels of JSON in the app's own spans": [readable.MAX_READABLE],
     "integers in JSON": [readable.MAX_INTEGER.bit_length() - 1],
     "a session id that the app sets on a span": [keys.MAX_METADATA],
     "memory of finished traces in one process": [DEFAULTS.max_queue_bytes // MEBIBYTE],
@@ -56,7 +56,7 @@ SAID: dict[str, list[float]] = {
     "no answer, with `spool_dir`": [health.STUCK],
     "pause between two attempts": [backoff.MIN_BACKOFF, backoff.MAX_BACKOFF, backoff.MAX_RETRY_AFTER],
     "failures over one trace alone, while others pass": [batch.PATIENCE],
-    "requests that nobody waits for any more": [MAX_ABANDONED],
+    "abandoned requests that still run": [MAX_ABANDONED],
     "a vote": [feedback_body.MAX_BODY // 1024, feedback_body.MAX_COMMENT],
     "all of it": [DEFAULTS.shutdown_timeout],
 }

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 from tests.collector import CollectorStandIn, attributes_of, collecting
-from tests.conftest import AppRunner, RunningApp
+from tests.conftest import AppRunner, RunningApp, Traces
 from tests.servers import PATIENT, clean_environment, eventually
 
 
@@ -77,6 +78,27 @@ def test_the_collector_alone(run_app: AppRunner, collector: CollectorStandIn, re
     first = collector.asked[0]
     assert first.path == "/base/v1/traces"
     assert first.headers.items() >= {"api-key": "a key", "x-scope": "one", "content-encoding": "gzip"}.items()
+
+
+def test_an_mlflow_server_as_the_collector(run_app: AppRunner, request_id: str) -> None:
+    """It makes up the trace from the spans: session, tags and state are there, the request id is a tag only."""
+    name = f"spans-{request_id}"
+    created = requests.post(f"{run_app.server.uri}/api/2.0/mlflow/experiments/create", json={"name": name}, timeout=60)
+    app = run_app(
+        "asgi",
+        {"delivery": "otlp"},
+        MLFLOW_EXPERIMENT_NAME=name,
+        OTEL_EXPORTER_OTLP_ENDPOINT=run_app.server.uri,
+        OTEL_EXPORTER_OTLP_HEADERS=f"x-mlflow-experiment-id={created.json()['experiment_id']}",
+    )
+    trace_id = asked(app, request_id)
+    stored = Traces(app.traces.uri, name)
+    (trace,) = eventually(lambda: stored.search("metadata.`mlflow.trace.session` = 's-1'"), "the trace")
+
+    assert (trace.info.trace_id, trace.info.state.value) == (trace_id, "OK")
+    assert trace.info.tags.items() >= {"client_request_id": request_id, "environment": "production"}.items()
+    assert trace.info.client_request_id is None
+    assert [span.name for span in trace.data.spans] == ["GET /sync/chats/{chat_id}", "answer"]
 
 
 def test_a_collector_that_is_away_holds_up_nothing(run_app: AppRunner, request_id: str) -> None:

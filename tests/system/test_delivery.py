@@ -208,6 +208,7 @@ def test_an_exit_while_the_server_hangs_spools_all(proxy: FaultyServer, tmp_path
 # --- a server that is away or ill ---
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("mode", ["500", "429", "reset", "truncate", "401", "login", "spans", "pool"])
 def test_an_ill_server_costs_nothing_but_time(

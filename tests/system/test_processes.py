@@ -156,6 +156,7 @@ def test_a_spooler_of_uwsgi(host: Host) -> None:
 # --- children that leave by os._exit ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 @pytest.mark.parametrize("kind", ["process", "executor", "pool"])
 @pytest.mark.parametrize("parent", ["", "traces"])

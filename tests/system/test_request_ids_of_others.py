@@ -238,6 +238,7 @@ def test_flask() -> None:
     assert ids(FLASK) == ["r-own"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["sync", "async"])
 @pytest.mark.parametrize(
     "name", ["django_guid.middleware.guid_middleware", "log_request_id.middleware.RequestIDMiddleware"]

@@ -276,6 +276,7 @@ def reconfigured(server: MLflowServer) -> dict[str, int]:
     return Counter(trace.info.tags["mlflow.traceName"] for trace in Traces(server.uri, experiment).search())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 def test_traces_survive_a_reconfiguration(reconfigured: dict[str, int], call: str) -> None:
     """Traces that ended before such a call, that were open during it, and that began after it are all stored, once."""

@@ -13,7 +13,7 @@ from tests.conftest import Traces
 from tests.faults import faulty
 from tests.servers import ROOT, MLflowServer, clean_environment
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 
 def run_pytest(*arguments: str, **variables: str) -> str:
@@ -76,6 +76,14 @@ def test_the_example_is_right() -> None:
 
     assert "2 passed" in run_pytest("examples/test_traces.py")
     assert "1 passed" in run_pytest("examples/test_privacy.py")
+
+
+@pytest.mark.parametrize("framework", ["flask", "django"])
+def test_the_example_of_a_framework_is_right(framework: str) -> None:
+    """With the test client of the framework."""
+    pytest.importorskip(framework, reason=f"{framework} is not installed in this environment")
+
+    assert "1 passed" in run_pytest(f"examples/test_{framework}_traces.py")
 
 
 def test_pytest_starts_without_mlflow(tmp_path: Path) -> None:

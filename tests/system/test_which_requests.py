@@ -228,6 +228,7 @@ def test_the_experiment_that_a_handler_chooses(start: Callable[..., Deserving]) 
     deserving.stored(*chosen, experiment=answer.json()["experiment"]["name"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("routes", "said"),
     [
