@@ -60,7 +60,7 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "annotate() called outside a request": Meaning(
         "`annotate()` has no effect where no request is being served. The record has the stack of the call.",
-        "Call it inside the request, or [carry the request](threads.md) to the other thread.",
+        "Call it inside the request, or [carry the request](background-work.md#threads) to the other thread.",
     ),
     "earlier trace not continued": Meaning(
         "`continue_trace()` was called without a token, or with a wrong or expired one. Each reason is a warning once.",

@@ -1,7 +1,7 @@
 """The versions that the tests have passed on: what tox reports, kept in a file, from which a page is written.
 
-    tox run -m matrix --result-json .tox/matrix.json
-    python -m tests.matrix .tox/matrix.json
+tox run -m matrix --result-json .tox/matrix.json
+python -m tests.matrix .tox/matrix.json
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ _SHOWN = ("mlflow", "mlflow-tracing", "fastapi", "starlette", "flask", "werkzeug
 _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 _TEXT = """# Tested versions
 
-The tests of this repository, as they ended in each environment of `tox run -m matrix`, with the versions that were installed. An
-environment on several lines of `tox.ini` runs the part of the tests that its versions matter to: a framework's those of that framework, and so
-on. `python -m tests.matrix`, given the file of `tox run -m matrix --result-json FILE`, writes this page.
+The tests of this repository, as they ended in each environment of `tox run -m matrix`, with the versions that were
+installed there. `py310` to `py313` and `once` have the newest versions; the environments of one framework, or of one
+MLflow, run the tests that depend on it. The versions that are *supported* are in the README.
+
+`tox run -m matrix --result-json FILE` and `python -m tests.matrix FILE` write this page.
 
 """
 
