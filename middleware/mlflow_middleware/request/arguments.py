@@ -16,6 +16,16 @@ _OWN = ("self", "cls", "ctx")
 MAX_DEPTH = 32
 """Maximum number of levels of nesting that are converted of a value that `json` rejects."""
 
+MAX_OBJECTS = 10_000
+"""Maximum number of objects that are converted for `json`."""
+
+MAX_VALUES = 100_000
+"""Maximum number of values, or pieces of text, that are converted of a value that `json` rejects. Objects that refer to
+each other have one path for each order of them: a dozen have more paths than a process can walk."""
+
+_PIECE = 64
+"""Number of characters of a text that count as one value."""
+
 
 @guarded
 def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,24 +48,43 @@ def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
 def as_body(value: object) -> bytes:
     """Return a value as JSON; objects that JSON does not support become text."""
     try:
-        text = json.dumps(value, ensure_ascii=False, default=_plain)
-    except (TypeError, ValueError, RecursionError):  # unsupported keys; circular; too deep
-        text = json.dumps(_simple(value, ()), ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False, default=_bounded(_plain))
+    except (TypeError, ValueError, RecursionError):  # unsupported keys; circular; too deep; too many objects
+        text = json.dumps(_Simple().of(value), ensure_ascii=False)
     return text.encode("utf-8", "replace")
 
 
-def _simple(value: Any, around: tuple[int, ...]) -> Any:
-    """Return a value that `json` rejects as plain objects; a single text would hide its keys from redaction."""
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if id(value) in around or len(around) >= MAX_DEPTH:
-        return "..."
-    inside = (*around, id(value))
-    if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else _text(key): _simple(each, inside) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_simple(each, inside) for each in value]
-    return _simple(_plain(value), inside)
+def _bounded(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make a conversion raise ValueError once it has converted too many objects."""
+    left = iter(range(MAX_OBJECTS))
+
+    def converted(value: Any) -> Any:
+        if next(left, None) is None:
+            raise ValueError("too many objects")
+        return convert(value)
+
+    return converted
+
+
+class _Simple:
+    """Conversion of a value that `json` rejects into plain objects, as far as there is room for them."""
+
+    def __init__(self) -> None:
+        self._room = MAX_VALUES
+
+    def of(self, value: Any, around: tuple[int, ...] = ()) -> Any:
+        """Return a value as plain objects; a single text would hide its keys from redaction."""
+        self._room -= 1 + (len(value) // _PIECE if isinstance(value, str) else 0)
+        if self._room < 0 or id(value) in around or len(around) >= MAX_DEPTH:
+            return "..."
+        if value is None or isinstance(value, str | int | float):
+            return value
+        inside = (*around, id(value))
+        if isinstance(value, Mapping):
+            return {key if isinstance(key, str) else _text(key): self.of(each, inside) for key, each in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.of(each, inside) for each in value]
+        return self.of(_plain(value), inside)
 
 
 def _text(key: Any) -> str:

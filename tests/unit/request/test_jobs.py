@@ -206,6 +206,24 @@ def test_an_argument_that_holds_itself_hinders_nothing() -> None:
     assert root_of(traces[0]).outputs == "done"
 
 
+@pytest.mark.parametrize("has_cycles", [True, False])
+def test_objects_that_refer_to_each_other_are_not_walked_on_all_paths(has_cycles: bool) -> None:
+    """Thirty of them have more paths than anybody can walk; the job runs, and its trace has the first of them."""
+
+    @dataclass
+    class Topic:
+        name: str
+        others: list[Topic]
+
+    topics = [Topic(f"t-{number}", []) for number in range(30)]
+    for place, topic in enumerate(topics):
+        topic.others = [other for other in topics if other is not topic] if has_cycles else topics[place + 1 :]
+    with captured_traces() as traces, job_trace(name="sort", inputs={"of": topics[0]}):
+        pass
+
+    assert "t-1" in str(root_of(traces[0]).inputs)
+
+
 def test_an_error_is_recorded_and_raised() -> None:
     """The same object, with its stack trace on the root."""
     error = RuntimeError("no model")
