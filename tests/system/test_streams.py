@@ -118,6 +118,19 @@ def test_a_stream_of_wrong_types_stays_a_list_of_events(bad: Any) -> None:
     assert answer(chunk(content="a"), bad) == [chunk(content="a"), bad]
 
 
+AUDIO = chunk(audio="a"), chunk(audio={"transcript": "b"})
+CONVERSE = (
+    {"contentBlockStart": {"contentBlockIndex": 0, "start": {"toolUse": "a"}}},
+    {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"toolUse": {"input": "b"}}}},
+)
+
+
+@pytest.mark.parametrize("bad", [AUDIO, CONVERSE])
+def test_two_chunks_that_contradict_each_other_are_shown_as_they_came(bad: tuple[Any, ...]) -> None:
+    """A part is text in one and an object in the other."""
+    assert answer(*bad) == list(bad)
+
+
 def test_other_streams_are_lists() -> None:
     """With the names of the events; at most 1000 of them."""
     data = b"event: x\ndata: {}\n\n" * 1001
@@ -529,6 +542,17 @@ def test_no_long_stream_raises(pieces: list[Any], size: int) -> None:
     data = sse(*chat(["a", "b"]), *pieces, *chat(["c", "d"]) * 2)
 
     json.dumps(passed(in_pieces(data, size), SSE, limit=200).value)
+
+
+def test_a_tool_input_of_a_wrong_type_costs_no_long_stream() -> None:
+    """It is kept as it came, beside the text."""
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "partial_json": ["a"]}}
+    delta = {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "hello "}}
+
+    value = passed([sse(block, *[delta] * 20)], SSE, limit=200).value
+
+    assert [each["type"] for each in value["content"]] == ["tool_use", "text"]
+    assert value["content"][0]["input"] == ["a"]
 
 
 # --- read back from a server ---

@@ -74,6 +74,6 @@ def _block(block: dict[str, Any], clean: Callable[[str], str]) -> Any:
         partial = whole.pop("partial_json")
         try:
             whole["input"] = strict_json.parsed(partial) if partial else whole.get("input", {})
-        except ValueError:
+        except (TypeError, ValueError):
             whole["input"] = partial
     return whole

@@ -79,7 +79,7 @@ class Fold:
 
     def grow(self, target: dict[str, Any], key: str, part: Any, *, is_json: bool = False) -> None:
         """Append a part to the text under a key."""
-        text = target.get(key)
+        text = mapping(target).get(key)
         if not isinstance(text, Text):
             if part is None:
                 target.setdefault(key, None)

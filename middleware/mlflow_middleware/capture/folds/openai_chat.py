@@ -49,7 +49,7 @@ class Chat(Fold):
             elif key in _TEXTS:
                 self.grow(message, key, value)
             elif key == "audio" and isinstance(value, dict):
-                self._add_audio(message.setdefault(key, {}), value)
+                self._add_audio(mapping(message.setdefault(key, {})), value)
             elif key == "tool_calls":
                 calls = message.setdefault(key, {})
                 for call in map(mapping, sequence(value)):
