@@ -21,6 +21,7 @@ def fill(
     limit: int,
     mask: Callable[[Exchange], object] | None,
     keeping: Keeping | None = None,
+    query: str | None = None,
 ) -> tuple[Content, Content]:
     """Set ``inputs`` and ``outputs`` of an exchange, redacted and masked.
 
@@ -30,6 +31,7 @@ def fill(
         limit: Maximum number of bytes of a body, before and after decompression.
         mask: The option ``mask``, which may change ``inputs`` and ``outputs``.
         keeping: The limits on what is stored; None to store all.
+        query: The query string for ``inputs``; None for that of the exchange.
 
     Returns:
         The parsed bodies of request and response; without their text if ``inputs`` or ``outputs`` may differ from it.
@@ -42,8 +44,8 @@ def fill(
     exchange.inputs_cut, exchange.outputs_cut = sent.cut, answer.cut
     if keeping is not None and not keeping.inputs:
         exchange.inputs = None
-    elif exchange.query_string:
-        exchange.inputs = _with_query(exchange.inputs, redactor.json(form_fields(exchange.query_string)[0]))
+    elif query := exchange.query_string if query is None else query:
+        exchange.inputs = _with_query(exchange.inputs, redactor.json(form_fields(query)[0]))
         sent = replace(sent, text=None)
     if keeping is not None and not keeping.outputs:
         exchange.outputs = None

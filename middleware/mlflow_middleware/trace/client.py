@@ -25,12 +25,12 @@ def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
     """Path, query, address, user agent and captured headers: what few other requests have, too."""
     exchange, settings = record.exchange, record.settings
     query = exchange.query_string
-    query = query[:_MAX_QUERY] if query and settings.keeps_query(exchange.path) else ""
+    query = storable_query(query[:_MAX_QUERY], settings) if query and settings.keeps_query(exchange.path) else ""
     origin = settings.trusted_networks and origin_of(exchange, settings.trusted_networks)
     agent = exchange.headers.get("user-agent") if settings.capture_user_agent else None
     return {
         "url.path": clean_text(_path(record), MAX_ATTRIBUTE),
-        "url.query": clean_text(settings.redactor.query(_query(query, settings)), MAX_ATTRIBUTE) if query else None,
+        "url.query": clean_text(settings.redactor.query(query), MAX_ATTRIBUTE) if query else None,
         "client.address": _address(origin.client if origin else exchange.client, settings),
         "network.peer.address": _address(exchange.client, settings) if origin else None,
         "user_agent.original": clean_text(agent, MAX_ATTRIBUTE),
@@ -65,7 +65,7 @@ def _without_user(name: str, value: str, settings: Settings) -> str:
     return settings.redactor.value(name, told)
 
 
-def _query(query: str, settings: Settings) -> str:
+def storable_query(query: str, settings: Settings) -> str:
     """A query string, with pseudonyms for the users that it names."""
     names = settings.user_names["query"]
     if not (names and settings.hmac_key):

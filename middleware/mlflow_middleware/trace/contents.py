@@ -11,6 +11,7 @@ from mlflow_middleware.capture import attachments, contents, model_calls, previe
 from mlflow_middleware.capture.content import Content
 from mlflow_middleware.capture.garbage import few_collections
 from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.trace.client import storable_query
 from mlflow_middleware.trace.common import call_common
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
@@ -53,7 +54,8 @@ def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
     keeping = settings.keeping(exchange.path)
     is_kept = keeping.inputs or keeping.outputs
     mask = settings.mask if is_kept else None
-    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, mask, keeping)
+    query = exchange.query_string and storable_query(exchange.query_string, settings)
+    sent, answer = contents.fill(exchange, settings.redactor, settings.max_body_bytes, mask, keeping, query)
     usage, call = answer.usage, None
     if usage or model_calls.may_be_call(sent.value, answer.value):
         names = model_calls.names_of(sent.value, answer.value, exchange.path, usage, answer.model)

@@ -129,6 +129,14 @@ def test_a_pseudonym_holds_wherever_the_user_is_read(
     assert "ane" not in str(stored)
 
 
+def test_a_pseudonym_holds_in_the_inputs_as_well() -> None:
+    """They repeat the query string."""
+    trace = ask(user_id_from=["query.q"], user_id_hmac_key="k")
+
+    assert root(trace)["mlflow.spanInputs"]["query"]["q"] == pseudonym("tea", b"k")
+    assert "tea" not in str(trace.to_dict())
+
+
 def test_strict_privacy_is_one_switch() -> None:
     """No bodies, query, headers, address or user agent, whatever else is said; the user is a pseudonym."""
     trace = ask(privacy="strict", capture_response_body=True, capture_headers=["Referer"], client_address="full")
