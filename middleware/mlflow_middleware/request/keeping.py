@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.capture import contents, genai
+from mlflow_middleware.capture.redaction import AS_IT_IS
 from mlflow_middleware.mlflow_bridge import RootSpan
 from mlflow_middleware.request import routes, sampling
 from mlflow_middleware.trace import keys
@@ -104,7 +105,7 @@ def _looks_like_a_model(record: TraceRecord) -> bool:
     exchange, settings = record.exchange, record.settings
     if not record.held_of_bodies:
         return False
-    sent, answer = contents.read_bodies(exchange, settings.redactor, settings.max_body_bytes)
+    sent, answer = contents.read_bodies(exchange, AS_IT_IS, settings.max_body_bytes)
     return bool(answer.usage) or genai.is_model_traffic(sent.value, answer.value)
 
 

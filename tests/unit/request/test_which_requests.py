@@ -18,8 +18,9 @@ from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.experiments import Experiments
 from mlflow_middleware.delivery.spool import Spool
 from mlflow_middleware.delivery.stats import Stats
+from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.request import routes
-from mlflow_middleware.request_trace import drop_trace, keep_trace
+from mlflow_middleware.request_trace import RequestTrace, drop_trace, keep_trace
 from mlflow_middleware.settings import Settings, SettingsError
 from tests.messages import body, http, start
 from tests.servers import ROOT
@@ -369,6 +370,24 @@ def test_the_spool_keeps_the_name_of_an_experiment(tmp_path: Path) -> None:
     assert file is not None
     assert [trace.experiment_id for trace in file.traces] == [name]
     file.release()
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_kept"), [(b'{"messages": [{"role": "user", "content": "hi"}]}', True), (b"{}", False)]
+)
+def test_what_is_redacted_tells_a_models_traffic(traces: list[Trace], sent: bytes, is_kept: bool) -> None:
+    """Bodies are looked at as they came: that also takes a small part of the time that a search for secrets takes."""
+    trace = RequestTrace.open(
+        Exchange("POST", "/ask", {"content-type": "application/json"}),
+        Settings.load(keep="genai", redact=["default", "messages"]),
+    )
+    trace.received(sent)
+    trace.response_started(200, "application/json")
+    trace.sent(b"{}")
+    trace.finish()
+
+    assert bool(traces) is is_kept
+    assert not is_kept or root_of(traces[0]).inputs == {"messages": "[redacted]"}
 
 
 def test_a_collector_is_not_asked_for_experiments() -> None:
