@@ -20,6 +20,10 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_TARGET = 64 * 1024
 """Maximum number of characters that are kept of a path, and of a query string."""
 
+MAX_PARSED = 32
+"""Number of times that a growing body is parsed whenever it is needed; after that, only once it has grown by an eighth.
+An app that logs each chunk of a body would parse it at each chunk otherwise."""
+
 _HEADER_OVERHEAD = 200
 """Approximate size of the objects of one header, in bytes."""
 
@@ -95,7 +99,7 @@ class Exchange:
     inputs_cut: bool = False
     outputs_cut: bool = False
     held: int = 0
-    _parsed: tuple[int, Any] | None = field(default=None, init=False, repr=False, compare=False)
+    _parsed: tuple[int, Any, int] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def body(self) -> Any:
@@ -104,11 +108,13 @@ class Exchange:
         captured, it is available until the request has been identified.
         """
         size = self.request_body.size if self.request_body else 0
-        if self._parsed is None or self._parsed[0] != size:
+        before, known, times = self._parsed or (-1, None, 0)
+        if size - before > (size // 8 if times >= MAX_PARSED else 0):
             headers = self.headers
             kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
-            self._parsed = size, fields_of(self.request_body, kind, encoding)
-        return self._parsed[1]
+            known = fields_of(self.request_body, kind, encoding)
+            self._parsed = size, known, times + 1
+        return known
 
     @property
     def path_params(self) -> Mapping[str, Any]:
@@ -116,6 +122,11 @@ class Exchange:
         until a route matches and once the trace is finished.
         """
         return routing.path_params(self.request, self.route, self.path)
+
+    def renew_parsed(self) -> None:
+        """Let the `body` be parsed at the next access if it has grown at all."""
+        if self._parsed and self._parsed[0] != (self.request_body.size if self.request_body else 0):
+            self._parsed = None
 
     def forget_parsed(self) -> None:
         """Release the parsed `body`."""

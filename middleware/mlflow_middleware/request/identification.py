@@ -64,6 +64,7 @@ class Identification:
             return
         is_first, self._may_ask = not self._may_ask, True
         own = _set_by_the_app(record, root)
+        record.exchange.renew_parsed()
         self.look()
         found = None
         if is_first and settings.identify is not None:

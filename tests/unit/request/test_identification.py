@@ -14,10 +14,12 @@ from mlflow.entities import Trace
 
 from mlflow_middleware import delivery
 from mlflow_middleware.asgi import TraceMiddleware
+from mlflow_middleware.capture import fields
+from mlflow_middleware.capture.body import Body
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request.sampling import keeps
-from mlflow_middleware.request_trace import annotate, current, outbound_headers
+from mlflow_middleware.request_trace import RequestTrace, annotate, current, outbound_headers
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.wsgi import TraceMiddleware as WSGIMiddleware
 from tests import messages
@@ -384,3 +386,26 @@ def test_wsgi(traces: list[Trace]) -> None:
 
     assert session_of(traces[0]) == "c-1"
     assert traces[0].info.tags["mlflow.trace.user"] == "jane"
+
+
+def test_a_body_that_is_read_in_many_chunks_is_parsed_a_few_times(
+    traces: list[Trace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by an app that logs each of them; the id at its end counts all the same."""
+    content, parsed = json.dumps({"question": "Why? " * 1000, "chat": {"id": "c-1"}}).encode(), []
+
+    def fields_of(body: Body | None, *headers: str) -> object:
+        parsed.append(body)
+        return fields.fields_of(body, *headers)
+
+    monkeypatch.setattr("mlflow_middleware.exchange.fields_of", fields_of)
+    headers = {"content-type": "application/json"}
+    trace = RequestTrace.open(Exchange("POST", "/", headers), Settings.load(**BY_BODY))
+    for place in range(len(content)):
+        trace.received(content[place : place + 1])
+        assert trace.identity.user_id is None
+    trace.response_started(200)
+    trace.finish()
+
+    assert session_of(traces[0]) == "c-1"
+    assert len(parsed) < 100
