@@ -36,7 +36,8 @@ def _is_request(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     asked = value.get("input")
-    if any(map(_are_messages, (value.get("messages"), asked, value.get("contents"), [value.get("content")]))):
+    singles = [value.get("content"), value.get("message")]  # Vercel's SDK may send only the last message
+    if any(map(_are_messages, (value.get("messages"), asked, value.get("contents"), singles))):
         return True
     if any(_are_messages([each.get("content")]) for each in _dicts(value.get("requests"))):  # Gemini's embeddings
         return True
@@ -44,7 +45,8 @@ def _is_request(value: Any) -> bool:
         return True
     if any(isinstance(value.get(key), str) for key in ("prompt", "inputText", "anthropic_version")):
         return True
-    return isinstance(asked, dict) and _are_messages(asked.get("messages"))  # LangServe
+    around = (asked, value.get("inputs"))  # LangServe; MLflow's model server
+    return any(isinstance(each, dict) and _are_messages(each.get("messages")) for each in around)
 
 
 def _is_answer(value: Any) -> bool:

@@ -184,6 +184,8 @@ MESSAGES = [{"role": "user", "content": "Why?"}]
         ({"messages": MESSAGES}, None),
         ({"input": MESSAGES}, None),
         ({"input": {"messages": [{"type": "human", "content": "Why?"}]}}, None),
+        ({"inputs": {"messages": MESSAGES}}, {"predictions": ["Because."]}),
+        ({"id": "c-1", "message": {"role": "user", "parts": [{"type": "text", "text": "Why?"}]}}, "Because."),
         ({"model": "m", "input": "Why?"}, None),
         ({"contents": [{"parts": [{"text": "Why?"}]}]}, None),
         ({"content": {"parts": [{"text": "Why?"}]}}, {"embedding": {"values": [0.1]}}),
