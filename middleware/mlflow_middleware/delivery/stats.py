@@ -63,8 +63,10 @@ class Stats:
 
     def leave_out(self, reason: str) -> None:
         """Count a trace that nobody wants."""
-        self.left_out[reason] = self.left_out.get(reason, 0) + 1
-        self.sampled_out = self.left_out.get("sampled_out", 0)
+        self.left_out.setdefault(reason, 0)
+        self.left_out[reason] += 1  # one step, as requests of many threads come here at once
+        if reason == "sampled_out":
+            self.sampled_out += 1
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count traces as lost."""

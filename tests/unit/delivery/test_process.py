@@ -24,6 +24,22 @@ def frequent_switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("frequent_switches")
+def test_each_request_that_nobody_wants_is_counted() -> None:
+    """Also where those of many threads end at once."""
+    delivery = Delivery(SIZE, 0.0, paused=True)
+
+    def leave_out(reason: str) -> None:
+        for _ in range(20_000):
+            delivery.leave_out(reason)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(leave_out, ["head", "sampled_out"] * 4))
+
+    assert delivery.stats().left_out == {"head": 80_000, "sampled_out": 80_000}
+    assert delivery.stats().sampled_out == 80_000
+
+
+@pytest.mark.usefixtures("frequent_switches")
 def test_each_trace_that_finds_no_room_is_counted() -> None:
     """Also where requests of many threads are turned away at once."""
     delivery = Delivery(SIZE - 1, 0.0, paused=True)
