@@ -103,7 +103,7 @@ def without_columns(value: dict[str, Any], keys: Keys, instead: str) -> dict[str
 
 def after_names(values: list[Any], keys: Keys) -> Collection[int]:
     """Return the indexes that follow a secret's name in a list, as in ``["Authorization", …]`` or a command line."""
-    hidden = [
+    hidden = {
         index + 1
         for index, name in enumerate(values[:-1])
         if isinstance(name, str)
@@ -112,8 +112,8 @@ def after_names(values: list[Any], keys: Keys) -> Collection[int]:
         and " " not in name
         and is_secret(keys.kind(name), values[index + 1])
         and (not _WORD.fullmatch(values[index + 1]) or name[:2] == "--")
-    ]
-    return [index for index in hidden if index - 1 not in hidden]
+    }
+    return {index for index in hidden if index - 1 not in hidden}
 
 
 def is_ordinary(key: str, value: Any, beside: dict[str, Any]) -> bool:

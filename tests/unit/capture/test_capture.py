@@ -150,6 +150,11 @@ def test_secret_keys_in_json_lose_their_values(value: Any, kept: Any) -> None:
     assert redactor.json(value) == kept
 
 
+def test_a_long_list_of_names_and_secrets_is_searched_once() -> None:
+    """Not once for each of them, which would take minutes."""
+    assert Redactor(["default"]).json(["token", "abc1"] * 50_000) == ["token", "[redacted]"] * 50_000
+
+
 def test_json_that_is_nested_too_deeply_is_replaced() -> None:
     """What nobody can look into is not shown."""
     value: Any = "s3cret"
