@@ -19,8 +19,8 @@ import pytest
 import requests
 from mlflow.entities import Trace
 
+from tests.mlflow_server import BACKEND
 from tests.servers import (
-    BACKEND,
     DEADLINE,
     MLflowServer,
     PostgreSQL,

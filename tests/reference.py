@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware.cli import command_line
 from mlflow_middleware.settings import ENV_PREFIX
+from tests import architecture, reference_tags
 from tests.servers import ROOT
 
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
@@ -100,7 +101,12 @@ def _cell(text: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Each generated page, and what it is to hold."""
-    return {SETTINGS_PAGE: settings_page(), COMMAND_LINE_PAGE: command_line_page()}
+    return {
+        SETTINGS_PAGE: settings_page(),
+        COMMAND_LINE_PAGE: command_line_page(),
+        reference_tags.TAGS_PAGE: reference_tags.page(),
+        architecture.PICTURE: architecture.drawing(),
+    }
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests import pictures
 from tests.browser import ChatPage, chat_app, chromium, why_no_browser
 from tests.conftest import Traces
-from tests.servers import ROOT, MLflowServer, eventually
+from tests.servers import MLflowServer, eventually
 
 TALK = ("I am going to Oslo in May. What should I pack?", "What can I cook with leeks?", "Without cream?")
 PLACES = {
@@ -99,7 +100,7 @@ def main() -> None:
         finally:
             server.stop()
     for name, content in {"page": of_page, "trace": of_trace, "sessions": of_sessions}.items():
-        (ROOT / "docs" / f"chat-{name}.png").write_bytes(content)
+        pictures.record(f"chat-{name}.png", content)
 
 
 if __name__ == "__main__":

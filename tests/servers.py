@@ -14,8 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -24,14 +23,9 @@ import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from mlflow_middleware._internal.platforms import PLATFORMS
+from tests import mlflow_server
 
 ROOT = Path(__file__).resolve().parents[1]
-MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow>=3.17,<3.19")
-"""What is installed to serve: the requirement of full MLflow."""
-
-BACKEND = os.environ.get("TEST_BACKEND", "sqlite")
-"""What the session's MLflow server stores in: ``sqlite`` or ``postgresql``."""
-
 DEADLINE = 300.0
 """Seconds after which something that should happen counts as not happening, on a machine that is busy otherwise."""
 
@@ -164,25 +158,6 @@ class Process:
             self.kill()
 
 
-def mlflow_python() -> Path:
-    """The interpreter of the MLflow server's environment, made on first use."""
-    home = Path(os.environ.get("TEST_MLFLOW_SERVER_HOME", ROOT / ".tox" / "mlflow-server"))
-    requirements = [MLFLOW]
-    if BACKEND == "postgresql":
-        home = home.with_name(f"{home.name}-postgresql")
-        requirements.append("psycopg2-binary")
-    home.parent.mkdir(parents=True, exist_ok=True)
-    python, ready = home / "bin" / "python", home / f"ready-{MLFLOW}"
-    with home.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
-            venv.create(home, with_pip=True, clear=True)
-            command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            ready.touch()
-    return python
-
-
 class PostgreSQL:
     """A PostgreSQL cluster of our own, in a temporary folder that lives as long as this process.
 
@@ -192,6 +167,16 @@ class PostgreSQL:
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process that all others of it descend from; 0 while it does not run."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def data(self) -> Path:
+        """Where its tables are."""
+        return Path(f"{self._folder}/data/base")
 
     @staticmethod
     def program(name: str) -> str | None:
@@ -241,6 +226,8 @@ class MLflowServer:
         port: Where it listens; a free port by default.
         certificate: A file with its certificate and key, for HTTPS.
         database: What is to run as long as it does, and be its backend store.
+        workers: Its processes.
+        variables: Environment variables that it has besides, or instead.
     """
 
     def __init__(
@@ -250,6 +237,8 @@ class MLflowServer:
         port: int | None = None,
         certificate: Path | None = None,
         database: PostgreSQL | None = None,
+        workers: int = 1,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
@@ -257,7 +246,14 @@ class MLflowServer:
         self.uri = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._backend = backend or f"sqlite:///{folder}/mlflow.db"
         self._database = database
+        self._workers = workers
+        self._variables = variables or {}
         self._process: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process that its workers descend from; 0 while it does not run."""
+        return self._process.pid if self._process else 0
 
     def start(self) -> None:
         """Start it, on the same port and data as before."""
@@ -265,7 +261,7 @@ class MLflowServer:
             self._backend = self._database.start()
         command = [
             *(
-                str(mlflow_python()),
+                str(mlflow_server.python()),
                 "-m",
                 "mlflow",
                 "server",
@@ -274,7 +270,7 @@ class MLflowServer:
                 "--port",
                 str(self.port),
             ),
-            *("--workers", "1", "--backend-store-uri", self._backend),
+            *("--workers", str(self._workers), "--backend-store-uri", self._backend),
             *("--default-artifact-root", str(self.folder / "artifacts")),
         ]
         if self.certificate:
@@ -282,7 +278,7 @@ class MLflowServer:
         environment = clean_environment(
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # six processes that we do not need
             MLFLOW_MODEL_CATALOG_URI="",  # prices as they are installed, not as they are on the internet
-        )
+        ) | dict(self._variables)
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
         try:
             self._process.wait_until_up(f"{self.uri}/health", self.certificate)
@@ -306,14 +302,40 @@ def spooled(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def serving(command: list[str], environment: Mapping[str, str], log: Path, port: int) -> Iterator[tuple[Process, str]]:
-    """An app's server process, up, and its address."""
-    process = Process(command, environment, log)
+def serving(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    port: int | None = None,
+    *,
+    folder: Path = ROOT,
+    fresh: bool = False,
+) -> Iterator[tuple[Process, str]]:
+    """An app's server process, up, and its address; the process ends with the block.
+
+    Args:
+        command: Program and arguments; ``{port}`` in them is where it listens.
+        environment: All of its environment variables.
+        log: Where its output goes.
+        port: The port; a free one by default.
+        folder: Its working directory.
+        fresh: Begin as soon as it listens, when it has answered nobody.
+    """
+    port = port or free_port()
+    process = Process([part.replace("{port}", str(port)) for part in command], environment, log, folder)
     try:
-        process.wait_until_up(f"http://127.0.0.1:{port}/health")
+        if fresh:
+            eventually(lambda: _listens(port), "listening", pause=0.001)
+        else:
+            process.wait_until_up(f"http://127.0.0.1:{port}/health")
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.stop()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def command_for(app: str, port: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tests that a user of ours could have written; `tests.test_testing` runs them in a pytest of their own."""
+"""Tests that a user of ours could have written; `tests.system.test_testing` runs them in a pytest of their own."""
 
 from __future__ import annotations
 

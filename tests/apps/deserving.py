@@ -1,4 +1,4 @@
-"""What the apps of ``tests/test_which_requests.py`` do, whatever their framework."""
+"""What the apps of ``tests/system/test_which_requests.py`` do, whatever their framework."""
 
 from __future__ import annotations
 

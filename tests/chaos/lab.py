@@ -21,7 +21,7 @@ import requests
 
 from tests.chaos.load import Answer, ask
 from tests.faults import faulty
-from tests.servers import ROOT, MLflowServer, Process, clean_environment, command_for, eventually, free_port
+from tests.servers import ROOT, MLflowServer, Process, clean_environment, command_for, eventually, free_port, serving
 
 START = 60.0
 """Seconds that a process may take until its first trace is stored."""
@@ -284,12 +284,11 @@ class Lab:
         port = free_port()
         *command, usual = command_for(kind, port)
         log = self.folder / f"{kind}-{experiment.prefix}.log"
-        process = Process([*command, target or usual], experiment.variables(uri), log)
-        try:
-            process.wait_until_up(f"http://127.0.0.1:{port}/health")
-            yield App(f"http://127.0.0.1:{port}{path}", process, experiment)
-        finally:
-            process.stop(signal.SIGKILL)
+        with serving([*command, target or usual], experiment.variables(uri), log, port) as (process, url):
+            try:
+                yield App(f"{url}{path}", process, experiment)
+            finally:
+                process.kill()
 
 
 class Load:

@@ -105,7 +105,7 @@ def _exit_while_down(lab: Lab, experiment: Experiment, spool: Path | None = None
 
 def outage(lab: Lab, way: Way) -> Rows:
     """5: the server is away for 20 s, under traffic with much text in it."""
-    count, title = 3000, "server away for 20 s under 3,000 requests at 100/s, 10 KB in and out"
+    count, title = 3000, "server unreachable for 20 s under 3,000 requests at 100/s, 10 KB in and out"
     experiment = lab.experiment(way)
     with (
         lab.network() as network,
@@ -123,7 +123,7 @@ def outage(lab: Lab, way: Way) -> Rows:
     return {
         f"{title}: lost": f"{answered - len(seen.stored):,} of {answered:,}{_late(seen)}",
         "… median / p99 latency before": _latency(before),
-        "… median / p99 latency while it is away": _latency(during),
+        "… median / p99 latency while it is unreachable": _latency(during),
         "… resident memory before / at its highest": f"{usual:.0f} / {memory.highest:.0f} MiB",
     }
 

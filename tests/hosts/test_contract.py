@@ -24,7 +24,7 @@ import requests
 from tests.conftest import Traces
 from tests.hosts.known import ANSWERS, ENDED, GONE, HOSTS, RUNNING, Host
 from tests.raw import ADDED
-from tests.servers import DEADLINE, PATIENT, MLflowServer, Process, clean_environment, eventually, free_port
+from tests.servers import DEADLINE, PATIENT, MLflowServer, Process, clean_environment, eventually, serving
 
 COUNT = 20
 """Requests whose traces are looked for while it runs, and as many more right before its end."""
@@ -88,14 +88,12 @@ def answers(url: str) -> list[object]:
 @contextmanager
 def served(host: Host, log: Path, **variables: str) -> Iterator[tuple[Process, str]]:
     """The server, up, and its address."""
-    port = free_port()
-    command = [part.format(port=port) for part in host.command]
-    process = Process(command, clean_environment(**{**PATIENT, **host.variables, **variables}), log)
-    try:
-        process.wait_until_up(f"http://127.0.0.1:{port}/health")
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
+    environment = clean_environment(**{**PATIENT, **host.variables, **variables})
+    with serving(host.command, environment, log) as (process, url):
+        try:
+            yield process, url
+        finally:
+            process.kill()
 
 
 def live(host: Host, server: MLflowServer, folder: Path) -> Life:

@@ -17,7 +17,7 @@ project that wants the token all the same routes to the view itself, which is no
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods
 
 from mlflow_middleware.django import configuration
 from mlflow_middleware.django.middleware import exchange_of
@@ -25,7 +25,7 @@ from mlflow_middleware.feedback import answer, read_body
 from mlflow_middleware.request_trace import current
 
 
-@require_POST
+@require_http_methods(["POST"])
 def feedback(request: HttpRequest) -> HttpResponse:
     """Take a user's feedback."""
     try:

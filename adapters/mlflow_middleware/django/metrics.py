@@ -11,12 +11,12 @@ in a thread under ASGI.
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods
 
 from mlflow_middleware.metrics import scrape
 
 
-@require_safe
+@require_http_methods(["GET", "HEAD"])
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer a scrape."""
     body, kind = scrape(request.headers.get("Accept", ""))

@@ -1,0 +1,263 @@
+"""``examples/collector``: the app's variables with a real collector, and the keys of each file by their documentation.
+
+The OpenTelemetry Collector comes in no package; where ``otelcol-contrib`` is installed, it checks the files itself.
+Rotel is the real collector here, which takes and sends OTLP as well, and keeps what waits in memory only.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+import yaml
+
+from tests.conftest import Traces
+from tests.servers import (
+    PATIENT,
+    ROOT,
+    MLflowServer,
+    Process,
+    clean_environment,
+    command_for,
+    eventually,
+    free_port,
+    serving,
+    spooled,
+)
+
+FOLDER = ROOT / "examples" / "collector"
+FILES = sorted(FOLDER.glob("*.yaml"))
+COLLECTOR = shutil.which("otelcol-contrib")
+PROGRAM = Path(sysconfig.get_path("platlib"), "rotel", "rotel-agent")
+"""Rotel's, which has packages for some platforms only."""
+
+HELPER = """
+retry_on_failure.enabled retry_on_failure.initial_interval retry_on_failure.max_interval
+retry_on_failure.max_elapsed_time retry_on_failure.multiplier timeout
+sending_queue.enabled sending_queue.num_consumers sending_queue.wait_for_result sending_queue.block_on_overflow
+sending_queue.sizer sending_queue.queue_size sending_queue.storage
+sending_queue.batch.flush_timeout sending_queue.batch.min_size sending_queue.batch.max_size sending_queue.batch.sizer
+"""
+"""https://github.com/open-telemetry/opentelemetry-collector/blob/v0.162.0/exporter/exporterhelper/README.md"""
+
+DOCUMENTED = {
+    # https://github.com/open-telemetry/opentelemetry-collector/blob/main/receiver/otlpreceiver/README.md
+    # https://github.com/open-telemetry/opentelemetry-collector/blob/main/config/confighttp/README.md
+    "receivers.otlp": "protocols.http.endpoint protocols.http.include_metadata protocols.http.max_request_body_size",
+    # https://github.com/open-telemetry/opentelemetry-collector/blob/main/processor/memorylimiterprocessor/README.md
+    "processors.memory_limiter": "check_interval limit_mib spike_limit_mib limit_percentage spike_limit_percentage",
+    # https://github.com/open-telemetry/opentelemetry-collector/blob/main/exporter/otlphttpexporter/README.md
+    "exporters.otlp_http": f"endpoint traces_endpoint headers.x-mlflow-experiment-id compression {HELPER}",
+    # https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/extension/storage/filestorage/README.md
+    "extensions.file_storage": """directory timeout fsync create_directory compaction.on_start compaction.on_rebound
+        compaction.directory compaction.max_transaction_size compaction.cleanup_on_start""",
+    # https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/exporter/kafkaexporter/README.md
+    "exporters.kafka": f"""brokers client_id traces.topic traces.encoding partition_traces_by_id
+        producer.max_message_bytes producer.required_acks producer.compression producer.linger {HELPER}""",
+    # https://github.com/open-telemetry/opentelemetry-collector-contrib/blob/main/receiver/kafkareceiver/README.md
+    "receivers.kafka": """brokers client_id group_id initial_offset traces.topics traces.encoding autocommit.enable
+        message_marking.after message_marking.on_error message_marking.on_permanent_error
+        error_backoff.enabled error_backoff.initial_interval error_backoff.max_interval error_backoff.multiplier
+        error_backoff.randomization_factor error_backoff.max_elapsed_time""",
+    # https://opentelemetry.io/docs/collector/configuration/
+    "service": "extensions pipelines.traces.receivers pipelines.traces.processors pipelines.traces.exporters",
+}
+"""Part of a configuration -> the keys that its documentation has, as far as they may be of use here."""
+
+Config = dict[str, Any]
+
+COMPLETION = {
+    "model": "gpt-5",
+    "choices": [{"message": {"role": "assistant", "content": "An infusion."}}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+}
+
+
+def keys(config: object, path: str = "") -> Iterator[str]:
+    """Each key that has a value, with those it is in; a component's own name (``kafka/second``) left out."""
+    if not isinstance(config, dict):
+        yield path
+        return
+    for key, value in config.items():
+        yield from keys(value, f"{path}.{key.partition('/')[0]}".lstrip("."))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_keys_are_documented(file: Path) -> None:
+    """The Collector refuses to start with another one."""
+    documented = {f"{part}.{key}" for part, known in DOCUMENTED.items() for key in known.split()}
+
+    assert set(keys(yaml.safe_load(file.read_text()))) <= documented
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_what_a_pipeline_names_is_there(file: Path) -> None:
+    """And what is there is used: a component that no pipeline names is not started."""
+    config: Config = yaml.safe_load(file.read_text())
+    pipeline = config["service"]["pipelines"]["traces"]
+
+    for kind in ("receivers", "processors", "exporters"):
+        assert set(pipeline.get(kind, [])) == set(config.get(kind, {})), kind
+    assert set(config["service"].get("extensions", [])) == set(config.get("extensions", {}))
+    storages = {exporter.get("sending_queue", {}).get("storage") for exporter in config["exporters"].values()}
+    assert storages - {None} == set(config.get("extensions", {}))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_collector_that_ends_loses_nothing(file: Path) -> None:
+    """What is not stored yet is on its disk or in Kafka, and is never given up: nothing is batched before that."""
+    config: Config = yaml.safe_load(file.read_text())
+    (exporter,) = config["exporters"].values()
+
+    assert "batch" not in config.get("processors", {})
+    if exporter["sending_queue"].get("enabled", True):
+        assert exporter["sending_queue"]["storage"] == "file_storage"
+        assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
+    else:
+        receiver = config["receivers"]["kafka"]
+        assert (receiver["message_marking"]["after"], receiver["message_marking"]["on_error"]) == (True, False)
+        assert receiver["error_backoff"]["max_elapsed_time"] == "0s"
+
+
+@pytest.mark.skipif(COLLECTOR is None, reason="otelcol-contrib is not installed")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_collector_takes_it(file: Path) -> None:
+    """By its own command."""
+    said = {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "MLFLOW_EXPERIMENT_ID": "1", "KAFKA_BROKER": "kafka:9092"}
+    command = [str(COLLECTOR), "validate", "--config", str(file)]
+    done = subprocess.run(command, env=said, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class Collector:
+    """Rotel, between an app and an MLflow server, with what ``collector.yaml`` says of the way to the server."""
+
+    def __init__(self, server: MLflowServer, experiment_id: str, folder: Path) -> None:
+        self.port = free_port()
+        config: Config = yaml.safe_load((FOLDER / "collector.yaml").read_text())
+        exporter = config["exporters"]["otlp_http/mlflow"]
+        said = {"${env:MLFLOW_TRACKING_URI}": server.uri, "${env:MLFLOW_EXPERIMENT_ID}": experiment_id}
+        (header,) = exporter["headers"].items()
+        self._options = {
+            "otlp-http-endpoint": f"127.0.0.1:{self.port}",
+            "otlp-grpc-endpoint": f"127.0.0.1:{free_port()}",
+            "exporter": "otlp",
+            "otlp-exporter-protocol": "http",
+            "otlp-exporter-endpoint": said[exporter["endpoint"]],
+            "otlp-exporter-custom-headers": f"{header[0]}={said[header[1]]}",
+            "otlp-exporter-compression": exporter["compression"],
+            "otlp-exporter-request-timeout": exporter["timeout"],
+        }
+        self._folder = folder
+
+    def start(self) -> None:
+        PROGRAM.chmod(0o755)
+        options = [f"--{name}={value}" for name, value in self._options.items()]
+        self._process = Process([str(PROGRAM), "start", *options], clean_environment(), self._folder / "rotel.log")
+        eventually(self._answers, "the collector answering")
+
+    def _answers(self) -> bool:
+        try:
+            return requests.post(f"http://127.0.0.1:{self.port}/v1/traces", timeout=5).status_code > 0
+        except requests.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        self._process.kill()
+
+
+def variables(file: Path) -> dict[str, str]:
+    """What a file of variables sets."""
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.fixture
+def traces(server: MLflowServer, request_id: str) -> Traces:
+    """An experiment of the test's own."""
+    created = requests.post(
+        f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": f"collected-{request_id}"}, timeout=60
+    )
+    assert created.ok
+    return Traces(server.uri, f"collected-{request_id}")
+
+
+@pytest.fixture
+def collector(server: MLflowServer, traces: Traces, tmp_path: Path) -> Iterator[Collector]:
+    """A collector that runs."""
+    if not PROGRAM.exists():
+        pytest.skip("rotel is not installed")
+    running = Collector(server, str(traces.experiment_id), tmp_path)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def app(server: MLflowServer, traces: Traces, collector: Collector, tmp_path: Path) -> Iterator[str]:
+    """The test app with the variables of ``app.env``, with the addresses and folders of this test."""
+    said = variables(FOLDER / "app.env")
+    filled_in = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+        "MLFLOW_TRACKING_URI": server.uri,
+        "MLFLOW_EXPERIMENT_ID": str(traces.experiment_id),
+        "MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path / "spool"),
+    }
+    assert said.keys() > filled_in.keys()
+    environment = clean_environment(**{**said, **filled_in}, **PATIENT, APP_OPTIONS="{}", ENVIRONMENT="production")
+    port = free_port()
+    with serving(command_for("fastapi", port), environment, tmp_path / "app.log", port) as (_, url):
+        yield url
+
+
+def test_a_trace_by_way_of_a_collector(app: str, traces: Traces, request_id: str) -> None:
+    """It is found by session, user, name and request, with tokens and previews, and takes feedback."""
+    said = {"X-Request-ID": request_id, "X-Session-ID": "s-1", "X-User-ID": "jane"}
+    answer = requests.post(f"{app}/echo", json=COMPLETION, headers=said, timeout=60)
+    asked = ["metadata.`mlflow.trace.session` = 's-1'", "trace.name LIKE '%echo%'"]
+    query = " AND ".join([f"tags.client_request_id = '{request_id}'", *asked])
+    (trace,) = eventually(lambda: traces.search(query), "the trace")
+
+    assert trace.info.trace_id == answer.headers["X-MLflow-Trace-ID"]
+    assert trace.info.tags.items() >= {"environment": "production", "http.route": "/echo"}.items()
+    assert trace.info.trace_metadata["mlflow.trace.user"] == "jane"
+    assert trace.info.state.value == "OK"
+    assert trace.info.token_usage == {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    assert trace.info.response_preview == "An infusion."
+
+    for vote in ({"trace_id": trace.info.trace_id, "name": "right"}, {"client_request_id": request_id, "name": "kind"}):
+        given = requests.post(f"{app}/feedback", json={**vote, "value": True}, headers=said, timeout=60)
+        assert (given.status_code, given.json()["trace_id"]) == (200, trace.info.trace_id)
+    mlflow.set_tracking_uri(traces.uri)
+    assert {each.name for each in mlflow.get_trace(trace.info.trace_id).info.assessments} == {"right", "kind"}
+
+
+def test_what_is_lost_on_that_way(app: str, traces: Traces, request_id: str) -> None:
+    """What the documentation says: of what the app says of its trace, tags arrive, metadata does not."""
+    requests.get(f"{app}/annotate", headers={"X-Request-ID": request_id}, timeout=60)
+    (trace,) = eventually(lambda: traces.search("tags.plan = 'pro'"), "the trace")
+
+    assert trace.info.tags["client_request_id"] == request_id
+    assert trace.info.client_request_id is None
+    assert trace.info.trace_metadata.keys() & {"kb", "mlflow.source.name", "mlflow.trace.sizeStats"} == set()
+
+
+def test_a_collector_is_away_for_a_while(
+    app: str, traces: Traces, collector: Collector, tmp_path: Path, request_id: str
+) -> None:
+    """The traces are in the app's spool meanwhile, and stored afterwards."""
+    collector.stop()
+    requests.get(f"{app}/sync/chats/1", headers={"X-Request-ID": request_id}, timeout=60)
+    eventually(lambda: spooled(tmp_path / "spool") == 1, "a trace in the spool")
+
+    collector.start()
+    (trace,) = eventually(lambda: traces.search(f"tags.client_request_id = '{request_id}'"), "the trace")
+    assert [span.name for span in trace.data.spans] == ["GET /sync/chats/{chat_id}", "answer"]

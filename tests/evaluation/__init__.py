@@ -1,0 +1,1 @@
+"""What needs full MLflow: the tox environment `evaluation`."""

@@ -1,0 +1,99 @@
+"""The pages of the documentation show what is there, and what other tests run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlflow_middleware.cli import command_line
+from mlflow_middleware.commands import check
+from tests import pictures, reference
+from tests.servers import ROOT
+
+pytestmark = pytest.mark.once
+
+HEADINGS = ("share of untraced throughput kept", "CPU added to a request, µs")
+"""Of the plot of the benchmark."""
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+"""``README.md`` is looked at as well, but for its code, which is shortened."""
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """What stands between fences of these languages."""
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        if language in languages:
+            yield text
+
+
+def commands(page: Path) -> list[str]:
+    """The lines in which our command line is used."""
+    lines = "".join(blocks(page, "console")).splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ mlflow-middleware ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_is_part_of_an_example(page: Path) -> None:
+    """Each paragraph of it, to the letter, of one example that the page names; all examples are run by tests."""
+    named = [ROOT / name for name in re.findall(r"`(examples/[\w./]+)`", page.read_text())]
+    examples = [file.read_text() for file in named if file.is_file()]
+
+    for block in blocks(page, "python", "js"):
+        paragraphs = [f"\n{paragraph.strip(chr(10))}\n" for paragraph in re.split(r"\n\n+(?=\S)", block)]
+        assert any(all(each in f"\n{example}" for each in paragraphs) for example in examples), block
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_commands_are_such_as_can_be_given(page: Path) -> None:
+    """With arguments that there are."""
+    assert all(command_line().parse_args(shlex.split(line, comments=True)[1:]) for line in commands(page))
+
+
+@pytest.mark.parametrize("page", reference.pages(), ids=lambda page: page.stem)
+def test_reference_pages_are_those_of_the_code(page: Path) -> None:
+    """``python -m tests.reference`` writes them: each option and each command is there."""
+    assert page.read_text() == reference.pages()[page]
+
+
+def test_the_readme_is_read_in_two_minutes() -> None:
+    """It has at most 150 lines; the rest is in the documentation."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_page_of_the_check_shows_its_steps() -> None:
+    """All of them, in their order and form."""
+    shown = next(blocks(ROOT / "docs" / "check.md", "console")).splitlines()[1:]
+
+    assert [line[8:24].rstrip() for line in shown] == [name for name, _, _ in check.STEPS]
+
+
+def test_pages_refer_to_files_that_are_there() -> None:
+    """Links and names of examples."""
+    for page in (*PAGES, *ROOT.glob("*.md")):
+        text = page.read_text()
+        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+        assert [link for link in links if not (page.parent / link).exists()] == []
+        assert [name for name in re.findall(r"`(examples/[\w./]+)`", text) if not (ROOT / name).exists()] == []
+
+
+def test_pictures_are_as_new_as_what_they_show() -> None:
+    """``python -m tests.screenshots`` takes them anew."""
+    assert pictures.outdated() == []
+
+
+def test_the_plot_shows_the_figures_of_its_page() -> None:
+    """Of each way, the throughput kept and the CPU added at the gentle rate: both are of one run."""
+    page, plot = ((ROOT / "docs" / name).read_text() for name in ("performance.md", "benchmark.svg"))
+    tables = re.findall(r"^\| (\w+, \w+ child spans?) \|.*\n\| ---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    figures: list[str] = []
+    for title, rows in tables:
+        cells = [[cell.strip().replace("`", "") for cell in row.split("|")[1:4]] for row in rows.splitlines()]
+        ways = [(way, kept, cpu.split()[0]) for way, kept, cpu in cells if way != "untraced"]
+        figures += [title, *(text for way in ways for text in way)]
+
+    assert len(tables) == 6
+    assert [text for text in re.findall(r">([^<\n]+)</text>", plot) if text not in HEADINGS] == figures

@@ -1,0 +1,472 @@
+"""Delivery loses nothing: not at exits, not over forks, not while the server is away or ill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.conftest import SERVERS, AppRunner, RunningApp, Traces
+from tests.faults import FaultyServer, faulty
+from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually, free_port, spooled
+
+
+@pytest.fixture
+def name() -> str:
+    """A name for an experiment, and a prefix for request ids, that nobody else uses."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def proxy(server: MLflowServer) -> Iterator[FaultyServer]:
+    """What stands between us and the MLflow server, and fails as told."""
+    with faulty(server.uri) as running:
+        yield running
+
+
+def ask(app: RunningApp, prefix: str, count: int, threads: int = 8) -> None:
+    """Send requests whose ids are ``<prefix>-<number>``."""
+
+    def one(number: int) -> int:
+        headers = {"X-Request-ID": f"{prefix}-{number}"}
+        return requests.get(f"{app.url}/status/200", headers=headers, timeout=60).status_code
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert set(pool.map(one, range(count))) == {200}
+
+
+def counted(stats: dict[str, Any]) -> dict[str, Any]:
+    """What became of the traces, without what else the counts tell."""
+    return {key: stats[key] for key in ("delivered", "spooled", "waiting", "sampled_out", "dropped")}
+
+
+class Burst:
+    """`tests.apps.bursts` in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self._log = log
+        self.lines: list[str] = []
+
+    def wait_for(self, line: str) -> None:
+        """Read its output up to a line."""
+        while not self.lines or self.lines[-1] != line:
+            self.lines.append(self._read())
+
+    def stats(self, command: str = "stats") -> dict[str, Any]:
+        """Its counts; ``flush`` flushes first."""
+        self._input.write(command + "\n")
+        self._input.flush()
+        answer: dict[str, Any] = json.loads(self._read())
+        return answer
+
+    def end(self) -> int:
+        """Let it end by itself; returns its exit code."""
+        self._input.close()
+        return self.process.wait(60)
+
+    def log(self) -> str:
+        """What it logged."""
+        return self._log.read_text()
+
+    @property
+    def _input(self) -> IO[str]:
+        assert self.process.stdin
+        return self.process.stdin
+
+    def _read(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, self.log()
+        return line.strip()
+
+
+@contextmanager
+def burst(folder: Path, *arguments: object, **variables: str) -> Iterator[Burst]:
+    """Run `tests.apps.bursts`; it has made its traces."""
+    log = folder / f"{uuid.uuid4().hex}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.apps.bursts", *map(str, arguments)],
+            env=clean_environment(**variables),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    try:
+        running = Burst(process, log)
+        running.wait_for("made")
+        yield running
+    finally:
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
+        process.wait()
+
+
+POISON = b"arsenic"
+"""What number POISON of `tests.apps.bursts` holds."""
+
+
+def to(uri: str, name: str, **variables: str) -> dict[str, str]:
+    """The environment variables for a server and an experiment."""
+    return {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": name, "PREFIX": name, **variables}
+
+
+# --- exits and forks ---
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", SERVERS)
+def test_sigterm_right_after_200_requests_loses_none(run_app: AppRunner, kind: str, name: str) -> None:
+    """Under every server, whether it runs lifespan, atexit or neither in its workers."""
+    app = run_app(kind, None, ONCE=name, **PATIENT)
+    ask(app, name, 200)
+
+    app.process.stop(signal.SIGTERM, timeout=150)
+
+    assert len(app.traces.wait(f"tags.client_request_id LIKE '{name}-%'", 200)) == 200
+
+
+def test_workers_forked_after_a_trace_report_all(run_app: AppRunner, name: str) -> None:
+    """gunicorn --preload, a trace exported before the fork, two workers: 20 of 20, and the one before."""
+    app = run_app("gunicorn-preload", None, ONCE=name, **PATIENT)
+    ask(app, name, 20)
+
+    app.process.stop(signal.SIGTERM, timeout=150)
+
+    assert len(app.traces.wait(f"tags.client_request_id LIKE '{name}-%'", 20)) == 20
+    assert len(app.traces.search("tags.`mlflow.traceName` = 'before the fork'")) == 1
+
+
+@pytest.mark.heavy
+def test_forks_while_threads_trace_deadlock_no_child(server: MLflowServer, name: str) -> None:
+    """Forty children forked while four threads trace: all end, and each child's trace is stored."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.forking"],
+        env=clean_environment(**to(server.uri, name)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=260,
+        check=False,
+    )
+
+    assert done.stdout.strip() == "40 of 40 ended well, 0 deadlocked", done.stderr
+    assert "lost" not in done.stderr
+    assert len(Traces(server.uri, name).wait("tags.client_request_id LIKE 'child-%'", 40)) == 40
+
+
+def test_an_exit_with_the_server_down_counts_what_is_lost(tmp_path: Path, name: str) -> None:
+    """Without a spool the process ends, and one line says how many."""
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with burst(tmp_path, 200, **to(nowhere, name, MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="1")) as running:
+        assert running.end() == 0
+        assert "at exit: 0 delivered, 0 spooled, 0 waiting, 200 dropped" in running.log()
+
+
+@pytest.mark.once
+def test_an_exit_with_the_server_down_spools_all(server: MLflowServer, tmp_path: Path, name: str) -> None:
+    """With a spool all 200 are in it, and are stored by the next process."""
+    spool = tmp_path / "spool"
+    variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
+    with burst(tmp_path, 200, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
+        assert running.end() == 0
+        assert "at exit: 0 delivered, 200 spooled, 0 waiting, 0 dropped" in running.log()
+    assert spooled(spool) == 200
+
+    with burst(tmp_path, 0, **to(server.uri, name, **variables)):
+        stored = Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 200)
+        assert len(stored) == 200
+        eventually(lambda: not list(spool.glob("*.otlp")), "an empty spool")
+
+
+def test_an_exit_while_the_server_hangs_spools_all(proxy: FaultyServer, tmp_path: Path, name: str) -> None:
+    """What is stuck in a request that gets no answer is spooled too."""
+    spool = tmp_path / "spool"
+    proxy.mode = "hang"
+    variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool), "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "2"}
+    with burst(tmp_path, 200, **to(proxy.uri, name, **variables)) as running:
+        assert running.end() == 0
+    assert spooled(spool) == 200
+
+
+# --- a server that is away or ill ---
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize("mode", ["500", "429", "reset", "truncate", "401", "login", "spans", "pool"])
+def test_an_ill_server_costs_nothing_but_time(
+    proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, mode: str
+) -> None:
+    """Whatever it answers for a while: no hot loop, and all is stored when it is well again."""
+    with burst(tmp_path, 0, **to(proxy.uri, name)) as first:
+        eventually(lambda: Traces(server.uri, name).experiment_id, "the experiment")
+        assert first.end() == 0
+    proxy.mode = mode
+    with burst(tmp_path, 50, **to(proxy.uri, name)) as running:
+        eventually(lambda: proxy.failed >= 3, "three failures")
+        assert running.stats()["waiting"] == 50
+        proxy.mode = "pass"
+
+        assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 50)) == 50
+        assert counted(running.stats("flush")) == {
+            "delivered": 50,
+            "spooled": 0,
+            "waiting": 0,
+            "sampled_out": 0,
+            "dropped": {},
+        }
+        assert proxy.failed < 20
+        if mode == "401":
+            assert "refused the credentials (401); check MLFLOW_TRACKING_TOKEN" in running.log()
+        else:
+            assert running.log().count("traces wait") <= 2
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("manner", ["close", "chunked", "forgetful"])
+def test_a_server_that_answers_in_its_own_manner_gets_all(
+    proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, manner: str
+) -> None:
+    """One that closes each connection, sends no lengths, or loses what is sent before it has answered."""
+    proxy.manner = manner
+    with burst(tmp_path, 60, **to(proxy.uri, name)) as running:
+        assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 60)) == 60
+        assert counted(running.stats("flush")) == {
+            "delivered": 60,
+            "spooled": 0,
+            "waiting": 0,
+            "sampled_out": 0,
+            "dropped": {},
+        }
+
+
+@pytest.mark.heavy
+def test_an_outage_under_traffic_loses_nothing(server: MLflowServer, run_app: AppRunner, name: str) -> None:
+    """Requests served while the server is away are answered, and stored when it is back."""
+    port = free_port()
+    with faulty(server.uri, port):
+        app = run_app("asgi", None, ONCE=name, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}", **PATIENT)
+        ask(app, f"{name}-before", 50)
+    ask(app, f"{name}-during", 300)
+    with faulty(server.uri, port):
+        ask(app, f"{name}-after", 50)
+        app.process.stop(signal.SIGTERM, timeout=150)
+
+    traces = Traces(server.uri, app.traces.experiment)
+    assert len(traces.wait(f"tags.client_request_id LIKE '{name}-%'", 400)) == 400
+
+
+@pytest.mark.heavy
+def test_one_poisonous_trace_in_512_is_the_only_one_lost(
+    proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str
+) -> None:
+    """511 are stored, the one that the server refuses is named."""
+    proxy.refuse_over = POISON
+    with burst(tmp_path, 512, 300, **to(proxy.uri, name)) as running:
+        poison = next(line.split()[1] for line in running.lines if line.startswith("poison"))
+        stats = running.stats("flush")
+
+        assert (stats["delivered"], stats["dropped"]) == (511, {"refused by the server": 1})
+        assert f"trace {poison} was refused" in running.log()
+    assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 511)) == 511
+
+
+@pytest.mark.once
+def test_a_full_queue_drops_the_newest_and_says_so_once(tmp_path: Path, name: str) -> None:
+    """What does not fit is counted; one line tells it, not one for each."""
+    variables = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_MAX_QUEUE_BYTES="65536")
+    with burst(tmp_path, 500, **variables, MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="0") as running:
+        stats = running.stats()
+        assert stats["waiting"] + stats["dropped"]["queue full"] == 500
+        assert 0 < stats["waiting"] < 100
+        assert running.log().count("the queue of traces is full") == 1
+
+
+def test_an_mlflow_of_an_unknown_shape_keeps_its_exporter() -> None:
+    """It is said once, and nothing of it is replaced."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.unknown_shape"],
+        env=clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout == "left alone\n"
+    assert done.stderr.count("its own exporter stays in place") == 1
+
+
+# --- the spool ---
+
+
+def test_a_killed_process_leaves_its_outage_to_the_next(server: MLflowServer, tmp_path: Path, name: str) -> None:
+    """SIGKILL during an outage: what the spool took is stored once, by another process."""
+    spool = tmp_path / "spool"
+    variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
+    with burst(tmp_path, 200, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
+        eventually(lambda: running.stats()["spooled"] == 200, "200 in the spool")
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait(30)
+
+    with burst(tmp_path, 0, **to(server.uri, name, **variables)) as heir:
+        stored = Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 200)
+        eventually(lambda: heir.stats()["delivered"] == 200, "200 delivered")
+    assert len({trace.info.trace_id for trace in stored}) == len(stored) == 200
+    assert all(len(trace.data.spans) == 1 for trace in stored)
+
+
+@pytest.mark.once
+def test_two_processes_share_a_spool(server: MLflowServer, tmp_path: Path, name: str) -> None:
+    """Each file is sent by one of them."""
+    spool = tmp_path / "spool"
+    variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
+    for part in range(4):
+        gone = to(f"http://127.0.0.1:{free_port()}", name, **variables) | {"PREFIX": f"{name}-{part}"}
+        with burst(tmp_path, 20, **gone) as running:
+            running.end()
+    assert spooled(spool) == 80
+
+    heir = to(server.uri, name, **variables)
+    with burst(tmp_path, 0, **heir) as one, burst(tmp_path, 0, **heir) as two:
+        eventually(lambda: _sum(one, two) == 80, "80 delivered by both together")
+    assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 80)) == 80
+
+
+def _sum(*processes: Burst) -> int:
+    return sum(int(each.stats()["delivered"]) for each in processes)
+
+
+@pytest.mark.once
+def test_the_spools_files_are_plain_otlp_for_their_owner_only(tmp_path: Path, name: str) -> None:
+    """Named so that order and experiment can be read off."""
+    spool = tmp_path / "spool"
+    variables = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
+    with burst(tmp_path, 3, **variables) as running:
+        running.end()
+
+    (file,) = spool.iterdir()
+    assert file.name.endswith(".experiment-of-environment.otlp")
+    assert (spool.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
+    request = ExportTraceServiceRequest.FromString(file.read_bytes())
+    names = [span.name for each in request.resource_spans for scope in each.scope_spans for span in scope.spans]
+    assert names == ["burst"] * 3
+
+
+@pytest.mark.once
+def test_files_that_cannot_be_read_are_set_aside_and_stop_nothing(
+    server: MLflowServer, tmp_path: Path, name: str
+) -> None:
+    """A corrupt and a half-written file are named in the log; the good one is sent. One of somebody else's stays."""
+    spool = tmp_path / "spool"
+    variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
+    with burst(tmp_path, 20, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
+        running.end()
+    (good,) = spool.iterdir()
+    bad = {
+        "00000000000000000001-1-000000.experiment-1.otlp": good.read_bytes()[: good.stat().st_size // 2],
+        "00000000000000000002-1-000000.experiment-1.otlp": b"",
+        ".00000000000000000003-999999999-000000.experiment-1.otlp": b"half",
+    }
+    for file_name, content in {**bad, "notes.txt": b"not ours"}.items():
+        (spool / file_name).write_bytes(content)
+
+    with burst(tmp_path, 0, **to(server.uri, name, **variables)) as heir:
+        assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 20)) == 20
+        eventually(lambda: not list(spool.glob("*.otlp")), "an empty spool")
+        for file_name in bad:
+            assert file_name in heir.log()
+    assert {file.name for file in (spool / "set-aside").iterdir()} == set(bad)
+    assert (spool / "notes.txt").read_bytes() == b"not ours"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("trouble", ["not a directory", "too small"])
+def test_a_spool_that_takes_nothing_stops_nothing(tmp_path: Path, name: str, trouble: str) -> None:
+    """The traces wait in memory, one line says why, and the exit counts them."""
+    spool = tmp_path / "spool"
+    variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool), "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
+    count = 50
+    if trouble == "not a directory":
+        spool.write_text("a file")
+    else:
+        variables["MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES"] = "65536"
+        count = 200
+    with burst(tmp_path, count, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
+        eventually(lambda: "traces wait in memory instead" in running.log(), "the line")
+        assert running.stats()["waiting"] == count
+        running.end()
+        assert f"{count} not delivered before the exit" in running.log()
+        assert running.log().count("traces wait in memory instead") == 1
+
+
+@pytest.mark.once
+def test_replay_sends_a_spool_and_shows_its_progress(server: MLflowServer, tmp_path: Path, name: str) -> None:
+    """From the command line: exit code 0, a bar, and the traces on the server."""
+    spool = tmp_path / "spool"
+    gone = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
+    with burst(tmp_path, 30, **gone) as running:
+        running.end()
+    command = [sys.executable, "-m", "mlflow_middleware.cli", "replay", str(spool)]
+
+    def replay(uri: str) -> subprocess.CompletedProcess[str]:
+        environment = clean_environment(**to(uri, name))
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    refused = replay(gone["MLFLOW_TRACKING_URI"])
+    assert (refused.returncode, refused.stdout) == (1, f"0 traces sent, 0 refused, 30 left in {spool}\n")
+    assert "cannot be reached" in refused.stderr
+    sent = replay(server.uri)
+    assert (sent.returncode, sent.stdout) == (0, f"30 traces sent, 0 refused, 0 left in {spool}\n")
+    assert "[##############################] 30/30 traces" in sent.stderr
+    assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 30)) == 30
+    foreign = spool / "notes.txt"
+    foreign.write_text("of somebody else")
+    empty = replay(server.uri)
+    assert (empty.returncode, empty.stdout) == (0, f"0 traces sent: {spool} holds none\n")
+    assert foreign.read_text() == "of somebody else"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("with_spool", [False, True])
+def test_a_trace_that_the_server_fails_over_does_not_hold_up_the_others(
+    proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, with_spool: bool
+) -> None:
+    """It is told from the others by trying, and counts as refused in the end; with a spool too."""
+    variables = to(proxy.uri, name)
+    if with_spool:
+        variables["MLFLOW_MIDDLEWARE_SPOOL_DIR"] = str(tmp_path / "spool")
+    proxy.fail_over = POISON
+    with burst(tmp_path, 20, 7, **variables) as running:
+        eventually(lambda: running.stats()["dropped"] == {"refused by the server": 1}, "the refusal")
+        eventually(lambda: running.stats()["delivered"] == 19, "19 delivered")
+    assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 19)) == 19
+
+
+@pytest.mark.once
+def test_a_trickle_during_an_outage_is_in_the_spool_soon(tmp_path: Path, name: str) -> None:
+    """However long the pauses between attempts have become: within a second or two, not at the next attempt."""
+    spool = tmp_path / "spool"
+    variables = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
+    with burst(tmp_path, 1, **variables) as running:
+        for count in range(2, 30):
+            running.stats("one more")
+            eventually(lambda count=count: spooled(spool) == count, f"{count} in the spool", 10)  # type: ignore[misc]
