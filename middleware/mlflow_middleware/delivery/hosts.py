@@ -15,7 +15,7 @@ def uwsgi() -> Any:
 def will_fork() -> bool:
     """Return whether this process loads the app for workers that it will fork in C.
 
-    If another thread holds the interpreter lock during such a fork, each child waits for the lock for ever.
+    If another thread holds the interpreter lock during such a fork, each child waits for the lock forever.
     """
     server = uwsgi()
     if server is None or server.worker_id() or server.mule_id():

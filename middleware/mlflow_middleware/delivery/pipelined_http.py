@@ -77,7 +77,7 @@ class PipelinedConnection:
 
     Args:
         address: The server's address and the headers of each request.
-        timeout: Seconds to wait for a connection, and for the whole of each answer.
+        timeout: Seconds to wait for a connection, and for the whole of each response.
 
     Attributes:
         depth: Number of requests that are sent ahead; 1 once the server has turned out to close the connection after
@@ -88,7 +88,7 @@ class PipelinedConnection:
         self.depth = DEPTH
         self._address = address
         self._timeout = timeout
-        self._pace = 0.0  # seconds for an answer, the last time
+        self._pace = 0.0  # seconds for each response in the last batch
         self._socket: socket.socket | None = None
         self._answers: _Answers | None = None
 
@@ -134,7 +134,7 @@ class PipelinedConnection:
                     left = 0
                 yield answer
                 if not left or answers is None:
-                    if len(bodies) > 1:  # all had arrived already: the server is faster than expected
+                    if len(bodies) > 1:  # if all had arrived already, the server is faster than expected
                         is_known = has_waited or not self._pace
                         self._pace = (clock.monotonic() - began) / len(bodies) if is_known else self._pace / 2
                     return
@@ -191,7 +191,7 @@ class PipelinedConnection:
             try:
                 connection.connect()
             except TimeoutError as error:
-                raise OSError(errno.ETIMEDOUT, str(error)) from error  # means that nothing answers there
+                raise OSError(errno.ETIMEDOUT, str(error)) from error  # means that nothing listens there
             self._socket = connection.sock
             self._answers = _Answers(connection.sock, self._timeout)
         return self._socket, self._answers

@@ -100,7 +100,7 @@ class Delivery:
         return self._successors.setdefault(pid, successor)  # of two threads at once, one prevails
 
     def put(self, trace: mlflow_bridge.PendingTrace) -> None:
-        """Accept a finished trace, in microseconds; never waits."""
+        """Accept a finished trace within microseconds, without waiting."""
         if not self._queue.put(trace):
             trace.forget_contents()
             if not trace.supplement:
@@ -213,7 +213,7 @@ class Delivery:
         return standing(self._stats, self._queue, self._sender, self._turned_away)
 
     def _full(self) -> None:
-        self._turned_away += 1  # atomic, as requests in many threads get here at once
+        self._turned_away += 1  # one step, as requests in many threads get here at once
         now = clock.monotonic()
         if now - self._full_logged_at >= LOG_INTERVAL:
             self._full_logged_at = now

@@ -61,7 +61,7 @@ class TraceQueue:
         self._lock = threading.RLock()  # held during plain arithmetic only; a signal handler may flush meanwhile
 
     def put(self, trace: PendingTrace) -> bool:
-        """Add a trace; return False if there is no room for it. Never waits."""
+        """Add a trace; return False if there is no room for it. Never wait."""
         size, traces = trace.size, self._traces
         if self._fresh + self._held + size > self.max_bytes:
             return False
@@ -78,7 +78,7 @@ class TraceQueue:
         """Wait for a batch: lingering traces, a large number of them, or any if someone flushes.
 
         Args:
-            timeout: Seconds to wait at most; None waits for ever.
+            timeout: Maximum number of seconds to wait; None for no limit.
             flushes: Number of flushes that the caller knows of; a new one ends the wait.
 
         Returns:
@@ -142,7 +142,7 @@ class TraceQueue:
         has patched only one of them.
 
         Args:
-            timeout: Seconds to wait at most; None waits for ever.
+            timeout: Maximum number of seconds to wait; None for no limit.
             is_in_vain: Returns whether to stop early.
 
         Returns:

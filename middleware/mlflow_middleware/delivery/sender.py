@@ -105,7 +105,7 @@ class Sender:
         for destination in list(self.destinations.values()):
             destination.health.hurry()
         self.is_hopeless = False
-        self._hurries.append(True)  # without the lock: the app's own ``mask`` may block the sender for ever
+        self._hurries.append(True)  # without the lock: the app's own ``mask`` may block the sender forever
         try:
             yield is_away
         finally:

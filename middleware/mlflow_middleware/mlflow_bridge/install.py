@@ -23,7 +23,7 @@ from mlflow_middleware.mlflow_bridge.registry import keep_traces_in_flight
 from mlflow_middleware.mlflow_bridge.tracking_client import DEFAULT_URI, is_slim
 
 # MLflow and requests import these only when a trace starts or is sent. A fork during an import leaves the import lock
-# locked in the child for ever, so they are imported here, before there are threads.
+# locked in the child forever, so they are imported here, before there are threads.
 for _late in ("mlflow.tracing.processor.otel", "mlflow.tracking.request_header.registry", "netrc"):
     importlib.import_module(_late)
 

@@ -54,7 +54,7 @@ def client_for(tracking_uri: str) -> TracingClient:
     with contextlib.nullcontext() if tracking_uri in _opened_by else _alone(tracking_uri):
         client = TracingClient(tracking_uri)
         store = client.store
-    if _opened_by.setdefault(tracking_uri, os.getpid()) != os.getpid():  # a parent's are not shared
+    if _opened_by.setdefault(tracking_uri, os.getpid()) != os.getpid():  # never share a parent's connections
         _opened_by[tracking_uri] = os.getpid()
         with contextlib.suppress(AttributeError):  # a folder has no engine
             store.engine.dispose(close=False)
