@@ -15,11 +15,12 @@ from pydantic_core import PydanticUndefined
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware.cli import command_line
 from mlflow_middleware.settings import ENV_PREFIX
-from tests import architecture, reference_tags
+from tests import architecture, log_messages, reference_tags
 from tests.servers import ROOT
 
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 COMMAND_LINE_PAGE = ROOT / "docs" / "command-line.md"
+LOG_PAGE = ROOT / "docs" / "log-messages.md"
 
 _COMMAND_LINE = """`mlflow-middleware COMMAND`, also as `python -m mlflow_middleware.cli COMMAND`.
 
@@ -104,6 +105,7 @@ def pages() -> dict[Path, str]:
     return {
         SETTINGS_PAGE: settings_page(),
         COMMAND_LINE_PAGE: command_line_page(),
+        LOG_PAGE: log_messages.page(),
         reference_tags.TAGS_PAGE: reference_tags.page(),
         architecture.PICTURE: architecture.drawing(),
     }

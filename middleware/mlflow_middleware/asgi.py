@@ -6,9 +6,9 @@
 
     app = TraceMiddleware(app)
 
-Options are keywords (see ``mlflow_middleware.settings.Settings``). The middleware watches what passes: it never
-consumes, buffers or re-orders a message. A websocket has no trace of its own: each trace that the app opens inside one
-carries its session, user, request id and tags. When the server shuts the app down, what still waits is sent.
+Options are keywords (see ``mlflow_middleware.settings.Settings``). The middleware observes messages as they
+pass: it never consumes, buffers or reorders one. A websocket has no trace of its own: each trace that the app opens
+inside one carries its session, user, request id and tags. When the server shuts the app down, pending traces are sent.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
     )
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
-"""An app of any framework. Each has types of its own for scope, receive and send, and refuses others: where Starlette
-wants an app, as in a ``Mount``, type checkers take none whose ``__call__`` has asgiref's.
+"""An ASGI app of any framework. Each framework types scope, receive and send in its own way and rejects other types:
+where Starlette expects an app, as in a ``Mount``, type checkers reject one whose ``__call__`` has asgiref's types.
 """
 
 
 class TraceMiddleware:
-    """Make every HTTP request of an ASGI app a trace.
+    """ASGI middleware that records every HTTP request as one MLflow trace.
 
     Args:
-        app: The app.
-        settings: The settings, where they are built already.
-        options: What ``Settings`` knows, as keywords; instead of ``settings``.
+        app: The app to wrap.
+        settings: Ready-made settings, instead of ``options``.
+        options: Options of ``Settings``, as keywords.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.
     """
 
-    @overload  # add_middleware() passes the app by position (so type checkers think), in older Starlette by name
+    @overload  # add_middleware() passes the app by position (as type checkers see it); older Starlette by name
     def __init__(self, app: ASGIApp, /, *, settings: Settings | None = None, **options: object) -> None: ...
     @overload
     def __init__(self, *, app: ASGIApp, settings: Settings | None = None, **options: object) -> None: ...
@@ -69,7 +69,7 @@ class TraceMiddleware:
         self.set_up(settings, options)
 
     def set_up(self, settings: Settings | None, options: Mapping[str, object]) -> None:
-        """Take the settings; the last part of being built."""
+        """Apply the settings; the last step of ``__init__``."""
         self.settings = settings or Settings.load(**options)
         self._safe_route = guarded(self.route)
         request_trace.start(self.settings)
@@ -83,7 +83,7 @@ class TraceMiddleware:
         if scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
             await self.app(scope, receive, send)
         elif "wsgi_environ" in scope and (around := _around(scope)):
-            await self._told(around, scope, receive, send)
+            await self._bridged(around, scope, receive, send)
         elif (trace := _opened(scope, self.settings)) is None:
             await self._silenced(scope, receive, send)
         else:
@@ -94,7 +94,7 @@ class TraceMiddleware:
             await serve(trace, scope, receive, send)
 
     def route(self, scope: HTTPScope) -> str | None:
-        """The template of the route that the app took, if its framework leaves one in the scope."""
+        """Return the template of the matched route, if the framework leaves it in the scope."""
         return routes.of_scope(scope)
 
     @guarded
@@ -103,20 +103,20 @@ class TraceMiddleware:
             inner = trace.exchange.route
             trace.exchange.route = routes.below_mounts(scope, inner) if inner else self.route(scope)
 
-    async def _told(
+    async def _bridged(
         self, around: RequestTrace, scope: WWWScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        """Serve a request that a WSGI app around this one traces: its trace learns which route is taken."""
+        """Serve a request that an enclosing WSGI app traces, and report the matched route to that trace."""
 
-        async def telling(message: ASGISendEvent) -> None:
+        async def reporting(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
-                _tell(self.route, scope, around)
+                _report_route(self.route, scope, around)
             await send(message)
 
         try:
-            await self.app(scope, receive, telling)
+            await self.app(scope, receive, reporting)
         except Exception as error:
-            _tell(self.route, scope, around)
+            _report_route(self.route, scope, around)
             http_errors.raised(around, error)
             raise
 
@@ -161,7 +161,7 @@ class TraceMiddleware:
             trace.finish()
             trace.deactivate()
             if trace.settings.flush_each_request and not trace.record.client_disconnected:
-                await in_thread(deliver)  # an exception that has yet to be answered, and spans of background tasks
+                await in_thread(deliver)  # an exception is not answered yet; spans of background tasks may follow
 
 
 _shut_down = guarded(delivery.shutdown)
@@ -169,19 +169,19 @@ _shut_down = guarded(delivery.shutdown)
 
 @guarded
 def _around(scope: WWWScope) -> RequestTrace | None:
-    """The trace that a WSGI app around this one has opened."""
+    """Return the trace that an enclosing WSGI app has opened, if any."""
     return request_trace.around(scope, str(scope.get("method", "GET")), scope["path"])
 
 
 @guarded
-def _tell(route: Callable[[Any], str | None], scope: WWWScope, around: RequestTrace) -> None:
+def _report_route(route: Callable[[Any], str | None], scope: WWWScope, around: RequestTrace) -> None:
     if found := route(scope):
         routes.learn(around, routes.below(around, scope.get("root_path", "")) + found)
 
 
 @guarded
 def _opened(scope: WWWScope, settings: Settings) -> RequestTrace | None:
-    """The trace of a request, or what stands for a websocket; None where it is excluded."""
+    """Open the trace of a request or the stand-in for a websocket; return None if it is excluded."""
     exchange = exchange_of(scope)
     if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
         delivery.leave_out(reason)
@@ -195,14 +195,14 @@ def _accepting(send: ASGISendCallable, trace: RequestTrace) -> ASGISendCallable:
         if message["type"] == "websocket.accept":
             trace.identify()
         elif message["type"] == "websocket.close" and trace.settings.flush_each_request:
-            await in_thread(deliver)  # what was traced inside; the process may be frozen after this
+            await in_thread(deliver)  # traces opened inside; the process may be frozen after this
         await send(message)
 
     return accepting
 
 
 def flushing(send: ASGISendCallable) -> ASGISendCallable:
-    """A lifespan's ``send`` that delivers what waits before it confirms the shutdown."""
+    """Wrap a lifespan's ``send`` so that pending traces are delivered before the shutdown is confirmed."""
 
     async def confirming(message: ASGISendEvent) -> None:
         if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
@@ -213,7 +213,10 @@ def flushing(send: ASGISendCallable) -> ASGISendCallable:
 
 
 def exchange_of(scope: Any) -> Exchange:
-    """https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope; a websocket's begins with a GET."""
+    """Build an exchange from a scope; a websocket starts with a GET.
+
+    See https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope.
+    """
     raw, server, client = scope.get("headers", []), scope.get("server"), scope.get("client")
     if type(raw) is not list or not ORDINARY.issuperset(map(type, (server, client, *raw[:MAX_HEADERS]))):
         raw = make_rereadable(scope)
@@ -235,7 +238,7 @@ def exchange_of(scope: Any) -> Exchange:
 
 
 def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The first headers; those that are repeated are joined once, when all are there."""
+    """Return the first `MAX_HEADERS` headers, with repeated ones joined by a comma."""
     headers: dict[str, str] = {}
     repeated: dict[str, list[str]] | None = None
     for raw_name, raw_value in islice(raw, MAX_HEADERS):
@@ -252,7 +255,7 @@ def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 _MAX_KNOWN = 64
-"""Characters of a header's name that is remembered."""
+"""Longest header name, in bytes, that is cached."""
 
 
 @functools.lru_cache(maxsize=256)

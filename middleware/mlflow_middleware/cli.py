@@ -1,7 +1,7 @@
 """The command line: ``mlflow-middleware``, or ``python -m mlflow_middleware.cli``.
 
-Each subcommand is one function in `SUBCOMMANDS`, which declares its arguments and what runs it. What it runs is
-imported only then, so that ``--help`` answers at once.
+Each subcommand is a function in `SUBCOMMANDS` that declares its arguments and its implementation. The implementation
+is imported only when it runs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ def demo(subcommands: Subcommands) -> None:
 
         return run(once=arguments.once, as_json=arguments.json)
 
-    summary = "Start a real MLflow server and three chat apps, send them requests and read the traces back"
+    summary = "Start a real MLflow server and three chat apps, send requests to them and read the traces back"
     parser = subcommands.add_parser("demo", help=summary, description=f"{summary}.")
-    parser.add_argument("--once", action="store_true", help="end there; exit code 0 only if every trace was right")
+    parser.add_argument(
+        "--once", action="store_true", help="exit after that, with code 0 only if every trace is as sent"
+    )
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.set_defaults(execute=execute)
 
@@ -41,9 +43,9 @@ def replay(subcommands: Subcommands) -> None:
 
         return replay(arguments.directory)
 
-    summary = "Send what a spool directory still holds to the server that MLFLOW_TRACKING_URI names"
+    summary = "Send the traces left in a spool directory to the server in MLFLOW_TRACKING_URI"
     parser = subcommands.add_parser("replay", help=summary, description=f"{summary}.")
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the directory, as spool_dir names it")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the spool directory, as in the option spool_dir")
     parser.set_defaults(execute=execute)
 
 
@@ -55,30 +57,32 @@ def check(subcommands: Subcommands) -> None:
 
         return run(as_json=arguments.json)
 
-    summary = "Say whether traces can reach their server, and what is wrong if they cannot"
+    summary = "Check whether traces can reach their server, and report what is wrong if they cannot"
     parser = subcommands.add_parser("check", help=summary, description=f"{summary}. Exit code 0 or 1, within 10 s.")
     parser.add_argument("--json", action="store_true", help="print the steps as JSON")
     parser.set_defaults(execute=execute)
 
 
 def run(subcommands: Subcommands) -> None:
-    """Declare ``mlflow-middleware run [OPTIONS] COMMAND``; what stands there is parsed by `commands.run`."""
+    """Declare ``mlflow-middleware run [OPTIONS] COMMAND``; `commands.run` parses the arguments."""
 
     def execute(arguments: argparse.Namespace) -> int:
         from mlflow_middleware.commands.run import run
 
         return run(arguments.command)
 
-    summary = "Start a server, and trace the app that it serves, which needs no line of ours"
+    summary = "Start a server and trace the app that it serves, without changing the app"
     parser = subcommands.add_parser(
         "run",
         help=summary,
-        description=f"{summary}. Its options are those of the settings, such as --session-id-header X-Chat-ID.",
+        description=f"{summary}. Each setting is an option, such as --session-id-header X-Chat-ID.",
         usage="mlflow-middleware run [--OPTION VALUE ...] [--] COMMAND [ARGUMENT ...]",
         add_help=False,
-        prefix_chars="\0",  # no option is argparse's
+        prefix_chars="\0",  # argparse parses no option
     )
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="what starts the server: uvicorn app:app")
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, help="the command that starts the server, such as uvicorn app:app"
+    )
     parser.set_defaults(execute=execute)
 
 
@@ -92,13 +96,13 @@ def feedback(subcommands: Subcommands) -> None:
             arguments.id, arguments.value, name=arguments.name, comment=arguments.comment, user_id=arguments.user
         )
 
-    summary = "Store feedback on a trace with the server that MLFLOW_TRACKING_URI names"
+    summary = "Store feedback on a trace, on the server in MLFLOW_TRACKING_URI"
     parser = subcommands.add_parser("feedback", help=summary, description=f"{summary}.")
-    parser.add_argument("id", metavar="TRACE_OR_REQUEST_ID", help="a trace's id (tr-...), or its request's id")
+    parser.add_argument("id", metavar="TRACE_OR_REQUEST_ID", help="the id of a trace (tr-...) or of a request")
     parser.add_argument("--value", required=True, help="true, false, a number, or text")
-    parser.add_argument("--name", default="response_is_correct", help="what is judged (%(default)s)")
-    parser.add_argument("--comment", help="why")
-    parser.add_argument("--user", help="whose feedback it is, as stored; by default the name you are logged in by")
+    parser.add_argument("--name", default="response_is_correct", help="what is rated (default: %(default)s)")
+    parser.add_argument("--comment", help="the reason, as text")
+    parser.add_argument("--user", help="whose feedback it is (default: your login name)")
     parser.set_defaults(execute=execute)
 
 
@@ -120,26 +124,32 @@ def traces(subcommands: Subcommands) -> None:
     parser.add_argument("--session", dest="session_id", metavar="ID", help="of this session")
     parser.add_argument("--user", dest="user_id", metavar="ID", help="of this user")
     parser.add_argument(
-        "--tag", type=_pair, action="append", default=[], metavar="K=V", help="with this tag; any number"
+        "--tag", type=_pair, action="append", default=[], metavar="K=V", help="with this tag; repeatable"
     )
     parser.add_argument("--route", help="of this route: '/chats/{chat_id}' or 'POST /chats/{chat_id}'")
     parser.add_argument("--status", type=_status, metavar="CODE", help="answered with this HTTP status")
-    parser.add_argument("--since", type=_moment, metavar="WHEN", help="from then on: 1h, 2d ago, or 2026-01-31T12:00")
-    parser.add_argument("--until", type=_moment, metavar="WHEN", help="before that")
-    parser.add_argument("--errors", dest="errors_only", action="store_true", help="errors only")
-    parser.add_argument("--slower-than", type=_seconds, metavar="TIME", help="that took longer: 2s, 500ms")
-    parser.add_argument("--experiment", metavar="NAME", help="an experiment's name or id, not the environment's")
-    parser.add_argument("--limit", type=_count, help="so many at most; 100 by default, with --summary 100,000")
-    parser.add_argument("--feedback", action="store_true", help="show the ratings, too")
-    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON; with --follow, one line each")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--follow", action="store_true", help="go on, oldest first, with new ones until Ctrl-C")
-    how.add_argument(
-        "--summary", action="store_true", help="print figures: requests, errors, times, tokens, cost, ratings"
+    parser.add_argument(
+        "--since", type=_moment, metavar="WHEN", help="from this time on: 1h or 2d (ago), or 2026-01-31T12:00"
     )
-    by = "with --summary: for each user, session, model, route (the default) or tag:NAME"
+    parser.add_argument("--until", type=_moment, metavar="WHEN", help="before this time")
+    parser.add_argument("--errors", dest="errors_only", action="store_true", help="errors only")
+    parser.add_argument("--slower-than", type=_seconds, metavar="TIME", help="that took longer than this: 2s, 500ms")
+    parser.add_argument(
+        "--experiment", metavar="NAME", help="the name or id of an experiment (default: that of the environment)"
+    )
+    parser.add_argument("--limit", type=_count, help="at most this many (default: 100, with --summary 100,000)")
+    parser.add_argument("--feedback", action="store_true", help="also show the ratings")
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print JSON; with --follow, one object per line"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="keep printing new traces, oldest first, until Ctrl-C")
+    how.add_argument(
+        "--summary", action="store_true", help="print totals instead: requests, errors, times, tokens, cost, ratings"
+    )
+    by = "with --summary: group by user, session, model, route (the default) or tag:NAME"
     parser.add_argument("--by", type=_grouping, metavar="WHAT", help=by)
-    good = "with --summary, a rating that is a number is good from N on; 1 by default"
+    good = "with --summary: a numeric rating is good from N up (default: 1)"
     parser.add_argument("--good-from", type=float, default=1.0, metavar="N", help=good)
     parser.set_defaults(execute=execute)
 
@@ -148,24 +158,24 @@ FIND = (
     *("request_id", "session_id", "user_id", "route", "status", "since", "until"),
     *("errors_only", "slower_than", "experiment", "limit"),
 )
-"""Arguments of ``mlflow-middleware traces`` that `mlflow_middleware.traces.find` takes."""
+"""Arguments of ``mlflow-middleware traces`` for `mlflow_middleware.traces.find`."""
 
 SHOW = ("feedback", "as_json", "follow", "summary", "by", "good_from")
-"""Those that say how the traces are shown."""
+"""Arguments of ``mlflow-middleware traces`` that control the output."""
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def _seconds(text: str) -> float:
-    """A length of time: ``500ms``, ``2s``, ``1.5h``."""
+    """Parse a duration such as ``500ms``, ``2s`` or ``1.5h`` into seconds."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d|w)", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 500ms, 2s, 30m, 1h, 2d or 1w")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 500ms, 2s, 30m, 1h, 2d or 1w")
     return float(match[1]) * UNITS[match[2]]
 
 
 def _moment(text: str) -> datetime | timedelta:
-    """A point in time: how long ago, or a date and time."""
+    """Parse a point in time: a duration before now, or a date and time."""
     try:
         return datetime.fromisoformat(text.removesuffix("Z") + "+00:00" if text.endswith("Z") else text)
     except ValueError:
@@ -174,32 +184,32 @@ def _moment(text: str) -> datetime | timedelta:
         return timedelta(seconds=_seconds(text))
     except (argparse.ArgumentTypeError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no point in time; write 30m, 1h or 2d for that long ago, or 2026-01-31T12:00"
+            f"{text!r} is not a time; write 30m, 1h or 2d for that long ago, or 2026-01-31T12:00"
         ) from None
 
 
 def _pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is no tag; write NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a tag; write NAME=VALUE")
     return key, value
 
 
 def _grouping(text: str) -> str:
     if not re.fullmatch(r"user|session|model|route|tag:.+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no grouping; write user, session, model, route or tag:NAME")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a grouping; write user, session, model, route or tag:NAME")
     return text
 
 
 def _status(text: str) -> int:
     if not re.fullmatch(r"[1-5][0-9][0-9]", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no HTTP status; it is a number from 100 to 599")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an HTTP status; write a number from 100 to 599")
     return int(text)
 
 
 def _count(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,9}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
@@ -207,7 +217,7 @@ SUBCOMMANDS: tuple[Callable[[Subcommands], None], ...] = (check, demo, run, repl
 
 
 def command_line() -> argparse.ArgumentParser:
-    """All that the command line takes."""
+    """Return the parser with all subcommands."""
     parser = argparse.ArgumentParser("mlflow-middleware", description="Every HTTP request becomes one MLflow trace.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('mlflow-middleware')}")
     subcommands = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
@@ -220,10 +230,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: The arguments; those of the process by default.
+        argv: The arguments; by default those of the process.
 
     Returns:
-        The exit code. As in all of argparse, ``--help``, ``--version`` and a usage error raise ``SystemExit``.
+        The exit code. As usual with argparse, ``--help``, ``--version`` and usage errors raise ``SystemExit``.
     """
     arguments = command_line().parse_args(argv)
     execute: Callable[[argparse.Namespace], int] = arguments.execute

@@ -1,4 +1,4 @@
-"""What is known of one HTTP exchange, however it came in."""
+"""One HTTP exchange, independent of its protocol (ASGI, WSGI, Django)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mlflow_middleware.capture.body import Body
 from mlflow_middleware.capture.fields import fields_of
 
 MAX_HEADERS = 256
-"""Request headers that are looked at, the first ones; some servers pass on any number of them."""
+"""Maximum number of request headers that are read, from the first on; some servers pass on any number of them."""
 
 MAX_HEADER_BYTES = 64 * 1024
-"""Characters of request headers that are kept, names and values."""
+"""Maximum number of characters of request headers that are kept, names and values together."""
 
 MAX_TARGET = 64 * 1024
-"""Characters of a path that are kept, and of a query string."""
+"""Maximum number of characters that are kept of a path, and of a query string."""
 
 _HEADER_OVERHEAD = 200
-"""Bytes that the objects of one header take, about."""
+"""Approximate size of the objects of one header, in bytes."""
 
 
 class _NoHeaders(Mapping[str, str]):
-    """Nothing. A dataclass takes no default that cannot be hashed, and a factory would run for each request."""
+    """Empty, hashable mapping: a dataclass rejects unhashable defaults, and a factory would run for each request."""
 
     __hash__ = object.__hash__
 
@@ -44,35 +44,34 @@ _NO_HEADERS = _NoHeaders()
 
 @dataclass(slots=True)
 class Exchange:
-    """One HTTP request and what became of it; the object that ``identify`` and ``mask`` are called with.
+    """An HTTP request and its response; ``identify`` and ``mask`` receive it.
 
     Attributes:
         method: The request method as sent, e.g. ``"POST"``.
-        path: The decoded path as the client sent it, mount prefix included; its first 65,536 characters.
-        headers: Request headers: lower-case names, values as text decoded from latin-1
-            (what WSGI and Starlette give); repeated headers are joined with ``","``. The first 256, up to 65,536
-            characters of all of them.
-        query_string: The query string, still percent-encoded, without ``?``; its first 65,536 characters.
+        path: The decoded path as the client sent it, including the mount prefix; at most 65,536 characters.
+        headers: Request headers: lower-case names, values decoded from latin-1 (as in WSGI and Starlette);
+            repeated headers are joined with ``","``. At most the first 256, and 65,536 characters of names and values.
+        query_string: The query string, still percent-encoded, without ``?``; at most 65,536 characters.
         scheme: ``"http"`` or ``"https"``.
-        http_version: ``"1.0"``, ``"1.1"``, ``"2"`` ...; empty when the server does not tell.
-        server: Host and port that the request was addressed to; the port is None when unknown.
-        client: The peer's address, empty when unknown.
+        http_version: ``"1.0"``, ``"1.1"``, ``"2"`` ...; empty if unknown.
+        server: Host and port that the request was addressed to; the port is None if unknown.
+        client: The peer's address; empty if unknown.
         request: The protocol's own request: the ASGI scope, the WSGI environ or Django's
-            ``HttpRequest``. From here ``identify`` reaches what the framework knows of the caller. None once the trace
-            is finished.
-        route: The route's template, e.g. ``"/chats/{chat_id}"``; None until (or unless) a route matched.
-        status: The response's status code; None until the response started.
-        request_body: What the app has read of the request's body.
-        response_body: What the client was sent.
+            ``HttpRequest``. It gives ``identify`` access to the framework's own view of the caller. None once the
+            trace is finished.
+        route: The route's template, e.g. ``"/chats/{chat_id}"``; None until a route matches.
+        status: The response's status code; None until the response starts.
+        request_body: The part of the request's body that the app has read.
+        response_body: The part of the response's body that was sent.
         response_type: The response's ``Content-Type``.
         response_encoding: The response's ``Content-Encoding``.
-        response_headers: The response's headers and trailers, names in lower case; known only where ``error_when`` is
-            set.
-        inputs: What becomes the root span's inputs; set before ``mask`` is called, which may change it.
-        outputs: What becomes its outputs.
-        inputs_cut: Whether something of the request's body is missing in ``inputs``.
-        outputs_cut: The same for ``outputs``.
-        held: Bytes, about, that the headers, the path and the query string take.
+        response_headers: The response's headers and trailers, with lower-case names; only recorded if ``error_when``
+            is set.
+        inputs: The root span's inputs; set before ``mask`` is called, which may change them.
+        outputs: The root span's outputs; ``mask`` may change them.
+        inputs_cut: Whether ``inputs`` hold only a part of the request's body.
+        outputs_cut: Whether ``outputs`` hold only a part of the response's body.
+        held: Approximate size of the headers, the path and the query string, in bytes.
     """
 
     method: str
@@ -100,9 +99,9 @@ class Exchange:
 
     @property
     def body(self) -> Any:
-        """What the app has read of the request's body by now, parsed: the object or array of JSON, the fields of a
-        form by name; None for anything else. It holds the first ``max_body_bytes``, and nothing of it is redacted. It
-        is there also where the body is not captured, until the request has been identified.
+        """The request's body as far as the app has read it, parsed: a JSON object or array, or a form's fields by name;
+        None for anything else. It holds at most the first ``max_body_bytes`` and is not redacted. If the body is not
+        captured, it is available until the request has been identified.
         """
         size = self.request_body.size if self.request_body else 0
         if self._parsed is None or self._parsed[0] != size:
@@ -113,32 +112,32 @@ class Exchange:
 
     @property
     def path_params(self) -> Mapping[str, Any]:
-        """The parameters of the route that was taken, e.g. ``{"chat_id": "c-1"}``, as the framework has converted them;
-        empty until a route matched, and once the trace is finished.
+        """The parameters of the matched route, e.g. ``{"chat_id": "c-1"}``, as the framework has converted them; empty
+        until a route matches and once the trace is finished.
         """
         return routing.path_params(self.request, self.route, self.path)
 
     def forget_parsed(self) -> None:
-        """Let go of what `body` has parsed."""
+        """Release the parsed `body`."""
         self._parsed = None
 
 
 @dataclass(slots=True)
 class Job(Exchange):
-    """A job, as `mask` sees it: ``method`` is ``"JOB"``, ``path`` its name, ``headers`` what travelled with it. Its
-    arguments are kept like a request's body, and its result like a response's."""
+    """A job in the form of an exchange, for `mask`: ``method`` is ``"JOB"``, ``path`` the job's name, ``headers`` those
+    sent with it. Its arguments are the request's body, its result the response's."""
 
 
 def bounded(headers: dict[str, str]) -> tuple[dict[str, str], int]:
-    """Return the first headers, as far as they fit, and the bytes that they take, about."""
-    size = len("".join([*headers, *headers.values()]))  # the quickest way to count
+    """Return the first headers that fit the limits, and their approximate size in bytes."""
+    size = len("".join([*headers, *headers.values()]))  # the fastest way to count
     if size > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
         headers, size = _first(headers)
     return headers, size + _HEADER_OVERHEAD * len(headers)
 
 
 def _first(headers: Mapping[str, str]) -> tuple[dict[str, str], int]:
-    """The first headers that fit; one that is too large is left out alone, so that it hides no other."""
+    """Return the first headers that fit; skip one that is too large, so that it does not hide the ones after it."""
     kept: dict[str, str] = {}
     size = 0
     for name, value in islice(headers.items(), MAX_HEADERS):

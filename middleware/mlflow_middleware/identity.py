@@ -1,8 +1,8 @@
-"""Who asked, in which conversation: from untrusted headers to an ``Identity`` that is safe to store.
+"""Request, session and user ids: from untrusted headers to an ``Identity`` that is safe to store.
 
-What a client sends is never trusted. A request id that is not plain ASCII, or too long, is replaced by a new
-one; in session and user ids control characters become U+FFFD and the length is bounded, so that nothing can
-break out of a header, a log line, a tag or a query.
+Values from a client are never trusted. A request id that is not plain ASCII or is too long is replaced by a new one.
+In session and user ids, control characters become U+FFFD and the length is bounded, so that no value can break out of
+a header, a log line, a tag or a query.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 MAX_REQUEST_ID = 128
-"""Characters of a request id that we accept; a longer one is replaced."""
+"""Longest accepted request id, in characters; a longer one is replaced."""
 
 MAX_ID = 250
-"""Characters kept of a session or user id: MLflow's limit for a trace metadata value."""
+"""Maximum number of characters kept of a session or user id: MLflow's limit for a trace metadata value."""
 
 MLFLOW_SESSION_HEADER = "mlflow-session-id"
-"""The header in which MLflow's own distributed tracing sends the session on
-(https://github.com/mlflow/mlflow/pull/20829); read where `session_id_header` is missing."""
+"""The header in which MLflow's own distributed tracing propagates the session
+(https://github.com/mlflow/mlflow/pull/20829); read if `session_id_header` is missing."""
 
 SESSION_SEPARATOR = "/"
-"""What stands between the parts of a session id that is given as a list."""
+"""Separator between the parts of a session id that is given as a list."""
 
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{{0,{MAX_REQUEST_ID - 1}}}")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
-"""Characters that act instead of showing: control and bidirectional ones, halves of pairs."""
+"""Characters that are not displayed as themselves: control and bidirectional characters, lone surrogates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asked. As the answer of ``identify``, a None leaves that part to the header.
+    """The ids of one request. An id that ``identify`` leaves at None is read from the header.
 
     A session id may be given as a list, from the outermost session to the innermost; it is stored as ``a/b/c``.
     """
@@ -58,7 +58,7 @@ class Identity:
         ) -> None: ...
 
     def over(self, other: Identity) -> Identity:
-        """This identity, with what it leaves open taken from ``other``; every part made safe."""
+        """Return this identity, sanitized, with missing ids taken from ``other``."""
         return Identity(
             clean_request_id(self.request_id) or other.request_id,
             clean_session(self.session_id) or other.session_id,
@@ -69,7 +69,7 @@ class Identity:
 def from_headers(
     headers: Mapping[str, str], request_id_header: str, session_id_header: str, user_id_header: str
 ) -> Identity:
-    """Read an identity from request headers (lower-case names); a request id is generated where none is usable."""
+    """Read an identity from request headers (lower-case names); generate a request id if none is usable."""
     return Identity(
         clean_request_id(headers.get(request_id_header)) or uuid.uuid4().hex,
         clean_text(decode_header(headers.get(session_id_header) or headers.get(MLFLOW_SESSION_HEADER))),
@@ -80,7 +80,7 @@ def from_headers(
 def clean_request_id(value: object) -> str | None:
     """Return the request id if it is acceptable, else None.
 
-    Acceptable are 1 to 128 ASCII letters, digits and ``._:/+=@~-``, of which the first is a letter or digit.
+    An acceptable id has 1 to 128 ASCII letters, digits and ``._:/+=@~-``, and starts with a letter or digit.
     """
     if value is None:
         return None
@@ -89,7 +89,7 @@ def clean_request_id(value: object) -> str | None:
 
 
 def clean_text(value: object, limit: int = MAX_ID) -> str | None:
-    """Return ``value`` as printable text of at most ``limit`` characters; None when nothing is left."""
+    """Return ``value`` as printable text of at most ``limit`` characters; None if nothing is left."""
     if value is None:
         return None
     text = str(value)[: 4 * limit].strip()[:limit]
@@ -99,20 +99,20 @@ def clean_text(value: object, limit: int = MAX_ID) -> str | None:
 
 
 def clean_session(value: object) -> str | None:
-    """Return a session id as `clean_text` does; the parts of one that is given as a list are joined."""
+    """Return a session id as `clean_text` does, after joining the parts of a list."""
     if isinstance(value, list | tuple):
         value = SESSION_SEPARATOR.join(part for part in map(clean_text, value) if part)
     return clean_text(value)
 
 
 def clean_lines(value: object, limit: int) -> str:
-    """Return ``value`` as text that a terminal can show: as `clean_text`, with its ends of lines and tabs."""
+    """Return ``value`` as text that a terminal can show: as `clean_text` does, but keep line ends and tabs."""
     text = _CONTROL.sub(_REPLACEMENT, str(value)[:limit].replace("\r\n", "\n"))
     return text.strip()
 
 
 def decode_header(value: str | None) -> str | None:
-    """Decode a header's text, given as latin-1, once more as UTF-8 where its bytes are that."""
+    """Re-decode a latin-1 header value as UTF-8, if its bytes are valid UTF-8."""
     if value is None or value.isascii():
         return value
     try:
@@ -127,5 +127,5 @@ def pseudonym(user_id: str, key: bytes) -> str:
 
 
 def _is_harmless(char: str) -> bool:
-    """Whether a character is no control, format, surrogate, line or paragraph separator or unassigned one."""
+    """Return whether a character is printable or a space of any kind."""
     return char.isprintable() or unicodedata.category(char) == "Zs"

@@ -1,7 +1,7 @@
-"""The ids as platforms and chat interfaces send them to the app behind them: the option ``identity_preset``.
+"""Presets of the option ``identity_preset``: where platforms and chat interfaces put the ids of a request.
 
-Each is what its platform documents, at the address given. They hold only if nobody reaches the app past the platform:
-these are headers, which any client could send itself.
+Each preset follows its platform's documentation, at the address given. A preset is safe only if no client can bypass
+the platform: the ids arrive as headers, which any client could send itself.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 
 class Preset(NamedTuple):
-    """Where a platform says who asks; an empty list leaves that id to the header.
+    """The sources of the ids on one platform; for an empty list, the id is read from the header.
 
     Attributes:
-        documented: The address of its documentation.
+        documented: The URL of the platform's documentation.
         request_id: Sources of the request id.
         session_id: Sources of the session id.
         user_id: Sources of the user id.
-        after: What ends a prefix of its values that is no part of the id; empty for none.
+        after: The delimiter after a prefix of the values that is not part of the id; empty for none.
     """
 
     documented: str
@@ -28,7 +28,7 @@ class Preset(NamedTuple):
 
     @property
     def lists(self) -> tuple[tuple[str, ...], ...]:
-        """The three lists."""
+        """The sources of the request id, the session id and the user id."""
         return self.request_id, self.session_id, self.user_id
 
 
@@ -45,7 +45,7 @@ PRESETS = {
         session_id=("header.X-OpenWebUI-Chat-Id",),
         user_id=("header.X-OpenWebUI-User-Id", "header.X-OpenWebUI-User-Email"),
     ),
-    "librechat": Preset(  # `user` is in the body by default, the headers as its documentation writes them
+    "librechat": Preset(  # `user` is in the body by default, the headers are spelled as in its documentation
         "https://www.librechat.ai/docs/configuration/librechat_yaml/object_structure/shared_endpoint_settings",
         session_id=("header.X-Conversation-Id",),
         user_id=("header.X-User-ID", "body.user"),
@@ -59,10 +59,10 @@ PRESETS = {
         "https://learn.microsoft.com/azure/app-service/configure-authentication-user-identities",
         user_id=("header.X-MS-CLIENT-PRINCIPAL-ID", "header.X-MS-CLIENT-PRINCIPAL-NAME"),
     ),
-    "iap": Preset(  # accounts.google.com:1234, without what stands before the colon
+    "iap": Preset(  # accounts.google.com:1234; only the part after the colon is the id
         "https://cloud.google.com/iap/docs/identity-howto",
         user_id=("header.X-Goog-Authenticated-User-Id", "header.X-Goog-Authenticated-User-Email"),
         after=":",
     ),
 }
-"""Name -> what is read."""
+"""Name of the preset -> preset."""

@@ -1,4 +1,4 @@
-"""Where a request's ids may be read, besides the three headers: ``session_id_from``, ``user_id_from`` and
+"""Sources of a request's ids besides the three headers: ``session_id_from``, ``user_id_from`` and
 ``request_id_from``.
 
 A source is a place and a name:
@@ -9,13 +9,13 @@ A source is a place and a name:
 ``cookie.sid``         a cookie
 ``path.chat_id``       a parameter of the route's path
 ``body.chat.id``       a field of the body, JSON or a form, as far as the app has read it; ``body.messages.0.id``
-``scope.user.id``      a key or an attribute of the ASGI scope, the WSGI environ or Django's request; nothing is called
-``jwt.sub``            a claim of the bearer token, which is read and **not** verified: that is up to the app. Of an
-                       answer 401 it does not count
+``scope.user.id``      a key or an attribute of the ASGI scope, the WSGI environ or Django's request; never a call
+``jwt.sub``            a claim of the bearer token, which is **not** verified: that is up to the app. Ignored if
+                       the response's status is 401
 ``baggage.session.id`` an entry of the W3C ``baggage`` header
 =====================  ===============================================================================================
 
-The first source of a list that has a usable value wins. What comes from a client is made safe as the headers are.
+The first source in a list with a usable value wins. Values are sanitized like those of the headers.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from mlflow_middleware.identity import (
 from mlflow_middleware.propagation import baggage_of
 
 MAX_PARTS = 8
-"""Keys in the name of a source."""
+"""Maximum number of keys in the name of a source."""
 
 MAX_TOKEN = 16 * 1024
-"""Characters of a bearer token that is read."""
+"""Longest bearer token that is read, in characters."""
 
 ALLOWED = (
     "header.NAME, query.NAME, cookie.NAME, path.NAME, body.FIELD, scope.NAME, jwt.CLAIM and baggage.KEY, "
-    "where FIELD, NAME and CLAIM may be several keys between dots"
+    "where FIELD, NAME and CLAIM may be several keys separated by dots"
 )
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -61,8 +61,8 @@ class Source(NamedTuple):
 
     Attributes:
         place: A key of `READERS`.
-        name: What to look for there.
-        after: What ends a prefix that is no part of the id; empty for none.
+        name: The name to look up there.
+        after: The delimiter after a prefix that is not part of the id; empty for none.
     """
 
     place: str
@@ -71,42 +71,42 @@ class Source(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, after: str = "") -> Source:
-        """Read a source as it is written in the options.
+        """Parse a source as written in the options.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The text is not a source.
         """
         place, _, name = text.partition(".")
         is_name = _HEADER_NAME.fullmatch(name) if place == "header" else all(name.split("."))
         if place not in READERS or not is_name or name.count(".") >= MAX_PARTS:
-            raise ValueError(f"{text!r} is no source: there are {ALLOWED}")
+            raise ValueError(f"{text!r} is not a source; use {ALLOWED}")
         return cls(place, name.lower() if place == "header" else name, after)
 
     def read(self, exchange: Exchange) -> Any:
-        """Return what is there: text, a number, a UUID, or a list of them; None for anything else."""
+        """Return the value at the source as text, or as a list of texts; None for any other value."""
         try:
             return _plain(READERS[self.place](exchange, self.name), self.after)
-        except Exception as error:  # an attribute of the app's may do anything
+        except Exception as error:  # an attribute of the app may run any code
             report(f"reading {self.place}.{self.name}", error)
             return None
 
 
 Read = Callable[[Source], Any]
-"""Returns what a source says."""
+"""Reads the value of a source."""
 
 
 class Sources(NamedTuple):
-    """Where the ids of a request are looked for; the first source of each that has one wins."""
+    """The sources of a request's ids; the first source with a usable value wins."""
 
     request_id: tuple[Source, ...]
     session_id: tuple[Source, ...]
     user_id: tuple[Source, ...]
 
     def identity(self, read: Read) -> Identity:
-        """Return what the sources say, as far as they say anything.
+        """Return the ids that the sources provide; None for the others.
 
         Args:
-            read: What a source says.
+            read: Reads the value of a source.
         """
         return Identity(
             _first(self.request_id, read, _single(clean_request_id)),
@@ -115,17 +115,17 @@ class Sources(NamedTuple):
         )
 
     def at_once(self, exchange: Exchange) -> Identity:
-        """Return what is known when a request begins; a request id is generated where none is usable."""
+        """Return the ids that are known when a request starts; generate a request id if none is usable."""
         who = self.identity(lambda source: source.read(exchange) if source.place in EARLY else None)
         return who if who.request_id else Identity(uuid.uuid4().hex, who.session_id, who.user_id)
 
     def has(self, *places: str) -> bool:
-        """Whether a source is at one of these places."""
+        """Return whether any source is at one of these places."""
         return any(source.place in places for part in self for source in part)
 
     @property
     def are_late(self) -> bool:
-        """Whether there are some that are known only while the request is served."""
+        """Whether any source is known only while the request is served."""
         return any(source.place not in EARLY for part in self for source in part)
 
 
@@ -136,23 +136,23 @@ def _first(
 
 
 def _single(clean: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
-    """Take no list for an id; only sessions lie in each other."""
+    """Reject a list as an id; only sessions can be nested."""
     return lambda value: None if isinstance(value, list) else clean(value)
 
 
 def sources_of(
     given: tuple[tuple[str, ...] | None, ...], preset: str | None, headers: tuple[str, ...], *, trusts_baggage: bool
 ) -> Sources | None:
-    """Combine the options: a list that is given, else that of the preset, else the header.
+    """Combine the options: for each id the list that is given, else that of the preset, else the header.
 
     Args:
-        given: The lists for request, session and user id; None where there is none.
+        given: The lists for request, session and user id; None for an option that is not set.
         preset: The preset's name, if any.
-        headers: The three headers.
-        trusts_baggage: Whether W3C baggage counts where only the header is left.
+        headers: The names of the three headers.
+        trusts_baggage: Whether to read W3C baggage after the header.
 
     Returns:
-        The sources; None where only the headers count.
+        The sources; None if only the headers are read.
     """
     if not any(given) and preset is None and not trusts_baggage:
         return None
@@ -168,14 +168,14 @@ def sources_of(
 
 
 def sources_of_jobs(headers: tuple[str, ...], own: Sources | None) -> dict[str, tuple[str, ...]]:
-    """Put what `outbound_headers` writes before what the options say: that is what travels with a job.
+    """Return the options for jobs, which read the headers of `outbound_headers` before the app's own sources.
 
     Args:
-        headers: The three headers.
-        own: What the options say.
+        headers: The names of the three headers.
+        own: The app's own sources.
 
     Returns:
-        The three options.
+        The options ``request_id_from``, ``session_id_from`` and ``user_id_from``.
     """
     request_id, session_id, user_id = (f"header.{name}" for name in headers)
     written = {
@@ -207,7 +207,7 @@ def _query(exchange: Exchange, name: str) -> Any:
 
 
 def _cookie(exchange: Exchange, name: str) -> str | None:
-    """https://www.rfc-editor.org/rfc/rfc6265#section-4.2.1; a server joins several headers with a comma."""
+    """Return a cookie (https://www.rfc-editor.org/rfc/rfc6265#section-4.2.1); servers join headers with a comma."""
     for pair in re.split("[;,]", exchange.headers.get("cookie", "")):
         key, separator, value = pair.partition("=")
         if separator and key.strip() == name:
@@ -229,7 +229,7 @@ def _scope(exchange: Exchange, name: str) -> Any:
 
 
 def _jwt(exchange: Exchange, name: str) -> Any:
-    """https://www.rfc-editor.org/rfc/rfc7519; whoever sends a token can write into it whatever they like."""
+    """Return a claim of an unverified token (https://www.rfc-editor.org/rfc/rfc7519); its sender may write anything."""
     scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
     parts = token.strip().split(".")
     if scheme.lower() != "bearer" or len(parts) != 3 or len(token) > MAX_TOKEN or exchange.status == 401:
@@ -255,17 +255,17 @@ READERS: dict[str, Callable[[Exchange, str], Any]] = {
     "jwt": _jwt,
     "baggage": _baggage,
 }
-"""Place -> what reads a name there."""
+"""Place -> function that reads a name there."""
 
 EARLY = frozenset({"header", "query", "cookie", "baggage"})
-"""The places of which all is known when a request begins, and final."""
+"""Places whose values are complete and final when a request starts."""
 
 
 # --- values ---
 
 
 def _one(value: Any) -> Any:
-    """The first of a parameter that is repeated."""
+    """Return the first value of a repeated parameter."""
     return value[0] if isinstance(value, list) and value else value
 
 
@@ -280,7 +280,7 @@ def _plain(value: Any, after: str) -> Any:
 
 
 def _attribute(value: Any, path: str) -> Any:
-    """What lies at a path of keys and attributes; nothing is called, and what begins with an underscore is a key."""
+    """Return the value at a path of keys and attributes, without calls; a name with a leading underscore is a key."""
     if not path:
         return value
     for key, rest in splits(path):
@@ -298,7 +298,7 @@ def _inside(value: Any, key: str) -> Any:
     found = None if key.startswith("_") else getattr(value, key, None)
     if found is None and hasattr(type(value), "__getitem__") and not isinstance(value, str | bytes):
         try:
-            return value[key]  # as a session of Django's
+            return value[key]  # such as Django's session
         except (LookupError, TypeError):
             return None
     return found

@@ -1,4 +1,4 @@
-"""The request's ids on every log record.
+"""A logging filter that adds the request's ids to every log record.
 
 ::
 
@@ -14,11 +14,11 @@ from mlflow_middleware.request_trace import current
 
 
 class ContextFilter(logging.Filter):
-    """Put ``request_id``, ``session_id``, ``user_id`` (as stored) and ``trace_id`` on every record; drops none.
+    """Filter that sets ``request_id``, ``session_id``, ``user_id`` (as stored) and ``trace_id`` on every record.
 
     Args:
-        name: As in ``logging.Filter``.
-        default: What stands there outside a request, or where an id is not known.
+        name: As for ``logging.Filter``.
+        default: The value outside a request, or for an unknown id.
     """
 
     def __init__(self, name: str = "", default: str = "-") -> None:
@@ -26,7 +26,7 @@ class ContextFilter(logging.Filter):
         self.default = default
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the four attributes."""
+        """Set the four attributes; keep the record, unless ``name`` excludes it."""
         trace = current()
         who = trace.identity if trace else None
         known = {
@@ -36,6 +36,6 @@ class ContextFilter(logging.Filter):
             "trace_id": trace and trace.trace_id,
         }
         for name, value in known.items():
-            if value or not hasattr(record, name):  # what a log call gives as `extra` stays, where we know nothing
+            if value or not hasattr(record, name):  # keep the `extra` of the log call if the id is unknown
                 setattr(record, name, value or self.default)
         return super().filter(record)

@@ -1,19 +1,19 @@
-"""What becomes of the traces of this process, as metrics for an operator: OpenTelemetry's, or Prometheus' text.
+"""Metrics of this process's traces and their delivery, for OpenTelemetry and Prometheus.
 
 ::
 
     from mlflow_middleware import metrics
 
-    metrics.register()  # observable instruments on OpenTelemetry's global MeterProvider, or on the one that is given
+    metrics.register()  # observable instruments on OpenTelemetry's global MeterProvider, or on a given one
 
     app.include_router(metrics_router())  # mlflow_middleware.fastapi: GET /metrics; Starlette: metrics_route()
     app.register_blueprint(metrics_blueprint())  # mlflow_middleware.flask
     path("metrics", metrics)  # mlflow_middleware.django.metrics
-    prometheus_client.REGISTRY.register(metrics.Collector())  # beside metrics of your own, on their route
+    prometheus_client.REGISTRY.register(metrics.Collector())  # next to your own metrics, on their route
     metrics.asgi_app, metrics.wsgi_app, metrics.prometheus_text()  # anything else
 
-Either way the names are those of `METRICS`, and each series is that of one process, named by its ``pid``. They are read
-off `mlflow_middleware.delivery.stats()` when somebody asks; a request costs nothing more.
+`METRICS` lists the names. Each series belongs to one process, which its label ``pid`` names. The values are read from
+`mlflow_middleware.delivery.stats()` at collection time, so that a request costs nothing more.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 FRESH = 0.1
-"""Seconds that the instruments of one collection have the same look at `delivery.stats()`."""
+"""Seconds for which the instruments of one collection share one snapshot of `delivery.stats()`."""
 
 REASONS = ("queue full", "refused by the server", "not encodable", "not delivered before the exit")
-"""Why traces are dropped; each has a series from the start, so that the first drop is an increase."""
+"""Reasons for drops. Each has a series from the start, so that the first drop shows as an increase."""
 
 Values = Iterable[tuple[Mapping[str, str], float]]
-"""What a metric shows: labels besides those that all have, and a number."""
+"""The samples of a metric: labels besides ``pid`` and ``destination``, and a number."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric.
+    """Definition of one metric.
 
     Attributes:
         name: Its name in OpenTelemetry.
-        kind: Whether it only rises while the process lives.
-        unit: OpenTelemetry's unit.
-        help: What it shows.
-        read: Reads it off the counts.
+        kind: ``"counter"`` if it only rises while the process lives, else ``"gauge"``.
+        unit: Its unit in UCUM, as OpenTelemetry uses it.
+        help: Its description.
+        read: Computes its samples from the statistics.
     """
 
     name: str
@@ -70,18 +70,18 @@ class Metric:
 
     @property
     def family(self) -> str:
-        """Its name in Prometheus without ``_total``; the same that OpenTelemetry's exporters make of it."""
+        """The name in Prometheus without ``_total``, as OpenTelemetry's exporters derive it."""
         suffix = f"_{self.unit_word}" if self.unit_word else ""
         return self.name.replace(".", "_") + suffix
 
     @property
     def unit_word(self) -> str:
-        """Its unit in Prometheus; empty for none."""
+        """The unit in Prometheus; empty for none."""
         return {"s": "seconds", "By": "bytes"}.get(self.unit, "")
 
     @property
     def prometheus_name(self) -> str:
-        """Its name in Prometheus."""
+        """The name in Prometheus."""
         return self.family + ("_total" if self.kind == "counter" else "")
 
 
@@ -108,71 +108,71 @@ METRICS = (
         "mlflow_middleware.traces.delivered",
         "counter",
         "{trace}",
-        "Traces that were stored, also those taken over from the spool of an earlier process.",
+        "Traces stored, including those from the spool of an earlier process.",
         _one(lambda stats: stats.delivered),
     ),
-    Metric("mlflow_middleware.traces.dropped", "counter", "{trace}", "Traces that are lost, by reason.", _dropped),
+    Metric("mlflow_middleware.traces.dropped", "counter", "{trace}", "Traces lost, by reason.", _dropped),
     Metric(
         "mlflow_middleware.traces.sampled_out",
         "counter",
         "{trace}",
-        "Traces that were not kept, as sample_ratio says.",
+        "Traces not kept because of sample_ratio.",
         _one(lambda stats: stats.sampled_out),
     ),
     Metric(
         "mlflow_middleware.traces.waiting",
         "gauge",
         "{trace}",
-        "Finished traces in memory that are not delivered yet.",
+        "Finished traces in memory that are not yet delivered.",
         _one(lambda stats: stats.waiting),
     ),
     Metric(
         "mlflow_middleware.traces.spooled",
         "gauge",
         "{trace}",
-        "Traces that this process has written to the spool, and that it has not delivered since.",
+        "Traces that this process has written to the spool and not delivered since.",
         _one(lambda stats: stats.spooled),
     ),
     Metric(
         "mlflow_middleware.oldest_trace.age",
         "gauge",
         "s",
-        "Time since the oldest trace came that is not delivered, in memory or in the spool; 0 for none.",
+        "Age of the oldest trace not yet delivered, in memory or in the spool; 0 if there is none.",
         _one(lambda stats: stats.oldest_waiting),
     ),
     Metric(
         "mlflow_middleware.queue.size",
         "gauge",
         "By",
-        "Memory that waiting traces take, about.",
+        "Memory taken by waiting traces, approximately.",
         _one(lambda stats: stats.queue_bytes),
     ),
     Metric(
         "mlflow_middleware.queue.limit",
         "gauge",
         "By",
-        "What they may take (max_queue_bytes); past that the newest are dropped.",
+        "Limit of that memory (max_queue_bytes); above it, the newest traces are dropped.",
         _one(lambda stats: stats.max_queue_bytes),
     ),
     Metric(
         "mlflow_middleware.spool.size",
         "gauge",
         "By",
-        "What the spool's files take, those of all processes that share the directory.",
+        "Size of the spool's files, including those of other processes that share the directory.",
         _one(lambda stats: stats.spool_bytes if stats.max_spool_bytes else None),
     ),
     Metric(
         "mlflow_middleware.spool.limit",
         "gauge",
         "By",
-        "What they may take (max_spool_bytes).",
+        "Limit of that size (max_spool_bytes).",
         _one(lambda stats: stats.max_spool_bytes or None),
     ),
     Metric(
         "mlflow_middleware.server.failures",
         "counter",
         "{attempt}",
-        "Attempts to reach the server that have failed, by reason; nothing is lost by one.",
+        "Failed attempts to reach the server, by reason; no trace is lost by one.",
         _failures,
     ),
     Metric(
@@ -186,22 +186,22 @@ METRICS = (
         "mlflow_middleware.last_delivery.timestamp",
         "gauge",
         "s",
-        "When the last trace was stored, since the epoch; missing before the first.",
+        "Time when the last trace was stored, since the epoch; missing before the first.",
         _one(lambda stats: stats.last_delivered_at),
     ),
     Metric(
         "mlflow_middleware.internal_errors",
         "counter",
         "{error}",
-        "Failures of the middleware itself: the app goes on, with a trace that is missing or incomplete.",
+        "Failures of the middleware itself: the app is not affected, but a trace is missing or incomplete.",
         _one(lambda stats: None if stats.where else sum(failures.values())),
     ),
 )
-"""All metrics. Labels: ``pid``; ``destination``, which is ``mlflow`` or ``collector``; and ``reason`` of some."""
+"""All metrics. Labels: ``pid``; ``destination`` (``mlflow`` or ``collector``); for some, ``reason``."""
 
 
 def _values(metric: Metric, stats: Stats) -> Iterator[tuple[dict[str, str], float]]:
-    """What a metric shows for each destination, with all labels but ``pid``."""
+    """Yield a metric's samples for each destination, with all labels but ``pid``."""
     for each in (stats, stats.collector):
         if each:
             destination = each.where or "mlflow"
@@ -219,7 +219,7 @@ def register(meter_provider: MeterProvider | None = None) -> None:
     """Register an observable instrument for each metric; a second call for the same provider does nothing.
 
     Args:
-        meter_provider: Where; by default OpenTelemetry's global one, which may also be set later.
+        meter_provider: The provider to register with; by default the global one, which may also be set later.
     """
     provider = meter_provider or get_meter_provider()
     if any(each is provider for each in _registered):
@@ -250,10 +250,10 @@ def _look() -> Stats:
 
 
 def prometheus_text(*, openmetrics: bool = False) -> str:
-    """All metrics of this process in Prometheus' text format.
+    """Return all metrics of this process in Prometheus' text format.
 
     Args:
-        openmetrics: In that of OpenMetrics instead.
+        openmetrics: True: use the OpenMetrics text format instead.
     """
     stats, pid = delivery.stats(), str(os.getpid())
     lines: list[str] = []
@@ -277,10 +277,10 @@ def _escaped(text: str) -> str:
 
 
 def scrape(accept: str = "") -> tuple[bytes, str]:
-    """Answer a scrape, for a route of any framework. It looks at the spool's directory, so an async one uses a thread.
+    """Answer a scrape, for a route of any framework. It reads the spool's directory, so async code needs a thread.
 
     Args:
-        accept: The request's ``Accept`` header: Prometheus asks for OpenMetrics where it can.
+        accept: The request's ``Accept`` header; OpenMetrics is chosen if it names that format.
 
     Returns:
         The body and its content type.
@@ -291,7 +291,7 @@ def scrape(accept: str = "") -> tuple[bytes, str]:
 
 
 def _leave_out() -> None:
-    """A scrape is nothing that the app answers."""
+    """Leave the scrape's own request out of the traces."""
     if trace := current():
         trace.leave_out()
 
@@ -302,7 +302,7 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
         return
     accept = b",".join(value for name, value in scope["headers"] if name.lower() == b"accept").decode("latin-1")
     answers: list[tuple[bytes, str]] = []
-    _leave_out()  # the thread knows of no request
+    _leave_out()  # here, because the thread has no current request
     await in_thread(lambda: answers.append(scrape(accept)))
     body, kind = answers[0]
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
@@ -318,10 +318,10 @@ def wsgi_app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
 
 
 class Collector:
-    """A collector for ``prometheus_client``, which whoever registers it has: beside the app's own metrics."""
+    """Collector for a ``prometheus_client`` registry (a package that you install), next to the app's own metrics."""
 
     def collect(self) -> Iterator[Any]:
-        """Make its metric families."""
+        """Yield the metric families."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         stats, pid = delivery.stats(), str(os.getpid())

@@ -1,4 +1,4 @@
-"""W3C baggage: who asks, from service to service (https://www.w3.org/TR/baggage/)."""
+"""W3C baggage, which carries session and user from service to service (https://www.w3.org/TR/baggage/)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
 MAX_MEMBERS = 64
-"""Entries of a header that are read; the least that a platform has to pass on."""
+"""Maximum number of entries that are read of a header: the minimum that the standard requires to propagate."""
 
 MAX_BYTES = 8192
-"""Bytes of a header that is written; the least that a platform has to pass on. What does not fit is left out."""
+"""Longest header that is written, in bytes: the minimum that the standard requires to propagate.
+Entries that do not fit are left out."""
 
 _SAFE = "!#$&'()*-./:<=>?@[]^_`{|}~"
-"""What stands for itself in a value, besides letters and digits: ``baggage-octet`` without ``%``, and without ``+``,
-which OpenTelemetry for Python reads as a space."""
+"""Characters of a value that need no percent-encoding, besides letters and digits: ``baggage-octet`` without ``%``, and
+without ``+``, which OpenTelemetry for Python decodes as a space."""
 
 
 def baggage_of(header: str) -> dict[str, str]:
-    """Read the entries of a ``baggage`` header, without their properties; the first of a key counts."""
+    """Parse the entries of a ``baggage`` header without their properties; the first entry of a key wins."""
     found: dict[str, str] = {}
     for member in header.split(",", MAX_MEMBERS)[:MAX_MEMBERS]:
         key, separator, value = member.partition(";")[0].partition("=")
@@ -27,7 +28,7 @@ def baggage_of(header: str) -> dict[str, str]:
 
 
 def baggage_header(entries: Mapping[str, str | None]) -> str:
-    """Write entries as the value of a ``baggage`` header, plain ASCII; empty if there are none."""
+    """Return entries as the value of a ``baggage`` header, in plain ASCII; empty if there are none."""
     header = ""
     for key, value in entries.items():
         member = f"{key}={quote(value, safe=_SAFE, errors='replace')}" if value else ""

@@ -1,6 +1,6 @@
-"""The fixture ``captured_traces`` for pytest, which finds it by itself.
+"""The pytest fixture ``captured_traces``, which pytest discovers through an entry point.
 
-Each start of pytest imports this module, and only a test that asks for the fixture imports MLflow.
+Every start of pytest imports this module, so it imports MLflow only when a test uses the fixture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def captured_traces() -> Iterator[list[Trace]]:
-    """The traces that this test's requests make, in the order of their completion; nothing is sent to any server."""
+    """Yield the traces of this test's requests, in order of completion; nothing is sent to a server."""
     from mlflow_middleware import testing
 
     with testing.captured_traces() as traces:

@@ -1,4 +1,4 @@
-"""What people think of stored traces: the feedback on them, as it is shown and counted."""
+"""Ratings of stored traces: the feedback on them, as it is shown and counted."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Rating:
     """Feedback on a trace.
 
     Attributes:
-        name: What was rated.
+        name: The name of the feedback, such as ``response_is_correct``.
         value: The rating.
-        by: Who gave it: a user's id, or a judge's name.
+        by: The id of the user, or the name of the judge, who gave it.
         is_human: Whether a person gave it.
-        comment: Why.
+        comment: The rationale, if any.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Rating:
 
 
 def ratings_of(trace: TraceInfo) -> list[Rating]:
-    """Return the ratings that no later one replaced."""
+    """Return a trace's current ratings, without replaced or failed ones."""
     from mlflow.entities import Feedback
 
     return [
@@ -43,7 +43,7 @@ def ratings_of(trace: TraceInfo) -> list[Rating]:
 
 
 def is_good(value: Any, good_from: float) -> bool:
-    """Whether a rating is a good one; a number is from ``good_from`` on."""
+    """Return whether a rating is good; a number is good if it is at least ``good_from``."""
     if isinstance(value, int | float):
         return value >= good_from if not isinstance(value, bool) else value
     return isinstance(value, str) and value.strip().lower() in GOOD

@@ -1,4 +1,4 @@
-"""The parameters of the path that a request took, as its framework or its route's template has them."""
+"""Path parameters of a request, from its framework or from its route's template."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}|<(?:(\w+)(?:\([^>]*\))?:)?(\w+)>"
 """``{name}``, ``{name:path}``, ``<name>``, ``<converter:name>``."""
 
 MAX_TEMPLATE = 1024
-"""Characters of a template that is read."""
+"""Longest template that is compiled, in characters."""
 
 MAX_PATH = 2048
-"""Characters of a path that is compared with a template; only frameworks know the parameters of a longer one."""
+"""Longest path that is matched with a template, in characters; for longer ones only the framework knows them."""
 
 MAX_PATHS = 2
-"""Parameters in a template that may have slashes; each more takes the length of the path times as long."""
+"""Maximum number of parameters that may contain slashes: each multiplies the matching time by the path's length."""
 
 
 def path_params(request: Any, route: str | None, path: str) -> Mapping[str, Any]:
-    """Return the parameters of a request's path; empty if nothing tells them.
+    """Return the parameters of a request's path; empty if unknown.
 
     Args:
         request: The ASGI scope, the WSGI environ or Django's request.
-        route: The route's template, if it is known.
+        route: The route's template, if known.
         path: The path as the client sent it.
     """
     if isinstance(request, Mapping):
@@ -40,7 +40,10 @@ def path_params(request: Any, route: str | None, path: str) -> Mapping[str, Any]
 
 
 def _of_environ(environ: Mapping[str, Any]) -> Any:
-    """Werkzeug's, Bottle's, Pyramid's, and https://wsgi.readthedocs.io/en/latest/specifications/routing_args.html."""
+    """Return the parameters that Werkzeug, Bottle or Pyramid left in the environ, or ``wsgiorg.routing_args``.
+
+    See https://wsgi.readthedocs.io/en/latest/specifications/routing_args.html.
+    """
     if (request := environ.get("werkzeug.request")) is not None:
         return getattr(request, "view_args", None)
     known = environ.get("route.url_args") or environ.get("bfg.routes.matchdict")
@@ -49,7 +52,7 @@ def _of_environ(environ: Mapping[str, Any]) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def compiled(route: str) -> re.Pattern[str] | None:
-    """Return the pattern of the paths that a route's template takes; None if it is none."""
+    """Return the pattern of the paths that a route's template matches; None if it is not a usable template."""
     pattern, end, paths = "", 0, 0
     for match in _PARAMETER.finditer(route):
         name, kind = match[1] or match[4], match[2] or match[3]
@@ -61,19 +64,20 @@ def compiled(route: str) -> re.Pattern[str] | None:
         return None
     try:
         return re.compile(pattern + re.escape(route[end:]))
-    except re.error:  # a name twice, or one that is no name
+    except re.error:  # a duplicate name, or an invalid one
         return None
 
 
 def is_template(text: str) -> bool:
-    """Whether a path has parameters."""
+    """Return whether a path has parameters."""
     return _PARAMETER.search(text) is not None
 
 
 def _part(before: str, *, is_first: bool) -> str:
-    """What a parameter may be, after some text: of several in a segment the first takes all it can, as greedy ones do.
+    """Return the pattern of a parameter that follows some text.
 
-    So there is one way only to share the segment out; to try all of them could take minutes.
+    A later parameter in a segment cannot contain the first character of the text before it, as if the first were
+    greedy. So a segment can be divided in only one way; backtracking over all of them could take minutes.
     """
     if is_first or "/" in before:
         return "[^/]+"

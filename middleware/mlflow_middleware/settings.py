@@ -1,9 +1,9 @@
-"""Every option of the middleware: once, with type, default and meaning.
+"""All options of the middleware, with types, defaults and meanings.
 
-Filled, strongest first, from keywords, from the framework's own settings, from the environment
-(``MLFLOW_MIDDLEWARE_<OPTION>``), from the default. In the environment a list is written ``a,b`` and a mapping
-``key=value,key=value``; both may also be JSON. Anything unknown or ill-typed raises ``SettingsError``, which
-names the option, what was given and what is allowed.
+An option is taken from the first of these sources that sets it: keywords, the framework's own settings, the environment
+(``MLFLOW_MIDDLEWARE_<OPTION>``), the default. In the environment a list is written ``a,b`` and a mapping
+``key=value,key=value``; both may also be JSON. An unknown option or an ill-typed value raises
+``SettingsError``, which names the option, the value given and the values allowed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mlflow_middleware.identity_sources import Sources, sources_of, sources_of_j
 __all__ = ["ENV_PREFIX", "MAX_TAG_VALUE", "Settings", "SettingsError"]
 
 MAX_TAG_VALUE = 4096
-"""Characters of a trace tag's value that an MLflow server stores."""
+"""Longest value of a trace tag that an MLflow server stores, in characters."""
 
 
 class SettingsError(ValueError):
-    """An option that does not exist, or a value that it does not take.
+    """Unknown options, or values that an option does not accept.
 
     Attributes:
         problems: One sentence for each wrong option.
@@ -50,22 +50,22 @@ def _kept(options: Options) -> Keeping:
     limit = options.max_body_bytes
     sent, answer = options.capture_request_body, options.capture_response_body
     if options.content == "none":
-        return _nothing_said(limit)
+        return _without_content(limit)
     if options.privacy == "strict":
         return Keeping(limit, limit, False, False, True)
     return Keeping(limit if sent else 0, limit if answer else 0, sent, answer, True)
 
 
-def _nothing_said(limit: int) -> Keeping:
+def _without_content(limit: int) -> Keeping:
     return Keeping(limit, limit, inputs=False, outputs=False, words=False)
 
 
 class EveryTrace(NamedTuple):
-    """What is the same in every trace of an app.
+    """Attributes that are identical in every trace of an app.
 
     Attributes:
         span_type: The type of the root span.
-        tags: The items of the fixed tags and those of the deployment.
+        tags: Names and values of the fixed tags and of those of the deployment.
     """
 
     span_type: str
@@ -73,14 +73,16 @@ class EveryTrace(NamedTuple):
 
 
 class Keeping(NamedTuple):
-    """What is kept of the requests to a path.
+    """Limits on what is read and stored of the requests to a path.
 
     Attributes:
-        of_request: Bytes that are read of a request's body at most: also what is not stored, for its model's name.
-        of_response: Bytes that are read of a response's body, for the tokens that it reports, too.
+        of_request: Maximum number of bytes read of a request's body; it is read for the model's name even if it is not
+            stored.
+        of_response: Maximum number of bytes read of a response's body; it is read for its token usage even if it is not
+            stored.
         inputs: Whether the request's body and query string are stored.
         outputs: Whether the response's body is stored.
-        words: Whether anything is stored that may be what somebody said.
+        words: Whether anything is stored that may contain a person's or a model's words.
     """
 
     of_request: int
@@ -100,12 +102,12 @@ _STRICT: dict[str, object] = {
 """The options that `privacy="strict"` sets."""
 
 _BEFORE = "_before_it_was_strict"
-"""Where settings have what was given for these: a route may be less strict."""
+"""The key of the original values of these options, since a route may be less strict."""
 
 
 @functools.cache
 def _process_key() -> str:
-    """A key for pseudonyms where none is given: they are the same within a process, and the workers that it forks."""
+    """Return a key for pseudonyms if none is set; it is stable within a process and the workers that it forks."""
     return secrets.token_hex(32)
 
 
@@ -117,7 +119,7 @@ def _be_strict(settings: Settings) -> None:
 
 
 class Settings(Options):
-    """All options, built from their sources, and what follows from them."""
+    """All options, built from their sources, and values derived from them."""
 
     @model_validator(mode="after")
     def _echo_the_request_id_where_it_is_read(self) -> Settings:
@@ -136,11 +138,11 @@ class Settings(Options):
         """Build the settings from all their sources.
 
         Args:
-            framework: The framework's own settings; names in any case.
-            keywords: Options given in code; they win.
+            framework: The framework's own settings; option names are case-insensitive.
+            keywords: Options given in code; they override all other sources.
 
         Raises:
-            SettingsError: An option is unknown or ill-typed; it names each.
+            SettingsError: Options are unknown or ill-typed; it names all of them.
         """
         if not isinstance(framework or {}, Mapping):
             raise SettingsError([f"the framework's settings must be a dict of options, not {shortened(framework)}"])
@@ -159,47 +161,47 @@ class Settings(Options):
         return settings
 
     def laid_over(self, below: Settings, names: Iterable[str]) -> Settings:
-        """Combine these options of ours with all others from ``below``."""
-        own = set(names)  # not a copy of either, which would bring the other options' cached properties with it
+        """Return settings with these options of this object, and all others from ``below``."""
+        own = set(names)  # not a copy of either, which would keep cached properties of the wrong options
         values = {name: getattr(self if name in own else below, name) for name in type(self).model_fields}
         return type(self).model_construct(below.model_fields_set | own, **values)
 
     @functools.cached_property
     def trace_tags(self) -> dict[str, str]:
-        """The fixed tags and those of the deployment, as its environment variables are set now."""
+        """The fixed tags and those of the deployment, from the current environment variables."""
         told = deployment_tags(self.detect_deployment)
         tags = {tag: os.environ.get(name) or told.get(tag) for tag, name in self.deployment_tags.items()} | self.tags
         return {tag: text for tag, value in tags.items() if (text := clean_text(value, MAX_TAG_VALUE))}
 
     @functools.cached_property
     def of_every_trace(self) -> EveryTrace:
-        """What the options say of every trace."""
+        """The attributes that the options give to every trace."""
         return EveryTrace(self.span_type, tuple(self.trace_tags.items()))
 
     @functools.cached_property
     def trusted_networks(self) -> Networks | None:
-        """The networks of `trusted_proxies`; None for no proxy."""
+        """The networks of `trusted_proxies`; None if no proxy is trusted."""
         return Networks(self.trusted_proxies) if self.trusted_proxies else None
 
     @functools.cached_property
     def identity_headers(self) -> tuple[str, str, str]:
-        """The names of the headers with the request, session and user id, lower-case."""
+        """The lower-case names of the headers with the request, session and user id."""
         return self.request_id_header.lower(), self.session_id_header.lower(), self.user_id_header.lower()
 
     @functools.cached_property
     def identity_sources(self) -> Sources | None:
-        """Where the ids are read; None where only the three headers count."""
+        """The sources of the ids; None if only the three headers are read."""
         lists = self.request_id_from, self.session_id_from, self.user_id_from
         return sources_of(lists, self.identity_preset, self.identity_headers, trusts_baggage=self.trust_incoming_trace)
 
     @functools.cached_property
     def user_names(self) -> Mapping[str, Mapping[str, str]]:
-        """The headers and the parameters of the query that name the user, with what ends a prefix in their values."""
+        """The headers and query parameters with the user id, each with the delimiter after a prefix of its values."""
         return _user_names(self)
 
     @functools.cached_property
     def identifies_late(self) -> bool:
-        """Whether it is known only while a request is served who asks."""
+        """Whether ids may become known only while a request is served."""
         return self.identify is not None or (self.identity_sources is not None and self.identity_sources.are_late)
 
     @functools.cached_property
@@ -209,38 +211,38 @@ class Settings(Options):
 
     @functools.cached_property
     def looks_into_bodies(self) -> bool:
-        """Whether a request's body may be looked at when it is identified, captured or not."""
+        """Whether a request's body may be read to identify the request, captured or not."""
         return self.identify is not None or (self.identity_sources is not None and self.identity_sources.has("body"))
 
     @functools.cached_property
     def told_request_id_headers(self) -> tuple[str, ...]:
-        """The names of the response headers that may tell the client an id of the request, lower-case."""
+        """The lower-case names of the response headers that may carry a request id."""
         names = (self.response_headers.get("request_id"), self.request_id_header)
         return tuple(dict.fromkeys(name.lower() for name in names if name))
 
     @functools.cached_property
     def raw_request_id_headers(self) -> frozenset[bytes]:
-        """The same names as ASGI has them."""
+        """The names in `told_request_id_headers` as bytes, for ASGI."""
         return frozenset(name.encode("latin-1") for name in self.told_request_id_headers)
 
     @functools.cached_property
     def trace_token_keys(self) -> tuple[bytes, ...]:
-        """The bytes of the secrets in `trace_token_secret`."""
+        """The secrets of `trace_token_secret` as bytes."""
         return tuple(secret.get_secret_value().encode() for secret in self.trace_token_secret or ())
 
     @functools.cached_property
     def for_jobs(self) -> Settings:
-        """Those of the app for jobs, which nobody logs in for, and whose traces are their own."""
-        return _for_jobs(self.of_routes.settings if self.routes else self)  # not the route's that asks for a job
+        """The app's settings for jobs, which have no login and no incoming trace."""
+        return _for_jobs(self.of_routes.settings if self.routes else self)  # not those of the route that asks for a job
 
     @functools.cached_property
     def redactor(self) -> Redactor:
-        """Replaces what `redact` and `redact_values` say."""
+        """The redactor that `redact` and `redact_values` configure."""
         return Redactor(self.redact, self.redact_values)
 
     @functools.cached_property
     def sampling_key(self) -> bytes:
-        """What the share of traces that are kept is drawn with."""
+        """The key of the hash that decides which traces are sampled."""
         key = self.sample_key or (self.user_id_hmac_key if "user_id_hmac_key" in self.model_fields_set else None)
         names = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
         experiment = next(filter(None, map(os.environ.get, names)), "")
@@ -248,40 +250,40 @@ class Settings(Options):
 
     @functools.cached_property
     def hmac_key(self) -> bytes | None:
-        """The bytes of `user_id_hmac_key`."""
+        """The key `user_id_hmac_key` as bytes."""
         return self.user_id_hmac_key.get_secret_value().encode() if self.user_id_hmac_key else None
 
     @functools.cached_property
     def feedback_keys(self) -> tuple[bytes, ...]:
-        """The bytes of the secrets in `feedback_secret`."""
+        """The secrets of `feedback_secret` as bytes."""
         return tuple(secret.get_secret_value().encode() for secret in self.feedback_secret or ())
 
     def excludes(self, path: str, method: str = "GET", headers: Mapping[str, str] = NO_HEADERS) -> bool:
-        """Whether such a request is not traced."""
+        """Return whether a request with this path, method and headers is not traced."""
         return bool(self.reason_to_exclude(path, method, headers))
 
     @functools.cached_property
     def reason_to_exclude(self) -> Callable[[str, str, Mapping[str, str]], str]:
-        """Tells by path, method and headers why a request is not traced; empty if it is."""
+        """A function that returns, by path, method and headers, why a request is not traced; empty if it is."""
         return self.exclusions.reason
 
     @functools.cached_property
     def exclusions(self) -> Exclusions:
-        """What `exclude` and `include` say."""
+        """The exclusions that `exclude` and `include` configure."""
         return Exclusions(self.exclude, self.include)
 
     @functools.cached_property
     def keeps_all(self) -> bool:
-        """Whether each trace is kept that is left out neither by `exclude` nor by the app, whatever its route."""
+        """Whether every trace is kept, on every route, unless `exclude` or the app leaves it out."""
         return self.sample_ratio >= 1.0 and self.keep == "all" and not self.routes
 
     @functools.cached_property
     def of_routes(self) -> RouteSettings:
-        """The settings of requests for which `routes` says something else."""
+        """The settings of the requests that `routes` configures."""
         return RouteSettings(self)
 
     def with_options(self, given: Iterable[BaseModel]) -> Settings:
-        """Combine these with options that are given for a route; those that come later win, and tags add up."""
+        """Return these settings with a route's options applied in order: later ones win, tags are merged."""
         values = {name: getattr(self, name) for name in type(self).model_fields} | self.__dict__.get(_BEFORE, {})
         names = set(self.model_fields_set)
         for each in given:
@@ -294,7 +296,7 @@ class Settings(Options):
         return settings
 
     def keeping(self, path: str) -> Keeping:
-        """Return what is kept of the bodies, and the words, of a request to this path."""
+        """Return the limits on what is read and stored of a request to this path."""
         return self._kept_of_metadata_only if self.is_metadata_only(path) else self._kept_of_others
 
     @functools.cached_property
@@ -303,14 +305,14 @@ class Settings(Options):
 
     @functools.cached_property
     def _kept_of_metadata_only(self) -> Keeping:
-        return _nothing_said(self.max_body_bytes)
+        return _without_content(self.max_body_bytes)
 
     def is_metadata_only(self, path: str) -> bool:
-        """Whether nothing of what a client says to this path, and not the path itself, is stored."""
+        """Return whether neither the content of requests to this path nor the path itself is stored."""
         return self._metadata_only is not None and self._metadata_only.fullmatch(path) is not None
 
     def keeps_query(self, path: str) -> bool:
-        """Whether the query string of a request to this path is kept."""
+        """Return whether the query string of a request to this path is kept."""
         return self.keeping(path).inputs
 
     @functools.cached_property
@@ -326,7 +328,7 @@ def _user_names(settings: Settings) -> Mapping[str, Mapping[str, str]]:
 
 
 def _for_jobs(app: Settings) -> Settings:
-    jobs = app.laid_over(app, ())  # without the cached properties, which a copy would have
+    jobs = app.laid_over(app, ())  # not a copy, which would keep cached properties
     jobs.__dict__.update(identify=None, trust_incoming_trace=False, error_when=(), identity_preset=None)
     jobs.__dict__.update(sources_of_jobs(app.identity_headers, app.identity_sources))
     jobs.__dict__[_BEFORE] = app.__dict__.get(_BEFORE, {})

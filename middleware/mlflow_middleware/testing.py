@@ -1,4 +1,4 @@
-"""For your own tests: the traces that your app's requests make, with no server and no waiting.
+"""Helpers for your own tests: capture the traces of your app's requests, without a server and without waiting.
 
 ::
 
@@ -12,9 +12,9 @@
         (trace,) = traces
         assert trace.info.tags["mlflow.trace.user"] == "jane"
 
-or, with pytest, the fixture ``captured_traces``, which is the list. It works with Starlette's ``TestClient``, the test
-clients of Flask and Django, and without any, for the spans that your code opens by itself. A streamed answer's trace
-ends when your test has read it to its end.
+With pytest, the fixture ``captured_traces`` is that list. Both work with Starlette's ``TestClient``, with the test
+clients of Flask and Django, and without a client, for spans that your code opens itself. The trace of a streamed
+response ends when your test has read the response to its end.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ __all__ = ["captured_traces"]
 
 @contextmanager
 def captured_traces() -> Iterator[list[Trace]]:
-    """Capture every trace of this process that ends inside; nothing is sent to any server meanwhile.
+    """Capture every trace of this process that ends inside the block; nothing is sent to a server meanwhile.
 
-    What waited for delivery before goes on waiting, and is sent afterwards. When it is nested, the innermost gets the
-    traces.
+    Traces that were pending before stay pending and are sent afterwards. If blocks are nested, the innermost captures
+    the traces.
 
     Yields:
-        The traces as MLflow's own entities, in the order of their completion: inputs and outputs, tags, metadata and
-        spans. It grows with each one. A span that ends after its root puts the trace in place anew.
+        The traces as ``mlflow.entities.Trace``, in order of completion, with inputs and outputs, tags, metadata and
+        spans. The list grows with each trace. If a span ends after its root, an updated trace replaces the first.
 
     Raises:
-        RuntimeError: The installed MLflow builds its traces in a way that is not known here.
+        RuntimeError: The installed version of MLflow is incompatible: it builds traces in an unknown way.
     """
     traces: list[Trace] = []
     lock = threading.Lock()

@@ -9,14 +9,14 @@
         print(trace.trace_id, trace.request_preview)
 
     for session in traces.sessions(user_id="jane", limit=3):
-        print(session)  # who said what
+        print(session)  # the conversation as text
 
-    traces.get(trace_id)  # with its spans; right after the answer, too
+    traces.get(trace_id)  # with its spans, even right after the response
 
-    traces.summary(by="user").rows  # requests, errors, times, tokens, cost and ratings of each
+    traces.summary(by="user").rows  # requests, errors, durations, tokens, cost and ratings per user
 
-A trace is found when what is stored is exactly the value that was asked for, whatever characters that has: the server
-is asked with a filter that no value can leave, and each trace it finds is compared once more here.
+A trace is found if its stored value equals the requested one exactly, whatever its characters: values are quoted so
+that none can widen the filter, and each trace that the server finds is compared again here.
 """
 
 from __future__ import annotations
@@ -43,32 +43,32 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionProblem", "Figures", "Session", "Summary", "Turn", "find", "get", "sessions", "summary"]
 
 PAGE = 500
-"""Traces that a server gives in one answer at most."""
+"""Maximum number of traces that a server returns in one response."""
 
 TIMEOUT = 60.0
-"""Seconds that a server may take for one page."""
+"""Seconds to wait for one page."""
 
 Moment = datetime | timedelta
-"""A time (without a time zone: local time), or how long ago."""
+"""A point in time (local time if it has no time zone), or a duration before now."""
 
 MAX_TEXT = 1000
-"""Characters of a turn that are printed."""
+"""Maximum number of characters of a turn that are printed."""
 
 _SEARCH = "/api/3.0/mlflow/traces/search"
 
 _TAG_NAME = re.compile(r"[/\w.\- :]{1,250}")
-"""What MLflow allows as a tag's name (mlflow/utils/validation.py)."""
+"""Tag names that MLflow allows (mlflow/utils/validation.py)."""
 
 _NAMED_ROUTE = re.compile(r"[A-Z]+ .+")
 
 _UNQUOTABLE = frozenset("'\"`\\%")
-"""MLflow's filters have no escape for a quote (mlflow/utils/search_utils.py); for its parser, sqlparse, a backslash
-before the closing quote is one. In a pattern a percent sign is a wildcard for any number of characters."""
+"""MLflow's filters have no escape for a quote (mlflow/utils/search_utils.py); its parser, sqlparse, treats a
+backslash before the closing quote as one. In a pattern, a percent sign matches any number of characters."""
 
 _NOT_TAGS = frozenset(
     ("end_time", "execution_time", "mlflow.linkedprompts", "name", "prompt", "run_id", "text", "timestamp")
 )
-"""Tag names, in lower case, that MLflow's search takes for something else (``SearchTraceUtils.SEARCH_KEY_TO_...``)."""
+"""Lower-case tag names that MLflow's search interprets as other fields (``SearchTraceUtils.SEARCH_KEY_TO_...``)."""
 
 
 def find(
@@ -91,26 +91,26 @@ def find(
 
     Args:
         request_id: The request id, of any length.
-        session_id: The session (conversation) id, as it is stored.
-        user_id: The user id, as it is stored, or what the pseudonym was made of.
-        tags: Tags that the trace has, with exactly these values.
+        session_id: The session (conversation) id, as stored.
+        user_id: The user id, as stored or as it was before it was replaced by a pseudonym.
+        tags: Tags of the trace, with exactly these values.
         route: The route's template, ``/chats/{chat_id}``, or with its method, ``POST /chats/{chat_id}``.
-        status: The HTTP status code of the answer.
-        since: The request came then or later.
-        until: The request came before that.
-        errors_only: True: only traces whose state is ERROR.
-        slower_than: Seconds; the request took longer.
+        status: The HTTP status code of the response.
+        since: The request arrived at or after this time.
+        until: The request arrived before this time.
+        errors_only: True: only traces with state ERROR.
+        slower_than: The request took longer, in seconds.
         experiment: An experiment's name or id; None for the one that the environment names.
-        limit: Traces at most; None for all. They are fetched as they are asked for, up to 500 at a time.
-        user_id_hmac_key: The option of the app that stored them; None for that of the environment,
-            ``MLFLOW_MIDDLEWARE_USER_ID_HMAC_KEY``. Where there is one, the user is looked up by the pseudonym.
+        limit: Maximum number of traces; None for all. They are fetched during iteration, up to 500 at a time.
+        user_id_hmac_key: The option of the app that stored the traces; None for the environment variable
+            ``MLFLOW_MIDDLEWARE_USER_ID_HMAC_KEY``. If a key is set, the user is searched by pseudonym.
 
     Returns:
         MLflow's own trace infos: ids, times, state, previews, tags, metadata and assessments, but no spans.
 
     Raises:
-        ValueError: A value cannot be looked up: an empty id, an impossible tag name, a negative duration.
-        ConnectionProblem: The server is away, refuses the credentials or has no such experiment. While iterating, too.
+        ValueError: A value cannot be searched for, such as an empty id, an invalid tag name or a negative duration.
+        ConnectionProblem: The server is unreachable, or the credentials or the experiment are wrong; also on iteration.
     """
     _check_limit(limit)
     given = {"request_id": request_id, "session_id": session_id, "user_id": user_id, "route": route}
@@ -128,13 +128,13 @@ def find(
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side said in a conversation.
+    """A message in a conversation.
 
     Attributes:
-        role: Which side.
-        speaker: The user's id where it is known; else the role.
-        text: What was said, as far as the trace's preview goes (1,000 characters).
-        trace_id: The trace of the request that this was part of.
+        role: ``"user"`` or ``"assistant"``.
+        speaker: The user's id if known, else the role.
+        text: The message, cut to the trace's preview (1,000 characters).
+        trace_id: The id of the trace of the request that contains the message.
     """
 
     role: Literal["user", "assistant"]
@@ -148,7 +148,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A conversation; as text, one paragraph for each turn.
+    """A conversation; ``str()`` gives one paragraph per turn.
 
     Attributes:
         session_id: Its id.
@@ -160,7 +160,7 @@ class Session:
 
     @property
     def turns(self) -> list[Turn]:
-        """Who said what, in that order."""
+        """The messages of user and assistant, oldest first."""
         return [turn for trace in self.traces for turn in _turns(trace)]
 
     def __str__(self) -> str:
@@ -178,21 +178,21 @@ def sessions(
     limit: int | None = 20,
     user_id_hmac_key: str | None = None,
 ) -> Iterator[Session]:
-    """Find sessions of which a trace meets all conditions, each with all of its traces; the one last active first.
+    """Find sessions with a trace that meets all conditions, each with all its traces; last active first.
 
     Args:
-        session_id: As for `find`, as are the others.
+        session_id: The session id; this and the other conditions are as for `find`.
         user_id: The user id.
         tags: Tags of the trace.
-        since: The request came then or later.
-        until: The request came before that.
+        since: The request arrived at or after this time.
+        until: The request arrived before this time.
         experiment: An experiment's name or id.
-        limit: Sessions at most; None for all.
-        user_id_hmac_key: What pseudonyms are made with.
+        limit: Maximum number of sessions to return; None for all.
+        user_id_hmac_key: The key of the pseudonyms.
 
     Raises:
-        ValueError: As `find` does.
-        ConnectionProblem: As `find` does.
+        ValueError: As for `find`.
+        ConnectionProblem: As for `find`.
     """
     _check_limit(limit)
     found = find(
@@ -236,21 +236,21 @@ def _turns(trace: TraceInfo) -> Iterator[Turn]:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A tag or a metadata entry with exactly this value."""
+    """A condition: a tag or a metadata entry with exactly this value."""
 
     place: Literal["tags", "metadata"]
     key: str
     value: str
 
     def exactly(self) -> str | None:
-        """A filter that a server understands as this; None where there is no way to write it."""
+        """Return a filter that matches exactly these traces; None if MLflow's syntax cannot express it."""
         if self._is_taken_for_something_else or "\\" in self.value or not self.value.isprintable():
             return None
         quote = next((quote for quote in "'\"" if quote not in self.value), None)
         return f"{self.place}.`{self.key}` = {quote}{self.value}{quote}" if quote else None
 
     def roughly(self) -> str | None:
-        """A filter that lets such traces through, and others: with wildcards for the characters that it cannot have."""
+        """Return a filter that matches these traces and maybe others: wildcards replace impossible characters."""
         if self._is_taken_for_something_else:
             return None
         pattern = "".join("_" if char in _UNQUOTABLE or not char.isprintable() else char for char in self.value)
@@ -261,7 +261,7 @@ class _Entry:
         return self.place == "tags" and self.key.lower() in _NOT_TAGS
 
     def is_in(self, trace: TraceInfo) -> bool:
-        """Whether a trace has it."""
+        """Return whether a trace has the entry."""
         place = trace.tags if self.place == "tags" else trace.trace_metadata
         return bool(place.get(self.key) == self.value)
 
@@ -280,10 +280,10 @@ def _search(
         "order_by": ["timestamp_ms DESC"],
         "max_results": PAGE if inexact else min(limit or PAGE, PAGE),
     }
-    given: set[str] = set()  # a page begins with what the one before it ended with, when a trace has come meanwhile
+    given: set[str] = set()  # if traces arrive meanwhile, a page repeats the end of the one before
     while True:
         status, answer = ask(tracking_uri, "POST", _SEARCH, json=query, timeout=TIMEOUT)
-        if status == 400 and rough:  # older servers know no LIKE here
+        if status == 400 and rough:  # older servers do not support LIKE here
             rough, query["filter"] = [], " AND ".join(exact)
             continue
         if status != 200:
@@ -301,9 +301,9 @@ def _search(
 
 
 def _entry(name: str, value: str, user_id_hmac_key: str | None) -> _Entry:
-    """Where a trace holds what an argument of `find` asks for."""
+    """Return the condition for an argument of `find`."""
     if not _text(name, value):
-        raise ValueError(f"{name} is empty")
+        raise ValueError(f"{name} must not be empty")
     if name == "request_id":
         return _Entry("tags", keys.CLIENT_REQUEST_ID, value)
     if name == "session_id":
@@ -320,41 +320,41 @@ def _bounds(since: Moment | None, until: Moment | None, slower_than: float | Non
         yield f"attributes.timestamp_ms < {_milliseconds('until', until)}"
     if slower_than is not None:
         if not 0 <= slower_than < math.inf:
-            raise ValueError(f"slower_than is a number of seconds from 0 on, not {slower_than}")
+            raise ValueError(f"slower_than must be 0 or more seconds, not {slower_than}")
         yield f"attributes.execution_time_ms > {int(slower_than * 1000)}"
 
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is at least 1, not {limit}")
+        raise ValueError(f"limit must be 1 or more, not {limit}")
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{name} is text, not {value!r}")
+        raise ValueError(f"{name} must be text, not {value!r}")
     if "\x00" in value:
-        raise ValueError(f"{name} has a NUL character, which no trace can have")
+        raise ValueError(f"{name} must not contain a NUL character")
     return value
 
 
 def _tag_name(name: str) -> str:
     if not _TAG_NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no tag's name: MLflow allows letters, digits, spaces and /_.-: up to 250 characters"
+            f"{name!r} is not a tag name: MLflow allows letters, digits, spaces and /_.-: up to 250 characters"
         )
     return name
 
 
 def _stored_user(user_id: str, key: str | None) -> str:
-    """The user id as the middleware stores it."""
+    """Return the user id as the middleware stores it: a pseudonym if a key is set."""
     hmac_key = key.encode() if key else Settings.load().hmac_key
     return pseudonym(clean_text(user_id) or user_id, hmac_key) if hmac_key else user_id
 
 
 def _milliseconds(name: str, moment: Moment) -> int:
-    """Since the epoch."""
+    """Return a moment as milliseconds since the epoch."""
     if isinstance(moment, timedelta):
         if moment < timedelta():
-            raise ValueError(f"{name} is a time, or how long ago that was, not {moment}")
+            raise ValueError(f"{name} must be a time, or how long ago that was, not {moment}")
         moment = datetime.now(timezone.utc) - moment
     return math.ceil(moment.timestamp() * 1000)

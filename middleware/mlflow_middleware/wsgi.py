@@ -6,9 +6,9 @@
 
     app.wsgi_app = TraceMiddleware(app.wsgi_app)
 
-Options are keywords (see ``mlflow_middleware.settings.Settings``). While the app, each step of its iterable and the
-iterable's ``close()`` run, the request is current, so that ``annotate()`` and child spans work on the first chunk and
-on the last. They run in the server's own context: what the app sets there stays, as it does without the middleware.
+Options are keywords (see ``mlflow_middleware.settings.Settings``). The request is current while the app, each step of
+its iterable and the iterable's ``close()`` run, so that ``annotate()`` and child spans work from the first chunk to the
+last. All run in the server's own context: context variables that the app sets persist, as without the middleware.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class TraceMiddleware:
-    """Make every request of a WSGI app a trace.
+    """WSGI middleware that records every request as one MLflow trace.
 
     Args:
-        app: The app.
-        settings: The settings, where they are built already.
-        options: What ``Settings`` knows, as keywords; instead of ``settings``.
+        app: The app to wrap.
+        settings: Ready-made settings, instead of ``options``.
+        options: Options of ``Settings``, as keywords.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.
@@ -55,7 +55,7 @@ class TraceMiddleware:
         if not self.settings.enabled or REQUEST_KEY in environ:
             return self.app(environ, start_response)
         if around := _around(environ):
-            return self.app(environ, _telling(start_response, environ, around))
+            return self.app(environ, _reporting(start_response, environ, around))
         trace = _opened(environ, self.settings)
         if trace is None:
             undo = mlflow_bridge.silence()
@@ -83,14 +83,15 @@ class TraceMiddleware:
         return _finishing(result, environ, trace)
 
     def socket_opened(self, trace: RequestTrace) -> None:
-        """A WebSocket is about to be served; nothing tells when the app has accepted it."""
+        """Identify a WebSocket before it is served, since WSGI does not report when the app accepts it."""
         trace.identify()
 
 
 def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: RequestTrace) -> Iterable[bytes]:
-    """The app's iterable, and the trace's end with it.
+    """Return the app's iterable so that the trace ends with it.
 
-    A list is complete already, and servers look at its length; a file wrapper has to reach the server as it is.
+    A list is complete, and servers check its length; a file wrapper must reach the server unchanged. Both end the trace
+    now.
     """
     if _is_whole(result, environ):
         if isinstance(result, (list, tuple)):
@@ -107,7 +108,7 @@ def _finishing(result: Iterable[bytes], environ: WSGIEnvironment, trace: Request
 
 @guarded
 def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None:
-    """The trace of a request, or what stands for a WebSocket; None where it is excluded."""
+    """Open the trace of a request or the stand-in for a WebSocket; return None if it is excluded."""
     exchange = exchange_of(environ)
     if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
         delivery.leave_out(reason)
@@ -118,41 +119,41 @@ def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None
 
 @guarded
 def _around(environ: WSGIEnvironment) -> RequestTrace | None:
-    """The trace that an ASGI app has opened which this one is mounted in; some bridges pass no more on than context."""
+    """Return the trace that an enclosing ASGI app has opened, if any; some bridges pass on only context variables."""
     return request_trace.around(environ, environ["REQUEST_METHOD"], _path(environ))
 
 
-def _telling(start_response: StartResponse, environ: WSGIEnvironment, around: RequestTrace) -> StartResponse:
-    """The bridge's `start_response`; the trace around this app learns which route is taken, and what is answered."""
+def _reporting(start_response: StartResponse, environ: WSGIEnvironment, around: RequestTrace) -> StartResponse:
+    """Wrap the bridge's `start_response` to report the matched route and any error to the enclosing trace."""
 
-    def telling(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        _tell(environ, around, exc_info)
+    def reporting(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        _report_route(environ, around, exc_info)
         return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
-    return telling
+    return reporting
 
 
 @guarded
-def _tell(environ: WSGIEnvironment, around: RequestTrace, exc_info: Any) -> None:
+def _report_route(environ: WSGIEnvironment, around: RequestTrace, exc_info: Any) -> None:
     routes.learn(around, routes.of_environ(environ, around))
     if exc_info:
         http_errors.hold(around, exc_info[1])
 
 
 def _is_whole(result: object, environ: WSGIEnvironment) -> bool:
-    """Whether an app's answer has to reach the server as the object it is."""
+    """Return whether an app's result must reach the server as the same object."""
     wrapper: Any = environ.get("wsgi.file_wrapper")
     return isinstance(result, (list, tuple)) or (isinstance(wrapper, type) and isinstance(result, wrapper))
 
 
 def _observed(start_response: StartResponse, trace: RequestTrace) -> StartResponse:
     def observed(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        if (joined := _copied(headers)) is not None:  # the app's own list stays as it is
+        if (joined := _copied(headers)) is not None:  # leave the app's own list unchanged
             headers = joined
             _add_our_headers(status, headers, trace, exc_info)
         before = joined and joined[:]
         write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
-        if joined != before:  # around us
+        if joined != before:  # changed by a middleware around this one
             request_ids.learn(trace, headers)
 
         def written(chunk: bytes) -> object:
@@ -186,13 +187,13 @@ def _add_our_headers(status: str, headers: list[tuple[str, str]], trace: Request
         trace.exchange.route = routes.of_environ(trace.exchange.request, trace)
     if code >= 400 or trace.record.held:
         http_errors.answered(trace, code, exc_info and exc_info[1])
-        trace.record.is_unrouted = routes.none_took(trace.exchange.request)  # Flask takes its request away afterwards
+        trace.record.is_unrouted = routes.none_took(trace.exchange.request)  # Flask removes its request
     request_ids.learn(trace, headers)
     join(headers, trace.response_headers() or (), cross_origin="origin" in trace.exchange.headers)
 
 
 def exchange_of(environ: WSGIEnvironment) -> Exchange:
-    """https://peps.python.org/pep-3333/#environ-variables"""
+    """Build an exchange from an environ (https://peps.python.org/pep-3333/#environ-variables)."""
     port = str(environ.get("SERVER_PORT", ""))
     headers, held = bounded(environ_headers(environ))
     path, query_string = _path(environ), environ.get("QUERY_STRING", "")[:MAX_TARGET]
@@ -216,7 +217,7 @@ def _path(environ: WSGIEnvironment) -> str:
 
 
 def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:
-    """The request headers of a WSGI environ, or of Django's ``request.META``: lower-case names."""
+    """Return the request headers of a WSGI environ or of Django's ``request.META``, with lower-case names."""
     return {
         (_header_name if len(key) <= _MAX_KNOWN else _header_name.__wrapped__)(key): value
         for key, value in environ.items()
@@ -225,10 +226,10 @@ def environ_headers(environ: Mapping[str, Any]) -> dict[str, str]:
 
 
 _MAX_KNOWN = 64
-"""Characters of a key of an environ that is remembered."""
+"""Longest key of an environ, in characters, that is cached."""
 
 
 @functools.lru_cache(maxsize=256)
 def _header_name(key: str) -> str:
-    """The header that a key of an environ stands for, in lower case."""
+    """Return the lower-case name of the header that an environ's key stands for."""
     return key.removeprefix("HTTP_").replace("_", "-").lower()

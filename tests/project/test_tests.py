@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from tests.servers import ROOT
 
 TESTS = ROOT / "tests"
 CORE = ROOT / "middleware" / "mlflow_middleware"
+INTERNAL = {"REQUEST_KEY", "SETTINGS_KEY", "start"}
+"""What adapters share of a public module, which its page leaves out."""
 
 
 def test_none_is_in_the_folder_of_all() -> None:
@@ -27,6 +31,30 @@ def test_none_is_in_the_folder_of_all() -> None:
 def test_unit_tests_are_found_by_the_name_of_the_module(folder: Path) -> None:
     """Each folder of them has the name of a folder of the core."""
     assert (CORE / folder.relative_to(TESTS / "unit")).is_dir()
+
+
+def public_names() -> set[str]:
+    """What the pages of the API show: the names in ``__all__`` of its modules."""
+    found = re.findall(r"^::: mlflow_middleware\.([\w.]+)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    names: set[str] = set()
+    for name in found:
+        for path in (CORE / f"{name}.py", ROOT / "adapters" / "mlflow_middleware" / name / "__init__.py"):
+            if path.exists():
+                listed = re.search(r"^__all__ = (\[.*?\])", path.read_text(), re.DOTALL | re.MULTILINE)
+                names |= set(ast.literal_eval(listed[1])) if listed else set()
+    return names
+
+
+def test_the_types_of_the_public_api_are_tested() -> None:
+    """Each public name is used in ``tests/typing``, under two type checkers."""
+    used = {
+        name
+        for file in (TESTS / "typing").glob("*.py")
+        for name in re.findall(r"\w+", file.read_text(encoding="utf-8"))
+    }
+
+    assert {"find", "job_trace", "feedback_router"} <= public_names()
+    assert public_names() - used - INTERNAL == set()
 
 
 def test_a_missing_server_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ def test_a_mask_that_fails_lets_nothing_through(run_app: AppRunner, request_id: 
     root = echoed(app, request_id, b'{"note": "call 555-0100"}', JSON)
 
     assert (root.inputs, root.outputs) == (None, None)
-    assert "tracing failed in _contents" in app.process.output()
+    assert "tracing failed in '_contents'" in app.process.output()
 
 
 @pytest.mark.once

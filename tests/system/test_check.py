@@ -127,7 +127,7 @@ def test_it_prints_a_line_for_each_step(traces: Traces) -> None:
 
     lines = ended.stdout.splitlines()
     assert [line.split(maxsplit=1)[0] for line in lines] == [*["passed"] * 3, "failed", *["skipped"] * 10]
-    assert "skipped write           not tried: reachability has failed" in lines
+    assert "skipped write           not tried: reachability failed" in lines
     assert ended.returncode == 1
 
 
@@ -203,7 +203,7 @@ def test_a_share_that_is_next_to_nothing(traces: Traces) -> None:
     checked = run_check(**connected(traces), MLFLOW_TRACE_SAMPLING_RATIO="1e-12")
 
     assert (checked.code, checked.having("failed")) == (0, [])
-    assert checked.says("write") == "MLFLOW_TRACE_SAMPLING_RATIO=1e-12: none of 500 traces was taken"
+    assert checked.says("write") == "MLFLOW_TRACE_SAMPLING_RATIO=1e-12: none of 500 traces was sampled"
     assert checked.says("read back") == checked.says("latency") == "no trace was written"
 
 
@@ -240,7 +240,7 @@ def test_the_check_ends_in_time_whatever_hangs(server: MLflowServer) -> None:
         stand_in.mode = "silent"
         checked = run_check("-c", TIMED, MLFLOW_TRACKING_URI=stand_in.uri)
 
-    assert checked.failed_at("credentials", "not done when 8 s were over", "database")
+    assert checked.failed_at("credentials", "not finished within 8 s", "database")
     assert checked.says("write") == "no time was left"
     assert float(checked.errors) < 10
 
@@ -249,7 +249,7 @@ def test_a_server_that_is_ill(server: MLflowServer) -> None:
     """It is up, and says 500."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = "500"
-        assert run_check(MLFLOW_TRACKING_URI=stand_in.uri).failed_at("reachability", "answered 500", "look at its log")
+        assert run_check(MLFLOW_TRACKING_URI=stand_in.uri).failed_at("reachability", "answered 500", "check its log")
 
 
 def test_a_proxy_in_the_way(traces: Traces) -> None:
@@ -270,13 +270,13 @@ def test_a_certificate_that_nobody_trusts(traces: Traces, tmp_path: Path) -> Non
         untrusted = run_check(**variables)
         trusted = run_check(**{**variables, "MLFLOW_TRACKING_SERVER_CERT_PATH": str(certificate)})
 
-    assert untrusted.failed_at("TLS", "nobody here trusts the certificate", "MLFLOW_TRACKING_SERVER_CERT_PATH")
+    assert untrusted.failed_at("TLS", "the certificate is not trusted", "MLFLOW_TRACKING_SERVER_CERT_PATH")
     assert (trusted.code, trusted.says("TLS")) == (0, "the certificate is trusted")
 
 
 @pytest.mark.parametrize(
     ("host", "days", "sentence"),
-    [("127.0.0.1", -1, "is not valid today"), ("127.0.0.2", 1, "is for another name")],
+    [("127.0.0.1", -1, "is not valid now"), ("127.0.0.2", 1, "is for another host name")],
     ids=["expired", "another-name"],
 )
 def test_a_certificate_that_does_not_fit(traces: Traces, tmp_path: Path, host: str, days: int, sentence: str) -> None:
@@ -291,7 +291,7 @@ def test_https_where_the_server_speaks_http(server: MLflowServer) -> None:
     """What to write in its place."""
     checked = run_check(MLFLOW_TRACKING_URI=server.uri.replace("http:", "https:"))
 
-    assert checked.failed_at("TLS", "does not speak TLS", "write http://")
+    assert checked.failed_at("TLS", "does not use TLS", "write http://")
 
 
 @pytest.mark.parametrize(("ahead", "word"), [(7200.0, "behind"), (-7200.0, "ahead of")])
@@ -319,7 +319,10 @@ def test_a_server_that_is_too_old(traces: Traces) -> None:
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [("401", ["refused the credentials (401)"]), ("403", ["denied this (403)", "knows this user", "EDIT", "MANAGE"])],
+    [
+        ("401", ["refused the credentials (401)"]),
+        ("403", ["denied this (403)", "the user has no permission for it", "EDIT", "MANAGE"]),
+    ],
 )
 def test_credentials_that_are_refused(server: MLflowServer, status: str, words: list[str]) -> None:
     """The variables to look at, and not what is in them; or the permission that this user needs."""
@@ -362,7 +365,7 @@ def test_a_login_page(server: MLflowServer) -> None:
         checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri)
 
     assert checked.having("failed") == ["server version", "credentials"]
-    assert "does a login page stand before it?" in checked.says("server version")
+    assert "is there a login page in front of it?" in checked.says("server version")
     assert "does not answer like an MLflow server" in checked.says("credentials")
 
 
@@ -397,7 +400,7 @@ def test_a_server_that_gets_stuck_over_spans(traces: Traces) -> None:
         stand_in.mode = "stuck"
         stand_in.manner = "close"
         checked = run_check("-c", TIMED, **connected(traces, stand_in.uri))
-        assert checked.failed_at("write", "not done when 8 s were over", "the probe tr-", "has been deleted")
+        assert checked.failed_at("write", "not finished within 8 s", "the probe tr-", "has been deleted")
         assert traces.search(spans=False) == []
 
     assert float(checked.errors) < 10
@@ -421,7 +424,7 @@ def test_a_server_that_does_not_give_a_trace_back(traces: Traces) -> None:
         stand_in.manner = "close"
         checked = run_check(**connected(traces, stand_in.uri))
 
-    assert checked.failed_at("read back", "does not give it back", "replicas")
+    assert checked.failed_at("read back", "does not return it", "replicas")
     assert traces.search(spans=False) == []
 
 
@@ -450,7 +453,7 @@ def test_a_spool_where_this_user_may_not_enter(tmp_path: Path) -> None:
 
     assert checked.steps["spool"]["outcome"] == "failed"
     assert f"the spool {locked / 'spool'} cannot be" in checked.says("spool")
-    assert "make it a directory that this user may write to" in checked.says("spool")
+    assert "make it a directory that this user can write to" in checked.says("spool")
 
 
 def test_a_full_spool(traces: Traces, tmp_path: Path) -> None:
@@ -461,7 +464,12 @@ def test_a_full_spool(traces: Traces, tmp_path: Path) -> None:
     checked = run_check(**connected(traces), **options)
 
     assert (checked.code, checked.steps["spool"]["outcome"]) == (0, "passed")
-    for word in ("holds its 65536 bytes already", "MAX_SPOOL_BYTES", "1 file", f"mlflow-middleware replay {tmp_path}"):
+    for word in (
+        "is full (max_spool_bytes=65536)",
+        "MAX_SPOOL_BYTES",
+        "1 file",
+        f"mlflow-middleware replay {tmp_path}",
+    ):
         assert word in checked.says("spool")
 
 

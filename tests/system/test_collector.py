@@ -107,7 +107,10 @@ def test_a_collector_that_is_away_holds_up_nothing(run_app: AppRunner, request_i
     asked(app, request_id)
 
     assert app.traces.one(request_id).info.client_request_id == request_id
-    line = "traces wait: OTEL_EXPORTER_OTLP_ENDPOINT: http://127.0.0.1:9/v1/traces cannot be reached"
+    line = (
+        "traces are waiting, with retries at most 30 s apart: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT: http://127.0.0.1:9/v1/traces cannot be reached"
+    )
     eventually(lambda: line in app.process.output(), "a line in the log")
 
 

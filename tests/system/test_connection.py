@@ -28,7 +28,7 @@ pytestmark = pytest.mark.xdist_group("connection")
 
 Run = Callable[..., AbstractContextManager[RunningApp]]
 
-WAITING = re.compile("traces (wait|will wait): ")
+WAITING = re.compile("traces (are waiting|cannot be sent yet)(, with retries at most 30 s apart)?: ")
 """How a line about the server begins, when it is told with the first trace or before it."""
 
 
@@ -173,7 +173,7 @@ def test_traces_wait_for_a_server_that_starts_later(tmp_path: Path, run: Run, re
 
     assert {trace.info.client_request_id for trace in stored} == {f"{request_id}-{i}" for i in range(5)}
     assert len(complaints) == 1
-    assert f"traces are sent to {late.uri} again" in app.process.output()
+    assert f"traces are sent again: {late.uri}" in app.process.output()
 
 
 def test_a_server_that_never_answers_holds_no_request_up(run: Run, request_id: str) -> None:

@@ -192,7 +192,7 @@ def test_a_limit_is_told(store: Store, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("by", ["users", "tag:", "", "route:x"])
 def test_there_is_no_such_grouping(by: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It is said before any server is asked."""
-    with pytest.raises(ValueError, match="by is route, user, session, model or tag:NAME"):
+    with pytest.raises(ValueError, match="by must be route, user, session, model or tag:NAME"):
         traces.summary(by=by)
     with pytest.raises(SystemExit, match="2"):
         main(["traces", "--summary", "--by", by])

@@ -346,8 +346,8 @@ def test_a_workspace_gets_what_the_exporter_of_mlflow_sends(databricks: Workspac
         )
         assert done.returncode == 0, done.stderr[-4000:]
         if exporter == "ours":
-            assert "is stored, but not its attachments or prompts" in done.stderr
-            assert "is lost" not in done.stderr
+            assert "stored without its attachments or prompts" in done.stderr
+            assert "trace dropped" not in done.stderr
 
     ours, mlflows = uploaded(databricks, "/Shared/ours"), uploaded(databricks, "/Shared/mlflow")
 

@@ -104,7 +104,7 @@ def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals, st
         _, said = process.communicate(timeout=60)
 
     assert process.returncode == 128 + signum
-    assert f"{signum.name}: all servers are ended." in said
+    assert f"{signum.name}: all servers have been stopped." in said
     assert processes_in(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 

@@ -279,7 +279,7 @@ def test_what_is_not_yours(run_app: AppRunner, request_id: str, user: str, name:
         told = [
             refused(say(app, {"client_request_id": each, "value": True}, **headers)) for each in (request_id, "r-0")
         ]
-        assert told == [(404, "no request of this id is stored")] * 2
+        assert told == [(404, "no request with this id is stored")] * 2
     assert stored(app, request_id) == []
 
 
@@ -302,7 +302,7 @@ def test_unknown_ids_hold_few_threads(app: RunningApp) -> None:
     assert sorted(answer.status_code for answer in answers) == [404, 404, 503, 503, 503]
     for answer in answers:
         if answer.status_code == 503:
-            assert refused(answer) == (503, "too many votes come at a time, try again")
+            assert refused(answer) == (503, "too many votes at once, try again")
             assert answer.headers["Retry-After"] == "1"
 
 
@@ -321,12 +321,12 @@ INPUT: list[tuple[Any, str]] = [
     ({"trace_id": UNKNOWN, "value": 1, "comment": 1}, "comment: Input should be a valid string"),
     ({"trace_id": UNKNOWN, "value": 1, "metadata": {"k": 1}}, "metadata.k: Input should be a valid string"),
     ({"trace_id": UNKNOWN, "value": 1, "metadata": {f"k{n}": "" for n in range(21)}}, "at most 20 items"),
-    ({"trace_id": UNKNOWN, "value": 1, "metadata": {"mlflow.trace.session": "s"}}, "MLflow's own"),
+    ({"trace_id": UNKNOWN, "value": 1, "metadata": {"mlflow.trace.session": "s"}}, "reserved for MLflow"),
     ({"trace_id": UNKNOWN, "value": 1, "rating": 5}, "rating: Extra inputs are not permitted"),
     ({"trace_id": "tr-1' OR ''='", "value": 1}, "trace_id: String should match"),
     ({"trace_id": f"{UNKNOWN}/../x", "value": 1}, "trace_id: String should match"),
-    ({"client_request_id": "r' OR 'a'='a", "value": 1}, "client_request_id: 1 to 128 letters"),
-    ({"session_id": "a'b\"c", "value": 1}, "session_id: MLflow cannot search"),
+    ({"client_request_id": "r' OR 'a'='a", "value": 1}, "client_request_id: must be 1 to 128 letters"),
+    ({"session_id": "a'b\"c", "value": 1}, "session_id: must not contain both kinds of quotes"),
     ([], "Input should be"),
 ]
 
@@ -365,7 +365,7 @@ def test_the_server_is_away(lonely: RunningApp) -> None:
     """Which is said at once, by whatever id, with when to try again."""
     for target in ({"trace_id": UNKNOWN}, {"client_request_id": "r-1"}, {"session_id": "s-1"}):
         answer = say(lonely, {**target, "value": True})
-        assert refused(answer) == (503, "the tracking server cannot be asked now, try again later")
+        assert refused(answer) == (503, "the tracking server is unavailable, try again later")
         assert answer.headers["Retry-After"] == "1"
 
 
@@ -399,7 +399,7 @@ def test_what_is_no_good_token(signing: RunningApp, request_id: str, user: str) 
     def vote(token: str, said: dict[str, Any] = said, **headers: str) -> tuple[int, str]:
         return refused(say(signing, said, x_feedback_token=token, **headers))
 
-    foreign = (403, "the token is not one that this app has signed")
+    foreign = (403, "the token was not signed by this app")
     payload, _, signature = good.partition(".")
     forged = feedback_token.sign(trace_id, None, later, b"another secret").partition(".")[0]
     for wrong in (
@@ -417,11 +417,11 @@ def test_what_is_no_good_token(signing: RunningApp, request_id: str, user: str) 
     expired = feedback_token.sign(trace_id, pseudonym, int(time.time()), NEW.encode())
     assert vote(expired) == (403, "the token has expired")
     other = feedback_token.sign(UNKNOWN, pseudonym, later, NEW.encode())
-    assert vote(other) == (403, "the token is good for another trace")
-    assert vote(good, {"client_request_id": "another", "value": 1}) == (403, "the token is good for another request")
-    assert vote(good, {"session_id": "another", "value": 1}) == (403, "the token is good for another session")
-    assert vote(good, x_user_id="joe") == (403, "the token is another user's")
-    assert vote(other, {"trace_id": UNKNOWN, "value": 1}) == (404, "no trace of this id is stored")
+    assert vote(other) == (403, "the token is for another trace")
+    assert vote(good, {"client_request_id": "another", "value": 1}) == (403, "the token is for another request")
+    assert vote(good, {"session_id": "another", "value": 1}) == (403, "the token is for another session")
+    assert vote(good, x_user_id="joe") == (403, "the token belongs to another user")
+    assert vote(other, {"trace_id": UNKNOWN, "value": 1}) == (404, "no trace with this id is stored")
     assert stored(signing, request_id) == []
     old = feedback_token.sign(trace_id, pseudonym, later, OLD.encode())
     assert say(signing, said, x_feedback_token=old, x_user_id=user).status_code == 200
@@ -442,7 +442,7 @@ def test_a_session_of_another_user_is_not_voted_on(signing: RunningApp, request_
         signing.traces.one(other)
         vote = {"session_id": request_id, "value": False}
         told = refused(say(signing, vote, x_feedback_token=answer.headers["X-Feedback-Token"], **who))
-        assert told == (403, "the token is good for another session")
+        assert told == (403, "the token is for another session")
     assert only(signing, request_id).value is True
 
 
@@ -585,5 +585,5 @@ def test_feedback_from_a_terminal(run_app: AppRunner, server: MLflowServer, requ
     assert tell(request_id, "0.5")[0] == 0
     found = only(app, request_id)
     assert (found.value, found.rationale, found.source.source_id) == (0.5, "right", "ann")
-    assert tell(UNKNOWN, "no")[::2] == (1, "mlflow-middleware feedback: no trace of this id is stored\n")
+    assert tell(UNKNOWN, "no")[::2] == (1, "mlflow-middleware feedback: no trace with this id is stored\n")
     assert tell("'", "no")[0] == 1

@@ -104,7 +104,7 @@ def test_a_wrong_source_stops_the_app(name: str) -> None:
     printed = refusal(name, MLFLOW_MIDDLEWARE_SESSION_ID_FROM="boddy.chat")
 
     assert "session_id_from" in printed
-    assert "'boddy.chat' is no source: there are header.NAME, " in printed
+    assert "'boddy.chat' is not a source; use header.NAME, " in printed
 
 
 def test_a_wrong_source_is_an_error_of_djangos_checks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ def test_check_reports_that_there_is_no_server(tmp_path: Path) -> None:
         command, env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
 
-    assert "mlflow.db is no server: full mlflow writes to it without one" in done.stdout, done.stdout + done.stderr
+    assert "mlflow.db is not a server: full MLflow writes to it directly" in done.stdout, done.stdout + done.stderr
     assert os.listdir(tmp_path) == []
 
 

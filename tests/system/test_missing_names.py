@@ -73,7 +73,7 @@ def test_it_is_said_once(outcomes: list[Outcome]) -> None:
         assert len(each.lines) == (each.level != "EVERYTHING"), each
         for line in each.lines:
             assert "which supports MLflow 3." in line
-            assert "public functions, and its own exporter stays in place. Off are" in line
+            assert "public functions, and its own exporter stays in place. Not available: " in line
             assert "pip install 'mlflow-tracing>=3." in line
 
 

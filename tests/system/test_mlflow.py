@@ -364,7 +364,7 @@ def test_a_trace_that_is_not_there_is_waited_for_in_vain(server: MLflowServer) -
     """The wait is bounded, and its end is no error; what is no id is refused."""
     mlflow.set_tracking_uri(server.uri)
     assert traces.get(f"tr-{uuid.uuid4().hex}", wait=0.2) is None
-    with pytest.raises(ValueError, match="starts with 'tr-'"):
+    with pytest.raises(ValueError, match="must start with 'tr-'"):
         traces.get("req-1")
     with pytest.raises(ValueError, match="number of seconds"):
         traces.get(f"tr-{uuid.uuid4().hex}", wait=-1)

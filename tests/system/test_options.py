@@ -321,7 +321,7 @@ def test_wrong_options_stop_the_start(name: str) -> None:
         "option 'user_id_header': string should match pattern",
         "unknown option 'sesion_id_header' (did you mean 'session_id_header'?)",
         "option 'enabled' (from MLFLOW_MIDDLEWARE_ENABLED): input should be a valid boolean",
-        "option 'identify' (from MLFLOW_MIDDLEWARE_IDENTIFY): value error, cannot import it",
+        "option 'identify' (from MLFLOW_MIDDLEWARE_IDENTIFY): 'tests.apps.behaviour.nobody' cannot be imported",
     ):
         assert sentence in printed
 

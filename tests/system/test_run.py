@@ -195,7 +195,7 @@ def test_an_app_with_the_line_is_left_alone(name: str, server: MLflowServer, tmp
         assert trace.info.tags["mlflow.trace.session"] == "of the app"
         assert len(trace.data.spans) == len(running.traces.search(spans=False)) == 1
         workers = 2 if "gunicorn" in command[0] else 1
-        assert 1 <= running.process.output().count("the app has the middleware itself; it is left alone") <= workers
+        assert 1 <= running.process.output().count("the app has the middleware already; nothing is added") <= workers
 
 
 def test_what_is_no_app_of_ours_is_reported(server: MLflowServer, tmp_path: Path) -> None:
@@ -284,9 +284,9 @@ def test_the_process_becomes_the_command() -> None:
         (["--sample-ratio", "7", "uvicorn"], 2, "'sample_ratio': input should be less than or equal to 1, not '7'"),
         (["--enabled", "uvicorn", "app:app"], 2, "option 'enabled': input should be a valid boolean"),
         (["--sample-ratio"], 2, "option '--sample-ratio' needs a value"),
-        (["--"], 2, "there is no command to run"),
+        (["--"], 2, "the command is missing"),
         ([], 2, "usage: mlflow-middleware run"),
-        (["no-such-program"], 127, "no-such-program is not there: no such program on PATH"),
+        (["no-such-program"], 127, "no-such-program was not found: no such program on PATH"),
         (["./tox.ini"], 126, "./tox.ini cannot be run"),
     ],
 )

@@ -47,7 +47,7 @@ def test_without_a_tracking_server() -> None:
     printed = run_pytest("tests/apps/captured.py", "-k", "not waited_before", "-o", "log_cli=true")
 
     assert "MLFLOW_TRACKING_URI" not in printed
-    assert "traces will wait" not in printed
+    assert "traces cannot be sent" not in printed
 
 
 def test_a_process_whose_exporter_is_mlflows_own() -> None:

@@ -233,7 +233,7 @@ def test_the_experiment_that_a_handler_chooses(start: Callable[..., Deserving]) 
     ("routes", "said"),
     [
         ({"POST /search": {"sampel_ratio": 0.1}}, "'POST /search': unknown option 'sampel_ratio' (did you mean"),
-        ({"/search": {"max_queue_bytes": 1}}, "'/search': option 'max_queue_bytes' is for the whole app"),
+        ({"/search": {"max_queue_bytes": 1}}, "'/search': option 'max_queue_bytes' applies to the whole app"),
         ({"/search": {"sample_ratio": 2}}, "'/search': option 'sample_ratio': input should be less than or equal to 1"),
     ],
 )

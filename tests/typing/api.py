@@ -33,7 +33,7 @@ from mlflow_middleware.request_trace import (
 )
 from mlflow_middleware.settings import Settings
 from mlflow_middleware.testing import captured_traces
-from mlflow_middleware.traces import Session, Turn
+from mlflow_middleware.traces import ConnectionProblem, Figures, Session, Summary, Turn
 
 
 def search(query: str, *, limit: int = 10) -> list[str]:
@@ -116,7 +116,7 @@ def hooks() -> None:
 
     TraceMiddleware(app, identify=identify, mask=mask, exclude=["/admin"])
     TraceMiddleware(app=app, settings=Settings.load())
-    identity = Identity()
+    identity = Identity(session_id=["outer", "inner"])
     assert_type(identity.user_id, str | None)
     assert_type(identity.session_id, str | None)
     assert_type(identity.request_id, str | None)
@@ -143,6 +143,15 @@ def find_and_read() -> None:
         assert_type(session.traces, list[TraceInfo])
         assert_type(session.turns, list[Turn])
         assert_type(session.turns[0].text, str)
+    assert_type(traces.get("tr-1", wait=0), Trace | None)
+    figures = traces.summary(by="user", since=timedelta(days=1))
+    assert_type(figures, Summary)
+    assert_type(figures.rows, list[Figures])
+    assert_type(figures.rows[0].cost, float | None)
+    try:
+        traces.find(request_id="r-1")
+    except ConnectionProblem as problem:
+        assert_type(str(problem), str)
 
 
 def deliver_and_measure(provider: MeterProvider) -> None:
@@ -157,6 +166,8 @@ def deliver_and_measure(provider: MeterProvider) -> None:
     metrics.register(provider)
     assert_type(metrics.prometheus_text(openmetrics=True), str)
     assert_type(metrics.scrape("text/plain"), tuple[bytes, str])
+    assert_type(metrics.Collector().collect(), Iterator[Any])
+    assert_type([metric.name for metric in metrics.METRICS if isinstance(metric, metrics.Metric)], list[str])
     wsgi_app: WSGIApplication = metrics.wsgi_app
     TraceMiddleware(metrics.asgi_app)
     for_wsgi.TraceMiddleware(wsgi_app)

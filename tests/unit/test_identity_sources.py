@@ -427,7 +427,7 @@ def test_each_preset_is_an_option_and_documented() -> None:
 )
 def test_a_wrong_source_is_named(wrong: str) -> None:
     """The option, what was given and what is allowed."""
-    with pytest.raises(SettingsError, match=r"option 'session_id_from'.* is no source: there are header\.NAME") as told:
+    with pytest.raises(SettingsError, match=r"option 'session_id_from'.* is not a source; use header\.NAME") as told:
         Settings.load(session_id_from=["header.X-Session-ID", wrong])
     assert repr(wrong) in str(told.value)
 

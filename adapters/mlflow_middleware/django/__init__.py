@@ -1,4 +1,4 @@
-"""For Django projects: WSGI and ASGI, sync and async views.
+"""Middleware and request functions for Django projects: WSGI and ASGI, sync and async views.
 
 ::
 
@@ -9,8 +9,7 @@
     # urls.py, for users' feedback: see mlflow_middleware.django.feedback
     urlpatterns = [path("", include("mlflow_middleware.django.urls")), ...]
 
-Put it first, so that the trace holds what the other middleware does. ``manage.py check`` tells what is wrong with the
-settings.
+Put it first, so that the trace covers the other middleware. ``manage.py check`` reports wrong settings.
 """
 
 from mlflow_middleware.django.middleware import TraceMiddleware

@@ -1,4 +1,4 @@
-"""The Django app: registers the system checks, and gives jobs the project's settings."""
+"""The Django app, which registers the system checks and provides the project's settings to jobs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlflow_middleware.request.defaults import load_by
 
 
 class MLflowMiddlewareConfig(AppConfig):
-    """Found by Django through ``INSTALLED_APPS``."""
+    """App configuration, which Django finds through ``INSTALLED_APPS``."""
 
     name = "mlflow_middleware.django"
     label = "mlflow_middleware"
     verbose_name = "MLflow middleware"
 
     def ready(self) -> None:
-        """Register the checks; and let jobs find the settings in a worker, which builds no middleware."""
+        """Register the checks, and the loader of settings for jobs in workers, which create no middleware."""
         load_by(configuration.load)
         register(check_settings)
         register(check_middleware)

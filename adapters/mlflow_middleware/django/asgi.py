@@ -1,15 +1,15 @@
-"""The ASGI entry point of a Django project, with a lifespan.
+"""ASGI entry point of a Django project, with lifespan support.
 
 ::
 
-    # asgi.py, in the place of django.core.asgi
+    # asgi.py, instead of django.core.asgi
     from mlflow_middleware.django.asgi import get_asgi_application
 
     application = get_asgi_application()
 
-Django's own application knows no lifespan, so nothing tells us that uvicorn is about to end the process: what was
-traced in the last moments is then lost, or left to the spool. This one delivers it first. The middleware stays in
-``MIDDLEWARE``; all settings stay as they are.
+Django's own application does not support the lifespan protocol, so that the middleware does not learn that uvicorn is
+about to end the process: the last traces are lost or spooled. This application delivers them first. Keep the middleware
+in ``MIDDLEWARE`` and all settings unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def get_asgi_application() -> ASGIApp:
-    """Build the project's ASGI application, as Django's function of that name does, with a lifespan."""
+    """Return the project's ASGI application, like Django's function of that name, with lifespan support."""
     application: Any = django_application()
 
     async def with_lifespan(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -38,7 +38,7 @@ def get_asgi_application() -> ASGIApp:
 
 
 async def serve_lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Answer a server's start and end; at the end, what waits is delivered first."""
+    """Answer a server's lifespan messages; deliver pending traces before the shutdown is confirmed."""
     send = flushing(send)
     while (await receive())["type"] != "lifespan.shutdown":
         await send({"type": "lifespan.startup.complete"})

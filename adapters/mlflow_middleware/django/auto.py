@@ -1,4 +1,4 @@
-"""Django under ``mlflow-middleware run``."""
+"""Support for Django in ``mlflow-middleware run``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _added: list[str] = []
 
 
 def add() -> None:
-    """Put the middleware before all others, unless the project has done so."""
+    """Add the middleware before all others, unless the project already has it."""
     if any(map(traces, settings.MIDDLEWARE)):
         if not _added:
             own.left_alone()

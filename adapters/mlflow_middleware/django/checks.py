@@ -3,7 +3,7 @@
 * ``mlflow_middleware.E001``: an option in ``MLFLOW_MIDDLEWARE`` (or its environment variable) is unknown or ill-typed.
 * ``mlflow_middleware.W001``: the app is installed, but the middleware is not in ``MIDDLEWARE``.
 
-With ``manage.py check --deploy`` also what ``mlflow-middleware check`` finds, one id for each step that has failed:
+``manage.py check --deploy`` also runs ``mlflow-middleware check``, with one id for each step that can fail:
 
 * ``mlflow_middleware.E002``: the MLflow client; ``E003``: the tracking URI; ``E004``: reachability; ``E005``: TLS;
   ``E006``: the server's version; ``E007``: credentials; ``E008``: the experiment; ``E009``: writing a trace;
@@ -41,13 +41,13 @@ STEP_IDS = {
     "collector": "E012",
     "clock": "W002",
 }
-"""The step of ``mlflow-middleware check`` -> the id of its message; they never change."""
+"""Step of ``mlflow-middleware check`` -> id of its message. The ids never change."""
 
 MIDDLEWARE = "mlflow_middleware.django.TraceMiddleware"
 
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """One error for each wrong option."""
+    """Return one error for each wrong option."""
     try:
         configuration.load()
     except SettingsError as error:
@@ -56,7 +56,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Ch
 
 
 def check_middleware(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """A warning when nothing will be traced."""
+    """Return a warning if no request will be traced."""
     if any(traces(path) for path in settings.MIDDLEWARE):
         return []
     return [
@@ -69,7 +69,7 @@ def check_middleware(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[
 
 
 def check_server(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """What keeps traces from their server; wrong options are told by `check_settings` already."""
+    """Return the problems that keep traces from their server; `check_settings` already reports wrong options."""
     failed = [result for result in check.walk(configuration.load) if result.outcome == "failed"]
     return [_message(result) for result in failed if result.step in STEP_IDS]
 
@@ -81,7 +81,7 @@ def _message(result: check.Result) -> CheckMessage:
 
 
 def traces(path: str) -> bool:
-    """Whether a middleware is ours or a project's subclass of it; one that cannot be imported Django reports."""
+    """Return whether a path names our middleware or a subclass; Django itself reports paths that cannot be imported."""
     try:
         middleware = import_string(path)
     except ImportError:

@@ -1,4 +1,4 @@
-"""The middleware's options, as a Django project sets them."""
+"""The middleware's settings in a Django project."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def load(**options: object) -> Settings:
     """Build the settings from ``settings.MLFLOW_MIDDLEWARE`` and the environment.
 
     Args:
-        options: Options given in code, which win.
+        options: Options given in code; they override the others.
 
     Raises:
-        SettingsError: An option is unknown or ill-typed, or the setting is no dict.
+        SettingsError: An option is unknown or ill-typed, or the setting is not a dict.
     """
     given = getattr(django_settings, NAME, {})
     if not isinstance(given, Mapping):

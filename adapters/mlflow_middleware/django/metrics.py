@@ -4,8 +4,8 @@
 
     urlpatterns = [path("metrics", metrics), ...]
 
-What it shows is in ``mlflow_middleware.metrics``. Its own requests are no traces. It is a plain view, which Django runs
-in a thread under ASGI.
+``mlflow_middleware.metrics`` describes the metrics. Requests to the view itself are not traced. It is a sync view,
+which Django runs in a thread under ASGI.
 """
 
 from __future__ import annotations

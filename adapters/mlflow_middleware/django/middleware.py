@@ -1,4 +1,4 @@
-"""One middleware class for WSGI and ASGI, sync and async."""
+"""The middleware class for Django, under WSGI and ASGI, sync and async."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseB
 
 
 class TraceMiddleware:
-    """Make every request of a Django project a trace.
+    """Django middleware that records every request as one MLflow trace.
 
     Args:
         get_response: The next middleware, or the view.
@@ -111,7 +111,7 @@ class TraceMiddleware:
             _set_route(request, trace)
             if is_cancelled():
                 trace.disconnected()
-            if trace.settings.asks_the_framework:  # maybe the database, which Django allows in threads only
+            if trace.settings.asks_the_framework:  # may query the database, which Django allows only in threads
                 await sync_to_async(observe_response)(response, trace)
             else:
                 observe_response(response, trace)
@@ -127,7 +127,7 @@ class TraceMiddleware:
 
 @guarded
 def _opened(request: HttpRequest, settings: Settings) -> RequestTrace | None:
-    """The trace of a request; None where it is excluded."""
+    """Open the trace of a request; return None if it is excluded."""
     exchange = exchange_of(request)
     if reason := settings.reason_to_exclude(exchange.path, exchange.method, exchange.headers):
         delivery.leave_out(reason)
@@ -139,7 +139,7 @@ def _opened(request: HttpRequest, settings: Settings) -> RequestTrace | None:
 
 @guarded
 def _watch_body(request: HttpRequest, trace: RequestTrace) -> None:
-    """Report to the trace what is read of the request's body; a middleware around ours may have read it already."""
+    """Record the request's body as it is read; an outer middleware may already have read it."""
     if hasattr(request, "_body"):
         trace.received(request.body)
     elif hasattr(request, "_stream"):
@@ -168,14 +168,14 @@ def _end_with(request: HttpRequest, trace: RequestTrace, error: BaseException) -
 
 
 def _failed(sender: object, **_: Any) -> None:
-    """Record an exception that the project did not handle, and that Django turns into a 500."""
+    """Record an unhandled exception, which Django turns into a 500."""
     trace, error = current(), sys.exc_info()[1]
     if trace is not None and error is not None:
         trace.failed(error)
 
 
 def exchange_of(request: HttpRequest) -> Exchange:
-    """Describe a request as the rest of the middleware knows it."""
+    """Build an exchange from a Django request."""
     meta = request.META
     port = str(meta.get("SERVER_PORT", ""))
     headers, held = bounded(environ_headers(meta))

@@ -1,4 +1,4 @@
-"""A response on its way out: our headers, what the trace keeps of it, and its end."""
+"""Observation of responses: our headers, the recorded body, and the end of the trace."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlflow_middleware.request.headers import join
 from mlflow_middleware.request_trace import RequestTrace
 
 _HEADERS = "_mlflow_middleware_headers"
-"""The attribute of a response with the headers that we set: name, value, and the app's own value before."""
+"""The attribute of a response for the headers that we set: name, value, and the app's own earlier value."""
 
 
 def observe_response(response: HttpResponseBase, trace: RequestTrace) -> HttpResponseBase:
-    """Add our headers to a response; its trace is delivered now, or with the last chunk of a stream."""
+    """Add our headers to a response and record it; hand its trace to delivery now, or at the end of a stream."""
     _started(response, trace)
     _add_headers(response, trace)
     _stay_until_closed(response, trace)
@@ -37,7 +37,7 @@ def observe_response(response: HttpResponseBase, trace: RequestTrace) -> HttpRes
 
 
 def is_answered(response: HttpResponseBase) -> bool:
-    """Whether nothing more is seen of it: it is whole, or a file, which the server may have a faster way to send."""
+    """Return whether a response is complete, or a file, which the server may send by itself."""
     return not isinstance(response, StreamingHttpResponse) or bool(getattr(response, "file_to_stream", None))
 
 
@@ -51,14 +51,14 @@ def _started(response: HttpResponseBase, trace: RequestTrace) -> None:
 
 @guarded
 def _sent(response: HttpResponseBase, trace: RequestTrace) -> None:
-    """Record the whole body, unless a middleware further out has still to render it."""
+    """Record the whole body, unless an outer middleware has yet to render it."""
     if getattr(response, "is_rendered", True):
         trace.sent(cast(HttpResponse, response).content)
 
 
 @guarded
 def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
-    for name, value, before in vars(response).pop(_HEADERS, ()):  # the app returned this response before
+    for name, value, before in vars(response).pop(_HEADERS, ()):  # the app has returned this response before
         if before is not None:
             response.headers[name] = before
         elif response.headers.get(name) == value:
@@ -73,7 +73,7 @@ def _add_headers(response: HttpResponseBase, trace: RequestTrace) -> None:
 def _changed(
     response: HttpResponseBase, ours: Collection[tuple[str, str]], cross_origin: bool
 ) -> list[tuple[str, str, str | None]]:
-    """List the headers that the response gets: name, value, and the app's own value before."""
+    """Return the headers to set on the response: name, value, and the app's own earlier value."""
     if not cross_origin:  # nothing to expose
         return [(name, value, None) for name, value in ours if name not in response.headers]
     own = {name.lower(): value for name, value in response.items()}
@@ -88,9 +88,9 @@ def _stay_until_closed(response: HttpResponseBase, trace: RequestTrace) -> None:
 
 
 class _Closing:
-    """Replace a response's ``close``: what runs there, Django's ``request_finished`` included, belongs to the request.
+    """Replacement of a response's ``close``, so that code in it, such as ``request_finished``, belongs to the request.
 
-    A cache around ours may pickle the response: the pickle holds the response's own ``close``.
+    An outer cache may pickle the response; the pickle contains the response's own ``close``.
     """
 
     def __init__(self, response: HttpResponseBase, trace: RequestTrace) -> None:
@@ -101,12 +101,12 @@ class _Closing:
         self._is_called = False
 
     def __call__(self) -> None:
-        """Close the response; the trace ends here."""
+        """Close the response and end the trace."""
         self._is_called = True
         vars(self._response).pop("close", None)
         if self._own:
             vars(self._response)["close"] = self._own
-        request_ids.learn(self._trace, self._response.items())  # a middleware around ours may have told another
+        request_ids.learn(self._trace, self._response.items())  # an outer middleware may have sent another id
         self._trace.closed()
         self._trace.activate()
         try:
@@ -119,5 +119,5 @@ class _Closing:
         return getattr, (self._response, "close")
 
     def __del__(self) -> None:
-        if not self._is_called:  # Django closes no response whose client went away before it was sent
+        if not self._is_called:  # Django does not close a response whose client disconnected before it was sent
             self._trace.finish()

@@ -1,4 +1,4 @@
-"""Streaming responses: the request is current while each chunk is made, and its trace ends with the last one."""
+"""Streaming responses: the request is current while each chunk is produced; the trace ends with the last one."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from mlflow_middleware.request_trace import RequestTrace
 
 
 def silence_stream(response: HttpResponseBase) -> HttpResponseBase:
-    """Keep what makes the chunks of an excluded path's response from being traced."""
+    """Suppress spans while the chunks of an excluded request's response are produced."""
     if isinstance(response, StreamingHttpResponse) and not getattr(response, "file_to_stream", None):
         observe_stream(response, None)
     return response
 
 
 def observe_stream(response: StreamingHttpResponse, trace: RequestTrace | None) -> None:
-    """Wrap a response's content; without a trace, nothing that makes it is traced."""
+    """Wrap a response's content; without a trace, suppress spans while it is produced."""
     chunks = _AsyncChunks if response.is_async else _Chunks
     length = response.headers.get("Content-Length", "")
     response.streaming_content = chunks(response.streaming_content, trace, int(length) if length.isdecimal() else None)
 
 
 class _Step:
-    """Surround the making of one chunk: the request is current, and its trace ends with the last one.
+    """Context manager for the production of one chunk: it makes the request current and ends the trace with the last
+    one.
 
-    For an excluded request, nothing is current.
+    For an excluded request it suppresses spans.
     """
 
     def __init__(self, trace: RequestTrace | None) -> None:
@@ -61,11 +62,11 @@ class _Step:
 
 
 class _Held:
-    """Tells when the end of an answer has to wait until its trace is delivered: `flush_each_request`.
+    """State of a response whose end must wait for the delivery of its trace (`flush_each_request`).
 
     Args:
         trace: The request's trace; None for an excluded request.
-        length: Bytes that the answer announces; its client waits for no more.
+        length: The announced length in bytes, after which the client waits for no more; None if unknown.
     """
 
     def __init__(self, trace: RequestTrace | None, length: int | None) -> None:
@@ -73,11 +74,11 @@ class _Held:
         self._left = length
 
     def ends(self) -> bool:
-        """Whether the end of the content is such an end."""
+        """Return whether the end of the content must wait."""
         return self._trace is not None and self._trace.settings.flush_each_request
 
     def ends_with(self, chunk: bytes) -> bool:
-        """Whether this chunk is; then the trace ends with it."""
+        """Return whether this chunk is the last one and must wait; if so, end the trace."""
         if self._trace is None or self._left is None or not self.ends():
             return False
         self._left -= len(chunk)
@@ -90,7 +91,7 @@ class _Held:
 
 
 class _Chunks:
-    """Iterate over a streaming response's content; the request is current again while each chunk is made."""
+    """Iterator over a streaming response's content that makes the request current while each chunk is produced."""
 
     def __init__(self, content: Any, trace: RequestTrace | None, length: int | None) -> None:
         self._content = iter(content)
@@ -106,7 +107,7 @@ class _Chunks:
                 chunk = cast(bytes, next(self._content))
                 if self._trace:
                     self._trace.sent(chunk)
-        except Exception:  # the end, or one that cuts the answer off
+        except Exception:  # the end, or an error that cuts the response off
             if self._held.ends():
                 deliver()
             raise
@@ -123,7 +124,7 @@ class _Chunks:
 
 
 class _AsyncChunks:
-    """Iterate like `_Chunks` over content that is made asynchronously."""
+    """Async counterpart of `_Chunks`."""
 
     def __init__(self, content: Any, trace: RequestTrace | None, length: int | None) -> None:
         self._trace = trace
@@ -139,7 +140,7 @@ class _AsyncChunks:
                 chunk = cast(bytes, await anext(self._content))
                 if self._trace:
                     self._trace.sent(chunk)
-        except Exception:  # the end, or one that cuts the answer off
+        except Exception:  # the end, or an error that cuts the response off
             if self._held.ends():
                 await in_thread(deliver)
             raise
@@ -155,7 +156,7 @@ class _AsyncChunks:
                 await self._content.aclose()
 
     def close(self) -> None:
-        """Note that Django has closed the content; it leaves asynchronous content to the garbage collector."""
+        """Record that Django has closed the content; it leaves async content to the garbage collector."""
         if self._trace:
             self._trace.closed()
 
@@ -166,7 +167,7 @@ class _AsyncChunks:
 
 
 def record_error(trace: RequestTrace, error: BaseException) -> None:
-    """Record an exception; a cancelled request is one whose client has disconnected."""
+    """Record an exception; a cancellation means that the client has disconnected."""
     if isinstance(error, asyncio.CancelledError):
         trace.disconnected()
     else:

@@ -1,4 +1,4 @@
-"""The URLs of the Django app: ``POST /feedback``, below wherever they are included."""
+"""The URLs of the Django app: ``POST /feedback``, below the path where they are included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For FastAPI and Starlette apps.
+"""Middleware, feedback and metrics for FastAPI and Starlette apps.
 
 ::
 
@@ -8,9 +8,9 @@
 
     app.include_router(feedback_router())  # users' feedback: see mlflow_middleware.fastapi.feedback
 
-Add it last: middleware added later runs further out, and what is outside sees neither the trace nor its identity.
-The answer to an exception that no handler took is made outside of all added middleware; it carries our headers only
-when the whole app is wrapped: ``app = TraceMiddleware(app)``.
+Add it last: middleware that is added later runs outside it, where neither the trace nor its identity is available.
+Starlette creates the response to an unhandled exception outside all added middleware; it has the middleware's headers
+only if the whole app is wrapped: ``app = TraceMiddleware(app)``.
 """
 
 from __future__ import annotations
@@ -49,16 +49,17 @@ __all__ = [
 
 
 class TraceMiddleware(asgi.TraceMiddleware):
-    """`mlflow_middleware.asgi.TraceMiddleware`, which reports wrong options in time.
+    """`mlflow_middleware.asgi.TraceMiddleware`, which reports wrong options at start-up.
 
-    Starlette builds its middleware as late as the server starts the app's lifespan, and a server takes an exception
-    there for an app without lifespan, and goes on. So a wrong option fails the start-up in the protocol's own words.
+    Starlette creates its middleware only when the server starts the app's lifespan. Servers interpret an exception
+    there as an app without lifespan support, and continue. So a wrong option is reported by a
+    ``lifespan.startup.failed`` message.
     """
 
     _problem: SettingsError | None = None
 
     def set_up(self, settings: Settings | None, options: Mapping[str, object]) -> None:
-        """Keep what is wrong with the options for the lifespan."""
+        """Apply the settings, but keep an error for the lifespan."""
         try:
             super().set_up(settings, options)
         except SettingsError as error:

@@ -1,4 +1,4 @@
-"""Starlette and FastAPI under ``mlflow-middleware run``."""
+"""Support for Starlette and FastAPI in ``mlflow-middleware run``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _apps: weakref.WeakSet[Starlette] = weakref.WeakSet()
 
 
 def made(app: Starlette) -> None:
-    """Remember an app, which may get the middleware by a line of its own."""
+    """Remember an app, since its code may add the middleware itself."""
     _apps.add(app)
 
 
 def traced(stack: Any) -> Any:
-    """Put the middleware around all that an app serves by, so that also the answer to an exception has our headers."""
+    """Wrap an app's whole middleware stack, so that responses to unhandled exceptions have our headers, too."""
     if isinstance(stack, asgi.TraceMiddleware) or own.found():
         return stack
     with own.adding():

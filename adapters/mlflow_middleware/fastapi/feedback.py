@@ -5,13 +5,13 @@
     app.include_router(feedback_router())  # FastAPI: POST /feedback
     app.routes.append(feedback_route())  # Starlette
 
-What it takes and answers is in ``mlflow_middleware.feedback``, and in FastAPI's OpenAPI schema. It works with the
-options of the ``TraceMiddleware`` around it, wherever it is included; ``feedback_router(prefix="/api")`` makes it
-``/api/feedback``. Options given here, as keywords, are laid over those; an app without that middleware gives them all.
-The server is asked in a thread.
+``mlflow_middleware.feedback`` and FastAPI's OpenAPI schema describe requests and responses. The route uses the options
+of the ``TraceMiddleware`` around it, wherever it is included; ``feedback_router(prefix="/api")`` makes it
+``/api/feedback``. Options given here as keywords override them; an app without that middleware sets all options here.
+The tracking server is called in a thread.
 
-A page on another origin needs the app's ``CORSMiddleware`` to allow the headers ``Content-Type``, ``X-Feedback-Token``
-and those that name session and user.
+For a page on another origin, the app's ``CORSMiddleware`` must allow the headers ``Content-Type``, ``X-Feedback-Token``
+and those for session and user.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def feedback_router(prefix: str = "", **options: object) -> APIRouter:
-    """Make a router with ``POST /feedback``.
+    """Create a router with ``POST /feedback``.
 
     Args:
-        prefix: What stands before ``/feedback``.
-        options: What ``Settings`` knows; they are laid over the options of the middleware around it.
+        prefix: The path prefix before ``/feedback``.
+        options: Options of ``Settings``; they override those of the middleware around the route.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.
     """
-    from fastapi import APIRouter  # Starlette's users need not have it
+    from fastapi import APIRouter  # optional for users of Starlette
 
     token = {
         "name": feedback_token.HEADER,
         "in": "header",
         "schema": {"type": "string"},
-        "description": "What the response carried under this name, where feedback has to be signed.",
+        "description": "The response header of this name, if feedback has to be signed.",
     }
     schema = feedback.Feedback.model_json_schema()
     router = APIRouter(prefix=prefix)
@@ -60,7 +60,7 @@ def feedback_router(prefix: str = "", **options: object) -> APIRouter:
         _endpoint(options),
         methods=["POST"],
         name="feedback",
-        summary="Say what an answer was worth",
+        summary="Rate an answer",
         response_model=feedback.Accepted,
         responses={
             status: {"model": feedback.Problem, "description": meaning} for status, meaning in feedback.PROBLEMS.items()
@@ -74,7 +74,15 @@ def feedback_router(prefix: str = "", **options: object) -> APIRouter:
 
 
 def feedback_route(prefix: str = "", **options: object) -> Route:
-    """Make Starlette's route for ``POST /feedback``; arguments and errors as for `feedback_router`."""
+    """Create a Starlette route for ``POST /feedback``.
+
+    Args:
+        prefix: The path prefix before ``/feedback``.
+        options: Options of ``Settings``; they override those of the middleware around the route.
+
+    Raises:
+        SettingsError: An option is unknown or ill-typed.
+    """
     return Route(f"{prefix}/feedback", _endpoint(options), methods=["POST"], name="feedback")
 
 
@@ -91,7 +99,7 @@ def _endpoint(options: dict[str, object]) -> Endpoint:
 
 
 async def _read(request: Request) -> bytes:
-    """The body, up to a byte more than is allowed; a client that goes away in the middle has not said all."""
+    """Read at most one byte more of the body than allowed; if the client disconnects, return the part received."""
     body = b""
     with contextlib.suppress(ClientDisconnect):
         async for chunk in request.stream():

@@ -5,7 +5,7 @@
     app.include_router(metrics_router())  # FastAPI: GET /metrics
     app.routes.append(metrics_route())  # Starlette
 
-What it shows is in ``mlflow_middleware.metrics``. Its own requests are no traces.
+``mlflow_middleware.metrics`` describes the metrics. Requests to the route itself are not traced.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ async def _endpoint(request: Request) -> Response:
 
 
 def metrics_router(path: str = "/metrics") -> APIRouter:
-    """Make a router with ``GET /metrics``, which is not in the OpenAPI schema.
+    """Create a router with ``GET /metrics``, which is not part of the OpenAPI schema.
 
     Args:
-        path: Where.
+        path: The path of the route.
     """
-    from fastapi import APIRouter  # Starlette's users need not have it
+    from fastapi import APIRouter  # optional for users of Starlette
 
     router = APIRouter()
     router.add_route(path, _endpoint, methods=["GET"], name="mlflow_middleware_metrics", include_in_schema=False)
@@ -42,9 +42,9 @@ def metrics_router(path: str = "/metrics") -> APIRouter:
 
 
 def metrics_route(path: str = "/metrics") -> Route:
-    """Make Starlette's route for ``GET /metrics``.
+    """Create a Starlette route for ``GET /metrics``.
 
     Args:
-        path: Where.
+        path: The path of the route.
     """
     return Route(path, _endpoint, methods=["GET"], name="mlflow_middleware_metrics", include_in_schema=False)

@@ -1,4 +1,4 @@
-"""For Flask apps.
+"""Middleware, feedback and metrics for Flask apps.
 
 ::
 
@@ -8,7 +8,7 @@
     app.register_blueprint(feedback_blueprint())  # users' feedback: see mlflow_middleware.flask.feedback
 
 Options are keywords, or ``app.config["MLFLOW_MIDDLEWARE"] = {"SESSION_ID_HEADER": "X-Chat-ID"}``. ``flask
-mlflow-check`` says whether traces can reach their server, and what is wrong if they cannot.
+mlflow-check`` checks whether traces can reach their server, and reports the problem if they cannot.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ EXTENSION_KEY = "mlflow_middleware"
 
 
 class MLflowMiddleware:
-    """The extension: wraps ``app.wsgi_app``.
+    """Flask extension that wraps ``app.wsgi_app``.
 
     Args:
-        app: The app; None for `init_app` later.
-        options: What ``Settings`` knows, as keywords; they beat ``app.config``.
+        app: The app; None to call `init_app` later.
+        options: Options of ``Settings``, as keywords; they override ``app.config``.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.
@@ -71,7 +71,11 @@ class MLflowMiddleware:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Trace an app; a second call for the same app does nothing."""
+        """Trace an app. A second call for the same app does nothing.
+
+        Raises:
+            SettingsError: An option is unknown or ill-typed.
+        """
         if EXTENSION_KEY in app.extensions:
             return
         settings = Settings.load(app.config.get(CONFIG_KEY), **self._options)
@@ -84,11 +88,11 @@ class MLflowMiddleware:
 
 class _TraceMiddleware(TraceMiddleware):
     def socket_opened(self, trace: RequestTrace) -> None:
-        """Flask knows nothing of the caller yet: see `_routed`."""
+        """Do nothing: Flask identifies the caller later, see `_routed`."""
 
 
 def _check_command(settings: Settings) -> click.Command:
-    """``flask mlflow-check``."""
+    """Return the command ``flask mlflow-check``."""
 
     @click.command("mlflow-check")
     @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
@@ -101,7 +105,7 @@ def _check_command(settings: Settings) -> click.Command:
 
 def _routed(sender: Flask, **_: Any) -> None:
     trace = current()
-    asked = request._get_current_object()  # type: ignore[attr-defined] # looked up once
+    asked = request._get_current_object()  # type: ignore[attr-defined] # resolve the proxy once
     if trace is not None and asked.url_rule is not None:
         routes.learn(trace, routes.below(trace, asked.script_root) + asked.url_rule.rule)
     if trace is not None and is_websocket(asked.environ):
@@ -110,5 +114,5 @@ def _routed(sender: Flask, **_: Any) -> None:
 
 def _failed(sender: Flask, exception: Exception, **_: Any) -> None:
     trace = current()
-    if trace is not None:  # an extension may answer it with any status: Flask-RESTX sends this for a 404, too
+    if trace is not None:  # an extension may answer it with any status; Flask-RESTX sends this signal for a 404, too
         http_errors.hold(trace, exception)

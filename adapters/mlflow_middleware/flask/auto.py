@@ -1,4 +1,4 @@
-"""Flask under ``mlflow-middleware run``."""
+"""Support for Flask in ``mlflow-middleware run``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _lock = threading.Lock()
 
 
 def called(app: Flask) -> None:
-    """Trace an app, at its first request."""
+    """Trace an app, from its first request on."""
     if SEEN not in app.extensions:
         _trace(app)
 

@@ -4,9 +4,9 @@
 
     app.register_blueprint(feedback_blueprint())  # POST /feedback; url_prefix="/api" makes it /api/feedback
 
-What it takes and answers is in ``mlflow_middleware.feedback``. It works with the options of the ``MLflowMiddleware``
-of the app; options given here, as keywords, are laid over those. With Flask-WTF's ``CSRFProtect``, exempt the
-blueprint (``csrf.exempt(blueprint)``): that the body has to be JSON protects it, as said there.
+``mlflow_middleware.feedback`` describes requests and responses. The route uses the options of the app's
+``MLflowMiddleware``; options given here as keywords override them. With Flask-WTF's ``CSRFProtect``, exempt the
+blueprint (``csrf.exempt(blueprint)``): it is protected because the body must be JSON, as described there.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from mlflow_middleware.request_trace import SETTINGS_KEY
 
 
 def feedback_blueprint(**options: object) -> Blueprint:
-    """Make a blueprint with ``POST /feedback``.
+    """Create a blueprint with ``POST /feedback``.
 
     Args:
-        options: What ``Settings`` knows; they are laid over the options of the app's middleware.
+        options: Options of ``Settings``; they override those of the app's middleware.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.

@@ -4,7 +4,7 @@
 
     app.register_blueprint(metrics_blueprint())  # GET /metrics
 
-What it shows is in ``mlflow_middleware.metrics``. Its own requests are no traces.
+``mlflow_middleware.metrics`` describes the metrics. Requests to the route itself are not traced.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from mlflow_middleware import metrics
 
 
 def metrics_blueprint(path: str = "/metrics") -> Blueprint:
-    """Make a blueprint with ``GET /metrics``.
+    """Create a blueprint with ``GET /metrics``.
 
     Args:
-        path: Where.
+        path: The path of the route.
     """
     blueprint = Blueprint("mlflow_middleware_metrics", __name__)
 

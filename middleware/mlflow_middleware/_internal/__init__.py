@@ -1,1 +1,1 @@
-"""What several rooms share; not for import by apps."""
+"""Modules shared by several packages; not a public API."""

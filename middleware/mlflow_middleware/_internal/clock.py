@@ -1,7 +1,7 @@
-"""The clock of all waits.
+"""The clock for all waits.
 
-Tests freeze ``time.monotonic``, or let it jump by years. Whoever waits meanwhile still has to come to an end, and what
-was due before must not lie years ahead afterwards.
+An app's tests may freeze ``time.monotonic`` or move it by years. Waits in the background must still end meanwhile, and
+work that was due must not be years ahead afterwards.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ from collections.abc import Callable
 
 if hasattr(time, "CLOCK_MONOTONIC"):
     monotonic: Callable[[], float] = functools.partial(time.clock_gettime, time.CLOCK_MONOTONIC)
-    """Tell the time in seconds; libraries that freeze time leave this one alone."""
+    """Return the time in seconds; libraries that freeze time do not patch this function."""
 else:
-    monotonic = functools.partial(time.perf_counter)  # Windows; wrapped, as modules' names are what freezegun replaces
+    monotonic = functools.partial(time.perf_counter)  # Windows; wrapped, because freezegun replaces names in modules

@@ -1,7 +1,7 @@
-"""Lines of our log reach the handlers that can still write.
+"""Logging to closed streams: log records reach only the handlers that can still write.
 
-At an exit, streams may be closed that the app's logging writes to, as with pytest's capture: Python would print a
-traceback for each line.
+At exit, the streams of the app's log handlers may be closed already, as with pytest's capture. Python would print a
+traceback for each record.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ _LOGGERS = ("mlflow_middleware", "mlflow_middleware.delivery", "mlflow_middlewar
 
 
 def install() -> None:
-    """Have our loggers do so."""
+    """Add the filter to the middleware's loggers."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_passes)
 
 
 def _passes(record: logging.LogRecord) -> bool:
-    """Whether logging may go on; else the handlers that can write have the line already."""
+    """Return whether to handle a record as usual; if a handler's stream is closed, pass it to the others and stop."""
     handlers = list(_handlers(logging.getLogger(record.name))) or [logging.lastResort or logging.NullHandler()]
     if not any(map(_is_closed, handlers)):
         return True
@@ -36,9 +36,9 @@ def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:
 
 
 def _is_closed(handler: logging.Handler) -> bool:
-    """Whether its stream is closed; Rich keeps it in a console."""
+    """Return whether a handler's stream is closed; Rich's handler keeps the stream in a console."""
     try:
         stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
         return getattr(stream, "closed", False) is True
-    except Exception:  # an app's own handler, or a stream that stands for another
+    except Exception:  # a custom handler, or a proxy for a stream
         return False

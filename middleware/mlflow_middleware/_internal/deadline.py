@@ -1,6 +1,6 @@
 """A deadline for a whole call, whatever it waits for.
 
-The time-out of an HTTP client is that of each read: a server that answers one byte a second keeps it for ever.
+An HTTP client's timeout applies to each read: a server that sends one byte per second can block it forever.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextvars import copy_context
 from typing import TypeVar
 
 MAX_ABANDONED = 8
-"""Calls that may go on, each in a thread of its own, after nobody waits for them any more."""
+"""Maximum number of calls that may still run, each in its own thread, after their deadline has passed."""
 
 T = TypeVar("T")
 
@@ -19,19 +19,19 @@ _abandoned: list[threading.Thread] = []
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """Do something in another thread, and wait for it only so long.
+    """Run a call in another thread and return its result within a deadline.
 
     Args:
-        seconds: How long.
-        call: What is to be done. If it takes longer, it may go on, but for nothing.
+        seconds: The deadline.
+        call: The function to call. It is not interrupted after the deadline, but its result is discarded.
 
     Raises:
-        TimeoutError: It takes longer; or too many before it have, and still go on.
-        Exception: What it raises.
+        TimeoutError: The deadline has passed, or too many earlier calls are still running after theirs.
+        Exception: Any exception of the call.
     """
     _abandoned[:] = [thread for thread in _abandoned if thread.is_alive()]
     if len(_abandoned) >= MAX_ABANDONED:
-        raise TimeoutError(f"{len(_abandoned)} earlier requests still wait for their answers")
+        raise TimeoutError(f"{len(_abandoned)} earlier requests are still waiting for an answer")
     results: list[T] = []
     errors: list[Exception] = []
 
@@ -51,5 +51,5 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         raise errors[0]
     if not results:
         _abandoned.append(thread)
-        raise TimeoutError(f"timed out: no whole answer within {seconds:.0f} s")
+        raise TimeoutError(f"timed out: no complete answer within {seconds:.0f} s")
     return results[0]

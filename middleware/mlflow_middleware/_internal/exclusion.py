@@ -19,12 +19,12 @@ DEFAULT = (
     "/metrics",
     "/favicon.ico",
 )
-"""What ``default`` stands for."""
+"""The entries that ``default`` stands for."""
 
 EXCLUDED = "excluded"
-"""Why a request is not traced that an entry without a name excludes; otherwise that is the name."""
+"""The reason if a path glob excludes a request; for a named kind, the reason is its name."""
 
-_OF_METHOD = re.compile(r"((?i:JOB)|[A-Za-z-]+(?= +[/*?\[])) +(\S.*)", re.DOTALL)  # a job has a name, no path
+_OF_METHOD = re.compile(r"((?i:JOB)|[A-Za-z-]+(?= +[/*?\[])) +(\S.*)", re.DOTALL)  # a job has a name instead of a path
 _PATH = re.compile(r"[/*?\[]")
 
 _SCHEMAS = (
@@ -42,7 +42,7 @@ _SCHEMAS = (
     "/flasgger_static/*",
     "/static/drf-yasg/*",
 )
-"""Paths that nothing but the documentation of an API has, in FastAPI and the extensions of Flask and Django."""
+"""Paths used only by API documentation, in FastAPI and the extensions of Flask and Django."""
 
 _PAGES = (
     "*/docs",
@@ -55,8 +55,8 @@ _PAGES = (
     "/openapi/*",
     "/schema",
 )
-"""Paths that its pages have, with or without a slash at their end; where the answer is HTML: an app's own documents may
-be there, too."""
+"""Paths of its pages, with or without a trailing slash. They are excluded only if the response is HTML, since an app
+may serve its own documents there."""
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -74,18 +74,18 @@ _is_page = re.compile("|".join(fnmatch.translate(glob + end) for glob in _PAGES 
 
 
 def split_method(entry: str) -> tuple[str, str]:
-    """Split ``POST /search*``: its method, in capitals, and the rest; no method stands for all of them."""
+    """Split an entry such as ``POST /search*`` into its upper-case method and the rest; no method means all."""
     match = _OF_METHOD.fullmatch(entry)
     return (match[1].upper(), match[2]) if match else ("", entry)
 
 
 def is_path(entry: str) -> bool:
-    """Whether an entry is a path or a glob, maybe with a method."""
+    """Return whether an entry is a path or a glob, optionally with a method."""
     return bool(_PATH.match(entry) or _OF_METHOD.fullmatch(entry))
 
 
 def _is_preflight(headers: Mapping[str, str]) -> bool:
-    """https://fetch.spec.whatwg.org/#cors-preflight-request"""
+    """Return whether a request is a CORS preflight (https://fetch.spec.whatwg.org/#cors-preflight-request)."""
     return "origin" in headers and "access-control-request-method" in headers
 
 
@@ -93,23 +93,23 @@ _BY_HEADERS: dict[str, tuple[str, Callable[[Mapping[str, str]], bool]]] = {
     "preflight": ("OPTIONS", _is_preflight),
     "head": ("HEAD", lambda headers: True),
 }
-"""Names for requests that are known when they arrive: their method, and what else decides."""
+"""Named kinds of requests that are recognized on arrival: method, and test of the headers."""
 
 NAMES = (*_BY_HEADERS, "docs", "unrouted")
-"""Kinds of requests that have a name."""
+"""All named kinds of requests."""
 
 
 def check(entries: tuple[str, ...]) -> tuple[str, ...]:
     """Return the entries, each a path glob, a method and a path glob, or a name.
 
     Raises:
-        ValueError: One is none of these, and would exclude nothing.
+        ValueError: An entry is none of these.
     """
     for entry in entries:
         if entry != "default" and entry not in NAMES and not is_path(entry):
             names = " or ".join(map(repr, ("default", *NAMES)))
             raise ValueError(
-                f"{entry!r} is neither a path as /health or /docs*, nor one with a method as OPTIONS *, nor {names}"
+                f"{entry!r} must be a path such as /health or /docs*, one with a method such as OPTIONS *, or {names}"
             )
     return entries
 
@@ -130,11 +130,11 @@ class _Globs:
 
 
 class Exclusions:
-    """What is not traced, and why.
+    """The rules that decide which requests are not traced, and why.
 
     Args:
-        exclude: What is left out.
-        include: What is traced all the same.
+        exclude: The entries of the option ``exclude``.
+        include: The entries of the option ``include``, which override it.
     """
 
     def __init__(self, exclude: Iterable[str], include: Iterable[str]) -> None:
@@ -150,7 +150,7 @@ class Exclusions:
         self.has_unrouted, self.has_docs = "unrouted" in self._names, "docs" in self._names
 
     def reason(self, path: str, method: str, headers: Mapping[str, str]) -> str:
-        """Why a request is not traced, as far as that is known when it arrives; empty if it is."""
+        """Return why a request is not traced, as far as known on arrival; empty if it is traced."""
         if self._match_any(path) or method in self._methods:
             return self._reason(path, method, headers)
         return ""
@@ -166,11 +166,11 @@ class Exclusions:
         return name if name and _BY_HEADERS[name][1](headers) else ""
 
     def is_unrouted(self, path: str, method: str) -> bool:
-        """Whether a request is not traced if no route took it."""
+        """Return whether to exclude a request if no route matched it."""
         return self.has_unrouted and not self._kept.match(path, method)
 
     def is_page(self, path: str, method: str) -> bool:
-        """Whether a request is not traced if its answer is HTML: a page of the API's documentation."""
+        """Return whether to exclude a request if its response is HTML, as a page of the API's documentation."""
         return self.has_docs and method == "GET" and bool(_is_page(path)) and not self._kept.match(path, method)
 
 

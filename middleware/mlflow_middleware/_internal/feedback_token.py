@@ -1,7 +1,7 @@
-"""The token that a response carries, and without which feedback on its trace is not taken where it is signed.
+"""The token in a response that authorizes feedback on its trace, required if ``feedback_secret`` is set.
 
-``base64url(JSON [trace id, user id as stored or null, expiry]) . base64url(HMAC-SHA256)``, see `signed_token`; the
-expiry is in whole seconds since the epoch.
+Format: ``base64url(JSON [trace id, user id as stored or null, expiry]) . base64url(HMAC-SHA256)``, see `signed_token`.
+The expiry is in whole seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from mlflow_middleware._internal import signed_token
 from mlflow_middleware._internal.signed_token import BadToken as BadToken
 
 HEADER = "X-Feedback-Token"
-"""The header of the response that carries the token, and of the feedback that shows it."""
+"""The header that carries the token, in the response and in the feedback request."""
 
 LIFETIME = 7 * 24 * 3600
-"""Seconds that a token is good for."""
+"""Validity of a token, in seconds."""
 
-_PURPOSE = b"mlflow-middleware feedback\0"  # the same secret may serve for something else
+_PURPOSE = b"mlflow-middleware feedback\0"  # the same secret may be used for other tokens
 
 
 def voter(token: str) -> str:
-    """A name for whoever has a token without a user: another one for each token, of which none can be guessed."""
+    """Return a name for the anonymous owner of a token: unique per token and impossible to guess."""
     return "anonymous-" + hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 class Token(NamedTuple):
-    """What a token says.
+    """The content of a token.
 
     Attributes:
-        trace_id: The trace that it is good for.
-        user_id: The user as stored; None where the request had none.
-        expires_at: Seconds since the epoch.
+        trace_id: The trace that the token is valid for.
+        user_id: The user as stored; None if the request had no user.
+        expires_at: Expiry, in seconds since the epoch.
     """
 
     trace_id: str
@@ -42,20 +42,20 @@ class Token(NamedTuple):
 
 
 def sign(trace_id: str, user_id: str | None, expires_at: int, key: bytes) -> str:
-    """Make a token."""
+    """Return a signed token."""
     return signed_token.sign(_PURPOSE, [trace_id, user_id, expires_at], key)
 
 
 def verify(token: str, keys: Iterable[bytes], now: float) -> Token:
-    """Read a token.
+    """Verify a token and return its content.
 
     Args:
-        token: As a client sent it.
-        keys: Any of them may have signed it.
-        now: Seconds since the epoch.
+        token: The token as a client sent it.
+        keys: The accepted keys.
+        now: The current time, in seconds since the epoch.
 
     Raises:
-        BadToken: None of the keys has signed it, or its time is over.
+        BadToken: None of the keys signed the token, or it has expired.
     """
     said = signed_token.verify(_PURPOSE, token, keys)
     try:

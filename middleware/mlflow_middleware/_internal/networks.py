@@ -1,4 +1,4 @@
-"""Networks that are trusted, as they are written in an option."""
+"""Trusted networks, as written in the option ``trusted_proxies``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Networks:
     """A set of IP networks.
 
     Args:
-        written: Addresses and networks, ``unix`` for a peer without an address, ``*`` for any peer.
+        written: Addresses and networks; ``unix`` for a peer without an address, ``*`` for any peer.
 
     Raises:
-        ValueError: One of them is neither.
+        ValueError: An entry is none of these.
     """
 
     def __init__(self, written: Iterable[str]) -> None:
@@ -26,12 +26,12 @@ class Networks:
         self._networks = tuple(map(_network, sorted(names - {ANY, SOCKET})))
 
     def has(self, address: str) -> bool:
-        """Whether an address, without a port, is in one of them."""
+        """Return whether an address, without a port, is in one of the networks."""
         if self._has_any or not address:
             return self._has_sockets
         try:
             ip = ipaddress.ip_address(address)
-        except ValueError:  # the path of a socket, or a name
+        except ValueError:  # a socket's path, or a name
             return self._has_sockets and address.startswith(("unix:", "/"))
         mapped = getattr(ip, "ipv4_mapped", None) or ip
         return any(mapped in network for network in self._networks)
@@ -41,4 +41,4 @@ def _network(written: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(written, strict=False)
     except ValueError:
-        raise ValueError(f"{written!r} is no IP address or network; it takes those, unix, and *") from None
+        raise ValueError(f"{written!r} is not an IP address or network; use those, unix, or *") from None

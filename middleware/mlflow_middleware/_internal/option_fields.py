@@ -1,4 +1,4 @@
-"""The options of the middleware, declared: each once, with type, default and meaning."""
+"""Declarations of the middleware's options, with types, defaults and meanings."""
 
 from __future__ import annotations
 
@@ -44,32 +44,33 @@ class Options(BaseSettings):
     """False: the middleware passes everything through."""
 
     request_id_header: HeaderName = "X-Request-ID"
-    """Where the request id is read; one is generated where it is missing or unacceptable."""
+    """The request header with the request id; if it is missing or invalid, an id is generated."""
 
     session_id_header: HeaderName = "X-Session-ID"
-    """Where the session (conversation) id is read."""
+    """The request header with the session (conversation) id."""
 
     user_id_header: HeaderName = "X-User-ID"
-    """Where the user id is read."""
+    """The request header with the user id."""
 
     request_id_from: SourceNames | None = None
-    """Where the request id is read instead of `request_id_header`: a list of sources, the first that has one wins; see
-    `identity_sources`: `header.X-ID`, `query.id`, `cookie.id`, `path.id`, `body.id`, `scope.user.id`, `jwt.sub`,
-    `baggage.id`."""
+    """Sources of the request id, instead of `request_id_header`; the first with a usable value wins. A source is one of
+    `header.X-ID`, `query.id`, `cookie.id`, `path.id`, `body.id`, `scope.user.id`, `jwt.sub`, `baggage.id`; see
+    `identity_sources`."""
 
     session_id_from: SourceNames | None = None
-    """Where the session (conversation) id is read instead of `session_id_header`, such as
+    """Sources of the session (conversation) id, instead of `session_id_header`, such as
     `body.context.conversation_id`."""
 
     user_id_from: SourceNames | None = None
-    """Where the user id is read instead of `user_id_header`, such as `scope.user.id`."""
+    """Sources of the user id, instead of `user_id_header`, such as `scope.user.id`."""
 
     identity_preset: PresetName | None = None
-    """The platform or chat interface in front of the app, whose headers say who asks; the three lists above win."""
+    """The platform or chat interface in front of the app, whose headers carry the ids. The three lists above override
+    it."""
 
     identify: Identify | None = None
-    """A callable (or its dotted path) from `Exchange` to `Identity`, called when the response starts: what
-    framework auth knows of the caller beats the headers."""
+    """A callable (or its dotted path) from `Exchange` to `Identity`, called when the response starts, so that the
+    framework's authentication can override the headers."""
 
     user_id_hmac_key: SecretStr | None = Field(default=None, min_length=1)
     """Store HMAC-SHA256(key, user id) instead of the user id."""
@@ -80,156 +81,160 @@ class Options(BaseSettings):
         "deployment_id": "DEPLOYMENT_ID",
         "region": "REGION",
     }
-    """Trace tag -> environment variable, read once at start-up; an unset variable gives no tag, unless the hosting
-    platform tells it: see `detect_deployment`."""
+    """Trace tag -> environment variable, read once at start-up. An unset variable gives no tag, unless the hosting
+    platform provides the value: see `detect_deployment`."""
 
     detect_deployment: Platforms = tuple(PLATFORMS)
-    """The hosting platforms that are recognized by the variables which they set (Kubernetes, Cloud Run, ECS, Heroku
-    and so on), and then tell `environment`, `app_version`, `deployment_id` and `region`, as far as the variables of
-    `deployment_tags` do not. `true` stands for all, `false` for none; `docs/deployment.md` has a table."""
+    """The hosting platforms (Kubernetes, Cloud Run, ECS, Heroku and others) to recognize by the variables that they
+    set. They provide `environment`, `app_version`, `deployment_id` and `region` if the variables of `deployment_tags`
+    are unset. `true` means all, `false` none; `docs/deployment.md` has a table."""
 
     tags: TextMapping = {}
     """Fixed tags for every trace."""
 
     response_headers: ResponseHeaders = {"request_id": "X-Request-ID", "trace_id": "X-MLflow-Trace-ID"}
-    """What the response tells the client, and in which header: any of `request_id`, `session_id`, `user_id`,
-    `trace_id`. Exposed to browsers on cross-origin requests. The request id goes back in `request_id_header`
-    unless another header is named here."""
+    """Ids to return to the client -> response header: any of `request_id`, `session_id`, `user_id`, `trace_id`. The
+    headers are exposed to browsers on cross-origin requests. By default the request id is returned in
+    `request_id_header`."""
 
     exclude: Exclusions = exclusion.DEFAULT
-    """What is not traced; MLflow spans opened inside are silenced too. Path globs (`*`, `?`, `[...]`), for all methods
-    or one (`OPTIONS *`, `GET /x`); names: `preflight` (the `OPTIONS` requests by which browsers ask for leave to make
-    another one), `head` (all `HEAD` requests), `docs` (pages and schemas of the API's documentation), `unrouted` (404s
-    where the framework tells routes and none took the request, unless it is an error or a span was opened inside); and
-    `default` for all that is excluded by default."""
+    """Requests that are not traced; MLflow spans opened inside them are suppressed. Entries are path globs (`*`, `?`,
+    `[...]`), for all methods or one (`OPTIONS *`, `GET /x`), and names: `preflight` (CORS preflight requests of
+    browsers), `head` (all `HEAD` requests), `docs` (pages and schemas of the API's documentation), `unrouted` (404s if
+    the framework reports routes and none matched, unless it is an error or a span was opened inside), and `default` for
+    all that is excluded by default."""
 
     include: Exclusions = ()
-    """What is traced whatever `exclude` says: the same names and globs; `head` alone switches that one back on."""
+    """Requests to trace even if `exclude` matches them, as names and globs; `head` traces `HEAD` requests again."""
 
     keep: Literal["all", "genai"] = "all"
-    """`genai`: only requests in which a span was opened, whose bodies (as far as they are captured) look like traffic
-    of a language model, or that are errors; the rest is counted in `delivery.stats()`, not sent."""
+    """`genai`: keep only requests in which a span was opened, whose captured bodies look like traffic of a language
+    model, or that are errors. The rest is counted in `delivery.stats()`, not sent."""
 
     routes: Routes = {}
-    """Options for some requests: a route's template or a path glob, maybe with a method (`POST /search*`) -> options.
-    All that match apply, those that come later win."""
+    """Options per route: a route's template or a path glob, optionally with a method (`POST /search*`) -> options. All
+    matching entries apply; later ones override earlier ones."""
 
     experiment: str | None = Field(default=None, min_length=1)
-    """Where traces go, instead of the experiment that MLflow's variables name: a name (created if missing) or an id,
-    which has digits only."""
+    """The experiment for the traces, instead of the one that MLflow's variables name: a name (created if missing), or
+    an id, which consists of digits."""
 
     content: Literal["all", "none"] = "all"
-    """`none`: nothing of what was said is stored, in bodies, query strings, previews, messages of errors and the app's
-    own spans, whatever the other options say; models, tokens, times and sizes are. Bodies are read for these only."""
+    """`none`: store no content from bodies, query strings, previews, error messages and the app's own spans, regardless
+    of the other options. Models, token counts, times and sizes are stored, and bodies are read only for these."""
 
     metadata_only: Names = ()
-    """Path globs for which `content` is `none`, and whose route is stored instead of the path."""
+    """Path globs for which `content` is `none` and the route is stored instead of the path."""
 
     capture_request_body: bool = True
-    """True: what the app reads of a request's body becomes the root span's inputs, with its query string."""
+    """True: the request's body, as far as the app reads it, and its query string become the root span's inputs."""
 
     capture_response_body: bool = True
-    """True: what the client is sent becomes the root span's outputs."""
+    """True: the response's body becomes the root span's outputs."""
 
     max_body_bytes: int = Field(default=65536, ge=0, le=16 * 1024 * 1024)
-    """Bytes that are kept of one body; the rest is counted, not kept."""
+    """Maximum number of bytes kept of a body; the rest is only counted."""
 
     mask: Mask | None = None
-    """A callable (or its dotted path) that is given each `Exchange` before it is stored, and may change its `inputs`
-    and `outputs`: for secrets that `redact` cannot know. Called in the thread that delivers; when it raises, that
-    trace has neither."""
+    """A callable (or its dotted path) that receives each `Exchange` before it is stored and may change its `inputs` and
+    `outputs`: for secrets that `redact` cannot know. It runs in the delivery thread. If it raises, the trace is stored
+    without inputs and outputs."""
 
     capture_headers: HeaderNames = ()
-    """Request headers put on the root span, as `http.request.header.<name>`."""
+    """Request headers to record on the root span, as `http.request.header.<name>`."""
 
     redact: RedactedKeys = ("default",)
-    """Keys whose values are replaced, in bodies at any depth, query strings, captured headers, exceptions and child
-    spans; `default` stands for those of `capture.secret_keys`. A key matches by whole words: `api_key` covers
+    """Keys whose values are redacted, in bodies at any depth, query strings, captured headers, exceptions and child
+    spans; `default` stands for the keys in `capture.secret_keys`. A key matches by whole words: `api_key` covers
     `X-API-Key` and `openaiApiKey`; `token` does not cover `max_tokens`."""
 
     redact_values: Patterns = ("default",)
-    """Regular expressions of what is replaced under any key; `default` stands for those of `capture.secret_values`:
-    `sk-…`, `ghp_…`, JSON web tokens, private keys, passwords in URLs and others."""
+    """Regular expressions of values that are redacted under any key; `default` stands for those in
+    `capture.secret_values`: `sk-…`, `ghp_…`, JSON web tokens, private keys, passwords in URLs and others."""
 
     redact_spans: bool = True
-    """True: the inputs, outputs and attributes of the app's own spans are redacted, too, before they are sent."""
+    """True: redact the inputs, outputs and attributes of the app's own spans, too."""
 
     client_address: Literal["full", "network", "none"] = "full"
-    """What is kept of the client's IP address: all, its network (the first 24 bits, of IPv6 48), or nothing."""
+    """The part of the client's IP address to keep: all, its network (the first 24 bits; 48 for IPv6), or none."""
 
     trusted_proxies: Proxies = ()
-    """IP addresses and networks (`10.0.0.0/8`) of your proxies, `unix` for a socket, `*` for any peer: from these the
-    client's address, the scheme and the host are read in `Forwarded` or `X-Forwarded-For`, `-Proto`, `-Host`."""
+    """IP addresses and networks (`10.0.0.0/8`) of your proxies; `unix` for a socket, `*` for any peer. For requests
+    from these, the client's address, the scheme and the host are read from `Forwarded`, or from `X-Forwarded-For`,
+    `-Proto` and `-Host`."""
 
     capture_user_agent: bool = True
     """False: the request's `User-Agent` is not kept."""
 
     privacy: Literal["default", "strict"] = "default"
-    """`strict`: no bodies, queries, captured headers, addresses, user agents; users as pseudonyms, in any case."""
+    """`strict`: store no bodies, query strings, captured headers, client addresses or user agents, and user ids only as
+    pseudonyms, regardless of the other options."""
 
     span_type: Literal["CHAIN", "AGENT", "CHAT_MODEL"] = "CHAIN"
-    """The type of the root span, by which MLflow's UI and its scorers know what it stands for."""
+    """The type of the root span, which MLflow's UI and scorers use to interpret it."""
 
     error_statuses: Statuses = frozenset(range(500, 600))
-    """Status codes that make the trace an error, as numbers and `500-599` ranges."""
+    """Status codes that make a trace an error, as numbers and ranges such as `500-599`."""
 
     error_when: ErrorRules = ()
-    """What makes the trace an error beside the status: `graphql` (its `errors`), `mcp` (`isError`, and JSON-RPC's
-    `error`), `grpc-web` (its status, in headers, trailers or the body); a path into the answer, as `body.errors`; a
-    callable (or its dotted path) that is given the `Exchange` and returns the reason as text, true, or nothing."""
+    """Further rules that make a trace an error: `graphql` (its `errors`), `mcp` (`isError` and JSON-RPC's `error`),
+    `grpc-web` (its status in headers, trailers or the body); a path into the response, such as `body.errors`; a
+    callable (or its dotted path) that receives the `Exchange` and returns the reason as text, true, or nothing."""
 
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
-    """Share of traces kept; decided by the session id, if any: all processes keep or drop a conversation whole."""
+    """The share of traces to keep. If there is a session id, it decides: all processes keep or drop a conversation
+    as a whole."""
 
     sample_key: SecretStr | None = Field(default=None, min_length=1)
-    """What the share is drawn with, so that nobody can choose a session id that is kept or dropped. The same in all
-    processes that share conversations; by default `user_id_hmac_key`, else the experiment's name."""
+    """The key for sampling, so that clients cannot choose a session id that is kept or dropped. Use the same key in all
+    processes that share conversations. By default `user_id_hmac_key`, else the experiment's name."""
 
     keep_errors: bool = True
-    """True: a trace that is an error is kept whatever the ratio says."""
+    """True: keep traces that are errors, regardless of the ratio."""
 
     keep_slower_than: float | None = Field(default=None, ge=0)
-    """Seconds from which on a request is kept whatever the ratio says; None for no such limit."""
+    """Keep requests that take longer than this many seconds, regardless of the ratio; None for no such limit."""
 
     trust_incoming_trace: bool = False
-    """True: a W3C `traceparent` becomes the parent, and `session.id` and `user.id` of W3C `baggage` count where the
-    headers are missing; false: the trace has its own root and a span link to it."""
+    """True: a W3C `traceparent` becomes the parent, and `session.id` and `user.id` of W3C `baggage` are used if the
+    headers are missing. False: the trace has its own root, with a span link to the caller's span."""
 
     delivery: Literal["auto", "otlp", "mlflow"] = "auto"
-    """`auto`: traces go by our delivery, to `http(s)` tracking servers, to Databricks, and with full MLflow to a
-    database or folder of its own; where `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names a
-    collector, a copy of each goes there. `otlp`: they go to the collector only. `mlflow`: MLflow's own exporter stays.
-    For this and the next four, the first middleware of a process decides."""
+    """`auto`: the middleware delivers traces itself, to `http(s)` tracking servers, to Databricks, and with full MLflow
+    to a local database or folder; if `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names a
+    collector, it receives a copy. `otlp`: only the collector receives traces. `mlflow`: MLflow's own exporter is used.
+    For this and the next four options, the first middleware of a process decides."""
 
     max_queue_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
-    """Bytes of finished traces that may wait in one process; beyond that the newest are dropped and counted."""
+    """Maximum size of pending traces in one process, in bytes; beyond that, new traces are dropped and counted."""
 
     spool_dir: Path | None = None
-    """A directory for what cannot be sent now: kept across a crash or a restart, and sent later."""
+    """A directory for traces that cannot be sent now; they survive a crash or restart and are sent later."""
 
     max_spool_bytes: int = Field(default=1024 * 1024 * 1024, ge=64 * 1024)
-    """Bytes that the spool's files may take."""
+    """Maximum size of all files in the spool directory, in bytes."""
 
     shutdown_timeout: float = Field(default=5.0, ge=0, le=600)
-    """Seconds that an exit may take to deliver what still waits."""
+    """Seconds that an exit may take to deliver pending traces."""
 
     handle_signals: bool = True
-    """True: where SIGTERM or SIGHUP would simply kill the process, what still waits is delivered first, within
-    `shutdown_timeout`. A handler of the server's or the app's own stays in place."""
+    """True: if SIGTERM or SIGHUP would simply kill the process, deliver pending traces first, within
+    `shutdown_timeout`. A handler of the server or the app stays in place."""
 
     flush_each_request: bool = False
-    """True: the end of each answer waits until its trace is delivered, for `shutdown_timeout` at most; for hosts that
-    freeze the process after it, such as AWS Lambda and Cloud Run. It costs each request two requests to the server."""
+    """True: the end of each response waits until its trace is delivered, for at most `shutdown_timeout`. For hosts that
+    freeze the process after a response, such as AWS Lambda and Cloud Run. Costs two requests to the server per
+    request."""
 
     feedback_secret: Secrets | None = None
-    """Secrets of at least 16 characters that sign ``X-Feedback-Token``: with them, feedback is taken only together with
-    the token that the response carried. The first signs, all are accepted, so that a secret can be replaced."""
+    """Secrets of at least 16 characters that sign ``X-Feedback-Token``. If set, feedback is accepted only with the
+    token from the response. The first secret signs and all are accepted, so that a secret can be rotated."""
 
     trace_token_secret: Secrets | None = None
-    """Secrets of at least 16 characters that sign ``X-MLflow-Trace-Token``: with that token, and `continue_trace`, a
-    later request adds its spans to the trace of this one. The first signs, all are accepted."""
+    """Secrets of at least 16 characters that sign ``X-MLflow-Trace-Token``. With that token and `continue_trace`, a
+    later request adds spans to this request's trace. The first secret signs and all are accepted."""
 
     feedback_wait: float | None = Field(default=None, ge=0, le=60)
-    """Seconds that feedback waits for its trace to be stored; by default 5 in FastAPI and Starlette. On WSGI
-    and in Django, where a vote that waits holds one of the app's threads, by default only for a trace that this process
-    has just finished."""
+    """Seconds that feedback waits for its trace to be stored. The default is 5 in FastAPI and Starlette. On WSGI and in
+    Django, where a waiting vote blocks one of the app's threads, feedback by default waits only for a trace that this
+    process has just finished."""

@@ -1,4 +1,4 @@
-"""The types of the options: what each accepts, and how it is written in the environment."""
+"""The types of the options: accepted values, and their notation in the environment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _split(value: object) -> object:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return _json(value, "a list is written a,b or as JSON")
+        return _json(value, "must be a list, written a,b or as JSON")
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
@@ -38,7 +38,7 @@ def _split_mapping(value: object) -> object:
     """Parse a mapping as written in the environment: JSON, or ``key=value`` parts between commas."""
     if not isinstance(value, str):
         return value
-    allowed = "a mapping is written key=value,key=value or as JSON"
+    allowed = "must be a mapping, written key=value,key=value or as JSON"
     if value.lstrip().startswith("{"):
         return _json(value, allowed)
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
@@ -55,8 +55,8 @@ def _json(text: str, allowed: str) -> object:
 
 
 def _routes(value: object) -> object:
-    """Parse what `routes` is in the environment: JSON."""
-    return _json(value, "it is written as JSON") if isinstance(value, str) else value
+    """Parse `routes` as written in the environment: JSON."""
+    return _json(value, "must be JSON") if isinstance(value, str) else value
 
 
 def _statuses(value: object) -> object:
@@ -69,7 +69,7 @@ def _statuses(value: object) -> object:
         match = _STATUS_RANGE.fullmatch(str(part))
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 100 <= first <= last <= 599:
-            raise ValueError("it takes status codes from 100 to 599, and ranges of them as 500-599")
+            raise ValueError("must be status codes from 100 to 599, or ranges such as 500-599")
         codes.update(range(first, last + 1))
     return codes
 
@@ -82,11 +82,11 @@ def _import(value: object) -> object:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"cannot import it: {error}") from error
+        raise ValueError(f"{value!r} cannot be imported: {error}") from error
 
 
 def _error_rules(value: object) -> object:
-    """Rules by name, by a path into the answer, as a callable or its dotted path; one of them needs no list."""
+    """Build rules from names, paths into the response, callables or their dotted paths; a single one needs no list."""
     values = [value] if callable(value) or isinstance(value, Rule) else _split(value)
     return tuple(map(_error_rule, values)) if isinstance(values, Iterable) else values
 
@@ -101,11 +101,11 @@ def _error_rule(given: object) -> Rule:
             return of_path(given)
         if not re.search("[.:]", given):
             raise ValueError(
-                f"{given!r} is none of {', '.join(READY)}, no path as body.errors and no callable's dotted path"
+                f"{given!r} must be one of {', '.join(READY)}, a path such as body.errors, or a callable's dotted path"
             )
     function = _import(given)
     if not callable(function):
-        raise ValueError("it takes callables, their dotted paths, paths as body.errors, and " + ", ".join(READY))
+        raise ValueError("must be callables, their dotted paths, paths such as body.errors, or " + ", ".join(READY))
     return of_function(
         _is_plain(function), given if isinstance(given, str) else getattr(given, "__name__", "error_when")
     )
@@ -113,19 +113,19 @@ def _error_rule(given: object) -> Rule:
 
 def _is_plain(function: Callable[[Exchange], Any]) -> Callable[[Exchange], Any]:
     if inspect.iscoroutinefunction(function):
-        raise ValueError("it takes a plain function, not an async one")
+        raise ValueError(f"{getattr(function, '__name__', '')!r} is async; it must be a plain function")
     return function
 
 
 def _not_empty(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if not values:
-        raise ValueError("it takes at least one secret")
+        raise ValueError("must have at least one secret")
     return values
 
 
 def _are_sources(texts: tuple[str, ...]) -> tuple[str, ...]:
     if not texts:
-        raise ValueError("it takes at least one source, as header.X-ID")
+        raise ValueError("must have at least one source, such as header.X-ID")
     for text in texts:
         Source.parse(text)
     return texts
@@ -136,9 +136,9 @@ def _compile(patterns: tuple[str, ...]) -> tuple[str, ...]:
         try:
             is_empty = re.compile(pattern).match("") is not None
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         if is_empty:
-            raise ValueError(f"{pattern!r} matches the empty text")
+            raise ValueError(f"{pattern!r} matches empty text, so everything would be replaced")
     return patterns
 
 
@@ -146,7 +146,7 @@ def _have_words(keys: tuple[str, ...]) -> tuple[str, ...]:
     for key in keys:
         if not words_of(key):
             raise ValueError(
-                f"{key!r} has no ASCII letter or digit, by which keys are compared; use redact_values or mask"
+                f"{key!r} has no ASCII letter or digit, which keys are compared by; use redact_values or mask"
             )
     return keys
 
@@ -157,9 +157,9 @@ def _are_networks(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _platforms(value: object) -> object:
-    """Expand true and false, also as they are written in the environment, to all platforms and none."""
+    """Expand true and false, also as text from the environment, to all platforms and none."""
     if not isinstance(value, (bool, str, list, tuple, set, frozenset)):
-        raise ValueError(f"it takes true, false, or any of {', '.join(PLATFORMS)}")
+        raise ValueError(f"must be true, false, or any of {', '.join(PLATFORMS)}")
     text = str(value).strip().lower()
     if text in _TRUE:
         return tuple(PLATFORMS)
@@ -169,7 +169,7 @@ def _platforms(value: object) -> object:
 def _are_platforms(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in PLATFORMS:
-            raise ValueError(f"there is no platform {name!r}; it takes true, false, or any of {', '.join(PLATFORMS)}")
+            raise ValueError(f"must be true, false, or any of {', '.join(PLATFORMS)}")
     return names
 
 

@@ -1,6 +1,6 @@
-"""What hosting platforms tell of a deployment, without being asked: variables that they set in every process.
+"""Deployment tags from the environment variables that hosting platforms set in every process.
 
-Only variables and one mounted file are read; no metadata server is asked. Each platform's own description of them:
+Only variables and one mounted file are read; no metadata server is queried. The platforms document them here:
 
 - AWS Lambda: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 - Amazon ECS: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-environment-variables.html
@@ -28,18 +28,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-"""Where a pod that has a service account finds the name of its namespace."""
+"""The file with the namespace's name, in a pod with a service account."""
 
 
 class Platform(NamedTuple):
-    """What a platform tells, and by which variables; of several for one tag, the first that is set counts.
+    """The variables of a platform; of several for one tag, the first that is set wins.
 
     Attributes:
-        sign: The variable by which its processes are known.
-        environment: Names the environment, such as production or staging.
-        app_version: Names the version of the code.
-        deployment_id: Names the deployment or, where it has no name of its own, the instance or the app.
-        region: Names the region.
+        sign: The variable that identifies the platform.
+        environment: Variables for the environment, such as production or staging.
+        app_version: Variables for the version of the code.
+        deployment_id: Variables for the deployment; if it has no name of its own, for the instance or the app.
+        region: Variables for the region.
     """
 
     sign: str
@@ -114,42 +114,42 @@ PLATFORMS: Mapping[str, Platform] = {
         deployment_id=("VERCEL_DEPLOYMENT_ID",),
         region=("VERCEL_REGION",),
     ),
-    # The last one: what runs on top of Kubernetes knows better.
+    # Last, because platforms that run on top of Kubernetes are more specific.
     "kubernetes": Platform(
         "KUBERNETES_SERVICE_HOST", environment=("POD_NAMESPACE",), deployment_id=("POD_NAME", "HOSTNAME")
     ),
 }
-"""Platform -> what it tells. Where two are recognized, the first one counts."""
+"""Name -> platform. If several are recognized, the first one wins."""
 
 TAGS = ("environment", "app_version", "deployment_id", "region")
-"""The tags that a platform can tell."""
+"""The tags that a platform can provide."""
 
-_SAYS_NOTHING = {"default", "$LATEST"}
-"""The namespace of whoever has not chosen any; the version of a function that has not been published."""
+_DEFAULTS = {"default", "$LATEST"}
+"""Values without information: the default namespace, and the version of an unpublished function."""
 
 
 def deployment_tags(names: Collection[str], environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the tags that these platforms tell of this process, as far as it runs on one of them."""
+    """Return the tags that these platforms provide for this process; empty if it runs on none of them."""
     tags: dict[str, str] = {}
     for name, platform in PLATFORMS.items():
         if name in names and environment.get(platform.sign):
-            tags = _told_by(platform, environment) | _special(name, environment) | tags
+            tags = _tags_of(platform, environment) | _special(name, environment) | tags
     return tags
 
 
-def _told_by(platform: Platform, environment: Mapping[str, str]) -> dict[str, str]:
-    told = {tag: [environment.get(variable, "") for variable in getattr(platform, tag)] for tag in TAGS}
-    values = {tag: next(filter(None, found), "") for tag, found in told.items()}
-    return {tag: value for tag, value in values.items() if value and value not in _SAYS_NOTHING}
+def _tags_of(platform: Platform, environment: Mapping[str, str]) -> dict[str, str]:
+    candidates = {tag: [environment.get(variable, "") for variable in getattr(platform, tag)] for tag in TAGS}
+    values = {tag: next(filter(None, found), "") for tag, found in candidates.items()}
+    return {tag: value for tag, value in values.items() if value and value not in _DEFAULTS}
 
 
 def _special(name: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What is not the plain value of a variable."""
+    """Return tags that are not simply the value of a variable."""
     if name == "ecs":  # http://169.254.170.2/v4/<id of the task, a dash, and the container's, or an id of both>
         return {"deployment_id": environment[PLATFORMS["ecs"].sign].rstrip("/").rpartition("/")[2]}
     if name == "kubernetes" and not environment.get("POD_NAMESPACE"):
         namespace = _text(NAMESPACE_FILE)
-        return {"environment": namespace} if namespace and namespace not in _SAYS_NOTHING else {}
+        return {"environment": namespace} if namespace and namespace not in _DEFAULTS else {}
     return {}
 
 

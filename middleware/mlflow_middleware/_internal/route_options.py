@@ -1,4 +1,4 @@
-"""The values of the option ``routes``: the options of single routes, checked as those of the whole app are."""
+"""Validation of the option ``routes``: the options of single routes, checked like those of the whole app."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ PER_ROUTE = (
     "keep_slower_than",
     "trust_incoming_trace",
 )
-"""The options that a route can have for itself."""
+"""Options that can be set per route."""
 
 
 @functools.cache
 def _model() -> type[BaseModel]:
-    from mlflow_middleware._internal.option_fields import Options  # whose fields have the types of this
+    from mlflow_middleware._internal.option_fields import Options  # here: its fields use the types of this module
 
     fields: dict[str, Any] = {
         name: (Options.model_fields[name].annotation, Options.model_fields[name]) for name in PER_ROUTE
@@ -64,13 +64,13 @@ def route_options(given: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(route: str, given: Any) -> BaseModel:
     if not exclusion.is_path(route):
         raise ValueError(
-            f"{route!r} is neither a path or a template as /chats/{{id}} or /search*, nor one with a method"
+            f"{route!r} must be a path or a template such as /chats/{{id}} or /search*, optionally with a method"
         )
     if isinstance(given, _model()):
         return given
     if not isinstance(given, Mapping):
-        raise ValueError(f"{route!r} takes a mapping of options, not {shortened(given)}")
-    options = {str(name).lower(): value for name, value in given.items()}  # Django's are in capitals
+        raise ValueError(f"{route!r} must have a mapping of options, not {shortened(given)}")
+    options = {str(name).lower(): value for name, value in given.items()}  # Django writes them in capitals
     problems = [_not_for_routes(name) for name in options if name not in PER_ROUTE]
     known = {name: value for name, value in options.items() if name in PER_ROUTE}
     try:
@@ -86,5 +86,5 @@ def _not_for_routes(name: str) -> str:
     from mlflow_middleware._internal.option_fields import Options
 
     if name in Options.model_fields:
-        return f"option {name!r} is for the whole app, not for a route"
+        return f"option {name!r} applies to the whole app and cannot be set for a route"
     return unknown_option(name, PER_ROUTE)

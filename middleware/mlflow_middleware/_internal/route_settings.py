@@ -1,4 +1,4 @@
-"""The settings of single requests: those of the app, with what ``routes`` says of their route or path."""
+"""The settings of single requests: those of the app, with the options that ``routes`` sets for a route or path."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from mlflow_middleware.settings import Settings
 
 MAX_KNOWN = 256
-"""Characters of a path and a route that are remembered."""
+"""Longest path and route, in characters together, whose settings are cached."""
 
 
 class _Rule(NamedTuple):
     """One entry of ``routes``.
 
     Attributes:
-        method: What it is for; empty for all.
-        text: The route's template or the path glob; a template may end as one.
-        pattern: The paths that it is for.
-        is_template: Whether it is a template alone, which a known route decides.
-        options: What it sets.
+        method: The method that it applies to; empty for all.
+        text: The route's template or the path glob; a template may end in ``*``.
+        pattern: The pattern of the paths that it applies to.
+        is_template: Whether it is a plain template, which is compared with the route once that is known.
+        options: The options that it sets.
     """
 
     method: str
@@ -42,7 +42,7 @@ class _Rule(NamedTuple):
         if not routing.is_template(text):
             return cls(method, text, re.compile(fnmatch.translate(text)), False, options)
         pattern = routing.compiled(text.removesuffix("*"))
-        if pattern and text.endswith("*"):  # what is below a template: no route's own
+        if pattern and text.endswith("*"):  # paths below a template, which is not a single route
             return cls(method, text, re.compile(f"{pattern.pattern}(?s:.*)"), False, options)
         return cls(method, text, pattern, True, options)
 
@@ -57,13 +57,13 @@ class _Rule(NamedTuple):
 
 
 class RouteSettings:
-    """Knows the settings of each request.
+    """Lookup of the settings of each request.
 
     Args:
-        settings: Those of the app.
+        settings: The settings of the app.
 
     Attributes:
-        settings: Those of the app.
+        settings: The settings of the app.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -76,9 +76,9 @@ class RouteSettings:
         """Return the settings of a request.
 
         Args:
-            method: Its method.
-            path: Its path.
-            route: The template of the route that took it, once that is known; until then the path decides.
+            method: The request's method.
+            path: The request's path.
+            route: The template of the matched route, if known yet; until then the path decides.
         """
         is_short = len(path) + len(route or "") <= MAX_KNOWN
         return (self._known if is_short else self._found)(method, path, route)

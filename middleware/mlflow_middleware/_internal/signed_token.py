@@ -1,4 +1,4 @@
-"""Tokens that prove that this app has said something: ``base64url(JSON) . base64url(HMAC-SHA256)``, without padding."""
+"""Signed tokens of this app: ``base64url(JSON) . base64url(HMAC-SHA256)``, without padding."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 MAX_TOKEN = 4096
-"""Characters of a token that are looked at."""
+"""Maximum number of characters of a token that are read."""
 
-NOT_OURS = "the token is not one that this app has signed"
+NOT_OURS = "the token was not signed by this app"
 
 
 class BadToken(Exception):
-    """A token that proves nothing; the message says why."""
+    """An invalid token; the message says why."""
 
 
 def sign(purpose: bytes, said: Sequence[object], key: bytes) -> str:
-    """Make a token.
+    """Return a signed token.
 
     Args:
-        purpose: What it is good for; a token of another purpose is none.
-        said: What it says, as JSON can hold it.
-        key: What it is signed with.
+        purpose: The purpose of the token; it is not valid for any other.
+        said: The content, JSON-serializable.
+        key: The key to sign with.
     """
     payload = _base64(json.dumps(said, ensure_ascii=False).encode("utf-8", "replace"))
     return f"{payload}.{_signature(purpose, payload, key)}"
 
 
 def verify(purpose: bytes, token: str, keys: Iterable[bytes]) -> list[Any]:
-    """Return what a token says.
+    """Verify a token and return its content.
 
     Raises:
-        BadToken: None of the keys has signed it for that purpose.
+        BadToken: None of the keys signed the token for that purpose.
     """
     payload, _, signature = token[:MAX_TOKEN].partition(".")
     given = signature.encode("utf-8", "replace")

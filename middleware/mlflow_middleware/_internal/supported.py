@@ -1,34 +1,34 @@
-"""The versions of MLflow's client that this is tested with; nothing of MLflow is imported here."""
+"""The versions of MLflow's client that the middleware is tested with; this module does not import MLflow."""
 
 from __future__ import annotations
 
 import re
 
 FLOOR = (3, 11)
-"""The oldest; what it lacks of the bridge's names, no older one has."""
+"""The oldest tested version; older ones lack names that the bridge needs."""
 
 CEILING = (3, 18)
-"""The newest. One after it may work, but nobody has tried."""
+"""The newest tested version; later ones may work, but are untested."""
 
 
 def requirement(package: str = "mlflow-tracing") -> str:
-    """What pip is to be asked for, if another version of a package of MLflow's is in the way."""
+    """Return the requirement for pip that replaces an unsupported version of one of MLflow's packages."""
     return f"{package or 'mlflow-tracing'}>={_text(FLOOR)},<{CEILING[0]}.{CEILING[1] + 1}"
 
 
 def in_words() -> str:
-    """The range, as a person reads it."""
+    """Return the range in words, for messages."""
     return f"{_text(FLOOR)} to {_text(CEILING)}"
 
 
 def is_too_old(version: str) -> bool:
-    """Whether a version of MLflow is older than the oldest; false for one that cannot be read."""
+    """Return whether a version of MLflow is older than the oldest tested one; false if it cannot be parsed."""
     found = _parts(version)
     return found is not None and found < FLOOR
 
 
 def is_untried(version: str) -> bool:
-    """Whether a version of MLflow is newer than the newest; false for one that cannot be read."""
+    """Return whether a version of MLflow is newer than the newest tested one; false if it cannot be parsed."""
     found = _parts(version)
     return found is not None and found > CEILING
 

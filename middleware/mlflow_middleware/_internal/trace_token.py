@@ -1,6 +1,7 @@
-"""The token that a response carries, and with which a later request may add spans to its trace.
+"""The token in a response that authorizes a later request to add spans to its trace.
 
-``base64url(JSON [trace id, span id, experiment id or null, expiry]) . base64url(HMAC-SHA256)``: see `signed_token`.
+Format: ``base64url(JSON [trace id, span id, experiment id or null, expiry]) . base64url(HMAC-SHA256)``,
+see `signed_token`. The expiry is in whole seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from mlflow_middleware._internal import signed_token
 from mlflow_middleware._internal.signed_token import BadToken as BadToken
 
 HEADER = "X-MLflow-Trace-Token"
-"""The header of the response that carries the token, and of the later request that shows it."""
+"""The header that carries the token, in the response and in the later request."""
 
 LIFETIME = 7 * 24 * 3600
-"""Seconds that a token is good for."""
+"""Validity of a token, in seconds."""
 
-_PURPOSE = b"mlflow-middleware trace\0"  # the same secret may serve for something else
+_PURPOSE = b"mlflow-middleware trace\0"  # the same secret may be used for other tokens
 _TRACE_ID, _SPAN_ID = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{16}")
 
 
 class TraceToken(NamedTuple):
-    """What a token says.
+    """The content of a token.
 
     Attributes:
-        trace_id: OpenTelemetry's trace id.
-        span_id: That of its root.
-        experiment_id: Where the trace is; None for the experiment that the environment names.
+        trace_id: The OpenTelemetry id of the trace.
+        span_id: The id of its root span.
+        experiment_id: The experiment of the trace; None for the one that the environment names.
     """
 
     trace_id: int
@@ -37,21 +38,21 @@ class TraceToken(NamedTuple):
 
 
 def sign(token: TraceToken, expires_at: int, key: bytes) -> str:
-    """Make a token."""
+    """Return a signed token."""
     said = [f"{token.trace_id:032x}", f"{token.span_id:016x}", token.experiment_id, expires_at]
     return signed_token.sign(_PURPOSE, said, key)
 
 
 def verify(token: str, keys: Iterable[bytes], now: float) -> TraceToken:
-    """Read a token.
+    """Verify a token and return its content.
 
     Args:
-        token: As a client sent it.
-        keys: Any of them may have signed it.
-        now: Seconds since the epoch.
+        token: The token as a client sent it.
+        keys: The accepted keys.
+        now: The current time, in seconds since the epoch.
 
     Raises:
-        BadToken: None of the keys has signed it, or its time is over.
+        BadToken: None of the keys signed the token, or it has expired.
     """
     try:
         trace_id, span_id, experiment_id, expires_at = signed_token.verify(_PURPOSE, token, keys)

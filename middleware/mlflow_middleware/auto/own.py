@@ -54,4 +54,4 @@ def found() -> bool:
 @functools.cache
 def left_alone() -> None:
     """Report, once, that nothing is added."""
-    say("the app has the middleware itself; it is left alone, with its own options")
+    say("the app has the middleware already; nothing is added, its own options apply")

@@ -1,4 +1,4 @@
-"""What of a request may be kept, and what is replaced before anything else sees it."""
+"""Capture of bodies, and redaction before anything is stored."""
 
 from mlflow_middleware.capture.redaction import MAX_ATTRIBUTE, REDACTED, Redactor
 

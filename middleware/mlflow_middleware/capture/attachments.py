@@ -1,4 +1,4 @@
-"""Files in the messages of a chat, taken out as MLflow does it in the app's own spans (mlflow/entities/span.py)."""
+"""Files in chat messages, stored as attachments, as MLflow does for the app's own spans (mlflow/entities/span.py)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 Attach = Callable[[str, bytes], str | None]
-"""Keeps a file, given its type and content; returns what stands in its place, None where it has to stay."""
+"""Stores a file, given its media type and content; returns its replacement, or None to leave the file in place."""
 
 MAY_HOLD = re.compile(r"base64|inline_?[dD]ata|b64_json|input_audio|\"audio\"|\"bytes\"|image_generation_call")
-"""What JSON with a file in it has in it, too."""
+"""A text that occurs in every JSON with a file."""
 
 _MAX_DEPTH = 100
 _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.+=-]+)*;base64,")
@@ -24,8 +24,8 @@ def without_files(value: Any, attach: Attach, depth: int = _MAX_DEPTH) -> Any:
 
     Args:
         value: Parsed JSON.
-        attach: Keeps a file.
-        depth: Levels that are looked into.
+        attach: Stores a file.
+        depth: Maximum number of levels of nesting that are searched.
     """
     if isinstance(value, str):
         return _data_uri(value, attach) if value.startswith("data:") else value
@@ -49,7 +49,7 @@ def _data_uri(text: str, attach: Attach) -> str:
 
 
 def _with_known_file(value: dict[str, Any], attach: Attach) -> dict[str, Any]:
-    """An object with its file attached: of Anthropic, Gemini, OpenAI, Bedrock."""
+    """Return an object of Anthropic, Gemini, OpenAI or Bedrock with its file attached."""
     for key, kind_of in _HOLDERS.items():
         held = value.get(key)
         if isinstance(held, dict) and (ref := _attached(held.get("data"), kind_of(held), attach)):
@@ -90,7 +90,7 @@ _HOLDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "input_audio": _input_audio,
     "audio": lambda held: "audio/wav",
 }
-"""Keys of objects that hold a file as ``data`` -> what its type is."""
+"""Key of an object that holds a file as ``data`` -> function that returns the file's media type."""
 
 
 def _attached(data: Any, content_type: Any, attach: Attach) -> str | None:

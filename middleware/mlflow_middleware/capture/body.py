@@ -1,4 +1,4 @@
-"""What is kept of a body while it passes."""
+"""Bodies, recorded as they pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlflow_middleware.capture.following import Follower
 
 
 class _Past:
-    """What is known of a body past its beginning."""
+    """The part of a body beyond its kept beginning."""
 
     __slots__ = ("follower", "is_unseen", "rest")
 
@@ -19,14 +19,14 @@ class _Past:
 
 
 class Body:
-    """The beginning of one body, how large all of it is, and what follows the rest, if anything.
+    """The beginning and the size of a body, and the follower of the rest, if any.
 
     Args:
-        limit: Bytes that are kept at most; the rest is counted.
+        limit: Maximum number of bytes that are kept; the rest is only counted.
 
     Attributes:
         size: Bytes that have passed.
-        chunks: Pieces that they came in; empty ones do not count.
+        chunks: Number of chunks that have passed, without empty ones.
     """
 
     __slots__ = ("_kept", "_limit", "_past", "chunks", "size")
@@ -40,11 +40,11 @@ class Body:
 
     @property
     def limit(self) -> int:
-        """Bytes of it that are known at most."""
+        """Maximum number of bytes that are kept."""
         return self._limit
 
     def add(self, chunk: bytes) -> bool:
-        """The next piece has passed; returns whether it is the first that does not fit: `follow` is to be called."""
+        """Record the next chunk; return whether it is the first that does not fit, so that `follow` must be called."""
         if not chunk:
             return False
         self.size += len(chunk)
@@ -55,7 +55,7 @@ class Body:
             return False
         room = self._limit - len(self._kept)
         if not self._kept and type(chunk) is bytes and len(chunk) <= room:
-            self._kept = chunk  # most bodies are one piece: no copy
+            self._kept = chunk  # most bodies are one chunk: no copy
             return False
         if not isinstance(self._kept, bytearray):
             self._kept = bytearray(self._kept)
@@ -66,10 +66,10 @@ class Body:
         return self._limit > 0
 
     def follow(self, choose: Callable[[bytes, int], Follower | None]) -> None:
-        """Let something take the rest.
+        """Attach a follower for the rest of the body.
 
         Args:
-            choose: Called with the beginning and the limit; what it returns takes over the beginning, too.
+            choose: Returns the follower, given the beginning and the limit. It may take over the beginning, too.
         """
         past = self._past
         if past is None:
@@ -82,35 +82,35 @@ class Body:
             past.follower.add(rest)
 
     def count(self, size: int) -> None:
-        """So many bytes have passed that nobody saw; they count where bodies are kept at all."""
+        """Count bytes that pass unseen, such as a file sent by the server."""
         self.size += size
         self._past = _Past(b"")
         self._past.is_unseen = self._limit > 0
 
     def uncaptured(self) -> Body:
-        """Return a body of the same size of which nothing is kept."""
+        """Return a body of the same size without any content."""
         body = Body(0)
         body.size, body.chunks = self.size, self.chunks
         return body
 
     @property
     def follower(self) -> Follower | None:
-        """What takes the rest, if anything."""
+        """The follower of the rest, if any."""
         return None if self._past is None else self._past.follower
 
     @property
     def is_unseen(self) -> bool:
-        """Whether nothing but its size is known, and that may be told."""
+        """Whether only the size is known, and may be stored."""
         return self._past is not None and self._past.is_unseen
 
     @property
     def kept(self) -> bytes:
-        """The beginning, as far as it is kept."""
+        """The beginning of the body, to be stored."""
         return bytes(self._kept)
 
     @property
     def held(self) -> int:
-        """Bytes that are kept; one, at least, where something can be told of it."""
+        """Bytes that are kept; at least one if anything can be stored."""
         past = self._past
         if past is None:
             return len(self._kept)
@@ -118,30 +118,30 @@ class Body:
 
     @property
     def readable(self) -> bytes:
-        """The beginning, as far as it is known: also what is not to be stored."""
+        """The beginning of the body, even if it must not be stored."""
         return bytes(self._kept)
 
 
 class UnstoredBody(Body):
-    """A body of which the trace holds nothing but its size; its beginning is there until `forget`."""
+    """A body of which only the size is stored; its beginning is readable until `forget`."""
 
     __slots__ = ()
 
     def add(self, chunk: bytes) -> bool:
-        """The next piece has passed; nothing follows it."""
+        """Record the next chunk; a follower is never needed."""
         super().add(chunk)
         return False
 
     @property
     def kept(self) -> bytes:
-        """Nothing."""
+        """Always empty: nothing is stored."""
         return b""
 
     @property
     def held(self) -> int:
-        """None."""
+        """Always 0: nothing is stored."""
         return 0
 
     def forget(self) -> None:
-        """Let go of the beginning."""
+        """Release the beginning."""
         self._kept, self._limit, self._past = b"", 0, None

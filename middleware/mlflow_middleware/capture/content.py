@@ -1,4 +1,4 @@
-"""One body, as it goes into a trace: read by its media type, secrets replaced, never more than was kept of it."""
+"""A body as stored in a trace: parsed by its media type, redacted and bounded."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from mlflow_middleware.capture.texts import shown_end
 from mlflow_middleware.capture.usage import last_usage_of, usage_in, usage_of
 
 MAX_FIELDS = 1000
-"""Fields that are read of one form, or parameters of one query string."""
+"""Maximum number of fields that are read of a form, or parameters of a query string."""
 
 _MAX_NAME = 200
-"""Characters kept of a content type or encoding."""
+"""Maximum number of characters kept of a content type or encoding."""
 
-_TEXT = re.compile(r"text/(?!xml).+|application/(javascript|graphql)")  # secrets in XML are not found, so not that
+_TEXT = re.compile(r"text/(?!xml).+|application/(javascript|graphql)")  # not XML, in which secrets are not found
 
 
 @dataclass(slots=True)
 class Content:
-    """What is known of one body.
+    """A parsed body.
 
     Attributes:
-        value: What JSON can hold, already redacted.
-        cut: Whether something of the body is missing in it.
-        usage: The tokens that the answer of a language model says it took, named as in MLflow.
-        text: The value's JSON, where the body can be stored as it came.
-        model: The model that its end names, where the value has no more than its beginning.
+        value: A JSON-serializable value, redacted.
+        cut: Whether the value lacks a part of the body.
+        usage: The token usage in a language model's response, under MLflow's names.
+        text: The value's JSON, if the body can be stored unchanged.
+        model: The model that the end of the body names, if the value has only the beginning.
     """
 
     value: Any
@@ -51,7 +51,7 @@ class Content:
 
 @dataclass(slots=True)
 class _Body:
-    """The beginning of a body, with what is needed to read it."""
+    """The beginning of a body, with the facts needed to parse it."""
 
     data: bytes
     size: int
@@ -61,9 +61,9 @@ class _Body:
 
     @property
     def text(self) -> str:
-        """The text, without the half of a character at its end.
+        """The text, without an incomplete character at its end.
 
-        In UTF-8, -16 or -32 where it is that, whatever the header says: in another encoding, no secret would be found.
+        UTF-8, -16 and -32 are detected regardless of the header: in a wrong encoding, no secret would be found.
         """
         for codec in (json.detect_encoding, lambda data: self.codec):
             with contextlib.suppress(UnicodeError):
@@ -72,19 +72,19 @@ class _Body:
 
     @property
     def codec(self) -> str:
-        """The codec of the header's charset; UTF-8 where there is none."""
+        """The codec of the header's charset; UTF-8 by default."""
         return media_type.codec(self.content_type)
 
     @property
     def note(self) -> str:
-        """What stands at the end of text that is cut."""
+        """The note at the end of a cut text; empty if it is not cut."""
         if not self.cut:
             return ""
         of = f" of {self.size}" if self.size > len(self.data) else ""
         return f" … [cut: {len(self.data)}{of} bytes]"
 
     def parse(self, text: str) -> Any:
-        """JSON if it is that, else the text without its secrets."""
+        """Return parsed JSON, or the redacted text if it is not JSON."""
         try:
             return strict_json.parsed(text)
         except ValueError:
@@ -100,16 +100,16 @@ def read(
     redactor: Redactor,
     follower: Follower | None = None,
 ) -> Content:
-    """Read a body for the trace; nothing in it makes this raise.
+    """Parse a body for the trace. It never raises.
 
     Args:
-        data: The body's beginning.
-        size: Bytes of all of it.
-        content_type: The header; empty where there is none.
-        content_encoding: The header; empty where there is none.
-        limit: Bytes that are read at most, also when it is decompressed.
-        redactor: Knows which keys hold secrets.
-        follower: What is known of the rest.
+        data: The beginning of the body.
+        size: The size of the whole body, in bytes.
+        content_type: The header; empty if missing.
+        content_encoding: The header; empty if missing.
+        limit: Maximum number of bytes that are read, before and after decompression.
+        redactor: The redactor.
+        follower: The follower of the rest, if any.
     """
     kind = content_type[:_MAX_NAME]
     unread = {"content_type": kind, "bytes": size}
@@ -141,7 +141,7 @@ def read(
         if follower is not None and isinstance(follower, End) and reader is not _bytes:
             return _with_end(value, _Body(follower.kept, size, content_type, False, redactor), reader)
         return Content(value, cut, _usage(value))
-    except Exception as error:  # no body may take the rest of its trace with it
+    except Exception as error:  # a body must never cost the whole trace
         report("reading a body", error)
         return Content(unread, cut=True)
 
@@ -153,7 +153,7 @@ def _usage(value: Any) -> dict[str, int] | None:
 def _followed(
     follower: Folded | LongRuns | multipart.Form, size: int, content_type: str, redactor: Redactor
 ) -> Content:
-    """A body that something has read as it passed."""
+    """Return a body that a follower has parsed as it passed."""
     if isinstance(follower, multipart.Form):
         return _read_form(follower, redactor)
     if isinstance(follower, Folded):
@@ -162,20 +162,20 @@ def _followed(
 
 
 def _folded(stream: Folded, redactor: Redactor) -> Content:
-    """A stream that has become one answer as it passed."""
+    """Return a stream that was assembled as it passed."""
     answer, cut, usage = stream.answer(redactor.string)
     return Content(redactor.json(answer), cut, usage)
 
 
 def _without_runs(body: LongRuns, size: int, content_type: str, redactor: Redactor) -> Content:
-    """JSON without the files in it."""
+    """Return JSON without the files in it."""
     value, _ = _json(_Body(body.kept, size, content_type, not body.is_whole, redactor))
     end = body.end.decode("utf-8", "replace")
     return Content(value, True, _usage(value) or usage_in(end), model=model_in(end))
 
 
 def _with_end(value: Any, end: _Body, reader: Callable[[_Body], tuple[Any, bool]]) -> Content:
-    """What was read of the beginning of a body, and its end."""
+    """Combine the parsed beginning of a body with its end."""
     text = end.text
     if isinstance(value, list):
         last = streams.last_of(text, reader is _events, end.parse, end.redactor.pieces)
@@ -187,17 +187,17 @@ def _with_end(value: Any, end: _Body, reader: Callable[[_Body], tuple[Any, bool]
 
 
 def unread(content_type: str, size: int) -> Content:
-    """What is told of a body that is not read."""
+    """Return the description of a body that is not read."""
     return Content({"content_type": content_type[:_MAX_NAME], "bytes": size}, cut=False)
 
 
 def _as_it_is(data: bytes, redactor: Redactor) -> Content:
-    """JSON in which nothing has to be replaced: most of it.
+    """Return JSON that can be stored unchanged, which is most of it.
 
     Raises:
-        ValueError: It is no such JSON.
+        ValueError: The body is not such JSON.
     """
-    text = data.decode().removesuffix("\n")  # as Flask ends its JSON
+    text = data.decode().removesuffix("\n")  # Flask ends its JSON with one
     value = strict_json.parsed_as_it_is(text)
     if text[:1] == "[" and streams.assembled(value) is not None:
         raise ValueError("the pieces of an answer")
@@ -228,13 +228,13 @@ def _json(body: _Body) -> tuple[Any, bool]:
         if _are_lines(text):
             return _json_lines(body)
         return body.redactor.text(text) + body.note, body.cut
-    if isinstance(value, list):  # so does Gemini stream
+    if isinstance(value, list):  # a stream of Gemini
         value = streams.assembled(value) or value
     return body.redactor.json(value), body.cut
 
 
 def _are_lines(text: str) -> bool:
-    """Whether what is said to be JSON are lines of it."""
+    """Return whether a body of type JSON consists of JSON lines."""
     first, _, rest = text.lstrip().partition("\n")
     try:
         return bool(rest) and isinstance(strict_json.parsed(first), dict)
@@ -256,14 +256,14 @@ def _events(body: _Body) -> tuple[Any, bool]:
 
 def _form(body: _Body) -> tuple[Any, bool]:
     text = body.text
-    if text.lstrip().startswith(("{", "[{")):  # what ``curl -d`` says of all that it sends
+    if text.lstrip().startswith(("{", "[{")):  # the default type of ``curl -d``
         return _json(body)
     values, is_more = form_fields(text)
     return body.redactor.json(values), body.cut or is_more
 
 
 def form_fields(text: str) -> tuple[dict[str, Any], bool]:
-    """The fields of a form or a query string, repeated ones as a list; and whether some were left out."""
+    """Return the fields of a form or a query string, repeated ones as lists, and whether some were left out."""
     pairs = text.split("&", MAX_FIELDS)
     found: dict[str, list[str]] = {}
     for name, _, value in (pair.partition("=") for pair in pairs[:MAX_FIELDS] if pair):
@@ -282,7 +282,7 @@ def _multipart(body: _Body) -> tuple[Any, bool]:
 
 
 def _read_form(form: multipart.Form, redactor: Redactor) -> Content:
-    """Read a form whose bytes were parsed as they passed."""
+    """Return a form that was parsed as it passed."""
     values, is_more = form.fields()
     return Content(redactor.json(values), is_more)
 
@@ -295,12 +295,12 @@ def _text(body: _Body) -> tuple[Any, bool]:
 
 
 def _bytes(body: _Body) -> tuple[Any, bool]:
-    """All that is told of a body that is not read; nothing is missing in it, however little of it was kept."""
+    """Return the description of a body that is not read; it is never cut."""
     return {"content_type": body.content_type[:_MAX_NAME], "bytes": body.size}, False
 
 
 def _unnamed(body: _Body) -> tuple[Any, bool]:
-    """A body that does not say what it is: an object or array of JSON, or text, or bytes."""
+    """Parse a body without a content type as a JSON object or array, as text, or as bytes."""
     try:
         _decode(body.data, "utf-8", body.cut, "strict")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The inputs and outputs of an exchange, made of what was kept of it; long after its request was answered."""
+"""The inputs and outputs of an exchange, built from its recorded bodies after the response."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def fill(
     """Set ``inputs`` and ``outputs`` of an exchange, redacted and masked.
 
     Args:
-        exchange: What was captured.
-        redactor: Knows which keys hold secrets.
-        limit: Bytes that a body may have, also when it is decompressed.
-        mask: Changes ``inputs`` and ``outputs`` further.
-        keeping: What of it is kept; None for all.
+        exchange: The exchange.
+        redactor: The redactor.
+        limit: Maximum number of bytes of a body, before and after decompression.
+        mask: The option ``mask``, which may change ``inputs`` and ``outputs``.
+        keeping: The limits on what is stored; None to store all.
 
     Returns:
-        What was read of the request's body and of the response's, where nothing was added to it or masked.
+        The parsed bodies of request and response; without their text if ``inputs`` or ``outputs`` may differ from it.
 
     Raises:
-        Exception: What ``mask`` raises; then nothing of the bodies may be kept.
+        Exception: Any exception of ``mask``; then the bodies must not be stored.
     """
     sent, answer = read_bodies(exchange, redactor, limit)
     exchange.inputs, exchange.outputs = sent.value, answer.value
@@ -54,7 +54,7 @@ def fill(
 
 
 def read_bodies(exchange: Exchange, redactor: Redactor, limit: int) -> tuple[Content, Content]:
-    """Return what was read of the request's body and of the response's, redacted."""
+    """Return the parsed bodies of request and response, redacted."""
     headers = exchange.headers
     encoding, kind = headers.get("content-encoding", ""), headers.get("content-type", "")
     sent = _content(exchange.request_body, kind, encoding, redactor, limit)

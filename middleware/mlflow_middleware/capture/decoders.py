@@ -1,4 +1,4 @@
-"""Content-Encoding undone piece by piece, as a stream passes."""
+"""Incremental decoding of ``Content-Encoding``, as a stream passes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from mlflow_middleware.capture.decoding import MAX_ZSTD_WINDOW
 
 MAX_PIECE = 2**20
-"""Bytes that one step may become; more is no text that a model has written."""
+"""Maximum number of bytes that one step may decode to; a model's text does not compress better."""
 
 _STEP = 1024
-"""Bytes that are given to a decoder at once."""
+"""Bytes passed to a decoder at once."""
 
 Decode = Callable[[bytes], bytes]
 
 
 def decoder_for(content_encoding: str) -> Decode | None:
-    """Return what decodes the next bytes of a stream; None if the encoding is unknown or its library is not installed.
+    """Return an incremental decoder; None if the encoding is unknown or its library is not installed.
 
-    It raises whatever its library does if the bytes are not encoded so, and ValueError if they become too many.
+    The decoder raises ValueError if the output is too large, and its library's own error if the data is invalid.
     """
     names = [name for part in content_encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
     if not names:

@@ -1,4 +1,4 @@
-"""Content-Encoding undone, never into more bytes than asked for: a few bytes may stand for gigabytes."""
+"""Decoding of ``Content-Encoding`` with bounded output, since a few bytes may expand to gigabytes."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from io import BytesIO
 from typing import Any
 
 MAX_LAYERS = 3
-"""Encodings on top of each other that are undone."""
+"""Maximum number of stacked encodings that are decoded."""
 
 MAX_ZSTD_WINDOW = 8 * 2**20
-"""Bytes a zstd decoder may hold back: what RFC 9659 allows a ``Content-Encoding``."""
+"""Largest window of a zstd decoder, in bytes: the limit of RFC 9659 for ``Content-Encoding``."""
 
 _STEP = 1024
-"""Bytes given to a decoder at once; what it made of the ones before an error is kept."""
+"""Bytes passed to a decoder at once; output before an error is kept."""
 
 
 def decoded(data: bytes, content_encoding: str, limit: int) -> tuple[bytes, bool] | None:
-    """Undo a Content-Encoding, as far as the data goes.
+    """Decode a body, or its beginning.
 
     Args:
         data: The body, or its beginning.
-        content_encoding: The header: encodings between commas, the last one applied last.
-        limit: Bytes to return at most.
+        content_encoding: The header: a comma-separated list of encodings in the order of their application.
+        limit: Maximum number of bytes to return.
 
     Returns:
-        The bytes, and whether there was more; None if an encoding is unknown, its library is not installed,
-        or the data is not encoded so.
+        The bytes, and whether there are more; None if an encoding is unknown, its library is not installed, or the data
+        is not encoded that way.
     """
     if not content_encoding:
         return data[:limit], len(data) > limit
@@ -49,7 +49,7 @@ def decoded(data: bytes, content_encoding: str, limit: int) -> tuple[bytes, bool
 
 
 def _collect(pieces: Iterator[bytes], limit: int) -> tuple[bytes, bool] | None:
-    """Join what a decoder yields, up to ``limit`` bytes; None if it fails before it has yielded anything."""
+    """Join a decoder's output, up to ``limit`` bytes; return None if it fails before any output."""
     output = bytearray()
     try:
         for piece in pieces:
@@ -58,13 +58,13 @@ def _collect(pieces: Iterator[bytes], limit: int) -> tuple[bytes, bool] | None:
                 return bytes(output[:limit]), True
     except EOFError:
         return bytes(output), True
-    except Exception:  # each library has its own, and some have several
+    except Exception:  # each library raises its own errors
         return (bytes(output), True) if output else None
     return bytes(output), False
 
 
 def _inflate(data: bytes, limit: int, window: int) -> Iterator[bytes]:
-    """Decompress with zlib, one member after the other."""
+    """Decompress with zlib, member by member."""
     decoder = zlib.decompressobj(window)
     for start in range(0, len(data), _STEP):
         chunk = data[start : start + _STEP]
@@ -82,7 +82,7 @@ def _gzip(data: bytes, limit: int) -> tuple[bytes, bool] | None:
 
 
 def _deflate(data: bytes, limit: int) -> tuple[bytes, bool] | None:
-    """Decompress zlib's format, or deflate without its header, which some servers send."""
+    """Decompress zlib's format, or the raw deflate that some servers send."""
     wrapped = _collect(_inflate(data, limit, zlib.MAX_WBITS), limit)
     if wrapped and wrapped[0]:
         return wrapped
@@ -98,7 +98,7 @@ def _brotli(data: bytes, limit: int) -> tuple[bytes, bool] | None:
 def _unbrotli(library: Any, data: bytes, limit: int) -> Iterator[bytes]:
     decoder = library.Decompressor()
     for start in range(0, len(data), _STEP):
-        # A version without this argument cannot be held back: it raises TypeError, and nothing is decoded.
+        # A version without this argument cannot bound its output: it raises TypeError, and nothing is decoded.
         yield decoder.process(data[start : start + _STEP], output_buffer_limit=limit)
         while not decoder.can_accept_more_data():
             yield decoder.process(b"", output_buffer_limit=limit)

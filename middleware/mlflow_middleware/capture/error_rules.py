@@ -1,4 +1,4 @@
-"""Answers that are errors, whatever their status says: the option ``error_when``."""
+"""The option ``error_when``: rules that make a response an error, regardless of its status."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.identity import clean_text
 
 MAX_OBJECTS = 1000
-"""Objects of one answer, such as the events of a stream, that are looked at."""
+"""Maximum number of objects of a response, such as the events of a stream, that are examined."""
 
 _MAX_LOOKS = 20
-"""Places in the end of a long answer that are looked at, the last ones."""
+"""Maximum number of places in the end of a long response that are examined, the last ones."""
 
 _PLAIN_KEY = re.compile(r"(?!\d+$)[\w-]+", re.ASCII)
-"""A key that every encoder writes as it is; an index is not written at all."""
+"""A key that every encoder writes unescaped; an index does not appear in JSON at all."""
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 
 _TRAILERS = 0x80
-"""The flag of a gRPC-web frame that holds trailers, not a message."""
+"""The flag of a gRPC-web frame with trailers instead of a message."""
 
 _MAX_TRAILERS = 16 * 1024
-"""Bytes of the end of a long body in which they are looked for; gRPC's own libraries allow 8 KiB."""
+"""Bytes at the end of a long body that are searched for trailers; gRPC's own libraries allow 8 KiB."""
 
 
 class Failure(NamedTuple):
-    """Why an answer is an error.
+    """The reason why a response is an error.
 
     Attributes:
-        type: Of few values, for ``error.type``.
-        message: For people.
+        type: A low-cardinality value for ``error.type``.
+        message: A message for people.
     """
 
     type: str
@@ -49,12 +49,12 @@ class Failure(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What makes an answer an error.
+    """A rule that makes a response an error.
 
     Attributes:
-        said: How the option names it.
-        decide: Returns the failure, if it is one. May raise.
-        is_possible: Whether it may be one, as far as a glance tells, before its body is read.
+        said: The rule as written in the option.
+        decide: Returns the failure, or None. May raise.
+        is_possible: Whether the rule may apply: a quick check before the body is parsed.
     """
 
     said: str
@@ -63,7 +63,7 @@ class Rule(NamedTuple):
 
 
 def failure_of(exchange: Exchange, rules: Sequence[Rule], redactor: Redactor) -> Failure | None:
-    """Return what the first rule says that takes this answer for an error; one that raises does not."""
+    """Return the failure of the first rule that applies to a response; a rule that raises does not apply."""
     for rule in rules:
         try:
             found = rule.decide(exchange)
@@ -77,12 +77,12 @@ def failure_of(exchange: Exchange, rules: Sequence[Rule], redactor: Redactor) ->
 
 
 def may_fail(exchange: Exchange, rules: Iterable[Rule]) -> bool:
-    """Whether one of the rules may apply; if not, the answer's body need not be read."""
+    """Return whether any rule may apply; if not, the response's body need not be parsed."""
     return any(rule.is_possible(exchange) for rule in rules)
 
 
 def _holds(*marks: str) -> Callable[[Exchange], bool]:
-    """Whether an answer's body may hold one of these; without any, whether there is a body."""
+    """Return a check for one of these marks in a response's body; without marks, for any body."""
 
     def holds(exchange: Exchange) -> bool:
         body = exchange.response_body
@@ -99,7 +99,7 @@ def _holds(*marks: str) -> Callable[[Exchange], bool]:
 
 
 def of_function(function: Callable[[Exchange], object], said: str) -> Rule:
-    """A rule of the app's own: what it returns, if it is true, is the message if it is text."""
+    """Return a rule for the app's function: a true result is a failure; if it is text, it is the message."""
 
     def decide(exchange: Exchange) -> Failure | None:
         found = function(exchange)
@@ -109,7 +109,7 @@ def of_function(function: Callable[[Exchange], object], said: str) -> Rule:
 
 
 def of_path(path: str) -> Rule:
-    """A rule by a path into the answer, such as ``body.errors``: there is something, and it is not empty or false."""
+    """Return a rule for a path into the response, such as ``body.errors``: a true value there is a failure."""
     inner = path.removeprefix("body.")
 
     def decide(exchange: Exchange) -> Failure | None:
@@ -122,7 +122,7 @@ def of_path(path: str) -> Rule:
 
 
 def _message(found: Any) -> str:
-    """What a person reads of an error."""
+    """Return the readable message in an error; empty for none."""
     if isinstance(found, list):
         return next(filter(None, map(_message, found[:MAX_OBJECTS])), "")
     if isinstance(found, dict):
@@ -131,7 +131,7 @@ def _message(found: Any) -> str:
 
 
 def _objects(exchange: Exchange, path: str) -> Iterator[Any]:
-    """An answer, and its objects, if it is a stream or a batch; of a long one first what its end has at a path."""
+    """Yield a response, and its objects if it is a stream or a batch; of a long one first the path in its end."""
     outputs = exchange.outputs
     follower = exchange.response_body.follower if exchange.response_body else None
     if isinstance(follower, LongRuns) and isinstance(outputs, dict):
@@ -144,7 +144,7 @@ def _objects(exchange: Exchange, path: str) -> Iterator[Any]:
 
 
 def _ends(text: str, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The objects that the end of JSON may be of, each from the last key on: only at the right depth is it JSON."""
+    """Yield candidate objects for the tail of a JSON text, from the last key on; only the right depth parses."""
     *outer, last = map(json.dumps, keys)
     around = "".join(f"{{{key}:" for key in outer)
     for match in list(re.finditer(rf"{re.escape(last)}\s*:", text))[-_MAX_LOOKS:]:
@@ -155,7 +155,7 @@ def _ends(text: str, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _graphql(exchange: Exchange) -> Failure | None:
-    """https://spec.graphql.org/October2021/#sec-Errors"""
+    """Find the errors of GraphQL (https://spec.graphql.org/October2021/#sec-Errors)."""
     for value in _objects(exchange, "errors"):
         errors = value.get("errors") if isinstance(value, dict) else None
         if isinstance(errors, list) and errors:
@@ -165,7 +165,7 @@ def _graphql(exchange: Exchange) -> Failure | None:
 
 
 def _mcp(exchange: Exchange) -> Failure | None:
-    """https://www.jsonrpc.org/specification#error_object, and a tool's result that is an error"""
+    """Find a JSON-RPC error (https://www.jsonrpc.org/specification#error_object) or an MCP tool's error result."""
     for batch in _objects(exchange, "result.isError"):
         for value in batch[:MAX_OBJECTS] if isinstance(batch, list) else [batch]:
             if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
@@ -180,7 +180,7 @@ def _mcp(exchange: Exchange) -> Failure | None:
 
 
 def _grpc_web(exchange: Exchange) -> Failure | None:
-    """https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md"""
+    """Find a gRPC status other than OK (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md)."""
     told = exchange.response_headers
     if "grpc-status" not in told and _is_grpc_web(exchange):
         told = _trailers_of(exchange)
@@ -196,7 +196,7 @@ def _is_grpc_web(exchange: Exchange) -> bool:
 
 
 def _trailers_of(exchange: Exchange) -> dict[str, str]:
-    """The trailers in a body: its last frame."""
+    """Return the trailers in a body, which are its last frame."""
     body = exchange.response_body
     if body is None:
         return {}
@@ -214,8 +214,8 @@ def _trailers_of(exchange: Exchange) -> dict[str, str]:
 
 
 def _last_frame(data: bytes, size: int, is_text: bool) -> dict[str, str]:
-    """The trailers in the last bytes of a body of this size, where no frame's beginning is known."""
-    if is_text:  # each four characters are three bytes
+    """Return the trailers in the last bytes of a body of this size, without known frame boundaries."""
+    if is_text:  # four characters encode three bytes
         data = _from_base64(data[(len(data) - size) % 4 :])
     for place in range(len(data) - 5, max(-1, len(data) - _MAX_TRAILERS), -1):
         if data[place] & _TRAILERS and place + 5 + int.from_bytes(data[place + 1 : place + 5], "big") == len(data):
@@ -229,7 +229,7 @@ def _fields(data: bytes) -> dict[str, str]:
 
 
 def _from_base64(data: bytes) -> bytes:
-    """Text that may be several pieces of base64, each with its own padding; the last may be cut."""
+    """Decode concatenated base64 texts, each with its own padding; the last may be cut."""
     pieces = (piece[: len(piece) // 4 * 4] for piece in _BASE64.findall(data))
     return b"".join(map(base64.b64decode, pieces))
 
@@ -252,7 +252,7 @@ _GRPC_CODES = {
     "15": "DATA_LOSS",
     "16": "UNAUTHENTICATED",
 }
-"""https://grpc.io/docs/guides/status-codes/"""
+"""See https://grpc.io/docs/guides/status-codes/."""
 
 READY = {
     rule.said: rule
@@ -264,4 +264,4 @@ READY = {
         ),
     )
 }
-"""The rules that have a name."""
+"""The named rules."""

@@ -1,4 +1,4 @@
-"""The fields of a request's body, for those who look for one: nothing of it is redacted, and nothing is stored."""
+"""Lookup of fields in a request's body; the values are not redacted and not stored."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mlflow_middleware.capture.content import form_fields
 from mlflow_middleware.capture.long_runs import LongRuns
 
 MAX_INDEX = 5
-"""Characters of an index into a list."""
+"""Maximum number of characters of an index into a list."""
 
 
 def fields_of(body: Body | None, content_type: str, content_encoding: str) -> Any:
-    """Parse what has been read of a body: JSON, a form, or form data.
+    """Parse a body as far as it has been read: JSON, a URL-encoded form, or form data.
 
     Args:
         body: The body, as far as it has been read.
         content_type: The header; JSON is recognized without it.
-        content_encoding: The header; no more is decompressed than is kept of a body.
+        content_encoding: The header; at most the limit of a body is decompressed.
 
     Returns:
-        An object, an array, or the fields by name; None if it is none of these. A value that is cut is left out.
+        An object, an array, or the fields by name; None if it is none of these. An incomplete value is left out.
     """
     follower = body.follower if body else None
     if isinstance(follower, multipart.Form):
@@ -62,11 +62,11 @@ def _json(data: bytes, is_cut: bool) -> Any:
 
 
 def look_up(value: Any, path: str) -> Any:
-    """Return what lies at a dotted path in parsed JSON; None if nothing does.
+    """Return the value at a dotted path in parsed JSON; None if there is none.
 
     Args:
-        value: Objects, arrays and what they hold.
-        path: Keys and indexes between dots; a key may have dots itself, and an index may count from the end.
+        value: Parsed JSON.
+        path: Keys and indexes between dots; a key may contain dots, and a negative index counts from the end.
     """
     if not path:
         return value
@@ -78,7 +78,7 @@ def look_up(value: Any, path: str) -> Any:
 
 
 def splits(path: str) -> Iterator[tuple[str, str]]:
-    """The ways to take a first key off a dotted path, the longest first: each key, and what is left."""
+    """Yield all splits of a dotted path into a first key and the rest, the longest key first."""
     parts = path.split(".")
     for count in range(len(parts), 0, -1):
         yield ".".join(parts[:count]), ".".join(parts[count:])
@@ -93,6 +93,6 @@ def _item(value: Any, key: str) -> Any:
 
 
 def item_of(values: Any, index: str) -> Any:
-    """An item of a list; None if there is none at that index, or it is no index."""
+    """Return an item of a list; None if the index is invalid or out of range."""
     is_index = len(index) <= MAX_INDEX and index.removeprefix("-").isdecimal()
     return values[number] if is_index and -len(values) <= (number := int(index)) < len(values) else None

@@ -1,4 +1,4 @@
-"""What is kept of a body past its beginning, as it passes: the end of it, and what a model's stream has come to."""
+"""Followers, which process a body beyond its kept beginning: they keep its end, or assemble a model's stream."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from mlflow_middleware.capture.texts import CONTEXT, is_cut, weight
 from mlflow_middleware.capture.usage import usage_in, usage_of
 
 BLOCK = 1024
-"""Bytes that are folded at once: few enough that no request waits for them, more than most chunks."""
+"""Bytes that are folded at once: few enough not to delay a request, and more than most chunks."""
 
 MAX_DECODED = 64
-"""Times `max_body_bytes` that a compressed stream may become where it is read after it has passed."""
+"""Limit on the decoded size of a compressed stream that is read after it has passed, in multiples of
+`max_body_bytes`."""
 
 _LOOKED_AT = 8 * 1024
-"""Bytes of a compressed stream by which it is known."""
+"""Bytes of a compressed stream that are decoded to recognize it."""
 
 _STEP = 16 * 1024
-"""Bytes of pieces that are parsed at once."""
+"""Bytes of chunks that are parsed at once."""
 
 _MARK = 4
-"""Bytes of the longest mark between two events."""
+"""Length of the longest separator between two events, in bytes."""
 
 _MAX_EXTRA = 20
-"""Pieces with tokens in them that are taken although there is no room."""
+"""Maximum number of chunks with token usage that are folded although the limit is reached."""
 
 _SPARE = 4
-"""Times `max_body_bytes` that an answer's objects may take."""
+"""Limit on the size of a response's objects, in multiples of `max_body_bytes`."""
 
 _SPARE_CONTEXT = 24 * CONTEXT
-"""Bytes that they may take besides, for what is kept of two texts to look for secrets in."""
+"""Additional bytes for the context of two texts, which is searched for secrets."""
 
 _STREAMS = ("text/event-stream", "application/json", "text/plain", *LINES)
 
 GRPC_WEB = "application/grpc-web"
-"""How the media types of gRPC-web begin; its status is at the end of a body."""
+"""Prefix of gRPC-web's media types; its status is at the end of a body."""
 
 
 class Follower(Protocol):
-    """Takes what comes after the beginning of a body.
+    """Processor of the part of a body after its kept beginning.
 
     Attributes:
         has_beginning: Whether it holds the beginning, too.
@@ -56,17 +57,17 @@ class Follower(Protocol):
 
     @property
     def held(self) -> int:
-        """Bytes that it keeps, about."""
+        """Approximate number of bytes that it holds."""
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
 
 
 def follower_of_answer(start: bytes, content_type: str, encoding: str, limit: int) -> Follower | None:
-    """Return what follows an answer past its beginning; None if the rest is only counted.
+    """Return the follower of a response; None if the rest is only counted.
 
     Args:
-        start: The beginning. Of a stream that is folded, it is taken.
+        start: The beginning; the follower of a model's stream takes it over.
         content_type: The header.
         encoding: The header ``Content-Encoding``.
         limit: ``max_body_bytes``.
@@ -82,7 +83,7 @@ def follower_of_answer(start: bytes, content_type: str, encoding: str, limit: in
 
 
 def follower_of_request(start: bytes, content_type: str, encoding: str, limit: int) -> Follower | None:
-    """As `follower_of_answer`, of a request."""
+    """Return the follower of a request; None if the rest is only counted."""
     named = media_type.named(content_type)
     if named == "multipart/form-data":
         form = form_of_headers({"content-type": content_type, "content-encoding": encoding}, limit)
@@ -125,21 +126,21 @@ class End:
         return bytes(self._data[-self._longest :])
 
     def after(self, beginning: bytes) -> bytes:
-        """The last bytes of a body, some of which are in its beginning where little has come after that."""
+        """Return the last bytes of a body, some of which may be part of its beginning."""
         kept = self.kept
         return (beginning + kept)[-self._longest :] if len(kept) == self._size else kept
 
 
 class Folded:
-    """A language model's stream: its last bytes as they came, and the answer that those before them have become.
+    """A language model's stream: its last bytes as received, and the response assembled from the bytes before.
 
-    A stream that is compressed is decoded a little faster than it comes, so that no request waits for what was kept of
-    it until it was followed.
+    A compressed stream is decoded slightly faster than it arrives, so that the backlog from before it was followed
+    never delays a request.
 
     Args:
-        fold: Assembles the answer.
-        form: Tells the pieces apart.
-        decode: Undoes the encoding.
+        fold: Assembles the response.
+        form: Separates the chunks.
+        decode: Decodes the ``Content-Encoding``.
         limit: ``max_body_bytes``.
     """
 
@@ -159,13 +160,13 @@ class Folded:
 
     @classmethod
     def begun(cls, start: bytes, named: str, encoding: str, limit: int) -> Folded | None:
-        """Follow a stream from its beginning; None if no language model's is known in it."""
+        """Return the follower of a stream, given its beginning; None if no model's protocol is recognized."""
         decode = decoder_for(encoding)
         if decode is None:
             return None
         try:
             readable = start if decode is bytes else decode(start[:_LOOKED_AT])
-        except Exception:  # each library has its own
+        except Exception:  # each library raises its own errors
             return None
         form = form_of(named, readable)
         end = form and form.end(readable, 1)
@@ -205,12 +206,12 @@ class Folded:
             return b""
         try:
             return self._decode(piece)
-        except Exception:  # each library has its own
+        except Exception:  # each library raises its own errors
             self._decode, self._is_dropped = None, True
             return b""
 
     def _pass_on(self, count: int) -> None:
-        """Fold the first bytes of what is kept, up to the end of a piece."""
+        """Fold the first bytes of the window, up to the end of a chunk."""
         end = self._form.end(self._window, max(count, self._looked))
         self._looked = 0 if end else len(self._window) - _MARK
         if end is None:
@@ -224,7 +225,7 @@ class Folded:
         self._take(block)
 
     def _take(self, block: bytes) -> None:
-        """Fold whole pieces, some at once."""
+        """Fold whole chunks, several at once."""
         start = 0
         if self._is_inside:
             self._is_inside = False
@@ -232,7 +233,7 @@ class Folded:
             self._take_tokens(block[:start])
         while start < len(block):
             end = self._form.end(block, start + _STEP) or len(block)
-            if end - start > self._limit:  # there is one among them that is too large
+            if end - start > self._limit:  # one of them is too large
                 end = self._form.end(block, start + 1) or len(block)
             if end - start > self._limit:
                 self._take_tokens(block[start:end])
@@ -243,7 +244,7 @@ class Folded:
         self._weigh(len(block))
 
     def _take_tokens(self, piece: bytes) -> None:
-        """Look for nothing but tokens in a piece: it is too large, or only its end is kept."""
+        """Search a chunk only for token usage, because it is too large or its beginning is missing."""
         self._is_dropped = True
         self._usage = usage_in(piece[-self._limit :].decode("utf-8", "replace")) or self._usage
 
@@ -264,20 +265,20 @@ class Folded:
             return
         try:
             self._fold.add(piece)
-        except (TypeError, ValueError, RecursionError):  # one that is none of the protocol's
+        except (TypeError, ValueError, RecursionError):  # not a chunk of this protocol
             self._is_dropped = True
 
     def _may_have_tokens(self, piece: dict[str, Any]) -> bool:
-        """Whether a piece is taken although there is no room; of some that come late only the tokens are."""
+        """Return whether to fold a chunk with token usage beyond the limit; beyond that, only record the usage."""
         self._usage = usage_of(piece) or self._usage
         self._extra += "usage" in piece
         return "usage" in piece and self._extra < _MAX_EXTRA
 
     def answer(self, clean: Callable[[str], str]) -> tuple[dict[str, Any], bool, dict[str, int] | None]:
-        """Return the answer, whether something is missing in it, and the tokens that it reports.
+        """Return the response, whether a part of it is missing, and the token usage that it reports.
 
         Args:
-            clean: Replaces the secrets in what is too long to be kept.
+            clean: Redacts texts that are too long to keep.
         """
         count = 0
         while self._encoded and count < MAX_DECODED * self._limit:
@@ -293,6 +294,6 @@ class Folded:
 
 
 def whole_stream(data: bytes, content_type: str, encoding: str, limit: int) -> Folded | None:
-    """Return what reads a compressed stream that has passed, and is short only as it was sent."""
+    """Return the follower of a compressed stream that was short enough to be kept but is long when decoded."""
     named = media_type.named(content_type)
     return Folded.begun(data, named, encoding, limit) if named in _STREAMS else None

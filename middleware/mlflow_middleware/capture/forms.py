@@ -1,4 +1,4 @@
-"""How the pieces of a stream are told apart: events, lines, elements of an array."""
+"""Formats of streams: how to separate events, lines or elements of an array."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_middleware.capture.streams import events
 _LINE_END = rb"(?:\r\n|\n|\r(?!\n))"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
 _BETWEEN = re.compile(rb"\}\s{0,20},\s{0,20}(?=\{\s{0,20}\"candidates\")")
-"""Between the elements of an array, as Gemini streams one; in text inside of it, the quotes would have backslashes."""
+"""Separator between the elements of an array, as Gemini streams one; inside a string, its quotes would be escaped."""
 
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-seq")
 """Media types of JSON lines."""
@@ -22,11 +22,11 @@ LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "app
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A way to write a stream.
+    """A format of streams.
 
     Attributes:
-        end: Where the first piece ends that does not end before a place in what has come; None if it has yet to end.
-        pieces: The pieces of that much.
+        end: Returns the end of the first chunk that ends at or after a position; None if it has not ended yet.
+        pieces: Parses data that consists of whole chunks.
     """
 
     end: Callable[[bytes | bytearray, int], int | None]
@@ -34,11 +34,11 @@ class Form:
 
 
 def form_of(media_type: str, start: bytes) -> Form | None:
-    """Return the form of a stream; None if it is none that is known.
+    """Return the format of a stream; None if unknown.
 
     Args:
-        media_type: Without parameters, in lower case.
-        start: Its beginning.
+        media_type: The lower-case media type, without parameters.
+        start: The beginning of the stream.
     """
     if media_type == "text/event-stream":
         return EVENTS
@@ -50,7 +50,7 @@ def form_of(media_type: str, start: bytes) -> Form | None:
 
 
 def _event_end(data: bytes | bytearray, at_least: int) -> int | None:
-    found = _EVENT_END.search(data, max(0, at_least - 4))  # a mark may have begun before
+    found = _EVENT_END.search(data, max(0, at_least - 4))  # a separator may have begun before
     if found and found.end() < at_least:
         found = _EVENT_END.search(data, found.end())
     return found.end() if found else None
@@ -68,7 +68,7 @@ def _element_end(data: bytes | bytearray, at_least: int) -> int | None:
 
 
 def data_lines(text: str) -> list[Any] | None:
-    """The pieces of the older protocol of Vercel's SDK; None if a text is something else."""
+    """Parse the older protocol of Vercel's SDK; return None if a text is something else."""
     if text[1:2] != ":":
         return None
     pieces = _data_lines(text.encode("utf-8", "replace"))
@@ -83,7 +83,7 @@ def _parsed(text: str) -> Any:
 
 
 def _all_parsed(texts: list[str]) -> list[Any]:
-    """Parse many small texts: at once, unless one of them is no JSON."""
+    """Parse many small texts at once; one by one if any of them is not JSON."""
     found = _parsed(f"[{','.join(texts)}]")
     return found if isinstance(found, list) else [_parsed(text) for text in texts]
 

@@ -1,7 +1,7 @@
-"""Fewer garbage collections while a large body is read.
+"""Fewer garbage collections while a large body is parsed.
 
-64 KiB of brackets become 21,000 objects. Python takes so many new ones as a sign to look for garbage in all that the
-app has, which holds every thread for 0.1 s; and all of these objects are gone a moment later.
+64 KiB of brackets become 21,000 objects. That many new objects trigger a full collection of the app's heap, which can
+block every thread for 0.1 s, although all of them are released a moment later.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MANY = 200_000
-"""New objects from which on a collection begins all the same."""
+"""Number of new objects that still triggers a collection."""
 
 
 @contextmanager
 def few_collections() -> Iterator[None]:
-    """Let only many new objects begin a collection. What the app itself sets meanwhile stays."""
+    """Raise the threshold of the garbage collector inside the block; a threshold that the app sets meanwhile stays."""
     before = gc.get_threshold()
     if not 0 < before[0] < MANY:
         yield

@@ -1,6 +1,6 @@
-"""Whether bodies look like traffic of a language model: of OpenAI, Anthropic, Gemini, Bedrock, Ollama or MLflow.
+"""Recognition of a language model's traffic: OpenAI, Anthropic, Gemini, Bedrock, Ollama and MLflow.
 
-What a body of another kind may have too, such as ``messages`` without roles, is no sign.
+Features that other bodies may share, such as ``messages`` without roles, do not count.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 _ROLES = frozenset(("user", "assistant", "system", "developer", "tool", "model", "human", "ai", "function"))
 _RESULTS = frozenset(("response", "embeddings", "embedding", "completion"))
 _MAX_LOOKS = 20
-"""Items of a list that are looked at, the first ones."""
+"""Maximum number of items of a list that are examined, the first ones."""
 
 _IN_TEXT = re.compile(r'"role"\s*:\s*"(?:user|assistant|system|developer|tool|model)"|"(?:chat\.completion|max_tokens)')
-"""A sign in JSON that is cut."""
+"""A sign in incomplete JSON."""
 
 
 def is_model_traffic(inputs: Any, outputs: Any) -> bool:
-    """Whether a request or its answer looks like one of a language model.
+    """Return whether a request or its response looks like traffic of a language model.
 
     Args:
         inputs: The request's body, parsed.
-        outputs: The answer's body, parsed; a stream of a model's is one answer, any other the list of its events.
+        outputs: The response's body, parsed: a model's stream assembled, any other stream as a list of its events.
     """
     return _is_request(inputs) or any(map(_is_answer, outputs[:_MAX_LOOKS] if isinstance(outputs, list) else [outputs]))
 
@@ -31,7 +31,7 @@ def is_model_traffic(inputs: Any, outputs: Any) -> bool:
 def _is_request(value: Any) -> bool:
     if isinstance(value, str):
         return _IN_TEXT.search(value) is not None
-    if isinstance(value, list):  # a chat alone, or a batch of requests
+    if isinstance(value, list):  # a bare chat, or a batch of requests
         return _are_messages(value) or any(map(_is_request, _dicts(value)))
     if not isinstance(value, dict):
         return False
@@ -44,7 +44,7 @@ def _is_request(value: Any) -> bool:
         return True
     if any(isinstance(value.get(key), str) for key in ("prompt", "inputText", "anthropic_version")):
         return True
-    return isinstance(asked, dict) and _are_messages(asked.get("messages"))  # LangServe's
+    return isinstance(asked, dict) and _are_messages(asked.get("messages"))  # LangServe
 
 
 def _is_answer(value: Any) -> bool:
@@ -53,7 +53,7 @@ def _is_answer(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     output = value.get("output")
-    around = output if isinstance(output, dict) else value  # Bedrock's
+    around = output if isinstance(output, dict) else value  # Bedrock
     if any(map(_are_messages, (value.get("messages"), output, [value, around.get("message")]))):
         return True
     if any({"message", "delta", "text", "logprobs"} & each.keys() for each in _dicts(value.get("choices"))):
@@ -66,7 +66,7 @@ def _is_answer(value: Any) -> bool:
 
 
 def _are_messages(value: Any) -> bool:
-    """Whether these are the turns of a chat, or items of OpenAI's Responses."""
+    """Return whether these are messages of a chat, or items of OpenAI's Responses."""
     return any(map(_is_message, _dicts(value)))
 
 
@@ -74,7 +74,7 @@ def _is_message(value: dict[str, Any]) -> bool:
     has_content = not {"content", "parts", "text", "tool_calls"}.isdisjoint(value)
     if isinstance(value.get("role"), str):
         return value["role"] in _ROLES and has_content
-    if value.get("type") in ("human", "ai"):  # LangChain's
+    if value.get("type") in ("human", "ai"):  # LangChain
         return has_content
     return value.get("type") in ("function_call", "function_call_output", "reasoning") or _has_parts(value.get("parts"))
 

@@ -1,6 +1,6 @@
 """Files in JSON: runs of base64 are left out of a body that is too large, so that the text around them is kept.
 
-A body is followed only once it is too large; then images in what was kept until then are left out, too.
+A body is followed only once it is too large; then runs in its kept beginning are left out, too.
 """
 
 from __future__ import annotations
@@ -8,39 +8,39 @@ from __future__ import annotations
 from typing import Protocol
 
 SHORTEST = 1024
-"""Characters from which on a run is no word, no id and no key."""
+"""Shortest run, in characters, that is left out: longer than any word, id or key."""
 
 _LOOKED_AT = 256
-"""Characters of a run by which base64 is known."""
+"""Characters of a run that are examined to recognize base64."""
 
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\\"
 _FOLDED = bytes(97 if char in _BASE64 else 32 for char in range(256))
-"""Characters of base64, also with slashes as PHP writes them, become ``a``; all others a space."""
+"""Translation table: characters of base64, including PHP's escaped slashes, become ``a``, all others a space."""
 
 _LONG = b"a" * SHORTEST
 
 
 class Rest(Protocol):
-    """Takes what does not fit."""
+    """Receiver of the bytes that do not fit."""
 
     @property
     def held(self) -> int:
         """Bytes that it keeps."""
 
     def after(self, beginning: bytes) -> bytes:
-        """The last bytes of what has this beginning."""
+        """Return the last bytes of a body with this beginning."""
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
 
 
 class LongRuns:
-    """A body of JSON without its runs of base64.
+    """A JSON body without its runs of base64.
 
     Args:
-        start: Its beginning.
-        limit: Bytes that are kept.
-        rest: Takes what comes after them.
+        start: The beginning of the body.
+        limit: Maximum number of bytes that are kept.
+        rest: Receives the bytes after these.
     """
 
     has_beginning = True
@@ -68,7 +68,7 @@ class LongRuns:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing but runs is missing in it."""
+        """Whether only runs are missing."""
         return not self._is_over and len(self._kept) + len(self._waiting) <= self._limit
 
     @property
@@ -77,7 +77,7 @@ class LongRuns:
         return self._rest.after(bytes(self._kept)) + self._waiting if self._rest else b""
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
         data, self._waiting = self._waiting + data, b""
         folded = data.translate(_FOLDED)
         position = self._gone_on(data, folded)
@@ -90,12 +90,12 @@ class LongRuns:
                 self._emit(data[start:position])
             else:
                 self._leave_out(data[start:position], is_end=stop >= 0)
-        if self._run is None and not self._is_text:  # what is left may be the beginning of a run
+        if self._run is None and not self._is_text:  # the rest may be the beginning of a run
             self._waiting = data[max(position, folded.rfind(b" ") + 1) :]
             self._emit(data[position : len(data) - len(self._waiting)])
 
     def _gone_on(self, data: bytes, folded: bytes) -> int:
-        """How much of the data belongs to what has begun before it."""
+        """Process the end of a run that began earlier; return its length."""
         if self._run is None and not self._is_text:
             return 0
         stop = folded.find(b" ")
@@ -112,7 +112,7 @@ class LongRuns:
         slashes = len(data) - len(data.rstrip(b"\\"))
         self._slashes = slashes if slashes < len(data) else self._slashes + slashes
         if is_end:
-            self._emit(_note(self._run) + b"\\" * self._slashes)  # they belong to the quote that follows
+            self._emit(_note(self._run) + b"\\" * self._slashes)  # they escape the quote that follows
             self._run, self._slashes = None, 0
 
     def _emit(self, data: bytes) -> None:
@@ -125,7 +125,7 @@ class LongRuns:
 
 
 def _is_base64(text: bytes) -> bool:
-    """Whether a run has what base64 has, and hardly a text without blanks."""
+    """Return whether a run looks like base64: it contains upper-case letters, lower-case letters and digits."""
     kinds = (bytes.isupper, bytes.islower, bytes.isdigit)
     return all(any(kind(bytes([char])) for char in text) for kind in kinds)
 

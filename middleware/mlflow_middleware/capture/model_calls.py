@@ -1,6 +1,6 @@
-"""Which model answered, and whose it is, as far as a request and its answer tell.
+"""Model and provider of a call, recognized from the request and its response.
 
-Names of models and providers are stored, and nothing else of what is read here: what is no such name is left out.
+Only names of models and providers are stored; a value that does not look like one is dropped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from mlflow_middleware.capture.usage import COUNTS
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.:@+\-\[\]/]{0,199}", re.ASCII)
-"""A model's name or id: no blanks, so that no sentence is taken for one."""
+"""A model's name or id. It has no spaces, so that a sentence is never mistaken for one."""
 
 _IN_PATH = re.compile(
     r"/models/([^/:]+):(?:generate|streamGenerate|embed|batchEmbed|count)"  # Gemini
@@ -25,7 +25,7 @@ _IN_PATH = re.compile(
 _IN_TEXT = re.compile(r'"model(?:Version)?"\s*:\s*"([^"\\]{1,200})"')
 
 _LONGEST = 400
-"""Characters of a name that is looked at: resource names are long."""
+"""Maximum number of characters of a name that are examined; resource names are long."""
 
 _MODELS = ("model", "modelVersion", "model_version", "modelId", "model_name")
 _AROUND = ("response", "message", "metadata", "custom_outputs")
@@ -35,7 +35,7 @@ _ASKED = frozenset(("messages", "input", "prompt", "contents", "inputText"))
 _SIGNS = frozenset(
     ("object", "model", "created", "candidates", "output", "stop_reason", "generation", "embeddings", "done")
 )
-"""Keys of which a model's answer has one."""
+"""Keys of which a model's response has at least one."""
 
 _BEDROCK = re.compile(
     r"(?:(?:us|us-gov|eu|apac|jp|au|ca|global)\.)?"
@@ -52,7 +52,7 @@ _FAMILIES = (
     (re.compile(r"sonar"), "perplexity"),
     (re.compile(r"databricks-"), "databricks"),
 )
-"""Models that one provider has, whoever passes their answers on; not those that anybody may serve."""
+"""Models of a single provider, whoever relays their responses; not open models, which anybody may serve."""
 
 _PREFIXES = {
     **{
@@ -66,7 +66,7 @@ _PREFIXES = {
     "mistralai": "mistral",
     "x-ai": "xai",
 }
-"""``provider/model``, as LiteLLM and OpenRouter write it -> the provider as MLflow names it."""
+"""Provider in ``provider/model``, as LiteLLM and OpenRouter write it -> MLflow's name of the provider."""
 
 _FOR_OPENTELEMETRY = {
     "azure": "azure.ai.openai",
@@ -77,25 +77,26 @@ _FOR_OPENTELEMETRY = {
     "vertex_ai": "gcp.vertex_ai",
     "xai": "x_ai",
 }
-"""https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/#gen-ai-provider-name"""
+"""MLflow's name -> OpenTelemetry's:
+https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/#gen-ai-provider-name."""
 
 _EXCLUSIVE = ("bedrock", "gemini", "ollama")
-"""Whose protocols nobody else speaks."""
+"""Providers whose protocols no one else uses."""
 
 
 Names = tuple[tuple[str, str], ...]
-"""Attributes that say which model answered: keys and values."""
+"""Keys and values of the attributes that name the model and its provider."""
 
 
 def names_of(sent: Any, answer: Any, path: str, usage: Mapping[str, int] | None, model: str | None) -> Names:
-    """Return the attributes that say which model answered; none if no model did, as far as can be seen.
+    """Return the attributes that name the model; none if no model seems to have answered.
 
     Args:
         sent: The request's body.
-        answer: The response's body: one value, or the pieces of a stream.
+        answer: The response's body: one value, or the chunks of a stream.
         path: The request's path.
-        usage: The tokens that the answer reports, if any.
-        model: The model that the answer's end names, where the rest of it was not kept.
+        usage: The token usage that the response reports, if any.
+        model: The model that the end of the response names, if the rest was not kept.
     """
     is_object = type(sent) is dict
     asked = sent.get("model", sent.get("modelId")) if is_object else None
@@ -125,14 +126,14 @@ def _names(asked: str, answered: str, shape: str, marked: str) -> Names:
 
 
 def may_be_call(sent: Any, answer: Any) -> bool:
-    """Whether a model may have answered, as a glance at request and answer tells, where no tokens are known."""
+    """Return whether a model may have answered: a quick check for responses without token usage."""
     if type(answer) is dict:
         return not _SIGNS.isdisjoint(answer) or (type(sent) is dict and "model" in sent)
     return type(answer) is list or (type(sent) is dict and "model" in sent)
 
 
 def model_in(text: str) -> str | None:
-    """Return the model that the end of JSON names, which may have begun before it; None if it names none."""
+    """Return the model that the tail of a JSON text names; None if it names none."""
     found = None
     for match in _IN_TEXT.finditer(text):
         found = match[1]
@@ -140,18 +141,18 @@ def model_in(text: str) -> str | None:
 
 
 def counts_of(usage: Mapping[str, int]) -> dict[str, int]:
-    """Return the tokens under OpenTelemetry's names."""
+    """Return the token usage under OpenTelemetry's names."""
     return {name: usage[key] for key, name in COUNTS.items() if key in usage}
 
 
 def _in_path(path: str) -> str:
-    """The model that some providers' addresses name; empty for none."""
+    """Return the model in the URL path of some providers; empty for none."""
     match = _IN_PATH.search(path)
     return next(filter(None, match.groups())) if match else ""
 
 
 def _answered_by(answer: Any) -> str | None:
-    """The model that an answer names, or the last piece of a stream that names one."""
+    """Return the model that a response names, or the last chunk of a stream that names one."""
     if type(answer) is list:
         return next(filter(None, map(_answered_by_one, reversed(answer))), None)
     return _answered_by_one(answer)
@@ -166,7 +167,7 @@ def _answered_by_one(answer: Any) -> str | None:
 
 
 def name_of(value: Any) -> str | None:
-    """The value if it is a model's name, without what is around it in resource names."""
+    """Return the value if it is a model's name, reduced to its last part if it is a resource name."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         return None
     if value.startswith(("arn:", "projects/", "publishers/", "models/")):
@@ -175,7 +176,7 @@ def name_of(value: Any) -> str | None:
 
 
 def _provider(shape: str, model: str, marked: str) -> str:
-    """Whose model it is, as MLflow names providers; empty if that is not known."""
+    """Return the model's provider, as MLflow names it; empty if unknown."""
     if shape in _EXCLUSIVE:
         return shape
     prefix, _, bare = model.rpartition("/")
@@ -187,7 +188,7 @@ def _provider(shape: str, model: str, marked: str) -> str:
 
 
 def _marked(answer: dict[str, Any]) -> str:
-    """The provider that an answer shows by what nobody else writes."""
+    """Return the provider that a response reveals by keys or ids of its own; empty for none."""
     if _MARKING.isdisjoint(answer):
         return ""
     if answer.get("system_fingerprint") == "fp_ollama":
@@ -204,7 +205,7 @@ _MARKING = frozenset((*_MARKS, "system_fingerprint", "id"))
 
 
 def _shape_of(answer: Any) -> str:
-    """Whose protocol an answer is, or a stream's first and last pieces; empty for none that is known."""
+    """Return the provider whose protocol a response, or a stream's first and last chunks, follows; empty if unknown."""
     if type(answer) is list:
         return next(filter(None, map(_shape_of_one, answer[:2] + answer[-2:])), "")
     return _shape_of_one(answer)
@@ -262,7 +263,7 @@ _SHAPES: tuple[tuple[str, Callable[[Answer], bool]], ...] = (
     ("bedrock", _is_of_bedrock),
     ("ollama", _is_of_ollama),
 )
-"""Protocols as MLflow names their providers; that of chat completions is looked for first."""
+"""MLflow's name of a provider, and test of its protocol; chat completions are tested before these."""
 
 KEYS = frozenset((*_NAMING, *_SIGNS, *_MARKING, *_OF_CHAT, *_OF_GEMINI, *_OF_TITAN, *_ASKED, "role", "content"))
-"""All keys that are looked at."""
+"""All keys that this module reads."""

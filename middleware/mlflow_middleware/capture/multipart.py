@@ -1,6 +1,6 @@
-"""Form data as browsers post it (RFC 7578), read as its bytes pass: of a file, nothing is kept but what it is.
+"""Form data as browsers post it (RFC 7578), parsed as it passes; of files, only name, type and size are kept.
 
-The parser is Werkzeug's, which is imported with the first form.
+The parser is Werkzeug's, imported with the first form.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from werkzeug.sansio import multipart as sansio
 
 MAX_PARTS = 1000
-"""Parts that are read of one body."""
+"""Maximum number of parts that are read of a body."""
 
 MAX_BOUNDARY = 200
-"""Bytes of a boundary; RFC 2046 allows 70."""
+"""Longest boundary, in bytes; RFC 2046 allows 70."""
 
 _STEP = 16 * 1024
-"""Bytes that are parsed at once: the parser's cost is mostly one of calls."""
+"""Bytes that are parsed at once, since the parser's cost is mostly per call."""
 
 _MAX_UNREAD = 2 * _STEP
-"""Bytes that the parser may hold: what it knows no end of, such as a part's headers."""
+"""Maximum number of bytes that the parser may buffer, such as the headers of a part."""
 
 MAX_HEADERS = 128 * 1024
-"""Characters that are read of the headers of all parts."""
+"""Maximum number of characters of the headers of all parts together."""
 
 _PART_OVERHEAD = 400
-"""Bytes that the objects of one part take, about."""
+"""Approximate size of the objects of one part, in bytes."""
 
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 
 
 def form_of(headers: Mapping[str, str], limit: int) -> Form | None:
-    """Return what reads a request's form; None if its body is none, or compressed."""
+    """Return the parser of a request's form; None if the body is not form data, or is compressed."""
     kind = headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data") or headers.get("content-encoding"):
         return None
@@ -46,7 +46,7 @@ def form_of(headers: Mapping[str, str], limit: int) -> Form | None:
 
 
 class _Part:
-    """What is known of one part: the text of a field, or what a file is."""
+    """One part: the text of a field, or the description of a file."""
 
     __slots__ = ("file", "name", "size", "text")
 
@@ -64,9 +64,9 @@ class Form:
     """The parts of one form.
 
     Args:
-        boundary: The parameter of its content type.
-        limit: Bytes that are kept at most of the fields' text.
-        encoding: How text is encoded; undecodable bytes become U+FFFD.
+        boundary: The boundary from the content type.
+        limit: Maximum number of bytes of text that are kept, for all fields together.
+        encoding: The encoding of text; undecodable bytes become U+FFFD.
     """
 
     has_beginning = True
@@ -88,35 +88,35 @@ class Form:
 
     @property
     def held(self) -> int:
-        """Bytes, about, that it keeps."""
+        """Approximate number of bytes that it holds."""
         texts = sum(_PART_OVERHEAD + len(part.text) for part in self._parts)
         return texts + MAX_HEADERS - self._room_of_headers + len(self._unread) + len(self._decoder.buffer)
 
     def add(self, data: bytes | bytearray) -> None:
-        """The next bytes of the body have passed."""
+        """Process the next bytes of the body."""
         if self._is_over:
             return
         self._unread += data
         while len(self._unread) >= _STEP and not self._is_over:
-            self._parse(_STEP - self._unread.startswith(b"\r", _STEP - 1))  # older Werkzeugs miss a CRLF cut in two
+            self._parse(_STEP - self._unread.startswith(b"\r", _STEP - 1))  # older Werkzeug misses a split CRLF
 
     def fields(self) -> tuple[dict[str, Any], bool]:
-        """Return the fields by name, and whether something is missing; what is added after this does not count.
+        """Return the fields by name, and whether something is missing. This ends the form: later bytes are ignored.
 
-        Text is as it is; a file its ``filename``, ``content_type`` and ``size`` in bytes; a list of these where a name
-        is repeated.
+        A field is its text, a file its ``filename``, ``content_type`` and ``size`` in bytes; a repeated name has a list
+        of these.
         """
         if not self._is_over:
             self._parse(_STEP)
         states = self._sansio.State
         if not self._is_over:
             self._is_over = self._is_cut = True
-            if self._decoder.state is states.DATA:  # the parser holds back what may be half a boundary
+            if self._decoder.state is states.DATA:  # the parser holds back a possible start of a boundary
                 self._add_data(bytes(self._decoder.buffer))
         return self._by_name(self._parts), self._is_cut
 
     def known(self) -> dict[str, Any]:
-        """Return the fields that have passed as a whole, by name."""
+        """Return the fields that have passed completely, by name."""
         if not self._is_over:
             self._parse(_STEP)
         are_all = self._is_over and not self._is_cut
@@ -137,7 +137,7 @@ class Form:
             while (event := self._next()) is not self._sansio.NEED_DATA:
                 self._take(event)
             self._is_over = self._decoder.state is self._sansio.State.EPILOGUE
-        except (self._refusal, ValueError):  # too many parts, or headers; or it is broken
+        except (self._refusal, ValueError):  # too many parts or headers, or malformed
             self._is_over = self._is_cut = True
         except Exception as error:
             self._is_over = self._is_cut = True
@@ -149,13 +149,13 @@ class Form:
         decoder = self._decoder
         try:
             return decoder.next_event()
-        except UnicodeDecodeError:  # names in the encoding of the page that the form is on
+        except UnicodeDecodeError:  # names are in the encoding of the form's page
             codec = "utf-8" if self._encoding.startswith(("utf-16", "utf-32")) else self._encoding
             blank = _BLANK_LINE.search(decoder.buffer)
             end = blank.start() if blank else len(decoder.buffer)
             decoder.buffer[:end] = decoder.buffer[:end].decode(codec, "replace").encode()
             return decoder.next_event()
-        except ValueError:  # a part that does not tell what it is
+        except ValueError:  # a part without a name
             self._part = None
             self._count_headers(_PART_OVERHEAD)
             decoder.state = self._sansio.State.DATA_START

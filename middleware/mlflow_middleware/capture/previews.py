@@ -1,4 +1,4 @@
-"""What a person would read of a request to a language model, and of its answer.
+"""Previews: the readable text in a request to a language model, and in its response.
 
 The formats: https://platform.openai.com/docs/api-reference/chat, https://platform.openai.com/docs/api-reference/responses,
 https://docs.anthropic.com/en/api/messages, https://ai.google.dev/api/generate-content,
@@ -13,7 +13,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 def of_request(value: Any) -> str | None:
-    """The last thing that the user said; None where the value is no such request."""
+    """Return the user's last message; None if the value is not such a request."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
@@ -24,14 +24,14 @@ def of_request(value: Any) -> str | None:
             return said or None
         if text := _last_message(said, "user"):
             return text
-    if "request" in value:  # what a ResponsesAgent is called with
+    if "request" in value:  # as in a call of a ResponsesAgent
         return of_request(value["request"]) if isinstance(value["request"], dict) else None
     prompt = value.get("prompt")
     return prompt if isinstance(prompt, str) and prompt else None
 
 
 def of_answer(value: Any) -> str | None:
-    """What the assistant said; None where the value is no such answer."""
+    """Return the assistant's message; None if the value is not such a response."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
@@ -44,7 +44,7 @@ def of_answer(value: Any) -> str | None:
     if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
         return _text_of(candidates[0].get("content"))
     output = value.get("output")
-    if isinstance(output, dict) and (text := _text_of(output.get("message"))):  # Bedrock's
+    if isinstance(output, dict) and (text := _text_of(output.get("message"))):  # Bedrock
         return text
     if text := _last_message(output, "assistant") or _last_message(value.get("messages"), "assistant"):
         return text
@@ -52,7 +52,7 @@ def of_answer(value: Any) -> str | None:
 
 
 def _last_message(messages: Any, role: str) -> str | None:
-    """The text of the last message with that role; of the last one where none has it."""
+    """Return the text of the last message with that role, or of the last message if none has it."""
     if not isinstance(messages, list):
         return None
     found = [each for each in messages if isinstance(each, dict) and "role" in each and "content" in each]

@@ -1,4 +1,4 @@
-"""Secrets in what is captured, and how they are replaced: in JSON, in text, in query strings."""
+"""Redaction of secrets in JSON, text and query strings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mlflow_middleware.capture.secret_keys import DEFAULT, Keys, is_secret
 from mlflow_middleware.capture.secret_values import Values
 
 REDACTED = "[redacted]"
-"""What stands in a trace where a secret stood in the request."""
+"""The replacement for a secret."""
 
 MAX_ATTRIBUTE = 1024
-"""Characters kept of one header, path or query string on a span."""
+"""Maximum number of characters kept of a header, path or query string on a span."""
 
 MAX_DEPTH = 100
-"""Levels of JSON that are looked into; what lies deeper is replaced."""
+"""Maximum number of levels of JSON that are searched; deeper values are replaced."""
 
 _MESSAGE, _STACK = "exception.message", "exception.stacktrace"
-"""https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/#attributes"""
+"""See https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/#attributes."""
 
 _CLASS = re.compile(r"(?:[A-Za-z_]\w{0,100}\.){0,10}[A-Z]\w{0,100}: ")
 _JSON_START = re.compile(r'[\s\0]*[\[{"]')
@@ -31,11 +31,11 @@ _QUOTED_KEY = re.compile(r'"[\s\0]*:')
 
 
 class Redactor:
-    """Finds secrets, by their keys and by what they look like.
+    """Redactor of secrets, which are found by their keys and by their form.
 
     Args:
-        keys: Keys that hold secrets, in any spelling; ``default`` stands for ours. See `Keys`.
-        values: Regular expressions of what is a secret under any key; ``default`` stands for ours. See `Values`.
+        keys: Keys that hold secrets, in any spelling; ``default`` stands for the built-in ones. See `Keys`.
+        values: Regular expressions of secrets under any key; ``default`` stands for the built-in ones. See `Values`.
     """
 
     def __init__(self, keys: Iterable[str], values: Iterable[str] = (DEFAULT,)) -> None:
@@ -45,51 +45,50 @@ class Redactor:
         self.is_clean = self._glance.is_clean
 
     def matches(self, key: str) -> bool:
-        """Whether a key's value is a secret, or may be one."""
+        """Return whether a key's value is, or may be, a secret."""
         return bool(self._keys.kind(key))
 
     def is_secret(self, key: str, value: Any) -> bool:
-        """Whether the value of a key is a secret."""
+        """Return whether the value of a key is a secret."""
         return self._keys.is_secret(key, value)
 
     def value(self, key: str, value: str) -> str:
-        """The value, or what stands in its place where it is or holds a secret."""
+        """Return a key's value, redacted."""
         return REDACTED if self._keys.is_secret(key, value) else self.string(value)
 
     def query(self, query_string: str) -> str:
-        """The query string with the values of secret parameters replaced; all else byte for byte."""
+        """Return a query string with the values of secret parameters replaced; the rest is unchanged byte for byte."""
         return "&".join(self._parameter(part) for part in query_string.split("&"))
 
     def json(self, value: Any) -> Any:
-        """A copy of parsed JSON with the secrets replaced.
+        """Return a redacted copy of parsed JSON.
 
-        They are found at any depth, also in text, and in text that is itself JSON. What lies deeper than 100 levels is
-        replaced whatever it is.
+        Secrets are found at any depth, in text, and in text that is itself JSON. Values below 100 levels are always
+        replaced.
         """
         return self._json(value, MAX_DEPTH)
 
     def text(self, text: str) -> str:
-        """The text with the secrets replaced, as far as they can be told from the rest.
+        """Return a text with all recognizable secrets replaced.
 
-        A key is known by what follows it: ``"key": value``, ``'key': value``, ``key=value``, or a line of its
-        own that reads ``key: value``; and by the shapes in `secret_shapes`. Where a value does not end, all the rest is
-        replaced.
+        A key is recognized in ``"key": value``, ``'key': value``, ``key=value``, a line of its own with ``key: value``,
+        and the shapes in `secret_shapes`. If a value has no end, the rest of the text is replaced.
         """
-        plain = text.replace("\0", "")  # it may be UTF-16 that does not say so
+        plain = text.replace("\0", "")  # it may be undeclared UTF-16
         spans = sorted(span for span in self._spans(plain) if span[0] < span[1])
         return _replaced(plain, spans) if spans else text
 
     def string(self, text: str) -> str:
-        """Text that may be JSON, with the secrets replaced."""
+        """Return a text that may be JSON, redacted."""
         return self._string(text, MAX_DEPTH)
 
     def message(self, text: str) -> str:
-        """What an exception says, also after the name of its class."""
+        """Return an exception's message, with or without the class name before it, redacted."""
         name = _CLASS.match(text)
         return self.string(name[0] + self.string(text[name.end() :]) if name else text)
 
     def exception(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes of an exception as OpenTelemetry records it; its stack trace repeats its message."""
+        """Return the redacted attributes of an exception event; the stack trace repeats the message."""
         message, stack = (str(attributes.get(key, "")) for key in (_MESSAGE, _STACK))
         clean = self.message(message)
         if message and clean != message:
@@ -98,10 +97,10 @@ class Redactor:
         return {key: value for key, value in found.items() if key in attributes}
 
     def pieces(self, values: list[Any]) -> list[Any]:
-        """As `json`, of what came in pieces: text that stands at the same place of each is looked at as one, too.
+        """Redact the chunks of a stream like `json`, and also the joined texts at the same place of all chunks.
 
-        Where a secret is found in it, the first of the pieces has all of the text and the others none. The values are
-        changed.
+        If a joined text contains a secret, the first chunk gets the whole redacted text and the others none. The values
+        are changed in place.
         """
         for parts in _texts_by_place(values):
             text = "".join(container[key] for container, key in parts)
@@ -155,11 +154,11 @@ class Redactor:
         return self._json(item, depth)
 
     def _key(self, key: str) -> str:
-        """A key, which may be JSON itself, where a form was none."""
+        """Return a key, redacted: JSON sent as a form is parsed as a key."""
         return self._string(key, MAX_DEPTH)
 
     def _string(self, text: str, depth: int) -> str:
-        """Text that may be JSON: written anew only where something in it was replaced."""
+        """Return a text that may be JSON, redacted; the same text if nothing in it was replaced."""
         if self.is_clean(text):
             return text
         if not _may_hold_json(text):
@@ -188,7 +187,7 @@ class Redactor:
 
 
 def _replaced(text: str, spans: list[tuple[int, int]]) -> str:
-    """The text with one `REDACTED` for each of the spans that do not overlap."""
+    """Return the text with each span replaced by `REDACTED`; overlapping spans are merged."""
     parts: list[str] = []
     kept = 0
     first, last = spans[0]
@@ -208,7 +207,7 @@ def _may_hold_json(text: str) -> bool:
 
 
 def _texts_by_place(values: list[Any]) -> Iterable[list[tuple[Any, Any]]]:
-    """Where the texts of a stream's pieces are, each in its dict or list; those of one place together, in order."""
+    """Return the texts of a stream's chunks as (container, key), grouped by place, in order."""
     found: dict[int, list[tuple[Any, Any]]] = {}
     places: dict[tuple[object, ...], int] = {}
 
@@ -228,4 +227,4 @@ def _texts_by_place(values: list[Any]) -> Iterable[list[tuple[Any, Any]]]:
 
 
 _PLACE_KEYS = ("index", "output_index", "item_id")
-"""What tells pieces of several texts apart, in the streams of language models."""
+"""Keys that distinguish the chunks of several texts in streams of language models."""

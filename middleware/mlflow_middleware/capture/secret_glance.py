@@ -1,4 +1,4 @@
-"""A quick look at a text: most have no secret, and it takes a few us to see that."""
+"""A fast check for secrets: most texts have none, and a few microseconds are enough to rule them out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mlflow_middleware.capture.secret_keys import LAST, Keys
 from mlflow_middleware.capture.secret_values import Values, as_written
 
 _FOLDED = bytes(char if chr(char).isalnum() and char < 128 else 32 for char in bytes(range(256)).lower())
-"""Lower case; what is no letter or digit of ASCII becomes a space."""
+"""Translation table to lower case; characters other than ASCII letters and digits become a space."""
 
 _HIDDEN = re.compile(r"\\u00[0-7]|%[0-9A-Fa-f]{2}|\0")
-"""A character of ASCII that is written as its number, in JSON, or any in a form; or UTF-16 that does not say so."""
+"""An escaped ASCII character in JSON, any percent-encoded character, or a NUL byte, as in undeclared UTF-16."""
 
 _ANY = re.compile("")
 
@@ -22,25 +22,25 @@ _STEMS = (
     *("pass", "token", "secret", "auth", "key", "srf", "card", "code", "sess", "cred", "conn", "addr"),
     *("database", "saml", "otp", "real"),
 )
-"""What several keys have in common."""
+"""Stems that several keys share."""
 
 _AFTER = {"tokens": r"(?![a-z])(?!\\*[\"']?\s*[:=]\s*\d)", "key": r"(?![a-z])[^A-Za-z0-9]{1,20}[A-Za-z0-9+/]{20}"}
-"""What follows a word that holds a secret as the last one of a key, where that says more than for others."""
+"""Stricter patterns for the text after a key's last word, for words that are common otherwise."""
 
 _STATEMENTS = {"curl": ["-u"], "wget": ["-user"], "identified": ["identified by", "IDENTIFIED BY", "Identified by"]}
-"""Shapes of secrets that have no key."""
+"""Statements with a secret that has no key."""
 
 _MAX_KNOWN, _MAX_LENGTH = 20_000, 40
-"""Words, with what stands around them, that are remembered, and characters of one: few are used often."""
+"""Maximum number of cached words, and their maximum length in characters; few words make up most texts."""
 
 
 class _Sign(NamedTuple):
-    """What a text with a secret may have in it.
+    """A sign that a text may contain a secret.
 
     Attributes:
-        pattern: Finds it.
-        spelling: What one part of the text has to have in it, if anything.
-        is_alone: Whether it stands in one part.
+        pattern: The pattern of the sign.
+        spelling: A text that one part must contain; empty for none.
+        is_alone: Whether the sign lies within one part.
     """
 
     pattern: re.Pattern[str]
@@ -48,16 +48,16 @@ class _Sign(NamedTuple):
     is_alone: bool = False
 
     def may_begin_in(self, part: str) -> bool:
-        """Whether it may be found in a text with that part, because of that part."""
+        """Return whether the sign may occur in a text because of this part of it."""
         return self.spelling in part and not (self.is_alone and self.pattern.search(part) is None)
 
 
 class Glance:
-    """Whether a text has no secret, as far as a quick look shows.
+    """A fast check that rules out secrets in most texts.
 
     Args:
-        keys: Knows which keys hold secrets.
-        values: Finds what is a secret by itself.
+        keys: The keys that hold secrets.
+        values: The patterns of values that are secrets.
     """
 
     def __init__(self, keys: Keys, values: Values) -> None:
@@ -76,8 +76,8 @@ class Glance:
         self._suspicious: dict[str, list[re.Pattern[str]]] = {}
 
     def is_clean(self, text: str) -> bool:
-        """Whether a quick look shows that there is no secret in a text: `Redactor.json` and `Redactor.text` would leave
-        it as it is. False says nothing.
+        """Return True only if a text certainly has no secret, so that `Redactor.json` and `Redactor.text` would leave
+        it unchanged. False means that it may have one.
         """
         parts = text.split()
         if not self._harmless.issuperset(parts) and self._has_signs(text, set(parts) - self._harmless):
@@ -85,23 +85,23 @@ class Glance:
         return not self._values.are_own_in(text)
 
     def _has_signs(self, text: str, parts: set[str]) -> bool:
-        """Whether parts of a text that are not known as harmless may belong to a secret."""
+        """Return whether parts of a text that are not known to be harmless may belong to a secret."""
         patterns: dict[re.Pattern[str], None] = {}
         for part in parts:
             known = self._suspicious.get(part)
             patterns.update(dict.fromkeys(self._learn(part) if known is None else known))
         if any(pattern.search(text) for pattern in patterns):
             return True
-        first = self._values.patterns[:1]  # with which the others are
+        first = self._values.patterns[:1]  # the others are always added with it
         may_be_value = "\\" in text and bool(first) and first[0] in patterns
         return may_be_value and next(iter(self._values.spans(text)), None) is not None
 
     def _learn(self, part: str) -> list[re.Pattern[str]]:
-        """What a text with this part may have in it, if it has a secret."""
+        """Return the patterns of secrets that a text with this part may contain, and cache them."""
         found: list[re.Pattern[str]] = [_ANY] if _HIDDEN.search(part) else []
-        if "@" in part and ("://" in part or ":\\" in part):  # as PHP writes an address in JSON: ``:\/\/``
+        if "@" in part and ("://" in part or ":\\" in part):  # or ``:\/\/``, as PHP writes a URL in JSON
             found += self._values.patterns
-        signs: dict[int, _Sign] = {}  # each is looked for once, however many words it may be in
+        signs: dict[int, _Sign] = {}  # each only once, however many words it may be in
         may_be_value = False
         for folded in set(" ".join(as_written(part)).encode("utf-8", "replace").translate(_FOLDED).split()):
             signs.update((id(sign), sign) for sign in self._signs_of(folded.decode()))
@@ -119,7 +119,7 @@ class Glance:
         return found
 
     def _signs_of(self, word: str) -> list[_Sign]:
-        """The signs that a word may be a part of."""
+        """Return the signs that a word may be a part of."""
         signs = [sign for stem, signs in self._signs.items() if stem in word for sign in signs]
         if word.endswith(self._all_endings):
             signs += [sign for ending, signs in self._endings.items() if word.endswith(ending) for sign in signs]
@@ -131,13 +131,13 @@ def _stem(words: list[str]) -> str:
 
 
 def _signs(words: list[str], end: str | None = None) -> list[_Sign]:
-    """What a text has in it where a key with these words in a row may be.
+    """Return the signs of a key with these words in a row.
 
-    A word is written in one of three ways; patterns that begin with a text are found faster than others.
+    Each word has three spellings; a pattern that begins with a literal is searched faster than others.
     """
     first, *others = [dict.fromkeys((word, word.capitalize(), word.upper())) for word in words]
     is_alone = not others and end is None
     if end is None:
-        end = "" if words[-1].isdigit() else "(?![a-z])"  # a letter goes on with a word, but not with a number
+        end = "" if words[-1].isdigit() else "(?![a-z])"  # a letter would continue a word, but not a number
     rest = "".join(f"{_BETWEEN}(?:{'|'.join(spellings)})" for spellings in others)
     return [_Sign(re.compile(each + rest + end), "" if others else each, is_alone) for each in first]

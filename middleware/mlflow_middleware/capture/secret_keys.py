@@ -1,4 +1,4 @@
-"""Which keys hold secrets: a password always, a `session` or a `pin` if its value looks like one."""
+"""Keys that hold secrets: `password` always, `session` or `pin` if the value looks like a secret."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 DEFAULT = "default"
-"""Stands in a list of keys for those below."""
+"""The entry in a list of keys that stands for `KEYS` and `LAST`."""
 
 KEYS = (
     *("password", "passwd", "passphrase", "passcode", "passwort", "pwd", "pass_word", "pass_phrase", "pass_code"),
     *("secret", "token", "jwt", "credential", "cookie", "signature", "csrf", "xsrf", "authorization", "assertion"),
-    *("ap_ikey",),  # how ``APIkey`` comes apart
+    *("ap_ikey",),  # the words of ``APIkey``
     *("api_key", "private_key", "access_key", "account_key", "subscription_key", "encryption_key", "secret_key"),
     *("signing_key", "shared_key", "master_key", "storage_key", "session_key", "auth_key", "ssh_key", "hmac_key"),
     *("decryption_key", "license_key", "recovery_key", "client_key"),
@@ -22,12 +22,12 @@ KEYS = (
     *("verification_code", "recovery_code", "backup_code", "mfa_code"),
     *("sessionid", "sessid", "phpsessid", "symfony", "x_forwarded_for", "x_real_ip", "remote_addr", "ip_address"),
 )
-"""Whole words that stand in a row somewhere in the key, in any spelling. Sentry's and Elastic's clients have no others,
-but for those below."""
+"""Sequences of whole words anywhere in a key, in any spelling. Together with `LAST` they cover the lists of Sentry's
+and Elastic's clients."""
 
 Kind = Literal["", "always", "text", "opaque", "digits", "long"]
-"""When the value of a key is a secret: never, always, if it is text, if it looks made by a machine, if it is a number
-of 3 to 12 digits, if it is long and looks made by a machine."""
+"""Condition for a key's value to be a secret: never, always, text, machine-generated, a number of 3 to 12 digits, long
+and machine-generated."""
 
 LAST: dict[str, Kind] = {
     "auth": "always",
@@ -46,26 +46,26 @@ LAST: dict[str, Kind] = {
     "bearer": "opaque",
     "key": "long",
 }
-"""Words that hold a secret as the last one of a key only: they are ordinary words elsewhere."""
+"""Words that mark a secret only as the last word of a key; elsewhere they are ordinary words."""
 
 _MAX_CACHED = 256
-"""Characters of a key whose answer is remembered; a key in a body may be as long as the body."""
+"""Longest key, in characters, whose result is cached; a key in a body may be as long as the body."""
 
 _MIN_COMPOUND = 5
-"""Characters of a word that may also stand at the end of another one, as in ``accesstoken``."""
+"""Shortest word, in characters, that is also recognized as the end of another word, as in ``accesstoken``."""
 
 _OF_TOKENS = ("access", "refresh", "auth", "api", "id", "bearer", "session", "csrf")
-"""Words before ``tokens`` that make secrets of them."""
+"""Words before ``tokens`` that make it a secret."""
 
 _NO_PLURAL = ("token", "authorization", "sessionid", "sessid", "phpsessid", "symfony")
-"""Those whose plural is none, or is a number more often than not."""
+"""Keys whose plural is not a secret, or is usually a number."""
 
 _HARMLESS = re.compile(
     r" \S+  (?:counts?|types?|ids|length|limits?|usage|policy|required|expires|expiry|ttl|strength|budget|endpoint"
     r"|consent|details|logprobs|errors?|exceptions?|warnings?) | (?:bos|eos|pad|unk|sep|cls|mask|stop)  token "
     r"| (?:max|min|total|prompt|completion|input|output|cached|reasoning|num|n|used|stop|special|new)  tokens "
 )
-"""Words that say something about a secret and have none, as ``token_type``; and the tokens of a language model."""
+"""Keys that describe a secret without containing it, such as ``token_type``, and the tokens of language models."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _BY_MACHINE = re.compile(
@@ -76,10 +76,10 @@ _DIGITS = re.compile(r"[0-9]{3,12}")
 
 
 class Keys:
-    """Knows which keys hold secrets.
+    """Matcher of keys that hold secrets.
 
-    A key matches when the words of a listed one stand in it in a row: ``api_key`` covers ``X-API-Key``, ``apiKey`` and
-    ``openai_api_keys``; ``token`` covers ``accessToken`` and ``accesstoken``, and not ``max_tokens``.
+    A key matches if it contains the words of a listed one in a row: ``api_key`` covers ``X-API-Key``, ``apiKey`` and
+    ``openai_api_keys``; ``token`` covers ``accessToken`` and ``accesstoken``, but not ``max_tokens``.
 
     Args:
         keys: The listed keys, in any spelling; ``default`` stands for `KEYS` and `LAST`.
@@ -97,11 +97,11 @@ class Keys:
         self._remembered = functools.lru_cache(maxsize=4096)(self._kind)
 
     def kind(self, key: str) -> Kind:
-        """When the key's value is a secret."""
+        """Return the condition for the key's value to be a secret."""
         return self._remembered(key) if len(key) <= _MAX_CACHED else self._kind(key)
 
     def is_secret(self, key: str, value: Any) -> bool:
-        """Whether this value of that key is a secret."""
+        """Return whether the value of a key is a secret."""
         return is_secret(self.kind(key), value)
 
     def _kind(self, key: str) -> Kind:
@@ -122,15 +122,15 @@ class Keys:
 
 
 def _patterns(keys: Iterable[str]) -> tuple[str, ...]:
-    """The words of keys, and of their plurals."""
+    """Return the words of keys and of their plurals."""
     found = dict.fromkeys(pattern for key in keys if (pattern := words_of(key)))
     plurals = [f"{each[:-1]}s " for each in found if each.strip() not in _NO_PLURAL and not each.endswith("s ")]
     return (*found, *plurals)
 
 
 def is_secret(kind: Kind, value: Any) -> bool:
-    """Whether a value is a secret if its key is of that kind. True, false, null and fractions never are."""
-    if not kind or value is None or isinstance(value, bool | float):  # no secret: ``time_to_first_token``
+    """Return whether a value is a secret under a key of that kind. Booleans, null and fractions never are."""
+    if not kind or value is None or isinstance(value, bool | float):  # such as ``time_to_first_token``
         return False
     if kind == "always":
         return True
@@ -142,10 +142,10 @@ def is_secret(kind: Kind, value: Any) -> bool:
 
 
 def is_made_by_machine(value: str) -> bool:
-    """Whether text is no word of a language: letters and digits mixed, or very long."""
+    """Return whether a text looks machine-generated: letters and digits mixed, or very long."""
     return _BY_MACHINE.fullmatch(value[:4096]) is not None
 
 
 def words_of(key: str) -> str:
-    """The words of a key, lower-case, each between spaces, so that ``in`` compares whole words."""
+    """Return the lower-case words of a key, each between spaces, so that ``in`` compares whole words."""
     return "".join(f" {word.lower()} " for word in _WORD.findall(key))

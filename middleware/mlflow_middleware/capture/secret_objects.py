@@ -1,4 +1,4 @@
-"""Secrets in JSON whose key is another entry's value: ``{"name": "Authorization", "value": …}``."""
+"""Secrets in JSON whose key is the value of another entry, as in ``{"name": "Authorization", "value": …}``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mlflow_middleware.capture.secret_keys import Keys, is_secret
 
 _LOCATION, _BESIDE_LOCATION = "loc", ("input", "ctx")
-"""How FastAPI's and Pydantic's errors name what they are about, and repeat it."""
+"""Keys of the location, and of the rejected value, in errors of FastAPI and Pydantic."""
 
 _NAMES = (
     *("name", "key", "header", "field", "param", "parameter", "path", "property", "variable", "attribute", "label"),
@@ -28,7 +28,7 @@ _VALUES = (
     "attemptedvalue",
     "input",
 )
-"""Names of the entries that name something, and of those that have its value."""
+"""Keys of entries that name something, and keys of entries with its value."""
 
 _MAX_NAME = 100
 _SCHEMA = frozenset(
@@ -56,7 +56,7 @@ _SCHEMA = frozenset(
         "deprecated",
     ]
 )
-"""What a JSON schema of a secret has, as in the tools of a chat; the secret itself is none of it."""
+"""Keys of a JSON schema, which may describe a secret, as in the tools of a chat, but does not contain it."""
 
 _TYPES = ("string", "object", "array", "integer", "number", "boolean")
 
@@ -64,7 +64,7 @@ _WORD = re.compile(r"[a-z_-]{1,30}")
 
 
 def told(value: dict[str, Any], keys: Keys) -> Collection[str]:
-    """The entries of an object that are secrets by what another of them names."""
+    """Return the keys of an object's entries that are secrets because another entry names one."""
     if _LOCATION in value and isinstance(value[_LOCATION], (list, tuple)) and _names_secret(value[_LOCATION], keys):
         return _BESIDE_LOCATION
     lower = {key.lower(): key for key in value}
@@ -82,11 +82,11 @@ def told(value: dict[str, Any], keys: Keys) -> Collection[str]:
 
 
 _COLUMNS, _ROWS = ("columns", "headers", "fields", "header"), ("data", "rows", "values")
-"""How a table names its columns, and has its rows: as pandas splits it, and MLflow's ``dataframe_split``."""
+"""Keys of a table's columns and rows, as in pandas' split orientation and MLflow's ``dataframe_split``."""
 
 
 def without_columns(value: dict[str, Any], keys: Keys, instead: str) -> dict[str, Any]:
-    """A table without what stands in its columns that name a secret; the same object where it is none."""
+    """Return a table with the columns redacted whose names mark a secret; the same object if it is not a table."""
     columns: list[Any] = next((value[key] for key in _COLUMNS if isinstance(value.get(key), list)), [])
     kinds = {place: kind for place, name in enumerate(columns) if isinstance(name, str) and (kind := keys.kind(name))}
     tables = [key for key in _ROWS if kinds and isinstance(value.get(key), list)]
@@ -102,7 +102,7 @@ def without_columns(value: dict[str, Any], keys: Keys, instead: str) -> dict[str
 
 
 def after_names(values: list[Any], keys: Keys) -> Collection[int]:
-    """The places in a list that follow the name of a secret: in ``["Authorization", …]``, in a command's arguments."""
+    """Return the indexes that follow a secret's name in a list, as in ``["Authorization", …]`` or a command line."""
     hidden = [
         index + 1
         for index, name in enumerate(values[:-1])
@@ -117,7 +117,7 @@ def after_names(values: list[Any], keys: Keys) -> Collection[int]:
 
 
 def is_ordinary(key: str, value: Any, beside: dict[str, Any]) -> bool:
-    """Whether a value under a secret's name is none: a token of a language model, or a schema."""
+    """Return whether a value under a secret's key is not a secret: a language model's token, or a schema."""
     if isinstance(value, dict) and value.keys() <= _SCHEMA:
         return value.get("type") in _TYPES or not value.keys().isdisjoint(("$ref", "anyOf", "oneOf", "allOf"))
     return "logprob" in beside and key == "token"

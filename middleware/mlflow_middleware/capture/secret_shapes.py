@@ -1,6 +1,6 @@
-"""Secrets in text whose key stands elsewhere than before a ``:`` or ``=``: in a tag, a head of a table, an option.
+"""Secrets in text whose key is not before a ``:`` or ``=``, but in a tag, a table's header or an option.
 
-Each function yields where the values stand, and is linear in the text's length.
+Each function yields the spans of the values, in time linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlflow_middleware.capture.secret_keys import Keys, is_made_by_machine, is_s
 Spans = Iterator[tuple[int, int]]
 
 _MAX_TAG = 4000
-"""Characters of a tag, of a part's headers and of a line with column names that are looked at."""
+"""Maximum number of characters of a tag, a part's headers or a line of column names that are examined."""
 
 
 # --- HTML and XML ----------------------------------------------------------------------------------------------
@@ -43,11 +43,11 @@ _HOLDERS = frozenset(
         "data",
     ]
 )
-"""Elements whose content is the value of what an attribute names; a heading with an id has none."""
+"""Elements whose content is the value for the key in an attribute; that of a heading with an id is not."""
 
 
 def in_tags(text: str, keys: Keys) -> Spans:
-    """``<password>…</password>``, ``<input name=password value=…>``, ``<add key="Password" value="…"/>``."""
+    """Find ``<password>…</password>``, ``<input name=password value=…>``, ``<add key="Password" value="…"/>``."""
     yield from _in_siblings(text, keys)
     position = 0
     while tag := _TAG.search(text, position):
@@ -72,7 +72,7 @@ _SIBLINGS = re.compile(
     r"<((?:\w{1,30}:)?(?:name|key))>\s{0,20}([\w.-]{1,100})\s{0,20}</\1>\s{0,200}<((?:\w{1,30}:)?(?:value|string|data))>",
     re.IGNORECASE,
 )
-"""A name and, in the next element, its value, as in XML-RPC and in property lists."""
+"""An element with a name, followed by one with its value, as in XML-RPC and property lists."""
 
 
 def _in_siblings(text: str, keys: Keys) -> Spans:
@@ -91,20 +91,20 @@ def _attribute(match: re.Match[str]) -> str:
 
 
 def _end_of_element(text: str, tag: re.Match[str], name: str) -> int:
-    """Where the closing tag stands; in what was cut there is none, nor in ``List<Token>``, which is no tag."""
+    """Return the position of the closing tag, which cut text may lack; -1 for ``List<Token>``, which is not a tag."""
     found = text.find(f"</{name}", tag.end(), tag.end() + 65536)
     if found >= 0 or text[tag.start() - 1 : tag.start()].isalnum():
         return found
     before = text[max(0, tag.start() - _MAX_INDENT) : tag.start()]
     is_element = before.endswith(">") or before.rstrip(" \t")[-1:] in ("", "\n")
-    if not is_element:  # ``export TOKEN=<token> and go on``: what stands there has to be filled in
+    if not is_element:  # a placeholder, as in ``export TOKEN=<token>``
         return -1
     following = text.find("<", tag.end())
     return len(text) if following < 0 else following
 
 
 _MAX_INDENT = 100
-"""Blanks before an element on a line of its own."""
+"""Maximum number of characters of indentation before an element on its own line."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ _RULE = re.compile(r"[\s|:+-]*")
 
 
 def in_tables(text: str, keys: Keys) -> Spans:
-    """The columns of CSV, of tab-separated values and of tables in Markdown whose first line names a secret."""
+    """Find the columns in CSV, tab-separated values and Markdown tables whose header names a secret."""
     columns: list[int] = []
     mark, width, end = "", 0, 0
     for line in _LINE.finditer(text):
@@ -136,7 +136,7 @@ def in_tables(text: str, keys: Keys) -> Spans:
 
 
 def _head(line: str, keys: Keys) -> tuple[str, list[int], int]:
-    """The delimiter of a line with column names, which of them name a secret, and how many there are."""
+    """Return the delimiter of a line of column names, the indexes of those that name a secret, and their number."""
     if len(line) <= _MAX_TAG:
         for mark in _CELLS:
             if mark not in line:
@@ -151,7 +151,7 @@ def _head(line: str, keys: Keys) -> tuple[str, list[int], int]:
 
 
 def _cells(text: str, position: int, mark: str) -> list[tuple[int, int]]:
-    """Where the cells of a line stand."""
+    """Return the spans of the cells in a line."""
     found: list[tuple[int, int]] = []
     while cell := _CELLS[mark].match(text, position):
         found.append(cell.span(1) if cell[1] is not None else cell.span(2))
@@ -177,7 +177,7 @@ _INSTRUCTION = re.compile(r"(?m:^)[ \t]*(?:ENV|ARG|SET|setx|setenv)[ \t]+([A-Za-
 
 
 def in_options(text: str, keys: Keys) -> Spans:
-    """``--token …``, ``-u user:password``, ``IDENTIFIED BY '…'``, ``.netrc``, ``ENV PASSWORD …``."""
+    """Find ``--token …``, ``-u user:password``, ``IDENTIFIED BY '…'``, ``.netrc``, ``ENV PASSWORD …``."""
     for option in _OPTION.finditer(text):
         if keys.kind(option[1]) == "always":
             yield option.span(option.lastindex or 0)
@@ -202,7 +202,7 @@ _BOUNDARY = re.compile(r"\r?\n--|\Z")
 
 
 def in_sections(text: str, keys: Keys) -> Spans:
-    """All that a section of TOML or INI holds whose name is a secret's: ``[secrets]``."""
+    """Find all values in a section of TOML or INI whose name marks a secret, such as ``[secrets]``."""
     sections = list(_SECTION.finditer(text))
     for section, following in zip(sections, [*sections[1:], None], strict=False):
         name = section[1].strip("\"' ")
@@ -212,7 +212,7 @@ def in_sections(text: str, keys: Keys) -> Spans:
 
 
 def in_parts(text: str, keys: Keys) -> Spans:
-    """The parts of multipart/form-data under another type."""
+    """Find the parts of multipart/form-data that was sent under another type."""
     position = 0
     while part := _PART.search(text, position):
         position = part.end()
@@ -240,27 +240,27 @@ _INSERT = re.compile(
     r"(?i:\binsert\s{1,9}into)\s{1,9}\S{1,100}\s{0,9}\(([^()]{1,2000})\)\s{0,9}(?i:values)\s{0,9}(\([^\r\n]*)"
 )
 _PAIR = re.compile(r"b?[\"']([A-Za-z][\w-]{1,60})[\"'],\s{0,5}b?[\"']([^\"'\n]{1,2000})[\"']")
-"""A header as HTTP libraries show it, and ASGI: ``(b'authorization', b'…')``."""
+"""A header as HTTP libraries and ASGI represent it: ``(b'authorization', b'…')``."""
 
 _MAX_MESSAGES = 20
-"""Messages of a kind that are looked at."""
+"""Maximum number of messages of each kind that are examined."""
 
 _NAMED = re.compile(
     r"(?i:\b(?:name|key|header|field|param|parameter|label|variable|property|parameterkey))\\?[\"']?\s{0,5}[:=]\s{0,5}\\?[\"']?([\w.-]{1,100})"
     r"\\?[\"']?[\s,;]{1,80}\\?[\"']?(?i:value|val|values|stringValue|string_value|parametervalue)\\?[\"']?\s{0,5}[:=]\s{0,5}"
 )
-"""An entry that names a secret and, right after it, the one that has its value: ``- name: TOKEN``, ``  value: …``."""
+"""An entry that names a secret, directly followed by one with its value: ``- name: TOKEN``, ``  value: …``."""
 
 _SCHEMA = re.compile(r"On instance((?:\[[^\]\n]{1,100}\]){1,20}):\n([^\n]*(?:\n[ \t]+[^\n]*)*)")
 
 
 def in_messages(text: str, keys: Keys, value_end: Callable[[str, int], int]) -> Spans:
-    """What Pydantic, FastAPI, SQLAlchemy and jsonschema say of a value that they do not take.
+    """Find rejected values in messages of Pydantic, FastAPI, SQLAlchemy and jsonschema.
 
     Args:
         text: The message.
-        keys: Knows which keys hold secrets.
-        value_end: Where a literal that begins at a position ends.
+        keys: The keys that hold secrets.
+        value_end: Returns the end of the literal that begins at a position.
     """
     yield from _in_pydantics(text, keys)
     for instance in islice(_SCHEMA.finditer(text), _MAX_MESSAGES):
@@ -286,7 +286,7 @@ def in_messages(text: str, keys: Keys, value_end: Callable[[str, int], int]) -> 
 
 
 def _in_pydantics(text: str, keys: Keys) -> Spans:
-    """``input_value`` in the line below the one that names a secret; in a group of exceptions, both are indented."""
+    """Find ``input_value`` below a line that names a secret; in an exception group, both lines are indented."""
     position = 0
     while found := _INPUT_VALUE.search(text, position):
         end_of_line = text.find("\n", found.end())
@@ -301,7 +301,7 @@ def _in_pydantics(text: str, keys: Keys) -> Spans:
 
 
 def _in_rows(text: str, keys: Keys) -> Spans:
-    """What databases say of a row: ``Key (token)=(…) already exists``, a duplicate entry, an INSERT with its values."""
+    """Find values in databases' messages: ``Key (token)=(…) already exists``, duplicate entries, INSERT statements."""
     for detail in _DETAIL.finditer(text):
         columns, place = (detail[1], 2) if detail[1] else (detail[4], 3)
         if any(keys.kind(name) for name in _COLUMN.findall(columns)):
@@ -312,14 +312,14 @@ def _in_rows(text: str, keys: Keys) -> Spans:
 
 
 def _in_pairs(text: str, keys: Keys) -> Spans:
-    """``('Authorization', '…')``; not two names in a row."""
+    """Find ``('Authorization', '…')``, but not two names in a row."""
     for pair in _PAIR.finditer(text):
         if is_secret(keys.kind(pair[1]), pair[2]) and is_made_by_machine(pair[2].rpartition(" ")[2]):
             yield pair.span(2)
 
 
 def _beside_locations(text: str, keys: Keys, value_end: Callable[[str, int], int]) -> Spans:
-    """``input`` and ``ctx`` before and after a ``loc`` that names a secret, up to the next one."""
+    """Find ``input`` and ``ctx`` around a ``loc`` that names a secret, up to the next ``loc``."""
     locations = list(_LOCATION.finditer(text))
     position = 0
     for index, location in enumerate(locations):

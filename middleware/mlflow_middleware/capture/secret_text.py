@@ -1,6 +1,6 @@
-"""Secrets in text that is no JSON, or JSON that is broken: found by the key before each ``:`` and ``=``.
+"""Secrets in text that is not JSON, or in broken JSON: found by the key before each ``:`` and ``=``.
 
-Everything here looks at a character a bounded number of times, however the text is made.
+Every character is examined a bounded number of times, whatever the text.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from urllib.parse import unquote_plus
 from mlflow_middleware.capture.secret_keys import Keys, Kind, is_made_by_machine, is_secret
 
 _WHOLE: tuple[Kind, ...] = ("always", "text")
-"""Kinds of keys whose value is a secret however it looks."""
+"""Kinds of keys whose value is a secret whatever it looks like."""
 
 _MAX_KEY = 300
-"""Characters looked at before a separator."""
+"""Maximum number of characters that are examined before a separator."""
 
 _SEPARATOR = re.compile(r"[:=]|%3[Dd]")
 _SPACE = re.compile(r"\s*")
-_YEK_ERAB = re.compile(r"[^\s\"'`\\{},;&?=:<>()]+")
-"""A bare key, read backwards from its separator: forwards, every character would be a possible start."""
+_REVERSED_KEY = re.compile(r"[^\s\"'`\\{},;&?=:<>()]+")
+"""A bare key, matched backwards from its separator: forwards, every character would be a possible start."""
 
 _TWO_WORDS = re.compile(r"([A-Za-z]{2,20}[ \t](?i:key|code|string|card|number|url))\**\Z")
-"""A key of two words, as a person writes it."""
+"""A key of two words, as people write it."""
 
 _LINE_START = re.compile(r"[\s>*+#/|-]*\Z")
 _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
@@ -40,7 +40,7 @@ _AFTER_WORD = re.compile(r"[\s,;\"'`(){}\[\]<>]|\Z")
 _LINE_END = re.compile(r"[\r\n]|\Z")
 _INDENT = re.compile(r"[ \t]*")
 _BLOCK = re.compile(r"[|>][0-9+-]{0,3}[ \t]*(?:#.*)?|(?:&\S+|!\S+|#.*)?")
-"""What stands after a YAML key whose value is in the lines below."""
+"""The text after a YAML key whose value is in the lines below."""
 
 _TYPE = re.compile(
     r"[A-Z]\w{1,60} \| None(?: = None)?[,)]?|"
@@ -57,24 +57,24 @@ _EXPRESSION = re.compile(
     r"|\$\{[A-Z_]|\$[A-Z_]{3,}(?![A-Za-z0-9])|\$\(|\{\{|<[A-Za-z _-]{1,40}>|%(?:s|r|d|\([a-z_]+\)s)"
     r"|(?:None|null|true|false|True|False)\b"
 )
-"""Code that has no secret in it, but says where one comes from."""
+"""Code that refers to a secret without containing it."""
 
 _TUPLE = re.compile(r"\(\s{0,20}[rbfu]?[\"'][^()]{0,1000}\)?")
-"""A user and a password: ``auth=('bob', '…')``."""
+"""A tuple of user and password: ``auth=('bob', '…')``."""
 
 _SHORT = re.compile(r"\\*[\"']?((?:[0-9][ -]?){12,19}|[^\s\"'\\,;&<>{}\[\]()]{1,400})")
-"""A value that has to look like a secret to be one."""
+"""A candidate value for keys whose value is a secret only if it looks like one."""
 
 _NAME = re.compile(r"[A-Za-z_]+[ \t]*(?=[,}\])\r\n]|\Z)")
 _IDENTIFIER = re.compile(r"[A-Za-z_]{4,60}(?=[\s,;)}]|\Z)")
 _STATEMENT = re.compile(r"[A-Za-z_]+[ \t]*(?=[,;}\])\r\n]|\Z)")
 _NO_WORD = re.compile(r"[a-z]+|[A-Za-z_.\[\]|<>(,)]+")
 _PROSE = re.compile(r"(?:[A-Za-z][a-z'\u2019-]*[,.;:!?)]*[ \t]+){2}[A-Za-z(]")
-"""Words of a language, as many as no header has."""
+"""Prose: more words in a row than any header has."""
 
 
 def spans(text: str, keys: Keys) -> Iterator[tuple[int, int]]:
-    """Where the secrets stand in a text."""
+    """Yield the spans of the secrets in a text."""
     position = 0
     kept = 0
     while separator := _SEPARATOR.search(text, position):
@@ -86,21 +86,21 @@ def spans(text: str, keys: Keys) -> Iterator[tuple[int, int]]:
 
 
 def _secret(text: str, start: int, separator: int, keys: Keys) -> tuple[int, int] | None:
-    """Where the value after a separator begins and ends, if it is a secret."""
+    """Return the span of the value after a separator, if it is a secret."""
     before = text[max(start, separator - _MAX_KEY) : separator].rstrip()
-    if text[separator] == "=" and before[-1:] in (":", "?"):  # in a makefile, and in Go
+    if text[separator] == "=" and before[-1:] in (":", "?"):  # as in makefiles and Go
         before = before[:-1].rstrip()
     elif text.startswith(":=", separator):
         return None
     if before[-1:] in ('"', "'"):
         kind = keys.kind(_quoted_key(before))
         return _after_quoted_key(text, separator, kind) if kind else None
-    bare = _YEK_ERAB.match(before[::-1])
+    bare = _REVERSED_KEY.match(before[::-1])
     kind = keys.kind(unquote_plus(bare[0][::-1])) if bare else ""
     if not bare:
         return None
     key = bare[0][::-1]
-    if text[separator] == "%":  # an address inside of another one
+    if text[separator] == "%":  # a URL inside another one
         return _encoded_span(text, separator + 3, kind) if kind else None
     if not kind and (two := _TWO_WORDS.search(before)) and keys.kind(two[1]) == "always":
         kind, key = "always", two[0]
@@ -125,7 +125,7 @@ def _after_quoted_key(text: str, separator: int, kind: Kind) -> tuple[int, int] 
 def _after_equals(text: str, separator: int, before: str, kind: Kind) -> tuple[int, int] | None:
     following = text[separator + 1 : separator + 2]
     if following == "=" or before[-1:] in ("~", "!"):
-        return None  # a comparison, or the version of a package
+        return None  # a comparison, or a package's version
     if following == ">":
         separator += 1
     value = _value(text, separator + 1)
@@ -138,7 +138,7 @@ def _after_equals(text: str, separator: int, before: str, kind: Kind) -> tuple[i
     value = _same_line(text, separator + 1)
     if pair := _TUPLE.match(text, value):
         return pair.span()
-    is_spaced = text[separator - 1 : separator] == " "  # as in code, and seldom in a connection string
+    is_spaced = text[separator - 1 : separator] == " "  # as in code, rarely in a connection string
     word = _IDENTIFIER.match(text, value)
     if word and before.endswith(word[0]):  # ``self.token = token``
         return None
@@ -151,10 +151,10 @@ def _after_colon(text: str, separator: int, key: str, before: str, kind: Kind) -
     value = _value(text, separator + 1)
     if kind not in _WHOLE:
         return _short_span(text, value, kind)
-    if quote := _QUOTE_BEFORE.search(before):  # all of a header in quotes, as curl has it
+    if quote := _QUOTE_BEFORE.search(before):  # a whole header in quotes, as for curl
         end = _string_end(text, separator + 1, quote[2], len(quote[1]))
         value = min(_same_line(text, separator + 1), end)
-        return None if _is_said(text, value, end, key) else (value, end)
+        return None if _is_prose_or_code(text, value, end, key) else (value, end)
     if _opens(text, value):
         return None if _closes(text, separator, value) else _value_span(text, value, _AFTER_COLON)
     line = before[max(before.rfind("\n"), before.rfind("\r")) + 1 :]
@@ -168,34 +168,34 @@ def _after_colon(text: str, separator: int, key: str, before: str, kind: Kind) -
 
 
 def _encoded_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
-    """The value after an encoded ``=``."""
+    """Return the span of the value after an encoded ``=``, if it is a secret."""
     end = _AFTER_ENCODED.search(text, position)
     stop = end.start() if end else len(text)
     return (position, stop) if kind in _WHOLE or is_secret(kind, text[position : position + 400]) else None
 
 
 def _short_span(text: str, position: int, kind: Kind) -> tuple[int, int] | None:
-    """The value at a position, if it looks like a secret."""
+    """Return the span of the value at a position, if it looks like a secret."""
     found = _SHORT.match(text, position)
     if not (found and is_secret(kind, found[1])) or _EXPRESSION.match(text, position):
         return None
     return found.span(1)
 
 
-def _is_said(text: str, start: int, stop: int, key: str) -> bool:
-    """Whether what stands after a key and a colon is a sentence, a placeholder, or code."""
+def _is_prose_or_code(text: str, start: int, stop: int, key: str) -> bool:
+    """Return whether the text after a key and a colon is a sentence, a placeholder, or code."""
     if _TYPE.fullmatch(text, start, stop) or _EXPRESSION.match(text, start, stop) or text[start : start + 1] == "{":
         return True
     return not key.lower().strip("*_").startswith(("pass", "pwd")) and _PROSE.match(text, start, stop) is not None
 
 
 def literal_end(text: str, position: int) -> int:
-    """Where a value in quotes, in brackets, or up to a comma ends."""
+    """Return the end of a value in quotes, in brackets, or before a comma."""
     return _value_span(text, position, _AFTER_COLON)[1]
 
 
 def _quoted_key(before: str) -> str:
-    """The key whose closing quote ends ``before``; all of it where the opening quote is out of sight."""
+    """Return the key whose closing quote ends ``before``; all of it if the opening quote is out of range."""
     quote, body = before[-1], before[:-1]
     key = body.rstrip("\\")
     depth = len(body) - len(key)
@@ -207,7 +207,7 @@ def _quoted_key(before: str) -> str:
 
 
 def _value(text: str, position: int) -> int:
-    """Where the value begins, on whatever line."""
+    """Return the position of the value, on this or a later line."""
     space = _SPACE.match(text, position)
     return space.end() if space else position
 
@@ -217,7 +217,7 @@ def _opens(text: str, position: int) -> bool:
 
 
 def _closes(text: str, separator: int, position: int) -> bool:
-    """Whether a quote ends the text in which its key stands: ``input("Password: ")``."""
+    """Return whether a quote closes the string that contains the key, as in ``input("Password: ")``."""
     quote = _QUOTE.match(text, position)
     if quote is None or not _AFTER_TEXT.match(text, quote.end()):
         return False
@@ -226,23 +226,23 @@ def _closes(text: str, separator: int, position: int) -> bool:
 
 
 def _same_line(text: str, position: int) -> int:
-    """The position after blanks, which a form does not have, but a configuration file does."""
+    """Return the position after spaces and tabs, which configuration files have before a value."""
     blank = _INDENT.match(text, position)
     return blank.end() if blank else position
 
 
 def _header_span(text: str, position: int, line: str, key: str) -> tuple[int, int] | None:
-    """The rest of a line that reads ``key: value``, as in YAML or HTTP, or the lines below it."""
+    """Return the span of the value in a line ``key: value``, as in YAML or HTTP, or of the lines below it."""
     end = _LINE_END.search(text, position)
     stop = end.start() if end else len(text)
     start = min(_same_line(text, position), stop)
     if _BLOCK.fullmatch(text, start, stop):
         return _lines_below(text, stop, len(line) - len(line.lstrip(" \t")))
-    return None if _is_said(text, start, stop, key) else (start, stop)
+    return None if _is_prose_or_code(text, start, stop, key) else (start, stop)
 
 
 def _lines_below(text: str, position: int, indent: int) -> tuple[int, int] | None:
-    """The lines that are indented more, as YAML has a value below its key; items of a list need not be."""
+    """Return the span of the more deeply indented lines below a YAML key; list items may have its indentation."""
     start = position = _value(text, position) if text[position : position + 1] else position
     line = text.rfind("\n", 0, start) + 1
     line = max(line, text.rfind("\r", line, start) + 1)
@@ -261,7 +261,7 @@ def _lines_below(text: str, position: int, indent: int) -> tuple[int, int] | Non
 
 
 def _word_span(text: str, position: int, key: str) -> tuple[int, int] | None:
-    """The word after a colon in the middle of a line, where it is hardly one of a language."""
+    """Return the span of the word after a colon in mid-line, if it is hardly a natural word."""
     start = _same_line(text, position)
     end = _AFTER_WORD.search(text, start)
     stop = end.start() if end else len(text)
@@ -275,7 +275,7 @@ def _word_span(text: str, position: int, key: str) -> tuple[int, int] | None:
 
 
 def _value_span(text: str, position: int, delimiter: re.Pattern[str]) -> tuple[int, int]:
-    """Where the value at a position begins and ends: inside its quotes, or with its brackets."""
+    """Return the span of the value at a position, without its quotes, or including its brackets."""
     triple = _TRIPLE.match(text, position)
     if triple and (end := text.find(triple[0], triple.end())) >= 0:
         return triple.end(), end
@@ -289,7 +289,7 @@ def _value_span(text: str, position: int, delimiter: re.Pattern[str]) -> tuple[i
 
 
 def _string_end(text: str, position: int, quote: str, depth: int) -> int:
-    """Where the closing quote of a string stands, with its backslashes; the end of the text without one.
+    """Return the position of a string's closing quote, including its backslashes; the end of the text if missing.
 
     ``depth`` backslashes stood before the opening quote: 0 in JSON, 1 in JSON inside a JSON string, then 3, 7.
     """
@@ -303,7 +303,7 @@ def _string_end(text: str, position: int, quote: str, depth: int) -> int:
 
 
 def _bracket_end(text: str, position: int) -> int:
-    """Where the bracket at a position is closed; the end of the text if it is not."""
+    """Return the position after the closing bracket; the end of the text if missing."""
     level = 0
     start = position
     while found := _QUOTE_OR_BRACKET.search(text, position):
@@ -323,7 +323,7 @@ def _bracket_end(text: str, position: int) -> int:
 
 
 def _backslashes(text: str, position: int, start: int) -> int:
-    """How many backslashes stand right before a position, as far back as ``start``."""
+    """Return the number of backslashes directly before a position, as far back as ``start``."""
     count = 0
     while position - count > start and text[position - count - 1] == "\\":
         count += 1

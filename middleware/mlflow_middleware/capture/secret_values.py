@@ -1,4 +1,4 @@
-"""Values that are secrets whatever their key: few patterns, each of which is hardly ever anything else."""
+"""Values that are secrets under any key: a few patterns with hardly any false positives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 DEFAULT = "default"
-"""Stands in a list of patterns for those below."""
+"""The entry in a list of patterns that stands for those below."""
 
 _BEFORE = r"(?<![A-Za-z0-9_-])"
 _START = r"(?<![A-Za-z0-9])"
@@ -18,7 +18,7 @@ _OTHERS = (
     r"ya29\.|GOCSPX-|hv[sb]\.|dckr_pat_|dop_v1_|pypi-|shp(?:at|ca|pa|ss)_|glsa_|glc_|sbp_|sb_secret_|sntry[su]_|ATATT3|"
     r"PMAK-|NRAK-|ntn_|lin_api_|rubygems_|gl(?:rt|dt|ptt|cbt|ft|soat|agent)-|xoxe\."
 )
-"""What keys of other providers begin with."""
+"""Prefixes of other providers' keys."""
 
 _PATTERNS = (
     _BEFORE + r"sk-(?=[A-Za-z_-]{0,48}[0-9])[A-Za-z0-9_-]{16,}",  # OpenAI, Anthropic and others
@@ -47,21 +47,21 @@ _SHARED = (
     r":\\*/\\*/[^\s/@:\"'<>]{0,200}:(?P<userinfo>[^\s/\"'<>]{1,300})@",
     r":\\*/\\*/(?P<user>(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{20,200})@",
 )
-"""Those of which a group alone is the secret."""
+"""Patterns in which only a group is the secret."""
 
 _BEGINNING = re.compile(
     rb"(?:sk|rk|gh[pousr]|pat|glpat|xox[a-z]|xapp|hf|npm|gsk|whsec|bearer|basic|private)\Z|akia|asia|aiza|eyj|dapi"
     rb"|(?:r8|pplx|xai|csk|nvapi|tvly|pcsk|lsv2|jina|ya29|gocspx|hv[sb]|dckr|dop|pypi|shp(?:at|ca|pa|ss)|glsa|glc|sbp|sb"
     rb"|sntry[su]|pmak|nrak|ntn|lin|rubygems|gl(?:rt|dt|ptt|cbt|ft|soat|agent)|sg|hooks|discord|discordapp)\Z|atatt3"
 )
-"""The first word of each of them, in lower case."""
+"""The lower-case first word of each pattern."""
 
 
 class Values:
-    """Finds what is a secret by itself.
+    """Matcher of values that are secrets under any key.
 
     Args:
-        patterns: Regular expressions; ``default`` stands for our own.
+        patterns: Regular expressions; ``default`` stands for the built-in ones.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -73,15 +73,15 @@ class Values:
         self.patterns = (*self._whole, *self._shared)
 
     def may_begin(self, word: bytes) -> bool:
-        """Whether one of ours may begin with this word, in lower case; not those that a URL holds."""
+        """Return whether a built-in pattern, other than those for URLs, may begin with this lower-case word."""
         return self._has_default and _BEGINNING.match(word) is not None
 
     def are_own_in(self, text: str) -> bool:
-        """Whether a given pattern may match; what is escaped in a text, as JSON has it, is another one than it says."""
+        """Return whether one of the user's patterns may match; escapes as in JSON may hide a match."""
         return bool(self._own) and ("\\" in text or any(pattern.search(text) for pattern in self._own))
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where they stand in a text."""
+        """Yield the spans of the secrets in a text."""
         for each in as_written(text):
             for pattern in self._whole:
                 yield from (match.span() for match in pattern.finditer(each))
@@ -93,8 +93,8 @@ class Values:
 
 
 def as_written(text: str) -> tuple[str, ...]:
-    """The text, and what it says where ends of lines in it are written as JSON and Python write them: in ``\\nsk-…``,
-    no word begins with ``nsk``. Both have the same length.
+    """Return the text, and a copy with escaped line ends, as in JSON and Python, replaced by spaces: in ``\\nsk-…``, no
+    word begins with ``nsk``. Both have the same length.
     """
     return (text, _ESCAPED.sub("  ", text)) if "\\" in text else (text,)
 

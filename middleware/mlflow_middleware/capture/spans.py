@@ -1,4 +1,4 @@
-"""Secrets in the spans that the app opens itself, which belong to the process and not to one middleware."""
+"""Redaction of the app's own spans, configured per process and not per middleware."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mlflow_middleware.capture.redaction import REDACTED, Redactor
 
 _MLFLOWS = "mlflow."
-"""What the names of MLflow's own attributes begin with: ``mlflow.chat.tokenUsage`` is no secret."""
+"""Prefix of MLflow's own attributes; ``mlflow.chat.tokenUsage`` is not a secret."""
 
 _NEVER_SECRET = frozenset(
     f"mlflow.{name}"
@@ -20,10 +20,10 @@ _NEVER_SECRET = frozenset(
         *("llm.cost", "llm.model", "llm.provider", "message.format"),
     )
 )
-"""Attributes that MLflow fills itself, with no words of anybody."""
+"""Attributes that MLflow sets itself, without content."""
 
 _NO_SECRET = re.compile(r"true|false|null|-?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?")
-"""True, false, null and fractions in JSON: ``use_auth`` and ``time_to_first_token`` are no secrets."""
+"""Booleans, null and fractions in JSON: values such as those of ``use_auth`` and ``time_to_first_token``."""
 
 _WORDLESS = _NEVER_SECRET | frozenset(
     (
@@ -44,16 +44,16 @@ _WORDLESS = _NEVER_SECRET | frozenset(
         *("error.type", "exception.type", "exception.escaped", "session.id", "user.id", "user.hash"),
     )
 )
-"""Attributes whose text is stored also where nothing of what was said may be: names, ids and types."""
+"""Attributes whose text is stored even without content: names, ids and types."""
 
 _NUMBER = re.compile(r"true|false|null|-?[0-9.]+(?:[eE][+-]?[0-9]+)?")
-"""JSON that is no text."""
+"""JSON scalars other than text."""
 
 _SAID = re.compile(r"mlflow\.span(?:Inputs|Outputs)|gen_ai\.(?:prompt|completion)|.*\.(?:value|content|arguments)")
-"""Attributes whose number may be what somebody said: what goes into a call, and what comes out."""
+"""Attributes with the inputs and outputs of a call, whose numbers may be content, too."""
 
 _redactors: list[Redactor] = []
-"""The one of this process, if any."""
+"""The redactor of this process, if any."""
 
 _content: list[str] = ["all"]
 """The option ``content`` of this process."""
@@ -62,24 +62,24 @@ _is_wordless: ContextVar[bool] = ContextVar("_is_wordless", default=False)
 
 
 def redact_with(redactor: Redactor | None, content: str = "all") -> None:
-    """Redact spans from here on; with None, leave them as they are.
+    """Redact spans from now on; with None, leave them unchanged.
 
     Args:
-        redactor: Knows what is replaced.
-        content: What is stored of traces that no request has, as the option ``content`` has it.
+        redactor: The redactor.
+        content: The option ``content`` for traces outside a request.
     """
     _redactors[:] = [redactor] if redactor else []
     _content[:] = [content]
 
 
 def process_keeps_words() -> bool:
-    """Whether what is said in traces that no request has is stored."""
+    """Return whether content is stored for traces outside a request."""
     return _content[0] == "all"
 
 
 @contextmanager
 def without_words() -> Iterator[None]:
-    """Leave out, inside, all that may be what somebody said; see `redacted` and `redacted_text`."""
+    """Leave out all content inside the block; see `redacted` and `redacted_text`."""
     token = _is_wordless.set(True)
     try:
         yield
@@ -88,16 +88,16 @@ def without_words() -> Iterator[None]:
 
 
 def is_wordless() -> bool:
-    """Whether it is so here."""
+    """Return whether content is left out in this context."""
     return _is_wordless.get()
 
 
 def _wordless(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Numbers, and the text of those attributes that have no words of anybody."""
-    return {key: value for key, value in list(attributes.items()) if key in _WORDLESS or _says_nothing(key, value)}
+    """Return the attributes without content: numbers, and known names, ids and types."""
+    return {key: value for key, value in list(attributes.items()) if key in _WORDLESS or _has_no_content(key, value)}
 
 
-def _says_nothing(key: str, value: Any) -> bool:
+def _has_no_content(key: str, value: Any) -> bool:
     return _has_no_words(value) and _SAID.fullmatch(key) is None
 
 
@@ -110,10 +110,10 @@ def _has_no_words(value: Any) -> bool:
 
 
 def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The attributes of a span or an event without their secrets; the same object where there are none.
+    """Return the attributes of a span or an event, redacted; the same object if there is nothing to redact.
 
     Args:
-        attributes: JSON texts, as MLflow stores its own, or what else OpenTelemetry allows.
+        attributes: JSON texts, as MLflow stores its own, or any other values that OpenTelemetry allows.
     """
     if _is_wordless.get():
         attributes = _wordless(attributes)
@@ -129,7 +129,7 @@ def redacted(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def redacted_text(text: str | None) -> str | None:
-    """A status message or a preview without its secrets."""
+    """Return a status message or a preview, redacted."""
     if _is_wordless.get():
         return None
     return _redactors[0].message(text) if _redactors and text else text

@@ -1,6 +1,6 @@
-"""Answers that arrive in pieces: server-sent events and JSON lines, as what a caller would see.
+"""Streamed responses: server-sent events and JSON lines, reduced to the result that a caller would see.
 
-The format: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream.
+The format of events: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from mlflow_middleware.capture.folds.base import mapping
 from mlflow_middleware.capture.texts import CONTEXT
 
 MAX_EVENTS = 1000
-"""Events or lines that are kept if they cannot be assembled."""
+"""Maximum number of events or lines that are kept of a stream that cannot be assembled."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _EVENT_END = re.compile(r"(?:\r\n|\n|\r(?!\n)){2}")
 
 
 class Event(NamedTuple):
-    """One event: its name, ``"message"`` unless the stream says otherwise, and its data."""
+    """A server-sent event: its name, ``"message"`` by default, and its data."""
 
     name: str
     data: Any
@@ -30,8 +30,8 @@ class Event(NamedTuple):
 def events(data: bytes, cut: bool) -> list[Event]:
     """Parse server-sent events; their data stays text.
 
-    An event that no blank line ends is dropped when the stream is cut. Else it counts, since many servers
-    forget the blank line.
+    A last event without a blank line after it is dropped if the stream is cut. Otherwise it counts, since many servers
+    omit the blank line.
     """
     lines = _LINE_END.split(data.decode("utf-8", "replace").removeprefix("\ufeff"))
     found: list[Event] = []
@@ -58,15 +58,15 @@ def read_events(
 
     Args:
         data: The stream, or its beginning.
-        cut: Whether the stream goes on.
-        parse: Makes a value of one event's data.
-        redact: Replaces the secrets in events that are not assembled.
+        cut: Whether ``data`` is only the beginning.
+        parse: Parses an event's data.
+        redact: Redacts events that are not assembled.
 
     Returns:
-        One answer if the stream is a language model's, otherwise a list of the events; and whether some were left out.
+        The assembled response of a language model, otherwise a list of the events; and whether some were left out.
     """
     parsed = [Event(name, parse(text)) for name, text in events(data, cut) if text.strip() != "[DONE]"]
-    pieces = [event.data for event in parsed if event.data != ""]  # some servers keep connections alive that way
+    pieces = [event.data for event in parsed if event.data != ""]  # empty data keeps connections alive
     answer = assembled(pieces)
     if answer is None and pieces and isinstance(pieces[-1], str):
         answer = assembled(pieces[:-1])  # the stream broke off inside an event
@@ -79,7 +79,7 @@ def read_events(
 
 
 def assembled(pieces: list[Any]) -> dict[str, Any] | None:
-    """Assemble a language model's answer from its pieces; None if they are something else."""
+    """Assemble a language model's response from its chunks; return None if they are something else."""
     fold = fold_for(pieces)
     if fold is None:
         return None
@@ -87,12 +87,12 @@ def assembled(pieces: list[Any]) -> dict[str, Any] | None:
         for piece in pieces:
             fold.add(mapping(piece))
         return fold.whole()
-    except (TypeError, ValueError, RecursionError):  # hostile: shown as it arrived
+    except (TypeError, ValueError, RecursionError):  # malformed: kept as it arrived
         return None
 
 
 def read_lines(text: str, cut: bool, parse: Callable[[str], Any]) -> tuple[list[Any], bool]:
-    """Return the values of JSON lines, and whether some were left out; a last line that is cut is dropped."""
+    """Return the values of JSON lines, and whether some were left out; drop an incomplete last line."""
     lines = text.split("\n")
     if cut:
         lines.pop()
@@ -103,13 +103,13 @@ def read_lines(text: str, cut: bool, parse: Callable[[str], Any]) -> tuple[list[
 def last_of(
     text: str, are_events: bool, parse: Callable[[str], Any], redact: Callable[[list[Any]], list[Any]]
 ) -> list[Any]:
-    """Return the last values of a stream, after a note that others are left out.
+    """Return the last values of a stream, after a marker that others are left out.
 
     Args:
-        text: The end of the stream. The values in its first `CONTEXT` characters are looked at for secrets only.
-        are_events: Whether they are events, or lines.
-        parse: Makes a value of one event's data, or of one line.
-        redact: Replaces the secrets.
+        text: The end of the stream. Values in its first `CONTEXT` characters only serve to recognize secrets.
+        are_events: True for events, False for lines.
+        parse: Parses an event's data, or a line.
+        redact: Redacts the values.
     """
     position = _value_start(text, 0, are_events)
     after = _value_start(text, position + CONTEXT, are_events)
@@ -121,11 +121,11 @@ def last_of(
 
 
 LEFT_OUT = "\u2026 [left out] \u2026"
-"""Stands in a list between the first pieces of a stream and its last ones."""
+"""Marker between the first and the last values of a stream."""
 
 
 def _value_start(text: str, position: int, are_events: bool) -> int:
-    """Where the first value begins after a position."""
+    """Return the position of the first value after a position."""
     found = (_EVENT_END if are_events else _LINE_END).search(text, position)
     return found.end() if found else len(text)
 

@@ -1,4 +1,4 @@
-"""JSON as it may go into a trace: text that anyone can parse, from bodies that nobody checked."""
+"""Strict JSON for traces, from unchecked bodies: text that any parser accepts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 _MAX_INTEGER = 2**63
 _MAX_DIGITS = 20
-"""Characters of an integer of 64 bits, with its sign."""
+"""Maximum number of characters of a 64-bit integer, with its sign."""
 
 _MAX_DEPTH = 500
-"""Open brackets up to which cut JSON is completed."""
+"""Maximum number of open brackets in cut JSON that is completed."""
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|(?P<open>\\?\Z))|[\[\]{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
 _PARTIAL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z")
@@ -25,7 +25,7 @@ def parsed(text: str) -> Any:
     NaN, infinities and integers beyond 64 bits become text.
 
     Raises:
-        ValueError: The text is no JSON, or nested too deeply.
+        ValueError: The text is not JSON, or is nested too deeply.
     """
     try:
         return decoder.decode(text)
@@ -34,10 +34,10 @@ def parsed(text: str) -> Any:
 
 
 def parsed_as_it_is(text: str) -> Any:
-    """Parse an object or array that can be stored as its text stands: `written` would say the same in other spaces.
+    """Parse an object or array whose text can be stored unchanged: `written` would differ only in spaces.
 
     Raises:
-        ValueError: It is no JSON, or has to be written anew.
+        ValueError: The text is not JSON, or must be rewritten.
     """
     if text[:1] not in ("{", "[") or "\\u" in text or "\n" in text or text.count("{") + text.count("[") > MAX_NESTING:
         raise ValueError("to be written anew")
@@ -48,16 +48,17 @@ def parsed_as_it_is(text: str) -> Any:
 
 
 def written(value: Any) -> tuple[Any, str]:
-    """A value as a trace can hold it, and its JSON.
+    """Return a value as a trace can store it, and its JSON.
 
-    Lone surrogates in it become U+FFFD, what JSON does not know becomes text, and so does what lies too deep.
+    Lone surrogates become U+FFFD; objects that JSON does not support, and values that are nested too deeply, become
+    text.
 
     Raises:
-        ValueError: It holds itself.
+        ValueError: The value contains itself.
     """
     try:
         text = _encoder.encode(value)
-    except (TypeError, ValueError):  # a hook has put it there: bodies hold nothing but JSON
+    except (TypeError, ValueError):  # set by a hook: parsed bodies contain only JSON
         value = parsed(json.dumps(value, ensure_ascii=False, default=str))
         text = _encoder.encode(value)
     try:
@@ -71,12 +72,12 @@ def written(value: Any) -> tuple[Any, str]:
 
 
 MAX_NESTING = 24
-"""Levels of objects and arrays in a trace. MLflow's OTLP needs three levels of messages for each, and protobuf parsers
-give up at 100: the server would refuse the trace."""
+"""Maximum number of levels of objects and arrays in a trace. Each needs three levels of messages in MLflow's OTLP, and
+protobuf parsers fail beyond 100, so that the server would reject the trace."""
 
 
 def shallow(value: Any, levels: int = MAX_NESTING) -> Any:
-    """The value, with what lies deeper than that as JSON text."""
+    """Return a value with everything below this many levels converted to JSON text."""
     if not isinstance(value, dict | list):
         return value
     if not levels:
@@ -87,13 +88,13 @@ def shallow(value: Any, levels: int = MAX_NESTING) -> Any:
 
 
 def completed(text: str, *, with_partial: bool = True) -> str:
-    """Close what is open at the end of JSON that was cut.
+    """Complete truncated JSON: close its open strings and brackets.
 
-    A key without a value is left out, and so is a last number or word: nobody can tell whether it went on.
+    A last key without a value is left out, and so is a last number or literal, which may be incomplete.
 
     Args:
-        text: The JSON's beginning.
-        with_partial: Whether a last text is kept, as far as it goes.
+        text: The beginning of the JSON.
+        with_partial: Whether to keep an incomplete last string.
 
     Raises:
         ValueError: The text is nested too deeply.
@@ -118,7 +119,7 @@ def completed(text: str, *, with_partial: bool = True) -> str:
 
 
 def _nest(closing: list[str], bracket: str) -> None:
-    """Keep the stack of the brackets that are still to close."""
+    """Update the stack of brackets to close."""
     if bracket in "[{":
         closing.append("]" if bracket == "[" else "}")
     elif closing:
@@ -138,7 +139,7 @@ def _float(digits: str) -> float | str:
 
 
 def _unchanged(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Read a number or constant, but only where it need not become text."""
+    """Wrap a parser of numbers or constants to raise ValueError if it would return text."""
 
     def read_unchanged(digits: str) -> Any:
         value = read(digits)
@@ -150,7 +151,7 @@ def _unchanged(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 decoder = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=str)
-"""What `parsed` parses with."""
+"""The decoder of `parsed`."""
 
 _plain_decoder = json.JSONDecoder(
     parse_int=_unchanged(_integer), parse_float=_unchanged(_float), parse_constant=_unchanged(str)

@@ -1,4 +1,4 @@
-"""Text that grows part by part, in bounded memory: its beginning and its end are kept, what is between them counted."""
+"""Text that grows in parts, in bounded memory: its beginning and end are kept, the middle is only counted."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from sys import getsizeof
 from typing import Any
 
 CONTEXT = 4096
-"""Characters on the inner side of each end that are looked at for secrets, and not shown: a secret that begins before
-the end that is kept would not be known for one, and neither would a part of one."""
+"""Characters next to the gap that are searched for secrets but not shown: a secret that crosses the boundary of the
+kept text would not be recognized."""
 
 _MANY = 64
-"""Parts after which they become one: each is an object of 50 bytes besides its few characters."""
+"""Number of parts after which they are joined: each has an overhead of 50 bytes."""
 
 _MIN_KEPT = 4096
-"""Characters of each end that are kept at least, if the limit allows so many."""
+"""Minimum number of characters kept of the beginning and of the end, if the limit allows."""
 
 _TRIES = 3
-"""Times that the first part of a text is shortened, so that the last one can be shown."""
+"""Maximum number of attempts to shorten the beginning of a text so that its end can be shown."""
 
 _TOLD_BY = 100
-"""Characters at its end by which the last part is known."""
+"""Characters at the end of the text that identify it."""
 
 _BREAK = re.compile(r"[\s\"'`,;.:!?)\]}\u3001\u3002\uff0c]")
 
 
 class Text:
-    """Collect the parts of a text; joining at each part takes quadratic time.
+    """A text collected from parts; joining it at each part would take quadratic time.
 
     Args:
-        limit: Characters that are kept at most, half of them of the end; None keeps all.
-        keeps_end: Whether the end says something without what is before it; JSON's does not.
+        limit: Maximum number of characters that are kept, half of them at the end; None keeps all.
+        keeps_end: Whether the end is useful without the middle; that of JSON is not.
     """
 
     __slots__ = ("_end", "_fresh", "_keep", "_keeps_end", "_room", "_start", "size")
@@ -49,7 +49,7 @@ class Text:
         """Append a part.
 
         Raises:
-            TypeError: It is no text.
+            TypeError: The part is not text.
         """
         if not isinstance(part, str):
             raise TypeError
@@ -69,7 +69,7 @@ class Text:
                 self._fresh = 0
 
     def shrink(self) -> bool:
-        """Keep half as many characters from now on; returns whether that saves any."""
+        """Halve the number of characters to keep; return whether that saves any."""
         if self._keep is None or self._keep < 2 * _MIN_KEPT or self.size <= self._keep + 2 * CONTEXT:
             return False
         self._keep //= 2
@@ -86,19 +86,19 @@ class Text:
 
     @property
     def is_cut(self) -> bool:
-        """Whether something of it is not shown."""
+        """Whether a part of the text is not shown."""
         return bool(self._end) and not (self._keeps_end and self.size <= 2 * (self._keep or 0))
 
     @property
     def held(self) -> int:
-        """Bytes that it takes, about."""
+        """Approximate size in bytes."""
         return sum(map(getsizeof, self._start)) + sum(map(getsizeof, self._end)) + 200
 
     def joined(self, clean: Callable[[str], str] = str) -> str:
-        """The text; where it is longer than the limit, its ends, and how much is left out between them.
+        """Return the text; if it is too long, its beginning and end, with a note on how much is left out.
 
         Args:
-            clean: Replaces secrets.
+            clean: Redacts a text.
         """
         start, end = "".join(self._start), "".join(self._end)
         if not self.is_cut:
@@ -109,9 +109,9 @@ class Text:
 
 
 def cut_between(start: str, end: str, size: int, keep: int, clean: Callable[[str], str]) -> str:
-    """The first and the last characters of a text, and how many of its ``size`` are left out between them.
+    """Return the beginning and end of a text of this ``size``, with a note on how many characters are left out.
 
-    Both are looked at for secrets with `CONTEXT` characters more than are shown.
+    Both are searched for secrets with `CONTEXT` more characters than are shown.
     """
     first, last = clean(start), shown_end(end, clean)
     first = first[: max(0, min(keep, len(first) - CONTEXT))]
@@ -119,7 +119,7 @@ def cut_between(start: str, end: str, size: int, keep: int, clean: Callable[[str
     for _ in range(_TRIES):
         if not last or clean(shown).endswith(last[-_TOLD_BY:]):
             break
-        first = first[:-CONTEXT]  # it ends inside of a secret, which all the rest would be taken for
+        first = first[:-CONTEXT]  # it ends inside a secret, which would seem to include the rest
         shown = _with_note(first, last, size)
     return shown
 
@@ -130,15 +130,15 @@ def _with_note(first: str, last: str, size: int) -> str:
 
 
 def shown_end(end: str, clean: Callable[[str], str]) -> str:
-    """The end of a text, without secrets and without its first `CONTEXT` characters."""
+    """Return the end of a text, redacted and without its first `CONTEXT` characters."""
     last = clean(end)
     last = last[CONTEXT + max(0, len(last) - len(end)) :]
-    found = _BREAK.search(last)  # what goes on without one may be the end of anything
+    found = _BREAK.search(last)  # without a break, it may be the tail of a secret
     return last[found.start() :].lstrip() if found else ""
 
 
 def _append(parts: list[str], part: str, is_long: bool = False) -> bool:
-    """Append a part; whether all became one."""
+    """Append a part; return whether all parts were joined."""
     parts.append(part)
     if len(parts) < _MANY and not is_long:
         return False
@@ -147,7 +147,7 @@ def _append(parts: list[str], part: str, is_long: bool = False) -> bool:
 
 
 def joined(value: Any, clean: Callable[[str], str] = str) -> Any:
-    """The value with each collected text in it joined."""
+    """Return a value with all collected texts in it joined."""
     if isinstance(value, Text):
         return value.joined(clean)
     if isinstance(value, dict):
@@ -156,7 +156,7 @@ def joined(value: Any, clean: Callable[[str], str] = str) -> Any:
 
 
 def is_cut(value: Any) -> bool:
-    """Whether something of a text in a value is not kept."""
+    """Return whether any collected text in a value is cut."""
     if isinstance(value, Text):
         return value.is_cut
     if isinstance(value, dict):
@@ -165,12 +165,12 @@ def is_cut(value: Any) -> bool:
 
 
 def weight(value: Any) -> int:
-    """Bytes that a value takes, about, with all that is in it."""
+    """Return the approximate size of a value with all that it contains, in bytes."""
     return sum(each.held if isinstance(each, Text) else getsizeof(each) for each in _all_in(value))
 
 
 def texts_in(value: Any) -> list[Text]:
-    """The collected texts in a value."""
+    """Return the collected texts in a value."""
     return [each for each in _all_in(value) if isinstance(each, Text)]
 
 

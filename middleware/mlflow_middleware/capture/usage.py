@@ -1,4 +1,4 @@
-"""The tokens that an answer reports, named as MLflow names them."""
+"""Token usage in responses of language models, under MLflow's names."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _NAMES = (
     ("inputTextTokenCount", "totalOutputTextTokenCount", ""),
     ("prompt_eval_count", "eval_count", ""),
 )
-"""Input, output and total: of OpenAI, of OpenAI and Anthropic, Gemini (two), Llama on Bedrock, Vercel and Bedrock,
-Vercel, Bedrock's metrics, Titan, Ollama."""
+"""Keys of input, output and total, in this order: OpenAI, OpenAI and Anthropic, Gemini (two), Llama on Bedrock, Vercel
+and Bedrock, Vercel, Bedrock's metrics, Titan, Ollama."""
 
 _READ = ("cachedContentTokenCount", "cached_content_token_count", "cachedInputTokens", "prompt_cache_hit_tokens")
 _READ_DETAILS = ("prompt_tokens_details", "input_tokens_details", "inputTokenDetails")
@@ -30,12 +30,12 @@ _WRITTEN_APART = (
     *("cache_creation_input_tokens", "cacheCreationInputTokens"),
     *("cacheWriteInputTokens", "cacheWriteInputTokenCount"),
 )
-"""Those of Anthropic and Bedrock, which do not count them as input."""
+"""Keys of cached tokens for Anthropic and Bedrock, which do not include them in the input."""
 
 _APART = ("input_tokens", "inputTokens", "inputTokenCount")
 _THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")
 _TOOL_USE = ("toolUsePromptTokenCount", "tool_use_prompt_token_count")
-"""Of Gemini, which counts them in the total only; they are charged as output, and as input."""
+"""Keys for Gemini, which includes these only in the total; thoughts are billed as output, tool use as input."""
 
 _METRICS = "amazon-bedrock-invocationMetrics"
 _HOLDERS = ("usage", "usageMetadata", "usage_metadata", "totalUsage", "meta", _METRICS)
@@ -44,7 +44,7 @@ _AROUND = (
     *("predictions", "data", "delta", "x_groq"),
 )
 _FLAT = frozenset(("eval_count", "prompt_eval_count", "inputTextTokenCount", "generation_token_count"))
-"""Counts that stand in the answer itself."""
+"""Keys of counts at the top level of a response."""
 
 _ALL = frozenset((*_HOLDERS, *_AROUND, *_FLAT))
 
@@ -54,21 +54,21 @@ COUNTS = {
     "cache_read_input_tokens": "gen_ai.usage.cache_read.input_tokens",
     "cache_creation_input_tokens": "gen_ai.usage.cache_creation.input_tokens",
 }
-"""MLflow's name -> OpenTelemetry's: https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/"""
+"""MLflow's name -> OpenTelemetry's: https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/."""
 
 _MAX_COUNT = 2**53
-"""What JSON can hold, and servers add up."""
+"""Largest plausible count: the largest integer that is exact in JSON and in sums on the server."""
 
 _OBJECT = re.compile(rf'"(?:usage|usageMetadata|usage_metadata|tokens|{_METRICS})"\s*:\s*(?=\{{)')
 _MAX_LOOKS = 20
-"""Places that are looked at, the last ones."""
+"""Maximum number of places that are examined, the last ones."""
 
 _MAX_LENGTH = 4096
-"""Characters of the largest object that is taken for one that reports tokens."""
+"""Maximum number of characters of an object with token usage."""
 
 
 def usage_of(value: Any) -> dict[str, int] | None:
-    """Return the tokens that an answer, or an event of one, reports; None if it has none."""
+    """Return the token usage that a response, or a chunk of one, reports; None if it reports none."""
     if not isinstance(value, dict) or _ALL.isdisjoint(value):
         return None
     for each in (value, *_inside(value)):
@@ -79,19 +79,19 @@ def usage_of(value: Any) -> dict[str, int] | None:
 
 
 def _cohere(usage: dict[str, Any]) -> dict[str, int] | None:
-    """Cohere's counts, which are an object further in."""
+    """Return Cohere's counts, which are nested one level deeper."""
     return _tokens(usage.get("tokens")) or _tokens(usage.get("billed_units"))
 
 
 def _inside(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """The objects in a value that may report tokens; LangGraph sends them in lists of two."""
+    """Return the nested objects that may report token usage; LangGraph sends them in lists of two."""
     held = [value.get(key) for key in _AROUND]
     every = [each for item in held for each in (item[:2] if isinstance(item, list) else [item])]
     return [each for each in every if isinstance(each, dict)]
 
 
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer itself, with the output of Titan's results summed up."""
+    """Return the response itself; for Titan, with the sum of the output tokens."""
     results = answer.get("results")
     if "inputTextTokenCount" not in answer or not isinstance(results, list):
         return answer
@@ -100,14 +100,14 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def last_usage_of(values: list[Any]) -> dict[str, int] | None:
-    """Return the tokens that the last of several values reports that has any."""
+    """Return the token usage of the last value that reports any."""
     return next((found for value in reversed(values) if (found := usage_of(value))), None)
 
 
 def usage_in(text: str) -> dict[str, int] | None:
-    """Return the tokens that the end of JSON reports, which may have begun before it; None if it has none.
+    """Return the token usage that the tail of a JSON text reports; None if it reports none.
 
-    An object under ``"usage"`` that has whole numbers under the names that are expected.
+    It is an object under a key such as ``"usage"`` with integers under the expected names.
     """
     for match in reversed(list(_OBJECT.finditer(text))[-_MAX_LOOKS:]):
         try:
@@ -127,14 +127,14 @@ def _tokens(usage: Any) -> dict[str, int] | None:
         if read is None:
             continue
         if written is None and (names[1] not in usage or names[0] not in ("prompt_tokens", "input_tokens")):
-            written = 0  # of embeddings, and of Gemini, Titan and Ollama while they have said nothing
+            written = 0  # embeddings; Gemini, Titan and Ollama before any output
         if written is not None:
             return _counted(usage, names[0], read, written, total)
     return None
 
 
 def _counted(usage: dict[str, Any], name: str, read: int, written: int, total: int | None) -> dict[str, int]:
-    """The tokens with those that a provider counts apart, as MLflow and OpenTelemetry have them."""
+    """Return the token usage as MLflow and OpenTelemetry define it, including tokens that a provider counts apart."""
     cached = _cached(usage)
     apart = sum(_first(usage, names) for names in (_READ_APART, _WRITTEN_APART))
     if name in _APART and apart and total != read + written:
@@ -149,7 +149,7 @@ def _counted(usage: dict[str, Any], name: str, read: int, written: int, total: i
 
 
 def _cached(usage: dict[str, Any]) -> dict[str, int]:
-    """The tokens that a provider had in its cache, or has put there."""
+    """Return the tokens read from, and written to, a provider's cache."""
     details = [usage[key] for key in _READ_DETAILS if isinstance(usage.get(key), dict)]
     read = _first(usage, (*_READ_APART, *_READ)) or next(
         filter(None, (_first(each, _OF_DETAILS) for each in details)), 0
@@ -166,7 +166,7 @@ def _cached(usage: dict[str, Any]) -> dict[str, int]:
 
 
 def _first(usage: dict[str, Any], names: tuple[str, ...]) -> int:
-    """The first of these counts; zero if there is none."""
+    """Return the first of these counts that is not zero; zero if there is none."""
     return next(filter(None, (_count(usage.get(name)) for name in names)), 0)
 
 

@@ -111,8 +111,8 @@ def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LI
         except queue.Empty:
             seconds = time.monotonic() - began
             says = (
-                f"not done when {time_limit:g} s were over: the server, a name server or a disk does not answer; "
-                "look at the load, the database and the log of the server"
+                f"not finished within {time_limit:g} s: the server, a name server or a disk does not answer; "
+                "check the load, the database and the log of the server"
             ) + check_probe.clean_up(chain)
             yield Result(name, "failed", says, round(seconds, 4))
             yield from (Result(late, "skipped", "no time was left") for late, _, _ in STEPS[place + 1 :])
@@ -125,7 +125,7 @@ def _work(chain: Chain, results: queue.SimpleQueue[Result]) -> None:
     for name, needs, step in STEPS:
         if cause := next((broken[need] for need in needs if need in broken), None):
             broken[name] = cause
-            results.put(Result(name, "skipped", f"not tried: {cause} has failed"))
+            results.put(Result(name, "skipped", f"not tried: {cause} failed"))
             continue
         if chain.is_off:
             results.put(Result(name, "skipped", "enabled is false"))
@@ -146,5 +146,5 @@ def _attempt(name: str, step: Step, chain: Chain) -> Result:
     except Wrong as problem:
         outcome, says = "failed", str(problem)
     except Exception as error:
-        outcome, says = "failed", f"this step itself has failed ({type(error).__name__}: {error}); please report it"
+        outcome, says = "failed", f"this step itself failed ({type(error).__name__}: {error}); please report it"
     return Result(name, outcome, says, round(time.monotonic() - began, 4))

@@ -15,7 +15,7 @@ ANSWER_TIME = 3.0
 """Maximum number of seconds for a connection, and then for a response."""
 
 
-ONLY_COLLECTOR = "delivery is 'otlp': traces go to a collector, and to no MLflow server"
+ONLY_COLLECTOR = "delivery is 'otlp': traces go to a collector only, not to an MLflow server"
 
 
 class Wrong(Exception):
@@ -81,7 +81,7 @@ class Chain:
         from mlflow_middleware.delivery.rest import is_server
 
         if not is_server(self.uri):
-            raise NotNeeded("there is no server")
+            raise NotNeeded("MLFLOW_TRACKING_URI is not a server")
 
 
 def milliseconds(seconds: float) -> str:

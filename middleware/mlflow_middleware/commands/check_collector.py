@@ -16,12 +16,12 @@ def collector(chain: Chain) -> str:
 
     wanted = chain.delivery
     if wanted == "mlflow":
-        raise NotNeeded("delivery is 'mlflow': its own exporter follows OpenTelemetry's variables")
+        raise NotNeeded("delivery is 'mlflow': MLflow's own exporter uses OpenTelemetry's variables")
     found = otlp_variables.collector() if wanted == "otlp" else otlp_variables.named_collector()
     if found is None:
         variable = otlp_variables.endpoint_variable()
         raise NotNeeded(
-            f"{variable} is set, but MLFLOW_ENABLE_OTLP_EXPORTER or OTEL_TRACES_EXPORTER says to send nothing there"
+            f"{variable} is set, but MLFLOW_ENABLE_OTLP_EXPORTER or OTEL_TRACES_EXPORTER turns it off"
             if variable
             else "OTEL_EXPORTER_OTLP_ENDPOINT is not set: traces go to the MLflow server only"
         )
@@ -29,6 +29,6 @@ def collector(chain: Chain) -> str:
         OtlpCollector(replace(found, timeout=min(found.timeout, ANSWER_TIME))).send_spans("", [])
     except (RetryableError, PermanentError) as problem:
         raise Wrong(str(problem)) from problem
-    named = f"{found.variable} is set" if found.variable else "no variable names a collector"
+    named = f"{found.variable} is set" if found.variable else "no variable is set"
     what = "all traces go" if wanted == "otlp" else "each trace goes to the MLflow server, and a copy"
     return f"{named}: {what} to {printable(found.url)}, which answers"

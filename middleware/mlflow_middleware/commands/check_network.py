@@ -34,7 +34,7 @@ def reachability(chain: Chain) -> str:
     if status >= 500 or (status == 407 and proxy):
         raise Wrong(
             f"{chain.shown_uri} answered {status}"
-            + (proxy_remedy(chain.uri) or ": it, or a gateway before it, is up but ill; look at its log")
+            + (proxy_remedy(chain.uri) or "; it, or a gateway in front of it, is running but failing: check its log")
         )
     by_proxy = f" through the proxy {proxy[1]} ({proxy[0]})" if proxy else ""
     return f"answered in {milliseconds(chain.answered_in)}{by_proxy}"
@@ -50,8 +50,8 @@ def _unreachable(chain: Chain, error: Exception) -> str:
         return f"{says}; check DATABRICKS_HOST, and DATABRICKS_TOKEN or the profile in ~/.databrickscfg"
     host = urlsplit(chain.uri).hostname or ""
     if host == "localhost" or host.startswith("127."):
-        return f"{says}; start the server, or correct the address: inside a container {host} is the container itself"
-    return f"{says}; start the server, or correct the address, or open the way there: DNS, firewall, proxy"
+        return f"{says}; start the server, or correct the address (inside a container, {host} is the container itself)"
+    return f"{says}; start the server, correct the address, or check DNS, firewalls and proxies on the way"
 
 
 def tls(chain: Chain) -> str:
@@ -75,7 +75,8 @@ def clock(chain: Chain) -> str:
     if abs(skew) > MAX_SKEW:
         raise Wrong(
             f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} that of "
-            f"{chain.shown_uri}: traces are stored under a wrong time, and not found by it; set both clocks by NTP"
+            f"{chain.shown_uri}: traces are stored with the wrong time, and searches by time miss them; synchronize "
+            "both clocks (NTP)"
         )
     return f"within {MAX_SKEW:g} s of the server's"
 
@@ -103,16 +104,18 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _tls_remedy(error: BaseException) -> str:
     text = str(error)
     if "not yet valid" in text or "expired" in text:
-        return f"the certificate is not valid today ({text}); renew it, or set this machine's clock"
+        return f"the certificate is not valid now ({text}); renew it, or set this machine's clock"
     if "mismatch" in text or "doesn't match" in text:
-        return f"the certificate is for another name ({text}); use the name that it is for in MLFLOW_TRACKING_URI"
+        return f"the certificate is for another host name ({text}); use that name in MLFLOW_TRACKING_URI"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return (
-            f"nobody here trusts the certificate ({text}); set MLFLOW_TRACKING_SERVER_CERT_PATH (or "
-            "REQUESTS_CA_BUNDLE) to the file of the authority that signed it"
+            f"the certificate is not trusted ({text}); set MLFLOW_TRACKING_SERVER_CERT_PATH (or "
+            "REQUESTS_CA_BUNDLE) to the certificate file of the authority that signed it"
         )
     if "WRONG_VERSION_NUMBER" in text or "record layer" in text:
-        return f"the server does not speak TLS there ({text}); write http:// instead of https://, or use its TLS port"
+        return (
+            f"the server does not use TLS on this port ({text}); write http:// instead of https://, or use its TLS port"
+        )
     return f"the TLS connection failed ({text}); check the server's certificate and the TLS versions of both sides"
 
 
@@ -125,7 +128,7 @@ def proxy_remedy(uri: str) -> str:
     if proxy is None:
         return ""
     host, port = urlsplit(uri).hostname, urlsplit(uri).port or (443 if uri.startswith("https") else 80)
-    what = f"; {proxy[0]}={proxy[1]} sends these requests to a proxy"
+    what = f"; {proxy[0]}={proxy[1]} sends these requests through a proxy"
     try:
         socket.create_connection((host, port), 1.0).close()
     except OSError:

@@ -47,8 +47,8 @@ def write(chain: Chain) -> str:
             if apart == sink.sends_spans_apart:
                 break
     except (RetryableError, PermanentError) as problem:
-        says = f"a trace could not be stored: {problem}; look at the server's log"
-        raise Wrong(f"{says}{_delete(chain, '; the probe was to be deleted')}") from problem
+        says = f"a trace could not be stored: {problem}; check the server's log"
+        raise Wrong(f"{says}{_delete(chain)}") from problem
     finally:
         sink.close()
     chain.stored_in = time.monotonic() - began
@@ -64,19 +64,19 @@ def read_back(chain: Chain) -> str:
         info = answer["trace"]["trace_info"] if status == 200 else {}
         if info.get("tags", {}).get(keys.NAME) != PROBE:
             raise Wrong(
-                f"{chain.shown_uri} took the trace, and does not give it back (status {status}); does this "
-                "user have the permission to read the experiment, and do all replicas share one database?"
+                f"{chain.shown_uri} accepted the trace but does not return it (status {status}); may this "
+                "user read the experiment, and do all replicas share one database?"
             )
     except Wrong as problem:
-        raise Wrong(f"{problem}{_delete(chain, '; the probe was to be deleted')}") from problem
-    return "found as written, and deleted again" + _delete(chain)
+        raise Wrong(f"{problem}{_delete(chain)}") from problem
+    return "found as written" + (_delete(chain) or ", and deleted again")
 
 
 def latency(chain: Chain) -> str:
     """Report the duration of a response and of storing a trace; requests never wait for them."""
     _need_trace(chain)
     answered, stored = milliseconds(chain.answered_in), milliseconds(chain.stored_in)
-    return f"{answered} for an answer, {stored} to store a trace; no request waits for it"
+    return f"{answered} for an answer, {stored} to store a trace; requests do not wait for it"
 
 
 def clean_up(chain: Chain) -> str:
@@ -89,11 +89,11 @@ def clean_up(chain: Chain) -> str:
     last.join(LAST_TIME)
     if reports == [""]:
         return f"; the probe {chain.trace_id} has been deleted"
-    return f"; the probe may be there: delete {chain.trace_id} by hand"
+    return f"; the probe may have been stored: delete {chain.trace_id} by hand"
 
 
-def _delete(chain: Chain, done: str = "", timeout: float = ANSWER_TIME) -> str:
-    """Delete the probe; return a report of a failure, after the action ``done``."""
+def _delete(chain: Chain, timeout: float = ANSWER_TIME) -> str:
+    """Delete the probe; return a report of a failure."""
     body = {"experiment_id": chain.experiment_id, "request_ids": [chain.trace_id]}
     try:
         status, _ = ask(chain, "POST", _DELETE, json=body, timeout=timeout)
@@ -101,7 +101,7 @@ def _delete(chain: Chain, done: str = "", timeout: float = ANSWER_TIME) -> str:
     except Wrong as no_answer:
         problem = str(no_answer)
     chain.may_be_left = bool(problem)
-    return f"{done} - but that has failed ({problem}): delete {chain.trace_id} by hand" if problem else ""
+    return f"; the probe was not deleted ({problem}): delete {chain.trace_id} by hand" if problem else ""
 
 
 def _need_trace(chain: Chain) -> None:
@@ -130,10 +130,10 @@ def _probe() -> Any:
     if finished:
         return finished[0]
     if 0 < ratio < 1:
-        raise NotNeeded(f"MLFLOW_TRACE_SAMPLING_RATIO={ratio:g}: none of {MAX_TRIES} traces was taken")
+        raise NotNeeded(f"MLFLOW_TRACE_SAMPLING_RATIO={ratio:g}: none of {MAX_TRIES} traces was sampled")
     raise Wrong(
-        "MLflow opens no trace in this process: look at MLFLOW_TRACE_SAMPLING_RATIO and OTEL_SDK_DISABLED, and for "
-        "a call of mlflow.tracing.disable()"
+        "MLflow opens no trace in this process: check MLFLOW_TRACE_SAMPLING_RATIO, OTEL_SDK_DISABLED and calls of "
+        "mlflow.tracing.disable()"
     )
 
 

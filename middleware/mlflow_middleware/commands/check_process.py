@@ -16,7 +16,7 @@ def client(chain: Chain) -> str:
     if found.summary:
         raise Wrong(found.summary)
     kind = "slim" if mlflow_bridge.client.is_slim() else "full"
-    untried = ": newer than any that this was tested with" if supported.is_untried(found.version) else ""
+    untried = ", newer than any version tested" if supported.is_untried(found.version) else ""
     return f"{found.package} ({kind}) {found.version}{untried} (supported: {supported.in_words()})"
 
 
@@ -27,12 +27,12 @@ def settings(chain: Chain) -> str:
     try:
         chain.settings = (chain.load or Settings.load)()
     except SettingsError as error:
-        raise Wrong(f"{error}; the app does not start with that: correct it") from error
+        raise Wrong(f"{error}; the app does not start until this is corrected") from error
     chain.is_off = not chain.settings.enabled
     if chain.is_off:
         return "valid, but enabled is false: no request is traced"
     if chain.settings.delivery == "mlflow":
-        return "valid; delivery is 'mlflow': the app sends by MLflow's own exporter, this check by ours"
+        return "valid; delivery is 'mlflow': the app sends with MLflow's own exporter, this check does not"
     return "valid"
 
 
@@ -47,7 +47,7 @@ def tracking_uri(chain: Chain) -> str:
     is_known = is_set or not mlflow_bridge.client.is_slim()
     chain.uri = mlflow_bridge.client.tracking_uri() if is_known else ""
     if is_known and not is_server(chain.uri):
-        raise NotNeeded(f"{printable(chain.uri)} is no server: full mlflow writes to it without one")
+        raise NotNeeded(f"{printable(chain.uri)} is not a server: full MLflow writes to it directly")
     try:
         check_address(chain.uri)
     except ConnectionProblem as problem:
@@ -61,20 +61,20 @@ def spool(chain: Chain) -> str:
 
     directory = chain.settings.spool_dir
     if directory is None:
-        raise NotNeeded("spool_dir is not set: what cannot be sent waits in memory")
+        raise NotNeeded("spool_dir is not set: traces that cannot be sent wait in memory")
     spool = Spool(directory, chain.settings.max_spool_bytes)
     try:
         spool.check()
     except SpoolFull as full:  # not a failure: the app must be able to start, so that it empties the spool
         return (
-            f"{full}, and takes nothing more until some of it is sent; raise MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES if "
-            f"that happens again{_leftovers(directory, len(list(spool.files())))}"
+            f"{full} and takes no more until some of it is sent; raise MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES if "
+            f"this happens again{_leftovers(directory, len(list(spool.files())))}"
         )
     except SpoolProblem as problem:
         raise Wrong(
-            f"{problem}: make it a directory that this user may write to, or set MLFLOW_MIDDLEWARE_SPOOL_DIR to one"
+            f"{problem}: make it a directory that this user can write to, or set MLFLOW_MIDDLEWARE_SPOOL_DIR to one"
         ) from problem
-    return f"{directory} can be written{_leftovers(directory, len(list(spool.files())))}"
+    return f"{directory} is writable{_leftovers(directory, len(list(spool.files())))}"
 
 
 def _leftovers(directory: Path, files: int) -> str:

@@ -26,14 +26,14 @@ def version(chain: Chain) -> str:
     if chain.answer.status_code == 200 and match:
         if (int(match[1]), int(match[2])) < OLDEST_SERVER:
             raise Wrong(
-                f"{chain.shown_uri} is MLflow {text[:20]}, which does not take spans by OTLP; "
+                f"{chain.shown_uri} is MLflow {text[:20]}, which does not accept spans over OTLP; "
                 "upgrade the server to 3.13 or newer (3.4 is the oldest that can work)"
             )
         return f"MLflow {text[:20]}"
     if chain.answer.status_code == 200 and content.startswith("text/html"):
         raise Wrong(
             f"{chain.shown_uri} does not answer like an MLflow server, but with a web page; "
-            "is the address complete, or does a login page stand before it?"
+            "is the address complete, or is there a login page in front of it?"
         )
     raise NotNeeded(f"the server does not report its version (status {chain.answer.status_code})")
 
@@ -51,7 +51,7 @@ def credentials(chain: Chain) -> str:
     except ConnectionProblem as problem:
         chain.experiment_problem = problem
     used = [name for name in _CREDENTIALS if os.environ.get(name)]
-    return f"accepted ({', '.join(used) or 'none are set'})"
+    return f"accepted ({', '.join(used) or 'no credentials are set'})"
 
 
 def experiment(chain: Chain) -> str:

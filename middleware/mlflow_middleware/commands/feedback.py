@@ -38,7 +38,7 @@ def run(target: str, value: str, *, name: str, comment: str | None, user_id: str
     except FeedbackError as error:
         print(f"mlflow-middleware feedback: {error.detail}", file=sys.stderr)
         return 1
-    print(f"{trace_id}: {name} = {json.dumps(feedback.value)}, said {user_id}")
+    print(f"{trace_id}: {name} = {json.dumps(feedback.value)}, by {user_id}")
     return 0
 
 

@@ -17,8 +17,8 @@ NOT_TRACED = "the app will not be traced"
 _HIDING = {
     "opentelemetry-instrument": "it keeps other tools out of the processes that it starts",
     "sanic": "it serves no ASGI app; start it by `uvicorn module:app`",
-    "streamlit": "it serves no ASGI or WSGI app",
-    "node": "it runs no Python",
+    "streamlit": "it does not serve an ASGI or WSGI app",
+    "node": "it does not run Python",
 }
 """Programs under which nothing is traced -> the reason."""
 
@@ -65,11 +65,11 @@ class Program:
         if name in _HIDING:
             yield f"{NOT_TRACED} under {name}: {_HIDING[name]}"
         elif name == "uwsgi":
-            yield "under uWSGI only apps of Flask, Django, FastAPI and Starlette are traced; others need the line"
+            yield "under uWSGI, only Flask, Django, FastAPI and Starlette apps are traced; add the middleware to others"
         elif not self.python:
-            yield f"{name} is no Python program: what is traced is in the Python processes that it starts, if any"
+            yield f"{name} is not a Python program: only Python processes that it starts are traced"
         elif off := _disabling_option(self.python[1:]):
-            yield f"{NOT_TRACED}: with {off}, Python loads no sitecustomize from PYTHONPATH, by which it would be"
+            yield f"{NOT_TRACED}: with {off}, Python does not load sitecustomize from PYTHONPATH, which traces the app"
         elif not _is_ours(self.python[0]) and not _has_us(self.python[0]):
             yield f"{NOT_TRACED}: {self.python[0]}, which runs {name}, has no mlflow-middleware; install it there"
 
@@ -87,7 +87,7 @@ def found(command: Sequence[str]) -> Program:
         return Program(sys.executable, command, [sys.executable], [sys.executable])
     if path is None:
         exists = os.path.basename(name) != name and Path(name).exists()
-        why = "cannot be run: it is no program" if exists else "is not there: no such program on PATH"
+        why = "cannot be run: it is not a program" if exists else "was not found: no such program on PATH"
         raise NotFound(f"{name} {why}", 126 if exists else 127)
     if _is_python(path):
         return Program(path, command, [path, *arguments])

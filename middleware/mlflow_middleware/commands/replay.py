@@ -35,7 +35,7 @@ def replay(directory: Path) -> int:
         return 1
     spool, stats = Spool(directory, sys.maxsize), Stats()
     if next(spool.files(), None) is None:  # it may not be a spool, so set nothing aside there
-        print(f"0 traces sent: {directory} holds none")
+        print(f"0 traces sent: {directory} has none")
         return 0
     total = spool.count()
     failure = Sender(TraceQueue(0), stats, spool).send_spool(uri, lambda done: _show(done, max(total, done)))

@@ -23,13 +23,13 @@ USAGE = "usage: mlflow-middleware run [--OPTION VALUE ...] [--] COMMAND [ARGUMEN
 
 HELP = f"""{USAGE}
 
-Start a server, as uvicorn, gunicorn, hypercorn, granian, waitress-serve, daphne, `fastapi run`, `flask run` or
-`manage.py runserver`, and trace the app that it serves, which needs no line of ours.
+Start a server, such as uvicorn, gunicorn, hypercorn, granian, waitress-serve, daphne, `fastapi run`, `flask run` or
+`manage.py runserver`, and trace the app that it serves, without changing the app.
 
     mlflow-middleware run uvicorn app:app
     mlflow-middleware run --session-id-header X-Chat-ID -- gunicorn --workers 4 app:app
 
-Options are those of the settings, with values as in their environment variables:
+Each setting is an option; values are written as in environment variables:
 """
 
 
@@ -79,7 +79,7 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             raise UsageError(f"option {first!r} needs a value")
         options[name.replace("-", "_").lower()] = value if separator else left.pop(0)
     if not left:
-        raise UsageError("there is no command to run")
+        raise UsageError("the command is missing")
     return options, left
 
 

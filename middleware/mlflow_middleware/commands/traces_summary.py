@@ -28,7 +28,7 @@ def _notes(found: Summary) -> list[str]:
     unpriced = sum(row.unpriced for row in found.rows)
     notes = []
     if found.is_cut:
-        notes.append(f"only the newest {found.traces:,} traces were read; --limit N reads more, --since says which")
+        notes.append(f"only the newest {found.traces:,} traces were read; --limit N reads more, --since fewer")
     if unpriced:
         notes.append(f"{unpriced:,} traces with tokens have no cost: MLflow knows no price for their models")
     return notes

@@ -62,7 +62,7 @@ class ArtifactServer:
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         info = info_for(self._stored, experiment_id, trace)
         if info is None:
-            raise PermanentError("the trace is a caller's, and this server adds no spans to a trace that it has")
+            raise PermanentError("the trace is a caller's, and this server cannot add spans to a stored trace")
         response = post(self._uri, TRACES, info, JSON)
         check(self._uri, response)
         try:

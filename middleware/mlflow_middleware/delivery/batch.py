@@ -119,7 +119,11 @@ class Batch:
             self._ledger.resize(trace)
             self._warn_of_cut(trace, error)
         elif trace.has_spans:
-            logger.warning("trace %s is stored, but not all of its info: %s", trace.trace_id, error)
+            logger.warning(
+                "trace stored without some of its metadata and tags, which the server refused: %s: %s",
+                trace.trace_id,
+                error,
+            )
             self._ledger.delivered(trace)
         else:
             self._ledger.refused(trace, error)
@@ -147,7 +151,7 @@ class Batch:
     def _refuse_additions(self) -> None:
         for trace in self.traces:
             if trace.is_addition and not trace.ended:
-                self._ledger.refused(trace, PermanentError("this server takes the spans of a trace only once"))
+                self._ledger.refused(trace, PermanentError("this server accepts the spans of a trace only once"))
 
     def _spans_refused(self, traces: Sequence[EncodedTrace], error: PermanentError) -> None:
         """Halve the batch until the refused trace stands alone."""
@@ -170,8 +174,8 @@ class Batch:
         if not self._passed.is_cut_logged:
             self._passed.is_cut_logged = True
             logger.warning(
-                "trace %s is too large for the server, or a proxy before it: it is sent without its largest inputs and "
-                "outputs, or tags, and so are others: %s",
+                "trace too large for the server or a proxy in front of it, sent without its largest inputs, outputs or "
+                "tags, as are others like it; raise the limit there, or lower max_body_bytes: %s: %s",
                 trace.trace_id,
                 error,
             )

@@ -40,22 +40,22 @@ def delivery_type(wanted: str) -> type[Delivery]:
     """Return the class for the option ``delivery`` and OpenTelemetry's variables; log the consequences."""
     if wanted == "otlp":
         if problem := collector().problem:
-            logger.warning("traces will wait: %s", problem)
+            logger.warning("traces cannot be sent yet: %s", problem)
         return ToCollector
     named = named_collector() if wanted == "auto" else None
     if named is None:
         return Delivery
     if named.problem:
-        logger.warning("no trace goes to the collector, all go to the MLflow server: %s", named.problem)
+        logger.warning("no copies go to the OTLP collector, traces go to the MLflow server only: %s", named.problem)
         return Delivery
-    logger.warning(BOTH, named.variable, printable(named.url))
+    logger.warning(
+        "each trace goes to the MLflow server, and a copy to an OTLP collector; for the collector only, set "
+        "MLFLOW_MIDDLEWARE_DELIVERY=otlp, for the MLflow server only, MLFLOW_ENABLE_OTLP_EXPORTER=false: %s is set, "
+        "to %s",
+        named.variable,
+        printable(named.url),
+    )
     return WithCollector
-
-
-BOTH = (
-    "%s is set: each trace goes to the MLflow server, and a copy to the collector at %s. To have them there only, set "
-    "MLFLOW_MIDDLEWARE_DELIVERY=otlp; for the MLflow server only, MLFLOW_ENABLE_OTLP_EXPORTER=false"
-)
 
 
 class CollectorSender(Sender):

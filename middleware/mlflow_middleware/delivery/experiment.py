@@ -141,7 +141,7 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str:
     if not is_server(tracking_uri):
         raise ConnectionProblem(
             f"MLFLOW_TRACKING_URI={printable(tracking_uri)} is not the address of a server; "
-            "mlflow.search_traces() reads traces from there"
+            "use mlflow.search_traces() to read traces from there"
         )
     if experiment is None:
         return resolve_experiment(tracking_uri, create=False)
@@ -172,7 +172,7 @@ def _by_id(tracking_uri: str, experiment_id: str, timeout: float) -> str:
     if status in (400, 404):
         raise ConnectionProblem(
             f"{variable}: {printable(tracking_uri)} has no experiment with this id; "
-            "correct it, or set MLFLOW_EXPERIMENT_NAME instead, which is created when missing"
+            "correct it, or set MLFLOW_EXPERIMENT_NAME instead, which is created if missing"
         )
     return _active_id(status, answer, variable)
 

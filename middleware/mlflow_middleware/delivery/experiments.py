@@ -51,7 +51,12 @@ class Experiments:
 
     def give_up(self, name: str, problem: object) -> None:
         """Redirect the traces of an unusable experiment to that of the environment; no other trace has to wait."""
-        logger.warning("traces for the experiment %r go to that of the environment: %s", name, problem)
+        logger.warning(
+            "experiment cannot be used, its traces go to that of MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID "
+            "instead: %r: %s",
+            name,
+            problem,
+        )
         self._named[name] = None
 
     def id_of(self, experiment: str | None) -> str:

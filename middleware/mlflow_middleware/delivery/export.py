@@ -49,7 +49,7 @@ def start(settings: Settings) -> None:
                 os.register_at_fork(after_in_child=_after_fork)
             redact_with(settings.redactor if settings.redact_spans else None, settings.content)
             if line := mlflow_bridge.found.summary:
-                logger.warning(line)
+                logger.warning("MLflow is not fully supported: %s", line)
             mlflow_bridge.tracing.start(_accepts, _put, _Flush())
             mlflow_bridge.tracing.rebuild()
             _prepare_store()
@@ -66,8 +66,8 @@ def _prepare_store() -> None:
     try:
         local_store.prepare(uri)
     except Exception as error:  # the sender tries again, and reports it when a trace waits
-        shown = printable(uri)
-        logger.warning("traces will wait: MLFLOW_TRACKING_URI=%s cannot be used (%s)", shown, root_cause(error))
+        why = f"MLFLOW_TRACKING_URI={printable(uri)} cannot be used ({root_cause(error)})"
+        logger.warning("traces cannot be sent yet: %s", why)
 
 
 def current() -> Delivery | None:

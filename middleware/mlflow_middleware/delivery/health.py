@@ -80,7 +80,7 @@ class Health:
         if not self._is_stuck and now - self._asked_at >= STUCK:
             self._is_stuck = True
             if not self.server.failures:
-                logger.warning("traces are spooled meanwhile: %s does not answer", printable(self._uri))
+                logger.warning("traces go to spool_dir until the server answers again: %s", printable(self._uri))
         return self.is_in_trouble
 
     def recovered(self) -> bool:
@@ -88,7 +88,7 @@ class Health:
         if not self.server.failures:
             return False
         self.server = Backoff()
-        logger.warning("traces are sent to %s again", printable(self._uri))
+        logger.warning("traces are sent again: %s", printable(self._uri))
         return True
 
     def fail(self, problem: RetryableError | ConnectionProblem, now: float, longest_pause: float) -> None:
@@ -98,7 +98,7 @@ class Health:
         self.server.fail(now, getattr(problem, "after", None), longest_pause)
         if str(problem) not in (self.server.problem, self.experiment.problem):
             self.server.problem = str(problem)
-            logger.warning("traces wait: %s. Trying again, with up to %.0f s between.", problem, MAX_BACKOFF)
+            logger.warning("traces are waiting, with retries at most %.0f s apart: %s", MAX_BACKOFF, problem)
 
     def found_experiment(self) -> None:
         """Record that the experiment is known, and forget the failures to find it."""
@@ -110,4 +110,4 @@ class Health:
         self.experiment.fail(now, None, longest_pause)
         if str(answer) not in (self.experiment.problem, self.server.problem):
             self.experiment.problem = str(answer)
-            logger.warning("traces will wait: %s. Trying again, with up to %.0f s between.", answer, MAX_BACKOFF)
+            logger.warning("traces cannot be sent yet, with retries at most %.0f s apart: %s", MAX_BACKOFF, answer)

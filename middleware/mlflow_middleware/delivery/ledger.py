@@ -42,7 +42,7 @@ class Ledger:
 
     def refused(self, trace: EncodedTrace, error: Exception) -> None:
         """Record that the server will never accept a trace."""
-        logger.warning("trace %s was refused and is lost: %s", trace.trace_id, error)
+        logger.warning("trace dropped, refused by the server: %s: %s", trace.trace_id, error)
         if self._end(trace):
             self._stats.drop("refused by the server")
 
@@ -61,7 +61,7 @@ class Ledger:
 
     def not_encodable(self, trace: PendingTrace, error: Exception) -> None:
         """Record that a trace cannot be encoded, and is lost."""
-        logger.warning("trace %s cannot be encoded and is lost", trace.trace_id, exc_info=error)
+        logger.warning("trace dropped, not encodable: %s", trace.trace_id, exc_info=error)
         if not trace.supplement:
             self._stats.drop("not encodable")
         self.queue.end(trace.size)

@@ -78,8 +78,8 @@ class LocalStore:
             if trace.prompts:
                 local_store.link_prompts(self._uri, trace.trace_id, trace.prompts)
         except Exception as error:
-            what = "trace %s is stored, but not its attachments or prompts: %s"
-            logger.warning(what, trace.trace_id, root_cause(error))
+            why = root_cause(error)
+            logger.warning("trace stored without its attachments or prompts: %s: %s", trace.trace_id, why)
 
     def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the store; turn its errors into those of a server."""
@@ -87,7 +87,7 @@ class LocalStore:
             return do(*args, **kwargs)
         except Exception as error:
             status, code = local_store.problem_of(error)
-            why = f"{printable(self._uri)} took no trace ({root_cause(error)})"
+            why = f"{printable(self._uri)} did not store the trace ({root_cause(error)})"
             if status < 500 and code != "BAD_REQUEST":
                 raise PermanentError(why) from error
             raise RetryableError(why, ill="locked" not in str(error)) from error

@@ -90,7 +90,9 @@ class OtlpCollector:
         said = clean_text(partly.error_message, MAX_LINE) or "without a reason"
         if partly.rejected_spans and said not in self._logged and len(self._logged) < MAX_LOGGED:
             self._logged.add(said)
-            logger.warning("%s did not take all spans: %s rejected: %s", self._shown, partly.rejected_spans, said)
+            logger.warning(
+                "spans rejected by the OTLP collector: %d at %s: %s", partly.rejected_spans, self._shown, said
+            )
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
         """Do nothing: collectors have no infos."""
@@ -151,7 +153,7 @@ def _check(collector: Collector, response: Response) -> None:
     if status in (401, 403):
         answer += "; check OTEL_EXPORTER_OTLP_HEADERS"
     elif status < 400 or status in (404, 405):
-        answer += "; does a collector take OTLP over HTTP there?"
+        answer += "; is this the address of a collector for OTLP over HTTP?"
     elif status == 413:
         raise TooLarge(answer)
     elif status not in (408, 429, 500, 502, 503, 504):

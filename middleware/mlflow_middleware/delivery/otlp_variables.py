@@ -81,7 +81,7 @@ def collector() -> Collector:
         parts = urlsplit(endpoint)
         _ = parts.hostname, parts.port
     except ValueError:
-        return replace(found, problem=f"{variable} is no address; it must look like {DEFAULT_ENDPOINT}")
+        return replace(found, problem=f"{variable} is not an address; it must look like {DEFAULT_ENDPOINT}")
     protocol = (_value("PROTOCOL") or ("grpc" if parts.port == GRPC_PORT else "http/protobuf")).lower()
     if protocol != "grpc" and (parts.scheme not in ("http", "https") or not parts.hostname):
         return replace(found, problem=f"{variable} must be a whole address, such as {DEFAULT_ENDPOINT}")
@@ -147,7 +147,7 @@ def _problem(protocol: str, compression: str) -> str:
         return (
             f"{endpoint_variable() or _ALL + 'PROTOCOL'} means gRPC, which needs grpcio: pip install "
             f"opentelemetry-exporter-otlp-proto-grpc, or set {_ALL}PROTOCOL=http/protobuf and the port for HTTP, "
-            "mostly 4318"
+            "usually 4318"
         )
     if protocol not in ("http/protobuf", "grpc"):
         return f"{_ALL}PROTOCOL={protocol} is not supported here; set it to http/protobuf"

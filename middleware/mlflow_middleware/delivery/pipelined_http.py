@@ -239,7 +239,7 @@ class _Answers:
         status, headers, length = _parsed(self._taken(end))
         del self._received[: len(b"\n\r\n")]
         if length > MAX_ANSWER:
-            raise ConnectionError(f"an answer of {length} bytes")
+            raise ConnectionError(f"an answer of {length} bytes is too large")
         while len(self._received) < length:
             self._receive("inside an answer")
         return Answer(status, headers, self._taken(length))
@@ -247,14 +247,14 @@ class _Answers:
     def _receive(self, where: str) -> None:
         left = self._until - clock.monotonic()
         if left <= 0:
-            raise TimeoutError(f"timed out: no whole answer within {self._timeout:.0f} s")
+            raise TimeoutError(f"timed out: no complete answer within {self._timeout:.0f} s")
         if left < self._timeout / 2:  # otherwise not worth two more system calls
             self._connection.settimeout(left)
         chunk = self._connection.recv(_BUFFER)
         if left < self._timeout / 2:
             self._connection.settimeout(self._timeout)
         if not chunk:
-            raise ConnectionError(f"the connection ended {where}")
+            raise ConnectionError(f"the connection was closed {where}")
         self._received += chunk
 
     def _taken(self, size: int) -> bytes:

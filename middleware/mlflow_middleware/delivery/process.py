@@ -198,7 +198,7 @@ class Delivery:
         if stats != self._logged:
             self._logged = stats
             level = logging.WARNING if stats.dropped or stats.waiting else logging.INFO
-            logger.log(level, "%s: %s", "at exit" if last else "at shutdown", stats)
+            logger.log(level, "traces at exit: %s" if last else "traces at shutdown: %s", stats)
 
     def pause(self, paused: bool) -> None:
         """Pause or resume the sender; during a pause nothing is sent, and no flush waits for it."""
@@ -218,9 +218,10 @@ class Delivery:
         if now - self._full_logged_at >= LOG_INTERVAL:
             self._full_logged_at = now
             logger.warning(
-                "the queue of traces is full (%d bytes), the newest are dropped: %d so far",
-                self._max_queue_bytes,
+                "traces dropped, queue full: %d so far, always the newest; fix what earlier lines report, if anything, "
+                "or raise max_queue_bytes=%d",
                 self._turned_away,
+                self._max_queue_bytes,
             )
 
     def relieve(self) -> None:
@@ -236,7 +237,8 @@ class Delivery:
         if not self._is_stuck:
             self._is_stuck = True
             logger.warning(
-                "%d traces wait, as the thread that sends them does not run: does the server let threads run between "
-                "requests? uWSGI needs --enable-threads. They are sent when it runs, at the latest at exit.",
+                "traces are waiting, as the thread that sends them does not run: does the server let threads run "
+                "between requests (uWSGI needs --enable-threads)? They are sent when it runs, at the latest at exit: "
+                "%d waiting",
                 self._queue.pending,
             )

@@ -132,7 +132,10 @@ def _check(tracking_uri: str, response: Response | Answer) -> None:
     if status == 200 and not response.headers.get("content-type", "").startswith("text/html"):
         return
     if 300 <= status < 400 and (there := response.headers.get("location")):
-        raise RetryableError(f"{printable(tracking_uri)} redirects to {printable(there)}, which is not followed")
+        raise RetryableError(
+            f"{printable(tracking_uri)} redirects to {printable(there)}, which is not followed; "
+            "if that is your MLflow server, set MLFLOW_TRACKING_URI to it"
+        )
     if status < 400 or (status in (404, 405) and not mlflow_error(response)):  # a response of a proxy, or a login page
         raise RetryableError(f"{printable(tracking_uri)} does not answer like an MLflow server (status {status})")
     if refuses_host(response):
@@ -185,4 +188,4 @@ def add_attachments_and_prompts(tracking_uri: str, reply: Response | Answer, tra
     except RetryableError:
         raise
     except Exception as error:
-        logger.warning("trace %s is stored, but not its attachments or prompts: %s", trace.trace_id, root_cause(error))
+        logger.warning("trace stored without its attachments or prompts: %s: %s", trace.trace_id, root_cause(error))

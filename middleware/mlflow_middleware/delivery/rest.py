@@ -209,10 +209,10 @@ def refused_host(tracking_uri: str, status: int) -> str:
     """Return the sentence for a refused ``Host``."""
     host = tracking_uri.partition("://")[2].rpartition("@")[2].partition("/")[0]
     return (
-        f"MLFLOW_TRACKING_URI={printable(tracking_uri)} refuses the host name that it is asked for ({status}, invalid "
-        "Host header): MLflow 3.5 and newer answer only under names that they are told; start the server with "
-        f'--allowed-hosts "{host},localhost:*" (or MLFLOW_SERVER_ALLOWED_HOSTS), or, if a proxy before it passes '
-        "another name, with that one: the server's log has it"
+        f"MLFLOW_TRACKING_URI={printable(tracking_uri)} refuses this host name ({status}, invalid Host header): "
+        "MLflow 3.5 and newer answer only to names that are allowed; start the server with "
+        f'--allowed-hosts "{host},localhost:*" (or MLFLOW_SERVER_ALLOWED_HOSTS), or, if a proxy in front of it passes '
+        "another name, with that one: it is in the server's log"
     )
 
 
@@ -220,9 +220,9 @@ def refused_credentials(shown_uri: str, status: int) -> str:
     """Return the sentence for a 401 or 403."""
     if status == 403:
         return (
-            f"MLFLOW_TRACKING_URI={shown_uri} denied this (403): the server knows this user, who may not do it; give "
-            "the user EDIT on the experiment (READ to read, MANAGE to delete), or check MLFLOW_TRACKING_USERNAME or "
-            "MLFLOW_TRACKING_TOKEN (Databricks: DATABRICKS_TOKEN, of which a wrong one is answered so, too)"
+            f"MLFLOW_TRACKING_URI={shown_uri} denied this (403): the user has no permission for it; grant the user "
+            "EDIT on the experiment (READ to read, MANAGE to delete), or check MLFLOW_TRACKING_USERNAME or "
+            "MLFLOW_TRACKING_TOKEN (Databricks: DATABRICKS_TOKEN, as a wrong one is answered with 403, too)"
         )
     return (
         f"MLFLOW_TRACKING_URI={shown_uri} refused the credentials ({status}); check MLFLOW_TRACKING_TOKEN, or "

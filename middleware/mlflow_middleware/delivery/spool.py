@@ -150,7 +150,7 @@ class Spool:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self._bytes() + len(data) > self._max_bytes:
-                raise SpoolFull(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
+                raise SpoolFull(f"the spool {self.directory} is full (max_spool_bytes={self._max_bytes})")
             write_whole(self.directory / f".{name}", self.directory / name, data)
             self._written.add(name)
         except OSError as error:
@@ -172,10 +172,10 @@ class Spool:
             existing = next(each for each in (self.directory, *self.directory.absolute().parents) if each.exists())
             if existing != self.directory:  # do not create it: the process that will use it may run as another user
                 if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-                    raise SpoolProblem(f"the spool {self.directory} cannot be made in {existing}")
+                    raise SpoolProblem(f"the spool {self.directory} cannot be created in {existing}")
                 return
             if self._bytes() >= self._max_bytes:
-                raise SpoolFull(f"the spool {self.directory} holds its {self._max_bytes} bytes already")
+                raise SpoolFull(f"the spool {self.directory} is full (max_spool_bytes={self._max_bytes})")
             name = f".{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.check"
             write_whole(self.directory / name, self.directory / name, b"")
             (self.directory / name).unlink()
@@ -218,7 +218,7 @@ class Spool:
             try:
                 descriptor = opened(path, owners)
             except NotOurs as reason:
-                self._warn_once(path, f"{reason}; it is left alone")
+                self._warn_left_alone(path, reason)
                 continue
             except OSError:  # removed, or not accessible to this user
                 continue
@@ -233,7 +233,7 @@ class Spool:
         try:
             traces = read(descriptor, _experiment_of(path), self._max_bytes)
         except OSError as error:
-            self._warn_once(path, f"cannot be read ({error})")
+            self._warn_left_alone(path, f"cannot be read ({error})")
             return None
         except Exception as error:  # anything that a damaged file can cause
             self._set_aside(path, f"cannot be read ({error})")
@@ -281,12 +281,17 @@ class Spool:
             aside.mkdir(exist_ok=True, mode=0o700)
             if not aside.is_symlink():  # otherwise someone else would get it
                 path.rename(aside / path.name)
-        self._warn_once(path, f"{why}; it is set aside in {aside}")
+        if self._is_news(path):
+            logger.warning("spool file set aside, its traces are not sent: %s is now in %s: %s", path, aside, why)
 
-    def _warn_once(self, path: Path, what: str) -> None:
-        if path.name not in self._warned:
-            self._warned.add(path.name)
-            logger.warning("spool: %s %s", path, what)
+    def _warn_left_alone(self, path: Path, why: object) -> None:
+        if self._is_news(path):
+            logger.warning("spool file left alone, its traces are not sent: %s: %s", path, why)
+
+    def _is_news(self, path: Path) -> bool:
+        is_news = path.name not in self._warned
+        self._warned.add(path.name)
+        return is_news
 
 
 def _experiment_of(path: Path) -> str | None:

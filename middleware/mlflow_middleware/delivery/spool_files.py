@@ -60,11 +60,11 @@ def opened(path: Path, owners: Collection[int]) -> int:
 
 def _check(found: os.stat_result, owners: Collection[int]) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise NotOurs("is no regular file")
+        raise NotOurs("it is not a regular file")
     if found.st_uid not in owners:
-        raise NotOurs(f"belongs to another user ({found.st_uid})")
+        raise NotOurs(f"it belongs to another user ({found.st_uid})")
     if os.name == "posix" and found.st_mode & stat.S_IWOTH:  # the group may write: Kubernetes allows it (fsGroup)
-        raise NotOurs("may be written by anybody")
+        raise NotOurs("anybody can write to it")
 
 
 def user() -> int:

@@ -54,7 +54,7 @@ def read(descriptor: int, experiment_id: str | None, max_bytes: int) -> list[Enc
     from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest
 
     if (size := os.fstat(descriptor).st_size) > max_bytes:
-        raise ValueError(f"it has {size} bytes, more than all of the spool may")
+        raise ValueError(f"it has {size} bytes, more than max_spool_bytes")
     with open(descriptor, "rb", closefd=False) as file:
         request = ExportTraceServiceRequest.FromString(file.read(size))
     traces = []

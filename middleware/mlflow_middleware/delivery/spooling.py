@@ -162,7 +162,7 @@ class Spooling:
         self._write_at = now + SPOOL_LOOK
         if now - self._logged_at >= LOG_INTERVAL:
             self._logged_at = now
-            logger.warning("%s; traces wait in memory instead", problem)
+            logger.warning("traces wait in memory instead of the spool: %s", problem)
 
 
 def _experiment_of(trace: EncodedTrace) -> str:

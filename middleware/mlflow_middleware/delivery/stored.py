@@ -45,9 +45,9 @@ def get(trace_id: str, *, wait: float = WAIT) -> Trace | None:
         ConnectionProblem: The server is unreachable, or refuses the credentials.
     """
     if not isinstance(trace_id, str) or not trace_id.startswith("tr-"):
-        raise ValueError(f"a trace's id starts with 'tr-', unlike {trace_id!r}")
+        raise ValueError(f"trace_id must start with 'tr-', not {trace_id!r}")
     if not 0 <= wait < math.inf:
-        raise ValueError(f"wait is a number of seconds from 0 on, not {wait}")
+        raise ValueError(f"wait must be 0 or more seconds, not {wait}")
     if wait and (delivery := current()):
         delivery.flush(min(HURRY, wait))
     tracking_uri = mlflow_bridge.client.tracking_uri()
@@ -72,4 +72,4 @@ def _look(tracking_uri: str, trace_id: str) -> Trace | None:
     try:
         return within(REQUEST_TIMEOUT, partial(mlflow_bridge.stored_trace, tracking_uri, trace_id))
     except Exception as error:
-        raise ConnectionProblem(f"{printable(tracking_uri)} gave no trace ({root_cause(error)})") from error
+        raise ConnectionProblem(f"{printable(tracking_uri)} did not return the trace ({root_cause(error)})") from error

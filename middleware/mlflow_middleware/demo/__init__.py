@@ -70,7 +70,7 @@ def run(*, once: bool = False, as_json: bool = False) -> int:
         try:
             return _run(progress, once, as_json)
         except Interrupted as interrupted:
-            progress.say(f"{interrupted}: all servers are ended.")
+            progress.say(f"{interrupted}: all servers have been stopped.")
             return interrupted.exit_code
         except (DemoError, requests.RequestException) as error:
             progress.say(f"The demo failed: {error}")
@@ -107,7 +107,7 @@ def _run(progress: Progress, once: bool, as_json: bool) -> int:
         http.headers["Connection"] = "close"  # uvicorn closes a connection after a failure without notice
         mlflow = _start_mlflow(stack, folder)
         apps = _start_apps(stack, progress, http, folder, mlflow)
-        progress.say(f"The demo's files are in {folder} until it ends.")
+        progress.say(f"The demo's files are in {folder} until it stops.")
         experiment_id = _experiment_id(http, mlflow)
         sent = [each for name, app in apps.items() for each in _converse(http, name, app)]
         progress.say(f"{len(sent)} requests sent and answered.")
@@ -117,7 +117,7 @@ def _run(progress: Progress, once: bool, as_json: bool) -> int:
         if not once:
             _report_addresses(progress, mlflow, experiment_id, apps)
             _serve(progress, [mlflow, *apps.values()])
-        progress.say("Ending the servers.")
+        progress.say("Stopping the servers.")
     return 0 if all(row.found_as_sent for row in rows) else 1
 
 
@@ -225,7 +225,7 @@ def _read_back(
         rows[:] = compare(sent, stored_traces(http, mlflow.url, experiment_id))
         return all(row.found_as_sent for row in rows)
 
-    progress.wait("Waiting until their traces are stored", all_stored, TRACES_STORED, every=0.5)
+    progress.wait("Waiting for their traces to be stored", all_stored, TRACES_STORED, every=0.5)
     return rows
 
 

@@ -1,7 +1,7 @@
-"""Feedback of users on what an app answered, stored as an assessment of the trace.
+"""User feedback on an app's responses, stored as assessments of their traces.
 
-``answer`` serves one ``POST`` of a feedback route, for whatever framework; the adapters have such a route ready. It
-blocks, so an async framework calls it in a thread::
+``answer`` serves one ``POST`` of a feedback route in any framework; the adapters contain ready-made routes. It blocks,
+so an async framework calls it in a thread::
 
     from mlflow_middleware import feedback, wsgi
 
@@ -9,22 +9,23 @@ blocks, so an async framework calls it in a thread::
     answered.status, answered.headers, answered.body
 
 The body is JSON: exactly one of ``trace_id``, ``client_request_id`` and ``session_id``; ``value`` (true, false, a
-number or text); and, if wanted, ``name``, ``comment`` and ``metadata``. The caller's session and user are read as those
-of every request are. Who may vote: whoever knows the trace id (128 random bits); or a request id or session id together
-with the same session or user; with ``feedback_secret`` set, whoever shows the token that the response carried, and
-nobody else.
+number or text); and optionally ``name``, ``comment`` and ``metadata``. The caller's session and user are read as for
+any request. A caller may vote with the trace id (128 random bits), or with a request id or session id if it belongs to
+the same session or user. With ``feedback_secret`` set, only the token from the response authorizes a vote.
 
-The answer is 200 with the trace id; 403 a token that is missing or not good for this; 404 unknown, or not yours; 413
-too large; 415 no JSON; 422 bad input; 503 the server is away, or too many votes come at a time or on one trace. All but
-the first say in ``detail`` what is wrong. A second vote of a user on the same name replaces the first, as MLflow does
-it: the first stays, marked as not valid. Users without an id count as one, called anonymous; where feedback is signed,
-each of their tokens is one. Feedback on a session is stored as MLflow's own evaluation stores it: on the first trace of
-the session, with ``mlflow.trace.session`` in its metadata.
+The response is 200 with the trace id, or an error with a ``detail``: 403 the token is missing or not valid for this
+trace; 404 the id is unknown, or belongs to somebody else; 413 the body is too large; 415 the body is not JSON; 422 the
+input is invalid; 503 the server is unreachable, or there are too many votes at once or on one trace.
 
-The body has to be declared as JSON. That protects a route that knows its users by a cookie: a form of another site
+A second vote of a user under the same name replaces the first, as in MLflow: the first stays, marked as not valid. All
+users without an id share the name ``anonymous``; with signed feedback, each of their tokens counts as a user. Feedback
+on a session is stored like that of MLflow's own evaluation: on the first trace of the session, with
+``mlflow.trace.session`` in its metadata.
+
+The body must be declared as JSON. This protects a route that identifies its users by a cookie: a form on another site
 cannot send such a body, and a script there needs the app's CORS permission first.
 
-The route's own requests are no traces.
+Requests to the route itself are not traced.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ __all__ = [
 ]
 
 HURRY = 0.5
-"""Seconds that a vote waits for this process's own delivery, before it asks the server again."""
+"""Seconds that a vote waits for this process's own delivery before it queries the server again."""
 
 WAIT = 5.0
-"""Seconds that a vote waits for its trace by default, where that holds no thread of the app."""
+"""Default of the seconds that a vote waits for its trace, if that does not block a thread of the app."""
 
 MIN_PAUSE, MAX_PAUSE = 0.05, 0.5
-"""Seconds between two questions whether a trace is stored by now."""
+"""Seconds between two queries for a trace that is not stored yet."""
 
 _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
 
@@ -80,36 +81,36 @@ T = TypeVar("T")
 
 
 class Accepted(BaseModel):
-    """The answer to feedback that was taken."""
+    """Response to accepted feedback."""
 
     trace_id: str = BodyField(description="The trace that it is stored with.")
 
 
 class Problem(BaseModel):
-    """The answer to feedback that was not taken."""
+    """Response to rejected feedback."""
 
     detail: str = BodyField(description="What is wrong, and what is allowed.")
 
 
 PROBLEMS = {
-    403: "Without a token that is good for this, where feedback has to be signed",
+    403: "Feedback has to be signed, and the token is missing or not valid for this",
     404: "No such trace, request or session is stored, or it is not yours",
     413: "The body is too large",
-    415: "The body is not declared as JSON",
-    422: "The body is not what it has to be",
-    503: "The tracking server is away, or too many votes come at a time",
+    415: "The content type is not JSON",
+    422: "The body is not valid feedback",
+    503: "The tracking server is unavailable, or there are too many votes at once",
 }
-"""Status -> its meaning, for a description of the route."""
+"""Status -> its meaning, for the route's OpenAPI schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a feedback route answers.
+    """The response of a feedback route.
 
     Attributes:
         status: The HTTP status.
-        body: JSON.
-        headers: Names and values, ``Content-Type`` among them.
+        body: The JSON body.
+        headers: Names and values of the headers, including ``Content-Type``.
     """
 
     status: int
@@ -124,7 +125,7 @@ class _Readable(Protocol):
 
 
 def read_body(stream: _Readable) -> bytes:
-    """Read a body up to a byte more than is allowed, which is enough to refuse it."""
+    """Read at most `MAX_BODY` + 1 bytes of a body; one byte too many is enough to reject it."""
     body = b""
     while len(body) <= MAX_BODY and (chunk := stream.read(MAX_BODY + 1 - len(body))):
         body += chunk
@@ -136,12 +137,15 @@ def answer(exchange: Exchange, body: bytes, settings: Settings | None = None) ->
 
     Args:
         exchange: The request.
-        body: Its body, or the first `MAX_BODY` + 1 bytes of it.
-        settings: Those of the middleware; by default those of the one around this request, whether it traces it or
-            not, else what the environment says.
+        body: The request's body, or its first `MAX_BODY` + 1 bytes.
+        settings: The settings; by default those of the middleware around this request, whether it traces it or not,
+            else those of the environment.
+
+    Returns:
+        The response to send.
 
     Raises:
-        SettingsError: There is no middleware around, and the environment sets an option wrong.
+        SettingsError: There is no middleware around the request, and an option in the environment is wrong.
     """
     trace = current()
     if trace is not None:
@@ -162,18 +166,18 @@ def answer(exchange: Exchange, body: bytes, settings: Settings | None = None) ->
 
 
 def log(feedback: Feedback, user_id: str | None = None, wait: float = 0.0) -> str:
-    """Store feedback of a caller who is known to be allowed to. It blocks.
+    """Store feedback of an authorized caller. It blocks.
 
     Args:
-        feedback: What is said.
-        user_id: Who says it, as it is to be stored.
+        feedback: The feedback.
+        user_id: The id to store as the source of the feedback; None for ``anonymous``.
         wait: Seconds to wait for a trace that is not stored yet.
 
     Returns:
-        The id of the trace that it is stored with.
+        The id of the trace that the feedback is stored with.
 
     Raises:
-        FeedbackError: 404, no such trace is stored; 503, the server is away.
+        FeedbackError: 404, no such trace is stored; 403, the trace has too many votes; 503, the server is unreachable.
     """
     info = _wait_for(lambda: next(iter(store.find(feedback)), None), wait)
     if info is None:
@@ -182,13 +186,13 @@ def log(feedback: Feedback, user_id: str | None = None, wait: float = 0.0) -> st
 
 
 def settings_of_route(options: Mapping[str, object]) -> Callable[[Settings | None], Settings | None]:
-    """What a route with options of its own works with: they are laid over those of the middleware around it.
+    """Combine a route's own options with the settings of the middleware around it.
 
     Args:
-        options: The route's own.
+        options: The route's own options, which override the middleware's.
 
     Returns:
-        A function from the settings of the middleware around a request, if there is one, to what `answer` takes.
+        A function from the settings of the middleware around a request, or None, to the ``settings`` of `answer`.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.
@@ -200,7 +204,7 @@ def settings_of_route(options: Mapping[str, object]) -> Callable[[Settings | Non
 
 
 def _settings_around(exchange: Exchange) -> Settings | None:
-    """Those of a middleware that passes this request by."""
+    """Return the settings of a middleware that does not trace this request."""
     found = exchange.request.get(SETTINGS_KEY) if isinstance(exchange.request, Mapping) else None
     return found if isinstance(found, Settings) else None
 
@@ -244,20 +248,20 @@ def _vote(feedback: Feedback, caller: RequestTrace, token: str, settings: Settin
 
 
 def _seconds(trace_id: str | None, caller: RequestTrace, settings: Settings) -> float:
-    """How long a vote waits. By default, where its thread is one of few, on WSGI or in Django, only for a trace
-    that this process has just finished: nobody holds a thread with ids that they make up.
+    """Return how long a vote waits, in seconds. By default, on WSGI and in Django, where threads are few, only for a
+    trace that this process has just finished, so that nobody can block threads with made-up ids.
     """
     if settings.feedback_wait is not None:
         return settings.feedback_wait
-    request = caller.exchange.request  # Django has one thread for all its views of a process, on ASGI as well
+    request = caller.exchange.request  # on ASGI, too, Django runs all sync views of a process in one thread
     is_cheap = isinstance(request, Mapping) and "asgi" in request
     return WAIT if is_cheap or (trace_id is not None and delivery.is_recent(trace_id)) else 0.0
 
 
 def _found_for(feedback: Feedback, caller: RequestTrace) -> store.TraceInfo | None:
-    """The trace that feedback is about, if the caller knows its id or has its session or user.
+    """Return the trace that feedback refers to, if the caller knows its id or shares its session or user.
 
-    Nobody is told of a trace that is another's: the answer to a guess is that of an id that does not exist.
+    A trace of another user is never revealed: the response is that for an unknown id.
     """
     session_id, user_id = caller.identity.session_id, caller.user_id
     for info in store.find(feedback):
@@ -268,37 +272,37 @@ def _found_for(feedback: Feedback, caller: RequestTrace) -> store.TraceInfo | No
 
 
 def _signed(token: str, feedback: Feedback, user_id: str | None, settings: Settings) -> Token:
-    """What the caller's token says, as far as that can be checked without the server."""
+    """Return the content of the caller's token, verified as far as possible without the server."""
     if not token:
-        raise FeedbackError(403, f"the {feedback_token.HEADER} that the response carried is missing")
+        raise FeedbackError(403, f"the {feedback_token.HEADER} of the response is missing")
     try:
         signed = feedback_token.verify(token, settings.feedback_keys, time.time())
     except BadToken as error:
         raise FeedbackError(403, str(error)) from None
     if feedback.trace_id and feedback.trace_id != signed.trace_id:
-        raise FeedbackError(403, "the token is good for another trace")
+        raise FeedbackError(403, "the token is for another trace")
     if user_id and signed.user_id and user_id != signed.user_id:
-        raise FeedbackError(403, "the token is another user's")
+        raise FeedbackError(403, "the token belongs to another user")
     return signed
 
 
 def _signed_for(feedback: Feedback, signed: Token) -> store.TraceInfo | None:
-    """The trace to store feedback with: the token's own, or the first of its session where that is the same user's."""
+    """Return the token's trace or, for a session, its first trace if that belongs to the same user."""
     info = store.trace(signed.trace_id)
     if info is None:
         return None
     if feedback.client_request_id and store.tags(info).get(keys.CLIENT_REQUEST_ID) != feedback.client_request_id:
-        raise FeedbackError(403, "the token is good for another request")
+        raise FeedbackError(403, "the token is for another request")
     if not feedback.session_id:
         return info
     first = next(iter(store.find(feedback)), None) if store.is_same(info, keys.SESSION, feedback.session_id) else None
     if first is None or store.user_of(first) != signed.user_id:
-        raise FeedbackError(403, "the token is good for another session")
+        raise FeedbackError(403, "the token is for another session")
     return first
 
 
 def _wait_for(look: Callable[[], T], seconds: float) -> T:
-    """Look until there is something, or the time is over; the first time in vain, hurry our own delivery."""
+    """Look repeatedly until something is found or the time is up; after the first miss, flush this process's traces."""
     found = look()
     if found or not seconds:
         return found

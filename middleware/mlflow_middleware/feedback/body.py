@@ -1,4 +1,4 @@
-"""What a feedback request may say, and how it is refused."""
+"""The body of a feedback request, its limits, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from pydantic import (
 from mlflow_middleware.identity import MAX_ID, MAX_REQUEST_ID, clean_request_id, clean_text
 
 MAX_BODY = 64 * 1024
-"""Bytes of a feedback request's body."""
+"""Longest body of a feedback request, in bytes."""
 
 MAX_NAME = 100
-"""Characters of a feedback's name, and of a metadata key."""
+"""Longest name of feedback, and longest metadata key, in characters."""
 
 MAX_TEXT = 1000
-"""Characters of a value, and of a metadata value."""
+"""Longest text value, and longest metadata value, in characters."""
 
 MAX_COMMENT = 4000
-"""Characters of a comment."""
+"""Longest comment, in characters."""
 
 MAX_METADATA = 20
-"""Entries of the metadata."""
+"""Maximum number of entries of metadata."""
 
 MAX_NUMBER = 2**53 - 1
-"""The largest whole number that MLflow stores as it is: it keeps numbers as doubles."""
+"""Largest integer that MLflow stores exactly, as it stores numbers as doubles."""
 
 TRACE_ID = re.compile(r"tr-[0-9a-f]{32}")
-"""A trace id of MLflow's."""
+"""A trace id of MLflow."""
 
 _RESERVED = "mlflow."
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9 _./-]*$"
@@ -46,11 +46,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class FeedbackError(Exception):
-    """Why feedback is not taken.
+    """Error for rejected feedback.
 
     Attributes:
-        status: The HTTP status that says so.
-        detail: A sentence for the client.
+        status: The HTTP status of the response.
+        detail: A message for the client.
     """
 
     def __init__(self, status: int, detail: str) -> None:
@@ -60,27 +60,27 @@ class FeedbackError(Exception):
 
 
 def _plain(text: str) -> str:
-    """Text without control characters but for ends of lines and tabs, which PostgreSQL or a terminal would mind."""
+    """Replace control characters except line ends and tabs, which PostgreSQL rejects or terminals interpret."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")).strip()
 
 
 def _request_id(text: str) -> str:
     if clean_request_id(text) is None:
-        raise ValueError(f"1 to {MAX_REQUEST_ID} letters, digits and ._:/+=@~- are allowed, a letter or digit first")
+        raise ValueError(f"must be 1 to {MAX_REQUEST_ID} letters, digits or ._:/+=@~-, the first a letter or digit")
     return text
 
 
 def _session_id(text: str) -> str:
     if clean_text(text) != text:
-        raise ValueError(f"1 to {MAX_ID} printable characters are allowed")
+        raise ValueError(f"must be 1 to {MAX_ID} printable characters")
     if "'" in text and '"' in text:
-        raise ValueError("MLflow cannot search for an id with both kinds of quotes in it")
+        raise ValueError("must not contain both kinds of quotes: MLflow cannot search for that")
     return text
 
 
 def _not_reserved(name: str) -> str:
     if name.lower().startswith(_RESERVED):
-        raise ValueError(f"names that start with {_RESERVED} are MLflow's own")
+        raise ValueError(f"must not start with {_RESERVED}, which is reserved for MLflow")
     return name
 
 
@@ -95,17 +95,17 @@ SessionId = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID), AfterVa
 
 
 class Feedback(BaseModel):
-    """What a user says of an answer, or of a whole session."""
+    """A user's feedback on a response or on a whole session."""
 
     model_config = ConfigDict(extra="forbid", title="Feedback")
 
-    trace_id: TraceId | None = Field(None, description="The trace, as the response's X-MLflow-Trace-ID names it.")
-    client_request_id: RequestId | None = Field(None, description="In its place: the request's id.")
-    session_id: SessionId | None = Field(None, description="In its place: the session, to judge the whole of it.")
+    trace_id: TraceId | None = Field(None, description="The trace, from the response header X-MLflow-Trace-ID.")
+    client_request_id: RequestId | None = Field(None, description="Instead of trace_id: the request id.")
+    session_id: SessionId | None = Field(None, description="Instead of trace_id: the session, to rate all of it.")
     value: StrictBool | Integer | Number | Text = Field(description="True or false, a number, or text.")
-    name: Name = Field("response_is_correct", description="What is judged.")
-    comment: Comment | None = Field(None, description="Why.")
-    metadata: dict[Name, Text] = Field({}, max_length=MAX_METADATA, description="More, as texts.")
+    name: Name = Field("response_is_correct", description="What is rated.")
+    comment: Comment | None = Field(None, description="The reason.")
+    metadata: dict[Name, Text] = Field({}, max_length=MAX_METADATA, description="More facts, as text.")
 
     @model_validator(mode="after")
     def _one_target(self) -> Feedback:
@@ -116,7 +116,7 @@ class Feedback(BaseModel):
 
 
 def described(error: ValidationError) -> str:
-    """What is wrong with feedback, in a line."""
+    """Describe the problems of invalid feedback in one line."""
     problems: dict[str, list[str]] = {}
     for each in error.errors(include_url=False, include_input=False, include_context=False):
         place = ".".join(str(part) for part in each["loc"][: 2 if each["loc"][:1] == ("metadata",) else 1])

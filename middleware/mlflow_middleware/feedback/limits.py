@@ -1,4 +1,4 @@
-"""How much feedback a process takes: at a time, and on one trace."""
+"""Limits on the feedback that a process accepts at once, and on one trace."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mlflow_middleware._internal import clock
 from mlflow_middleware.feedback.body import FeedbackError
 
 MAX_AT_ONCE = 20
-"""Votes that one process takes at a time: each holds one of the app's threads."""
+"""Maximum number of concurrent votes in a process; each blocks one of the app's threads."""
 
 MAX_WAITING = 2
-"""How many of them may wait for a trace: fewer than a small app has threads, or unknown ids would hold them all."""
+"""Maximum number of votes that wait for a trace: fewer than a small app's threads, which unknown ids could block."""
 
 MAX_RATE, PERIOD = 20, 60.0
-"""Votes on one trace that a process takes in so many seconds: a person who changes their mind needs fewer."""
+"""Maximum number of votes on one trace per period, and the period in seconds: more than a person needs."""
 
 MAX_KNOWN = 10_000
-"""Traces of which the last votes are remembered."""
+"""Maximum number of traces whose recent votes are counted."""
 
 
 class Slots:
-    """How many votes may be on their way at a time."""
+    """Slots for concurrent votes."""
 
     def __init__(self) -> None:
         self.refill()
@@ -32,38 +32,38 @@ class Slots:
             os.register_at_fork(after_in_child=self.refill)
 
     def refill(self) -> None:
-        """All are free: at the start, and in a forked child."""
+        """Free all slots, at the start and in a forked child."""
         self._votes = threading.Semaphore(MAX_AT_ONCE)
         self._waiting = threading.Semaphore(MAX_WAITING)
 
     def of_votes(self) -> Slot:
-        """The right to vote."""
+        """Return a slot for a vote."""
         return Slot(self._votes)
 
     def of_waiting(self) -> Slot:
-        """The right to wait."""
+        """Return a slot for a vote that waits."""
         return Slot(self._waiting)
 
 
 class Slot:
-    """One of a few; entered at once or not at all."""
+    """A context manager for one slot; it raises at once if none is free."""
 
     def __init__(self, semaphore: threading.Semaphore) -> None:
         self._semaphore = semaphore
 
     def __enter__(self) -> None:
         if not self._semaphore.acquire(blocking=False):
-            raise FeedbackError(503, "too many votes come at a time, try again")
+            raise FeedbackError(503, "too many votes at once, try again")
 
     def __exit__(self, *_: object) -> None:
         self._semaphore.release()
 
 
 class Rates:
-    """How often one trace was voted on lately.
+    """Rate limit for the votes on one trace.
 
     Args:
-        clock: Tells the time in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = clock.monotonic) -> None:
@@ -71,10 +71,10 @@ class Rates:
         self._known: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def count(self, trace_id: str) -> None:
-        """Another vote.
+        """Count a vote.
 
         Raises:
-            FeedbackError: 503, there were too many.
+            FeedbackError: 503, there were too many votes on the trace.
         """
         now = self._clock()
         began, votes = self._known.pop(trace_id, (now, 0))
@@ -88,4 +88,4 @@ class Rates:
 
 
 slots, rates = Slots(), Rates()
-"""Those of this process."""
+"""The limits of this process."""

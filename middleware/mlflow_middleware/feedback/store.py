@@ -1,7 +1,7 @@
-"""Where feedback goes: the trace that it is about, found on the tracking server, and an assessment there.
+"""Storage of feedback: it finds the trace on the tracking server and creates an assessment there.
 
-By REST, because in the slim ``mlflow-tracing`` package MLflow's own functions for it are not all there
-(https://mlflow.org/docs/latest/api_reference/rest-api.html).
+It uses the REST API (https://mlflow.org/docs/latest/api_reference/rest-api.html), because the slim package
+``mlflow-tracing`` lacks some of MLflow's functions for this.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ ANONYMOUS = "anonymous"
 """The source of feedback from users without an id."""
 
 MAX_TRIES = 5
-"""Attempts to replace a vote while the same user sends more of them."""
+"""Maximum number of attempts to replace a vote while the same user sends further ones."""
 
 TIMEOUT = 2.0
-"""Seconds that the server may take for each answer: a vote holds a thread of the app."""
+"""Seconds to wait for each response of the server; meanwhile a vote blocks a thread of the app."""
 
 MAX_VOTES = 500
-"""Assessments of one trace, with those that were replaced: each makes the trace slower to read."""
+"""Maximum number of assessments of a trace, including replaced ones; each makes the trace slower to read."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 
 logger = logging.getLogger("mlflow_middleware.feedback")
 
 TraceInfo = dict[str, Any]
-"""A trace's info as the server writes it in JSON."""
+"""A trace info as in the server's JSON."""
 
 
 def find(feedback: Feedback) -> list[TraceInfo]:
-    """The traces that feedback may mean, the likeliest first."""
+    """Return the traces that feedback may refer to, most likely first."""
     if feedback.trace_id:
         info = trace(feedback.trace_id)
         return [info] if info else []
     if request_id := feedback.client_request_id:
         found = _search(f"tags.{keys.CLIENT_REQUEST_ID} = '{request_id}'", "DESC")
         same = [info for info in found if tags(info).get(keys.CLIENT_REQUEST_ID) == request_id]
-        return sorted(same, key=lambda info: "http.status_code" not in tags(info))  # rather a request than its jobs
+        return sorted(same, key=lambda info: "http.status_code" not in tags(info))  # the request before its jobs
     session_id = feedback.session_id or ""
     quote = '"' if "'" in session_id else "'"
     found = _search(f"metadata.`{keys.SESSION}` = {quote}{session_id}{quote}", "ASC", limit=1)
@@ -53,13 +53,13 @@ def find(feedback: Feedback) -> list[TraceInfo]:
 
 
 def trace(trace_id: str) -> TraceInfo | None:
-    """A trace, if it is stored."""
+    """Return a trace, or None if it is not stored."""
     answered = _ask("GET", f"{_TRACES}/{trace_id}")
     return answered["trace"]["trace_info"] if answered else None
 
 
 def _search(query: str, order: Literal["ASC", "DESC"], limit: int = 20) -> list[TraceInfo]:
-    """Traces of the experiment that this process's traces go to."""
+    """Search the experiment of this process's traces."""
     try:
         experiment_id = resolve_experiment(mlflow_bridge.client.tracking_uri(), timeout=TIMEOUT)
     except ConnectionProblem as problem:
@@ -72,17 +72,17 @@ def _search(query: str, order: Literal["ASC", "DESC"], limit: int = 20) -> list[
 
 
 def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
-    """Store feedback, in the place of what the same user said before.
+    """Store feedback; it replaces earlier feedback of the same user under the same name.
 
     Returns:
-        The id of the trace that it is stored with.
+        The id of the trace that the feedback is stored with.
 
     Raises:
-        FeedbackError: 404, the trace is gone; 403, it has too many votes; 503, the server is away.
+        FeedbackError: 404, the trace is gone; 403, it has too many votes; 503, the server is unreachable.
     """
     trace_id: str = info["trace_id"]
     if len(info.get("assessments", ())) >= MAX_VOTES:
-        raise FeedbackError(403, "this trace has all the feedback that it can hold")
+        raise FeedbackError(403, "this trace has the most feedback that it can hold")
     source_id = user_id or ANONYMOUS
     assessment = _assessment(feedback, source_id)
     found: TraceInfo | None = info
@@ -94,13 +94,13 @@ def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
         if _ask("POST", f"{_TRACES}/{trace_id}/assessments", json={"assessment": assessment}) is not None:
             _keep_the_newest(feedback, trace_id, source_id)
             return trace_id
-        found = trace(trace_id)  # the trace is gone, or what was to be replaced
+        found = trace(trace_id)  # the trace is gone, or the assessment to replace
         assessment.pop("overrides", None)
     raise unknown(feedback)
 
 
 def _assessment(feedback: Feedback, source_id: str) -> dict[str, Any]:
-    """https://github.com/mlflow/mlflow/blob/master/mlflow/protos/assessments.proto"""
+    """Return an assessment (https://github.com/mlflow/mlflow/blob/master/mlflow/protos/assessments.proto)."""
     now = datetime.now(timezone.utc).isoformat()
     of_session = {keys.SESSION: feedback.session_id} if feedback.session_id else {}
     return {
@@ -116,9 +116,9 @@ def _assessment(feedback: Feedback, source_id: str) -> dict[str, Any]:
 
 
 def _keep_the_newest(feedback: Feedback, trace_id: str, source_id: str) -> None:
-    """Of votes that came at the same moment, none of which could know of the other, one stays.
+    """Delete all but the newest of simultaneous votes, none of which could know of the others.
 
-    To delete one brings back what it had replaced, so there may be more to do afterwards.
+    MLflow restores the assessment that a deleted one had replaced, so this may take several rounds.
     """
     for _ in range(MAX_TRIES):
         older = _votes(trace(trace_id) or {}, feedback, source_id)[:-1]
@@ -129,7 +129,7 @@ def _keep_the_newest(feedback: Feedback, trace_id: str, source_id: str) -> None:
 
 
 def _votes(info: TraceInfo, feedback: Feedback, source_id: str) -> list[dict[str, Any]]:
-    """A user's feedback of a name, oldest first, without what was replaced."""
+    """Return a user's current feedback under a name, oldest first."""
     is_of_session = feedback.session_id is not None
     found = [
         each
@@ -145,34 +145,34 @@ def _votes(info: TraceInfo, feedback: Feedback, source_id: str) -> list[dict[str
 
 
 def _age(assessment: dict[str, Any]) -> tuple[str, str]:
-    """Its time, in which trailing zeros may be missing."""
+    """Return a sort key by creation time, which may lack trailing zeros."""
     return str(assessment.get("create_time", "")).rstrip("Z"), str(assessment.get("assessment_id"))
 
 
 def is_same(info: TraceInfo, key: str, value: str | None) -> bool:
-    """Whether a trace has this session or user."""
+    """Return whether a trace has this session or user."""
     return value is not None and (info.get("trace_metadata") or {}).get(key) == value
 
 
 def user_of(info: TraceInfo) -> str | None:
-    """A trace's user, if any."""
+    """Return a trace's user, if any."""
     found: str | None = (info.get("trace_metadata") or {}).get(keys.USER)
     return found
 
 
 def unknown(feedback: Feedback) -> FeedbackError:
-    """The answer when nothing was found."""
+    """Return the error for an id that was not found."""
     what = "trace" if feedback.trace_id else "request" if feedback.client_request_id else "session"
-    return FeedbackError(404, f"no {what} of this id is stored")
+    return FeedbackError(404, f"no {what} with this id is stored")
 
 
 def tags(info: TraceInfo) -> dict[str, str]:
-    """A trace's tags."""
+    """Return a trace's tags."""
     return info.get("tags") or {}
 
 
 def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
-    """Ask the tracking server; None when it has no such thing."""
+    """Send a request to the tracking server; return None if the resource does not exist."""
     uri = mlflow_bridge.client.tracking_uri()
     try:
         check_address(uri)
@@ -187,5 +187,5 @@ def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
 
 
 def _away(why: str) -> FeedbackError:
-    logger.warning("feedback cannot be stored now: %s", clean_text(why, MAX_LINE))
-    return FeedbackError(503, "the tracking server cannot be asked now, try again later")
+    logger.warning("feedback not stored, the user is asked to try again: %s", clean_text(why, MAX_LINE))
+    return FeedbackError(503, "the tracking server is unavailable, try again later")

@@ -58,8 +58,8 @@ class Found:
         if self.level is Level.NOTHING:
             return f"{unfit}: requests are not traced at all. {cure}"
         return (
-            f"{unfit}: requests are traced with MLflow's public functions, and its own exporter stays in place. Off "
-            "are delivery by mlflow-middleware (queue, spool, retries, counts, exits in time), keep_errors, "
+            f"{unfit}: requests are traced with MLflow's public functions, and its own exporter stays in place. Not "
+            "available: delivery by mlflow-middleware (queue, spool, retries, counts, exits in time), keep_errors, "
             "keep_slower_than, trust_incoming_trace, captured_traces, and silence in requests that are not traced. "
             f"{cure}"
         )

@@ -44,7 +44,7 @@ def request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwar
     Raises:
         NoClient: Always.
     """
-    raise NoClient("the installed MLflow has no client that fits: see what `mlflow-middleware check` reports")
+    raise NoClient("the installed MLflow is not supported: run `mlflow-middleware check`")
 
 
 def address_of(tracking_uri: str, path: str, answered: Response) -> Address | None:

@@ -187,7 +187,11 @@ class Processor(BaseMlflowSpanProcessor):
             self.record_metrics_for_span(span)
         except ImportError as error:
             self._exports_metrics = False
-            logger.warning("no metrics of spans are exported, as OTEL_EXPORTER_OTLP_..._ENDPOINT asks: %s", error)
+            logger.warning(
+                "span metrics are not exported to OTEL_EXPORTER_OTLP_METRICS_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT; "
+                "to have them there, install opentelemetry-exporter-otlp: %s",
+                error,
+            )
 
 
 def _is_ours(span: ReadableSpan) -> bool:

@@ -97,7 +97,7 @@ def _set_experiment(known: threading.Event) -> None:
         except Exception as error:
             if not is_logged:
                 why = clean_text(Redactor(("default",)).text(str(error)), MAX_LINE)  # it may contain the tracking URI
-                logger.warning("no request is traced until the experiment %r is found: %s", value, why)
+                logger.warning("no request is traced until the experiment can be used: %r: %s", value, why)
             is_logged = True
             known.wait(RETRY)
         else:

@@ -81,7 +81,7 @@ def _take_requests(ids: CountingIds) -> None:
         _request(source, has_child)
     sent = [trace.content("0") for trace in finished]
     if [bool(trace.otlp and trace.info) for trace in sent] != [True, True]:
-        raise TypeError("a trace that was tried was not exported")
+        raise TypeError("a trial trace was not exported")
 
 
 def _request(source: Source, has_child: bool) -> None:
@@ -91,12 +91,12 @@ def _request(source: Source, has_child: bool) -> None:
     exchange.request_body.add(b'{"a": 1}')
     root = begin(source, record)
     if root is None:
-        raise TypeError("a trace that was tried was not sampled")
+        raise TypeError("a trial trace was not sampled")
     context.silence()()
     left = context.leave(root.attach())
     entered = context.resume(left)
     if context.current_span() is None:
-        raise TypeError("a span that was tried was not current")
+        raise TypeError("a trial span was not current")
     context.leave(entered)
     if has_child:
         objects = root.materialize()

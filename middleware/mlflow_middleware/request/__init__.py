@@ -1,1 +1,1 @@
-"""One request, from its first byte to its last."""
+"""The handling of one request, from its first byte to its last."""

@@ -1,4 +1,4 @@
-"""What is current while a request's code runs."""
+"""The current request and span while a request's code runs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ current_request: ContextVar[RequestTrace | None] = ContextVar("mlflow_middleware
 
 
 class Activation:
-    """Makes a request current, and its span, for one step after another: each chunk of a WSGI answer is one."""
+    """Activation of a request and its span for one step at a time, such as each chunk of a WSGI response."""
 
     _left: mlflow_bridge.Left | None = None
     _entered: tuple[mlflow_bridge.Entered, Token[RequestTrace | None]] | None = None
 
     def enter(self, trace: RequestTrace, target: mlflow_bridge.RootSpan | mlflow_bridge.TracesInside | None) -> None:
-        """Make a request current, and its root; in a later step, the span that was current last."""
+        """Make a request and its root span current; in later steps, the span that was current last."""
         if self._left is not None:
             entered = mlflow_bridge.resume(self._left)
         else:
-            entered = target.attach() if target else mlflow_bridge.silence()  # not sampled: nor what is inside
+            entered = target.attach() if target else mlflow_bridge.silence()  # not sampled, so neither are inner spans
         self._entered = (entered, current_request.set(trace))
 
     def leave(self, *, is_last: bool) -> None:
-        """Undo `enter`; in another task's context, where a connection may end, nothing of it is current."""
+        """Undo `enter`. In another task's context, where a connection may end, there is nothing to reset."""
         if self._entered is not None:
             entered, token = self._entered
             self._entered = None

@@ -1,4 +1,4 @@
-"""The arguments and the result of a job, as the bodies that a request would have."""
+"""A job's arguments and result in the form of a request's and a response's body."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ from typing import Any
 from mlflow_middleware._internal.guard import guarded
 
 _OWN = ("self", "cls", "ctx")
-"""What a first argument is called that the caller has not given: Celery's bound tasks, arq's context."""
+"""Names of a first argument that the caller does not pass: Celery's bound tasks, arq's context."""
 
 MAX_DEPTH = 32
-"""Objects in each other that are shown of what `json` refuses."""
+"""Maximum number of levels of nesting that are converted of a value that `json` rejects."""
 
 
 @guarded
 def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by their names; those of ``**kwargs`` stand beside the others."""
+    """Return the arguments of a call by name, including ``**kwargs``; positional ones of a C function as ``args``."""
     try:
         signature = inspect.signature(function)
         found = signature.bind_partial(*args, **kwargs).arguments
-    except (
-        TypeError,
-        ValueError,
-    ):  # the call is about to fail by itself; C code has no signature
+    except (TypeError, ValueError):  # the call will fail, or a C function has no signature
         return {"args": list(args), **kwargs} if args else dict(kwargs)
     first = next(iter(signature.parameters), "")
     if first in _OWN:
@@ -39,16 +36,16 @@ def arguments_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
 
 @guarded
 def as_body(value: object) -> bytes:
-    """JSON of a value, with text for what JSON does not know."""
+    """Return a value as JSON; objects that JSON does not support become text."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=_plain)
-    except (TypeError, ValueError, RecursionError):  # odd keys; it holds itself; too deep
+    except (TypeError, ValueError, RecursionError):  # unsupported keys; circular; too deep
         text = json.dumps(_simple(value, ()), ensure_ascii=False)
     return text.encode("utf-8", "replace")
 
 
 def _simple(value: Any, around: tuple[int, ...]) -> Any:
-    """JSON of what `json` refuses, key by key: as one text, it would hide its keys from redaction."""
+    """Return a value that `json` rejects as plain objects; a single text would hide its keys from redaction."""
     if value is None or isinstance(value, str | int | float):
         return value
     if id(value) in around or len(around) >= MAX_DEPTH:
@@ -66,17 +63,17 @@ def _text(key: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON for what JSON does not know; the name of its type where the app's own code for that fails."""
+    """Return a plain value for an unsupported object; the name of its type if the app's own code fails."""
     try:
-        return _told(value)
+        return _converted(value)
     except Exception:
         return f"<{type(value).__name__}>"
 
 
-def _told(value: Any) -> Any:
+def _converted(value: Any) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{value.nbytes if isinstance(value, memoryview) else len(value)} bytes>"
-    if hasattr(value, "model_dump"):  # Pydantic's
+    if hasattr(value, "model_dump"):  # a Pydantic model
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -1,4 +1,4 @@
-"""An ASGI app's response, as it passes."""
+"""Observation of an ASGI app's response as it is sent."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def observed(
     answered: Callable[[], None],
     see_who_is_there: Callable[[], Awaitable[None]],
 ) -> ASGISendCallable:
-    """An app's ``send``, of which the trace learns what passes.
+    """Wrap the server's ``send`` so that the trace records the response.
 
     Args:
-        send: The server's.
+        send: The server's ``send``.
         trace: The request's trace.
-        answered: Called when the client has all of the answer.
-        see_who_is_there: Called before the end of the answer.
+        answered: Called when the whole response has been sent.
+        see_who_is_there: Called before the end of the response, to detect a disconnected client.
     """
     has_trailers = False
     head: tuple[HTTPResponseStartEvent, list[tuple[bytes, bytes]]] | None = None
@@ -44,7 +44,7 @@ def observed(
         kind = message["type"]
         if message["type"] == "http.response.start":
             has_trailers = bool(message.get("trailers"))
-            pairs: Any = map(tuple, message.get("headers") or ())  # iterators too; the app's own stay as they are
+            pairs: Any = map(tuple, message.get("headers") or ())  # may be iterators; the app keeps its own list
             headers: list[tuple[bytes, bytes]] = list(pairs)
             _start(message, headers, trace)
             message = {**message, "headers": headers}
@@ -54,7 +54,7 @@ def observed(
         more = _ENDING[has_trailers].get(kind)
         is_last = more is not None and not message.get(more, False)
         if is_last:
-            trace.last_byte()  # before it is sent: afterwards the client may go, and that is nobody's loss
+            trace.last_byte()  # now: a client that disconnects after the last byte has missed nothing
             await see_who_is_there()
         try:
             await (held.send(message, is_last) if held else send(message))
@@ -67,7 +67,7 @@ def observed(
             trace.sent(message.get("body", b""))
         if is_last:
             trace.last_byte()
-            if head and head[0]["headers"] != head[1]:  # a middleware around ours has changed them
+            if head and head[0]["headers"] != head[1]:  # changed by a middleware around this one
                 request_ids.learn(trace, head[0]["headers"])
             answered()
 
@@ -75,7 +75,7 @@ def observed(
 
 
 def _trailers(message: HTTPResponseTrailersEvent, trace: RequestTrace) -> HTTPResponseTrailersEvent:
-    """Note the trailers of an answer; the message stays the app's own, unless they can be read only once."""
+    """Record a response's trailers; return the same message, unless its headers can be read only once."""
     given: Any = message.get("headers") or ()
     headers: Any = rereadable(given)
     _note_headers(headers, trace)
@@ -90,19 +90,19 @@ _ENDING = {
     },
     True: {"http.response.trailers": "more_trailers"},
 }
-"""What can end a response, without trailers and with them, and where it says that more is to come:
-https://asgi.readthedocs.io/en/latest/extensions.html"""
+"""Message types that can end a response, without and with trailers -> the key that announces more messages; see
+https://asgi.readthedocs.io/en/latest/extensions.html."""
 
 
 class HeldAnswer:
-    """An answer whose end waits until its trace is delivered: the process may be frozen after it.
+    """A response whose end waits for the delivery of its trace, since the process may be frozen after it.
 
-    For the client, that is the byte that the announced length ends with; of an answer without a body, its head.
+    For the client, the end is the last byte of the announced length; for a response without a body, its head.
 
     Args:
-        send: The server's.
+        send: The server's ``send``.
         trace: The request's trace.
-        answered: Called when all of the answer is known.
+        answered: Called when the whole response is known.
     """
 
     def __init__(self, send: ASGISendCallable, trace: RequestTrace, answered: Callable[[], None]) -> None:
@@ -114,7 +114,7 @@ class HeldAnswer:
         self._is_delivered = False
 
     async def send(self, message: ASGISendEvent, is_last: bool) -> None:
-        """Send a message; first deliver the trace, if it ends the answer."""
+        """Send a message; if it ends the response, deliver the trace first."""
         if message["type"] == "http.response.start":
             self._left = _announced(message, self._trace.exchange.method)
             if self._left == 0:
@@ -123,7 +123,7 @@ class HeldAnswer:
         elif message["type"] == "http.response.body":
             chunk = message.get("body", b"")
             self._trace.sent(chunk)
-            self._left = self._left and self._left - len(chunk)  # of a HEAD's answer, none is left from the start
+            self._left = self._left and self._left - len(chunk)  # 0 from the start for HEAD
         if (is_last or self._left == 0) and not self._is_delivered:
             self._is_delivered = True
             self._trace.last_byte()
@@ -136,7 +136,7 @@ class HeldAnswer:
 
 
 def _announced(message: HTTPResponseStartEvent, method: str) -> int | None:
-    """The length of a response's body; None if it is not announced."""
+    """Return the announced length of a response's body; None if there is none."""
     if method == "HEAD" or message["status"] in (204, 304):
         return 0
     lengths = [value for name, value in message["headers"] if name.lower() == b"content-length" and value.isdigit()]
@@ -145,7 +145,7 @@ def _announced(message: HTTPResponseStartEvent, method: str) -> int | None:
 
 @guarded
 def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], trace: RequestTrace) -> None:
-    """The response starts: our headers join those that it has."""
+    """Record the start of a response, and add our headers to its own."""
     present = {name.lower(): value for name, value in headers}
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
@@ -168,12 +168,12 @@ def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], 
 
 @guarded
 def _note_headers(headers: Iterable[tuple[bytes, bytes]], trace: RequestTrace) -> None:
-    """What ``error_when`` may ask for."""
+    """Record headers or trailers for ``error_when``."""
     known = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
     trace.exchange.response_headers = {**trace.exchange.response_headers, **known}
 
 
 @functools.lru_cache(maxsize=64)
 def _raw_name(name: str) -> bytes:
-    """ASGI's names are lower-case."""
+    """Return a header's name as ASGI requires it: lower-case bytes."""
     return name.lower().encode("latin-1")

@@ -1,4 +1,4 @@
-"""Functions that run in the context of the request that they were taken from, wherever they are called."""
+"""Functions that run in the context of the request that created them, wherever they are called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def carried(function: Callable[P, R]) -> Callable[P, R]:
-    """See `request_trace.carry`."""
+    """Wrap a function; see `request_trace.carry`."""
     context = copy_context()
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -40,12 +40,12 @@ def carried(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether what is called is a coroutine function, or an object that is called like one."""
+    """Return whether a callable is a coroutine function, or an object whose ``__call__`` is one."""
     return _is(inspect.iscoroutinefunction, function)
 
 
 def is_generator(function: Callable[..., Any]) -> bool:
-    """Whether what is called is a generator function, sync or async, or an object that is called like one."""
+    """Return whether a callable is a sync or async generator function, or an object whose ``__call__`` is one."""
     return _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function)
 
 
@@ -55,7 +55,7 @@ def _is(kind: Callable[[Any], bool], function: Any) -> bool:
 
 
 def _items(context: Context, inner: Any) -> Generator[Any, Any, Any]:
-    """Run a generator or a coroutine step by step in another context, in the thread or task of whoever asks it on."""
+    """Run a generator or a coroutine step by step in another context, but in the caller's thread or task."""
     step: Callable[[], Any] = functools.partial(inner.send, None)
     while True:
         try:
@@ -82,7 +82,7 @@ async def _awaited_items(context: Context, inner: Any) -> AsyncGenerator[Any, An
 
 
 class _Steps:
-    """Awaits a coroutine in another context, in the task and under the event loop of whoever awaits this."""
+    """Awaitable that runs a coroutine in another context, but in the awaiting task."""
 
     def __init__(self, context: Context, coroutine: Any) -> None:
         self._context = context

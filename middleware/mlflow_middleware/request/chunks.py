@@ -1,4 +1,4 @@
-"""A WSGI request's body as the app reads it, and its answer chunk by chunk."""
+"""Observation of a WSGI request's body as the app reads it, and of the response chunk by chunk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlflow_middleware.request.lifecycle import RequestTrace
 
 
 class ReadBody:
-    """A request's body as the app reads it; what it does not read, nobody does.
+    """A request's body as the app reads it; nothing is read on the app's behalf.
 
     Args:
-        stream: The server's ``wsgi.input``, or what a framework has put around it.
-        trace: The request's trace, which counts and keeps what is read.
+        stream: The server's ``wsgi.input``, or a framework's wrapper of it.
+        trace: The request's trace, which records the chunks that are read.
     """
 
     def __init__(self, stream: Any, trace: RequestTrace) -> None:
@@ -24,54 +24,54 @@ class ReadBody:
         self._trace = trace
 
     def read(self, *size: Any) -> bytes:
-        """https://peps.python.org/pep-3333/#input-and-error-streams"""
-        return self._told(self._stream.read(*size))
+        """Read as PEP 3333 defines it (https://peps.python.org/pep-3333/#input-and-error-streams)."""
+        return self._recorded(self._stream.read(*size))
 
     def readline(self, *size: Any) -> bytes:
-        """As ``read``, up to the end of a line."""
-        return self._told(self._stream.readline(*size))
+        """Read up to the end of a line."""
+        return self._recorded(self._stream.readline(*size))
 
     def readlines(self, *hint: Any) -> list[bytes]:
-        """As ``read``, line by line."""
-        return [self._told(line) for line in self._stream.readlines(*hint)]
+        """Read all lines."""
+        return [self._recorded(line) for line in self._stream.readlines(*hint)]
 
     def __iter__(self) -> Iterator[bytes]:
-        return map(self._told, self._stream)
+        return map(self._recorded, self._stream)
 
     def __next__(self) -> bytes:
-        return self._told(next(self._stream))
+        return self._recorded(next(self._stream))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also while it is copied, and has nothing yet
+        if name.startswith("_"):  # also during a copy, before `_stream` exists
             raise AttributeError(name)
         known = getattr(self._stream, name)
         if name == "read1":
-            return lambda *size: self._told(known(*size))
+            return lambda *size: self._recorded(known(*size))
         if name in ("readinto", "readinto1"):
             return functools.partial(self._read_into, known)
         return known
 
     def _read_into(self, read: Callable[[Any], int | None], buffer: Any) -> int | None:
-        """What Flask calls where the server's stream has it: that of its test client, and of ``flask run``."""
+        """Read into a buffer, which Flask prefers if the stream supports it (test client, ``flask run``)."""
         count = read(buffer)
         if count:
-            self._told(bytes(memoryview(buffer)[:count]))
+            self._recorded(bytes(memoryview(buffer)[:count]))
         return count
 
-    def _told(self, chunk: bytes) -> bytes:
+    def _recorded(self, chunk: bytes) -> bytes:
         self._trace.received(chunk)
         return chunk
 
 
 @guarded
 def deliver_before_the_end(trace: RequestTrace) -> None:
-    """Deliver the trace before its answer's last byte is let go, where the process may be frozen after it."""
+    """Deliver the trace before the response ends, if `flush_each_request` is set."""
     if trace.settings.flush_each_request:
         delivery.deliver()
 
 
 class TracedChunks:
-    """An app's iterable: the request is current again while the app produces each chunk."""
+    """Wrapper of an app's iterable that makes the request current while the app produces each chunk."""
 
     def __init__(self, result: Iterable[bytes], trace: RequestTrace) -> None:
         self._result = result
@@ -114,7 +114,7 @@ class TracedChunks:
         return chunk
 
     def close(self) -> None:
-        """Close the app's iterable; the trace ends here. A server that closes it early has lost its client."""
+        """Close the app's iterable and end the trace. An early close means that the client disconnected."""
         trace = self._trace
         trace.closed()
         try:
@@ -132,14 +132,14 @@ class TracedChunks:
             trace.finish()
 
     def __del__(self) -> None:
-        """A test client may never close what it has read: the trace ends all the same."""
+        """End the trace if the iterable was never closed, as by some test clients."""
         if not self._is_closed:
             self._trace.closed()
             self._trace.finish()
 
 
 class SilentChunks:
-    """The iterable of an app's answer that is not traced: no span is recorded while the app produces each chunk."""
+    """Wrapper of an untraced response's iterable that suppresses spans while the app produces each chunk."""
 
     def __init__(self, result: Iterable[bytes]) -> None:
         self._result = result

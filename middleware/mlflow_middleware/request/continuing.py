@@ -1,4 +1,4 @@
-"""A later request that adds its spans to an earlier trace: an approval, a tool that ran in the browser."""
+"""Continuation of an earlier trace by a later request, such as an approval or a tool that ran in the browser."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from mlflow_middleware.trace.record import KEPT, SpanIds, TraceRecord
 logger = logging.getLogger("mlflow_middleware")
 
 _told: set[str] = set()
-"""Why tokens were of no use, as far as the log has it."""
+"""Reasons that have been logged."""
 
 
 def trace_token_of(record: TraceRecord) -> str | None:
-    """The token for a request's trace, which is kept from now on; None where sampling may drop it."""
+    """Return the token for a request's trace, which is then kept; None if sampling may drop the trace."""
     settings = record.settings
     key = record.identity.session_id or record.trace_id
     if record.verdict != KEPT and not sampling.keeps(settings, key, failed=False, seconds=0.0):
         return None
-    record.is_promised = True  # also where the session turns out to be another one
+    record.is_promised = True  # even if the session changes later
     said = TraceToken(*record.ids, record.experiment_id)
     return trace_token.sign(said, int(time.time()) + trace_token.LIFETIME, settings.trace_token_keys[0])
 
 
 @guarded
 def begin(token: str | None) -> mlflow_bridge.Undo | None:
-    """Let the spans opened from here be added to an earlier trace.
+    """Add the spans opened from now on to an earlier trace.
 
     Returns:
-        What undoes it, in the same context; None where the token is of no use, or spans cannot be added.
+        A function that undoes it in the same context; None if the token is invalid or spans cannot be added.
     """
     settings = settings_here()
     if not settings.enabled:
@@ -59,12 +59,12 @@ def _verified(token: str | None, keys: tuple[bytes, ...]) -> TraceToken:
     if not keys:
         raise BadToken("trace_token_secret is not set")
     if not token:
-        raise BadToken(f"there is no {trace_token.HEADER}")
+        raise BadToken(f"the {trace_token.HEADER} header is missing")
     return trace_token.verify(str(token), keys, time.time())
 
 
 def _tell(why: str) -> None:
-    """Log each reason once: anybody can send a wrong token."""
+    """Log each reason once as a warning, then at level DEBUG: anybody can send a wrong token."""
     level = logging.DEBUG if why in _told else logging.WARNING
     _told.add(why)
-    logger.log(level, "no earlier trace is continued, spans stay in the request's own: %s", why)
+    logger.log(level, "earlier trace not continued, spans stay in the trace of this request: %s", why)

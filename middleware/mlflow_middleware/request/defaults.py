@@ -1,4 +1,4 @@
-"""The settings for what runs outside of a request: those of the process."""
+"""The settings of the process, for code that runs outside a request."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _load: list[Callable[..., Settings]] = [Settings.load]
 
 
 def remember(settings: Settings) -> None:
-    """Take those of a middleware; the first of a process decides."""
+    """Remember a middleware's settings; only the first call in a process counts."""
     if not _known:
         _known.append(settings)
 
 
 def load_by(load: Callable[..., Settings]) -> None:
-    """Take a framework's own way to load them, for processes in which no middleware is built: its workers."""
+    """Set a framework's own loader of settings, for processes without a middleware, such as workers."""
     _load[:] = [load]
 
 
 def loaded(**options: object) -> Settings:
-    """Load them, with options given in code.
+    """Load the settings, with options given in code.
 
     Raises:
         SettingsError: An option is unknown or ill-typed.
@@ -32,7 +32,7 @@ def loaded(**options: object) -> Settings:
 
 
 def settings_here() -> Settings:
-    """The settings of the request that this runs in, or else those of the process.
+    """Return the settings of the current request, or else those of the process.
 
     Raises:
         SettingsError: An option in the environment is unknown or ill-typed.

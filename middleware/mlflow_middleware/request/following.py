@@ -1,4 +1,4 @@
-"""What comes after the beginning of a body, by what the body says that it is."""
+"""Followers for the part of a body beyond the kept beginning, chosen by its content type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlflow_middleware.exchange import Exchange
 
 
 def follow_request(exchange: Exchange, body: Body) -> None:
-    """Follow a request's body past what is kept of it."""
+    """Follow a request's body beyond its kept beginning."""
     kind, encoding = (exchange.headers.get(name, "") for name in ("content-type", "content-encoding"))
 
     def choose(start: bytes, limit: int) -> Follower | None:
@@ -19,7 +19,7 @@ def follow_request(exchange: Exchange, body: Body) -> None:
 
 
 def follow_answer(exchange: Exchange, body: Body) -> None:
-    """Follow an answer past what is kept of it."""
+    """Follow a response's body beyond its kept beginning."""
 
     def choose(start: bytes, limit: int) -> Follower | None:
         return follower_of_answer(start, exchange.response_type, exchange.response_encoding, limit)
@@ -29,11 +29,11 @@ def follow_answer(exchange: Exchange, body: Body) -> None:
 
 @guarded
 def count_file(exchange: Exchange, length: str) -> None:
-    """Count an answer that is a file, which the server sends by itself: its type and size are all that is known.
+    """Count the bytes of a file that the server sends by itself; only its type and size are known.
 
     Args:
-        exchange: The request.
-        length: The header ``Content-Length``.
+        exchange: The exchange.
+        length: The value of ``Content-Length``.
     """
     if exchange.response_body is not None and length.isdecimal() and length.isascii():
         exchange.response_body.count(int(length))

@@ -1,6 +1,6 @@
-"""The response headers that carry ids to the client, and how they join the response's own.
+"""The response headers that carry ids to the client.
 
-Headers are added, never put instead of the app's own, and are readable by browsers.
+They are added to the app's own headers and never replace one. Browsers can read them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlflow_middleware.request.request_ids import is_told_around
 from mlflow_middleware.trace.record import TraceRecord
 
 EXPOSE = "access-control-expose-headers"
-"""https://fetch.spec.whatwg.org/#http-access-control-expose-headers"""
+"""See https://fetch.spec.whatwg.org/#http-access-control-expose-headers."""
 
 
 def join(headers: list[tuple[str, str]], ours: Collection[tuple[str, str]], *, cross_origin: bool) -> None:
@@ -23,8 +23,8 @@ def join(headers: list[tuple[str, str]], ours: Collection[tuple[str, str]], *, c
 
     Args:
         headers: The response's headers.
-        ours: What we want to add; left out where the app has set a header of that name itself.
-        cross_origin: Whether the request came with an ``Origin``: then scripts may read only what is exposed.
+        ours: The headers to add; one whose name the app has set itself is skipped.
+        cross_origin: Whether the request has an ``Origin``, so that scripts can read only exposed headers.
     """
     present = {name.lower(): index for index, (name, _) in enumerate(headers)}
     exposed = [value for name, value in headers if name.lower() == EXPOSE] if cross_origin else []
@@ -44,7 +44,7 @@ def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tupl
     """Return the headers with the ids, all plain ASCII.
 
     Args:
-        record: What is known of the request.
+        record: The request's record.
         trace_id: MLflow's trace id, if there is a trace.
     """
     if other_tools.are_there:

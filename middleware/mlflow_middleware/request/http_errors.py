@@ -1,7 +1,7 @@
-"""Exceptions that are answers, such as the one that a framework raises for a 404, and those behind a 500.
+"""HTTP exceptions, which frameworks raise to send a response such as a 404, and the exceptions behind a 500.
 
-No framework is imported: an exception is known by the package that its class comes from. A status alone tells nothing;
-HTTP clients' errors have one, too.
+No framework is imported: an HTTP exception is recognized by the package of its class. A status attribute alone is not
+enough, since errors of HTTP clients have one, too.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _STATUS = re.compile(r"[1-5][0-9]{2}(?: .*)?")
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the status that an HTTP exception of a web framework stands for; None for any other exception."""
+    """Return the status of a web framework's HTTP exception; None for any other exception."""
     if any(_FRAMEWORKS.fullmatch(kind.__module__.partition(".")[0]) for kind in type(error).__mro__):
-        for holder in (getattr(error, "response", None), error):  # Werkzeug's may bring the whole answer along
+        for holder in (getattr(error, "response", None), error):  # Werkzeug's may carry a whole response
             for name in ("status_code", "code", "status"):
                 given = getattr(holder, name, None)
                 text = str(int(given)) if isinstance(given, int) else given
@@ -38,17 +38,17 @@ def status_of(error: BaseException) -> int | None:
 
 @guarded
 def hold(trace: RequestTrace, error: BaseException) -> None:
-    """Keep an exception that the framework is about to answer: the answer's status decides whether it is an error."""
+    """Hold an exception that the framework is about to answer; the response's status decides whether it is an error."""
     trace.record.held = error
 
 
 def answered(trace: RequestTrace, status: int, error: BaseException | None = None) -> None:
-    """Record the exception behind an answer that is an error.
+    """Record the exception behind an error response.
 
     Args:
         trace: The request's trace.
-        status: The answer's.
-        error: The exception, where the protocol tells; else the one that is held, or being handled just now.
+        status: The response's status.
+        error: The exception, if the protocol reports it; by default the one that is held or being handled.
     """
     record = trace.record
     error = error or record.held or sys.exc_info()[1]
@@ -59,7 +59,7 @@ def answered(trace: RequestTrace, status: int, error: BaseException | None = Non
 
 @guarded
 def raised(trace: RequestTrace, error: BaseException) -> None:
-    """Record an exception that has left the app, unless it is a framework's way to answer, for somebody further out."""
+    """Record an exception that left the app, unless it is an HTTP exception for an outer layer to answer."""
     trace.record.held = None
     status = status_of(error) if trace.exchange.status is None else None
     if status is None:

@@ -1,4 +1,4 @@
-"""Who asks, where that is known only while the request is served: the body, the route and framework auth tell it."""
+"""Identification while a request is served, from its body, its route or the framework's authentication."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mlflow_middleware.trace.record import TraceRecord
 Target = mlflow_bridge.RootSpan | mlflow_bridge.TracesInside
 
 _CHANGING = frozenset({"path", "body", "jwt"})
-"""Places of which more may be known later, or whose word counts no more."""
+"""Places whose values may become known, or invalid, while the request is served."""
 
 
 class Identification:
-    """Learns who asks, from the strongest to the weakest: what the app annotates, `identify`, the sources or headers.
+    """Resolver of a request's ids. Precedence: `annotate`, then `identify`, then the sources or headers.
 
     Args:
-        record: The request's, which has what the headers say.
+        record: The request's record, with the ids from the headers.
     """
 
     __slots__ = (
@@ -32,7 +32,7 @@ class Identification:
         "_given",
         "_is_closed",
         "_is_late",
-        "_is_told",
+        "_is_sent",
         "_may_ask",
         "_record",
         "_values",
@@ -44,21 +44,21 @@ class Identification:
         self._found = self._annotated = Identity()
         self._values: dict[Source, Any] = {}
         self._is_late = record.settings.identifies_late
-        self._may_ask = self._is_closed = self._is_told = False
+        self._may_ask = self._is_closed = self._is_sent = False
 
     @guarded
     def look(self) -> None:
-        """Take what is known by now, without asking the framework: its answer may need a database, or log something."""
+        """Read the sources without asking the framework, which might query a database or write a log record."""
         sources = self._record.settings.identity_sources
         if not self._is_closed and sources and sources.are_late:
             found, known = sources.identity(self._read), self._base.request_id
-            if self._is_told:  # what the client was told finds the trace
+            if self._is_sent:  # the client must find the trace by the id that it received
                 found = Identity(known, found.session_id, found.user_id)
             self._base = found.over(Identity(known))
             self._take()
 
     def ask(self, root: mlflow_bridge.RootSpan | None, inside: mlflow_bridge.TracesInside | None) -> None:
-        """Ask everybody: the framework once, when the response starts, or ends without having started."""
+        """Read all sources and call `identify` once, when the response starts or ends without a start."""
         settings, record = self._record.settings, self._record
         if not self._is_late or self._is_closed:
             return
@@ -70,18 +70,18 @@ class Identification:
             found = settings.identify(record.exchange)
             self._found = found.over(self._found) if found is not None else self._found
             self._take()
-        _give(record, self._news(own, found or Identity()), root or inside)
-        self._is_told = record.exchange.status is not None and "request_id" in settings.response_headers
+        _set_on(record, self._changes(own, found or Identity()), root or inside)
+        self._is_sent = record.exchange.status is not None and "request_id" in settings.response_headers
 
     def annotate(self, given: Identity, target: Target | None) -> None:
-        """Take what the app says."""
+        """Apply the ids that the app has given."""
         self._annotated = given.over(self._annotated)
         self._take()
         self._given = given.over(self._given)
-        _give(self._record, given, target)
+        _set_on(self._record, given, target)
 
     def close(self) -> None:
-        """Take no more: the request is complete, and what was kept of its body for this is let go."""
+        """Stop at the end of the request, and release the part of its body that was kept for identification."""
         self._is_closed = True
         self._values.clear()
         exchange = self._record.exchange
@@ -93,7 +93,7 @@ class Identification:
         if source.place == "scope" and not self._may_ask:
             return None
         if source.place in _CHANGING or source not in self._values:
-            self._values.setdefault(source, None)  # an attribute of the app's may log something, which looks again
+            self._values.setdefault(source, None)  # an attribute of the app may log, which calls `look` again
             self._values[source] = source.read(self._record.exchange)
         return self._values[source]
 
@@ -102,8 +102,8 @@ class Identification:
         if who != self._record.identity:
             self._record.learn(who)
 
-    def _news(self, own: frozenset[str], found: Identity) -> Identity:
-        """All of ``found``, and what the sources have changed, unless the app has set it with MLflow's functions."""
+    def _changes(self, own: frozenset[str], found: Identity) -> Identity:
+        """Return ``found`` plus ids that the sources have changed, unless the app set them with MLflow's functions."""
         who, before = self._record.identity, self._given
         self._given = who
         session_id = None if keys.SESSION in own or who.session_id == before.session_id else who.session_id
@@ -113,13 +113,13 @@ class Identification:
 
 
 def _set_by_the_app(record: TraceRecord, root: mlflow_bridge.RootSpan | None) -> frozenset[str]:
-    """The keys of session and user, as far as the app has set them with MLflow's own functions."""
+    """Return the metadata keys of session and user that the app has set with MLflow's own functions."""
     known = record.identity_metadata()
     return frozenset(key for key in (keys.SESSION, keys.USER) if root and root.metadata(key) != known.get(key))
 
 
-def _give(record: TraceRecord, given: Identity, target: Target | None) -> None:
-    """Pass a better answer on to MLflow's objects; the app may have set what is not given with MLflow's functions."""
+def _set_on(record: TraceRecord, given: Identity, target: Target | None) -> None:
+    """Set the given ids on MLflow's objects; leave the others, which the app may have set with MLflow's functions."""
     if target is None or given == Identity():
         return
     metadata = record.identity_metadata()

@@ -1,4 +1,4 @@
-"""Jobs: work that outlives the request that has asked for it, or that no request has asked for."""
+"""Jobs: work that outlives the request that asked for it, or that no request asked for."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Headers = Mapping[Any, Any]
 
 
 class Given(NamedTuple):
-    """What `job_trace` was given.
+    """The arguments of `job_trace`.
 
     Attributes:
-        headers: What travelled with the job, or the name of the argument that holds it; None to look for it.
-        name: The job's; None for the function's.
-        inputs: Its inputs, where they are not the function's arguments.
-        settings: The options; None for those of the process.
-        asking: Gives the headers that the request sends on in which this runs, if it runs in one.
+        headers: The headers sent with the job, or the name of the argument that holds them; None to look for them.
+        name: The job's name; None for the function's.
+        inputs: The job's inputs; None for the function's arguments.
+        settings: The settings; None for those of the request or the process.
+        asking: Returns the outbound headers of the current request; empty without one.
     """
 
     headers: Headers | str | None
@@ -45,7 +45,7 @@ class Given(NamedTuple):
 
 
 class JobTrace:
-    """See `request_trace.job_trace`: a context manager for one job, and a decorator for functions that each are one."""
+    """A context manager for one job, and a decorator that makes each call of a function a job; see `job_trace`."""
 
     def __init__(self, given: Given) -> None:
         self._given = given
@@ -67,15 +67,15 @@ class JobTrace:
             _deliver()
 
     def _run_here(self) -> _Run:
-        """The run that ends: one of this thread or task, where several are in progress at once."""
+        """Return the run that ends; if several are in progress, the one of this thread or task."""
         here = current_request.get()
         return next((run for run in reversed(self._runs) if run.trace is here), self._runs[-1])
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Make each call of a function a job."""
+        """Decorate a function so that each call is a job."""
         if is_generator(function):
             name = getattr(function, "__qualname__", repr(function))
-            raise TypeError(f"job_trace traces functions, and {name} is a generator: use `with job_trace(...)`")
+            raise TypeError(f"job_trace cannot decorate {name}, which is a generator: use `with job_trace(...)`")
         traced = self._async(function) if is_async(function) else self._sync(function)
         return functools.wraps(function)(traced)
 
@@ -129,8 +129,8 @@ class _Run:
     """One run of a job.
 
     Attributes:
-        trace: Its trace; None where it is left out, or tracing has failed.
-        is_awaited: Whether its end waits for the delivery of its trace.
+        trace: The job's trace; None if it is excluded or tracing failed.
+        is_awaited: Whether the job's end waits for the delivery of its trace.
     """
 
     def __init__(self, given: Given, name: str, headers: Headers | None, inputs: object) -> None:
@@ -153,23 +153,23 @@ class _Run:
             self._silenced = mlflow_bridge.silence()
             return None
         trace = RequestTrace.open(job, settings.for_jobs)
-        has_none = inputs is None or (isinstance(inputs, Mapping) and not inputs)  # an array cannot be compared
+        has_none = inputs is None or (isinstance(inputs, Mapping) and not inputs)  # no truth test: an array has none
         if not has_none and trace.settings.keeping(job.path).of_request:
             trace.received(as_body(inputs) or b"")
         return trace
 
     @guarded
     def returned(self, result: object) -> None:
-        """Take the result for its outputs."""
+        """Record the result as the outputs."""
         if self.trace and result is not None and self.trace.settings.keeping(self.trace.exchange.path).of_response:
             self.trace.sent(as_body(result) or b"")
 
     def end(self, error: BaseException | None = None) -> None:
-        """It is over."""
+        """End the run."""
         if self._silenced:
             self._silenced()
         if self.trace:
-            if error is not None and not (isinstance(error, SystemExit) and not error.code):  # a script's good end
+            if error is not None and not (isinstance(error, SystemExit) and not error.code):  # a successful exit
                 self.trace.failed(error)
             self.trace.last_byte()
             self.trace.finish()
@@ -177,13 +177,13 @@ class _Run:
 
 
 def _start(settings: Settings) -> None:
-    if not _started:  # not each time: a fork may find its lock held
+    if not _started:  # only once: after a fork, its lock may be held
         delivery.start(settings)
         _started.append(True)
 
 
 _started: list[bool] = []
-"""Whether delivery has been started here, in this process or in the one that it was forked from."""
+"""Not empty once delivery has been started, in this process or in the one that it was forked from."""
 
 
 def _carried(given: Given, headers: Headers | None) -> Headers:
@@ -191,7 +191,7 @@ def _carried(given: Given, headers: Headers | None) -> Headers:
 
 
 def _job(name: str, carried: object) -> Job:
-    """A job, with what travelled with it cleaned as a request's headers are: it may come from anybody."""
+    """Return a job; its headers are sanitized like those of a request, since they may come from anybody."""
     items = list(carried.items())[: 4 * MAX_HEADERS] if isinstance(carried, Mapping) else []
     texts = {str(key).lower(): _text(value) for key, value in items if isinstance(value, str | bytes)}
     headers, held = bounded(texts)
@@ -205,7 +205,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _is_in_event_loop() -> bool:
-    """Whether waiting here would hold up an event loop, which goes on after the job."""
+    """Return whether to wait here would block an event loop, which goes on after the job."""
     import asyncio
 
     try:

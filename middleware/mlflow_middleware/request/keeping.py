@@ -1,6 +1,6 @@
-"""Which traces are kept: decided when the request is over, by what the app, the route, the bodies and the ratio say.
+"""The decision to keep a trace, made at the end of a request by the app, the route, the bodies and the ratio.
 
-Excluded requests have no trace at all: see `exclusion`. An error is left out by nobody but the app and the ratio.
+Requests excluded on arrival have no trace at all: see `exclusion`. Only the app and the ratio can drop an error.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from mlflow_middleware.trace.record import KEPT, TraceRecord
 
 UNROUTED, DOCS, NOT_GENAI, SAMPLED_OUT = "unrouted", "docs", "not_genai", "sampled_out"
 DROPPED_BY_APP = "dropped_by_app"
-"""Why a trace is not kept, as `Stats.left_out` counts it."""
+"""Reasons why a trace is not kept, as counted in `Stats.left_out`."""
 
 NOT_COUNTED = "not counted"
-"""The request is none of the app's own."""
+"""The verdict for a request that does not belong to the app, such as a scrape of metrics."""
 
 
 def drop(record: TraceRecord) -> None:
-    """Send nothing of a request."""
+    """Drop a trace."""
     if record.verdict != NOT_COUNTED:
         record.decide(DROPPED_BY_APP)
 
 
 def keep(record: TraceRecord) -> None:
-    """Keep a trace, whatever else says that it is not."""
+    """Keep a trace regardless of all options."""
     if record.verdict != NOT_COUNTED:
         record.decide(KEPT)
 
@@ -37,8 +37,8 @@ def reason_against(record: TraceRecord, root: RootSpan, until: int | None) -> st
     """Return why the trace of a complete request is not kept; None if it is.
 
     Args:
-        record: What is known of the request.
-        root: Its root.
+        record: The request's record.
+        root: The trace's root span.
         until: When the request ended, in nanoseconds since the epoch; None for now.
     """
     exchange = record.exchange
@@ -60,7 +60,7 @@ def _reason_against(record: TraceRecord, root: RootSpan, until: int | None) -> s
 
 @guarded
 def _settle(record: TraceRecord) -> None:
-    """Let the route decide which options count, now that it is final."""
+    """Apply the options of the route, which is now final."""
     exchange = record.exchange
     if exchange.route is None:
         return
@@ -95,7 +95,7 @@ def _reason_of_options(record: TraceRecord, root: RootSpan, until: int | None) -
 
 def _is_genai(record: TraceRecord) -> bool:
     if record.is_genai is None:
-        record.is_genai = _looks_like_a_model(record) is not False  # one that cannot be read is kept
+        record.is_genai = _looks_like_a_model(record) is not False  # a body that cannot be read is kept
     return record.is_genai
 
 
@@ -110,7 +110,7 @@ def _looks_like_a_model(record: TraceRecord) -> bool:
 
 def _is_error(record: TraceRecord) -> bool:
     if record.settings.error_when:
-        judge(record)  # before it is dropped, its answer has to be read
+        judge(record)  # its response must be read before it is dropped
     return record.failed
 
 

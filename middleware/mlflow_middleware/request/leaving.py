@@ -1,7 +1,7 @@
-"""A client that leaves before its answer is there.
+"""Detection of clients that disconnect before the response.
 
-Most servers let an app send to nobody, and tell of it only who asks. So does this, once, before the end of an answer
-that took its time: a client does not leave within an instant.
+Most servers let an app send to a disconnected client and report the disconnect only to a call of ``receive``. So this
+module calls it once before the end of a slow response; for a fast one, a disconnect is unlikely.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent
 
 ASK_AFTER = 100_000_000
-"""Nanoseconds after which a request's client may have left."""
+"""Duration of a request, in nanoseconds, from which on a disconnect is checked."""
 
 _AHEAD = 2
-"""Messages that are asked for at most: a request without a body is one, the other tells who has left."""
+"""Maximum number of messages that are read ahead: the one of an empty body, and the disconnect."""
 
 
 def is_cancelled() -> bool:
-    """Whether the current task was to be cancelled, and what it ran has come to an answer all the same.
+    """Return whether the current task has been cancelled although it produced a response.
 
-    A view in a thread can not be interrupted. Python 3.10 does not tell.
+    A view in a thread cannot be interrupted. Python 3.10 does not report the cancellation.
     """
     task = asyncio.current_task()
     return bool(task and getattr(task, "cancelling", int)())
 
 
 class Received:
-    """A request as its app reads it; what it does not read, nobody does.
+    """A request's messages as the app reads them; nothing is read on the app's behalf.
 
     Args:
-        receive: The server's.
+        receive: The server's ``receive``.
         trace: The request's trace.
     """
 
@@ -52,7 +52,7 @@ class Received:
             message, *rest = self._ahead
             self._ahead = tuple(rest)
         else:
-            self._is_asking = True  # an app that is stopped while it asks does not ask again, mostly
+            self._is_asking = True  # an app that is cancelled here mostly does not ask again
             message = await self._receive()
             self._is_asking = False
         if message["type"] == "http.request":
@@ -63,7 +63,7 @@ class Received:
         return message
 
     async def see_who_is_there(self) -> None:
-        """Ask the server whether the client has left, where that takes nothing away from the app."""
+        """Ask the server whether the client has disconnected, if no message can be lost to the app."""
         record = self._trace.record
         if not 0 < record.start_time < time.time_ns() - ASK_AFTER or record.client_disconnected:
             return
@@ -79,7 +79,7 @@ class Received:
 
 
 async def _at_hand(receive: ASGIReceiveCallable) -> ASGIReceiveEvent | None:
-    """Return the next message, if the server has it already. What waits for it is cancelled, as frameworks do it."""
+    """Return the next message if the server already has it, else None and cancel the wait, as frameworks do."""
 
     async def ask() -> ASGIReceiveEvent:
         return await receive()
@@ -88,7 +88,7 @@ async def _at_hand(receive: ASGIReceiveCallable) -> ASGIReceiveEvent | None:
         asking = asyncio.get_running_loop().create_task(ask())
     except RuntimeError:  # trio
         return None
-    asking.add_done_callback(_has_answered)  # what nobody looks at would be logged
+    asking.add_done_callback(_has_answered)  # an exception that is never retrieved would be logged
     try:
         await asyncio.sleep(0)
         return asking.result() if asking.done() and _has_answered(asking) else None
@@ -97,5 +97,5 @@ async def _at_hand(receive: ASGIReceiveCallable) -> ASGIReceiveEvent | None:
 
 
 def _has_answered(asking: asyncio.Task[ASGIReceiveEvent]) -> bool:
-    """Whether the server has given a message: some do not like to be asked."""
+    """Return whether the server has returned a message; some servers raise instead."""
     return not asking.cancelled() and asking.exception() is None

@@ -1,4 +1,4 @@
-"""The life of one request's trace: opened when the request arrives, finished at the last byte of its answer."""
+"""The lifecycle of one request's trace: opened on arrival, finished at the last byte of the response."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mlflow_middleware.settings import Settings
 from mlflow_middleware.trace.record import SpanIds, TraceRecord
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
-"""https://www.w3.org/TR/trace-context/#traceparent-header-field-values"""
+"""See https://www.w3.org/TR/trace-context/#traceparent-header-field-values."""
 
 
 class RequestTrace:
-    """One request's trace. Nothing here raises into the app; without a span (tracing disabled) it only carries the
-    identity.
+    """The trace of one request. No method raises into the app. Without a span, as when tracing is disabled, it carries
+    only the identity.
 
     Attributes:
-        record: What is known of the request.
+        record: The request's record, from which the trace is encoded.
         exchange: The request and its response.
-        content_length: The ``Content-Length`` of a WSGI app's answer; empty if there is none.
-        find_route: Returns the route's template, where it is not known before the response starts.
+        content_length: The ``Content-Length`` of a WSGI app's response; empty if there is none.
+        find_route: Returns the route's template, if it is needed before the response starts.
     """
 
     content_length = ""
@@ -58,7 +58,7 @@ class RequestTrace:
 
     @classmethod
     def of_connection(cls, exchange: Exchange, settings: Settings) -> RequestTrace:
-        """Stand for a connection that has no trace of its own: what is known of it goes to each trace opened inside."""
+        """Create a stand-in for a connection, which has no trace; its ids and tags go to each trace opened inside."""
         trace = cls(exchange, settings)
         trace._inside = _opened_inside(trace.record)
         return trace
@@ -70,26 +70,26 @@ class RequestTrace:
 
     @property
     def settings(self) -> Settings:
-        """The options of the middleware that opened it."""
+        """The settings of the request: those of the middleware, with the options of the route."""
         return self.record.settings
 
     @property
     def identity(self) -> Identity:
-        """Who asked, as far as it is known by now."""
+        """The ids of the request, as far as known yet."""
         if self._who:
             self._who.look()
         return self.record.identity
 
     @property
     def user_id(self) -> str | None:
-        """The user id as it is stored: a pseudonym where ``user_id_hmac_key`` is set."""
+        """The user id as stored: a pseudonym if ``user_id_hmac_key`` is set."""
         if self._who:
             self._who.look()
         return self.record.user_id
 
     @guarded
     def activate(self) -> None:
-        """Make this the current request, and its root the current span; later, the span that was current last."""
+        """Make this request current, with its root span or, when resumed, the span that was current last."""
         self._activation.enter(self, self._root or self._inside)
 
     @guarded
@@ -97,25 +97,25 @@ class RequestTrace:
         """Undo `activate`, in the same context."""
         self._activation.leave(is_last=self._has_ended)
 
-    # --- what happens to the request ---
+    # --- events of the request ---
 
     @guarded
     def received(self, chunk: bytes) -> None:
-        """The app has read a piece of the request's body."""
+        """Record a chunk of the request's body that the app has read."""
         if (body := self.exchange.request_body) is not None and body.add(chunk):
             follow_request(self.exchange, body)
 
     @guarded
     def response_started(self, status: int, content_type: str = "", content_encoding: str = "") -> None:
-        """The app has answered with a status; framework auth has had its turn."""
-        self.exchange.status = int(status)  # it may be an HTTPStatus
+        """Record the start of the response; the framework's authentication has run by now."""
+        self.exchange.status = int(status)  # may be an HTTPStatus
         self.exchange.response_type, self.exchange.response_encoding = content_type, content_encoding
         if self._who:
             self.identify()
 
     @guarded
     def sent(self, chunk: bytes) -> None:
-        """The server has taken a piece of the response's body."""
+        """Record a chunk of the response's body that the server has accepted."""
         body = self.exchange.response_body
         if chunk and body is not None:
             self.record.first_byte_at = self.record.first_byte_at or time.time_ns()
@@ -131,13 +131,13 @@ class RequestTrace:
         return headers_for_response(self.record, None if self.record.is_unwanted else self.trace_id)
 
     def last_byte(self) -> None:
-        """The response is complete; what runs on after it does not count."""
+        """Record the end of the response; later work does not count towards the duration."""
         self._last_byte_at = time.time_ns()
 
     @guarded
     def failed(self, error: BaseException) -> None:
-        """The app raised."""
-        if self.record.client_disconnected and _tells_that_the_client_is_gone(error):
+        """Record an exception of the app, unless it only reports a disconnected client."""
+        if self.record.client_disconnected and _is_disconnect(error):
             return
         if self.exchange.status is None:
             self.exchange.status = 500
@@ -153,14 +153,14 @@ class RequestTrace:
 
     @guarded
     def closed(self) -> None:
-        """The server has closed a WSGI app's answer. Of one without a body it need not read to the end."""
+        """Record that the server closed a WSGI response; before its end, that means that the client disconnected."""
         is_bodiless = self.exchange.method == "HEAD" or self.exchange.status in (204, 304)
         if self._last_error is None and not is_bodiless and not self._has_ended:
             self.disconnected()
 
     @guarded
     def answered(self) -> None:
-        """The client has all of the answer: the trace goes to delivery, open to what the app does until `finish`."""
+        """Hand the trace to delivery once the whole response is sent; it still accepts spans until `finish`."""
         root = self._root
         if root and not self._has_ended:
             self._complete()
@@ -179,7 +179,7 @@ class RequestTrace:
                 self._end(root)
         elif root:
             root.release()
-        self.exchange.request = None  # it holds this trace: a circle of 32 objects for the garbage collector
+        self.exchange.request = None  # breaks a reference cycle, which the garbage collector would have to find
 
     def _complete(self) -> None:
         if self._who:
@@ -194,14 +194,14 @@ class RequestTrace:
         root.end(self._last_byte_at)
 
     def leave_out(self) -> None:
-        """Keep nothing of this request, and count it nowhere: it is none of the app's own."""
+        """Drop the trace without counting it, for a request that does not belong to the app."""
         self.record.decide(keeping.NOT_COUNTED)
 
-    # --- what is known of it ---
+    # --- identity and annotations ---
 
     @guarded
     def identify(self) -> None:
-        """Ask framework auth who is asking; at the latest this happens when the response starts."""
+        """Resolve the ids with the framework's authentication; this happens no later than the start of the response."""
         if self._who:
             self.exchange.route = self.exchange.route or (self.find_route and self.find_route())
             self._who.ask(self._root, self._inside)
@@ -219,7 +219,7 @@ class RequestTrace:
 @guarded
 def _opened_root(record: TraceRecord) -> mlflow_bridge.RootSpan | None:
     settings = record.settings
-    if not mlflow_bridge.tracing.can_discard:  # then it has to be decided before the trace begins
+    if not mlflow_bridge.tracing.can_discard:  # decide before the trace starts
         key = record.identity.session_id or uuid.uuid4().hex
         if not sampling.keeps(settings, key, failed=False, seconds=0.0):
             delivery.leave_out(keeping.SAMPLED_OUT)
@@ -240,18 +240,18 @@ def _opened_inside(record: TraceRecord) -> mlflow_bridge.TracesInside:
     return inside
 
 
-def _tells_that_the_client_is_gone(error: BaseException) -> bool:
-    """Whether this is what servers and frameworks raise for it; Starlette's own has no other name."""
-    if inner := getattr(error, "exceptions", None):  # a group of them
-        return all(map(_tells_that_the_client_is_gone, inner))
+def _is_disconnect(error: BaseException) -> bool:
+    """Return whether servers or frameworks raise this exception for a disconnected client."""
+    if inner := getattr(error, "exceptions", None):  # an exception group
+        return all(map(_is_disconnect, inner))
     return isinstance(error, OSError | GeneratorExit) or type(error).__name__ in ("ClientDisconnect", "CancelledError")
 
 
 def _remote(exchange: Exchange) -> SpanIds | None:
-    """The caller's span. Its sampled flag is not honoured: whoever set it decided for another tracing system."""
+    """Return the ids of the caller's span. Its sampled flag is ignored, as it was set for another tracing system."""
     given = exchange.headers.get("traceparent")
     match = given and _TRACEPARENT.fullmatch(given.strip())
     if not match:
         return None
     caller = SpanIds(int(match[1], 16), int(match[2], 16))
-    return caller if all(caller) else None  # zero is no id
+    return caller if all(caller) else None  # zero is not a valid id

@@ -1,7 +1,7 @@
-"""Other tracing tools in the process: each shows the other's trace id.
+"""Other tracing tools in the process: the middleware and each tool record each other's trace ids.
 
-None of them is imported here. Those that are there are found with the first request; a process that has none asks no
-more.
+This module imports none of them. The first request looks for those that the app has imported; if there are none, later
+requests do not look again.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from mlflow_middleware.request.activation import current_request
 from mlflow_middleware.trace.record import TraceRecord
 
 TRACE_ID = "mlflow.trace_id"
-"""What our trace id is called there: an attribute of OpenTelemetry's spans, a tag of Sentry's and Datadog's."""
+"""The name of our trace id in the other tools: an attribute in OpenTelemetry, a tag in Sentry and Datadog."""
 
 Tool = Callable[[TraceRecord], Mapping[str, str]]
-"""Shows a tool our trace id, where it follows this request; returns attributes with its ids."""
+"""Sets our trace id in a tool that traces this request, and returns attributes with the tool's ids."""
 
 are_there = True
-"""Whether there are any; true until they have been looked for."""
+"""Whether there are any tools; true until the first request has looked."""
 
 _tools: tuple[Tool, ...] | None = None
 
 
 @guarded
 def meet(record: TraceRecord) -> None:
-    """Exchange trace ids with the tools that follow a request: those around us first, those inside once it answers."""
+    """Exchange trace ids with the tools that trace a request: outer ones at its start, inner ones at its response."""
     global _tools, are_there  # noqa: PLW0603 - looked for once
     if _tools is None:
         _tools = ()
@@ -46,7 +46,7 @@ def _found() -> tuple[Tool, ...]:
 
 
 def _opentelemetry() -> Tool | None:
-    """An SDK of the app's own, or what instruments it for one. MLflow's own spans are in another provider."""
+    """Return the exchange with an OpenTelemetry SDK that the app has set up. MLflow's spans use another provider."""
     trace: Any = sys.modules.get("opentelemetry.trace")
     sdk: Any = sys.modules.get("opentelemetry.sdk.trace")
     provider = trace.get_tracer_provider() if trace and sdk else None
@@ -62,13 +62,13 @@ def _opentelemetry() -> Tool | None:
 
 
 def _stamp(base: type[Any]) -> Any:
-    """What marks the spans that begin inside a request, and are the first of their trace here."""
+    """Return a processor for spans that start inside a request as the first of their trace in this process."""
 
     class Stamp(base):  # type: ignore[misc]
-        """Marks spans with our trace id."""
+        """Span processor that sets our trace id."""
 
         def on_start(self, span: Any, parent_context: Any = None) -> None:
-            """See ``SpanProcessor``."""
+            """Set our trace id on a span."""
             request = current_request.get()
             if request and request.trace_id and (span.parent is None or span.parent.is_remote):
                 request.record.others = {**_stamped(request.record, span), **request.record.others}
@@ -78,7 +78,7 @@ def _stamp(base: type[Any]) -> Any:
 
 def _stamped(record: TraceRecord, span: Any) -> Mapping[str, str]:
     ids = span.get_span_context()
-    if not ids.is_valid or ids.trace_id == record.ids.trace_id:  # it is none, or in our own trace
+    if not ids.is_valid or ids.trace_id == record.ids.trace_id:  # not a real span, or part of our own trace
         return {}
     if span.is_recording():
         span.set_attribute(TRACE_ID, record.trace_id)
@@ -92,7 +92,7 @@ def _sentry() -> Tool | None:
 
     def tell(record: TraceRecord) -> Mapping[str, str]:
         scope = sentry.get_current_scope()
-        if not sentry.get_client().is_active() or scope.transaction is None:  # what follows no request is everybody's
+        if not sentry.get_client().is_active() or scope.transaction is None:  # else process-wide
             return {}
         sentry.get_isolation_scope().set_tag(TRACE_ID, record.trace_id)
         scope.transaction.set_tag(TRACE_ID, record.trace_id)

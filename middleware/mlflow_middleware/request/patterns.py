@@ -1,4 +1,4 @@
-"""Readable routes from the regular expressions that Django's ``re_path`` and the routers of its extensions have."""
+"""Readable routes from the regular expressions of Django's ``re_path`` and of its extensions' routers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import re
 
 _IS_EXPRESSION = re.compile(r"\(\?|[\\^$\[|]|\.[*+]")
-"""What only a regular expression has; a template of ``path()`` may have parentheses, too."""
+"""Syntax that only a regular expression has; templates of ``path()`` may contain parentheses, too."""
 
 _TOKEN = re.compile(
     r"""
@@ -25,16 +25,16 @@ _TOKEN = re.compile(
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{[0-9]*,?[0-9]*\})[?+]?")
 
 _HEAD = re.compile(r"\?P[<=](?P<name>\w+)>?|(?P<aside>\?(?:<?[=!]|\#))|(?P<plain>\?(?:>|[aiLmsux-]*:?))|")
-"""What stands between a group's parenthesis and its content."""
+"""The part of a group between its parenthesis and its content."""
 
 _VARIABLE = "{var}"
 
 
 class _Group:
-    """A group, or all of the expression, as far as it has been read."""
+    """A group, or the whole expression, as far as it has been parsed."""
 
     def __init__(self, written: str | None = None) -> None:
-        self._written = written  # what it is, whatever its content
+        self._written = written  # the fixed result, regardless of the content
         self.alternatives = [""]
 
     def __str__(self) -> str:
@@ -46,9 +46,9 @@ class _Group:
 
 @functools.lru_cache(maxsize=2048)
 def readable(route: str) -> str:
-    r"""Write a route of Django as a template: ``^things/(?P<pk>[^/.]+)/$`` is ``/things/{pk}/``.
+    r"""Return a Django route as a template: ``^things/(?P<pk>[^/.]+)/$`` is ``/things/{pk}/``.
 
-    Converters stay as they are (``<int:n>``), a group without a name is ``{var}``, and what is optional is there.
+    Converters are unchanged (``<int:n>``), an unnamed group becomes ``{var}``, and optional parts are included.
     """
     if _IS_EXPRESSION.search(route):
         route = _simplified(route)
@@ -64,7 +64,7 @@ def _simplified(expression: str) -> str:
         match token.lastgroup:
             case "opens":
                 head = _HEAD.match(expression, place)
-                assert head is not None  # it may be empty
+                assert head is not None  # the pattern also matches the empty text
                 place = head.end()
                 groups.append(_group(head))
                 continue

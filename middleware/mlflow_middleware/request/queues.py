@@ -1,4 +1,4 @@
-"""The job that a worker of Celery or RQ runs here: what travelled with it, and whether its process is about to end."""
+"""The current job in a worker of Celery or RQ: its headers, and whether the process ends with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_middleware._internal.guard import guarded
 
 @guarded
 def carrier() -> Mapping[Any, Any] | None:
-    """What travelled with the job that runs here: Celery's headers, RQ's ``meta``; None outside such a job."""
+    """Return the headers of the current job: Celery's headers or RQ's ``meta``; None outside a job."""
     celery, rq = sys.modules.get("celery"), sys.modules.get("rq")
     task = getattr(celery, "current_task", None)
     if task and not task.request.called_directly:
@@ -22,6 +22,6 @@ def carrier() -> Mapping[Any, Any] | None:
 
 @guarded
 def ends_process() -> bool:
-    """Whether the process may end with the job: RQ's workers fork for each, and end it by ``os._exit``."""
+    """Return whether the process may end with the job: RQ forks for each job and exits by ``os._exit``."""
     rq = sys.modules.get("rq")
     return rq is not None and rq.get_current_job() is not None

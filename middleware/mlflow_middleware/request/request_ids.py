@@ -1,6 +1,6 @@
-"""One request id: whatever the client is told finds the trace.
+"""A single request id: the id that the client receives is the one that finds the trace.
 
-Another middleware may tell the client an id, inside or around ours, and so may a handler.
+A handler, or another middleware inside or around this one, may also send an id to the client.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @guarded
 def learn(trace: RequestTrace, headers: Iterable[tuple[Any, Any]]) -> None:
-    """Take the id that a response has for the client, unless it is ours already.
+    """Adopt the request id in a response, unless it is ours already.
 
     Args:
         trace: The request's trace.
-        headers: The response's, as bytes or as text. Of several with an id the last one is another's.
+        headers: The response's headers, as bytes or text. If several carry an id, the last one is not ours.
     """
     told = {_text(name).lower(): _text(value) for name, value in headers}
     for name in trace.settings.told_request_id_headers:
@@ -33,7 +33,7 @@ def learn(trace: RequestTrace, headers: Iterable[tuple[Any, Any]]) -> None:
 
 
 def is_told_around(request_id: str | None) -> bool:
-    """Whether a middleware around ours adds this id to the response: asgi-correlation-id does, beside any other."""
+    """Return whether an outer middleware adds this id to the response: asgi-correlation-id adds it unconditionally."""
     context: Any = sys.modules.get("asgi_correlation_id.context")
     return context is not None and context.correlation_id.get(None) == request_id
 

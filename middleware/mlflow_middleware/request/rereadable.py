@@ -1,6 +1,6 @@
-"""What ASGI allows to be any iterable is made one that can be read again, before anything of ours reads it.
+"""Conversion of one-shot iterables in ASGI messages, so that they can be read more than once.
 
-Servers pass on lists, and these stay as they are; test clients and bridges pass on iterators, too.
+ASGI allows any iterable. Servers pass lists, which are left unchanged; test clients and bridges also pass iterators.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 from mlflow_middleware.exchange import MAX_HEADERS
 
 ORDINARY = frozenset({list, tuple, type(None)})
-"""The types of what needs no look: of a list of headers, each pair in it, and an address."""
+"""Types of header pairs and addresses that need no conversion."""
 
 T = TypeVar("T")
 
 
 def make_rereadable(scope: dict[str, Any]) -> Iterable[tuple[bytes, bytes]]:
-    """Replace what of a scope could be read only once, in place: whoever is around us may read it afterwards.
+    """Replace one-shot iterables in a scope, in place, since outer layers may read them afterwards.
 
     Returns:
-        The first headers. Of very many, only these are read here, and whoever comes next may read all of them once.
+        The first headers. If there are more than `MAX_HEADERS`, the rest stays unread in the scope's iterator.
     """
     for name in ("server", "client"):
         if name in scope:
@@ -38,7 +38,7 @@ def make_rereadable(scope: dict[str, Any]) -> Iterable[tuple[bytes, bytes]]:
 
 
 def rereadable(headers: Iterable[T]) -> Iterable[T]:
-    """Return headers that can be read again and again, each pair too: the same ones, if they can be."""
+    """Return headers that can be read repeatedly, including each pair; the same object if it already can."""
     if hasattr(headers, "__getitem__") and all(hasattr(pair, "__getitem__") for pair in headers):
         return headers
     return [_again(pair) for pair in headers]

@@ -1,7 +1,7 @@
-"""The route that a framework took, as far as it leaves one in the ASGI scope or the WSGI environ.
+"""The matched route, if the framework leaves it in the ASGI scope or the WSGI environ.
 
-No framework is imported: what is looked at has the names that it has in Starlette (and in all that is built on it),
-Litestar, Lilya, Werkzeug and Bottle.
+No framework is imported: keys and attributes are looked up by the names that Starlette (and frameworks built on it),
+Litestar, Lilya, Werkzeug and Bottle use.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from mlflow_middleware.request.lifecycle import RequestTrace
 
 MAX_ROUTE = 250
-"""Characters of a route that the app tells."""
+"""Maximum number of characters of a route that the app sets."""
 
 
 def learn(trace: RequestTrace, route: str | None) -> None:
-    """Take the route that a framework took; what the app has said beats it."""
+    """Record the framework's route, unless the app has set one."""
     if route and not trace.record.is_route_said:
         trace.exchange.route = route
 
 
 def say(trace: RequestTrace, route: object) -> None:
-    """Take the route that the app tells: text, made safe and bounded."""
+    """Record the route that the app sets, sanitized and bounded."""
     if not isinstance(route, str):
-        raise TypeError(f"a route is text, not {type(route).__name__}")
+        raise TypeError(f"route must be text, not {type(route).__name__}")
     if route.strip():
         trace.exchange.route = clean_text(f"/{route.strip().removeprefix('/')}", MAX_ROUTE)
         trace.record.is_route_said = trace.record.is_changed = True
 
 
 def below(trace: RequestTrace, script_name: str) -> str:
-    """Return the path that an app is mounted at, without the prefix that the server itself has.
+    """Return the path that an app is mounted at, without the prefix of the server.
 
     Args:
-        trace: That of the request, which an app around this one may have opened.
+        trace: The request's trace, which an enclosing app may have opened.
         script_name: The app's ``SCRIPT_NAME`` or ``root_path``.
     """
     around = trace.exchange.request
@@ -47,7 +47,7 @@ def below(trace: RequestTrace, script_name: str) -> str:
 
 
 def none_took(request: Any) -> bool:
-    """Whether the framework looks for a route, and there was none; false if nothing tells.
+    """Return whether the framework's router found no route; false if unknown.
 
     Args:
         request: The ASGI scope, the WSGI environ or Django's request.
@@ -61,7 +61,7 @@ def none_took(request: Any) -> bool:
 
 
 def _only_routers_took(scope: Mapping[str, Any]) -> bool:
-    """Whether a request got no further than to a router: the one that it came to first, or a mounted one."""
+    """Return whether a request reached only routers, the outermost or a mounted one, but no route."""
     endpoint = scope.get("endpoint")
     return endpoint is None or (hasattr(endpoint, "routes") and _inside(scope, _selected(scope)) is None)
 
@@ -70,7 +70,7 @@ def _only_routers_took(scope: Mapping[str, Any]) -> bool:
 
 
 def of_environ(environ: Mapping[str, Any], trace: RequestTrace) -> str | None:
-    """The rule that Werkzeug's or Bottle's request was routed by, below where the app is mounted."""
+    """Return the rule that matched a request of Werkzeug or Bottle, with the app's mount path before it."""
     asked, route = environ.get("werkzeug.request"), environ.get("bottle.route")
     if asked is None and route is None:
         return None
@@ -85,14 +85,14 @@ def of_environ(environ: Mapping[str, Any], trace: RequestTrace) -> str | None:
 
 
 def of_scope(scope: Mapping[str, Any]) -> str | None:
-    """The template of the route that the app took, e.g. ``/chats/{chat_id}``; that of a mount if no more is known."""
+    """Return the template of the matched route, e.g. ``/chats/{chat_id}``, or of its mount if no more is known."""
     if "router" not in scope and "path_template" not in scope:
         return None
     route = _selected(scope)
     if route is not None and not _is_mount(route):
         template = getattr(route, "path_format", None) or getattr(route, "path", None)
         return f"{_mounted_at(scope)}{template}" if isinstance(template, str) else None
-    if isinstance(template := scope.get("path_template"), str):  # Litestar's
+    if isinstance(template := scope.get("path_template"), str):  # Litestar
         return f"{_mounted_at(scope)}{template}"
     if route is None and "app_root_path" not in scope:
         return None
@@ -100,13 +100,13 @@ def of_scope(scope: Mapping[str, Any]) -> str | None:
 
 
 def below_mounts(scope: Mapping[str, Any], inner: str) -> str:
-    """Give the route that an app inside has told the template of the mounts around it, instead of their path."""
+    """Return an inner app's route with the path of the mounts around it replaced by their templates."""
     path = _mounted_path(scope)
     return f"{_mounted_at(scope)}{inner[len(path) :]}" if path and inner.startswith(f"{path}/") else inner
 
 
 def _selected(scope: Mapping[str, Any]) -> Any:
-    """The route that the router took, with the prefixes of the routers that it was included by."""
+    """Return the route that the router matched, including the prefixes of included routers."""
     included = scope.get("fastapi")
     context = included.get("effective_route_context") if isinstance(included, dict) else None
     if context is not None:
@@ -119,7 +119,7 @@ def _selected(scope: Mapping[str, Any]) -> Any:
 
 
 def _of_endpoint(scope: Mapping[str, Any]) -> Any:
-    """The route by its endpoint, which is all that older Starlette tells; of several with the same, by its path too."""
+    """Find the route by its endpoint, as older Starlette leaves no more; if several share it, also by the path."""
     endpoint = scope["endpoint"]
     routes = [
         each
@@ -137,28 +137,28 @@ def _flat(routes: Iterable[Any]) -> Iterator[Any]:
 
 
 def _is_mount(route: object) -> bool:
-    """Whether a route leads to another app: Starlette's ``Mount``, Lilya's ``Include``."""
+    """Return whether a route leads to another app: Starlette's ``Mount``, Lilya's ``Include``."""
     return hasattr(route, "routes") and str(getattr(route, "path_format", "")).endswith(_REST)
 
 
 _REST = "/{path}"
-"""What ends a mount's template."""
+"""The end of a mount's template."""
 
 
 def _served_at(scope: Mapping[str, Any]) -> str:
-    """The prefix that the server itself has; it is no part of any route."""
+    """Return the prefix of the server, which is not part of any route."""
     prefix: str = scope.get("app_root_path", scope.get("root_path", ""))
     return prefix
 
 
 def _mounted_path(scope: Mapping[str, Any]) -> str:
-    """The path of the mounts on the way."""
+    """Return the joined path of the mounts around the route."""
     path: str = scope.get("root_path", "")[len(_served_at(scope)) :]
     return path
 
 
 def _mounted_at(scope: Mapping[str, Any]) -> str:
-    """The template of the mounts on the way."""
+    """Return the joined template of the mounts around the route."""
     path = _mounted_path(scope)
     template = _mounts(getattr(scope.get("router"), "routes", ()), path)
     if template is not None:
@@ -168,7 +168,7 @@ def _mounted_at(scope: Mapping[str, Any]) -> str:
 
 
 def _mounts(routes: Iterable[Any], path: str) -> str | None:
-    """The joined templates of the mounts that lead to a path; None where they are hidden from us."""
+    """Return the joined templates of the mounts that lead to a path; None if they cannot be found."""
     if not path:
         return ""
     for route in routes:
@@ -181,7 +181,7 @@ def _mounts(routes: Iterable[Any], path: str) -> str | None:
 
 
 def _way(route: Any, path: str) -> tuple[str, str] | None:
-    """The template of a mount that takes a path, and what it leaves of it; hosts leave all."""
+    """Return the template of a mount that matches a path, and the rest of the path; a host matches all paths."""
     if hasattr(route, "host_regex"):
         return "", path
     match = route.path_regex.match(path) if _is_mount(route) else None
@@ -189,20 +189,20 @@ def _way(route: Any, path: str) -> tuple[str, str] | None:
 
 
 def _inside(scope: Mapping[str, Any], mount: Any) -> str | None:
-    """The route below a mount that has its own copy of the scope, so that nothing else tells of it."""
+    """Find the route below a mount whose app records it only in its own copy of the scope."""
     path, method = scope["path"].removeprefix(_served_at(scope)), scope.get("method", "")
     stack = getattr(scope.get("app"), "middleware_stack", None)
-    if isinstance(stack, list):  # Connexion's
+    if isinstance(stack, list):  # Connexion
         routers = [each.router for each in stack if hasattr(each, "router")]
         return next(filter(None, (_match(each.routes, path, method) for each in routers)), None)
-    if "app_root_path" not in scope:  # Lilya's
+    if "app_root_path" not in scope:  # Lilya
         return _match([mount], path, method)
     route = _match(getattr(mount, "routes", None) or (), path.removeprefix(_mounted_path(scope)), method)
     return route and _mounted_at(scope) + route
 
 
 def _match(routes: Iterable[Any], path: str, method: str) -> str | None:
-    """The template of the route that takes a request."""
+    """Return the template of the first route that matches a request."""
     for route in routes:
         methods = getattr(route, "methods", ())
         if way := _way(route, path):

@@ -1,6 +1,6 @@
-"""Keep or drop: which traces are sent, where not all are.
+"""Sampling: the decision to keep or drop a trace.
 
-Decided when the request is over, when it is known how it ended and to which conversation it belongs.
+It is made at the end of the request, when the outcome and the conversation are known.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from mlflow_middleware.settings import Settings
 
 
 def keeps(settings: Settings, key: str, *, failed: bool, seconds: float) -> bool:
-    """Whether a trace is kept.
+    """Return whether a trace is kept.
 
     Args:
-        settings: ``sample_ratio``, ``keep_errors`` and ``keep_slower_than`` decide.
-        key: What the share is drawn by: the session id, so that a conversation is kept or dropped whole; the trace id
-            where there is none.
+        settings: The settings, with ``sample_ratio``, ``keep_errors`` and ``keep_slower_than``.
+        key: The sampling unit: the session id, so that a conversation is kept or dropped as a whole; without one, the
+            trace id.
         failed: Whether the trace is an error.
-        seconds: How long the request took.
+        seconds: The request's duration.
     """
     if settings.sample_ratio >= 1.0 or (failed and settings.keep_errors):
         return True
@@ -28,7 +28,7 @@ def keeps(settings: Settings, key: str, *, failed: bool, seconds: float) -> bool
 
 
 def _place(key: str, secret: bytes) -> float:
-    """A number from 0 to 1 that looks random, and is the same for the same key in every process with that secret."""
+    """Return a pseudo-random number from 0 to 1 that every process with the secret computes for this key."""
     secret = secret if len(secret) <= hashlib.blake2b.MAX_KEY_SIZE else hashlib.blake2b(secret).digest()
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=secret).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -1,4 +1,4 @@
-"""Waits for delivery beside an event loop, whichever."""
+"""Waits for delivery that do not block the event loop, under asyncio or trio."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 
 async def in_thread(work: Callable[[], None]) -> None:
-    """Run something that waits in a thread of its own: the event loop's are the app's, and few.
+    """Run blocking work in its own thread; the threads of the event loop are few and belong to the app.
 
     Args:
-        work: It; never raises.
+        work: The work; it must not raise.
     """
     try:
         loop = asyncio.get_running_loop()
@@ -25,7 +25,7 @@ async def in_thread(work: Callable[[], None]) -> None:
 
     def run() -> None:
         work()
-        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(_end, done)
 
     try:

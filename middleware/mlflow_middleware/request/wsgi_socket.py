@@ -1,4 +1,4 @@
-"""A WebSocket under a WSGI server: no request with an answer, but a connection that the app takes over."""
+"""WebSockets under a WSGI server, where the app takes over the connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def is_websocket(environ: WSGIEnvironment) -> bool:
-    """Whether a request opens a WebSocket: https://www.rfc-editor.org/rfc/rfc6455#section-4.1, whatever the server."""
+    """Return whether a request opens a WebSocket (https://www.rfc-editor.org/rfc/rfc6455#section-4.1)."""
     return (
         "HTTP_UPGRADE" in environ
         and "websocket" in environ["HTTP_UPGRADE"].lower()
@@ -27,20 +27,20 @@ def is_websocket(environ: WSGIEnvironment) -> bool:
 def serve(
     app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse, trace: RequestTrace
 ) -> Iterable[bytes]:
-    """Run an app that talks over a socket, until that is closed; libraries end in ways of their own, also by raising.
+    """Run an app until its socket is closed; depending on the library, it returns or raises then.
 
     Args:
         app: The app.
         environ: The request that opens the socket.
-        start_response: The server's; some libraries never call it.
-        trace: Stands for the connection.
+        start_response: The server's ``start_response``; some libraries never call it.
+        trace: The stand-in for the connection.
     """
     trace.activate()
     try:
         result = app(environ, start_response)
     finally:
-        trace.finish()  # each step of a generator makes it current anew
+        trace.finish()  # each step of a generator makes it current again
         trace.deactivate()
         deliver_before_the_end(trace)
-    # A server may know what says that nothing is to be sent by its identity: only what runs the app is wrapped.
+    # A server may recognize its marker of an empty result by identity, so wrap only a generator, which runs the app.
     return TracedChunks(result, trace) if isinstance(result, GeneratorType) else result

@@ -87,7 +87,7 @@ def test_a_server_that_takes_spans_once_gets_none(is_known: bool, caplog: pytest
     assert isinstance(action, SendInfos)
     assert list(action.traces) == [other]
     assert trace.ended
-    assert "takes the spans of a trace only once" in caplog.text
+    assert "accepts the spans of a trace only once" in caplog.text
 
 
 def test_they_are_still_additions_when_they_come_from_the_spool() -> None:

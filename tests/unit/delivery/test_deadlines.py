@@ -67,9 +67,9 @@ def test_calls_that_nobody_waits_for_are_bounded() -> None:
     """Each keeps a thread: there are no more once so many go on, and again when those have ended."""
     released = threading.Event()
     for _ in range(MAX_ABANDONED):
-        with pytest.raises(TimeoutError, match="no whole answer"):
+        with pytest.raises(TimeoutError, match="no complete answer"):
             within(0.01, released.wait)
-    with pytest.raises(TimeoutError, match="earlier requests still wait"):
+    with pytest.raises(TimeoutError, match="earlier requests are still waiting"):
         within(10, bool)
     threads = list(deadline._abandoned)
     released.set()

@@ -152,7 +152,7 @@ def test_a_poisonous_trace_stands_alone_and_is_refused(driven: Driven, caplog: p
     assert driven.server.requests("delete") == [["tr-9"]]
     assert driven.stats == Stats(delivered=14, dropped={"refused by the server": 1})
     assert driven.queue.pending == 0
-    assert "trace tr-9 was refused and is lost: not acceptable" in caplog.text
+    assert "trace dropped, refused by the server: tr-9: not acceptable" in caplog.text
 
 
 def test_the_info_of_a_refused_supplement_stays(driven: Driven) -> None:
@@ -193,8 +193,8 @@ def test_pauses_double_within_bounds(driven: Driven, caplog: pytest.LogCaptureFi
     driven.wait()
     assert driven.stats == Stats(delivered=1)
     assert caplog.messages == [
-        "traces wait: away. Trying again, with up to 30 s between.",
-        "traces are sent to http://tracking again",
+        "traces are waiting, with retries at most 30 s apart: away",
+        "traces are sent again: http://tracking",
     ]
 
 
@@ -207,7 +207,10 @@ def test_the_same_trouble_is_logged_again_after_a_recovery(driven: Driven, caplo
     driven.wait()
     assert driven.wait() <= 1.25 * MIN_BACKOFF
 
-    assert [message.split(":")[0] for message in caplog.messages] == ["traces wait", "traces are sent to http"] * 2
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        "traces are waiting, with retries at most 30 s apart",
+        "traces are sent again",
+    ] * 2
 
 
 def test_no_two_pauses_are_the_same(driven: Driven) -> None:
@@ -410,7 +413,7 @@ def test_traces_wait_in_memory_when_the_spool_takes_nothing(tmp_path: Path, capl
     driven.add("tr-0", experiment_id="1")
     driven.work()
     assert driven.pending() == ["tr-0"]
-    assert sum("traces wait in memory instead" in message for message in caplog.messages) == 1
+    assert sum("traces wait in memory instead of the spool" in message for message in caplog.messages) == 1
 
     driven.server.infos = lambda trace_id: None
     driven.clock.now += MAX_BACKOFF
@@ -430,7 +433,7 @@ def test_what_is_pending_is_spooled_while_a_call_gets_no_answer(
     assert spooling.destination.look(spooling.clock.now)
     spooling.destination.rescue(spooling.clock.now)
     assert spooling.stats == Stats(spooled=3)
-    assert caplog.messages == ["traces are spooled meanwhile: http://tracking does not answer"]
+    assert caplog.messages == ["traces go to spool_dir until the server answers again: http://tracking"]
 
     spooling.add("tr-3")
     assert not spooling.destination.look(spooling.clock.now)
@@ -501,7 +504,7 @@ def test_the_experiment_is_looked_for_with_nothing_to_send(caplog: pytest.LogCap
     driven.work()
     pauses = [driven.wait() for _ in range(3)]
     assert pauses == sorted(pauses)
-    assert caplog.messages == ["traces will wait: the server is away. Trying again, with up to 30 s between."]
+    assert caplog.messages == ["traces cannot be sent yet, with retries at most 30 s apart: the server is away"]
 
     assert driven.destination.health.is_failing
 
@@ -643,7 +646,9 @@ def test_a_trace_that_can_be_read_is_not_lost_with_its_info(hurried: Driven, cap
     hurried.work()
 
     assert hurried.stats == Stats(delivered=1)
-    assert caplog.messages == ["trace tr-0 is stored, but not all of its info: not acceptable"]
+    assert caplog.messages == [
+        "trace stored without some of its metadata and tags, which the server refused: tr-0: not acceptable"
+    ]
 
 
 def test_a_server_that_takes_no_spans_apart_is_served_as_ever(hurried: Driven) -> None:

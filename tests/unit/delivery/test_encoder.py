@@ -122,7 +122,7 @@ def test_a_trace_that_cannot_be_encoded_is_counted(caplog: pytest.LogCaptureFixt
 
     assert encoding.stats.dropped == {"not encodable": 1}
     assert (encoding.queue.pending, encoding.encoded) == (1, 1)
-    assert "trace bad cannot be encoded" in caplog.text
+    assert "trace dropped, not encodable: bad" in caplog.text
 
 
 def test_the_app_is_let_in_while_traces_are_encoded() -> None:

@@ -116,9 +116,10 @@ def test_what_a_collector_says_of_rejected_spans_is_logged_once(
         server.says = partly(1, "too large")
         sink.send_spans("", [])
 
-    assert [each.message.partition(" did not ")[2] for each in caplog.records] == [
-        "take all spans: 3 rejected: too old",
-        "take all spans: 1 rejected: too large",
+    at = f"at {server.uri}/v1/traces"
+    assert [each.message for each in caplog.records] == [
+        f"spans rejected by the OTLP collector: 3 {at}: too old",
+        f"spans rejected by the OTLP collector: 1 {at}: too large",
     ]
 
 
@@ -163,4 +164,4 @@ def test_spans_go_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
     (body, headers), *_ = asked
     assert [span.name for span in Sent(body, b"").spans] == ["whole"]
     assert headers["api-key"] == "k"
-    assert "3 rejected: too old" in caplog.text
+    assert f"spans rejected by the OTLP collector: 3 at {address.url}: too old" in caplog.text

@@ -121,5 +121,5 @@ def test_only_our_files_count_against_the_bound(spool: Spool) -> None:
 
     with (spool.directory / NAME).open("wb") as file:
         file.truncate(999_999)
-    with pytest.raises(SpoolProblem, match="holds its 1000000 bytes already"):
+    with pytest.raises(SpoolProblem, match=r"is full \(max_spool_bytes=1000000\)"):
         spool.write([trace(2)])

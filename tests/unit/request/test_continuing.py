@@ -195,7 +195,7 @@ def test_a_token_that_is_not_good_leaves_the_spans_where_they_are(
     assert [len(trace.data.spans) for trace in traces] == [1, 4, 4]
     assert all(names_of(trace) == {"POST", "late", "late inner", "own"} for trace in traces[1:])
     assert all(map(is_linked, traces))
-    assert len([each for each in caplog.records if "no earlier trace is continued" in each.message]) == 1
+    assert len([each for each in caplog.records if "earlier trace not continued" in each.message]) == 1
 
 
 def test_a_trace_token_is_no_feedback_token() -> None:

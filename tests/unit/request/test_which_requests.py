@@ -293,11 +293,14 @@ def test_the_docs_name_all_options_of_routes() -> None:
     ("given", "said"),
     [
         ({"/x": {"sampel_ratio": 1}}, "'/x': unknown option 'sampel_ratio' (did you mean 'sample_ratio'?)"),
-        ({"/x": {"spool_dir": "/tmp"}}, "'/x': option 'spool_dir' is for the whole app, not for a route"),
+        (
+            {"/x": {"spool_dir": "/tmp"}},
+            "'/x': option 'spool_dir' applies to the whole app and cannot be set for a route",
+        ),
         ({"/x": {"keep": "some"}}, "'/x': option 'keep': input should be 'all' or 'genai', not 'some'"),
-        ({"x": {}}, "'x' is neither a path"),
-        ({"/x": 1}, "'/x' takes a mapping of options, not 1"),
-        ("/x", "it is written as JSON"),
+        ({"x": {}}, "'x' must be a path or a template"),
+        ({"/x": 1}, "'/x' must have a mapping of options, not 1"),
+        ("/x", "must be JSON"),
     ],
 )
 def test_a_wrong_route_is_an_error(given: Any, said: str) -> None:

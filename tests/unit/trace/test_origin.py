@@ -100,7 +100,7 @@ def test_networks(trusted: list[str], address: str, expected: bool) -> None:
 
 def test_a_network_that_is_none_is_a_wrong_option() -> None:
     """The error names it, and what is allowed."""
-    with pytest.raises(SettingsError, match=r"trusted_proxies.*'10\.0\.0\.0/99' is no IP address or network"):
+    with pytest.raises(SettingsError, match=r"trusted_proxies.*'10\.0\.0\.0/99' is not an IP address or network"):
         Settings.load(trusted_proxies="unix,10.0.0.0/99")
 
 

@@ -1,4 +1,4 @@
-"""The streams of language models, each protocol in a module of its own: pieces become one answer as they come."""
+"""Streams of language models: their chunks are folded into one response. Each protocol has its own module."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mlflow_middleware.capture.folds.ui_messages import UiMessage
 FOLDS: tuple[type[Fold], ...] = (Chat, Responses, Anthropic, Gemini, Converse, AgUi, UiMessage, Ollama)
 
 LOOKED_AT = 10
-"""Pieces by which a stream is known; the first may be something else."""
+"""Maximum number of chunks that are examined to recognize a stream; the first may be something else."""
 
 
 def fold_for(pieces: list[Any], limit: int | None = None) -> Fold | None:
-    """Return what assembles a stream that begins with these pieces; None if it is no known one.
+    """Return the fold for a stream that begins with these chunks; None if it is not recognized.
 
     Args:
-        pieces: The first ones.
-        limit: Characters that are kept of each text.
+        pieces: The first chunks.
+        limit: Maximum number of characters that are kept of each text; None keeps all.
     """
     for piece in pieces[:LOOKED_AT]:
         for kind in FOLDS:

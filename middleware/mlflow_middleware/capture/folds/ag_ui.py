@@ -1,4 +1,4 @@
-"""AG-UI, the protocol of agents and their pages: https://docs.ag-ui.com/concepts/events."""
+"""AG-UI, the protocol between agents and user interfaces: https://docs.ag-ui.com/concepts/events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _THOUGHTS = ("THINKING_TEXT_MESSAGE_CONTENT", "REASONING_MESSAGE_CONTENT", "REAS
 
 
 class AgUi(Fold):
-    """Assemble the events of one run into its messages."""
+    """Fold of a run's events into its messages."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)

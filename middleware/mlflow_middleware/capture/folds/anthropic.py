@@ -1,4 +1,4 @@
-"""Anthropic's messages: https://docs.anthropic.com/en/docs/build-with-claude/streaming."""
+"""Anthropic's Messages API: https://docs.anthropic.com/en/docs/build-with-claude/streaming."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _DELTAS = {
     "input_json_delta": ("tool_use", "partial_json"),
     "thinking_delta": ("thinking", "thinking"),
 }
-"""Type of a delta -> type of its block, and the key of the text."""
+"""Type of a delta -> type of its block, and key of the text."""
 
 
 class Anthropic(Fold):
-    """Assemble the events of one message."""
+    """Fold of the events of one message."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
@@ -68,7 +68,7 @@ class Anthropic(Fold):
 
 
 def _block(block: dict[str, Any], clean: Callable[[str], str]) -> Any:
-    """Return a content block, with a tool's input parsed; input that is cut stays as it arrived."""
+    """Return a content block, with a tool's input parsed; incomplete input stays text."""
     whole: dict[str, Any] = joined(block, clean)
     if "partial_json" in whole:
         partial = whole.pop("partial_json")

@@ -1,4 +1,4 @@
-"""What the protocols have in common."""
+"""The base of the folds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from mlflow_middleware.capture.texts import Text, texts_in, weight
 
 _MAX_INDEX = 1000
-"""A choice, tool call or content block with a higher index is considered a mistake."""
+"""Upper bound of the index of a choice, tool call or content block; a higher one is rejected."""
 
 
 class Fold:
-    """Assembles one answer from its pieces, as they come.
+    """Base of a fold, which assembles one response from its chunks as they arrive.
 
     Args:
-        limit: Characters that are kept of each text; None keeps all.
+        limit: Maximum number of characters that are kept of each text; None keeps all.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -24,35 +24,36 @@ class Fold:
 
     @staticmethod
     def knows(piece: dict[str, Any]) -> bool:
-        """Whether a piece is one of this protocol."""
+        """Return whether a chunk belongs to this protocol."""
         raise NotImplementedError
 
     def add(self, piece: dict[str, Any]) -> None:
-        """Take the next piece.
+        """Fold the next chunk.
 
         Raises:
-            TypeError: Something in it has another type than it should.
-            ValueError: Something in it has another value than it may.
+            TypeError: A value in the chunk has a wrong type.
+            ValueError: A value in the chunk is out of range.
         """
         raise NotImplementedError
 
     def whole(self, clean: Callable[[str], str] = str) -> dict[str, Any]:
-        """Return the answer, as far as it has come.
+        """Return the response, as far as it has arrived.
 
         Args:
-            clean: Replaces secrets in texts that are too long to be kept.
+            clean: Redacts texts that are too long to keep.
         """
         raise NotImplementedError
 
     @property
     def parts(self) -> dict[Any, dict[str, Any]]:
-        """The parts of the answer of which there may be many, such as messages and results of tools, in their order."""
+        """The repeated parts of the response, such as messages and tool results, in order."""
         return {}
 
     def make_room(self, most: int) -> bool:
-        """Do with half of that much, so that what is still to come can be kept; returns whether all takes no more.
+        """Shrink to half of this many bytes, so that later chunks can be kept; return whether that fits the limit.
 
-        What people read goes last: parts without a text, then some of each text, then whole ones. The last part grows.
+        Readable content goes last: first parts without text, then the middle of texts, then whole parts. The last part
+        is kept, as it is still growing.
         """
         self._leave_out(most // 2, lambda part: not texts_in(part))
         texts = texts_in(vars(self))
@@ -62,7 +63,7 @@ class Fold:
         return weight(vars(self)) <= most
 
     def _leave_out(self, most: int, may_go: Callable[[dict[str, Any]], bool]) -> None:
-        """Leave out parts, the largest ones first."""
+        """Remove parts, the largest first."""
         parts, left = self.parts, weight(vars(self))
         weights = {key: weight(part) for key, part in list(parts.items())[:-1] if may_go(part)}
         for key in sorted(weights, key=lambda key: -weights[key]):
@@ -72,12 +73,12 @@ class Fold:
             del parts[key]
 
     def new_key(self) -> str:
-        """A key for a part that has none."""
+        """Return a new key for a part without one."""
         self._nameless += 1
         return f"#{self._nameless}"
 
     def grow(self, target: dict[str, Any], key: str, part: Any, *, is_json: bool = False) -> None:
-        """Append to the text under a key."""
+        """Append a part to the text under a key."""
         text = target.get(key)
         if not isinstance(text, Text):
             if part is None:
@@ -92,14 +93,14 @@ class Fold:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """The value, which has to be an object."""
+    """Return the value if it is an object; raise TypeError if not."""
     if not isinstance(value, dict):
         raise TypeError
     return value
 
 
 def sequence(value: Any) -> list[Any]:
-    """The value, which has to be an array or nothing."""
+    """Return the value if it is an array, or an empty one for None; raise TypeError if not."""
     if not isinstance(value, list):
         if value is None:
             return []
@@ -108,14 +109,14 @@ def sequence(value: Any) -> list[Any]:
 
 
 def string(value: Any) -> str:
-    """The value, which has to be text."""
+    """Return the value if it is text; raise TypeError if not."""
     if not isinstance(value, str):
         raise TypeError
     return value
 
 
 def index(value: Any) -> int:
-    """The value, which has to be a place in a list."""
+    """Return the value if it is an index below the limit; raise ValueError if not."""
     if type(value) is not int or not 0 <= value < _MAX_INDEX:
         raise ValueError
     return value

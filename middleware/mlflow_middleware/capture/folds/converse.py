@@ -1,4 +1,4 @@
-"""Amazon Bedrock's ConverseStream, its events as JSON, as an app passes them on.
+"""Amazon Bedrock's ConverseStream, with its events as JSON, as an app relays them.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
@@ -16,7 +16,7 @@ _EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "contentBlo
 
 
 class Converse(Fold):
-    """Assemble the events of one message, as ``Converse`` would have answered."""
+    """Fold of the events of one message into the response that ``Converse`` would give."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
@@ -67,7 +67,7 @@ class Converse(Fold):
 
 
 def _block(block: Any) -> Any:
-    """A content block, with a tool's input parsed; input that is cut stays as it arrived."""
+    """Return a content block, with a tool's input parsed; incomplete input stays text."""
     tool = block.get("toolUse")
     if isinstance(tool, dict) and isinstance(tool.get("input"), str):
         try:

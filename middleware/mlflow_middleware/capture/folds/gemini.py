@@ -1,4 +1,4 @@
-"""Google's Gemini: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse."""
+"""Google's Gemini API: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow_middleware.capture.texts import Text, joined
 
 
 class Gemini(Fold):
-    """Assemble the responses of one stream; each has a part of the content."""
+    """Fold of a stream's responses, each with a part of the content."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)

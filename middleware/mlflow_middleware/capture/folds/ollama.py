@@ -1,4 +1,4 @@
-"""Ollama's JSON lines, of ``/api/chat`` and of ``/api/generate``: https://docs.ollama.com/api/chat."""
+"""Ollama's JSON lines from ``/api/chat`` and ``/api/generate``: https://docs.ollama.com/api/chat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TEXTS = ("content", "thinking", "response")
 
 
 class Ollama(Fold):
-    """Assemble the lines of one answer; the last one has the counts."""
+    """Fold of the lines of one response; the last line has the token counts."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, and the older completions: https://platform.openai.com/docs/api-reference/chat-streaming."""
+"""OpenAI's chat completions and legacy completions: https://platform.openai.com/docs/api-reference/chat-streaming."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 
 
 class Chat(Fold):
-    """Assemble the chunks of a completion."""
+    """Fold of the chunks of a completion."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
@@ -60,7 +60,7 @@ class Chat(Fold):
                 message[key] = value
 
     def _add_content(self, message: dict[str, Any], content: list[Any]) -> None:
-        """Mistral's, where a model thinks: its thoughts are apart from its text."""
+        """Add content of Mistral's reasoning models, in which thoughts are separate from text."""
         for part in map(mapping, content):
             if part.get("type") == "thinking":
                 for thought in map(mapping, sequence(part.get("thinking"))):
@@ -69,7 +69,7 @@ class Chat(Fold):
                 self.grow(message, "content", string(part.get("text")))
 
     def _add_audio(self, known: dict[str, Any], audio: dict[str, Any]) -> None:
-        """What is said aloud; the sound itself is nothing that anybody reads."""
+        """Add the transcript of audio, but not the audio itself."""
         if "transcript" in audio:
             self.grow(known, "transcript", audio["transcript"])
         known.update({key: value for key, value in audio.items() if key not in ("transcript", "data")})
@@ -95,9 +95,9 @@ class Chat(Fold):
 
 
 def _listed(choice: dict[str, Any]) -> dict[str, Any]:
-    """A choice with its tool calls in their order."""
+    """Return a choice with its tool calls as a list, in order."""
     message = choice["message"]
-    if not message:  # of the older completions
+    if not message:  # legacy completions
         return {key: value for key, value in choice.items() if key != "message"}
     if "tool_calls" not in message:
         return choice

@@ -24,7 +24,7 @@ _DELTAS = {
     "response.reasoning_text.delta": "reasoning",
     "response.reasoning_summary_text.delta": "reasoning",
 }
-"""Kind of event -> the key of its text, in an item that never became whole."""
+"""Type of event -> key of its text in an item that was never completed."""
 
 _KINDS = {
     "refusal": "message",
@@ -32,11 +32,11 @@ _KINDS = {
     "input": "custom_tool_call",
     "code": "code_interpreter_call",
 }
-"""Key of a text -> type of an item of which nothing else has come."""
+"""Key of a text -> type of an item for which only deltas arrived."""
 
 
 class Responses(Fold):
-    """Assemble the events of one response."""
+    """Fold of the events of one response."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
@@ -82,13 +82,13 @@ class Responses(Fold):
 
 
 def _item_key(item_id: Any, piece: dict[str, Any]) -> str:
-    """Return what identifies an item, if anything; the result of a tool may have no id."""
+    """Return the key of an item; empty if it has none, as a tool's result may."""
     key = item_id if item_id is not None else piece.get("output_index")
     return str(key) if isinstance(key, (str, int)) else ""
 
 
 def _output_item(item: dict[str, Any], clean: Callable[[str], str]) -> Any:
-    """Return an item as it was sent whole, or assembled from its pieces."""
+    """Return an item as sent in one event, or assembled from its deltas."""
     text = item.get("text")
     if isinstance(text, Text):
         message = {"type": "message", "role": "assistant", **item}

@@ -1,4 +1,4 @@
-"""Vercel's AI SDK: UI messages, as server-sent events (since 5) or as the older lines of a data stream.
+"""UI messages of Vercel's AI SDK, as server-sent events (since version 5) or as lines of the older data stream.
 
 https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol
 """
@@ -19,7 +19,7 @@ _LINE = re.compile(r"([0-9a-k]):(.*)", re.DOTALL)
 
 
 class UiMessage(Fold):
-    """Assemble one message, as the page's SDK has it."""
+    """Fold of one message into the form that the SDK uses in the page."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
@@ -83,12 +83,12 @@ class UiMessage(Fold):
 
 
 def _delta(piece: dict[str, Any]) -> Any:
-    """The text of a delta: of a UI message, of a full stream, and of one of version 4."""
+    """Return the text of a delta in a UI message, a full stream, or a full stream of version 4."""
     return piece.get("delta", piece.get("text", piece.get("textDelta")))
 
 
 def piece_of_line(line: str) -> dict[str, Any] | None:
-    """A line of the older protocol as an event of the newer one; None if it is no such line."""
+    """Convert a line of the older protocol to an event of the newer one; return None if it is not such a line."""
     match = _LINE.fullmatch(line)
     if not match:
         return None
