@@ -22,7 +22,6 @@ from typing import TypeVar
 import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from mlflow_middleware._internal.platforms import PLATFORMS
 from tests import mlflow_server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,6 +80,8 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
     Nor is it known by the platform that the tests may run on, which would tell of its deployment.
     """
+    from mlflow_middleware._internal.platforms import PLATFORMS  # not of an older tree, which a benchmark measures
+
     signs = {platform.sign for platform in PLATFORMS.values()}
     theirs = ("MLFLOW_", "OTEL_", "DATABRICKS_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs) and key not in signs}

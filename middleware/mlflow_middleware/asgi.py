@@ -76,11 +76,12 @@ class TraceMiddleware:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection."""
-        if scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             await self.app(scope, receive, flushing(send))
             return
         scope.setdefault(SETTINGS_KEY, self.settings)
-        if scope["type"] not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
+        if kind not in ("http", "websocket") or not self.settings.enabled or REQUEST_KEY in scope:
             await self.app(scope, receive, send)
         elif "wsgi_environ" in scope and (around := _around(scope)):
             await self._bridged(around, scope, receive, send)
@@ -90,7 +91,7 @@ class TraceMiddleware:
             scope[REQUEST_KEY] = trace
             if trace.record.settings.identifies_late:
                 trace.find_route = functools.partial(self._safe_route, scope)
-            serve = self._connected if scope["type"] == "websocket" else self._traced
+            serve = self._connected if kind == "websocket" else self._traced
             await serve(trace, scope, receive, send)
 
     def route(self, scope: HTTPScope) -> str | None:
@@ -218,7 +219,7 @@ def exchange_of(scope: Any) -> Exchange:
     See https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope.
     """
     raw, server, client = scope.get("headers", []), scope.get("server"), scope.get("client")
-    if type(raw) is not list or not ORDINARY.issuperset(map(type, (server, client, *raw[:MAX_HEADERS]))):
+    if type(raw) is not list or not ORDINARY.issuperset(map(type, (server, client, *raw))):
         raw = make_rereadable(scope)
         server, client = scope.get("server"), scope.get("client")
     headers, held = bounded(_headers_of(raw))
@@ -239,18 +240,16 @@ def exchange_of(scope: Any) -> Exchange:
 
 def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return the first `MAX_HEADERS` headers, with repeated ones joined by a comma."""
-    headers: dict[str, str] = {}
-    repeated: dict[str, list[str]] | None = None
-    for raw_name, raw_value in islice(raw, MAX_HEADERS):
-        name = _name(raw_name) if len(raw_name) <= _MAX_KNOWN else raw_name.decode("latin-1").lower()
-        value = raw_value.decode("latin-1")
-        if name not in headers:
-            headers[name] = value
-        else:
-            repeated = {} if repeated is None else repeated
-            repeated.setdefault(name, [headers[name]]).append(value)
-    if repeated:
-        headers.update((name, ",".join(values)) for name, values in repeated.items())
+    pairs = [
+        ((_name if len(name) <= _MAX_KNOWN else _name.__wrapped__)(name), value.decode("latin-1"))
+        for name, value in islice(raw, MAX_HEADERS)
+    ]
+    headers = dict(pairs)
+    if len(headers) < len(pairs):
+        every: dict[str, list[str]] = {}
+        for name, value in pairs:
+            every.setdefault(name, []).append(value)
+        headers = {name: ",".join(values) for name, values in every.items()}
     return headers
 
 

@@ -28,9 +28,6 @@ _OF_METHOD = re.compile(r"((?i:JOB)|[A-Za-z-]+(?= +[/*?\[])) +(\S.*)", re.DOTALL
 _PATH = re.compile(r"[/*?\[]")
 
 _SCHEMAS = (
-    "/openapi.json",
-    "/openapi.yaml",
-    "/swagger.json",
     "/swagger.yaml",
     "*/openapi.json",
     "*/openapi.yaml",
@@ -70,6 +67,7 @@ def compiled_globs(globs: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile(patterns) if patterns else None
 
 
+_is_schema = re.compile("|".join(map(fnmatch.translate, _SCHEMAS))).fullmatch
 _is_page = re.compile("|".join(fnmatch.translate(glob + end) for glob in _PAGES for end in ("", "/"))).fullmatch
 
 
@@ -143,15 +141,14 @@ class Exclusions:
         self._named = {_BY_HEADERS[name][0]: name for name in _BY_HEADERS if name in self._names}
         self._own = _Globs(filter(is_path, excluded))
         self._kept = _Globs(filter(is_path, included))
-        schemas = _SCHEMAS if "docs" in self._names else ()
-        self._paths = _Globs([*filter(is_path, excluded), *schemas])
-        self._match_any = (self._paths.of_all or _NOTHING).fullmatch
-        self._methods = {*self._paths.of_method, *self._named}
+        self._match_any = (self._own.of_all or _NOTHING).fullmatch
+        self._of_docs = ("GET", "HEAD") if "docs" in self._names else ()
+        self._methods = {*self._own.of_method, *self._named}
         self.has_unrouted, self.has_docs = "unrouted" in self._names, "docs" in self._names
 
     def reason(self, path: str, method: str, headers: Mapping[str, str]) -> str:
         """Return why a request is not traced, as far as known on arrival; empty if it is traced."""
-        if self._match_any(path) or method in self._methods:
+        if self._match_any(path) or method in self._methods or (method in self._of_docs and _is_schema(path)):
             return self._reason(path, method, headers)
         return ""
 
@@ -160,7 +157,7 @@ class Exclusions:
             return ""
         if self._own.match(path, method):
             return EXCLUDED
-        if method in ("GET", "HEAD") and self._match_any(path):
+        if method in self._of_docs and _is_schema(path):
             return "docs"
         name = self._named.get(method, "")
         return name if name and _BY_HEADERS[name][1](headers) else ""

@@ -11,12 +11,17 @@ from typing import Any
 Attach = Callable[[str, bytes], str | None]
 """Stores a file, given its media type and content; returns its replacement, or None to leave the file in place."""
 
-MAY_HOLD = re.compile(r"base64|inline_?[dD]ata|b64_json|input_audio|\"audio\"|\"bytes\"|image_generation_call")
-"""A text that occurs in every JSON with a file."""
+_SIGNS = ("base64", "b64_json", "inline", 'audio"', '"bytes"', "image_generation_call")
+"""Texts of which at least one occurs in every JSON with a file."""
 
 _MAX_DEPTH = 100
 _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.+=-]+)*;base64,")
 _AUDIO = {"mp3": "audio/mpeg"}
+
+
+def may_be_in(text: str) -> bool:
+    """Return whether JSON may hold a file, judged by its text alone."""
+    return any(map(text.__contains__, _SIGNS))
 
 
 def without_files(value: Any, attach: Attach, depth: int = _MAX_DEPTH) -> Any:

@@ -45,22 +45,23 @@ class Body:
 
     def add(self, chunk: bytes) -> bool:
         """Record the next chunk; return whether it is the first that does not fit, so that `follow` must be called."""
-        if not chunk:
+        size = len(chunk)
+        if not size:
             return False
-        self.size += len(chunk)
+        self.size += size
         self.chunks += 1
+        if self.size == size <= self._limit and type(chunk) is bytes:
+            self._kept = chunk  # most bodies are one chunk: no copy
+            return False
         if self._past is not None:
             if self._past.follower:
                 self._past.follower.add(chunk)
             return False
         room = self._limit - len(self._kept)
-        if not self._kept and type(chunk) is bytes and len(chunk) <= room:
-            self._kept = chunk  # most bodies are one chunk: no copy
-            return False
         if not isinstance(self._kept, bytearray):
             self._kept = bytearray(self._kept)
         self._kept += chunk[:room]
-        if len(chunk) <= room:
+        if size <= room:
             return False
         self._past = _Past(chunk[room:] if self._limit else b"")
         return self._limit > 0

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+_ASKING = frozenset(("messages", "input", "request", "prompt"))
+_ANSWERING = frozenset(("choices", "candidates", "output", "messages", "role", "message"))
+"""Keys of which a request and an answer have one."""
+
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -16,7 +20,7 @@ def of_request(value: Any) -> str | None:
     """Return the user's last message; None if the value is not such a request."""
     if isinstance(value, str):
         return value
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _ASKING.isdisjoint(value):
         return None
     for key in ("messages", "input"):
         said = value.get(key)
@@ -34,7 +38,7 @@ def of_answer(value: Any) -> str | None:
     """Return the assistant's message; None if the value is not such a response."""
     if isinstance(value, str):
         return value
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _ANSWERING.isdisjoint(value):
         return None
     choices = value.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):

@@ -208,10 +208,7 @@ def _root_bytes(root: Root, description: Description) -> bytes:
         parts = [_FAILED_ROOT_OTLP if description.exceptions else _ROOT_OTLP, common.otlp]
         if description.call:
             parts.append(description.call.otlp)
-    parts += [
-        otlp.known_attribute(key, value) if type(value) is int else wire.attribute(key, value)
-        for key, value in own.items()
-    ]
+    parts += [otlp.attribute(key, value) for key, value in own.items()]
     parts += [wire.attribute(key, readable.as_sent(text)) for key, text in texts.items()]
     parts += [otlp.event_bytes(event) for event in _events(root, description)]
     parts += [otlp.link_bytes(link) for link in _links(root)]

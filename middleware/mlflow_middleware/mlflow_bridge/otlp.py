@@ -61,7 +61,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
     otel = span._span
     times: Any = otel.start_time, otel.end_time
     parts = [
-        _attribute(key, readable.value_of(key, text, as_text=key in as_text))
+        attribute(key, readable.value_of(key, text, as_text=key in as_text))
         for key, text in list(redacted(attributes_of(otel)).items())
     ]
     parts += [event_bytes(event) for event in otel.events]
@@ -103,18 +103,20 @@ def _kind(kind: SpanKind) -> int:
     return int(MlflowSpan(plain).to_otel_proto().kind)
 
 
-def _attribute(key: str, value: Any) -> bytes:
-    if type(value) is str and len(value) + len(key) <= _SHORT:
-        return known_attribute(key, value)
+def attribute(key: str, value: Any) -> bytes:
+    """Encode an attribute as a field of a ``Span``."""
+    kind = type(value)
+    if kind is int or (kind is str and len(value) <= _SHORT):
+        return _known_attribute(key, value)
     return wire.attribute(key, value)
 
 
 _SHORT = 200
-"""Maximum length of an attribute that is cached, including its key, in characters."""
+"""Maximum length of an attribute that is cached, in characters."""
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
-def known_attribute(key: str, value: object) -> bytes:
+def _known_attribute(key: str, value: object) -> bytes:
     """Encode an attribute, from a cache: most values have occurred in other requests."""
     return wire.attribute(key, value)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_middleware import delivery
 from mlflow_middleware._internal.guard import guarded
-from mlflow_middleware.request import http_errors, request_ids
+from mlflow_middleware.request import http_errors, leaving, request_ids
 from mlflow_middleware.request.headers import join
 from mlflow_middleware.request.lifecycle import RequestTrace
 from mlflow_middleware.request.rereadable import rereadable
@@ -33,28 +33,27 @@ def observed(
         send: The server's ``send``.
         trace: The request's trace.
         answered: Called when the whole response has been sent.
-        see_who_is_there: Called before the end of the response, to detect a disconnected client.
+        see_who_is_there: Called before the end of a response that took long, to detect a disconnected client.
     """
-    has_trailers = False
-    head: tuple[HTTPResponseStartEvent, list[tuple[bytes, bytes]]] | None = None
+    ending = _ENDING
+    head: dict[str, Any] = {}
+    own_headers: list[tuple[bytes, bytes]] | None = None
     held = HeldAnswer(send, trace, answered) if trace.settings.flush_each_request else None
 
-    async def watched(message: ASGISendEvent) -> None:
-        nonlocal has_trailers, head
+    async def watched(message: Any) -> None:
+        nonlocal ending, head, own_headers
         kind = message["type"]
-        if message["type"] == "http.response.start":
-            has_trailers = bool(message.get("trailers"))
-            pairs: Any = map(tuple, message.get("headers") or ())  # may be iterators; the app keeps its own list
-            headers: list[tuple[bytes, bytes]] = list(pairs)
+        if kind == "http.response.start":
+            ending = _ENDING_WITH_TRAILERS if message.get("trailers") else _ENDING
+            headers = list(map(tuple, message.get("headers") or ()))  # may be iterators; the app keeps its own list
             _start(message, headers, trace)
-            message = {**message, "headers": headers}
-            head = message, headers[:]
-        elif has_trailers and message["type"] == "http.response.trailers":
+            head = message = {**message, "headers": headers}
+            own_headers = headers[:]
+        elif kind == "http.response.trailers" and ending is _ENDING_WITH_TRAILERS:
             message = _trailers(message, trace)
-        more = _ENDING[has_trailers].get(kind)
-        is_last = more is not None and not message.get(more, False)
-        if is_last:
-            trace.last_byte()  # now: a client that disconnects after the last byte has missed nothing
+        is_last = kind in ending and not message.get(ending[kind], False)
+        # before it is sent: a client that disconnects after the last byte has missed nothing
+        if is_last and trace.last_byte() > leaving.ASK_AFTER:
             await see_who_is_there()
         try:
             await (held.send(message, is_last) if held else send(message))
@@ -63,12 +62,12 @@ def observed(
             raise
         if held:
             return
-        if message["type"] == "http.response.body":
+        if kind == "http.response.body":
             trace.sent(message.get("body", b""))
         if is_last:
             trace.last_byte()
-            if head and head[0]["headers"] != head[1]:  # changed by a middleware around this one
-                request_ids.learn(trace, head[0]["headers"])
+            if head.get("headers") != own_headers:  # changed by a middleware around this one
+                request_ids.learn(trace, head["headers"])
             answered()
 
     return watched
@@ -82,14 +81,8 @@ def _trailers(message: HTTPResponseTrailersEvent, trace: RequestTrace) -> HTTPRe
     return message if headers is given else {**message, "headers": headers}
 
 
-_ENDING = {
-    False: {
-        "http.response.body": "more_body",
-        "http.response.pathsend": "",
-        "http.response.zerocopysend": "more_body",
-    },
-    True: {"http.response.trailers": "more_trailers"},
-}
+_ENDING = {"http.response.body": "more_body", "http.response.pathsend": "", "http.response.zerocopysend": "more_body"}
+_ENDING_WITH_TRAILERS = {"http.response.trailers": "more_trailers"}
 """Message types that can end a response, without and with trailers -> the key that announces more messages; see
 https://asgi.readthedocs.io/en/latest/extensions.html."""
 
@@ -146,12 +139,13 @@ def _announced(message: HTTPResponseStartEvent, method: str) -> int | None:
 @guarded
 def _start(message: HTTPResponseStartEvent, headers: list[tuple[bytes, bytes]], trace: RequestTrace) -> None:
     """Record the start of a response, and add our headers to its own."""
+    settings = trace.record.settings
     present = {name.lower(): value for name, value in headers}
     kind, encoding = present.get(b"content-type", b""), present.get(b"content-encoding", b"")
     trace.response_started(message["status"], kind.decode("latin-1"), encoding.decode("latin-1"))
-    if trace.record.settings.error_when:
+    if settings.error_when:
         _note_headers(headers, trace)
-    if not trace.record.settings.raw_request_id_headers.isdisjoint(present):
+    if not settings.raw_request_id_headers.isdisjoint(present):
         request_ids.learn(trace, headers)
     if message["status"] >= 400 or trace.record.held:
         http_errors.answered(trace, message["status"])

@@ -7,7 +7,6 @@ module calls it once before the end of a slow response; for a fast one, a discon
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 from mlflow_middleware.request.lifecycle import RequestTrace
@@ -65,7 +64,7 @@ class Received:
     async def see_who_is_there(self) -> None:
         """Ask the server whether the client has disconnected, if no message can be lost to the app."""
         record = self._trace.record
-        if not 0 < record.start_time < time.time_ns() - ASK_AFTER or record.client_disconnected:
+        if not record.start_time or record.client_disconnected:
             return
         headers = record.exchange.headers
         has_more = not self._is_read and (headers.get("content-length", "0") != "0" or "transfer-encoding" in headers)

@@ -121,7 +121,7 @@ class RequestTrace:
             self.record.first_byte_at = self.record.first_byte_at or time.time_ns()
             if body.add(chunk):
                 follow_answer(self.exchange, body)
-            if delivery.is_capturing() and self.content_length.isdecimal() and body.size >= int(self.content_length):
+            if self.content_length.isdecimal() and delivery.is_capturing() and body.size >= int(self.content_length):
                 self.last_byte()  # a test client may read no further
                 self.answered()
 
@@ -130,9 +130,10 @@ class RequestTrace:
         """Return the headers to add to the response."""
         return headers_for_response(self.record, None if self.record.is_unwanted else self.trace_id)
 
-    def last_byte(self) -> None:
-        """Record the end of the response; later work does not count towards the duration."""
-        self._last_byte_at = time.time_ns()
+    def last_byte(self) -> int:
+        """Record the end of the response, after which no work counts; return its duration in nanoseconds."""
+        self._last_byte_at = now = time.time_ns()
+        return now - self.record.start_time
 
     @guarded
     def failed(self, error: BaseException) -> None:

@@ -62,7 +62,7 @@ def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
         return Contents(None, None, usage, {}, call=call)
     cut = _cut(exchange) if exchange.inputs_cut or exchange.outputs_cut else {}
     files: dict[str, bytes] = {}
-    if attachment and not (_has_no_file(sent.text) and _has_no_file(answer.text)):
+    if attachment and (_may_hold_file(sent.text) or _may_hold_file(answer.text)):
         sent, answer = _attached(exchange, sent, answer, partial(_attach, record.trace_id, attachment, files))
     inputs = _written(exchange.inputs, sent.text, previews.of_request)
     outputs = _written(exchange.outputs, answer.text, previews.of_answer)
@@ -74,8 +74,8 @@ def _cut(exchange: Exchange) -> dict[str, object]:
     return {f"http.{name}.body.cut": True for name, is_cut in bodies if is_cut}
 
 
-def _has_no_file(text: str | None) -> bool:
-    return text is not None and attachments.MAY_HOLD.search(text) is None
+def _may_hold_file(text: str | None) -> bool:
+    return text is None or attachments.may_be_in(text)
 
 
 def _attached(

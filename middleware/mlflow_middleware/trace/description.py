@@ -111,8 +111,7 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
         tags.update(storable(record, record.tags))
     if session := known.get(keys.SESSION):
         tags[keys.SESSION] = session
-        session = session if len(session) <= keys.MAX_METADATA else session[: keys.MAX_METADATA]
-        attributes["session.id"] = attributes["gen_ai.conversation.id"] = session
+        attributes["session.id"] = attributes["gen_ai.conversation.id"] = session[: keys.MAX_METADATA]
     if user := known.get(keys.USER):
         tags[keys.USER] = attributes["user.id"] = user
         if record.settings.hmac_key:
