@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow_middleware._internal import supported
@@ -52,6 +54,9 @@ def tracking_uri(chain: Chain) -> str:
         check_address(chain.uri)
     except ConnectionProblem as problem:
         raise Wrong(str(problem)) from problem
+    if chain.uri.startswith("databricks"):
+        with suppress(ImportError):  # the next step reports it
+            importlib.import_module("databricks.sdk")  # takes seconds, which are not the server's
     return printable(chain.uri)
 
 
