@@ -39,9 +39,10 @@ def record(report: dict[str, Any], into: dict[str, Any]) -> None:
         report: The file of ``--result-json`` (https://tox.wiki/en/latest/cli_interface.html).
         into: What is known of each environment; is changed.
     """
+    known = environments()
     for name, environment in report["testenvs"].items():
         runs = environment.get("test")
-        if not runs:
+        if not runs or name not in known:
             continue
         installed = dict(_requirement(line) for line in environment["installed_packages"])
         counts: dict[str, int] = {}
@@ -84,7 +85,8 @@ def page(results: dict[str, Any]) -> str:
             lines.append(f"| `{name}` | | | not run yet | |")
             continue
         result = results[name]
-        versions = ", ".join(f"{package} {version}" for package, version in result["packages"].items())
+        packages = result["packages"]
+        versions = ", ".join(f"{package} {packages[package]}" for package in _SHOWN if package in packages)
         lines.append(f"| `{name}` | {result['python']} | {versions} | {_outcome(result)} | {result['date']} |")
     return _TEXT + "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
-"""Tracing of an app that does not know of it: what ``mlflow-middleware run`` starts in each Python process.
+"""Tracing of an app without a line in its code, started by ``mlflow-middleware run`` in each Python process.
 
-When a web framework or a server is imported, it is changed so that the app is wrapped as its own line would do it. The
-import of nothing else is touched, and a process that imports none of them does not load us.
+A web framework or a server is patched on its import, so that the app is wrapped as a line in its code would wrap it.
+Other imports are not affected, and a process without such an import does not load our code.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ TARGETS = {
     "waitress.server": "mlflow_middleware.auto.servers",
     "daphne.server": "mlflow_middleware.auto.servers",
 }
-"""Module -> ours whose ``patch(module)`` changes it, once it has been imported."""
+"""Module -> our module whose ``patch(module)`` patches it after its import."""
 
 
 class Finder(MetaPathFinder):
-    """Has the targets patched as soon as they are loaded; leaves it to the other finders to find them."""
+    """Finder that patches the targets when they are loaded; the other finders locate them."""
 
     def __init__(self) -> None:
         self._finding: set[str] = set()
@@ -56,7 +56,7 @@ class Finder(MetaPathFinder):
 
 
 def _patch_after(loader: Any) -> None:
-    """Patch the module that a loader is about to execute."""
+    """Make a loader patch the module that it is about to execute."""
     execute: Callable[[ModuleType], None] = loader.exec_module
 
     def execute_and_patch(module: ModuleType) -> None:
@@ -70,7 +70,7 @@ def _patch_after(loader: Any) -> None:
 
 
 def patch(module: ModuleType) -> None:
-    """Change a module that has been imported; a failure is reported, and the app goes on."""
+    """Patch an imported module; report a failure, and let the app continue."""
     try:
         importlib.import_module(TARGETS[module.__name__]).patch(module)
     except Exception as error:
@@ -78,12 +78,12 @@ def patch(module: ModuleType) -> None:
 
 
 def say(line: str) -> None:
-    """Tell whoever has started the app; at this time no log is configured."""
+    """Print a line for the user who has started the app; logging is not configured yet."""
     print(f"mlflow-middleware run: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def install() -> None:
-    """Have what is imported from now on patched, and what has been imported already."""
+    """Patch the targets that have been imported already, and those that will be."""
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder())
         for name in TARGETS.keys() & sys.modules.keys():

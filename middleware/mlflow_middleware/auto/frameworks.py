@@ -1,6 +1,6 @@
-"""Frameworks that have an adapter: where each of them gets ready to serve.
+"""The patches of frameworks with an adapter, at the points where they prepare to serve.
 
-What is put there is the adapter's; it is loaded with the app's first object, not while its framework is being imported.
+The patched code is the adapter's. It is loaded with the app's first object, not during the framework's import.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from mlflow_middleware.auto import say
 
 
 def patch(module: Any) -> None:
-    """Change a framework's module, by its name."""
+    """Patch a framework's module, chosen by its name."""
     PATCHES[module.__name__](module)
 
 
 @functools.cache
 def _adapter(framework: str) -> Any:
-    """The adapter's part; None, which is reported once, where it cannot be imported: the app goes on without it."""
+    """Return the adapter's module; None, reported once, if it cannot be imported: the app runs without it."""
     try:
         return importlib.import_module(f"mlflow_middleware.{framework}.auto")
     except Exception as error:
@@ -37,7 +37,7 @@ def _fastapi(module: Any) -> None:
 
 
 def _trace_stacks(kind: Any) -> None:
-    """An app builds its middleware, once, when it is first called."""
+    """Patch the building of the middleware stack, which an app does once, at its first call."""
     if build := vars(kind).get("build_middleware_stack"):
 
         @functools.wraps(build)
@@ -55,7 +55,7 @@ def _starlette_made(app: Any) -> None:
 
 
 def _flask(module: Any) -> None:
-    """Until its first request an app may still get a line of its own."""
+    """Patch the app's call rather than its creation: before its first request an app may still add its own line."""
     original = module.Flask.__call__
 
     @functools.wraps(original)
@@ -78,7 +78,7 @@ def _then(build: Callable[..., None], after: Callable[[Any], object]) -> Callabl
 
 
 def _django(module: Any) -> None:
-    """A handler, of whatever kind, loads its middleware when it is made."""
+    """Patch the loading of the middleware, which every kind of handler does when it is created."""
     original = module.BaseHandler.load_middleware
 
     @functools.wraps(original)
@@ -91,7 +91,7 @@ def _django(module: Any) -> None:
 
 
 def _django_asgi(module: Any) -> None:
-    """Its own handler knows no lifespan, by which a server says that it ends."""
+    """Add lifespan support to Django's handler, so that a server can announce its shutdown."""
     original = module.ASGIHandler.__call__
 
     @functools.wraps(original)
@@ -111,4 +111,4 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "django.core.handlers.base": _django,
     "django.core.handlers.asgi": _django_asgi,
 }
-"""A framework's module -> what changes it."""
+"""A framework's module -> its patch."""

@@ -1,6 +1,6 @@
-"""Whether the app has our middleware itself: then its own line, with its own options, is all there is.
+"""The check whether the app has our middleware itself: then only its own line, with its own options, applies.
 
-Imports nothing of ours that is large: it is there before the modules that it looks at.
+This module has only light imports, since it is loaded before the modules that it observes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from mlflow_middleware.auto import say
 
 in_frameworks: list[Callable[[], bool]] = []
-"""Each tells whether an app of one framework has it, built or not."""
+"""Functions that return whether an app of one framework has the middleware, built or not."""
 
 _built: list[str] = []
 _is_adding: ContextVar[bool] = ContextVar("mlflow_middleware.auto.adding", default=False)
 
 
 def patch(module: Any) -> None:
-    """Notice when a middleware of `mlflow_middleware.asgi` or `mlflow_middleware.wsgi` is built."""
+    """Record when a middleware of `mlflow_middleware.asgi` or `mlflow_middleware.wsgi` is built."""
     build = module.TraceMiddleware.__init__
 
     @functools.wraps(build)
@@ -35,7 +35,7 @@ def patch(module: Any) -> None:
 
 @contextmanager
 def adding() -> Iterator[None]:
-    """What is built inside is not the app's own."""
+    """Mark middleware that is built inside as ours, not the app's own."""
     token = _is_adding.set(True)
     try:
         yield
@@ -44,7 +44,7 @@ def adding() -> Iterator[None]:
 
 
 def found() -> bool:
-    """Whether the app has our middleware itself; tells so, once."""
+    """Return whether the app has our middleware itself; report it once."""
     is_found = bool(_built) or any(has_it() for has_it in in_frameworks)
     if is_found:
         left_alone()
@@ -53,5 +53,5 @@ def found() -> bool:
 
 @functools.cache
 def left_alone() -> None:
-    """Tell, once, that nothing is added."""
+    """Report, once, that nothing is added."""
     say("the app has the middleware already; nothing is added, its own options apply")

@@ -1,8 +1,8 @@
-"""Servers: where each of them gets the app that it serves.
+"""The patches of servers, at the points where they get the app that they serve.
 
-Each function changes one module of one server. What a server puts around the app, such as uvicorn's look at a proxy's
-headers, stays outside of ours, as it does with a line in the app. Our own part is loaded with the app, not before: a
-supervisor that only watches its workers does without it.
+Each function patches one module of one server. The server's own wrappers of the app, such as uvicorn's for proxy
+headers, stay outside ours, as they do with a line in the app. Our own code is loaded with the app, not before, so that
+a supervisor that only watches its workers does not need it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlflow_middleware.auto import say
 
 
 def patch(module: Any) -> None:
-    """Change a server's module, by its name."""
+    """Patch a server's module, chosen by its name."""
     PATCHES[module.__name__](module)
 
 
@@ -29,7 +29,7 @@ def _wrapped(app: Any, kind: str = "") -> Any:
 
 
 def _uvicorn(module: Any) -> None:
-    """All ways to start uvicorn come by `Config.load`, also gunicorn's workers, ``fastapi run`` and reloads."""
+    """Patch `Config.load`, which all starts of uvicorn use, including gunicorn's workers, ``fastapi run``, reloads."""
     original = module.Config.load
 
     @functools.wraps(original)
@@ -41,7 +41,7 @@ def _uvicorn(module: Any) -> None:
 
 
 def _below(app: Any) -> Any:
-    """Wrap what is inside of uvicorn's own middleware; its adapters for other protocols count as the app."""
+    """Wrap the app inside uvicorn's own middleware; its adapters for other protocols count as the app."""
     if type(app).__name__ in ("ProxyHeadersMiddleware", "MessageLoggerMiddleware"):
         app.app = _below(app.app)
         return app
@@ -49,7 +49,7 @@ def _below(app: Any) -> Any:
 
 
 def _gunicorn(module: Any) -> None:
-    """The app is loaded once in each worker, or in the master with ``--preload``."""
+    """Patch the loading of the app: once in each worker, or in the master with ``--preload``."""
     original = module.BaseApplication.wsgi
 
     @functools.wraps(original)
@@ -64,13 +64,13 @@ def _gunicorn(module: Any) -> None:
 
 
 def _hypercorn(module: Any) -> None:
-    """It puts each app into one of two classes of its own."""
+    """Patch the two classes that Hypercorn wraps apps with."""
     module.ASGIWrapper.__init__ = _first_wrapped(module.ASGIWrapper.__init__, "ASGI")
     module.WSGIWrapper.__init__ = _first_wrapped(module.WSGIWrapper.__init__, "WSGI")
 
 
 def _daphne(module: Any) -> None:
-    """The command, and ``runserver`` of Channels, build a `Server`."""
+    """Patch `Server`, which the command and ``runserver`` of Channels use."""
     module.Server.__init__ = _first_wrapped(module.Server.__init__, "ASGI")
 
 
@@ -87,7 +87,7 @@ def _first_wrapped(build: Callable[..., None], kind: str) -> Callable[..., None]
 
 
 def _waitress(module: Any) -> None:
-    """The command and ``waitress.serve`` come by `create_server`."""
+    """Patch `create_server`, which the command and ``waitress.serve`` use."""
     original = module.create_server
 
     @functools.wraps(original)
@@ -98,7 +98,7 @@ def _waitress(module: Any) -> None:
 
 
 def _granian(module: Any) -> None:
-    """Each worker loads its app by `load_target`."""
+    """Patch `load_target`, by which each worker loads its app."""
     original = module.load_target
 
     @functools.wraps(original)
@@ -116,4 +116,4 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "waitress.server": _waitress,
     "daphne.server": _daphne,
 }
-"""A server's module -> what changes it."""
+"""A server's module -> its patch."""

@@ -1,4 +1,4 @@
-"""The app that a server is about to serve: what it is, and how it is wrapped."""
+"""The recognition and wrapping of the app that a server is about to serve."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ FRAMEWORKS = {
     "flask.app.Flask",
     "django.core.handlers.base.BaseHandler",
 }
-"""Apps of these are traced by their own adapters, wherever they are served."""
+"""Apps that are traced by their own adapters under any server."""
 
 
 def wrapped(app: Any, kind: str = "") -> Any:
-    """An app as a server is to serve it: traced, or as it is if it traces itself or nobody knows how.
+    """Return an app in the form that a server should serve: traced, or unchanged if it traces itself or is unknown.
 
     Args:
         app: The app.
-        kind: ``ASGI`` or ``WSGI``, where the server knows; else it is found out.
+        kind: ``ASGI`` or ``WSGI`` if the server knows it; otherwise it is detected.
 
     Raises:
         SettingsError: An option in the environment is unknown or ill-typed.
     """
     if own.found() or isinstance(app, (asgi.TraceMiddleware, wsgi.TraceMiddleware)):
         return app
-    settings = Settings.load()  # here, so that the server's start fails where an option is wrong
+    settings = Settings.load()  # here, so that a wrong option fails the server's start
     if is_of_framework(app):
         return app
     kind = kind or interface(app)
@@ -42,12 +42,12 @@ def wrapped(app: Any, kind: str = "") -> Any:
 
 
 def is_of_framework(app: object) -> bool:
-    """Whether an adapter of ours traces it."""
+    """Return whether one of our adapters traces an app."""
     return any(f"{kind.__module__}.{kind.__qualname__}" in FRAMEWORKS for kind in type(app).__mro__)
 
 
 def interface(app: Any) -> str:
-    """What an app is: ``ASGI``, ``WSGI``, or words for what is not wrapped."""
+    """Return the kind of an app: ``ASGI``, ``WSGI``, or a description of one that is not wrapped."""
     if hasattr(app, "__rsgi__"):
         return "an RSGI app"
     if inspect.isclass(app) or not callable(app):
@@ -62,7 +62,7 @@ def interface(app: Any) -> str:
 
 
 def _required(app: Any) -> list[inspect.Parameter]:
-    """The arguments that it has to be given."""
+    """Return the required positional parameters of an app."""
     parameters = inspect.signature(app).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [each for each in parameters if each.kind in positional and each.default is inspect.Parameter.empty]

@@ -1,8 +1,8 @@
 """``mlflow-middleware check``: can this process reach its tracking server, write a trace and read it back?
 
-It walks the chain that every trace takes, step by step; each step passed, failed or was skipped, and reports in one
-sentence what was found, or what is wrong and what to do. The probe trace is deleted again. The check never takes longer
-than `TIME_LIMIT`, so that it fits a container's start-up or readiness command.
+It checks each step of delivery. Each step passes, fails or is skipped, and reports its finding, or the problem and its
+remedy, in one sentence. The probe trace is deleted afterwards. The check never takes longer than `TIME_LIMIT`, so that
+it is suitable as a container's start-up or readiness command.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Literal
 from mlflow_middleware.commands import check_collector, check_network, check_probe, check_process, check_server
 from mlflow_middleware.commands.check_chain import Chain, NotNeeded, Wrong
 
-if TYPE_CHECKING:  # the first step imports it: that takes a second, and may be what fails
+if TYPE_CHECKING:  # the first step imports it, which takes a second and may fail
     from mlflow_middleware.settings import Settings
 
 TIME_LIMIT = 8.0
-"""Seconds that a whole check may take, plus the deletion of the probe; with Python's start it stays under 10."""
+"""Maximum number of seconds for all steps, plus the deletion of the probe; with Python's start it stays below 10."""
 
 Outcome = Literal["passed", "failed", "skipped"]
 Step = Callable[[Chain], str]
@@ -43,7 +43,7 @@ STEPS: tuple[tuple[str, tuple[str, ...], Step], ...] = (
     ("spool", ("settings",), check_process.spool),
     ("collector", ("settings",), check_collector.collector),
 )
-"""Each step: its name, the steps that it depends on, and the function that returns the sentence of a passed step."""
+"""The steps: name, the steps that it depends on, and the function that returns the sentence of a passed step."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Result:
     """The result of one step.
 
     Attributes:
-        step: Its name, one of `STEPS`.
+        step: The name of the step, one of `STEPS`.
         outcome: ``passed``, ``failed`` or ``skipped``.
-        says: What was found; for a failed step, what is wrong and what to do.
-        seconds: How long it took.
+        says: The finding; for a failed step, the problem and its remedy.
+        seconds: The duration.
     """
 
     step: str
@@ -64,11 +64,11 @@ class Result:
 
 
 def run(load: Callable[[], Settings] | None = None, *, as_json: bool = False) -> int:
-    """Check, and print a line for each step.
+    """Run the check, and print one line for each step.
 
     Args:
-        load: As for `walk`.
-        as_json: Print one JSON object instead: ``{"ok", "steps": [{"step", "outcome", "says", "seconds"}]}``.
+        load: See `walk`.
+        as_json: Whether to print a JSON object instead: ``{"ok", "steps": [{"step", "outcome", "says", "seconds"}]}``.
 
     Returns:
         The exit code: 0 if no step has failed, otherwise 1.
@@ -90,18 +90,18 @@ def line(result: Result) -> str:
 
 
 def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LIMIT) -> Iterator[Result]:
-    """Check step by step.
+    """Run the steps one after the other.
 
     Args:
         load: Builds the middleware's settings, and raises ``SettingsError``; from the environment by default.
-        time_limit: Seconds for all steps. A step that is not done by then has failed, and those after it are skipped.
+        time_limit: Maximum number of seconds for all steps. A step that takes longer fails, and later ones are skipped.
 
     Yields:
         The result of each of `STEPS`.
     """
     results: queue.SimpleQueue[Result] = queue.SimpleQueue()
     deadline = time.monotonic() + time_limit
-    # a thread can be abandoned, whatever it is waiting for: a name server, an import, a disk
+    # a thread can be abandoned, even if it waits for a name server, an import or a disk
     chain = Chain(load)
     threading.Thread(target=_work, args=(chain, results), name="mlflow-middleware-check", daemon=True).start()
     for place, (name, _, _) in enumerate(STEPS):
@@ -121,7 +121,7 @@ def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LI
 
 
 def _work(chain: Chain, results: queue.SimpleQueue[Result]) -> None:
-    broken: dict[str, str] = {}  # a step that later ones cannot build on -> the step that failed
+    broken: dict[str, str] = {}  # a step without a result for later ones -> the step that failed
     for name, needs, step in STEPS:
         if cause := next((broken[need] for need in needs if need in broken), None):
             broken[name] = cause

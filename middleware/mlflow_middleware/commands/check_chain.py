@@ -1,4 +1,4 @@
-"""What the steps of ``mlflow-middleware check`` share: their findings, and the two ways in which one does not pass."""
+"""The shared parts of the steps of ``mlflow-middleware check``: their findings, and the two ways not to pass."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the first step imports it: that takes a second, and may be what fails
+if TYPE_CHECKING:  # the first step imports it, which takes a second and may fail
     from requests import Response
 
     from mlflow_middleware.settings import Settings
 
 ANSWER_TIME = 3.0
-"""Seconds that the server may take to accept a connection, and then to answer."""
+"""Maximum number of seconds for a connection, and then for a response."""
 
 
 ONLY_COLLECTOR = "delivery is 'otlp': traces go to a collector only, not to an MLflow server"
@@ -28,19 +28,19 @@ class NotNeeded(Exception):
 
 @dataclass
 class Chain:
-    """The findings of the steps so far, for those that follow.
+    """The findings of earlier steps for later ones.
 
     Attributes:
         load: Builds the settings; None for those of the environment.
         is_off: Whether the middleware is disabled.
         uri: The tracking URI.
-        answer: The server's answer to the first request.
-        tls_problem: Why there is no such answer, if TLS is the reason.
-        experiment_id: Where the probe is written.
-        experiment_problem: Why there is no such id, if the credentials are not the reason.
-        trace_id: The probe, once it has been encoded.
+        answer: The server's response to the first request.
+        tls_problem: The TLS error that prevented this response, if any.
+        experiment_id: The experiment of the probe.
+        experiment_problem: The reason why it is unknown, unless that is the credentials.
+        trace_id: The id of the probe; empty until it has been encoded.
         may_be_left: Whether the server may hold the probe.
-        answered_in: Seconds that the first answer took.
+        answered_in: Seconds until the first response.
         stored_in: Seconds that it took to store the probe.
     """
 
@@ -66,15 +66,23 @@ class Chain:
 
     @property
     def delivery(self) -> str:
-        """The option ``delivery``, as far as the settings are known."""
+        """The option ``delivery``, or its default if the settings are unknown."""
         known: Settings | None = vars(self).get("settings")
         return known.delivery if known else "auto"
+
+    @property
+    def experiments(self) -> list[str]:
+        """The experiments that the option ``experiment`` specifies; none if the settings are unknown."""
+        from mlflow_middleware._internal.route_settings import experiments_of
+
+        known: Settings | None = vars(self).get("settings")
+        return experiments_of(known) if known else []
 
     def need_server(self) -> None:
         """Skip the step if traces are not sent to a server.
 
         Raises:
-            NotNeeded: The tracking URI is a database or a folder, or a collector takes its place.
+            NotNeeded: The tracking URI is a database or a folder, or all traces go to a collector.
         """
         if self.delivery == "otlp":
             raise NotNeeded(ONLY_COLLECTOR)

@@ -1,4 +1,4 @@
-"""The step of ``mlflow-middleware check`` for an OTLP collector that OpenTelemetry's variables name."""
+"""The step of ``mlflow-middleware check`` for an OTLP collector in OpenTelemetry's variables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlflow_middleware.commands.check_chain import ANSWER_TIME, Chain, NotNeeded
 
 
 def collector(chain: Chain) -> str:
-    """Check that the collector takes a request without spans, and report what it gets."""
+    """Check that the collector accepts a request without spans, and report which traces it gets."""
     from mlflow_middleware.delivery import otlp_variables
     from mlflow_middleware.delivery.otlp_collector import OtlpCollector
     from mlflow_middleware.delivery.replies import PermanentError, RetryableError

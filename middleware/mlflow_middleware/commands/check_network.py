@@ -1,4 +1,4 @@
-"""Steps of ``mlflow-middleware check`` on the way to the server: reachability and proxies, TLS, clocks."""
+"""Steps of ``mlflow-middleware check`` for the connection to the server: reachability and proxies, TLS, clocks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from mlflow_middleware.commands.check_chain import ANSWER_TIME, Chain, NotNeeded, Wrong, milliseconds
 
 MAX_SKEW = 60.0
-"""Seconds by which this machine's clock and the server's may differ."""
+"""Maximum difference between this machine's clock and the server's, in seconds."""
 
 
 def reachability(chain: Chain) -> str:
-    """Check that something answers, whatever its certificate, and with any status below 500."""
+    """Check that the server responds, with any certificate and any status below 500."""
     from mlflow_middleware import mlflow_bridge
 
     chain.need_server()
@@ -89,7 +89,7 @@ def _tls_error(error: BaseException) -> BaseException | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that led to it; requests and urllib3 pass theirs on as arguments."""
+    """Yield an exception and all its causes; requests and urllib3 pass theirs on as arguments."""
     todo, seen = [error], set()
     while todo:
         each = todo.pop()
@@ -123,7 +123,7 @@ def _tls_remedy(error: BaseException) -> str:
 
 
 def proxy_remedy(uri: str) -> str:
-    """Describe what to do about the proxy on the way to a server; empty if there is none."""
+    """Describe the remedy for a problem with the proxy to a server; return an empty string if there is no proxy."""
     proxy = _proxy(uri)
     if proxy is None:
         return ""
@@ -137,7 +137,7 @@ def proxy_remedy(uri: str) -> str:
 
 
 def _proxy(uri: str) -> tuple[str, str] | None:
-    """Find the proxy on the way to a server: the variable that names it, and its address without its password."""
+    """Return the variable and the address, without its password, of the proxy to a server; None if there is none."""
     from requests.utils import get_environ_proxies, select_proxy
 
     from mlflow_middleware.delivery.rest import printable

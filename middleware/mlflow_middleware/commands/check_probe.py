@@ -15,17 +15,17 @@ PROBE = "mlflow-middleware check"
 """The name of the probe trace."""
 
 LAST_TIME = 1.0
-"""Seconds in which the probe is still deleted when the time is over."""
+"""Maximum number of seconds to delete the probe after the time limit."""
 
 MAX_TRIES = 500
-"""Traces opened until one is sampled, if MLflow is configured to sample."""
+"""Maximum number of traces that are opened until one is sampled, if MLflow is configured to sample."""
 
 _TRACES = "/api/3.0/mlflow/traces"
 _DELETE = "/api/2.0/mlflow/traces/delete-traces"
 
 
 def write(chain: Chain) -> str:
-    """Send a trace as every trace is sent."""
+    """Send a trace in the usual way."""
     from mlflow_middleware.delivery.encoded import EncodedTrace
     from mlflow_middleware.delivery.replies import PermanentError, RetryableError
     from mlflow_middleware.delivery.sinks import sink_for
@@ -36,7 +36,7 @@ def write(chain: Chain) -> str:
     sink = sink_for(chain.uri)
     began = time.monotonic()
     try:
-        for _ in range(2):  # once more for a server that has just turned out to take no spans by OTLP
+        for _ in range(2):  # again if the server turns out not to take spans over OTLP
             apart = sink.sends_spans_apart
             chain.may_be_left = True
             for outcome in sink.send_infos(chain.experiment_id, [probe]):
@@ -73,14 +73,14 @@ def read_back(chain: Chain) -> str:
 
 
 def latency(chain: Chain) -> str:
-    """Report how long an answer and a trace took; requests never wait for them."""
+    """Report the duration of a response and of storing a trace; requests never wait for them."""
     _need_trace(chain)
     answered, stored = milliseconds(chain.answered_in), milliseconds(chain.stored_in)
     return f"{answered} for an answer, {stored} to store a trace; requests do not wait for it"
 
 
 def clean_up(chain: Chain) -> str:
-    """Delete the probe when the time is over, within `LAST_TIME`; returns what to report if it may be stored."""
+    """Delete the probe after the time limit, within `LAST_TIME`; return a report if it may be stored."""
     if not chain.may_be_left:
         return ""
     reports: list[str] = []
@@ -93,7 +93,7 @@ def clean_up(chain: Chain) -> str:
 
 
 def _delete(chain: Chain, timeout: float = ANSWER_TIME) -> str:
-    """Delete the probe; returns what to report if that has failed."""
+    """Delete the probe; return a report of a failure."""
     body = {"experiment_id": chain.experiment_id, "request_ids": [chain.trace_id]}
     try:
         status, _ = ask(chain, "POST", _DELETE, json=body, timeout=timeout)
@@ -111,7 +111,7 @@ def _need_trace(chain: Chain) -> None:
 
 
 def _probe() -> Any:
-    """Make a finished trace, opened and ended as a request's is."""
+    """Create a finished trace, opened and ended like a request's."""
     from mlflow_middleware import delivery, mlflow_bridge
     from mlflow_middleware.exchange import Exchange
     from mlflow_middleware.settings import Settings
@@ -138,7 +138,7 @@ def _probe() -> Any:
 
 
 def _sampling_ratio() -> float:
-    """Read MLflow's sampling ratio; 1 if it is not set."""
+    """Return MLflow's sampling ratio; 1 if it is not set."""
     try:
         return float(os.environ.get("MLFLOW_TRACE_SAMPLING_RATIO") or 1.0)
     except ValueError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow_middleware._internal import supported
@@ -9,7 +11,7 @@ from mlflow_middleware.commands.check_chain import ONLY_COLLECTOR, Chain, NotNee
 
 
 def client(chain: Chain) -> str:
-    """Check that MLflow can be imported and has a known shape."""
+    """Check that MLflow can be imported and is compatible."""
     from mlflow_middleware import mlflow_bridge
 
     found = mlflow_bridge.found
@@ -52,11 +54,14 @@ def tracking_uri(chain: Chain) -> str:
         check_address(chain.uri)
     except ConnectionProblem as problem:
         raise Wrong(str(problem)) from problem
+    if chain.uri.startswith("databricks"):
+        with suppress(ImportError):  # the next step reports it
+            importlib.import_module("databricks.sdk")  # takes seconds, which are not the server's
     return printable(chain.uri)
 
 
 def spool(chain: Chain) -> str:
-    """Check that the spool is writable, and report the traces that it holds."""
+    """Check that the spool is writable, and report the number of files in it."""
     from mlflow_middleware.delivery.spool import Spool, SpoolFull, SpoolProblem
 
     directory = chain.settings.spool_dir
@@ -65,7 +70,7 @@ def spool(chain: Chain) -> str:
     spool = Spool(directory, chain.settings.max_spool_bytes)
     try:
         spool.check()
-    except SpoolFull as full:  # no failure: the app must be allowed to start to empty it
+    except SpoolFull as full:  # not a failure: the app must be able to start, so that it empties the spool
         return (
             f"{full} and takes no more until some of it is sent; raise MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES if "
             f"this happens again{_leftovers(directory, len(list(spool.files())))}"

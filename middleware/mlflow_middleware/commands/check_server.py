@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow_middleware.commands.check_chain import ANSWER_TIME, Chain, NotNeeded, Wrong
 from mlflow_middleware.commands.check_network import proxy_remedy
 
-if TYPE_CHECKING:  # the first step imports it: that takes a second, and may be what fails
+if TYPE_CHECKING:  # the first step imports it, which takes a second and may fail
     from mlflow_middleware.delivery.rest import ConnectionProblem
 
 OLDEST_SERVER = (3, 4)
-"""The first MLflow server that accepts spans by OTLP."""
+"""The first version of the MLflow server that accepts spans over OTLP."""
 
 _CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_AUTH", "DATABRICKS_TOKEN")
 
@@ -55,21 +55,29 @@ def credentials(chain: Chain) -> str:
 
 
 def experiment(chain: Chain) -> str:
-    """Check that the experiment that the environment names exists, or could be created."""
+    """Check that the environment's experiment exists, or could be created, and those of the option ``experiment``."""
+    from mlflow_middleware.delivery.experiment import find_or_create_experiment
+    from mlflow_middleware.delivery.rest import ConnectionProblem
+
     chain.need_server()
     if chain.experiment_problem is not None:
         raise Wrong(str(chain.experiment_problem))
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    return f"{name!r}, id {chain.experiment_id}" if name else f"id {chain.experiment_id}"
+    found = [f"{name!r}, id {chain.experiment_id}" if name else f"id {chain.experiment_id}"]
+    try:
+        found += [f"{each!r}, id {find_or_create_experiment(chain.uri, each)}" for each in chain.experiments]
+    except ConnectionProblem as problem:
+        raise Wrong(f"{problem}; until this is corrected, its traces go to the experiment {found[0]}") from problem
+    return "; ".join(found)
 
 
 def ask(
     chain: Chain, method: str, path: str, *, timeout: float = ANSWER_TIME, **kwargs: Any
 ) -> tuple[int, dict[str, Any]]:
-    """Ask the server; returns the status and the JSON of its answer.
+    """Send a request to the server; return the status and the JSON of the response.
 
     Raises:
-        Wrong: There is no such answer.
+        Wrong: There is no valid response.
     """
     from mlflow_middleware.delivery import rest
 

@@ -14,14 +14,14 @@ from mlflow_middleware.identity import clean_text
 
 
 def run(target: str, value: str, *, name: str, comment: str | None, user_id: str | None) -> int:
-    """Store feedback; anyone who has the server's credentials may rate any trace.
+    """Store feedback; anyone with the server's credentials may rate any trace.
 
     Args:
         target: A trace id or a request id.
         value: ``true``, ``false``, a number, or text.
-        name: What is rated.
-        comment: Why.
-        user_id: Who rates it; by default the name of the user logged in.
+        name: The rated aspect.
+        comment: The reason.
+        user_id: The rating user; by default the name of the user who is logged in.
 
     Returns:
         The exit code: 0, or 1 if it was not stored.

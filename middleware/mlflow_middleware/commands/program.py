@@ -1,4 +1,4 @@
-"""The program that ``mlflow-middleware run`` becomes: where it is, and which Python runs it, with which options."""
+"""The program that ``mlflow-middleware run`` becomes: its file, its Python and the options of that Python."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _HIDING = {
     "streamlit": "it does not serve an ASGI or WSGI app",
     "node": "it does not run Python",
 }
-"""Programs under which nothing is traced -> why."""
+"""Programs under which nothing is traced -> the reason."""
 
 _LONG_SHEBANG = re.compile(r"""#!/bin/sh\n'''exec' ("[^"\n]+"|\S+)""")
-"""How pip begins a script whose Python has a path that is too long for, or has blanks in, the first line."""
+"""The start of pip's scripts whose Python has a path that is too long for the first line, or contains blanks."""
 
 _OFF = {"I": "-I", "E": "-E", "S": "-S"}
-"""Options of Python by which it does not look at ``PYTHONPATH``, or loads no ``sitecustomize``."""
+"""Options of Python that ignore ``PYTHONPATH``, or disable ``sitecustomize``."""
 
 _PROBE = "import importlib.util as u; print(u.find_spec('mlflow_middleware.auto') is not None)"
 
 
 class NotFound(Exception):
-    """There is no such program, or it cannot be run.
+    """The program does not exist, or cannot be run.
 
     Attributes:
-        code: The exit code that shells have for that.
+        code: The exit code of shells for this case.
     """
 
     def __init__(self, why: str, code: int) -> None:
@@ -45,13 +45,13 @@ class NotFound(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """What is to be run.
+    """The program to run.
 
     Attributes:
-        executable: The file.
-        command: The command as it was given.
-        python: The Python that runs it, and the options that it gets; empty if it is something else.
-        before: What has to stand before the command: a Python for a file that is none itself.
+        executable: The file to execute.
+        command: The given command.
+        python: The Python that runs it, and its options; empty if it is no Python program.
+        before: The words to put before the command: a Python for a file that is not executable itself.
     """
 
     executable: str
@@ -60,7 +60,7 @@ class Program:
     before: Sequence[str] = ()
 
     def problems(self) -> Iterator[str]:
-        """Tell what keeps the app from being traced."""
+        """Yield the reasons why the app may not be traced."""
         name = Path(self.command[0]).name
         if name in _HIDING:
             yield f"{NOT_TRACED} under {name}: {_HIDING[name]}"
@@ -68,17 +68,17 @@ class Program:
             yield "under uWSGI, only Flask, Django, FastAPI and Starlette apps are traced; add the middleware to others"
         elif not self.python:
             yield f"{name} is not a Python program: only Python processes that it starts are traced"
-        elif off := _switched_off(self.python[1:]):
+        elif off := _disabling_option(self.python[1:]):
             yield f"{NOT_TRACED}: with {off}, Python does not load sitecustomize from PYTHONPATH, which traces the app"
         elif not _is_ours(self.python[0]) and not _has_us(self.python[0]):
             yield f"{NOT_TRACED}: {self.python[0]}, which runs {name}, has no mlflow-middleware; install it there"
 
 
 def found(command: Sequence[str]) -> Program:
-    """Find the program of a command, as a shell does; also beside the Python that runs us, and a script in its folder.
+    """Find the program of a command like a shell, and also beside our own Python, and as a script in its folder.
 
     Raises:
-        NotFound: There is none.
+        NotFound: The program does not exist, or cannot be run.
     """
     name, *arguments = command
     beside = shutil.which(name, path=str(Path(sys.executable).parent)) if os.path.basename(name) == name else None
@@ -95,14 +95,14 @@ def found(command: Sequence[str]) -> Program:
 
 
 def _interpreter(path: str) -> list[str]:
-    """The Python of a script and the options that it gets there; empty if it is no Python script."""
+    """Return the Python of a script and its options there; empty if it is not a Python script."""
     try:
         with open(path, "rb") as file:
             text = file.read(4096).decode("utf-8", "replace")
     except OSError:
         return []
     if path.lower().endswith((".exe", ".bat", ".cmd")):
-        return [sys.executable]  # pip's launchers on Windows: of the Python beside them
+        return [sys.executable]  # pip's launchers on Windows, for the Python beside them
     if match := _LONG_SHEBANG.match(text):
         words = shlex.split(match[1])
     elif text.startswith("#!"):
@@ -115,7 +115,7 @@ def _interpreter(path: str) -> list[str]:
 
 
 def _words(line: str) -> list[str]:
-    """What a script's first line runs, looking through ``env``."""
+    """Return the words that a script's first line runs, without ``env``."""
     try:
         words = shlex.split(line)
     except ValueError:
@@ -129,8 +129,8 @@ def _is_python(path: str) -> bool:
     return re.match(r"(python|pypy)[\w.]*$", Path(path).name, re.IGNORECASE) is not None
 
 
-def _switched_off(arguments: Sequence[str]) -> str:
-    """The first option of Python, among its arguments, that keeps it from loading us; empty for none."""
+def _disabling_option(arguments: Sequence[str]) -> str:
+    """Return the first option of Python in its arguments that prevents our loading; empty if there is none."""
     left = list(arguments)
     while left and left[0].startswith("-") and left[0] != "-":
         option = left.pop(0)
@@ -149,7 +149,7 @@ def _switched_off(arguments: Sequence[str]) -> str:
 
 
 def _is_ours(python: str) -> bool:
-    """Whether a Python is the one that runs us; in another virtual environment it has the same real path."""
+    """Return whether a Python is ours; compare folders, since other virtual environments have the same real path."""
     return Path(python).parent == Path(sys.executable).parent
 
 
@@ -158,5 +158,5 @@ def _has_us(python: str) -> bool:
         command = [python, "-c", _PROBE]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
-        return True  # it is not for us to say why it does not run
+        return True  # another part will report why it does not run
     return "True" in done.stdout

@@ -16,7 +16,7 @@ _WIDTH = 30
 
 
 def replay(directory: Path) -> int:
-    """Send a spool's traces to the server that ``MLFLOW_TRACKING_URI`` names, with a progress bar on standard error.
+    """Send a spool's traces to the server in ``MLFLOW_TRACKING_URI``, with a progress bar on stderr.
 
     Args:
         directory: The spool. An app may use it at the same time.
@@ -34,7 +34,7 @@ def replay(directory: Path) -> int:
         print(f"mlflow-middleware replay: {problem}", file=sys.stderr)
         return 1
     spool, stats = Spool(directory, sys.maxsize), Stats()
-    if next(spool.files(), None) is None:  # it may be no spool at all: set nothing aside there
+    if next(spool.files(), None) is None:  # it may not be a spool, so set nothing aside there
         print(f"0 traces sent: {directory} has none")
         return 0
     total = spool.count()

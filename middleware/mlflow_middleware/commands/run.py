@@ -1,4 +1,4 @@
-"""``mlflow-middleware run``: start a server whose app has no line of ours, and have it traced."""
+"""``mlflow-middleware run``: start a server and trace its app, which has no line of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SITE = Path(auto.__file__).with_name("site")
 """The folder of the ``sitecustomize`` that each Python process of the app finds first."""
 
 OF_THE_APP = ("identify", "mask", "error_when")
-"""Options that may name code of the app, which is not to be imported here: the app's own start tells what is wrong."""
+"""Options that may refer to the app's code, which is not imported here; the app's start reports errors in them."""
 
 USAGE = "usage: mlflow-middleware run [--OPTION VALUE ...] [--] COMMAND [ARGUMENT ...]"
 
@@ -34,17 +34,17 @@ Each setting is an option; values are written as in environment variables:
 
 
 class UsageError(Exception):
-    """What is wrong with the command line."""
+    """The command line is wrong."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Become the server; returns only where that cannot be.
+    """Become the server; return only if that fails.
 
     Args:
-        arguments: Options of ours, and the command.
+        arguments: Our options, and the command.
 
     Returns:
-        The exit code: as in a shell, 127 for a program that is not there and 126 for one that cannot be run.
+        The exit code, as in a shell: 127 for a missing program and 126 for one that cannot be run.
     """
     if list(arguments[:1]) in (["-h"], ["--help"]):
         print(HELP + "".join(f"    --{name.replace('_', '-')}\n" for name in Settings.model_fields), end="")
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Part our options, by their names in the settings, from the command.
+    """Separate our options, by their names in the settings, from the command.
 
     Raises:
         UsageError: An option has no value, or there is no command.
@@ -84,10 +84,10 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def check(options: dict[str, str]) -> None:
-    """See whether our options, and those in the environment, can be used.
+    """Check our options, and those in the environment.
 
     Raises:
-        SettingsError: One is unknown or ill-typed.
+        SettingsError: An option is unknown or ill-typed.
     """
     left_out = {name: os.environ.pop(name) for name in map(variable, OF_THE_APP) if name in os.environ}
     try:
@@ -97,12 +97,12 @@ def check(options: dict[str, str]) -> None:
 
 
 def variable(option: str) -> str:
-    """The environment variable of an option."""
+    """Return the environment variable of an option."""
     return ENV_PREFIX + option.upper()
 
 
 def environment(options: dict[str, str]) -> dict[str, str]:
-    """The environment of the command."""
+    """Return the environment of the command."""
     paths = [str(SITE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     ours = {variable(name): value for name, value in options.items()}
     return {**os.environ, **ours, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
@@ -113,7 +113,7 @@ def _become(program: Program, variables: dict[str, str]) -> int:
     sys.stderr.flush()
     command = [*program.before, *program.command]
     try:
-        if os.name == "nt":  # there `exec` returns to the shell at once, and the server goes on behind its back
+        if os.name == "nt":  # on Windows, `exec` returns to the shell at once while the server keeps running
             return subprocess.run(command, env=variables, check=False).returncode  # noqa: S603
         os.execve(program.executable, command, variables)  # noqa: S606 - no shell, and the caller's own words
     except OSError as error:

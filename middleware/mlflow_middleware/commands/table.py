@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 
 class Table:
-    """Lay out rows in columns as wide as their longest cell so far, two spaces apart.
+    """A table whose columns are as wide as their longest cell so far, two spaces apart.
 
     Args:
-        heads: The heading of each column.
+        heads: The headings of the columns.
     """
 
     def __init__(self, heads: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ class Table:
         self._widths = [len(head) for head in heads]
 
     def add(self, rows: Sequence[Sequence[str]]) -> Iterator[str]:
-        """Yield the lines of more rows; before the first ones, the headings and a rule."""
+        """Yield the lines of more rows, after the headings and a rule at the first call."""
         self._widths = [
             max(map(len, column)) for column in zip(["-" * width for width in self._widths], *rows, strict=True)
         ]

@@ -32,12 +32,12 @@ LIMIT = 100
 """Maximum number of traces shown, unless ``--limit`` is given."""
 
 LATE = timedelta(hours=1)
-"""A trace is stored when its request is over: with ``--follow``, one that began this long ago is still new."""
+"""Maximum age of a trace that ``--follow`` treats as new: a trace is stored only when its request is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A trace, as it is shown."""
+    """The displayed values of a trace."""
 
     time: str
     name: str
@@ -65,12 +65,12 @@ def run(
 
     Args:
         conditions: Arguments of `mlflow_middleware.traces.find`.
-        feedback: Whether ratings are shown.
-        as_json: Print JSON instead of a table.
-        follow: Keep printing new traces until Ctrl-C.
-        summary: Print figures.
-        by: What the traces are grouped by then; None for the route.
-        good_from: The lowest number that is a good rating.
+        feedback: Whether to show ratings.
+        as_json: Whether to print JSON instead of a table.
+        follow: Whether to keep printing new traces until Ctrl-C.
+        summary: Whether to print figures.
+        by: The grouping of these figures; None for the route.
+        good_from: The lowest number that counts as a good rating.
 
     Returns:
         The exit code: 0; 1 if the server is unreachable, refuses the request or has no such experiment; 2 for a value
@@ -175,12 +175,12 @@ def _cell(value: object) -> str:
 
 
 def _follow(conditions: Mapping[str, Any], feedback: bool, as_json: bool, interrupted: threading.Event) -> None:
-    """Print the traces that are stored now, then new ones, until interrupted."""
+    """Print the currently stored traces, then new ones, until interrupted."""
     table, printed = Table(_heads(feedback)), dict[str, int]()
     limit = conditions.get("limit", LIMIT)
     start = _start(conditions.get("since"))
     first = list(find(**{**conditions, "limit": max(limit, PAGE)}))
-    if len(first) >= PAGE:  # older traces are not new, although they were never seen
+    if len(first) >= PAGE:  # older traces are not new, although they have not been seen
         start = datetime.fromtimestamp((first[-1].request_time + 1) / 1000, timezone.utc)
     printed |= {trace.trace_id: trace.request_time for trace in first[limit:]}
     _show(first[:limit], printed, table, feedback, as_json)
@@ -206,7 +206,7 @@ def _start(since: datetime | timedelta | None) -> datetime:
 
 
 def _new(conditions: Mapping[str, Any], printed: Mapping[str, int]) -> Iterator[TraceInfo]:
-    """Yield traces that were not printed yet, newest first; stop after a whole page of printed ones."""
+    """Yield traces that have not been printed, newest first; stop after a whole page of printed ones."""
     others = 0
     for trace in find(**conditions):
         others = others + 1 if trace.trace_id in printed else 0

@@ -14,7 +14,7 @@ from mlflow_middleware.summaries import Figures, Summary, summary
 
 
 def show(conditions: Mapping[str, Any], by: str, *, as_json: bool, good_from: float) -> None:
-    """Print the figures of the traces that meet the conditions, and say on stderr what is missing in them."""
+    """Print the figures of the traces that meet the conditions, and report missing values on stderr."""
     found = summary(**conditions, by=by, good_from=good_from)
     if as_json:
         print(json.dumps([asdict(row) for row in found.rows], indent=2))
@@ -35,7 +35,7 @@ def _notes(found: Summary) -> list[str]:
 
 
 def _table(found: Summary) -> list[str]:
-    """The lines of the table; tokens and cost are in it if there are any."""
+    """Return the lines of the table, with tokens and cost if there are any."""
     with_tokens = any(row.total_tokens for row in found.rows)
     heads = [found.by, "requests", "errors", "p50 ms", "p95 ms"]
     heads += ["tokens in", "cached", "tokens out", "cost $"] if with_tokens else []

@@ -1,7 +1,7 @@
-"""From a finished trace to the server, for the whole process.
+"""Delivery of the process's finished traces to the server.
 
-``start()`` puts it in place of MLflow's own export; from then on every trace of the process takes this way, those of
-the middleware and those that the app opens itself.
+``start()`` installs it instead of MLflow's own export. From then on it delivers every trace of the process, including
+those that the app opens itself.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ def flush(timeout: float | None = None) -> bool:
     """Wait until every finished trace is delivered, spooled or refused.
 
     Args:
-        timeout: Seconds to wait at most; None waits for ever.
+        timeout: Maximum number of seconds to wait; None for no limit.
 
     Returns:
-        Whether nothing is pending any more.
+        Whether no trace is pending any more.
     """
     delivery = current()
     return delivery is None or delivery.flush(timeout)
 
 
 def deliver() -> None:
-    """Deliver what is pending within ``shutdown_timeout``; for a process that may be frozen after this."""
+    """Deliver pending traces within ``shutdown_timeout``, for a process that may be frozen afterwards."""
     if delivery := current():
         delivery.deliver()
 
 
 def shutdown() -> None:
-    """Deliver what is pending within ``shutdown_timeout``, and spool the rest; for a server's shutdown hook."""
+    """Deliver pending traces within ``shutdown_timeout`` and spool the rest, for a server's shutdown hook."""
     if delivery := current():
         delivery.shutdown()
 
 
 def leave_out(reason: str) -> None:
-    """Count a request whose trace nobody wants; see `Stats.left_out`."""
+    """Count a request whose trace is not wanted; see `Stats.left_out`."""
     if delivery := current():
         delivery.leave_out(reason)
 
 
 def stats() -> Stats:
-    """What became of the traces of this process, and how it stands; looks into the spool's directory, if any."""
+    """Return the counts and the state of this process's delivery, including the size of the spool, if any."""
     delivery = current()
     return with_spool(delivery) if delivery else Stats()

@@ -1,4 +1,4 @@
-"""What can be asked of a server, and how it is asked: all that takes time, and none of it under a lock."""
+"""The requests to a server, and their execution: everything that takes time, and nothing of it under a lock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mlflow_middleware.delivery.sinks import Sink
 
 @dataclass(slots=True)
 class ResolveExperiment:
-    """Find the experiment that the environment names, or one by its name.
+    """Request for the experiment that the environment specifies, or for one by its name.
 
     Attributes:
         is_needed: Whether a trace waits for it.
-        name: Its name; empty for the one that the environment names.
-        experiment_id: What was found.
+        name: Its name; empty for the experiment of the environment.
+        experiment_id: The id that was found.
     """
 
     is_needed: bool
@@ -29,10 +29,10 @@ class ResolveExperiment:
 
 @dataclass(slots=True)
 class SendInfos:
-    """Send the info of each trace; with its spans, if the server takes those together.
+    """Request to store the info of each trace, together with its spans if the server takes both at once.
 
     Attributes:
-        answered: For how many of the traces there was an answer.
+        answered: Number of traces with a result.
     """
 
     experiment_id: str
@@ -42,7 +42,7 @@ class SendInfos:
 
 @dataclass(slots=True)
 class SendSpans:
-    """Send the spans of many traces in one request."""
+    """Request to store the spans of many traces at once."""
 
     experiment_id: str
     traces: Sequence[EncodedTrace]
@@ -50,7 +50,7 @@ class SendSpans:
 
 @dataclass(slots=True)
 class DeleteInfo:
-    """Delete the info of a trace whose spans were refused."""
+    """Request to delete the info of a trace whose spans have been refused."""
 
     experiment_id: str
     trace: EncodedTrace
@@ -58,19 +58,19 @@ class DeleteInfo:
 
 
 Action = ResolveExperiment | SendInfos | SendSpans | DeleteInfo
-"""What is to be asked of a server."""
+"""A request to a server."""
 
 Answer = Outcome | ConnectionProblem
-"""What became of it; None if all is well."""
+"""The result of a request; None if it succeeded."""
 
 
 def perform(action: Action, sink: Sink, resolve: Callable[[], str]) -> Generator[Answer, None, None]:
-    """Talk to the server; yields each answer as it comes. Whoever closes it early does not wait for the others.
+    """Perform a request, and yield each result as it arrives; closing the generator early skips the others.
 
     Args:
-        action: What to ask of it.
-        sink: The server.
-        resolve: Finds the experiment; raises ConnectionProblem.
+        action: The request.
+        sink: The sink of the server.
+        resolve: Finds the experiment, or raises ConnectionProblem.
     """
     if isinstance(action, SendInfos):
         with closing(sink.send_infos(action.experiment_id, action.traces)) as outcomes:

@@ -1,6 +1,7 @@
-"""Spans that are added to a stored trace: what the server has of that trace is to stay as it is.
+"""Spans that are added to a stored trace, without a change to its stored info.
 
-By spans that came hours later, a server makes a trace hours long; so the info that it has is sent again after them.
+If spans arrive hours later, the server extends the trace's duration by hours. So the stored info is sent again after
+them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from mlflow_middleware.delivery.rest import ConnectionProblem, ask
 
 
 def stored_infos(tracking_uri: str, traces: Sequence[EncodedTrace]) -> list[bytes]:
-    """What the server has of the traces that spans are to be added to, as the bodies that would store it again.
+    """Return the stored infos of the traces that spans will be added to, as request bodies that store them again.
 
-    A trace that is not whole yet is left out: its own request will tell.
+    Traces that are still incomplete are omitted: their own request will send the info.
     """
     found = (_stored(tracking_uri, trace.trace_id) for trace in traces if trace.is_addition)
     whole = (info for info in found if info.get("state") in ("OK", "ERROR"))
@@ -31,7 +32,7 @@ def _as_body(info: dict[str, Any]) -> bytes:
 def _stored(tracking_uri: str, trace_id: str) -> dict[str, Any]:
     try:
         status, answer = ask(tracking_uri, "GET", f"{TRACES}/{trace_id}")
-    except ConnectionProblem:  # the spans will not get there either
+    except ConnectionProblem:  # the spans cannot be sent either
         return {}
     found: dict[str, Any] = answer.get("trace", {}).get("trace_info", {}) if status == 200 else {}
     return found

@@ -1,4 +1,4 @@
-"""A server that takes a trace's spans as a file: a Databricks workspace, or an MLflow server without OTLP."""
+"""Delivery to a server that takes a trace's spans as a file: Databricks, or an MLflow server without OTLP."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from mlflow_middleware.delivery.replies import (
 from mlflow_middleware.delivery.rest import printable, root_cause
 
 UPLOAD_TIMEOUT = 2 * REQUEST_TIMEOUT
-"""Seconds that the upload of a trace's spans may take: two requests, or what MLflow's own client makes of it."""
+"""Maximum number of seconds for the upload of a trace's spans: two requests, or the equivalent in MLflow's client."""
 
-_NOT_ITS_FAULT = (401, 403, 408, 429, 502, 503, 504)
-"""Answers to an upload that say nothing against what was sent."""
+_UNRELATED_TO_CONTENT = (401, 403, 408, 429, 502, 503, 504)
+"""Statuses of responses to an upload that are not caused by its content."""
 
 
 class ArtifactServer:
-    """A server that stores a trace's info in its database, and its spans as an artifact: a Databricks workspace.
+    """Sink for servers that store a trace's info in a database and its spans as an artifact, such as Databricks.
 
     Args:
         tracking_uri: ``databricks``, ``databricks://<profile>``, or an old server's address.
@@ -51,13 +51,13 @@ class ArtifactServer:
         return one_by_one(self._send_one, experiment_id, traces)
 
     def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
-        """Do nothing: the spans went with the infos."""
+        """Do nothing: the spans were sent with the infos."""
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
-        """Do nothing: there are no spans that could be refused later."""
+        """Do nothing: no spans can be refused later."""
 
     def close(self) -> None:
-        """Do nothing: it keeps no connection."""
+        """Do nothing: there is no open connection."""
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         info = info_for(self._stored, experiment_id, trace)
@@ -70,7 +70,7 @@ class ArtifactServer:
                 UPLOAD_TIMEOUT,
                 partial(mlflow_bridge.upload_spans, self._uri, response.json(), trace.otlp, timeout=REQUEST_TIMEOUT),
             )
-        except HTTPError as error:  # told without its text, which holds the signed address
+        except HTTPError as error:  # reported without its text, which contains the signed URL
             status = error.response.status_code
             if status == 413 and trace.cut():
                 why = f"{printable(self._uri)} took no spans (status 413): {trace.trace_id} is cut, and sent again"
@@ -78,7 +78,7 @@ class ArtifactServer:
             raise RetryableError(
                 f"{printable(self._uri)} took no spans (status {status})",
                 retry_after(error.response),
-                ill=status not in _NOT_ITS_FAULT,
+                ill=status not in _UNRELATED_TO_CONTENT,
             ) from error
         except (RequestException, TimeoutError) as error:
             raise RetryableError(

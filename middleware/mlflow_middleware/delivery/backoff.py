@@ -1,4 +1,4 @@
-"""The pause after a failure: it doubles, within bounds, and no two processes choose the same."""
+"""The pause after a failure: exponential, bounded, and random, so that processes do not retry at the same time."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import random
 from dataclasses import dataclass
 
 MIN_BACKOFF, MAX_BACKOFF = 0.5, 30.0
-"""Seconds between two attempts, after the first failure and at most."""
+"""Seconds between two attempts: after the first failure, and at most."""
 
 MAX_RETRY_AFTER = 300.0
-"""Seconds that a server's ``Retry-After`` is honoured at most."""
+"""Maximum number of seconds for which a server's ``Retry-After`` is honoured."""
 
 _random = random.SystemRandom()
-"""What an app has seeded for itself is left alone; and no two workers draw the same after a fork."""
+"""Independent of the app's seeds, and different in each worker after a fork."""
 
 
 @dataclass(slots=True)
 class Backoff:
-    """What is being tried again, and when.
+    """The state of repeated attempts.
 
     Attributes:
-        failures: Failures in a row.
-        retry_at: When it may be tried again.
-        problem: Why it failed, as last logged; empty if it did not.
+        failures: Number of consecutive failures.
+        retry_at: Time of the next attempt.
+        problem: The reason of the failure, as last logged; empty after a success.
     """
 
     failures: int = 0
@@ -33,9 +33,9 @@ class Backoff:
         """Pause after a failure.
 
         Args:
-            now: The time.
-            retry_after: Seconds that the server asked us to wait.
-            longest: Seconds of our own pause at most, give or take a quarter.
+            now: The current time.
+            retry_after: Seconds that the server asked for.
+            longest: Maximum number of seconds of our own pause, plus or minus a quarter.
         """
         self.failures += 1
         pause = min(longest, MIN_BACKOFF * 2.0 ** min(self.failures - 1, 10)) * _random.uniform(0.75, 1.25)

@@ -1,4 +1,4 @@
-"""One batch on its way to a server: first the infos, then the spans; one that is refused is halved."""
+"""One batch in transit to a server: first the infos, then the spans; a refused batch is halved."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from mlflow_middleware.delivery.replies import PermanentError, RetryableError, T
 from mlflow_middleware.delivery.sinks import Sink
 
 PATIENCE = 5
-"""Failures of one trace, while others pass, after which it counts as refused."""
+"""Number of failures of one trace, while others succeed, after which it counts as refused."""
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 @dataclass(slots=True)
 class Passed:
-    """How much a server has taken so far."""
+    """The requests that a server has accepted so far."""
 
     infos: int = 0
     spans: int = 0
-    too_large: int = sys.maxsize  # bytes of spans that it did not take at once
-    is_cut_told: bool = False
+    too_large: int = sys.maxsize  # bytes of spans in the smallest request that it refused for its size
+    is_cut_logged: bool = False
 
 
 class Batch:
-    """Some pending traces of one experiment, how far they are, and what each answer means for them.
+    """Pending traces of one experiment, their progress, and the handling of each result.
 
-    In this order a server works half as long as in the other one: it does not have to merge the info into a trace that
-    it has made up from the spans. With a deadline, the spans of all that is pending come before any info: a trace
-    without its info can be read, one without its spans cannot.
+    Infos first halves the server's work: it does not have to create the trace from its spans and merge the info later.
+    Before a deadline, the spans of all pending traces are sent first: a trace without its info is readable, a trace
+    without its spans is not.
 
     Args:
-        experiment_id: Where they go.
-        traces: The traces; they stay pending in their destination meanwhile.
-        sink: How the server takes them.
-        ledger: Counts how each of them ends.
-        passed: What the server has taken, of earlier batches too.
-        spans_only: Whether the infos are left to a later batch.
+        experiment_id: The experiment's id.
+        traces: The traces; they also stay pending in their destination.
+        sink: The sink of the server.
+        ledger: Counts the result of each trace.
+        passed: The requests that the server has accepted, including those of earlier batches.
+        spans_only: Whether to leave the infos to a later batch.
 
     Attributes:
-        problem: Why the batch has to be sent again, if it has to.
-        next_size: How many traces to send at a time after that problem.
-        suspects: Those that the server failed over while they were sent alone.
+        problem: The reason to send the batch again; None if there is none.
+        next_size: Number of traces to send at a time after that problem.
+        suspects: Traces that the server failed on when they were sent alone.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Batch:
             self._refuse_additions()
 
     def next(self) -> SendInfos | SendSpans | DeleteInfo | None:
-        """What comes next; None when the batch is through. A trace that has ended meanwhile is left out."""
+        """Return the next action; None when the batch is complete. Traces that have ended meanwhile are skipped."""
         if self._refused:
             return DeleteInfo(self._experiment_id, *self._refused)
         infos = [trace for trace in self.traces if not (trace.has_info or trace.ended)]
@@ -90,7 +90,7 @@ class Batch:
         return None
 
     def answered(self, action: SendInfos | SendSpans | DeleteInfo, answer: Answer) -> None:
-        """Take an answer; `SendInfos` has one for each trace, in their order."""
+        """Process a result; `SendInfos` has one for each trace, in order."""
         if isinstance(action, SendInfos):
             self._info_answered(action.traces[action.answered], answer)
             action.answered += 1
@@ -117,7 +117,7 @@ class Batch:
     def _info_refused(self, trace: EncodedTrace, error: PermanentError) -> None:
         if isinstance(error, TooLarge) and trace.cut_info():
             self._ledger.resize(trace)
-            self._tell_cut(trace, error)
+            self._warn_of_cut(trace, error)
         elif trace.has_spans:
             logger.warning(
                 "trace stored without some of its metadata and tags, which the server refused: %s: %s",
@@ -134,7 +134,7 @@ class Batch:
         elif isinstance(answer, RetryableError):
             self.problem = answer
             self.next_size = max(1, len(traces) // 2)
-            if answer.ill and len(traces) == 1:  # smaller batches will show over which trace the server failed
+            if answer.ill and len(traces) == 1:  # otherwise smaller batches will show which trace it fails on
                 self._suspect(traces[0], answer, self._passed.spans)
         elif self._sink.sends_spans_apart:
             self._passed.spans += 1
@@ -142,7 +142,7 @@ class Batch:
                 trace.has_spans = True
                 if trace.has_info:
                     self._ledger.delivered(trace)
-        else:  # it has just turned out that this server takes no spans apart
+        else:  # the server has turned out not to take spans separately
             self._groups.clear()
             self._refuse_additions()
             for trace in self.traces:
@@ -154,7 +154,7 @@ class Batch:
                 self._ledger.refused(trace, PermanentError("this server accepts the spans of a trace only once"))
 
     def _spans_refused(self, traces: Sequence[EncodedTrace], error: PermanentError) -> None:
-        """Halve the batch until the poisonous trace stands alone."""
+        """Halve the batch until the refused trace stands alone."""
         if isinstance(error, TooLarge):
             size = sum(len(trace.otlp) for trace in traces)
             self._passed.too_large = min(size, self._passed.too_large)
@@ -164,15 +164,15 @@ class Batch:
             self._groups.appendleft(traces[:half])
         elif isinstance(error, TooLarge) and traces[0].cut():
             self._ledger.resize(traces[0])
-            self._tell_cut(traces[0], error)
-        elif traces[0].supplement or traces[0].source or not traces[0].has_info:  # the info may have been there before
+            self._warn_of_cut(traces[0], error)
+        elif traces[0].supplement or traces[0].source or not traces[0].has_info:  # the info may have been stored before
             self._ledger.refused(traces[0], error)
         else:
             self._refused = traces[0], error
 
-    def _tell_cut(self, trace: EncodedTrace, error: TooLarge) -> None:
-        if not self._passed.is_cut_told:
-            self._passed.is_cut_told = True
+    def _warn_of_cut(self, trace: EncodedTrace, error: TooLarge) -> None:
+        if not self._passed.is_cut_logged:
+            self._passed.is_cut_logged = True
             logger.warning(
                 "trace too large for the server or a proxy in front of it, sent without its largest inputs, outputs or "
                 "tags, as are others like it; raise the limit there, or lower max_body_bytes: %s: %s",
@@ -181,7 +181,7 @@ class Batch:
             )
 
     def _suspect(self, trace: EncodedTrace, problem: RetryableError, passed: int) -> None:
-        """The server failed over this trace alone: it is sent last from now on, and is refused in the end."""
+        """Record that the server failed on this trace alone: it is sent last from now on, and finally refused."""
         if not trace.failures:
             trace.passed_at_first_failure = passed
         trace.failures += 1
@@ -192,13 +192,13 @@ class Batch:
 
 
 def next_of(pending: Iterable[EncodedTrace], count: int, max_bytes: int, *, without_spans: bool) -> list[EncodedTrace]:
-    """The oldest pending traces that go together: all of one experiment.
+    """Return the oldest pending traces of one experiment that fit into one batch.
 
     Args:
-        pending: What is pending, of which at least one trace is to be sent.
-        count: How many at most.
-        max_bytes: Bytes of all of them at most.
-        without_spans: Leave out those whose spans the server has.
+        pending: The pending traces, at least one of which is to be sent.
+        count: Maximum number of traces.
+        max_bytes: Maximum size of all of them, in bytes.
+        without_spans: Whether to skip traces whose spans the server has.
     """
     left = [trace for trace in pending if not (trace.ended or (without_spans and trace.has_spans))]
     same = (trace for trace in left if trace.experiment_id == left[0].experiment_id)

@@ -1,7 +1,7 @@
-"""Delivery to an OTLP collector: of copies, besides an MLflow server, or instead of one.
+"""Delivery to an OTLP collector: of copies, in addition to an MLflow server, or instead of one.
 
-A collector has a queue, a thread and counts of its own: while it is unreachable, the MLflow server gets its traces all
-the same.
+A collector has its own queue, thread and counts, so that the MLflow server gets its traces while the collector is
+unreachable.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.encode import Encoding
 
 SHARE = 0.25
-"""The part of queue, spool and exit that is the collector's where an MLflow server gets the traces too."""
+"""The collector's share of queue, spool and exit time if an MLflow server gets the traces, too."""
 
 FOLDER = "collector"
-"""The folder inside the spool of what waits for the collector."""
+"""The folder inside the spool for traces that wait for the collector."""
 
 _OVERHEAD = 600
-"""Bytes of a copy's objects, about."""
+"""Approximate size of a copy's objects, in bytes."""
 
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 def delivery_type(wanted: str) -> type[Delivery]:
-    """The kind of delivery that the option ``delivery`` and OpenTelemetry's variables ask for; logs what that means."""
+    """Return the class for the option ``delivery`` and OpenTelemetry's variables; log the consequences."""
     if wanted == "otlp":
         if problem := collector().problem:
             logger.warning("traces cannot be sent yet: %s", problem)
@@ -59,13 +59,13 @@ def delivery_type(wanted: str) -> type[Delivery]:
 
 
 class CollectorSender(Sender):
-    """A sender that knows no server but the collector."""
+    """Sender that only knows the collector."""
 
     first_uri = staticmethod(lambda: collector().uri)
 
 
 class ToCollector(Delivery):
-    """Delivery to a collector."""
+    """Delivery to a collector instead of an MLflow server."""
 
     sender_type = CollectorSender
 
@@ -80,20 +80,20 @@ class ToCollector(Delivery):
 
 
 class Copy:
-    """A trace that has been encoded for another server, as it waits for the collector's sender.
+    """A trace that has been encoded for another server and is queued for the collector.
 
     Args:
         trace_id: MLflow's trace id.
-        encoding: What it was encoded as.
-        supplement: Whether it was delivered before.
+        encoding: The encoded trace.
+        supplement: Whether the trace was delivered before.
 
     Attributes:
         trace_id: MLflow's trace id.
-        supplement: Whether it was delivered before.
-        size: Bytes that it takes, about.
-        tracking_uri: Where it goes.
-        experiment_id: None: a collector knows none.
-        assessed: None: it is told of no assessments.
+        supplement: Whether the trace was delivered before.
+        size: Approximate size, in bytes.
+        tracking_uri: Its destination.
+        experiment_id: None, since collectors have no experiments.
+        assessed: None, since collectors take no assessments.
     """
 
     tracking_uri = ""
@@ -103,19 +103,19 @@ class Copy:
     def __init__(self, trace_id: str, encoding: Encoding, supplement: bool) -> None:
         self.trace_id = trace_id
         self.supplement = supplement
-        self.since = 0.0  # told by the queue
+        self.since = 0.0  # set by the queue
         self.size = len(encoding.otlp) + len(encoding.info) + _OVERHEAD
         self._encoding = type(encoding)(encoding.otlp, encoding.info, (), {}, encoding.has_late_spans)
 
     def is_complete(self) -> bool:
-        """Whether nothing more will come."""
+        """Return True: nothing more will come."""
         return True
 
     def forget_contents(self) -> None:
-        """Do nothing: it is encoded."""
+        """Do nothing: the trace is already encoded."""
 
     def content(self, experiment_id: str) -> Encoding:
-        """What it was encoded as, without what a collector does not take."""
+        """Return the encoded trace, without the parts that a collector does not take."""
         return self._encoding
 
 
@@ -123,12 +123,12 @@ class WithCollector(Delivery):
     """Delivery to an MLflow server, and of a copy of each trace to a collector.
 
     Args:
-        max_queue_bytes: Bytes that may be pending.
-        shutdown_timeout: Seconds that an exit may take.
-        spool_dir: Where traces are kept while a server is unreachable; None keeps them in memory.
-        max_spool_bytes: What the spool may take.
+        max_queue_bytes: Maximum size of all pending traces, in bytes.
+        shutdown_timeout: Maximum number of seconds for an exit.
+        spool_dir: Directory for traces while a server is unreachable; None keeps them in memory.
+        max_spool_bytes: Maximum size of the spool, in bytes.
         paused: Whether nothing may be sent yet.
-        on_begin: Called in each process, a forked one too, when it begins to deliver.
+        on_begin: Called in each process, including forked ones, when it starts to deliver.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class WithCollector(Delivery):
         return self.copies.flush(None if until is None else max(0.0, until - clock.monotonic())) and is_done
 
     def deliver(self, timeout: float | None = None) -> bool:
-        """See `Delivery`; at a shutdown, which gives a time, the copies have their own."""
+        """See `Delivery`; at a shutdown, which passes a timeout, the copies have their own."""
         is_done = super().deliver(timeout)
         return (timeout is not None or self.copies.deliver()) and is_done
 

@@ -1,4 +1,4 @@
-"""Makes a trace small enough for a server, or a proxy before it, that has refused its size."""
+"""Truncation of traces that a server, or a proxy before it, has refused for their size."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CUT = "mlflow_middleware.cut"
-"""The attribute of a span that names those of its attributes that were cut."""
+"""The attribute of a span that lists its truncated attributes."""
 
 SMALL = 1000
-"""Bytes of an attribute that is not worth cutting."""
+"""Maximum size of an attribute that is not truncated, in bytes."""
 
 SMALL_TEXT = 250
-"""Characters of a tag that is not worth cutting."""
+"""Maximum length of a tag that is not truncated, in characters."""
 
 _FIRST = ("mlflow.spanInputs", "mlflow.spanOutputs")
 
 
 def cut(otlp: bytes) -> bytes | None:
-    """Cut the largest inputs and outputs, then other attributes, until half of the size is left, or as far as it goes.
+    """Truncate the largest inputs and outputs, then other attributes, to half of the size if possible.
 
     Args:
         otlp: The spans of a trace, as an OTLP request.
 
     Returns:
-        The smaller request; None if there is nothing left to cut.
+        The smaller request; None if nothing is left to truncate.
     """
-    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
+    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # available only with a supported MLflow
 
     request = ExportTraceServiceRequest.FromString(otlp)
     spans = [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
@@ -49,14 +49,13 @@ def cut(otlp: bytes) -> bytes | None:
 
 
 def cut_info(info: bytes) -> bytes | None:
-    """Cut the largest tags, metadata and previews of a trace's info until half of its size is left, or as far as it
-    goes.
+    """Truncate the largest tags, metadata and previews of a trace's info to half of the size if possible.
 
     Args:
         info: The body of ``POST /api/3.0/mlflow/traces``.
 
     Returns:
-        The smaller one; None if there is nothing left to cut.
+        The smaller info; None if nothing is left to truncate.
     """
     body = json.loads(info)
     ours = body.get("trace", {}).get("trace_info", {})
@@ -72,7 +71,7 @@ def cut_info(info: bytes) -> bytes | None:
 
 
 def without_assessments(info: bytes) -> bytes:
-    """A trace's info, as above, without its assessments."""
+    """Return the body of a trace's info without the assessments."""
     if b'"assessments"' not in info:
         return info
     body = json.loads(info)

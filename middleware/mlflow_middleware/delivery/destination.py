@@ -1,8 +1,8 @@
-"""One tracking server: what is pending for it, how it is doing, and what to ask of it next.
+"""One tracking server: its pending traces, its health, and the next request to it.
 
-A state machine without a clock, a thread or a connection of its own. Whoever drives it calls `plan` under a lock;
-performs the action without it; and calls, under it again, `answered` for each answer and then `done`. In between,
-`give_up` may spool all that is pending: a trace stays in ``pending`` until it has come to its end.
+This is a state machine without its own clock, thread or connection. The driver calls `plan` under a lock, performs
+the action without it, and then, under the lock again, calls `answered` for each result and finally `done`. In
+between, `give_up` may spool all pending traces: a trace stays in ``pending`` until it has ended.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from mlflow_middleware.delivery.sinks import Sink
 from mlflow_middleware.delivery.spooling import Spooling
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Bytes in one request, about, and at least one trace."""
+"""Approximate maximum size of one request, in bytes; it always contains at least one trace."""
 
 MAX_SENT = 64
-"""Traces that are sent at a time: few enough that an exit in the middle leaves few half-sent, enough that their spans
-cost the server as little as in larger batches."""
+"""Maximum number of traces that are sent at a time: few enough that an interrupting exit leaves few half-sent, enough
+that their spans cost the server as little as in larger batches."""
 
 MAX_SENT_AT_ONCE = 256
-"""Traces whose spans are sent at a time where there is a deadline: a second of a server's work."""
+"""Maximum number of traces whose spans are sent at a time before a deadline: about a second of a server's work."""
 
 SPOOL_EVERY = 1.0
-"""Seconds between two files in the spool while the server is unreachable: what a crash can cost."""
+"""Seconds between two files in the spool while the server is unreachable: the traces that a crash can lose."""
 
 
 class Destination:
-    """One tracking server, and the traces that are pending for it.
+    """One tracking server and the traces that are pending for it.
 
     Args:
-        uri: Its tracking URI.
-        sink: How it takes traces.
-        ledger: Counts how each trace ends.
-        spooling: Where traces go while it is unreachable; None keeps them in memory.
+        uri: The tracking URI.
+        sink: The sink of the server.
+        ledger: Counts the result of each trace.
+        spooling: Takes traces while the server is unreachable; None keeps them in memory.
 
     Attributes:
-        pending: Encoded traces, the oldest first.
-        health: How it is doing.
-        experiments: Where its traces go.
+        pending: Encoded traces, oldest first.
+        health: The server's health.
+        experiments: The experiments of its traces.
     """
 
     def __init__(self, uri: str, sink: Sink, ledger: Ledger, spooling: Spooling | None = None) -> None:
@@ -67,11 +67,11 @@ class Destination:
 
     @property
     def is_sending(self) -> bool:
-        """Whether a batch is on its way: `plan` has the next part of it."""
+        """Whether a batch is in transit: `plan` returns its next part."""
         return self._batch is not None
 
     def due(self) -> float | None:
-        """When it wants something; None for never."""
+        """Return the time of the next action; None if there is none."""
         retry_at = self.health.server.retry_at
         if self.pending:
             return min(retry_at, self._spool_at) if self._has_to_spool() else retry_at
@@ -80,21 +80,21 @@ class Destination:
         return max(retry_at, self._spooling.look_at) if self._spooling else None
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing is pending, nor was in the spool just now."""
+        """Return whether nothing is pending and the spool was empty at the last look."""
         return not self.pending and (self._spooling is None or self._spooling.look_at > now)
 
     def wake(self) -> None:
-        """End each pause between attempts: somebody waits."""
+        """End the pauses between attempts, because someone waits."""
         self.health.wake()
         if self._spooling:
             self._spooling.look_at = 0.0
 
     def plan(self, now: float, *, in_a_hurry: bool = False) -> Action | None:
-        """What to ask of the server now; None for nothing.
+        """Return the next request to the server; None if there is none.
 
         Args:
-            now: The time.
-            in_a_hurry: Whether there is a deadline: the spans of all that is pending come before any info.
+            now: The current time.
+            in_a_hurry: Whether there is a deadline: the spans of all pending traces are sent before any info.
         """
         self._in_a_hurry = in_a_hurry
         if self._batch and not self._batch.spans_only and self._wants_spans_first():
@@ -107,7 +107,7 @@ class Destination:
             if due is None or due > now:
                 return None
             self._forget_ended()
-            if question := self._question():
+            if question := self._experiment_request():
                 self.health.asked(now)
                 return question
             self._begin_batch(now)
@@ -117,16 +117,16 @@ class Destination:
         self.health.asked(now if action else None)
         return action
 
-    def _question(self) -> ResolveExperiment | None:
-        """What is to be known of the next trace's experiment."""
+    def _experiment_request(self) -> ResolveExperiment | None:
+        """Return the request for the next trace's experiment, if its id is unknown."""
         experiment = self.pending[0].experiment_id if self.pending else None
         return self.experiments.question(experiment, is_needed=bool(self.pending))
 
     def _begin_batch(self, now: float) -> None:
-        """Take the oldest traces, and some from the spool if it is time."""
+        """Start a batch of the oldest traces; load some from the spool if it is time."""
         if self._spooling:
             if self._in_a_hurry:
-                self._spooling.look_later(now)  # what is there is safe
+                self._spooling.look_later(now)  # spooled traces are safe
             self.pending.extend(self._spooling.load(len(self.pending), now))
         if self.pending:
             spans_only = self._wants_spans_first()
@@ -137,14 +137,14 @@ class Destination:
             self._batch = Batch(experiment, traces, self.sink, self._ledger, self._passed, spans_only=spans_only)
 
     def owes_spans(self) -> bool:
-        """Whether a pending trace cannot be read yet, and its spans can be sent without its info."""
+        """Return whether a pending trace is not readable yet and its spans can be sent without its info."""
         return self.sink.sends_spans_apart and any(not (trace.has_spans or trace.ended) for trace in self.pending)
 
     def _wants_spans_first(self) -> bool:
         return self._in_a_hurry and self.owes_spans()
 
     def _finish_batch(self) -> None:
-        if self._batch is None:  # nothing was there to be sent, or not yet: nothing is known of the server
+        if self._batch is None:  # nothing was sent, so the server's state is unknown
             return
         self._batch_size = min(MAX_SENT, self._batch_size * 2)
         self._batch = None
@@ -153,7 +153,7 @@ class Destination:
             self._spooling.look_at = 0.0
 
     def answered(self, action: Action, answer: Answer, now: float) -> None:
-        """Take an answer; `SendInfos` has one for each trace, in their order."""
+        """Process a result; `SendInfos` has one for each trace, in order."""
         self.health.asked(now)
         if answer is None:
             self.health.answered()
@@ -163,7 +163,7 @@ class Destination:
             self._batch.answered(action, answer)
 
     def done(self, now: float) -> None:
-        """No more answers come to the action."""
+        """Record that the action has no more results."""
         self.health.asked(None)
         if self._batch and (problem := self._batch.problem):
             self._batch_size = self._batch.next_size
@@ -174,26 +174,26 @@ class Destination:
             self._fail(problem, now)
 
     def failed(self, error: Exception, now: float) -> None:
-        """An action ended in an error that nobody expected."""
+        """Record that an action raised an unexpected error."""
         self.health.asked(None)
         self._back_off(RetryableError(f"sending failed ({type(error).__name__})"), now)
 
     def give_up(self, now: float) -> None:
-        """When the time is over: spool what is pending, as far as the spool takes it."""
+        """Spool the pending traces as far as the spool takes them, when the time is over."""
         self._spool(now, last=True)
 
     def abandon(self) -> None:
-        """In a forked child: let go of the parent's spool files, whose locks would outlive it here."""
+        """Release the parent's spool files in a forked child, where their locks would outlive the parent."""
         for trace in self.pending:
             if trace.source:
                 trace.source.release()
 
     def look(self, now: float) -> bool:
-        """See whether traces are to be spooled although a call is under way."""
+        """Return whether pending traces should be spooled during the call in progress."""
         return self._spooling is not None and self.health.look(now) and now >= self._spool_at
 
     def rescue(self, now: float) -> None:
-        """Spool what is pending, in the middle of a call; its answer counts for nothing that is spooled by then."""
+        """Spool the pending traces during a call; its result does not count for traces that are spooled by then."""
         self._spool_at = now + SPOOL_EVERY
         self._spool(now, suspects_stay=True)
 
@@ -224,7 +224,7 @@ class Destination:
         return MIN_BACKOFF if self._ledger.queue.is_flushing else MAX_BACKOFF
 
     def _has_to_spool(self) -> bool:
-        """Whether traces are in memory that belong into the spool, because the server is unreachable."""
+        """Return whether traces in memory must be spooled because the server is unreachable."""
         if not (self._spooling and self.health.server.failures):
             return False
         return any(trace.source is None and not trace.failures for trace in self.pending)
@@ -234,6 +234,6 @@ class Destination:
             self.pending = deque(self._spooling.save(self.pending, now, suspects_stay=suspects_stay, last=last))
 
     def _forget_ended(self) -> None:
-        """Take those out that have come to their end, up to the first that has not."""
+        """Remove ended traces, up to the first that has not ended."""
         while self.pending and self.pending[0].ended:
             self.pending.popleft()

@@ -1,7 +1,7 @@
-"""The spool's disk, which may stall: what is read and written there happens in a thread of its own.
+"""The thread that reads and writes the spool, since a disk may stall.
 
-Nobody waits for it but an exit, and that not for long. The same thread looks now and then whether the sender is stuck
-in a call, as it is the one that can then write to the spool what is pending.
+Only an exit waits for it, and only briefly. The thread also checks regularly whether the sender is stuck in a call, and
+then spools the pending traces.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from mlflow_middleware._internal import clock
 from mlflow_middleware._internal.guard import report
 
 LOOK = 1.0
-"""Seconds between two looks at the sender."""
+"""Seconds between two checks of the sender."""
 
 LATE = 1.0
-"""Seconds past its deadline that an exit lets the spool go on, as long as it does."""
+"""Maximum number of seconds past its deadline that an exit waits for the spool, while it makes progress."""
 
 STALLED = 0.25
-"""Seconds without progress after which it does not any more."""
+"""Seconds without progress after which the exit stops waiting."""
 
 
 class Disk:
-    """A thread that does what it is told, one after the other.
+    """A thread that runs jobs one after the other.
 
     Args:
         look: Called about once a second.
@@ -38,11 +38,11 @@ class Disk:
         self._jobs: deque[Callable[[], object]] = deque()
         self._left = 0
         self._progress_at = 0.0
-        self._changed = threading.Condition(threading.RLock())  # a signal's handler may exit while this is held
+        self._changed = threading.Condition(threading.RLock())  # a signal handler may exit while this is held
         self._thread: threading.Thread | None = None
 
     def run(self, job: Callable[[], object]) -> None:
-        """Have something done; at once, if no thread can be started any more."""
+        """Run a job in the thread; at once if no thread can be started any more."""
         with self._changed:
             self._jobs.append(job)
             self._left += 1
@@ -52,10 +52,10 @@ class Disk:
                 self._do(self._jobs.popleft())
 
     def wait(self, deadline: float) -> bool:
-        """Wait for all that was to be done; past the deadline only a little, and while there is progress.
+        """Wait for all jobs; past the deadline only briefly, and while there is progress.
 
         Returns:
-            Whether all is done.
+            Whether all jobs are done.
         """
         with self._changed:
             self._progress_at = clock.monotonic()
@@ -102,10 +102,10 @@ class Disk:
     def _safely(self, job: Callable[[], object]) -> None:
         try:
             job()
-        except Exception as error:  # the thread must live on
+        except Exception as error:  # the thread must survive
             report("the spool", error)
 
 
 def at_once(job: Callable[[], object]) -> None:
-    """Do it here and now; where nothing is held up by it."""
+    """Run a job in the current thread, where it delays nothing else."""
     job()

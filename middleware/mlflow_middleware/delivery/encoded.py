@@ -1,4 +1,4 @@
-"""A trace as it goes over the wire: small, and all that is needed to send it again."""
+"""A trace in its encoded form: small, and with everything that is needed to send it again."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.assessments import Assessed
 
 PENDING_EXPERIMENT = "mlflow-middleware-pending-experiment"
-"""Stands in a trace info for the experiment's id until that is known."""
+"""Placeholder for the experiment's id in a trace info until the id is known."""
 
 _ADDITION = f'"{CONTINUED}"'.encode()
 
 _OVERHEAD = 600
-"""Bytes that the objects around a waiting trace take, about."""
+"""Approximate size of the objects around a pending trace, in bytes."""
 
 
 def is_name(experiment: str | None) -> bool:
-    """Whether an experiment is given by its name: ids have digits only."""
+    """Return whether an experiment is given by its name: ids consist of digits."""
     return experiment is not None and not experiment.isdecimal()
 
 
 @dataclass(slots=True, eq=False)
 class EncodedTrace:
-    """A trace, encoded.
+    """An encoded trace and the state of its delivery.
 
     Attributes:
         trace_id: MLflow's trace id.
-        experiment_id: Where it goes, an id or a name; None for the experiment that the environment names.
-        otlp: Its spans as an OTLP request.
-        info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
-        prompts: Name and version of each prompt linked to it.
-        attachments: Files taken out of its inputs and outputs, by their ids.
-        supplement: Whether it was delivered before, and now comes again with spans that ended late.
-        has_late_spans: Whether one of its spans ended after its root.
-        source: The spool file that it was read from.
-        held: Bytes that it counts for in the queue.
-        raw: Bytes of spans and info, before `pack`.
-        has_info: Whether the server has its info.
-        has_spans: Whether the server has its spans.
-        ended: Whether it has come to its end: delivered, spooled or dropped.
-        failures: How often the server failed over it, while it was sent alone.
-        passed_at_first_failure: How many others had passed at the first of these failures.
-        assessments: How many assessments its trace had, those that were sent before included.
-        assessed: How many of them the server has.
-        since: When it came, by the monotonic clock; 0 if that is unknown.
-        is_addition: Whether these are spans for a trace that is stored, with an info that is not to be sent.
+        experiment_id: The experiment's id or name; None for the experiment that the environment specifies.
+        otlp: The spans as an OTLP request.
+        info: The trace info, as the body of ``POST /api/3.0/mlflow/traces``.
+        prompts: Name and version of each linked prompt.
+        attachments: Files extracted from the inputs and outputs, by id.
+        supplement: Whether the trace was delivered before and is sent again with spans that ended late.
+        has_late_spans: Whether a span ended after the root.
+        source: The spool file that it was read from; None if it was not.
+        held: Size that it counts for in the queue, in bytes.
+        raw: Size of spans and info before `pack`, in bytes.
+        has_info: Whether the server has the info.
+        has_spans: Whether the server has the spans.
+        ended: Whether it has ended: delivered, spooled or dropped.
+        failures: Number of the server's failures when it was sent alone.
+        passed_at_first_failure: Number of requests that had succeeded before the first of these failures.
+        assessments: Number of the trace's assessments, including those that were sent before.
+        assessed: Counts those that the server has.
+        since: Time when it was queued, by the monotonic clock; 0 if unknown.
+        is_addition: Whether it consists of spans for a stored trace, whose info is not sent.
     """
 
     trace_id: str
@@ -106,24 +106,24 @@ class EncodedTrace:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes now, about."""
+        """Approximate current size, in bytes."""
         return len(self.otlp) + len(self.info) + sum(map(len, self.attachments.values())) + _OVERHEAD
 
     def pack(self) -> None:
-        """Make it small; for one that has to wait."""
+        """Compress a trace that has to wait."""
         if not self._packed:
             self.otlp = zlib.compress(self.otlp, 1)
             self.info = zlib.compress(self.info, 1)
             self._packed = True
 
     def unpack(self) -> None:
-        """Undo `pack`, before it is sent."""
+        """Undo `pack` before the trace is sent."""
         if self._packed:
             self.otlp, self.info = self.plain()
             self._packed = False
 
     def cut(self) -> bool:
-        """Do without its largest inputs and outputs; False if that is all that it can do without."""
+        """Truncate the largest inputs and outputs; return False if nothing is left to truncate."""
         smaller = cut(self.otlp)
         if smaller is not None:
             self.otlp = smaller
@@ -131,7 +131,7 @@ class EncodedTrace:
         return smaller is not None
 
     def cut_info(self) -> bool:
-        """Do without the largest texts of its info; False if there are none."""
+        """Truncate the largest texts of the info; return False if nothing is left to truncate."""
         smaller = cut_info(self.info)
         if smaller is not None:
             self.info = smaller
@@ -139,7 +139,7 @@ class EncodedTrace:
         return smaller is not None
 
     def info_is_stored(self) -> None:
-        """The server has the info: where it is sent again, its assessments would be created anew."""
+        """Record that the server has the info; drop the assessments, since sending them again would duplicate them."""
         self.has_info = True
         if self.assessed:
             self.assessed.stored = max(self.assessed.stored, self.assessments)
@@ -147,11 +147,11 @@ class EncodedTrace:
             self.info = without_assessments(self.info)
 
     def plain(self) -> tuple[bytes, bytes]:
-        """Spans and info as they are sent, whether packed or not."""
+        """Return the uncompressed spans and info."""
         if not self._packed:
             return self.otlp, self.info
         return zlib.decompress(self.otlp), zlib.decompress(self.info)
 
     def info_for(self, experiment_id: str) -> bytes:
-        """The trace info, with the experiment in place."""
+        """Return the trace info with the experiment's id filled in."""
         return self.info.replace(PENDING_EXPERIMENT.encode(), experiment_id.encode())

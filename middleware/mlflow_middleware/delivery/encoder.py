@@ -1,4 +1,4 @@
-"""What is encoded, and when: complete traces first, never many ahead of what is sent."""
+"""The encoder of traces: complete traces first, and only slightly ahead of sending."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge import PendingTrace
 
 LATE_SPANS = 3.0
-"""Seconds that a trace waits for spans that end after its root; later ones are added when they end."""
+"""Seconds that a trace waits for spans that end after its root; spans that end even later are added afterwards."""
 
 MAX_ENCODING = 0.25
-"""Seconds of encoding after which what is encoded is sent; an exit waits no longer for that."""
+"""Seconds of encoding after which the encoded traces are sent, so that an exit waits no longer for them."""
 
 MAX_GIVE_UP = 0.25
-"""Seconds of an exit, when its time is over, in which bodies are still read; what is left is spooled without them."""
+"""Seconds after an exit's deadline in which bodies are still encoded; the other traces are spooled without bodies."""
 
 AHEAD = 128
-"""Traces that wait for a server encoded. More are encoded as these are sent: while an app has more requests than the
-server can take, all of the processor is the app's."""
+"""Maximum number of encoded traces that wait for a server. More are encoded as these are sent, so that an app with more
+requests than the server can take keeps the whole processor."""
 
 MAX_STRETCH = 0.0005
-"""Seconds of encoding after which the app's threads are let in, for as long: the interpreter would do that after 5 ms,
-which is what a request would wait."""
+"""Seconds of encoding after which the encoder pauses as long for the app's threads. The interpreter would switch after
+5 ms, which a request would have to wait."""
 
 MAX_STRETCH_FILLING = 0.005
-"""Those seconds while the queue fills up: what is encoded is packed, and takes a third of the room."""
+"""`MAX_STRETCH` while the queue fills up: encoded traces are compressed, and take a third of the memory."""
 
 
 class Encoder:
     """Holds finished traces until it is their turn to be encoded.
 
     Args:
-        ledger: Counts what cannot be encoded.
-        clock: Tells the time in seconds.
+        ledger: Counts traces that cannot be encoded.
+        clock: Returns the time in seconds.
         sleep: Lets other threads run.
     """
 
@@ -58,14 +58,14 @@ class Encoder:
         self._complete: defaultdict[str, deque[PendingTrace | LaterInfo]] = defaultdict(deque)
 
     def take(self, traces: Iterable[PendingTrace], *, everything: bool = False) -> list[str]:
-        """Take finished traces; one with open spans waits for them, unless somebody flushes.
+        """Accept finished traces; a trace with open spans waits for them, unless someone flushes.
 
         Args:
-            traces: Those that have come.
-            everything: Do not wait for open spans.
+            traces: The new traces.
+            everything: Whether not to wait for open spans.
 
         Returns:
-            The tracking URIs that traces are complete for.
+            The tracking URIs that have complete traces.
         """
         now = self._clock()
         waiting, self._incomplete = [*self._incomplete, *((now + LATE_SPANS, trace) for trace in traces)], []
@@ -78,25 +78,25 @@ class Encoder:
         return [uri for uri, complete in self._complete.items() if complete]
 
     def waits_until(self) -> float | None:
-        """When the first trace stops to wait for its open spans; None if none does."""
+        """Return the time when the first trace stops waiting for its open spans; None if no trace waits."""
         return min((until for until, _ in self._incomplete), default=None)
 
     def waits_since(self) -> float | None:
-        """When the oldest trace came that is not encoded; None if there is none. Asked by any thread."""
+        """Return when the oldest unencoded trace was queued; None if there is none. Any thread may call this."""
         firsts = [trace for complete in list(self._complete.values()) for trace in islice(complete, 1)]
         waiting = [*firsts, *(trace for _, trace in list(self._incomplete))]
         return min((trace.since for trace in waiting), default=None)
 
     def has_work(self, destination: Destination) -> bool:
-        """Whether a trace for it is to be encoded now."""
+        """Return whether a trace for a destination is due to be encoded."""
         return bool(self._complete[destination.uri]) and self._has_room(destination)
 
     def encode_for(self, destination: Destination, *, everything: bool = False) -> None:
-        """Encode what is to be sent next; the rest waits, and the app has the processor as long as it is busy.
+        """Encode the traces to be sent next; the others wait, so that a busy app keeps the processor.
 
         Args:
-            destination: Where the encoded traces become pending.
-            everything: The process ends: encode all, without their bodies when it takes too long.
+            destination: The destination where the encoded traces become pending.
+            everything: Whether the process ends: then encode all traces, without bodies if it takes too long.
         """
         complete = self._complete[destination.uri]
         began = stretch = self._clock()
@@ -117,7 +117,7 @@ class Encoder:
                 self._encode(destination, trace, everything=everything)
 
     def _has_room(self, destination: Destination) -> bool:
-        if len(destination.pending) < AHEAD or destination.health.is_in_trouble:  # it has to be small, and is spooled
+        if len(destination.pending) < AHEAD or destination.health.is_in_trouble:  # compressed, then spooled
             return True
         return self._queue.is_flushing or self._queue.is_filling
 
@@ -138,7 +138,7 @@ class Encoder:
         destination.pending.append(encoded)
 
     def _send_info_later(self, destination: Destination, encoded: EncodedTrace) -> None:
-        """Part a caller's trace: its spans go now, what else is known of it only if the caller tells nothing."""
+        """Split off a caller's trace info: the spans are sent now, the info only if the caller sends none."""
         info = parted(encoded)
         self._queue.split()
         self._ledger.resize(info)

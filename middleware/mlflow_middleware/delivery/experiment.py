@@ -1,7 +1,7 @@
-"""Where traces go: MLflow's own environment variables, turned into an experiment id.
+"""The resolution of MLflow's own environment variables to an experiment id.
 
-``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` (created if missing) and ``MLFLOW_EXPERIMENT_ID`` mean what they
-mean in full MLflow. Nothing here runs on a request's path.
+``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` (created if missing) and ``MLFLOW_EXPERIMENT_ID`` have the same
+meaning as in full MLflow. Nothing here runs in the path of a request.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery.encoded import is_name
 from mlflow_middleware.delivery.rest import (
     REQUEST_TIMEOUT,
     ConnectionProblem,
@@ -24,18 +25,18 @@ from mlflow_middleware.delivery.rest import (
 )
 
 DEFAULT_EXPERIMENT = "0"
-"""The id of the experiment called Default, which every tracking server has."""
+"""The id of the experiment "Default", which every tracking server has."""
 
 _EXPERIMENTS = "/api/2.0/mlflow/experiments/"
 
 
 def resolve_experiment(tracking_uri: str, *, create: bool = True, timeout: float = REQUEST_TIMEOUT) -> str:
-    """Find (or create) the experiment that the environment names.
+    """Find (or create) the experiment that the environment specifies.
 
     Args:
         tracking_uri: The server.
-        create: Whether one that is missing is created.
-        timeout: Seconds to wait for each answer.
+        create: Whether to create a missing experiment.
+        timeout: Seconds to wait for each response.
 
     Returns:
         The experiment's id.
@@ -53,11 +54,12 @@ def resolve_experiment(tracking_uri: str, *, create: bool = True, timeout: float
 
 
 def resolve_first_experiment(tracking_uri: str) -> str:
-    """Find (or create) the experiment of traces that began before the app chose one: the environment's.
+    """Find (or create) the environment's experiment, for traces that began before the app chose another one.
+
+    Return the experiment that the app has chosen since if the environment specifies none and there is no default.
 
     Raises:
-        ConnectionProblem: As for `resolve_experiment`; but if the environment names no experiment and there is none by
-            default, it is the one that was chosen since.
+        ConnectionProblem: See `resolve_experiment`.
     """
     check_address(tracking_uri)
     active = mlflow_bridge.client.active_experiment_id()
@@ -79,21 +81,31 @@ def resolve_named_experiment(tracking_uri: str, name: str) -> str:
     """Find (or create) an experiment by its name.
 
     Raises:
-        ConnectionProblem: As for `resolve_experiment`.
+        ConnectionProblem: See `resolve_experiment`.
     """
     check_address(tracking_uri)
-    return _by_name(tracking_uri, name, create=True, timeout=REQUEST_TIMEOUT, told_by="experiment")
+    return _by_name(tracking_uri, name, create=True, timeout=REQUEST_TIMEOUT, source="experiment")
+
+
+def find_or_create_experiment(tracking_uri: str, experiment: str) -> str:
+    """Find an experiment as the option ``experiment`` specifies it: by its id, or else by its name.
+
+    Raises:
+        ConnectionProblem: See `resolve_experiment`.
+    """
+    find = resolve_named_experiment if is_name(experiment) else find_experiment
+    return find(tracking_uri, experiment)
 
 
 def _experiment_id() -> str | None:
-    """The id that the environment names; ``mlflow.set_experiment()`` writes there, too, what it has chosen."""
+    """Return the environment's id: that of the start if ``mlflow.set_experiment()`` has overwritten it."""
     named = os.environ.get("MLFLOW_EXPERIMENT_ID")
     return _ID_AT_START if named == mlflow_bridge.client.active_experiment_id() else named
 
 
 _found_by_environment: dict[tuple[str, str | None], str] = {}
-"""What was found before the app chose another one: ``MLFLOW_EXPERIMENT_ID`` may have been set after the start, and does
-not tell any more who has."""
+"""The experiments that were found before the app chose another one. ``MLFLOW_EXPERIMENT_ID`` may have been set after
+the start, so that it does not show whether the app or MLflow has set it."""
 
 
 def _environment(tracking_uri: str) -> tuple[str, str | None]:
@@ -125,11 +137,11 @@ def _of_environment(tracking_uri: str, create: bool, timeout: float = REQUEST_TI
 
 
 def find_experiment(tracking_uri: str, experiment: str | None) -> str:
-    """Find an experiment whose traces are to be read; none is created.
+    """Find an experiment to read traces from; never create one.
 
     Args:
         tracking_uri: The server.
-        experiment: Its name or its id; None for the one that the environment names.
+        experiment: Its name or its id; None for the one that the environment specifies.
 
     Returns:
         The experiment's id.
@@ -153,9 +165,7 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str:
     return _active_id(status, answer, f"experiment {experiment!r}")
 
 
-def _by_name(
-    tracking_uri: str, name: str, create: bool, timeout: float, told_by: str = "MLFLOW_EXPERIMENT_NAME"
-) -> str:
+def _by_name(tracking_uri: str, name: str, create: bool, timeout: float, source: str = "MLFLOW_EXPERIMENT_NAME") -> str:
     named = {"experiment_name": name}
     status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
     if status == 404 and create:
@@ -164,7 +174,7 @@ def _by_name(
             return str(answer["experiment_id"])
         if answer.get("error_code") == "RESOURCE_ALREADY_EXISTS":  # another worker was faster
             status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
-    return _active_id(status, answer, f"{told_by}={name!r}")
+    return _active_id(status, answer, f"{source}={name!r}")
 
 
 def _by_id(tracking_uri: str, experiment_id: str, timeout: float) -> str:
@@ -194,7 +204,7 @@ def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
 def _ask(
     tracking_uri: str, method: str, path: str, *, timeout: float = REQUEST_TIMEOUT, **kwargs: Any
 ) -> tuple[int, dict[str, Any]]:
-    if is_local(tracking_uri):  # which has no time limit
+    if is_local(tracking_uri):  # without a time limit
         return _ask_store(tracking_uri, **kwargs)
     return ask(tracking_uri, method, _EXPERIMENTS + path, timeout=timeout, **kwargs)
 
@@ -202,7 +212,7 @@ def _ask(
 def _ask_store(
     tracking_uri: str, params: dict[str, str] | None = None, json: dict[str, str] | None = None
 ) -> tuple[int, dict[str, Any]]:
-    """As `ask`, where full MLflow keeps the store by itself: look for an experiment, or create one."""
+    """Find or create an experiment, like `ask`, in a store that full MLflow accesses directly."""
     from mlflow_middleware.mlflow_bridge import local_store
 
     try:

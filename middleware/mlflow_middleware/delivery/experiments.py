@@ -1,4 +1,4 @@
-"""The experiments of one server: what a trace names, and the id that the server knows it by."""
+"""The experiments of one server: those that traces specify, and their ids on the server."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class Experiments:
-    """What is known of a server's experiments.
+    """The known experiments of a server.
 
     Args:
-        has_any: Whether there are any; a collector knows none.
+        has_any: Whether the server has experiments; collectors have none.
 
     Attributes:
-        of_environment: The id of the one that the environment names, once it is known.
+        of_environment: The id of the environment's experiment; None until it is known.
     """
 
     def __init__(self, *, has_any: bool) -> None:
@@ -27,11 +27,11 @@ class Experiments:
         self._named: dict[str, str | None] = {}
 
     def question(self, experiment: str | None, *, is_needed: bool) -> ResolveExperiment | None:
-        """What is to be asked before a trace can be sent; None for nothing.
+        """Return the request that must precede the sending of a trace; None if none is needed.
 
         Args:
-            experiment: The trace's: a name, an id, or None for the one that the environment names.
-            is_needed: Whether there is a trace; without one, the environment's is asked for in advance.
+            experiment: The trace's experiment: a name, an id, or None for that of the environment.
+            is_needed: Whether there is a trace; without one, the environment's experiment is resolved in advance.
         """
         if not self._has_any:
             return None
@@ -43,14 +43,14 @@ class Experiments:
         return ResolveExperiment(is_needed=is_needed) if experiment is None and is_open else None
 
     def answered(self, question: ResolveExperiment) -> None:
-        """Take what was found."""
+        """Record the experiment that was found."""
         if question.name:
             self._named[question.name] = question.experiment_id
         else:
             self.of_environment, self._is_provisional = question.experiment_id, not question.is_needed
 
     def give_up(self, name: str, problem: object) -> None:
-        """Send what goes to an experiment that cannot be used to that of the environment; nothing else has to wait."""
+        """Redirect the traces of an unusable experiment to that of the environment; no other trace has to wait."""
         logger.warning(
             "experiment cannot be used, its traces go to that of MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID "
             "instead: %r: %s",
@@ -60,6 +60,6 @@ class Experiments:
         self._named[name] = None
 
     def id_of(self, experiment: str | None) -> str:
-        """The id that the server knows an experiment by."""
+        """Return the server's id of an experiment."""
         known = self._named.get(experiment, experiment) if experiment else None
         return known or str(self.of_environment)

@@ -1,4 +1,4 @@
-"""In place of MLflow's own export: each finished trace of the process goes to a capture, or to our delivery."""
+"""The replacement of MLflow's own export: each finished trace of the process goes to a capture, or to our delivery."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _lock = threading.RLock()
 
 
 def start(settings: Settings) -> None:
-    """Put our delivery in place of MLflow's export; the first call of a process decides its settings."""
+    """Replace MLflow's export by our delivery; the first call of a process decides its settings."""
     global _delivery, _is_ours  # one for each process, as MLflow's tracer provider is
     with _lock:
         if _delivery is None:
@@ -54,7 +54,7 @@ def start(settings: Settings) -> None:
             mlflow_bridge.tracing.rebuild()
             _prepare_store()
             if mlflow_bridge.found.level is mlflow_bridge.Level.EVERYTHING:
-                delivery.start_thread()  # which also tells MLflow's own exporter what the environment's experiment is
+                delivery.start_thread()  # it also resolves the environment's experiment for MLflow's own exporter
 
 
 def _prepare_store() -> None:
@@ -65,13 +65,13 @@ def _prepare_store() -> None:
 
     try:
         local_store.prepare(uri)
-    except Exception as error:  # the sender tries again, and reports it where a trace waits
+    except Exception as error:  # the sender tries again, and reports it when a trace waits
         why = f"MLFLOW_TRACKING_URI={printable(uri)} cannot be used ({root_cause(error)})"
         logger.warning("traces cannot be sent yet: %s", why)
 
 
 def current() -> Delivery | None:
-    """The delivery of this process, once it has started."""
+    """Return the delivery of this process; None before it has started."""
     delivery = _delivery
     if delivery is None or delivery.pid == (pid := os.getpid()):
         return delivery
@@ -85,7 +85,7 @@ def _forked(delivery: Delivery, pid: int) -> Delivery:
 
 
 def _after_fork() -> None:
-    """Let go of what is the parent's at once; not every fork calls this, uWSGI's is in C."""
+    """Release the parent's resources at once. Not every fork calls this: uWSGI forks in C."""
     current()
     exits.forget_signals()
 
@@ -109,14 +109,14 @@ def _relieve() -> None:
 
 @contextmanager
 def capturing(put: Callable[[mlflow_bridge.PendingTrace], None]) -> Iterator[None]:
-    """Hand every trace of the process that ends inside to ``put`` instead of any delivery; nothing is sent meanwhile.
+    """Pass every trace of the process that ends inside the block to ``put``, instead of any delivery; send nothing.
 
     Args:
-        put: Takes a finished trace, and once more, also later, when a span has ended after its root; never raises. Of
-            nested captures the innermost is asked.
+        put: Takes a finished trace; it must not raise. It gets the trace once more, possibly after the block, if a span
+            ended after the root. Of nested captures, only the innermost gets the trace.
 
     Raises:
-        RuntimeError: MLflow is of a version that is not known here.
+        RuntimeError: The version of MLflow is not supported.
     """
     if mlflow_bridge.found.level is not mlflow_bridge.Level.EVERYTHING:
         raise RuntimeError(f"traces cannot be captured: {mlflow_bridge.found.summary}")
@@ -133,13 +133,13 @@ def capturing(put: Callable[[mlflow_bridge.PendingTrace], None]) -> Iterator[Non
 
 
 def is_capturing() -> bool:
-    """Whether traces are captured now."""
+    """Return whether traces are currently captured."""
     return bool(_captures)
 
 
 def _captures_changed() -> None:
     if not _serves(mlflow_bridge.client.tracking_uri()):
-        mlflow_bridge.tracing.rebuild()  # the exporter that stands there otherwise is MLflow's own
+        mlflow_bridge.tracing.rebuild()  # the current exporter is MLflow's own
     if delivery := current():
         delivery.pause(is_capturing())
 
@@ -163,14 +163,14 @@ def _put(trace: mlflow_bridge.PendingTrace) -> None:
 
 
 def is_recent(trace_id: str) -> bool:
-    """Whether a trace is one of the last that this process has finished: then it will soon be stored."""
+    """Return whether this process has recently finished a trace, which will then soon be stored."""
     return trace_id in _recent
 
 
 class _Flush:
-    """What ``mlflow.flush_trace_async_logging()`` finds as the queue."""
+    """The queue that ``mlflow.flush_trace_async_logging()`` flushes."""
 
     def flush(self, terminate: bool = False) -> bool:
-        """Wait, but not for ever; ``terminate`` is what MLflow's own queues take."""
+        """Wait for a limited time; MLflow passes ``terminate``, which is ignored."""
         delivery = current()
         return delivery is None or delivery.flush(MAX_FLUSH)

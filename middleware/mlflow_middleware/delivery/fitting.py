@@ -1,4 +1,4 @@
-"""How many of what waits go together: bounded in number and in bytes."""
+"""The selection of pending items for one batch, limited in number and in bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 def fitting(items: Iterable[T], most: int, max_bytes: int, size_of: Callable[[T], int]) -> list[T]:
-    """The first of them that fit together; the first one always does.
+    """Return the first items that fit into one batch; the first item always fits.
 
     Args:
-        items: What waits, the next one first.
-        most: How many at most.
-        max_bytes: Bytes of all of them at most.
-        size_of: The bytes of one.
+        items: The pending items, in order.
+        most: Maximum number of items.
+        max_bytes: Maximum size of all of them, in bytes.
+        size_of: Returns the size of one item, in bytes.
     """
     found: list[T] = []
     size = 0

@@ -1,4 +1,4 @@
-"""How a tracking server is doing: the call that is under way, and the attempts that have failed."""
+"""The health of a tracking server: the call in progress and the failed attempts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from mlflow_middleware.delivery.replies import RetryableError, reason_of
 from mlflow_middleware.delivery.rest import ConnectionProblem, printable
 
 STUCK = 2.0
-"""Seconds without an answer after which traces are written to the spool while the call goes on."""
+"""Seconds without a response after which traces are spooled during the call."""
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class Health:
-    """How one tracking server is doing, without a clock of its own.
+    """The health of one tracking server, without its own clock.
 
     Args:
-        uri: Its tracking URI.
+        uri: The tracking URI.
 
     Attributes:
-        server: The failures to send.
-        experiment: The failures to find the experiment while nothing was pending.
-        failures: How many attempts have failed so far, by reason.
+        server: Backoff after failures to send.
+        experiment: Backoff after failures to find the experiment while nothing was pending.
+        failures: Number of failed attempts by reason.
     """
 
     def __init__(self, uri: str) -> None:
@@ -39,43 +39,42 @@ class Health:
 
     @property
     def is_in_trouble(self) -> bool:
-        """Whether the server has failed, or does not answer: what is pending has to be small, and is spooled."""
+        """Whether the server has failed or does not respond, so that pending traces are compressed and spooled."""
         return self.server.failures > 0 or self._is_stuck
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last attempt, of either kind, has failed."""
+        """Whether the last attempt of either kind has failed."""
         return self.server.failures + self.experiment.failures > 0
 
     @property
     def is_away(self) -> bool:
-        """Whether the last attempt failed in a way that another one soon will not mend."""
+        """Whether the last attempt has failed in a way that an early retry will not fix."""
         return self.server.failures > 0 and self._needs_help
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether somebody with a deadline need not wait for it: it has just failed so."""
+        """Whether the server has failed like that since the deadline was set, so that waiting for it is pointless."""
         return self.is_away and self._was_tried
 
     def hurry(self) -> None:
-        """Note that there is a deadline from now on; one more attempt shows how the server is doing."""
+        """Record that there is a deadline from now on; one more attempt shows the server's state."""
         self._was_tried = False
 
     def wake(self) -> None:
-        """End each pause between attempts."""
+        """End the pauses between attempts."""
         self.server.retry_at = self.experiment.retry_at = 0.0
 
     def asked(self, at: float | None) -> None:
-        """Note when the call that is under way began, or got its last answer; None for no call."""
+        """Record when the call in progress began or got its last response; None for no call."""
         self._asked_at, self._is_stuck = at, False
 
     def answered(self) -> None:
-        """Note that a call succeeded."""
+        """Record that a call succeeded."""
         self._needs_help = False
 
     def look(self, now: float) -> bool:
-        """See whether the call that is under way leaves a server's traces in danger: they may be all that a crash
-        leaves."""
+        """Check the call in progress; return whether the pending traces should be spooled, in case of a crash."""
         if self._asked_at is None:
             return False
         if not self._is_stuck and now - self._asked_at >= STUCK:
@@ -85,7 +84,7 @@ class Health:
         return self.is_in_trouble
 
     def recovered(self) -> bool:
-        """Take a whole batch that was sent; returns whether the server had failed before."""
+        """Record that a whole batch was sent; return whether the server had failed before."""
         if not self.server.failures:
             return False
         self.server = Backoff()
@@ -102,7 +101,7 @@ class Health:
             logger.warning("traces are waiting, with retries at most %.0f s apart: %s", MAX_BACKOFF, problem)
 
     def found_experiment(self) -> None:
-        """Note that the experiment is known, so that nothing of the search for it counts any more."""
+        """Record that the experiment is known, and forget the failures to find it."""
         self.experiment = Backoff()
 
     def fail_experiment(self, answer: object, now: float, longest_pause: float) -> None:

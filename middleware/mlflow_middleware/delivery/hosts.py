@@ -1,4 +1,4 @@
-"""Servers that embed Python, and what each of them has of its own: uWSGI."""
+"""The hooks of servers that embed Python: uWSGI."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def uwsgi() -> Any:
-    """The module that uWSGI gives to the apps inside; None elsewhere."""
+    """Return the module that uWSGI provides to its apps; None elsewhere."""
     return sys.modules.get("uwsgi")
 
 
 def will_fork() -> bool:
-    """Whether this process loads the app for workers that it will fork in C.
+    """Return whether this process loads the app for workers that it will fork in C.
 
-    A thread that runs meanwhile may hold the interpreter, and then each child waits for it for ever.
+    If another thread holds the interpreter lock during such a fork, each child waits for the lock forever.
     """
     server = uwsgi()
     if server is None or server.worker_id() or server.mule_id():
@@ -24,11 +24,11 @@ def will_fork() -> bool:
 
 
 def join(begin: Callable[[], object], relieve: Callable[[], object]) -> None:
-    """Take part in what a server offers beside WSGI.
+    """Register the server's hooks, if it has any.
 
     Args:
         begin: Called in each worker that uWSGI has forked.
-        relieve: Called after each request, when its client has the answer, unless the app has such a hook itself.
+        relieve: Called after each request, when its client has the response, unless the app has such a hook itself.
     """
     server = uwsgi()
     if server is None:

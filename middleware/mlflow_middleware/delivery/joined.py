@@ -1,7 +1,7 @@
-"""A trace that a caller has begun, and that a request, or a span, here has joined: it stays the caller's.
+"""Traces that a caller has begun and that a request or a span here has joined; they stay the caller's.
 
-The spans go there at once. What the trace's row holds is the caller's to tell; only if it has told nothing after a
-while, it gets what is known here, so that it can be found. Whoever knows a trace's id can send it in ``traceparent``.
+The spans are sent at once. The trace's info is the caller's to send; only if the caller has sent none after a while,
+we send ours, so that the trace can be found. Anyone who knows a trace's id can send it in ``traceparent``.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.record import JOINED, SPANS_ONLY
 
 WAIT = 10.0
-"""Seconds that a caller has to tell of its own trace, unless somebody flushes: it mostly ends soon after us."""
+"""Seconds to wait for the caller's info, unless someone flushes: callers mostly end soon after us."""
 
 FILLED = "mlflow_middleware.filled"
-"""Metadata of a trace whose row we have filled: the time of the request that it tells of."""
+"""Metadata of a trace whose info is ours: the time of the described request."""
 
 _MARK = f'"{JOINED}"'.encode()
 _PREVIEWS = ("request_preview", "response_preview")
 _OPEN = ("IN_PROGRESS", "STATE_UNSPECIFIED", None)
 
 Stored = Callable[[str], dict[str, Any] | None]
-"""Tells what is stored of a trace, by its id: its info as in MLflow's API, empty for none, None if that is unknown."""
+"""Returns the stored info of a trace by its id, as in MLflow's API: empty if there is none, None if it is unknown."""
 
 
 class LaterInfo:
-    """The info of a joined trace whose spans are on their way, as it waits until it is its turn.
+    """The queued info of a joined trace whose spans are sent earlier.
 
     Args:
-        tracking_uri: Where it goes.
+        tracking_uri: The destination.
         encoded: The trace.
     """
 
@@ -44,20 +44,20 @@ class LaterInfo:
         self.since = encoded.since
 
     def is_complete(self) -> bool:
-        """Whether it need not wait."""
+        """Return False: the info has to wait."""
         return False
 
     def forget_contents(self) -> None:
-        """Do nothing: it is encoded."""
+        """Do nothing: the trace is already encoded."""
 
 
 def is_joined(trace: EncodedTrace) -> bool:
-    """Whether a trace is a caller's."""
+    """Return whether a trace is a caller's."""
     return _MARK in trace.info and not trace.is_addition
 
 
 def parted(trace: EncodedTrace) -> EncodedTrace:
-    """Leave a trace its spans only; returns its info, to be sent later."""
+    """Reduce a trace to its spans; return its info, to be sent later."""
     trace.has_info = True
     return EncodedTrace(
         trace.trace_id,
@@ -72,7 +72,7 @@ def parted(trace: EncodedTrace) -> EncodedTrace:
 
 
 def info_for(stored: Stored, experiment_id: str, trace: EncodedTrace) -> bytes | None:
-    """The trace info to send; None if there is nothing to be told of a caller's trace."""
+    """Return the trace info to send; None if a caller's trace needs no info from us."""
     info = trace.info_for(experiment_id)
     if _MARK not in info:
         return info
@@ -82,20 +82,20 @@ def info_for(stored: Stored, experiment_id: str, trace: EncodedTrace) -> bytes |
     if kind is None:
         return info
     theirs = None if kind == SPANS_ONLY else stored(trace.trace_id)
-    if theirs is None or _is_told(theirs):
+    if theirs is None or _has_callers_info(theirs):
         return None
-    _leave_theirs(ours, theirs)
+    _keep_stored(ours, theirs)
     return json.dumps(body).encode()
 
 
-def _is_told(theirs: dict[str, Any]) -> bool:
-    """Whether the caller has told of its trace; what was filled in by such as us is not that."""
+def _has_callers_info(theirs: dict[str, Any]) -> bool:
+    """Return whether the caller has sent the info of its trace; infos from middleware such as ours do not count."""
     filled = (theirs.get("trace_metadata") or {}).get(FILLED)
     return theirs.get("state") not in _OPEN and filled != theirs.get("request_time")
 
 
-def _leave_theirs(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Let an info say what is stored already."""
+def _keep_stored(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Keep the stored values in an info."""
     metadata, tags = ours["trace_metadata"], ours.setdefault("tags", {})
     for key in (keys.USER, keys.SESSION):
         known = [(theirs.get(place) or {}).get(key) for place in ("trace_metadata", "tags")]
@@ -110,7 +110,7 @@ def _leave_theirs(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 def stored_at(tracking_uri: str) -> Stored:
-    """What tells of a server's traces."""
+    """Return a function that reads a server's stored infos."""
 
     def stored(trace_id: str) -> dict[str, Any] | None:
         try:

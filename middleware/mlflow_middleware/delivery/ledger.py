@@ -1,4 +1,4 @@
-"""How a trace ends: counted once, and its room in the queue given back."""
+"""The accounting of ended traces: each is counted once, and its room in the queue is released."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class Ledger:
-    """Counts each trace at its end. A supplement gives its room back too; it was counted with its trace.
+    """Counter of traces at their end. A supplement also releases its room, but was counted with its trace.
 
     Args:
-        queue: Where the traces take room.
+        queue: The queue that limits the size of pending traces.
         stats: The counts.
     """
 
@@ -30,53 +30,53 @@ class Ledger:
         self._stats = stats
 
     def delivered(self, trace: EncodedTrace) -> None:
-        """The server has it."""
+        """Record that the server has a trace."""
         if self._end(trace):
             self._stats.delivered += 1
             self._stats.last_delivered_at = time.time()
 
     def spooled(self, trace: EncodedTrace) -> None:
-        """The spool has it."""
+        """Record that the spool has a trace."""
         if self._end(trace):
             self._stats.spooled += 1
 
     def refused(self, trace: EncodedTrace, error: Exception) -> None:
-        """The server will never take it."""
+        """Record that the server will never accept a trace."""
         logger.warning("trace dropped, refused by the server: %s: %s", trace.trace_id, error)
         if self._end(trace):
             self._stats.drop("refused by the server")
 
     def settle(self, pending: Iterable[EncodedTrace], *, last: bool) -> None:
-        """Count what no spool has taken when the time of an exit or a shutdown is over.
+        """Count the traces that no spool has taken when the time of an exit or a shutdown is over.
 
         Args:
-            pending: What is pending.
-            last: Whether the process ends, and what is left with it; otherwise that waits.
+            pending: The pending traces.
+            last: Whether the process ends, so that the traces are lost; otherwise they stay pending.
         """
         for trace in pending:
             if trace.has_spans:
-                self.delivered(trace)  # it can be read, and found by its tags
+                self.delivered(trace)  # it is readable, and can be found by its tags
             elif last and self._end(trace):
                 self._stats.drop("not delivered before the exit")
 
     def not_encodable(self, trace: PendingTrace, error: Exception) -> None:
-        """It cannot be sent at all."""
+        """Record that a trace cannot be encoded, and is lost."""
         logger.warning("trace dropped, not encodable: %s", trace.trace_id, exc_info=error)
         if not trace.supplement:
             self._stats.drop("not encodable")
         self.queue.end(trace.size)
 
     def resize(self, trace: EncodedTrace) -> None:
-        """Count the bytes that a trace takes by now, encoded or packed."""
+        """Update the size of a trace that has been encoded or compressed."""
         if trace.source is None and not trace.ended:
             self.queue.resize(trace.size - trace.held)
             trace.held = trace.size
 
     def _end(self, trace: EncodedTrace) -> bool:
-        """Take a trace out of the queue or its spool file, once.
+        """Remove a trace from the queue or from its spool file, once.
 
         Returns:
-            Whether it is to be counted.
+            Whether the trace is to be counted.
         """
         if trace.ended:
             return False

@@ -1,4 +1,4 @@
-"""A database or a folder that full MLflow writes to by itself, without a server."""
+"""Delivery to a database or a folder that full MLflow writes to directly, without a server."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ R = TypeVar("R")
 
 
 class LocalStore:
-    """A store of full MLflow's, by MLflow's own client: what a person has who starts without a server.
+    """Sink for a store of full MLflow, through MLflow's own client: the default of users who start without a server.
 
     Args:
-        tracking_uri: ``sqlite:///mlflow.db``, another database's, or a folder's.
+        tracking_uri: ``sqlite:///mlflow.db``, or the URI of another database or a folder.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -46,9 +46,9 @@ class LocalStore:
         for trace in traces:
             if (
                 trace.has_late_spans and trace.has_info and not is_joined(trace)
-            ):  # its spans have made the trace longer than its root there
+            ):  # there, its spans have extended the trace beyond its root
                 self._ask(local_store.store_info, self._uri, trace.info_for(experiment_id))
-        for info in filter(None, before):  # as on a server: see `additions`
+        for info in filter(None, before):  # like on a server: see `additions`
             self._ask(local_store.restore_info, self._uri, info)
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
@@ -57,7 +57,7 @@ class LocalStore:
             self._ask(local_store.delete_trace, self._uri, experiment_id, trace.trace_id)
 
     def close(self) -> None:
-        """Do nothing: MLflow keeps the connections."""
+        """Do nothing: MLflow manages the connections."""
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         body = info_for(self._stored, experiment_id, trace)
@@ -82,7 +82,7 @@ class LocalStore:
             logger.warning("trace stored without its attachments or prompts: %s: %s", trace.trace_id, why)
 
     def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Use the store; raise what its failure means, as where a server has it."""
+        """Call the store; turn its errors into those of a server."""
         try:
             return do(*args, **kwargs)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""An OTLP collector as a sink: the spans of many traces in one request, with the tags of each on its root."""
+"""An OTLP collector as a sink: the spans of many traces in one request, with the tags of each trace on its root."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 MAX_KNOWN = 10_000
-"""Spans, the last ones that were sent, which are not sent again with a trace that goes on."""
+"""Maximum number of recently sent span ids, which are not sent again with a supplement."""
 
-MAX_TOLD = 100
-"""Reasons for which spans were rejected that are logged."""
+MAX_LOGGED = 100
+"""Maximum number of reasons for rejected spans that are logged."""
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class OtlpCollector:
-    """A collector that takes OTLP: nothing but spans, whatever experiment they are of.
+    """Sink for a collector that takes OTLP: only spans, of any experiment.
 
     Args:
-        collector: Where it is, and how it is asked.
+        collector: Its address and settings.
     """
 
     sends_spans_apart = True
@@ -55,10 +55,10 @@ class OtlpCollector:
         self._shown = printable(collector.url)
         self._post = _by_grpc(collector) if collector.protocol == "grpc" else _by_http(collector)
         self._sent: dict[bytes, None] = {}
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
-        """See `Sink`: there is nothing to send, all that a collector takes goes with the spans."""
+        """See `Sink`: nothing is sent, since collectors only take spans."""
         yield from (None for _ in traces)
 
     def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
@@ -69,13 +69,13 @@ class OtlpCollector:
         body = b"".join(request.SerializeToString() for request in requests_for)
         if traces and not body:
             return
-        self._tell(_partial_success(self._post(body)))
+        self._log_rejected(_partial_success(self._post(body)))
         self._sent.update((span.span_id, None) for request in requests_for for span in spans_of(request))
         for span_id in list(self._sent)[:-MAX_KNOWN]:
             del self._sent[span_id]
 
     def _request(self, trace: EncodedTrace) -> ExportTraceServiceRequest:
-        """What is to be sent of a trace, with its tags; what a collector is sent again, it would keep twice."""
+        """Build the request of a trace with its tags, without spans sent before: a collector would store them twice."""
         request = ExportTraceServiceRequest.FromString(trace.otlp)
         add_tags(spans_of(request), trace.info, is_whole=False)
         if trace.supplement:
@@ -85,24 +85,24 @@ class OtlpCollector:
                 scope.spans.extend(new)
         return request if spans_of(request) else ExportTraceServiceRequest()
 
-    def _tell(self, partly: ExportTracePartialSuccess) -> None:
-        """Log what a collector says of spans that it did not take, each reason once."""
+    def _log_rejected(self, partly: ExportTracePartialSuccess) -> None:
+        """Log a collector's reason for rejected spans, each reason once."""
         said = clean_text(partly.error_message, MAX_LINE) or "without a reason"
-        if partly.rejected_spans and said not in self._told and len(self._told) < MAX_TOLD:
-            self._told.add(said)
+        if partly.rejected_spans and said not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(said)
             logger.warning(
                 "spans rejected by the OTLP collector: %d at %s: %s", partly.rejected_spans, self._shown, said
             )
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
-        """Do nothing: it has none."""
+        """Do nothing: collectors have no infos."""
 
     def close(self) -> None:
-        """Do nothing: connections are closed with their last request."""
+        """Do nothing: the connections are closed when the sink is garbage-collected."""
 
 
 def _by_http(collector: Collector) -> Callable[[bytes], bytes]:
-    """What posts spans by HTTP, and returns the collector's answer."""
+    """Return a function that posts spans over HTTP and returns the collector's response."""
     shown = printable(collector.url)
     headers = {"Content-Type": "application/x-protobuf", "Accept-Encoding": "identity", **dict(collector.headers)}
     if collector.compression:
@@ -110,7 +110,7 @@ def _by_http(collector: Collector) -> Callable[[bytes], bytes]:
     compress = _ENCODINGS.get(collector.compression, bytes)
     session = requests.Session()
     credentials = get_auth_from_url(collector.url)
-    session.auth = HTTPBasicAuth(*credentials) if any(credentials) else _as_it_is
+    session.auth = HTTPBasicAuth(*credentials) if any(credentials) else _without_netrc
 
     def post(body: bytes) -> bytes:
         ask = partial(
@@ -134,8 +134,8 @@ def _by_http(collector: Collector) -> Callable[[bytes], bytes]:
     return post
 
 
-def _as_it_is(request: Any) -> Any:
-    """No credentials of ``~/.netrc``: a collector's are in the variable for headers."""
+def _without_netrc(request: Any) -> Any:
+    """Return the request without credentials of ``~/.netrc``: a collector's are in the variable for headers."""
     return request
 
 
@@ -144,7 +144,7 @@ def _named(collector: Collector) -> str:
 
 
 def _check(collector: Collector, response: Response) -> None:
-    """Raise what an answer means: https://opentelemetry.io/docs/specs/otlp/#failures."""
+    """Raise the error of a response, if any: https://opentelemetry.io/docs/specs/otlp/#failures."""
     status = response.status_code
     if 200 <= status < 300 and not response.headers.get("content-type", "").startswith("text/html"):
         return
@@ -165,10 +165,10 @@ def _check(collector: Collector, response: Response) -> None:
 
 
 def _partial_success(answer: bytes) -> ExportTracePartialSuccess:
-    """What a collector says of spans that it did not take."""
+    """Return a collector's report of rejected spans."""
     try:
         return ExportTraceServiceResponse.FromString(answer).partial_success
-    except Exception:  # it took them, and says something else
+    except Exception:  # it accepted them, and the body is something else
         return ExportTracePartialSuccess()
 
 

@@ -1,4 +1,4 @@
-"""Spans to a collector by gRPC, where ``grpcio`` is installed: OpenTelemetry's exporter for gRPC brings it."""
+"""Delivery to a collector over gRPC, if ``grpcio`` is installed, for example with OpenTelemetry's gRPC exporter."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NEEDS_HELP = {"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"}
 
 
 def post_by_grpc(collector: Collector) -> Callable[[bytes], bytes]:
-    """What sends spans by gRPC, and returns the collector's answer.
+    """Return a function that sends spans over gRPC and returns the collector's response.
 
-    The channel is opened with the first of them, in the process that sends them.
+    The channel is opened by the first call, in the process that sends.
     """
     channels: list[Any] = []
 
@@ -51,7 +51,7 @@ def _channel(grpc: Any, collector: Collector) -> Any:
 
 
 def target_of(collector: Collector) -> tuple[str, bool]:
-    """What gRPC is to connect to, and whether by TLS: without a scheme, it is, unless a variable says otherwise."""
+    """Return gRPC's target and whether to use TLS, which is the default for addresses without a scheme."""
     scheme, separator, rest = collector.url.partition("://")
     if separator and scheme.lower() in ("http", "https"):
         return rest.partition("/")[0], scheme.lower() == "https"

@@ -1,6 +1,6 @@
-"""Where OpenTelemetry's own variables send traces: an OTLP collector.
+"""OpenTelemetry's own variables for an OTLP collector.
 
-https://opentelemetry.io/docs/specs/otel/protocol/exporter/; of each variable, the one for traces only comes first.
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/. Variables for traces take precedence over general ones.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass, replace
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 PREFIX = "otlp:"
-"""What stands before a collector's address where tracking URIs are told apart."""
+"""The prefix of a collector's address, which distinguishes it from tracking URIs."""
 
 DEFAULT_ENDPOINT = "http://localhost:4318"
-"""Where a collector listens that nobody has configured."""
+"""The address of a collector without configuration."""
 
 GRPC_PORT = 4317
-"""Where collectors listen for gRPC only: an address with it means that, unless a variable says otherwise."""
+"""The port where collectors listen for gRPC only; it implies gRPC unless a variable specifies otherwise."""
 
 MAX_SECONDS = 600.0
-"""A larger time-out counts as milliseconds, which the specification has; OpenTelemetry's Python SDK has seconds."""
+"""A larger timeout is taken as milliseconds, the specification's unit; OpenTelemetry's Python SDK uses seconds."""
 
 _TRACES = "OTEL_EXPORTER_OTLP_TRACES_"
 _ALL = "OTEL_EXPORTER_OTLP_"
 
 _NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""A header's name and value: https://www.rfc-editor.org/rfc/rfc9110#section-5."""
+"""Patterns of a header's name and value: https://www.rfc-editor.org/rfc/rfc9110#section-5."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Collector:
     """An OTLP collector, as the environment describes it.
 
     Attributes:
-        variable: The variable that names it; empty if none does.
-        url: Where spans are posted.
+        variable: The variable that specifies it; empty if none does.
+        url: The address that spans are posted to.
         protocol: ``http/protobuf`` or ``grpc``.
-        headers: Sent with each request.
-        timeout: Seconds that a request may take.
-        compression: ``gzip``, ``deflate`` or nothing.
-        is_insecure: Whether gRPC goes without TLS where the address does not tell.
-        verify: The certificates that its own is verified with; True for the usual ones.
-        client: The certificate and the key that we show, if any.
-        problem: What is wrong with the variables, in one sentence; empty if nothing is.
+        headers: Headers of each request.
+        timeout: Maximum number of seconds for a request.
+        compression: ``gzip``, ``deflate`` or empty.
+        is_insecure: Whether gRPC works without TLS if the address has no scheme.
+        verify: File of the certificates to verify the collector's with; True for the default ones.
+        client: Our certificate, or certificate and key, if any.
+        problem: The error in the variables, in one sentence; empty if there is none.
     """
 
     variable: str
@@ -61,19 +61,19 @@ class Collector:
 
     @property
     def uri(self) -> str:
-        """What stands for it where there is a tracking URI otherwise."""
+        """Its equivalent of a tracking URI."""
         return PREFIX + self.url
 
 
 def named_collector() -> Collector | None:
-    """The collector that the environment names, unless it also says that nothing is to be sent there."""
+    """Return the collector that the environment specifies; None if there is none or export to it is turned off."""
     if not endpoint_variable() or _is_off():
         return None
     return collector()
 
 
 def collector() -> Collector:
-    """The collector that the environment names, or the one at the default address."""
+    """Return the collector that the environment specifies, or the one at the default address."""
     variable = endpoint_variable()
     endpoint = os.environ[variable].strip() if variable else DEFAULT_ENDPOINT
     found = Collector(variable, endpoint)
@@ -100,13 +100,13 @@ def collector() -> Collector:
 
 
 def endpoint_variable() -> str:
-    """The variable that names a collector; empty if none does."""
+    """Return the name of the variable that specifies a collector; empty if none does."""
     names = (f"{_TRACES}ENDPOINT", f"{_ALL}ENDPOINT")
     return next((name for name in names if os.environ.get(name, "").strip()), "")
 
 
 def _is_off() -> bool:
-    """MLflow's own switch, and OpenTelemetry's."""
+    """Return whether MLflow's own switch or OpenTelemetry's turns the export off."""
     wanted = os.environ.get("MLFLOW_ENABLE_OTLP_EXPORTER", "true").strip().lower()
     return wanted in ("false", "0") or os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
 
@@ -116,13 +116,13 @@ def _value(name: str) -> str:
 
 
 def _url(parts: SplitResult, *, is_base: bool) -> str:
-    """The address to post to: one for traces as it is, one for all signals with the path of traces after its own."""
+    """Return the address to post to: an address for traces is used unchanged, one for all signals gets a path."""
     path = f"{parts.path.rstrip('/')}/v1/traces" if is_base else parts.path or "/"
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
 def _headers(text: str) -> tuple[tuple[str, str], ...]:
-    """``name=value,name=value``, each percent-encoded, as in W3C baggage; what cannot be sent is left out."""
+    """Parse ``name=value,name=value``, percent-encoded as in W3C baggage; skip headers that cannot be sent."""
     pairs = [pair.partition("=") for pair in text.split(",") if "=" in pair]
     found = [(unquote(name).strip().lower(), unquote(value).strip()) for name, _, value in pairs]
     return tuple((name, value) for name, value in found if _NAME.fullmatch(name) and _VALUE.fullmatch(value))

@@ -1,7 +1,7 @@
-"""Many small requests over one connection, the next ones sent before the first is answered (HTTP/1.1 pipelining).
+"""HTTP/1.1 pipelining: many small requests over one connection, sent before the first is answered.
 
-A trace's info is a request of its own. Through MLflow's client each would take a whole round trip; here up to `DEPTH`
-of them share one. Sending one twice does no harm, so whatever was not answered when a connection ends is sent again.
+Each trace's info is a separate request. Through MLflow's client each would take a whole round trip; here up to `DEPTH`
+of them share one. Sending a request twice does no harm, so unanswered requests are sent again after a connection ends.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from mlflow_middleware.delivery.fitting import fitting
 from mlflow_middleware.mlflow_bridge import Address
 
 DEPTH = 32
-"""Requests sent ahead of their answers at most."""
+"""Maximum number of requests sent ahead of their responses."""
 
 MAX_AHEAD_BYTES = 64 * 1024
-"""Bytes sent ahead of their answers, about: what the buffers between two hosts hold while nobody reads."""
+"""Approximate maximum number of bytes sent ahead of their responses: the capacity of the buffers between two hosts."""
 
 MIN_SLEEP, MAX_SLEEP = 0.005, 0.5
-"""Seconds without a look at what the server has answered."""
+"""Shortest and longest sleep before the next response is read, in seconds."""
 
 WAITED = 0.001
-"""Seconds of reading an answer after which it was not there yet."""
+"""Seconds of reading after which a response counts as not yet received."""
 
 SHARE, SHARE_OF_REST = 0.9, 1.1
-"""How much of the time that answers take, by the last batch's pace, is slept at first, and for those that are left."""
+"""Shares of the expected time, by the last batch's pace, to sleep at first and for the remaining responses."""
 
 MAX_ANSWER = 64 * 1024 * 1024
-"""Bytes of one answer at most."""
+"""Maximum size of one response, in bytes."""
 
 _BUFFER = 65536
 _MAX_HEAD = 65536
@@ -46,11 +46,11 @@ _MAX_DIGITS = 12
 
 @dataclass(slots=True)
 class Answer:
-    """A server's answer, with the names that ``requests.Response`` has for its parts.
+    """A server's response, with the attribute names of ``requests.Response``.
 
     Attributes:
         status_code: The HTTP status.
-        headers: By their names in lower case.
+        headers: The headers, by lower-case name.
         content: The body.
     """
 
@@ -64,40 +64,40 @@ class Answer:
         return self.content.decode(errors="replace")
 
     def json(self) -> Any:
-        """The body as JSON; ValueError when it is none."""
+        """Return the body as JSON; raise ValueError if it is not JSON."""
         return json.loads(self.content)
 
 
 class Unreadable(Exception):
-    """The server answers in a way that only a whole HTTP client understands."""
+    """The response needs a complete HTTP client."""
 
 
 class PipelinedConnection:
-    """A connection to one server, opened when it is needed and kept open.
+    """A persistent connection to one server, opened on demand.
 
     Args:
-        address: The server, and what it wants to see in each request.
-        timeout: Seconds to wait for a connection, and for the whole of each answer.
+        address: The server's address and the headers of each request.
+        timeout: Seconds to wait for a connection, and for the whole of each response.
 
     Attributes:
-        depth: How many requests are sent ahead; 1 once the server turned out to answer one for each connection, or
-            to forget what was sent ahead.
+        depth: Number of requests that are sent ahead; 1 once the server has turned out to close the connection after
+            each response, or to discard requests that are sent ahead.
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
         self.depth = DEPTH
         self._address = address
         self._timeout = timeout
-        self._pace = 0.0  # seconds for an answer, the last time
+        self._pace = 0.0  # seconds for each response in the last batch
         self._socket: socket.socket | None = None
         self._answers: _Answers | None = None
 
     def post(self, path: str, headers: Mapping[str, str], bodies: Sequence[bytes]) -> Iterator[Answer]:
-        """Send bodies to one path; yields the answers in their order, and stops early when no more come.
+        """Send bodies to one path; yield the responses in order, and stop early when no more arrive.
 
         Raises:
-            OSError: Nothing was answered at all.
-            Unreadable: See there.
+            OSError: No response arrived.
+            Unreadable: The response needs a complete HTTP client.
         """
         bodies = fitting(bodies, self.depth, MAX_AHEAD_BYTES, len)
         answered = 0
@@ -130,11 +130,11 @@ class PipelinedConnection:
             while True:
                 left -= 1
                 if _ends(answer):
-                    self.close()  # before the answer is given away: nobody may come back for the next one
+                    self.close()  # before the response is yielded: the caller may not come back for the next one
                     left = 0
                 yield answer
                 if not left or answers is None:
-                    if len(bodies) > 1:  # where all were there already, the server is faster than was thought
+                    if len(bodies) > 1:  # if all had arrived already, the server is faster than expected
                         is_known = has_waited or not self._pace
                         self._pace = (clock.monotonic() - began) / len(bodies) if is_known else self._pace / 2
                     return
@@ -148,16 +148,16 @@ class PipelinedConnection:
                 self.close()
 
     def _rest(self, answers: float) -> None:
-        """Sleep while so many answers come in: to be woken for each costs the app 0.1 ms each time."""
+        """Sleep while responses arrive: waking up for each costs the app 0.1 ms every time."""
         pause = min(MAX_SLEEP, self._pace * answers)
         if answers > 1 and pause > MIN_SLEEP:
             time.sleep(pause)
 
     def _send(self, requests: bytes, count: int) -> tuple[Answer, bool]:
-        """Send, and read the first answer; once more where a connection that was open turns out to be closed.
+        """Send requests and read the first response; retry once if a kept connection has been closed.
 
         Returns:
-            The answer, and whether it came over a new connection.
+            The response, and whether the connection is new.
         """
         while True:
             fresh = self._socket is None
@@ -175,7 +175,7 @@ class PipelinedConnection:
         connection, answers = self._open()
         try:
             connection.sendall(requests)
-        except ConnectionError:  # a server that has refused may close before it has read all: 413 for one
+        except ConnectionError:  # a server that refuses may close before it has read everything, for example with a 413
             early = answers.read()
             return Answer(early.status_code, {**early.headers, "connection": "close"}, early.content)
         self._rest(SHARE * count)
@@ -191,13 +191,13 @@ class PipelinedConnection:
             try:
                 connection.connect()
             except TimeoutError as error:
-                raise OSError(errno.ETIMEDOUT, str(error)) from error  # tells that nothing answers there
+                raise OSError(errno.ETIMEDOUT, str(error)) from error  # means that nothing listens there
             self._socket = connection.sock
             self._answers = _Answers(connection.sock, self._timeout)
         return self._socket, self._answers
 
     def _head(self, path: str, headers: Mapping[str, str]) -> bytes:
-        """The request up to its body's length."""
+        """Return the head of a request, up to the length of its body."""
         lines = [f"POST {self._address.path}{path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in (*self._address.headers.items(), *headers.items())]
         lines += ["Accept-Encoding: identity", "Content-Length: "]
@@ -205,12 +205,12 @@ class PipelinedConnection:
 
 
 def _ends(answer: Answer) -> bool:
-    """Whether the server closes the connection after this answer."""
+    """Return whether the server closes the connection after a response."""
     return answer.headers.get("connection", "").lower() == "close"
 
 
 class _Answers:
-    """The answers of one connection; without TLS, many of them with one call of the system.
+    """The responses of one connection; without TLS, one system call may read many of them.
 
     Args:
         connection: The connection.
@@ -224,12 +224,12 @@ class _Answers:
         self._received = bytearray()
 
     def read(self) -> Answer:
-        """Read one answer.
+        """Read one response.
 
         Raises:
-            ConnectionError: The connection ended first, or the answer is too large.
-            TimeoutError: It takes too long.
-            Unreadable: It is not as plain as an MLflow server's.
+            ConnectionError: The connection ended first, or the response is too large.
+            TimeoutError: The response takes too long.
+            Unreadable: The response is not as plain as an MLflow server's.
         """
         self._until = clock.monotonic() + self._timeout
         while (end := self._received.find(b"\n\r\n")) < 0:
@@ -248,7 +248,7 @@ class _Answers:
         left = self._until - clock.monotonic()
         if left <= 0:
             raise TimeoutError(f"timed out: no complete answer within {self._timeout:.0f} s")
-        if left < self._timeout / 2:  # else it is not worth two more calls of the system
+        if left < self._timeout / 2:  # otherwise not worth two more system calls
             self._connection.settimeout(left)
         chunk = self._connection.recv(_BUFFER)
         if left < self._timeout / 2:
@@ -263,9 +263,9 @@ class _Answers:
         return taken
 
 
-@functools.lru_cache(maxsize=64)  # answers of the same second have the same head
+@functools.lru_cache(maxsize=64)  # responses of the same second have the same head
 def _parsed(lines: bytes) -> tuple[int, Mapping[str, str], int]:
-    """Status, headers and length of an answer."""
+    """Parse the head of a response; return status, headers and length."""
     first, *rest = lines.split(b"\n")
     version, _, reason = first.partition(b" ")
     status = reason[:3]

@@ -1,4 +1,4 @@
-"""What there is once in each process: the queue, the sender and its thread, the counts, and the exit."""
+"""The delivery of one process: the queue, the sender and its thread, the counts and the exit."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from mlflow_middleware.delivery.standing import standing
 from mlflow_middleware.delivery.stats import Stats
 
 MAX_FLUSH = 60.0
-"""Seconds that ``mlflow.flush_trace_async_logging()``, which has no time limit of its own, waits at most."""
+"""Maximum number of seconds that ``mlflow.flush_trace_async_logging()``, which has no limit of its own, waits."""
 
 FOR_SPOOL = 1.0
-"""Seconds of an exit that are left to the spool, and a fifth at most."""
+"""Seconds of an exit that are reserved for the spool, limited to a fifth of its time."""
 
 STUCK = 3.0
-"""Seconds that ripe traces lie in front of a sender that waits for them, until it counts as one that does not run."""
+"""Seconds that due traces stay in front of a waiting sender until its thread counts as not running."""
 
 RELIEF = 1.0
-"""Seconds between two times that such a sender is given time after a request, and how long each may take."""
+"""Minimum time between two waits for such a sender after a request, and the maximum for each, in seconds."""
 
 LAST_ATTEMPT = 0.2
-"""Seconds that an exit gives a server that was away before."""
+"""Seconds that an exit gives a server that was unreachable before."""
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class Delivery:
-    """The queue of this process, its sender, and what became of the traces.
+    """The queue of this process, its sender, and the counts of its traces.
 
-    What is here for a moment only is never waited for, so that no thread, greenlet or forked child finds a lock that is
-    held by one that does not run.
+    No method waits for a lock that is held only for a moment, so that no thread, greenlet or forked child meets a lock
+    whose holder does not run.
 
     Args:
-        max_queue_bytes: Bytes that may be pending.
-        shutdown_timeout: Seconds that an exit may take.
-        spool_dir: Where traces are kept while the server is unreachable; None keeps them in memory.
-        max_spool_bytes: What the spool may take.
+        max_queue_bytes: Maximum size of all pending traces, in bytes.
+        shutdown_timeout: Maximum number of seconds for an exit.
+        spool_dir: Directory for traces while the server is unreachable; None keeps them in memory.
+        max_spool_bytes: Maximum size of the spool, in bytes.
         paused: Whether nothing may be sent yet.
-        on_begin: Called in each process, a forked one too, when it begins to deliver.
+        on_begin: Called in each process, including forked ones, when it starts to deliver.
     """
 
     sender_type = Sender
@@ -75,32 +75,32 @@ class Delivery:
         self._begin()
 
     def _begin(self) -> None:
-        """An empty queue and no thread, and no lock that anybody could hold."""
+        """Create an empty queue without a thread, and locks that nobody holds."""
         self.pid = os.getpid()
         self._queue = TraceQueue(self._max_queue_bytes)
         self._stats = Stats()
         self._sender = self.sender_type(self._queue, self._stats, self.spool)
         self._sender.is_paused = self._paused
-        self._may_start = [True]  # who pops it starts the thread: nobody waits for anybody
+        self._may_start = [True]  # the thread that pops it starts the sender, so that no thread waits for another
         self._successors: dict[int, Delivery] = {}
         self._exit_by: float | None = None
-        self._told = Stats()
+        self._logged = Stats()
         self._turned_away = 0
         self._full_logged_at = float("-inf")
         self._is_stuck = False
         self._relieved_at = 0.0
 
     def of_process(self, pid: int) -> Delivery:
-        """The delivery of a process that was forked from this one, with the same options; in that process only."""
+        """Return the delivery of a process forked from this one, with the same options; only in that process."""
         if pid in self._successors:
             return self._successors[pid]
         self._sender.abandon()
         successor = copy.copy(self)
         successor._begin()
-        return self._successors.setdefault(pid, successor)  # of two threads that notice at once, one prevails
+        return self._successors.setdefault(pid, successor)  # of two threads at once, one prevails
 
     def put(self, trace: mlflow_bridge.PendingTrace) -> None:
-        """Take a finished trace; microseconds, never waits."""
+        """Accept a finished trace within microseconds, without waiting."""
         if not self._queue.put(trace):
             trace.forget_contents()
             if not trace.supplement:
@@ -112,10 +112,10 @@ class Delivery:
         self._exit_by = None
 
     def start_thread(self) -> None:
-        """Start the sender, if this process has none yet. Does not wait for it to run, as `threading.Thread` does."""
+        """Start the sender, if this process has none yet, without waiting until it runs, unlike `threading.Thread`."""
         if self._paused or hosts.will_fork():
             return
-        if sys.is_finalizing():  # a trace that ends with the last of its objects: none would begin
+        if sys.is_finalizing():  # a trace that ends with the interpreter's last objects: no thread would start
             return
         try:
             self._may_start.pop()
@@ -123,7 +123,7 @@ class Delivery:
             return
         try:
             _thread.start_new_thread(self._run, ())
-        except RuntimeError:  # the interpreter is exiting: `flush` does the work
+        except RuntimeError:  # the interpreter is exiting: `flush` does the work instead
             self._may_start.append(True)
             return
         self._on_begin()
@@ -140,13 +140,14 @@ class Delivery:
         return self._flush(timeout, bool)
 
     def deliver(self, timeout: float | None = None) -> bool:
-        """Deliver what is pending, at the latest within a time: traces are made readable first, then completed.
+        """Deliver pending traces within a time limit: make all traces readable first, then complete them.
 
         Args:
-            timeout: Seconds to wait at most, by default ``shutdown_timeout``. A server that is away is not waited for.
+            timeout: Maximum number of seconds to wait; ``shutdown_timeout`` by default. Servers that are known to be
+                unreachable end the wait early.
 
         Returns:
-            Whether nothing is pending any more.
+            Whether no trace is pending any more.
         """
         timeout = self._shutdown_timeout if timeout is None else timeout
         deadline = clock.monotonic() + timeout
@@ -172,11 +173,11 @@ class Delivery:
         return self._queue.flush(timeout, is_in_vain)
 
     def shutdown(self, *, last: bool = False) -> None:
-        """Within ``shutdown_timeout``, deliver what is pending; spool the rest, and log what became of all.
+        """Deliver pending traces within ``shutdown_timeout``; spool the rest, and log the counts.
 
         Args:
-            last: Whether the process ends: what is left is lost, and counted so. After a server's shutdown hook it may
-                go on, and what is left waits.
+            last: Whether the process ends, so that the remaining traces are counted as lost. After a server's shutdown
+                hook the process may continue, and they stay pending.
         """
         if self._paused:
             return
@@ -192,27 +193,27 @@ class Delivery:
                 self._sender.give_up(exit_by, last=last)
             except Exception as error:
                 report("an exit", error)
-        self._exit_by = exit_by if self._exit_by is None else float("-inf")  # what has come meanwhile has the rest
+        self._exit_by = exit_by if self._exit_by is None else float("-inf")  # later traces get the rest
         stats = self.stats()
-        if stats != self._told:
-            self._told = stats
+        if stats != self._logged:
+            self._logged = stats
             level = logging.WARNING if stats.dropped or stats.waiting else logging.INFO
             logger.log(level, "traces at exit: %s" if last else "traces at shutdown: %s", stats)
 
     def pause(self, paused: bool) -> None:
-        """Let the sender rest, or go on; meanwhile nothing is sent, and nobody waits for it."""
+        """Pause or resume the sender; during a pause nothing is sent, and no flush waits for it."""
         self._paused = self._sender.is_paused = paused
 
     def leave_out(self, reason: str) -> None:
-        """Count a request whose trace nobody wants."""
+        """Count a request whose trace is not wanted."""
         self._stats.leave_out(reason)
 
     def stats(self) -> Stats:
-        """The counts as they stand."""
+        """Return the current counts."""
         return standing(self._stats, self._queue, self._sender, self._turned_away)
 
     def _full(self) -> None:
-        self._turned_away += 1  # one step, as requests of many threads come here at once
+        self._turned_away += 1  # one step, as requests in many threads get here at once
         now = clock.monotonic()
         if now - self._full_logged_at >= LOG_INTERVAL:
             self._full_logged_at = now
@@ -224,7 +225,7 @@ class Delivery:
             )
 
     def relieve(self) -> None:
-        """After a request, where the server has a hook for that: wait for a sender that runs only meanwhile."""
+        """Wait, after a request, for a sender whose thread runs only during requests; called by a server's hook."""
         if self._queue.left_alone > RELIEF:
             self._stuck()
         now = clock.monotonic()

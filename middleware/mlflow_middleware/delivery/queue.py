@@ -1,4 +1,4 @@
-"""Where finished traces wait for the sender: bounded in bytes, in batches."""
+"""The queue of finished traces for the sender: limited in bytes, and taken in batches."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge import PendingTrace
 
 MAX_BATCH = 512
-"""Traces that wake the sender at once."""
+"""Number of traces that wake the sender at once."""
 
 LINGER = 0.25
-"""Seconds that a trace may wait for others to share its request: long enough for large batches under load, short
-enough that a developer sees the trace at once, and that a crash loses little."""
+"""Maximum number of seconds that a trace waits for others to share its request: long enough for large batches under
+load, short enough that a developer sees the trace at once and that a crash loses little."""
 
 FLUSH_PAUSE = 0.01
-"""Seconds between two looks at most whether a flush is over."""
+"""Longest pause between two checks whether a flush is complete, in seconds."""
 
 _NEVER = 1 << 60
 
 
 class TraceQueue:
-    """Finished traces on their way to the sender, and the count of all that is still pending.
+    """Finished traces for the sender, and the count of all that are still pending.
 
-    A trace counts against ``max_bytes`` until its end, also after the sender took it.
+    A trace counts against ``max_bytes`` until its end, even after the sender has taken it.
 
-    `put` takes no lock: any thread, greenlet, signal handler or collected object may call it at any point, and so may a
-    process that was forked while another thread was in here. All else is off the request's way.
+    `put` takes no lock: any thread, greenlet, signal handler or finalizer may call it at any time, and so may a process
+    that was forked while another thread was in here. Nothing else runs in the path of a request.
 
     Args:
-        max_bytes: Bytes that may be pending.
-        clock: Tells the time in seconds.
+        max_bytes: Maximum size of all pending traces, in bytes.
+        clock: Returns the time in seconds.
 
     Attributes:
-        flushes: How often somebody began to wait for all that is pending.
+        flushes: Number of flushes that have begun.
     """
 
     def __init__(self, max_bytes: int, clock: Callable[[], float] = clock.monotonic) -> None:
@@ -57,17 +57,17 @@ class TraceQueue:
         self._wakeup = Wakeup()
         self._wake_at = _NEVER
         self._lateness = 0.0
-        self._is_awaited = True  # also by a sender that has yet to begin
-        self._lock = threading.RLock()  # held over plain arithmetic only; a signal's handler may flush meanwhile
+        self._is_awaited = True  # also by a sender that has not started yet
+        self._lock = threading.RLock()  # held during plain arithmetic only; a signal handler may flush meanwhile
 
     def put(self, trace: PendingTrace) -> bool:
-        """Add a trace; False if there is no room for it. Never waits."""
+        """Add a trace; return False if there is no room for it. Never wait."""
         size, traces = trace.size, self._traces
         if self._fresh + self._held + size > self.max_bytes:
             return False
         if not traces:
             self._first_at = self._clock()
-        self._fresh += size  # two threads at once may count one of them only; the next `take` counts again
+        self._fresh += size  # two threads at once may count only one of them; the next `take` counts again
         traces.append(trace)
         if len(traces) >= self._wake_at:
             self._wake_at = _NEVER
@@ -75,14 +75,14 @@ class TraceQueue:
         return True
 
     def wait(self, timeout: float | None, flushes: int) -> bool:
-        """Wait for a batch: traces that lingered, or enough of them, or any if somebody flushes.
+        """Wait for a batch: lingering traces, a large number of them, or any if someone flushes.
 
         Args:
-            timeout: Seconds to wait at most; None waits for ever.
-            flushes: How many flushes the caller knows of; a new one ends the wait.
+            timeout: Maximum number of seconds to wait; None for no limit.
+            flushes: Number of flushes that the caller knows of; a new one ends the wait.
 
         Returns:
-            Whether there is a batch to take.
+            Whether a batch can be taken.
         """
         give_up = None if timeout is None else self._clock() + timeout
         self._wakeup.begin()
@@ -90,14 +90,14 @@ class TraceQueue:
         self._is_awaited = True
         try:
             while True:
-                self._wake_at = MAX_BATCH if self._traces else 1  # before the look: who puts after it wakes us
+                self._wake_at = MAX_BATCH if self._traces else 1  # before the check: a `put` after it wakes us
                 if self._is_ripe():
                     self._see_lateness(is_rested)
                     return True
                 now = self._clock()
                 if self.flushes != flushes or (give_up is not None and now >= give_up):
                     return False
-                if self._traces and self._wake_at == 1:  # one that has come in between
+                if self._traces and self._wake_at == 1:  # a trace that has arrived in between
                     continue
                 ripe_at = self._first_at + LINGER if self._traces else None
                 waits = [at - now for at in (give_up, ripe_at) if at is not None]
@@ -108,7 +108,7 @@ class TraceQueue:
             self._is_awaited = False
 
     def take(self) -> list[PendingTrace]:
-        """Take all that is there, without a wait; each counts as old as the oldest of them."""
+        """Take all queued traces without waiting; each counts as old as the oldest of them."""
         since = self._first_at
         with self._lock:
             taken = [self._traces.popleft() for _ in range(len(self._traces))]
@@ -120,33 +120,33 @@ class TraceQueue:
         return taken
 
     def split(self) -> None:
-        """Count a pending trace that comes to its end in two parts as one more."""
+        """Count one more trace, because a pending one will end in two parts."""
         with self._lock:
             self._taken += 1
 
     def resize(self, by: int) -> None:
-        """Count a pending trace that has grown or shrunk by so many bytes."""
+        """Record the change in a pending trace's size, in bytes."""
         with self._lock:
             self._held += by
 
     def end(self, size: int) -> None:
-        """Give back the room of a trace that held ``size`` bytes and has come to its end, whichever."""
+        """Release the room of a trace that held ``size`` bytes and has ended."""
         with self._lock:
             self._held -= size
             self._ended += 1
 
     def flush(self, timeout: float | None, is_in_vain: Callable[[], bool] = bool) -> bool:
-        """Wake the sender, and wait until as many traces have ended as were put so far.
+        """Wake the sender, and wait until all traces that were put so far have ended.
 
-        It looks again and again: whoever waits and the sender may be threads of different kinds, as when gevent has
-        patched only one of them.
+        This polls, because the waiting thread and the sender may be threads of different kinds, for example if gevent
+        has patched only one of them.
 
         Args:
-            timeout: Seconds to wait at most; None waits for ever.
-            is_in_vain: Whether to stop before that.
+            timeout: Maximum number of seconds to wait; None for no limit.
+            is_in_vain: Returns whether to stop early.
 
         Returns:
-            Whether they have ended.
+            Whether the traces have ended.
         """
         give_up = None if timeout is None else self._clock() + timeout
         with self._lock:
@@ -169,39 +169,39 @@ class TraceQueue:
 
     @property
     def bytes(self) -> int:
-        """Bytes that are pending now."""
+        """Size of all pending traces, in bytes."""
         return self._fresh + self._held
 
     @property
     def waits_since(self) -> float | None:
-        """When the oldest came of those that the sender has not taken; None if there are none."""
+        """When the oldest trace that the sender has not taken was queued; None if there is none."""
         return self._first_at if self._traces else None
 
     @property
     def pending(self) -> int:
-        """Traces that are pending now."""
+        """Number of pending traces."""
         with self._lock:
             return self._taken + len(self._traces) - self._ended
 
     @property
     def is_flushing(self) -> bool:
-        """Whether somebody waits for all that is pending."""
+        """Whether someone waits for all pending traces."""
         return self._flushing > 0
 
     @property
     def is_filling(self) -> bool:
-        """Whether so much is pending that it should be made small."""
+        """Whether the queue is so full that its traces should be compressed."""
         return self.bytes > self.max_bytes // 4
 
     @property
     def left_alone(self) -> float:
-        """Seconds that ripe traces have lain in front of a sender that waits for them, or did so once."""
+        """Longest time that due traces have stayed in front of a waiting sender, in seconds."""
         if self._is_awaited and self._traces:
             return max(self._lateness, self._clock() - self._first_at - LINGER)
         return self._lateness
 
     def _see_lateness(self, is_rested: bool) -> None:
-        if is_rested:  # else it had other things to do
+        if is_rested:  # otherwise it was busy
             self._lateness = max(self._lateness, self._clock() - self._first_at - LINGER)
 
     def _is_ripe(self) -> bool:

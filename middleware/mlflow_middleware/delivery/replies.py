@@ -1,4 +1,4 @@
-"""What a server's answer means for what was sent: stored, to be sent again, or never acceptable."""
+"""The meaning of a server's response: stored, retryable, or permanently refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mlflow_middleware.identity import clean_text
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 REQUEST_TIMEOUT = 30.0
-"""Seconds that the server may take to accept a connection, and for all of an answer."""
+"""Maximum number of seconds for a connection, and for the whole of a response."""
 
 TRACES = "/api/3.0/mlflow/traces"
 JSON = {"Content-Type": "application/json"}
@@ -40,23 +40,23 @@ JSON = {"Content-Type": "application/json"}
 _LINK_PROMPTS = "/api/2.0/mlflow/traces/link-prompts"
 
 _FAILED = "Failed to log OpenTelemetry spans"
-"""What a 422 says where the server itself has failed (mlflow/server/otel_api.py)."""
+"""The text of a 422 when the server itself has failed (mlflow/server/otel_api.py)."""
 
 _NO_CONNECTION = "QueuePool limit"
-"""What a 400 says where the server waited too long for a connection to its database: each store's error but one comes
-as ``BAD_REQUEST`` (mlflow/store/db/utils.py), and more than 15 requests at a time can keep its pool from each other."""
+"""The text of a 400 when the server has waited too long for a database connection. All store errors but one are sent
+as ``BAD_REQUEST`` (mlflow/store/db/utils.py), and more than 15 concurrent requests can exhaust the server's pool."""
 
 P = ParamSpec("P")
 
 
 class RetryableError(Exception):
-    """The server is unreachable, busy or ill; nothing is lost by sending the same again.
+    """The server is unreachable, busy or failing; the same request may be sent again.
 
     Attributes:
-        after: Seconds that the server asked us to wait; None when it did not say.
-        ill: Whether the server answered, and failed: what was sent may be the cause.
+        after: Seconds that the server asked for; None if it did not.
+        ill: Whether the server responded that it failed: the content of the request may be the cause.
         needs_help: Whether nothing listens there, or the credentials were refused: an exit does not wait for it.
-        status: The status of its answer; 0 if there was none.
+        status: The status of the response; 0 if there was none.
     """
 
     status = 0
@@ -69,15 +69,15 @@ class RetryableError(Exception):
 
 
 class PermanentError(Exception):
-    """The server will never take this."""
+    """The server will never accept this."""
 
 
 class TooLarge(PermanentError):
-    """The server, or a proxy before it, does not take so much at once."""
+    """The server, or a proxy before it, refuses the size of a request."""
 
 
 Outcome = RetryableError | PermanentError | None
-"""What became of a trace; None when the server has it."""
+"""The result for a trace; None if the server has it."""
 
 
 def outcome_of(attempt: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Outcome:
@@ -91,7 +91,7 @@ def outcome_of(attempt: Callable[P, None], *args: P.args, **kwargs: P.kwargs) ->
 def one_by_one(
     send: Callable[[str, EncodedTrace], None], experiment_id: str, traces: Iterable[EncodedTrace]
 ) -> Generator[Outcome, None, None]:
-    """Send each trace by itself, up to the first failure that would be that of the next one, too."""
+    """Send each trace by itself, up to the first retryable failure, which the next trace would share."""
     for trace in traces:
         outcome = outcome_of(send, experiment_id, trace)
         yield outcome
@@ -110,7 +110,7 @@ def post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> 
 
 
 def reason_of(problem: object) -> str:
-    """Name a failure in a word or two, of which there are few."""
+    """Return a failure's reason in one or two words, from a small set."""
     if isinstance(problem, (RetryableError, ConnectionProblem)) and problem.status:
         return f"status {problem.status}"
     if isinstance(problem, (RetryableError, NoAccess)):
@@ -119,7 +119,7 @@ def reason_of(problem: object) -> str:
 
 
 def check(tracking_uri: str, response: Response | Answer) -> None:
-    """Raise what an answer means."""
+    """Raise the error of a response, if any."""
     try:
         _check(tracking_uri, response)
     except RetryableError as error:
@@ -136,7 +136,7 @@ def _check(tracking_uri: str, response: Response | Answer) -> None:
             f"{printable(tracking_uri)} redirects to {printable(there)}, which is not followed; "
             "if that is your MLflow server, set MLFLOW_TRACKING_URI to it"
         )
-    if status < 400 or (status in (404, 405) and not mlflow_error(response)):  # a proxy's words, or a login page
+    if status < 400 or (status in (404, 405) and not mlflow_error(response)):  # a response of a proxy, or a login page
         raise RetryableError(f"{printable(tracking_uri)} does not answer like an MLflow server (status {status})")
     if refuses_host(response):
         raise RetryableError(refused_host(tracking_uri, status))
@@ -154,7 +154,7 @@ def _check(tracking_uri: str, response: Response | Answer) -> None:
 
 
 def mlflow_error(response: Response | Answer) -> dict[str, Any]:
-    """MLflow's own error answer; empty when something else answered."""
+    """Return MLflow's own error response; empty if something else has responded."""
     try:
         answer = response.json()
     except ValueError:
@@ -163,7 +163,7 @@ def mlflow_error(response: Response | Answer) -> dict[str, Any]:
 
 
 def retry_after(response: Response | Answer) -> float | None:
-    """https://www.rfc-editor.org/rfc/rfc9110#field.retry-after: seconds, or a date."""
+    """Parse ``Retry-After``, seconds or a date: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after."""
     value = response.headers.get("retry-after", "")
     if value.strip().isdecimal():
         return float(value)
@@ -174,7 +174,7 @@ def retry_after(response: Response | Answer) -> float | None:
 
 
 def add_attachments_and_prompts(tracking_uri: str, reply: Response | Answer, trace: EncodedTrace) -> None:
-    """Add attachments and prompts to a stored trace; a server that refuses them has the trace all the same."""
+    """Add attachments and prompts to a stored trace; a permanent refusal is logged, and the trace stays stored."""
     try:
         if trace.attachments:
             within(

@@ -1,6 +1,6 @@
-"""Asks the tracking server, by MLflow's client, and turns what goes wrong into one sentence.
+"""Requests to the tracking server through MLflow's client, with one sentence for each problem.
 
-Nothing here runs on a request's path.
+Nothing here runs in the path of a request.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mlflow_middleware.delivery.pipelined_http import Answer
 from mlflow_middleware.identity import clean_text
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds that one request to the tracking server may take, all of its answer included."""
+"""Maximum number of seconds for one request to the tracking server, including the whole response."""
 
 
 MAX_LINE = 500
-"""Characters of what a server says in a log line."""
+"""Maximum length of a server's text in a log line, in characters."""
 
 
 _QUERY = re.compile(r"([^?#]*)(.*)", re.DOTALL)
@@ -33,11 +33,11 @@ _PATH_QUERY = re.compile(r"(?<=[\w/])\?[^\s()'\"]+")
 
 
 class ConnectionProblem(Exception):
-    """Why traces cannot be sent or read now: one sentence, which names the variable to look at.
+    """The reason why traces cannot be sent or read now: one sentence with the variable to look at.
 
     Attributes:
-        needs_help: Whether it takes somebody to mend it: an exit does not wait for that.
-        status: The status of the answer that shows it; 0 if it is none.
+        needs_help: Whether someone must fix it, so that an exit does not wait for it.
+        status: The status of the response that shows it; 0 if there was none.
     """
 
     needs_help = True
@@ -45,11 +45,11 @@ class ConnectionProblem(Exception):
 
 
 class NoAccess(ConnectionProblem):
-    """The server was not reached, did not let us in, or is no MLflow server."""
+    """The server is unreachable, denies access, or is not an MLflow server."""
 
 
 class NotNow(NoAccess):
-    """The server, or a proxy before it, may soon be ready: it was lost while it was asked, or it starts."""
+    """The server, or a proxy before it, may soon be ready: the connection was lost, or the server is starting."""
 
     needs_help = False
 
@@ -59,38 +59,38 @@ class Denied(NoAccess):
 
 
 _LOCAL = ("sqlite", "postgresql", "mysql", "mssql", "file", "")
-"""What the address of a database or a folder begins with; its driver may follow after a plus."""
+"""Schemes of databases and folders; a plus and the name of a driver may follow."""
 
 
 def serves(tracking_uri: str) -> bool:
-    """Whether delivery serves this tracking URI; a store that is a plugin of full MLflow's keeps MLflow's own way."""
+    """Return whether delivery serves a tracking URI; stores from plugins of full MLflow keep MLflow's own export."""
     return is_server(tracking_uri) or is_local(tracking_uri)
 
 
 def is_chosen(tracking_uri: str) -> bool:
-    """Whether delivery may look at it before there is a trace: MLflow's default is not created for nothing."""
+    """Return whether delivery may access a store before there is a trace: it must not create MLflow's default store."""
     return is_server(tracking_uri) or (is_local(tracking_uri) and mlflow_bridge.client.is_tracking_uri_set())
 
 
 def chosen_uri() -> str:
-    """The tracking URI, if delivery may look at it before there is a trace; otherwise nothing."""
+    """Return the tracking URI if delivery may access it before there is a trace; otherwise an empty string."""
     return uri if is_chosen(uri := mlflow_bridge.client.tracking_uri()) else ""
 
 
 def is_server(tracking_uri: str) -> bool:
-    """Whether traces go to a server; with the slim package, they can go nowhere else."""
+    """Return whether traces are sent to a server, which is the only way with the slim package."""
     return _is_remote(tracking_uri) or mlflow_bridge.client.is_slim()
 
 
 def is_local(tracking_uri: str) -> bool:
-    """Whether it is a database or a folder, to which full MLflow writes by itself."""
+    """Return whether a tracking URI is a database or a folder that full MLflow writes to directly."""
     if mlflow_bridge.client.is_slim() or _is_remote(tracking_uri):
         return False
     return _scheme(tracking_uri).split("+")[0] in _LOCAL
 
 
 def _scheme(tracking_uri: str) -> str:
-    """What stands before the colon; nothing where that is a drive's letter, or where there is no colon."""
+    """Return the scheme of a URI; empty if there is none, or if it is a drive letter."""
     scheme, colon, _ = tracking_uri.partition(":")
     return scheme.lower() if colon and len(scheme) > 1 else ""
 
@@ -100,19 +100,19 @@ def _is_remote(tracking_uri: str) -> bool:
 
 
 def printable(tracking_uri: str) -> str:
-    """The tracking URI without the password or token it may carry, however badly it is written."""
+    """Return a tracking URI without its password or token, even if it is malformed."""
     head, query = _QUERY.match(tracking_uri).groups()  # type: ignore[union-attr]
     scheme, separator, rest = head.rpartition("://")
-    rest = "" if "@" in query else rest.rpartition("@")[2]  # which may stand in a password or in a token
+    rest = "" if "@" in query else rest.rpartition("@")[2]  # the @ may be part of a password or a token
     shown = scheme.partition("://")[0] + separator + rest + ("?..." if query else "")
     return clean_text(shown, MAX_LINE) or ""
 
 
 def check_address(tracking_uri: str) -> None:
-    """Look at the tracking URI, without a request.
+    """Check the tracking URI without a request.
 
     Raises:
-        ConnectionProblem: It is not set, or traces cannot be sent to what it names.
+        ConnectionProblem: It is not set, or is not a place that traces can be sent to.
     """
     if is_local(tracking_uri):
         return
@@ -154,11 +154,11 @@ def ask(
         tracking_uri: The server.
         method: The HTTP method.
         path: The path below the tracking URI.
-        timeout: Seconds to wait for the whole answer.
+        timeout: Seconds to wait for the whole response.
         kwargs: ``json`` or ``params``.
 
     Returns:
-        The status, and the answer's JSON; an error has ``error_code`` and ``message``.
+        The status and the JSON of the response; an error has ``error_code`` and ``message``.
 
     Raises:
         ConnectionProblem: The server is unreachable, refuses the credentials or is no MLflow server.
@@ -201,12 +201,12 @@ def _read(tracking_uri: str, response: Response) -> tuple[int, dict[str, Any]]:
 
 
 def refuses_host(response: Response | Answer) -> bool:
-    """Whether a server refuses the ``Host`` that it was asked for: MLflow 3.5 and newer (403), Starlette (400)."""
+    """Return whether a server refuses the requested ``Host``: MLflow 3.5 and newer (403), Starlette (400)."""
     return response.status_code in (400, 403) and b"invalid host header" in response.content[:200].lower()
 
 
 def refused_host(tracking_uri: str, status: int) -> str:
-    """The sentence for a ``Host`` that is refused."""
+    """Return the sentence for a refused ``Host``."""
     host = tracking_uri.partition("://")[2].rpartition("@")[2].partition("/")[0]
     return (
         f"MLFLOW_TRACKING_URI={printable(tracking_uri)} refuses this host name ({status}, invalid Host header): "
@@ -217,7 +217,7 @@ def refused_host(tracking_uri: str, status: int) -> str:
 
 
 def refused_credentials(shown_uri: str, status: int) -> str:
-    """The sentence for a 401 or 403."""
+    """Return the sentence for a 401 or 403."""
     if status == 403:
         return (
             f"MLFLOW_TRACKING_URI={shown_uri} denied this (403): the user has no permission for it; grant the user "
@@ -231,7 +231,7 @@ def refused_credentials(shown_uri: str, status: int) -> str:
 
 
 def never_connected(error: BaseException) -> bool:
-    """Whether a request failed because nothing listens there, not because a server that does has failed."""
+    """Return whether a request failed because nothing listens there, rather than because a listening server failed."""
     return any(
         isinstance(
             each, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError | requests.ConnectTimeout
@@ -242,7 +242,7 @@ def never_connected(error: BaseException) -> bool:
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost exception of a chain, in a line, without the password or the query of a URL in it."""
+    """Return the innermost exception of a chain, in one line, without passwords and queries of URLs."""
     *_, innermost = _chain(error)
     text = f"{type(innermost).__name__}: {innermost}".splitlines()[0]
     text = _URL.sub(lambda url: printable(url[0]), text)
@@ -250,7 +250,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An exception and what caused it, the innermost last."""
+    """Return an exception and its causes, the innermost last."""
     found = [error]
     while (inner := error.__cause__ or error.__context__) is not None and inner not in found:
         found.append(inner)

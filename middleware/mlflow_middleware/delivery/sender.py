@@ -1,4 +1,4 @@
-"""The one daemon thread that takes finished traces to their servers."""
+"""The daemon thread that sends finished traces to their servers."""
 
 from __future__ import annotations
 
@@ -27,37 +27,38 @@ from mlflow_middleware.delivery.spooling import Spooling
 from mlflow_middleware.delivery.stats import Stats
 
 START_UP = 0.5
-"""Seconds after its start that the sender looks for the server, unless a trace comes first: until then the app may
-still choose another one."""
+"""Seconds after its start that the sender contacts the server, unless a trace comes first: until then the app may
+choose another server."""
 
 OPEN_LOOK = 0.25
-"""Seconds between two looks whether a trace with open spans is complete."""
+"""Seconds between two checks whether a trace with open spans is complete."""
 
 STUCK_ENCODING = 1.0
-"""Seconds past its deadline that an exit waits for a trace that is being encoded; what is left is lost with it."""
+"""Seconds past its deadline that an exit waits for a trace that is being encoded; the remaining traces are lost."""
 
 SHORT_PAUSE = 0.1
-"""Seconds between two rounds at most, where somebody waits for the end."""
+"""Maximum number of seconds between two rounds while someone waits for the end."""
 
 
 class Sender:
-    """Empties the queue: encodes what has come, and takes each destination's traces to its server, batch by batch.
+    """Sender of queued traces: it encodes them and sends those of each destination to its server, batch by batch.
 
-    All state changes under one lock. It is not held while a server is talked to, so that whoever exits meanwhile finds
+    All state changes under one lock. It is not held during a call to a server, so that an exit in the meantime finds
     every pending trace.
 
     Args:
-        queue: Where finished traces come from.
-        stats: Counts how each trace ends.
-        spool: Where they are kept while the server is unreachable; None keeps them in memory.
+        queue: The queue of finished traces.
+        stats: Counts the result of each trace.
+        spool: Keeps traces while the server is unreachable; None keeps them in memory.
 
     Attributes:
-        is_paused: Whether nothing may be sent for now.
-        is_hopeless: Whether nothing that is pending can be expected to be delivered soon.
-        encoder, destinations: Where its traces are.
+        is_paused: Whether nothing may be sent at present.
+        is_hopeless: Whether no pending trace can be expected to be delivered soon.
+        encoder: Holds the traces that are not encoded yet.
+        destinations: The destinations of the encoded traces, by tracking URI.
     """
 
-    first_uri = staticmethod(chosen_uri)  # of the server to look at before there is a trace
+    first_uri = staticmethod(chosen_uri)  # the server to contact before there is a trace
 
     def __init__(self, queue: TraceQueue, stats: Stats, spool: Spool | None) -> None:
         self.is_paused = self.is_hopeless = False
@@ -69,11 +70,11 @@ class Sender:
         self._flushes = 0
         self._disk = Disk(self._look)
         self._run_on_disk = self._disk.run
-        self._lock = threading.RLock()  # a signal's handler may exit while this thread is in here
+        self._lock = threading.RLock()  # a signal handler may exit while this thread holds it
 
     def run(self) -> None:
-        """Work for ever; the body of the thread."""
-        self._lock = threading.RLock()  # of this thread's kind, whatever has been patched since
+        """Run forever, as the body of the thread."""
+        self._lock = threading.RLock()  # of this thread's kind, even if threading has been patched since
         mlflow_bridge.silence_thread()
         pause: float | None = START_UP
         while True:
@@ -82,45 +83,45 @@ class Sender:
                 pause = self._pause()
                 if pause is None and not self.destinations and (uri := self.first_uri()):
                     with self._lock:
-                        self._destination(uri)  # a wrong address is told at start-up, not with the first request
+                        self._destination(uri)  # a wrong address is reported at start-up, not with the first request
                     pause = 0.0
-            except Exception as error:  # the thread must live on: without it nothing is delivered
+            except Exception as error:  # the thread must survive: without it nothing is delivered
                 report("delivery", error)
                 time.sleep(MIN_BACKOFF)
 
     def work_until(self, deadline: float) -> None:
-        """Do the thread's work here, where no thread can be started any more: while the interpreter exits."""
+        """Do the thread's work in this thread, for an exiting interpreter that starts no more threads."""
         while self._queue.pending and clock.monotonic() < deadline and not self.is_hopeless:
             self._round(min(SHORT_PAUSE, self._pause() or SHORT_PAUSE))
 
     @contextmanager
     def in_a_hurry(self) -> Iterator[bool]:
-        """While somebody waits with a deadline, send the spans of all that is pending before any info.
+        """While someone waits with a deadline, send the spans of all pending traces before any info.
 
         Yields:
-            Whether the servers are known to be away.
+            Whether the servers are known to be unreachable.
         """
         is_away = self.is_away()
         for destination in list(self.destinations.values()):
             destination.health.hurry()
         self.is_hopeless = False
-        self._hurries.append(True)  # without the lock: the app's own ``mask`` may keep the sender for ever
+        self._hurries.append(True)  # without the lock: the app's own ``mask`` may block the sender forever
         try:
             yield is_away
         finally:
             self._hurries.pop()
 
     def is_away(self) -> bool:
-        """Whether every server that this process knows is away."""
+        """Return whether every known server is unreachable."""
         known = list(self.destinations.values())
         return bool(known) and all(each.health.is_away for each in known)
 
     def give_up(self, deadline: float = 0.0, *, last: bool = False) -> None:
-        """When the time is over: write to the spool what is left, as far as it takes it by then, or soon after.
+        """Spool the remaining traces when the time is over, as far as the spool takes them by then or soon after.
 
         Args:
-            deadline: When an exit has to be done.
-            last: Whether the process ends, and what is left with it.
+            deadline: The deadline of the exit.
+            last: Whether the process ends, so that the remaining traces are lost.
         """
         lock = self._lock
         if not lock.acquire(timeout=max(0.0, deadline - clock.monotonic()) + STUCK_ENCODING):
@@ -137,21 +138,22 @@ class Sender:
                 self._ledger.settle(destination.pending, last=last)
 
     def abandon(self) -> None:
-        """In a forked child: let go of the parent's spool files."""
+        """Release the parent's spool files in a forked child."""
         for destination in self.destinations.values():
             destination.abandon()
         if self._spool:
             self._spool.disown()
 
     def send_spool(self, uri: str, tell: Callable[[int], None]) -> str:
-        """Send what the spool holds, here and now.
+        """Send the spooled traces in the current thread.
 
         Args:
             uri: The tracking server.
             tell: Called with the number of traces delivered so far.
 
         Returns:
-            What is wrong if the server does not take it; empty if all was sent that nobody else is sending.
+            The problem if the server does not accept them; empty if all were sent, except those that another process is
+            sending.
         """
         self._run_on_disk = at_once  # this thread has nothing else to do
         destination = self._destination(uri)
@@ -163,13 +165,13 @@ class Sender:
         return destination.health.server.problem or destination.health.experiment.problem
 
     def _round(self, pause: float | None) -> None:
-        """Wait for traces, or until something is due, and do one thing for each destination."""
+        """Wait for traces, or until an action is due; then do one action for each destination."""
         has_batch = self._queue.wait(pause, self._flushes)
         while self.is_paused:
             time.sleep(SHORT_PAUSE)
         with self._lock:
             self._take(from_queue=has_batch)
-            if self._queue.flushes != self._flushes:  # somebody waits: a pause between attempts ends here, once
+            if self._queue.flushes != self._flushes:  # someone waits: pauses between attempts end here, once
                 self._flushes = self._queue.flushes
                 for destination in self.destinations.values():
                     destination.wake()
@@ -178,12 +180,12 @@ class Sender:
             self._serve(destination)
 
     def _take(self, *, from_queue: bool = True, everything: bool = False) -> None:
-        """Take what has come, and encode what is to be sent next."""
+        """Take the queued traces, and encode those to be sent next."""
         for uri in self.encoder.take(self._queue.take() if from_queue else [], everything=everything):
             self.encoder.encode_for(self._destination(uri), everything=everything)
 
     def _serve(self, destination: Destination) -> None:
-        """Do the one thing that is most needed there; a whole batch is one."""
+        """Do the most urgent action of a destination; a whole batch counts as one."""
         try:
             while action := self._planned(destination):
                 answers = perform(action, destination.sink, partial(_resolve, action, destination.uri))
@@ -191,7 +193,7 @@ class Sender:
                     with self._lock:
                         destination.answered(action, answer, clock.monotonic())
                     if self._hurries and isinstance(action, SendInfos) and destination.owes_spans():
-                        answers.close()  # there was no deadline when they were asked for
+                        answers.close()  # the infos were requested before the deadline was set
                         break
                 with self._lock:
                     destination.done(clock.monotonic())
@@ -212,7 +214,7 @@ class Sender:
         self.is_hopeless = bool(concerned) and all(each.health.is_hopeless for each in concerned)
 
     def _look(self) -> None:
-        """Spool what is pending while this thread's own call goes on, where the server does not answer."""
+        """Spool pending traces during the sender's own call to a server that does not respond."""
         with self._lock:
             troubled = [each for each in self.destinations.values() if each.look(clock.monotonic())]
             if troubled:
@@ -221,7 +223,7 @@ class Sender:
                 destination.rescue(clock.monotonic())
 
     def _pause(self) -> float | None:
-        """Seconds until something is to be done; None when nothing but a new trace matters."""
+        """Return the seconds until the next action; None if only a new trace matters."""
         with self._lock:
             if any(map(self.encoder.has_work, self.destinations.values())):
                 return 0.0
@@ -233,7 +235,7 @@ class Sender:
 
     def _destination(self, uri: str) -> Destination:
         if uri not in self.destinations:
-            spool = None if self.destinations else self._spool  # its files do not say for which server they are
+            spool = None if self.destinations else self._spool  # its files do not contain their server
             spooling = Spooling(spool, self._ledger, self._run_on_disk, self._lock) if spool else None
             self.destinations[uri] = Destination(uri, sink_for(uri), self._ledger, spooling)
             if spool:
@@ -242,7 +244,7 @@ class Sender:
 
 
 def _resolve(action: Action, uri: str) -> str:
-    """Find the experiment of traces that name one, or none, or of those to come."""
+    """Find the experiment of traces that specify one or none, or of traces to come."""
     if isinstance(action, ResolveExperiment) and action.name:
         return resolve_named_experiment(uri, action.name)
     is_needed = isinstance(action, ResolveExperiment) and action.is_needed

@@ -1,4 +1,4 @@
-"""Where traces go, and in which way a server takes them."""
+"""The interface of sinks, and the sink for each tracking URI."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from mlflow_middleware.delivery.tracking_server import TrackingServer
 
 
 class Sink(Protocol):
-    """Where traces go."""
+    """A destination's way to accept traces."""
 
     sends_spans_apart: bool
-    """Whether spans go by `send_spans`, many traces a request, after `send_infos`; otherwise with the infos."""
+    """Whether spans are sent by `send_spans`, many traces at once, after `send_infos`; otherwise with the infos."""
 
     def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
-        """Store the info of each trace; with its spans, unless it takes those apart.
+        """Store the info of each trace, together with its spans unless the sink takes those separately.
 
         Yields:
-            What became of each, in their order. It may stop early: the others were not tried, or not answered.
+            The result of each trace, in order. It may stop early: the others were not sent, or not answered.
         """
 
     def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
-        """Store the spans of many traces; all or nothing.
+        """Store the spans of many traces: all or none.
 
         Raises:
-            RetryableError: The same may be sent again.
-            PermanentError: At least one of them is not acceptable.
+            RetryableError: The same request may be sent again.
+            PermanentError: At least one trace is not acceptable.
         """
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
-        """Remove the info of a trace whose spans are refused."""
+        """Delete the info of a trace whose spans are refused."""
 
     def close(self) -> None:
-        """Close its connections; the next request opens others."""
+        """Close the connections; the next request opens new ones."""
 
 
 def sink_for(tracking_uri: str) -> Sink:
-    """The sink that fits a tracking URI."""
+    """Return the sink for a tracking URI."""
     if tracking_uri.startswith(PREFIX):
         return OtlpCollector(collector())
     if tracking_uri == "databricks" or tracking_uri.startswith("databricks://"):
         return ArtifactServer(tracking_uri)
     if is_local(tracking_uri):
-        from mlflow_middleware.delivery.local_store import LocalStore  # which imports what only full MLflow has
+        from mlflow_middleware.delivery.local_store import LocalStore  # its imports need full MLflow
 
         return LocalStore(tracking_uri)
     return TrackingServer(tracking_uri)

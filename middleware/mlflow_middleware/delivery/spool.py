@@ -1,12 +1,12 @@
-"""What cannot be sent now, kept in a directory across a crash or a restart.
+"""The spool: a directory that keeps unsent traces across a crash or a restart.
 
 Each file is one plain OTLP request (protobuf, ``ExportTraceServiceRequest``), named
-``<nanoseconds since the epoch>-<pid>-<number>.experiment-<id>.otlp``: sorted by name they are in their order. What OTLP
-does not carry, a trace's info, stands beside its spans as the resource attribute ``mlflow_middleware.trace_info``.
+``<nanoseconds since the epoch>-<pid>-<number>.experiment-<id>.otlp``, so that sorting by name sorts by age. A trace's
+info, which OTLP does not cover, is stored with its spans as the resource attribute ``mlflow_middleware.trace_info``.
 
-Several processes may share the directory: whoever sends a file holds a lock on it, which ends with the process.
-Directory and files are for their owner only. What is not named so is somebody else's and is never touched; nor is what
-only bears such a name: a link, a pipe, a file of another user, or that anybody may write to.
+Several processes may share the directory: a process that sends a file holds a lock on it, which ends with the process.
+Only the owner may access directory and files. Files with other names are never touched, and neither are entries that
+only have such a name: links, pipes, files of other users, and files that anyone may write to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mlflow_middleware.delivery.spool_files import (
 from mlflow_middleware.delivery.spool_format import encoded, read
 
 SET_ASIDE = "set-aside"
-"""The folder inside the spool for files that cannot be read."""
+"""The folder inside the spool for unreadable files."""
 
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9]{6}\.experiment-(?P<experiment>[A-Za-z0-9_-]+)\.otlp")
 _UNFINISHED = re.compile(r"\.[0-9]{20}-(?P<pid>[0-9]+)-[0-9]{6}\.(experiment-[A-Za-z0-9_-]+\.otlp|check)")
@@ -46,11 +46,11 @@ logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class SpoolProblem(Exception):
-    """Why the spool takes nothing now."""
+    """The reason why the spool takes nothing at present."""
 
 
 class SpoolFull(SpoolProblem):
-    """It holds all that it may; what is sent makes room again."""
+    """The spool is full; sending its traces makes room again."""
 
 
 class SpoolFile:
@@ -58,12 +58,12 @@ class SpoolFile:
 
     Args:
         path: The file.
-        traces: What it holds.
+        traces: The traces in it.
         is_own: Whether this process wrote it.
-        finished: Trace ids that came to their end already, before it was let go; taken up here and added to.
+        finished: Traces that ended when the file was open before; they are skipped, and later ones are added.
 
     Attributes:
-        run: Does what may take time.
+        run: Runs slow operations.
     """
 
     run: Callable[[Callable[[], object]], None]
@@ -81,61 +81,61 @@ class SpoolFile:
             trace.source = self
 
     def hold(self, descriptor: int) -> None:
-        """Keep its open, locked descriptor; where there are no locks, it is closed: an open file cannot be removed."""
+        """Keep the open, locked descriptor. Without locks, close it: Windows cannot remove an open file."""
         if not HAS_LOCKS:
             os.close(descriptor)
         else:
             self._descriptor = descriptor
 
     def done(self, trace: EncodedTrace) -> None:
-        """One of its traces has come to its end; with the last one the file is removed."""
+        """Record that one of its traces has ended; remove the file after the last one."""
         self._left -= 1
         self._finished.add((trace.trace_id, trace.supplement))
         if self._left <= 0:
             self.run(self.remove)
 
     def let_go(self) -> None:
-        """Leave the file to whoever takes it next."""
+        """Release the file for other processes."""
         self.run(self.release)
 
     def remove(self) -> None:
-        """Nothing of it is left to do."""
+        """Remove the file, and release it."""
         self.unlink()
         self.release()
 
     def unlink(self) -> None:
-        """Remove the file, but keep its descriptor."""
+        """Remove the file, but keep the descriptor."""
         self._finished.clear()
         with contextlib.suppress(OSError):
             self.path.unlink()
 
     def release(self) -> None:
-        """Let go of it here and now: in a forked child, where its lock would outlive its owner."""
+        """Release the file in the current thread: in a forked child, its lock would outlive its owner."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 class Spool:
-    """A directory of waiting traces.
+    """A directory of spooled traces.
 
     Args:
-        directory: Made if missing.
-        max_bytes: What all files in it may take.
+        directory: The directory; created if missing.
+        max_bytes: Maximum size of all files in it, in bytes.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self.directory = directory
         self._max_bytes = max_bytes
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._finished: dict[str, set[tuple[str, bool]]] = {}
         self._written: set[str] = set()
 
     def write(self, traces: Sequence[EncodedTrace]) -> str:
-        """Write traces of one experiment to a file of their own.
+        """Write traces of one experiment to a new file.
 
         Returns:
-            Its name.
+            The name of the file.
 
         Raises:
             SpoolFull: There is no room left.
@@ -144,7 +144,7 @@ class Spool:
         return self.write_encoded(encoded(traces), traces[0].experiment_id)
 
     def write_encoded(self, data: bytes, experiment_id: str | None) -> str:
-        """As `write`, of what `encoded` has made of the traces."""
+        """Write traces that `encoded` has encoded, like `write`."""
         experiment = _FROM_ENVIRONMENT if experiment_id is None or is_name(experiment_id) else experiment_id
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(_numbers) % 1_000_000:06d}.experiment-{experiment}.otlp"
         try:
@@ -158,19 +158,19 @@ class Spool:
         return name
 
     def finished(self, name: str, trace: EncodedTrace) -> None:
-        """Note that a trace in a file has come to its end by another way."""
+        """Record that a trace in a file has ended in another way."""
         self._finished.setdefault(name, set()).add((trace.trace_id, trace.supplement))
 
     def check(self) -> None:
-        """See whether something can be written, and leave nothing behind.
+        """Check whether the spool can be written, without leaving anything behind.
 
         Raises:
             SpoolFull: There is no room left.
-            SpoolProblem: The directory cannot be written (nor made, where it is missing).
+            SpoolProblem: The directory cannot be written (or created, if missing).
         """
         try:
             existing = next(each for each in (self.directory, *self.directory.absolute().parents) if each.exists())
-            if existing != self.directory:  # who checks may be another user than who will use it: it is not made here
+            if existing != self.directory:  # do not create it: the process that will use it may run as another user
                 if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
                     raise SpoolProblem(f"the spool {self.directory} cannot be created in {existing}")
                 return
@@ -183,11 +183,11 @@ class Spool:
             raise SpoolProblem(f"the spool {self.directory} cannot be written ({error})") from error
 
     def disown(self) -> None:
-        """In a forked child: what the parent wrote is not its own."""
+        """Forget the written files in a forked child: they are its parent's."""
         self._written.clear()
 
     def count(self) -> int:
-        """The traces in all waiting files, as far as they can be read."""
+        """Return the number of traces in all readable files."""
         total = 0
         for path in self.files():
             with contextlib.suppress(Exception):
@@ -199,28 +199,28 @@ class Spool:
         return total
 
     def measure(self) -> tuple[int, float | None]:
-        """Bytes of all waiting files, and when the oldest of them was written, in seconds since the epoch."""
+        """Return the size of all files in bytes, and when the oldest was written, in seconds since the epoch."""
         oldest = next(self.files(), None)
         try:
             return self._bytes(), int(oldest.name[:20]) / 1e9 if oldest else None
-        except OSError:  # it is not there yet, or cannot be read
+        except OSError:  # it does not exist yet, or is not readable
             return 0, None
 
     @property
     def max_bytes(self) -> int:
-        """What all files may take."""
+        """Maximum size of all files, in bytes."""
         return self._max_bytes
 
     def claim(self) -> SpoolFile | None:
-        """Lock and read the oldest file that nobody else has; None when there is none."""
+        """Lock and read the oldest file that no other process has locked; return None if there is none."""
         owners = self._owners()
         for path in self.files():
             try:
                 descriptor = opened(path, owners)
             except NotOurs as reason:
-                self._tell_left(path, reason)
+                self._warn_left_alone(path, reason)
                 continue
-            except OSError:  # gone, or not to be opened by this user
+            except OSError:  # removed, or not accessible to this user
                 continue
             file = self._taken(path, descriptor) if is_locked(path, descriptor) else None
             if file:
@@ -229,13 +229,13 @@ class Spool:
         return None
 
     def _taken(self, path: Path, descriptor: int) -> SpoolFile | None:
-        """A file that this process has locked, read; None if it is empty by now, or cannot be read."""
+        """Read a file that this process has locked; return None if it is empty by now, or unreadable."""
         try:
             traces = read(descriptor, _experiment_of(path), self._max_bytes)
         except OSError as error:
-            self._tell_left(path, f"cannot be read ({error})")
+            self._warn_left_alone(path, f"cannot be read ({error})")
             return None
-        except Exception as error:  # whatever a damaged file makes of our reading
+        except Exception as error:  # anything that a damaged file can cause
             self._set_aside(path, f"cannot be read ({error})")
             return None
         file = SpoolFile(path, traces, path.name in self._written, self._finished.setdefault(path.name, set()))
@@ -246,7 +246,7 @@ class Spool:
         return file
 
     def tidy(self) -> None:
-        """Set aside what a dead process left half-written."""
+        """Set aside the unfinished files of dead processes."""
         owners = self._owners()
         with contextlib.suppress(OSError):
             for path in sorted(self.directory.iterdir()):
@@ -255,7 +255,7 @@ class Spool:
                     self._set_aside(path, "is half-written")
 
     def files(self) -> Iterator[Path]:
-        """The waiting files, oldest first."""
+        """Return the spool's files, oldest first."""
         try:
             names = sorted(name for name in os.listdir(self.directory) if _NAME.fullmatch(name))
         except OSError:
@@ -263,7 +263,7 @@ class Spool:
         return (self.directory / name for name in names)
 
     def _owners(self) -> frozenset[int]:
-        """Whose files are taken: this user's; root may replay an app's spool: then also its owner's."""
+        """Return the users whose files are accepted: this user; for root, which may replay a spool, also its owner."""
         me = user()
         with contextlib.suppress(OSError):
             if me == 0:
@@ -279,22 +279,22 @@ class Spool:
         aside = self.directory / SET_ASIDE
         with contextlib.suppress(OSError):
             aside.mkdir(exist_ok=True, mode=0o700)
-            if not aside.is_symlink():  # else somebody else would get it
+            if not aside.is_symlink():  # otherwise someone else would get it
                 path.rename(aside / path.name)
         if self._is_news(path):
             logger.warning("spool file set aside, its traces are not sent: %s is now in %s: %s", path, aside, why)
 
-    def _tell_left(self, path: Path, why: object) -> None:
+    def _warn_left_alone(self, path: Path, why: object) -> None:
         if self._is_news(path):
             logger.warning("spool file left alone, its traces are not sent: %s: %s", path, why)
 
     def _is_news(self, path: Path) -> bool:
-        is_news = path.name not in self._told
-        self._told.add(path.name)
+        is_news = path.name not in self._warned
+        self._warned.add(path.name)
         return is_news
 
 
 def _experiment_of(path: Path) -> str | None:
-    """The experiment in a file's name; None for the one that the environment names."""
+    """Return the experiment in a file's name; None for the one that the environment specifies."""
     match = _NAME.fullmatch(path.name)
     return None if match is None or match["experiment"] == _FROM_ENVIRONMENT else match["experiment"]

@@ -1,4 +1,4 @@
-"""Files of a directory that others may write to, too: written whole, and opened with nothing taken on trust."""
+"""Safe access to files in a directory that others can write to, too: written atomically, and checked when opened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ try:
     import fcntl
 except (
     ImportError
-):  # Windows has no flock: a shared directory may send a file twice there, which the server stores once
+):  # no flock on Windows: processes that share a directory may send a file twice, which the server stores once
     fcntl = None  # type: ignore[assignment]
 
 HAS_LOCKS = fcntl is not None
@@ -21,11 +21,11 @@ _SAFELY = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class NotOurs(Exception):
-    """Why something with the name of a file of the spool is left alone."""
+    """The reason why an entry with the name of a spool file is left alone."""
 
 
 def write_whole(unfinished: Path, final: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it under its final name."""
+    """Write a file that is never visible under its final name before it is complete."""
     try:
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
@@ -38,17 +38,17 @@ def write_whole(unfinished: Path, final: Path, data: bytes) -> None:
 
 
 def opened(path: Path, owners: Collection[int]) -> int:
-    """An open descriptor of a file of the spool. To open it never waits, whatever it turns out to be.
+    """Open a file of the spool and return its descriptor. This never blocks, whatever the file turns out to be.
 
     Args:
         path: The file.
-        owners: Whose files are taken.
+        owners: The users whose files are accepted.
 
     Raises:
-        OSError: It cannot be opened.
-        NotOurs: It is nothing that the spool has written.
+        OSError: The file cannot be opened.
+        NotOurs: The spool has not written the file.
     """
-    _check(os.lstat(path), owners)  # to open a device may do something, too
+    _check(os.lstat(path), owners)  # opening a device may have effects
     descriptor = os.open(path, _SAFELY | getattr(os, "O_BINARY", 0))
     try:
         _check(os.fstat(descriptor), owners)
@@ -63,7 +63,7 @@ def _check(found: os.stat_result, owners: Collection[int]) -> None:
         raise NotOurs("it is not a regular file")
     if found.st_uid not in owners:
         raise NotOurs(f"it belongs to another user ({found.st_uid})")
-    if os.name == "posix" and found.st_mode & stat.S_IWOTH:  # not of the group: Kubernetes lets that write (fsGroup)
+    if os.name == "posix" and found.st_mode & stat.S_IWOTH:  # the group may write: Kubernetes allows it (fsGroup)
         raise NotOurs("anybody can write to it")
 
 
@@ -72,7 +72,7 @@ def user() -> int:
 
 
 def is_ours(path: Path, owners: Collection[int]) -> bool:
-    """Whether it is a regular file that one of these has written."""
+    """Return whether a path is a regular file that one of the owners has written."""
     try:
         _check(os.lstat(path), owners)
     except (OSError, NotOurs):
@@ -81,7 +81,7 @@ def is_ours(path: Path, owners: Collection[int]) -> bool:
 
 
 def is_locked(path: Path, descriptor: int) -> bool:
-    """Lock an open file, unless somebody else has it, or it is not there any more."""
+    """Lock an open file; return False if another process has locked it, or if it has been removed."""
     if fcntl is None:
         return True  # type: ignore[unreachable]
     try:

@@ -1,4 +1,4 @@
-"""The format of a spool file: one plain OTLP request, with what OTLP does not carry beside each trace's spans."""
+"""The format of a spool file: one plain OTLP request, with the data that OTLP does not cover beside the spans."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from mlflow_middleware.delivery.encoded import EncodedTrace, is_name
 
 INFO_ATTRIBUTE = "mlflow_middleware.trace_info"
-"""The resource attribute with a trace's info."""
+"""The resource attribute for a trace's info."""
 
 
 def encoded(traces: Sequence[EncodedTrace]) -> bytes:
-    """Traces as they stand in a file."""
+    """Return the content of a file with the given traces."""
     return b"".join(map(_with_info, traces))
 
 
 def _with_info(trace: EncodedTrace) -> bytes:
-    """A trace's OTLP request, with its info beside the spans."""
-    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
+    """Return a trace's OTLP request with its info beside the spans."""
+    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # available only with a supported MLflow
 
     otlp, info = trace.plain()
     request = ExportTraceServiceRequest.FromString(otlp)
@@ -41,15 +41,15 @@ def _with_info(trace: EncodedTrace) -> bytes:
 
 
 def read(descriptor: int, experiment_id: str | None, max_bytes: int) -> list[EncodedTrace]:
-    """The traces of an open file.
+    """Read the traces of an open file.
 
     Args:
-        descriptor: The file.
-        experiment_id: Where they go; None for the experiment that the environment names.
-        max_bytes: What it may have at most.
+        descriptor: The open file.
+        experiment_id: The experiment of the traces; None for the one that the environment specifies.
+        max_bytes: Maximum size of the file, in bytes.
 
     Raises:
-        Exception: It is not one of ours, or not whole.
+        Exception: The file is not one of the spool's, or incomplete.
     """
     from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest
 

@@ -1,4 +1,4 @@
-"""Between a destination and the spool: what cannot be sent goes there, and comes back later."""
+"""The transfer of traces from a destination to the spool, and back when the server is reachable again."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from mlflow_middleware.delivery.spool import Spool, SpoolProblem
 from mlflow_middleware.delivery.spool_format import encoded
 
 SPOOL_LOOK = 5.0
-"""Seconds between two looks for files of other processes in the spool, and between two attempts to write there."""
+"""Seconds between two checks for files of other processes in the spool, and between two attempts to write there."""
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""Bytes in one file, about, and at least one trace: all of a file is in memory while it is sent."""
+"""Approximate maximum size of one file, in bytes; all traces of a file are in memory while they are sent."""
 
 LOAD_LOOK = 0.05
-"""Seconds until the first look for a file that is being loaded."""
+"""Seconds until the first check for a file that is being loaded."""
 
 MAX_FROM_SPOOL = 1024
-"""Traces that may wait in memory when another file is loaded from the spool."""
+"""Number of traces in memory from which on no more files are loaded."""
 
 LOG_INTERVAL = 30.0
-"""Seconds between two log lines about the same trouble."""
+"""Seconds between two log lines about the same problem."""
 
 logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class Spooling:
-    """Writes a destination's pending traces to the spool, and loads what waits there.
+    """Writer of a destination's pending traces to the spool, and loader of spooled traces.
 
     Args:
-        spool: The directory.
-        ledger: Counts what is spooled.
-        run: Does what may take time: the disk may stall.
-        lock: Held by whoever calls this, and here while the state changes.
+        spool: The spool.
+        ledger: Counts the spooled traces.
+        run: Runs slow operations, since the disk may stall.
+        lock: Held by the callers, and by this class when it changes the state in another thread.
 
     Attributes:
-        look_at: When to look for files next.
+        look_at: Time of the next check for files.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Spooling:
         self._logged_at = float("-inf")
 
     def look_later(self, now: float) -> None:
-        """Leave what waits there alone for a while."""
+        """Load no files for a while."""
         self.look_at = max(self.look_at, now + SPOOL_LOOK)
 
     def load(self, pending: int, now: float) -> list[EncodedTrace]:
-        """Load the oldest file, if it is time and there is room for its traces; they may come with a later call.
+        """Load the oldest file if it is time and there is room for its traces; a later call may return them.
 
         Args:
-            pending: Traces in memory.
+            pending: Number of traces in memory.
             now: The time.
         """
         if not self._loaded and (now < self.look_at or pending >= MAX_FROM_SPOOL):
@@ -103,17 +103,17 @@ class Spooling:
     def save(
         self, traces: Iterable[EncodedTrace], now: float, *, suspects_stay: bool, last: bool
     ) -> list[EncodedTrace]:
-        """Write traces to the spool; those that came from there go back by being let go.
+        """Write traces to the spool; release those that were loaded from it.
 
         Args:
-            traces: What is pending.
-            now: The time.
-            suspects_stay: The server answers, but fails, perhaps over one of these traces: those under suspicion
-                stay in memory, where it is counted how often each has failed, and so do those from the spool.
-            last: Whether the process ends; then it is tried whatever happened before.
+            traces: The pending traces.
+            now: The current time.
+            suspects_stay: Whether the server responds with failures, perhaps because of one of these traces: then the
+                suspects stay in memory, where their failures are counted, and so do the loaded traces.
+            last: Whether the process ends, so that it is tried even soon after a failure.
 
         Returns:
-            Those that stay in memory, some only until they are written.
+            The traces that stay in memory, some only until they are written.
         """
         pending = [trace for trace in traces if not trace.ended]
         loaded = [trace for trace in pending if trace.source]
@@ -129,7 +129,7 @@ class Spooling:
         return [trace for trace in (*loaded, *suspects, *own) if not trace.ended]
 
     def _write(self, traces: Iterable[EncodedTrace], now: float) -> None:
-        """Have traces written, file by file."""
+        """Schedule the writing of traces, file by file."""
         for _, group in groupby(sorted(traces, key=_experiment_of), key=_experiment_of):
             batch = list(group)
             while batch:
@@ -153,7 +153,7 @@ class Spooling:
                 self._fail(problem, now)
                 return
             for trace in left:
-                if trace.ended:  # a server has taken it meanwhile
+                if trace.ended:  # the server has accepted it meanwhile
                     self._spool.finished(name, trace)
                 else:
                     self._ledger.spooled(trace)

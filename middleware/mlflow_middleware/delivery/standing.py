@@ -1,6 +1,6 @@
-"""How delivery stands now: what waits and since when, and how the servers are doing. Asked by any thread.
+"""The current state of delivery: pending traces, their age, and the servers' health. Any thread may ask for it.
 
-Nothing here waits for a lock: the sender may hold its own while the app's ``mask`` takes its time.
+Nothing here waits for a lock: the sender may hold its lock while the app's ``mask`` is slow.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def standing(stats: Stats, queue: TraceQueue, sender: Sender, turned_away: int) -> Stats:
-    """Complete the counts by what is known of queue and servers; without a look at the disk.
+    """Return the counts, completed by the state of queue and servers, without access to the disk.
 
     Args:
         stats: The counts.
-        queue: What waits.
-        sender: Where it waits for its server.
-        turned_away: How many traces found the queue full.
+        queue: The queue of pending traces.
+        sender: The sender with its destinations.
+        turned_away: Number of traces that found the queue full.
     """
     destinations = list(sender.destinations.values())
     return replace(
@@ -45,7 +45,7 @@ def standing(stats: Stats, queue: TraceQueue, sender: Sender, turned_away: int) 
 
 
 def with_spool(delivery: Delivery) -> Stats:
-    """The whole: also what the spools hold."""
+    """Return the complete state, including the size of the spools."""
     stats = _measured(delivery.stats(), delivery)
     copies = getattr(delivery, "copies", None)
     return replace(stats, collector=_measured(stats.collector, copies)) if copies and stats.collector else stats
@@ -61,7 +61,7 @@ def _measured(stats: Stats, delivery: Delivery) -> Stats:
 
 
 def _age(queue: TraceQueue, sender: Sender) -> float:
-    """How long the oldest trace in memory waits. Those of the spool are as old as their files."""
+    """Return the age of the oldest trace in memory; those from the spool are as old as their files."""
     encoded = (each for destination in list(sender.destinations.values()) for each in _copied(destination.pending))
     times = [queue.waits_since, sender.encoder.waits_since()]
     times += [trace.since for trace in encoded if not (trace.ended or trace.source)]
@@ -70,7 +70,7 @@ def _age(queue: TraceQueue, sender: Sender) -> float:
 
 
 def _copied(traces: Iterable[EncodedTrace]) -> list[EncodedTrace]:
-    """Copy what the sender changes meanwhile; it is at it for so short a time that the next look succeeds."""
+    """Copy a collection that the sender may change meanwhile; changes are so short that a retry soon succeeds."""
     while True:
         try:
             return list(traces)

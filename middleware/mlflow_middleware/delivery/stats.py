@@ -1,4 +1,4 @@
-"""What became of every trace."""
+"""The counts of traces by their results."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ class Stats:
     """Counts of traces in this process; every finished trace is in exactly one of them."""
 
     delivered: int = 0
-    """Stored by the server, also those taken over from the spool of an earlier process."""
+    """Stored by the server, including traces from the spool of an earlier process."""
 
     spooled: int = 0
-    """Written to the spool by this process, and not delivered since."""
+    """Written to the spool by this process and not delivered since."""
 
     waiting: int = 0
-    """Finished, in memory, and not delivered yet."""
+    """Finished, in memory and not delivered yet."""
 
     sampled_out: int = 0
-    """Not kept, as ``sample_ratio`` says; also in ``left_out``."""
+    """Not kept because of ``sample_ratio``; also in ``left_out``."""
 
     left_out: dict[str, int] = field(default_factory=dict)
-    """Requests that have no trace because nobody wants it, by reason: ``excluded`` (by a path of ``exclude``),
+    """Requests whose trace is not wanted, by reason: ``excluded`` (by a path of ``exclude``),
     ``preflight``, ``head``, ``docs``, ``unrouted``, ``not_genai``, ``sampled_out``, ``dropped_by_app``."""
 
     dropped: dict[str, int] = field(default_factory=dict)
@@ -31,8 +31,8 @@ class Stats:
     """
 
     failures: dict[str, int] = field(default_factory=dict, compare=False)
-    """Attempts to reach the server that have failed, by reason: ``no connection``, the ``status`` of its answer,
-    ``experiment``, ``error``. Nothing is lost by one."""
+    """Failed attempts to reach the server, by reason: ``no connection``, the ``status`` of the response,
+    ``experiment``, ``error``. A failed attempt loses no trace."""
 
     is_failing: bool = field(default=False, compare=False)
     """Whether the last attempt has failed."""
@@ -41,28 +41,28 @@ class Stats:
     """When the last trace was stored, in seconds since the epoch; None for never."""
 
     oldest_waiting: float = field(default=0.0, compare=False)
-    """Seconds since the oldest trace that is not delivered came, in memory or in the spool; 0 if there is none."""
+    """Age of the oldest undelivered trace, in memory or in the spool, in seconds; 0 if there is none."""
 
     queue_bytes: int = field(default=0, compare=False)
-    """Memory of this process that waiting traces take, about; ``max_queue_bytes`` is its bound."""
+    """Approximate size of this process's pending traces, in bytes; ``max_queue_bytes`` is its limit."""
 
     max_queue_bytes: int = field(default=0, compare=False)
     """See `queue_bytes`."""
 
     spool_bytes: int = field(default=0, compare=False)
-    """What the spool's files take, those of all processes; ``max_spool_bytes`` is its bound."""
+    """Size of the spool's files of all processes, in bytes; ``max_spool_bytes`` is its limit."""
 
     max_spool_bytes: int = field(default=0, compare=False)
-    """See `spool_bytes`; 0 where there is no spool."""
+    """See `spool_bytes`; 0 without a spool."""
 
     where: str = ""
-    """``collector`` for what an OTLP collector gets; empty for what an MLflow server gets."""
+    """``collector`` for traces to an OTLP collector; empty for traces to an MLflow server."""
 
     collector: Stats | None = None
-    """What became of the copies that an OTLP collector gets besides the MLflow server, if one does."""
+    """Counts of the copies to an OTLP collector in addition to the MLflow server; None if there is no collector."""
 
     def leave_out(self, reason: str) -> None:
-        """Count a trace that nobody wants."""
+        """Count a request whose trace is not wanted."""
         self.left_out.setdefault(reason, 0)
         self.left_out[reason] += 1  # one step, as requests of many threads come here at once
         if reason == "sampled_out":

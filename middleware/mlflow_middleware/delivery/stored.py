@@ -1,4 +1,4 @@
-"""One stored trace, waited for: a server has a trace's info some moments before its spans, or after them."""
+"""The reading of one stored trace, with a wait: a server has a trace's info shortly before its spans, or after them."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from mlflow.entities import Trace
 
 WAIT = 5.0
-"""Seconds that a trace is waited for by default."""
+"""Seconds to wait for a trace by default."""
 
 HURRY = 0.5
-"""Seconds that this process's own delivery is given first."""
+"""Maximum number of seconds of the wait that are spent first on this process's own delivery."""
 
 MIN_PAUSE, MAX_PAUSE = 0.05, 0.5
-"""Seconds between two looks."""
+"""Shortest and longest pause between two reads, in seconds."""
 
 
 def get(trace_id: str, *, wait: float = WAIT) -> Trace | None:
-    """Read one trace with its spans, on the server that ``MLFLOW_TRACKING_URI`` names.
+    """Read one trace with its spans from the server in ``MLFLOW_TRACKING_URI``.
 
-    Right after an answer, MLflow's own ``mlflow.get_trace`` may find the trace without its spans, and call it
-    corrupted. This waits until the trace is whole: as many spans as its info announces. It blocks.
+    Right after a response, MLflow's own ``mlflow.get_trace`` may find the trace without its spans and report it as
+    corrupted. This function waits until the trace has as many spans as its info announces. It blocks.
 
     Args:
         trace_id: MLflow's trace id, ``tr-...``, as ``X-MLflow-Trace-ID`` has it.
-        wait: Seconds to wait at most; 0 looks once.
+        wait: Maximum number of seconds to wait; 0 reads once.
 
     Returns:
-        The trace; what can be read of it if it has not become whole in that time; None if there is nothing to read.
+        The trace; its readable part if it is still incomplete after that time; None if nothing can be read.
 
     Raises:
-        ValueError: That is no trace id, or no number of seconds.
-        ConnectionProblem: The server is away, or refuses the credentials.
+        ValueError: The id is not a trace id, or the wait is not a valid number of seconds.
+        ConnectionProblem: The server is unreachable, or refuses the credentials.
     """
     if not isinstance(trace_id, str) or not trace_id.startswith("tr-"):
         raise ValueError(f"trace_id must start with 'tr-', not {trace_id!r}")
@@ -63,7 +63,7 @@ def get(trace_id: str, *, wait: float = WAIT) -> Trace | None:
 
 
 def _look(tracking_uri: str, trace_id: str) -> Trace | None:
-    if not is_local(tracking_uri):  # MLflow's own client would try for minutes where nobody answers
+    if not is_local(tracking_uri):  # MLflow's own client would retry for minutes if the server is unreachable
         status, answer = ask(tracking_uri, "GET", f"{TRACES}/{trace_id}")
         if status == 404:
             return None

@@ -1,7 +1,7 @@
-"""The spans of a trace, with enough of its info to find it by: for a server that has no time for the info itself.
+"""The spans of a trace with the part of its info that makes it searchable, if there is no time for the info itself.
 
-A tracking server reads tags, session and user from a root span too (mlflow/store/tracking/sqlalchemy_store.py,
-``log_spans``; tags since 3.13). The info, where it comes later, completes the trace.
+A tracking server reads tags, session and user from a root span, too (mlflow/store/tracking/sqlalchemy_store.py,
+``log_spans``; tags since 3.13). The info, if it is sent later, completes the trace.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from typing import Any
 
 TAG = "mlflow.traceTag."
-"""What the attribute of a root span begins with that is a tag of the trace."""
+"""The prefix of root span attributes that are tags of the trace."""
 
 _IDENTITY = {"session.id": "mlflow.trace.session", "user.id": "mlflow.trace.user"}
-"""Attribute of a root span -> the trace's metadata that a server makes of it."""
+"""Attribute of a root span -> metadata of the trace that a server derives from it."""
 
 
 def with_tags(otlp: bytes, info: bytes) -> bytes:
-    """An OTLP request whose root span holds the tags of its trace.
+    """Return an OTLP request whose root span has the tags of its trace.
 
     Args:
         otlp: The spans of one trace, as an OTLP request.
         info: Its info, as the body of ``POST /api/3.0/mlflow/traces``.
     """
-    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # loaded with the bridge, if it fits
+    from mlflow_middleware.mlflow_bridge.otlp import ExportTraceServiceRequest  # available only with a supported MLflow
 
     request = ExportTraceServiceRequest.FromString(otlp)
     add_tags(spans_of(request), info)
@@ -32,17 +32,17 @@ def with_tags(otlp: bytes, info: bytes) -> bytes:
 
 
 def spans_of(request: Any) -> list[Any]:
-    """The spans in a parsed OTLP request."""
+    """Return the spans of a parsed OTLP request."""
     return [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
 
 
 def add_tags(spans: Sequence[Any], info: bytes, *, is_whole: bool = True) -> None:
-    """Give the tags of a trace to its root span.
+    """Add the tags of a trace to its root span.
 
     Args:
-        spans: The trace's.
+        spans: The spans of the trace.
         info: Its info, as the body of ``POST /api/3.0/mlflow/traces``.
-        is_whole: Whether its root is here; otherwise what has its parent elsewhere is taken for one.
+        is_whole: Whether the root is among them; otherwise a span whose parent is elsewhere counts as a root.
     """
     trace_info = json.loads(info).get("trace", {}).get("trace_info", {})
     attributes = {f"{TAG}{key}": value for key, value in trace_info.get("tags", {}).items()}

@@ -1,4 +1,4 @@
-"""An MLflow tracking server: infos many at once over one kept connection, spans many traces a request."""
+"""Delivery to an MLflow tracking server: pipelined infos over one connection, then the spans of many traces at once."""
 
 from __future__ import annotations
 
@@ -31,21 +31,20 @@ from mlflow_middleware.delivery.rest import never_connected, printable, root_cau
 from mlflow_middleware.delivery.tagged import with_tags
 
 CONNECTION_LIFE = 300.0
-"""Seconds after which MLflow's client is asked again what to send with each request: tokens, workspace."""
+"""Seconds after which MLflow's client is asked again for the headers of each request: tokens and workspace."""
 
 _SPANS = "/v1/traces"
 _DELETE = "/api/2.0/mlflow/traces/delete-traces"
 
 
 class TrackingServer:
-    """An MLflow tracking server: the info of each trace, many at once over one connection; then their spans by
-    OTLP, many traces a request.
+    """Sink for an MLflow tracking server: pipelined infos, then spans over OTLP, many traces at once.
 
-    A server that does not take spans by OTLP (older than 3.4, or one that stores files) is served as an
-    `ArtifactServer`.
+    Servers that do not take spans over OTLP (older than 3.4, or with a file store) are served like an `ArtifactServer`.
+
 
     Args:
-        tracking_uri: Its address.
+        tracking_uri: The server's address.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -63,7 +62,7 @@ class TrackingServer:
             yield from self._artifacts.send_infos(experiment_id, traces)
         elif connection := self._current_connection():
             yield from self._send_many(connection, experiment_id, traces)
-        else:  # one by MLflow's client: it shows how the others are to be sent
+        else:  # one through MLflow's client: its response shows how to send the others
             yield outcome_of(self._send_one, experiment_id, traces[0])
 
     def send_spans(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> None:
@@ -78,7 +77,7 @@ class TrackingServer:
         check(self._uri, response)
         for trace in traces:
             if trace.has_late_spans and trace.has_info and not is_joined(trace):
-                # by its spans, the server has made the trace longer than its root
+                # its spans have extended the trace on the server beyond its root
                 with contextlib.suppress(RetryableError):
                     post(self._uri, TRACES, trace.info_for(experiment_id), JSON)
         for info in before:
@@ -97,7 +96,7 @@ class TrackingServer:
             self._connection.close()
 
     def _current_connection(self) -> PipelinedConnection | None:
-        """The connection, unless it is so old that MLflow's client may have other headers to send by now."""
+        """Return the connection, unless MLflow's client may have new headers by now."""
         if self._connection is not None and clock.monotonic() > self._connection_until:
             self._connection.close()
             self._connection = None
@@ -112,14 +111,14 @@ class TrackingServer:
     def _pipelined(
         self, connection: PipelinedConnection, path: str, headers: dict[str, str], bodies: Sequence[bytes]
     ) -> Generator[Answer, None, None]:
-        """The answers that come over our own connection; none where MLflow's client has to be asked instead.
+        """Yield the responses over our own connection; none if MLflow's client must be used instead.
 
         Raises:
             RetryableError: The server is unreachable.
         """
         try:
             for answer in connection.post(path, headers, bodies):
-                if answer.status_code in (401, 403):  # MLflow's client may know newer credentials
+                if answer.status_code in (401, 403):  # MLflow's client may have newer credentials
                     self._connection = None
                 yield answer
         except Unreadable:

@@ -1,4 +1,4 @@
-"""How any thread wakes the sender, whatever kind of thread either of them is."""
+"""The wake-up of the sender by threads of any kind."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import _thread
 import contextlib
 
 MAX_SLEEP = 10.0
-"""Seconds that the sender sleeps at most; nothing should need it, and a call that got lost costs no more."""
+"""Longest sleep of the sender, in seconds: a precaution that limits the cost of a lost call."""
 
 
 class Wakeup:
-    """One sleeper, and anybody who wakes it without waiting for anything.
+    """A sleeper that any thread can wake without waiting.
 
-    It is a lock that the sleeper takes twice. Only the sleeper waits for it, so it is of the sleeper's kind: a native
-    one where that is a native thread, gevent's where it is a greenlet. To release either never waits.
+    It is a lock that the sleeper acquires twice. Only the sleeper waits for it, so the lock is of the sleeper's kind: a
+    native one for a native thread, gevent's for a greenlet. Releasing either never waits.
     """
 
     def __init__(self) -> None:
         self._lock: _thread.LockType | None = None
 
     def begin(self) -> None:
-        """Become the sleeper; calls from now on end the next `wait`, if none is going on."""
+        """Become the sleeper; calls from now on end the next `wait` if none is in progress."""
         if self._lock is None:
             lock = _thread.allocate_lock()
             lock.acquire()
             self._lock = lock
 
     def wait(self, timeout: float | None) -> None:
-        """Sleep until somebody calls, or for so many seconds at most."""
+        """Sleep until a call, or for the given number of seconds at most."""
         assert self._lock
         self._lock.acquire(True, MAX_SLEEP if timeout is None else min(timeout, MAX_SLEEP))
 
     def wake(self) -> None:
-        """Call. Never waits; calls while nobody sleeps are one."""
+        """Wake the sleeper, without waiting; several calls while nobody sleeps count as one."""
         lock = self._lock
         if lock is not None and lock.locked():
-            with contextlib.suppress(RuntimeError):  # somebody else has called in between
+            with contextlib.suppress(RuntimeError):  # another thread has called in between
                 lock.release()

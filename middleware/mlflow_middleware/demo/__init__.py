@@ -1,8 +1,8 @@
-"""``mlflow-middleware demo``: real servers, real requests, and the traces that became of them.
+"""``mlflow-middleware demo``: real servers, real requests and their traces.
 
-A ``mlflow server`` on SQLite and the example chat on FastAPI, Flask and Django run in processes of their own. Each app
-is sent a conversation, and what MLflow has stored of it is compared with what was sent. Each also serves a page to chat
-with; the first one is up before all else. Nothing stays behind: neither a process nor a file.
+A ``mlflow server`` on SQLite and the example chat on FastAPI, Flask and Django run in separate processes. Each app is
+sent a conversation, and the stored traces are compared with it. Each also serves a chat page; the first one is up
+before everything else. No process and no file is left behind.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mlflow_middleware.demo.traffic import ENVIRONMENT, Client, Row, Sent, compa
 
 EXPERIMENT = "mlflow-middleware-demo"
 SERVER_START, TRACES_STORED = 90.0, 60.0
-"""Seconds that a server may take to start, and the traces to be stored."""
+"""Maximum number of seconds for a server's start, and until the traces are stored."""
 
 FOREIGN_VARIABLES = (
     *("MLFLOW_", "_MLFLOW_", "DATABRICKS_", "OTEL_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY"),
-    *("OPENAI_", "CHAT_"),  # the demo asks nobody's paid model
+    *("OPENAI_", "CHAT_"),  # the demo does not use a paid model
 )
-"""How variables begin that would configure our processes from outside."""
+"""Prefixes of variables that would configure the demo's processes from outside."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """An example app: how it is served, and its template of ``/chats/...``."""
+    """An example app: its command, and its template of ``/chats/...``."""
 
     command: tuple[str, ...]
     route: str
@@ -56,12 +56,12 @@ def run(*, once: bool = False, as_json: bool = False) -> int:
     """Run the demo.
 
     Args:
-        once: End when the traces are read back, instead of serving until Ctrl-C.
-        as_json: Print the table as JSON.
+        once: Whether to end when the traces have been read back, instead of serving until Ctrl-C.
+        as_json: Whether to print the table as JSON.
 
     Returns:
-        The exit code: 0 when every request's trace was found as sent, 1 when not, 2 when the demo cannot run here,
-        128 and the signal's number when one ended it early.
+        The exit code: 0 if every request's trace was found as sent, 1 if not, 2 if the demo cannot run here, or 128
+        plus the number of a signal that ended it early.
     """
     if problem := why_not():
         print(problem, file=sys.stderr)
@@ -78,12 +78,12 @@ def run(*, once: bool = False, as_json: bool = False) -> int:
 
 
 def why_not() -> str | None:
-    """Why the demo cannot run here, in a sentence; None if it can."""
+    """Return the reason why the demo cannot run here, in a sentence; None if it can."""
     if not hasattr(os, "killpg"):
         return "mlflow-middleware demo needs process groups: it runs on Linux, macOS and WSL."
     missing = [name for name in (*EXAMPLES, "uvicorn", "gunicorn") if importlib.util.find_spec(name) is None]
     try:
-        importlib.metadata.version("mlflow")  # the slim package has a module of that name, too
+        importlib.metadata.version("mlflow")  # the slim package also has a module of that name
     except importlib.metadata.PackageNotFoundError:
         missing.append("mlflow")
     if not missing:
@@ -93,7 +93,7 @@ def why_not() -> str | None:
 
 
 def examples_folder() -> Path:
-    """Where the example apps are: inside the installed package, or at the root of a checkout."""
+    """Return the folder of the example apps: inside the installed package, or at the root of a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "examples"
     return installed if installed.is_dir() else package.parents[1] / "examples"
@@ -103,8 +103,8 @@ def _run(progress: Progress, once: bool, as_json: bool) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="mlflow-middleware-demo-")))
         http = stack.enter_context(requests.Session())
-        http.trust_env = False  # no proxy on the way to 127.0.0.1
-        http.headers["Connection"] = "close"  # uvicorn ends a connection after a failure without a word
+        http.trust_env = False  # no proxy for 127.0.0.1
+        http.headers["Connection"] = "close"  # uvicorn closes a connection after a failure without notice
         mlflow = _start_mlflow(stack, folder)
         apps = _start_apps(stack, progress, http, folder, mlflow)
         progress.say(f"The demo's files are in {folder} until it stops.")
@@ -113,9 +113,9 @@ def _run(progress: Progress, once: bool, as_json: bool) -> int:
         progress.say(f"{len(sent)} requests sent and answered.")
         rows = _read_back(progress, http, mlflow, experiment_id, sent)
         print(json.dumps([asdict(row) for row in rows], indent=2) if as_json else _table(rows), flush=True)
-        _tell_problems(progress, rows, apps)
+        _report_problems(progress, rows, apps)
         if not once:
-            _tell_addresses(progress, mlflow, experiment_id, apps)
+            _report_addresses(progress, mlflow, experiment_id, apps)
             _serve(progress, [mlflow, *apps.values()])
         progress.say("Stopping the servers.")
     return 0 if all(row.found_as_sent for row in rows) else 1
@@ -125,7 +125,7 @@ def _run(progress: Progress, once: bool, as_json: bool) -> int:
 
 
 def _environment(folder: Path, **variables: str) -> dict[str, str]:
-    """This process's environment without what would configure the servers from outside, and with ``variables``."""
+    """Return this process's environment without variables that would configure the servers, and with ``variables``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_VARIABLES)}
     return {
         **kept,
@@ -133,7 +133,7 @@ def _environment(folder: Path, **variables: str) -> dict[str, str]:
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
         "PYTHONUNBUFFERED": "1",
-        "XDG_RUNTIME_DIR": str(folder),  # gunicorn puts a control socket there, over one of the user's own
+        "XDG_RUNTIME_DIR": str(folder),  # for gunicorn's control socket, which would replace one of the user's own
         **variables,
     }
 
@@ -141,7 +141,7 @@ def _environment(folder: Path, **variables: str) -> dict[str, str]:
 def _start_mlflow(stack: ExitStack, folder: Path) -> Server:
     command = [
         *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1"),
-        *("--backend-store-uri", "sqlite:///mlflow.db"),  # a whole path would need quoting
+        *("--backend-store-uri", "sqlite:///mlflow.db"),  # an absolute path would need quoting
         *("--default-artifact-root", (folder / "artifacts").as_uri()),
     ]
     environment = _environment(folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
@@ -151,7 +151,7 @@ def _start_mlflow(stack: ExitStack, folder: Path) -> Server:
 def _start_apps(
     stack: ExitStack, progress: Progress, http: requests.Session, folder: Path, mlflow: Server
 ) -> dict[str, Server]:
-    """Start the apps, and wait for all servers: for the first app before the others take the processor."""
+    """Start the apps, and wait for all servers: for the first app before the others use the processor."""
     environment = _environment(
         folder,
         MLFLOW_TRACKING_URI=mlflow.url,
@@ -188,7 +188,7 @@ def _wait_until_up(progress: Progress, http: requests.Session, what: str, server
 
 
 def _serve(progress: Progress, servers: Sequence[Server]) -> None:
-    """Wait for Ctrl-C, or for a server that ends."""
+    """Wait for Ctrl-C, or until a server ends."""
     with suppress(Interrupted):
         while True:
             for server in servers:
@@ -200,7 +200,7 @@ def _serve(progress: Progress, servers: Sequence[Server]) -> None:
 
 
 def _experiment_id(http: requests.Session, mlflow: Server) -> str:
-    """The experiment's id, whether an app or this process creates it first."""
+    """Return the experiment's id, whether an app or this process creates the experiment first."""
     experiments = f"{mlflow.url}/api/2.0/mlflow/experiments"
     http.post(f"{experiments}/create", json={"name": EXPERIMENT}, timeout=30)
     answer = http.get(f"{experiments}/get-by-name", params={"experiment_name": EXPERIMENT}, timeout=30)
@@ -230,7 +230,7 @@ def _read_back(
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """The rows as text; ``-`` where nothing is known."""
+    """Format the rows as text, with ``-`` for unknown values."""
     heads = ("app", "route", "status", "request id", "session", "user", "environment", "ms", "trace")
     lines = [
         (
@@ -244,7 +244,7 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(Table(heads).add(lines))
 
 
-def _tell_problems(progress: Progress, rows: Sequence[Row], apps: Mapping[str, Server]) -> None:
+def _report_problems(progress: Progress, rows: Sequence[Row], apps: Mapping[str, Server]) -> None:
     wrong = [row for row in rows if not row.found_as_sent]
     for name in {row.app: None for row in wrong}:
         progress.say(f"The end of the {name} app's log:\n{apps[name].log_tail()}")
@@ -253,7 +253,7 @@ def _tell_problems(progress: Progress, rows: Sequence[Row], apps: Mapping[str, S
     progress.say(f"{len(rows) - len(wrong)} of {len(rows)} traces were found as sent.")
 
 
-def _tell_addresses(progress: Progress, mlflow: Server, experiment_id: str, apps: Mapping[str, Server]) -> None:
+def _report_addresses(progress: Progress, mlflow: Server, experiment_id: str, apps: Mapping[str, Server]) -> None:
     traces = f"{mlflow.url}/#/experiments/{experiment_id}/traces"
     addresses = {f"The chat on {name}": app.url for name, app in apps.items()}
     addresses |= {"MLflow, traces": traces, "MLflow, sessions": f"{traces}?groupBy=session"}

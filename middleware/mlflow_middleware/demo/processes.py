@@ -1,4 +1,4 @@
-"""The demo's server processes, the waits for them, and how all of it ends."""
+"""The demo's server processes, the waits for them, and their end."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TERMINATION = 10.0
 
 
 class DemoError(Exception):
-    """Why the demo cannot go on, as a sentence for its user."""
+    """The reason why the demo cannot continue, as a sentence for its user."""
 
 
 class Interrupted(Exception):
     """A signal asked the demo to end.
 
     Attributes:
-        exit_code: What a shell makes of a process that died of that signal.
+        exit_code: A shell's exit code for a process that this signal has ended.
     """
 
     def __init__(self, signum: int) -> None:
@@ -38,10 +38,10 @@ class Interrupted(Exception):
 
 
 class Progress:
-    """Says on stderr what the demo is doing; every wait of the demo goes through here.
+    """Reporter of the demo's progress on stderr; every wait of the demo uses it.
 
-    A signal is only noted when it comes, and raised by the next `pause`: so it can never fall between the start
-    of a process and the moment we know of it, nor into the ending of the servers.
+    A signal is only recorded when it arrives, and raised by the next `pause`. So it cannot interrupt the moment between
+    the start of a process and its registration, nor the end of the servers.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Progress:
             before = signal.getsignal(signum)
             if (signum, before) == (HANGUP, signal.SIG_IGN):  # nohup
                 continue
-            # Also an ignored SIGINT, as any command has that a script puts into the background: it is how we are ended.
+            # Also handle an ignored SIGINT, as background commands of a script have it: it is how the demo is ended.
             signal.signal(signum, self._note)
             self._restore.callback(signal.signal, signum, before or signal.SIG_DFL)
         return self
@@ -72,7 +72,7 @@ class Progress:
         """Sleep.
 
         Raises:
-            Interrupted: A signal has come since the demo began.
+            Interrupted: A signal has arrived since the demo began.
         """
         if self._noted is None:
             time.sleep(seconds)
@@ -83,7 +83,7 @@ class Progress:
         """Wait until something is done, with a dot each second.
 
         Returns:
-            False if it was not done in time.
+            Whether it was done in time.
         """
         self.say(f"{what} ", end="")
         start = time.monotonic()
@@ -105,14 +105,14 @@ class Progress:
 
 
 class Server:
-    """A server process in a group of its own, with its output in a file; ended on leaving the ``with`` block.
+    """A server process in its own group, with its output in a file; it ends when the ``with`` block is left.
 
     Args:
-        name: What messages call it.
-        command: The arguments of ``python``, with ``{port}`` where its port belongs.
-        environment: All of its environment variables.
+        name: Its name in messages.
+        command: The arguments of ``python``, with ``{port}`` as the placeholder of its port.
+        environment: All its environment variables.
         cwd: Its working directory.
-        log: Where its output goes.
+        log: The file for its output.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path) -> None:
@@ -144,14 +144,14 @@ class Server:
         self._process.wait()
 
     def _signal_group(self, signum: signal.Signals) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS: a group of nothing but zombies
+        with suppress(ProcessLookupError, PermissionError):  # macOS: a group that consists of zombies
             os.killpg(self._process.pid, signum)
 
     def is_up(self, http: requests.Session) -> bool:
-        """Whether it answers on ``/health``.
+        """Return whether it responds on ``/health``.
 
         Raises:
-            DemoError: It has ended.
+            DemoError: The server has ended.
         """
         self.check()
         with suppress(requests.RequestException):
@@ -159,22 +159,22 @@ class Server:
         return False
 
     def check(self) -> None:
-        """Raise a `DemoError` if it has ended."""
+        """Raise a `DemoError` if the server has ended."""
         if self._process.poll() is not None:
             raise self.error(f"has ended with exit code {self._process.returncode}")
 
     def error(self, what: str) -> DemoError:
-        """What is wrong with it, and the end of its log."""
+        """Return an error with a problem and the end of the log."""
         return DemoError(f"{self.name} {what}; the end of its log:\n{self.log_tail()}")
 
     def log_tail(self, lines: int = 30) -> str:
-        """The last lines that it printed."""
+        """Return the last lines of its output."""
         text = self._log.read_text(errors="replace")
         return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
 
 
 def _free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on."""
+    """Return a free port on 127.0.0.1."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What the demo sends to a chat app, and how the stored traces are compared with it."""
+"""The demo's requests to a chat app, and the comparison of the stored traces with them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import requests
 
 ENVIRONMENT = "demo"
 TIMEOUT = 30.0
-"""Seconds that one request may take, and a vote until its trace is stored."""
+"""Maximum number of seconds for one request, and for a vote until its trace is stored."""
 
 
 class Turn(NamedTuple):
-    """What a user says in a chat.
+    """A user's message in a chat.
 
     Attributes:
-        stream: Whether the answer is to be streamed.
-        stop_after: The pieces of it after which the user stops it.
-        votes: What the user thinks of the answer, with a comment; a later vote replaces an earlier one.
+        stream: Whether to stream the answer.
+        stop_after: Number of the answer's pieces after which the user stops it.
+        votes: The user's ratings of the answer, with comments; a later vote replaces an earlier one.
     """
 
     user: str
@@ -51,7 +51,7 @@ SCRIPT = (
 
 @dataclass(frozen=True)
 class Sent:
-    """One request, as it was sent and answered."""
+    """One request and its response."""
 
     app: str
     method: str
@@ -66,7 +66,7 @@ class Sent:
     comment: str = ""
 
     def expected(self) -> dict[str, str | None]:
-        """What the stored trace has to say, keyed as in `_flat`; None stands for nothing at all."""
+        """Return the expected values of the stored trace, keyed as in `_flat`; None means that there is no value."""
         expected = {
             "client_request_id": self.request_id,
             "state": "OK" if self.expected_status < 500 else "ERROR",
@@ -79,7 +79,7 @@ class Sent:
         for place in ("tags", "trace_metadata"):
             expected[f"{place}.mlflow.trace.session"] = self.session_id
             expected[f"{place}.mlflow.trace.user"] = self.user_id
-        if self.trace_id:  # FastAPI's answer to an unhandled exception is made outside of all middleware
+        if self.trace_id:  # FastAPI creates the response to an unhandled exception outside all middleware
             expected["trace_id"] = self.trace_id
         if self.vote is not None:
             expected["vote"] = _vote_as_text(self.vote, self.comment)
@@ -92,7 +92,7 @@ def _vote_as_text(value: object, comment: str) -> str:
 
 @dataclass
 class Row:
-    """One request and its trace, as MLflow has stored it; while there is none, as it was sent."""
+    """One request and its stored trace; the values of the request while there is no trace."""
 
     app: str
     method: str
@@ -111,14 +111,14 @@ class Row:
 
 @dataclass
 class Client:
-    """Talks to a chat app.
+    """Client of a chat app.
 
     Attributes:
-        http: What sends.
+        http: The HTTP session.
         app: The app's name; request and session ids begin with it.
         url: The app's address.
-        route: The app's template of ``/chats/...``, in its framework's own words.
-        sent: What was sent so far.
+        route: The app's template of ``/chats/...``, in its framework's syntax.
+        sent: The requests so far.
     """
 
     http: requests.Session
@@ -129,9 +129,9 @@ class Client:
     _chats: dict[str, list[dict[str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def converse(self) -> list[Sent]:
-        """Send the conversation of two users in three sessions, a request that fails and one without our headers.
+        """Send the conversations of two users in three sessions, a request that fails and one without our headers.
 
-        Some answers are streamed, and one of those is stopped; at last come the votes.
+        Some answers are streamed, and one of those is stopped; the votes come last.
         """
         for turn in SCRIPT:
             self._say(turn)
@@ -153,7 +153,7 @@ class Client:
                 self._chats[turn.chat].append(answer.json()["choices"][0]["message"])
 
     def _vote(self, number: int, value: bool, comment: str) -> None:
-        """Vote on an answer, as soon as its trace is stored."""
+        """Vote on an answer as soon as its trace is stored."""
         sent = self.sent[number]
         said = {"trace_id": sent.trace_id, "value": value} | ({"comment": comment} if comment else {})
         until = time.monotonic() + TIMEOUT
@@ -194,7 +194,7 @@ class Client:
 
 
 def _pieces(answer: requests.Response) -> Iterator[str]:
-    """The pieces of an answer that comes as OpenAI streams it."""
+    """Yield the pieces of an answer in OpenAI's streaming format."""
     for line in answer.iter_lines(chunk_size=1):
         if line.startswith(b"data: {"):
             for choice in json.loads(line.removeprefix(b"data: "))["choices"]:
@@ -202,7 +202,7 @@ def _pieces(answer: requests.Response) -> Iterator[str]:
 
 
 def stored_traces(http: requests.Session, url: str, experiment_id: str) -> list[dict[str, Any]]:
-    """What MLflow has stored of an experiment: the trace infos of its REST API, of traces whose spans are there."""
+    """Return the trace infos in MLflow's REST format of an experiment's traces whose spans are stored."""
     query = {
         "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}],
         "filter": "span.name LIKE '%'",
@@ -215,7 +215,7 @@ def stored_traces(http: requests.Session, url: str, experiment_id: str) -> list[
 
 
 def compare(sent: Sequence[Sent], traces: Sequence[dict[str, Any]]) -> list[Row]:
-    """One row for each request: what is stored of it, and what is wrong with that."""
+    """Return one row for each request, with its stored values and their problems."""
     by_request: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
     for trace in traces:
         by_request[trace.get("client_request_id") or trace.get("tags", {}).get("client_request_id")].append(trace)
@@ -251,7 +251,7 @@ def _fill_in(row: Row, sent: Sent, stored: dict[str, str]) -> None:
 
 
 def _flat(trace: dict[str, Any]) -> dict[str, str]:
-    """A trace info without its nesting: ``tags.environment`` and so on; the vote that counts is ``vote``."""
+    """Return a trace info without nesting, with keys such as ``tags.environment``; the valid vote is ``vote``."""
     flat = {key: value for key, value in trace.items() if isinstance(value, str)}
     for place in ("tags", "trace_metadata"):
         flat |= {f"{place}.{key}": value for key, value in trace.get(place, {}).items()}

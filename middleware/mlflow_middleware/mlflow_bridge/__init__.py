@@ -1,7 +1,8 @@
-"""The bridge to MLflow: the only package that touches what MLflow and the OpenTelemetry SDK keep private.
+"""The bridge to MLflow: the only package that uses private names of MLflow and the OpenTelemetry SDK.
 
-It opens the root span of a request, hands every finished trace of the process to our delivery, and asks the tracking
-server. What the installed MLflow cannot do is left out (`found`): the rest of the middleware need not know.
+It opens the root span of a request, passes every finished trace of the process to our delivery, and sends requests to
+the tracking server. Features that the installed MLflow lacks are left out (`found`), transparently for the rest of the
+middleware.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.pending import PendingTrace as PendingTrace
 
 tracing, client, found = load()
-"""How requests are traced, how the server is asked, and what was found of MLflow."""
+"""The tracing of requests, the client of the server, and the state of the installed MLflow."""
 
 open_root_span = tracing.open_root_span
 leave = tracing.leave
@@ -39,14 +40,14 @@ _silence = guarded(tracing.silence)
 
 
 def silence() -> Undo:
-    """Make every MLflow span opened from here a no-op; returns what undoes it, in the same context. Never raises."""
+    """Make every MLflow span opened from here a no-op; return an undo function for the same context. Never raise."""
     undo = _silence()
     return guarded(undo) if undo else _nothing
 
 
 @guarded
 def silence_thread() -> None:
-    """Let this thread's own requests be followed by nobody: neither MLflow, nor what instruments HTTP clients."""
+    """Suppress the tracing of this thread's own requests, by MLflow and by instrumented HTTP clients."""
     silence()
     from opentelemetry.context import attach, set_value
 
@@ -58,21 +59,21 @@ def _nothing() -> None:
 
 
 def found_traces(reply: dict[str, Any]) -> list[TraceInfo]:
-    """The traces that ``POST /api/3.0/mlflow/traces/search`` answered with, without assessments of unknown kinds."""
+    """Return the traces of a ``POST /api/3.0/mlflow/traces/search`` response, without assessments of unknown kinds."""
     from mlflow_middleware.mlflow_bridge import search
 
     return search.found_traces(reply)
 
 
 def stored_trace(tracking_uri: str, trace_id: str) -> Trace | None:
-    """One trace, read back with its spans: see `reading.stored_trace`."""
+    """Read one trace with its spans: see `reading.stored_trace`."""
     from mlflow_middleware.mlflow_bridge import reading
 
     return reading.stored_trace(tracking_uri, trace_id)
 
 
 def is_whole(trace: Trace) -> bool:
-    """Whether a trace that was read has its info and all of its spans."""
+    """Return whether a trace that was read has its info and all its spans."""
     from mlflow_middleware.mlflow_bridge import reading
 
     return reading.is_whole(trace)

@@ -1,6 +1,6 @@
-"""Runs, models and destinations that the app chooses inside a request: its trace is linked to them, or goes there.
+"""Runs, models and destinations that the app chooses inside a request, and their effect on the request's trace.
 
-MLflow links a trace to what is active when its root begins, and a request's root begins before the app's code runs.
+MLflow links a trace to those that are active when its root begins, and a request's root begins before the app's code.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 def watch() -> None:
-    """Hear of each run and model that becomes active; a second call does nothing."""
+    """Observe the activation of runs and models; a second call does nothing."""
     _after_init(fluent.ActiveRun, _run_started)
     _after_init(fluent.ActiveModel, _model_set)
     _watch_destinations()
 
 
 def _watch_destinations() -> None:
-    """Hear of what ``set_destination(..., context_local=True)`` chooses.
+    """Observe ``set_destination(..., context_local=True)``.
 
-    In a request it is for that one only: a thread that serves another one afterwards would keep it for ever.
+    Inside a request the destination applies to that request only; otherwise the thread would keep it for later ones.
     """
     registry_ = provider._MLFLOW_TRACE_USER_DESTINATION
     original = registry_.set
@@ -48,7 +48,7 @@ def _watch_destinations() -> None:
 
 @guarded
 def _destination_set(destination: Any) -> bool:
-    """Returns whether that is for a request."""
+    """Apply a destination to the current request; return whether there is one."""
     experiment_id = getattr(destination, "experiment_id", None)
     root = _root_here() if experiment_id else None
     if root:
@@ -64,7 +64,7 @@ def direct(root: Root, experiment_id: str) -> None:
             root.objects.go_to(experiment_id)
 
 
-def _after_init(cls: Any, tell: Callable[[Any], None]) -> None:
+def _after_init(cls: Any, callback: Callable[[Any], None]) -> None:
     original = cls.__init__
     if hasattr(original, "replaced_by_mlflow_middleware"):
         return
@@ -72,7 +72,7 @@ def _after_init(cls: Any, tell: Callable[[Any], None]) -> None:
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        tell(self)
+        callback(self)
 
     init.replaced_by_mlflow_middleware = True  # type: ignore[attr-defined]
     cls.__init__ = init
@@ -101,7 +101,7 @@ def _link(root: Root, key: str, value: str) -> None:
 
 
 def _root_here() -> Root | None:
-    """The root of the request that this code runs in."""
+    """Return the root of the request that the current code runs in, if any."""
     current = context.current_span()
     if current is None:
         return None

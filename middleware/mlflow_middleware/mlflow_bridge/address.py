@@ -1,4 +1,4 @@
-"""How to talk to a tracking server over a connection of one's own."""
+"""The data for a separate connection to a tracking server."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """How to talk to a server over a connection of one's own.
+    """The data for a separate connection to a server.
 
     Attributes:
-        host: Its name or IP address.
-        port: Its port.
-        tls: How its certificate is verified; None for plain HTTP.
-        path: What stands before each path.
-        headers: What each request carries: ``Host``, credentials, MLflow's own.
+        host: The name or IP address.
+        port: The port.
+        tls: The context that verifies its certificate; None for plain HTTP.
+        path: The prefix of each path.
+        headers: The headers of each request: ``Host``, credentials, MLflow's own.
     """
 
     host: str

@@ -1,4 +1,4 @@
-"""What is taken of a tracking server's answer: a bounded number of bytes, in a bounded time, from that server only."""
+"""Limits for a tracking server's responses: a number of bytes, a time, and only that server."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from mlflow_middleware._internal import clock
 from mlflow_middleware.capture.decoding import decoded
 
 MAX_ANSWER = 64 * 2**20
-"""Bytes of an answer, also when it is decompressed: 500 traces with all their tags and assessments take less."""
+"""Maximum size of a response before and after decompression, in bytes: enough for 500 traces with all their tags."""
 
 MAX_REDIRECTS = 5
-"""Redirects that are followed, one after the other."""
+"""Maximum number of consecutive redirects."""
 
 _CHUNK = 65536
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class UnacceptableAnswer(Exception):
-    """A server answers with more than we take, or sends us elsewhere."""
+    """A response exceeds the limits, or redirects to another server."""
 
 
 def read_into(response: Response, timeout: float, limit: int = MAX_ANSWER) -> None:
-    """Read an answer that has not been read yet, so that its ``content`` is there.
+    """Read the whole of a streamed response, so that its ``content`` is available.
 
     Args:
-        response: The answer.
-        timeout: Seconds that all of it may take.
-        limit: Bytes of it at most, also when it is decompressed.
+        response: The response.
+        timeout: Maximum number of seconds for the whole response.
+        limit: Maximum size before and after decompression, in bytes.
 
     Raises:
-        UnacceptableAnswer: It is too large, or takes too long.
+        UnacceptableAnswer: The response is too large, or takes too long.
     """
     until = clock.monotonic() + timeout
     content = bytearray()
@@ -57,10 +57,10 @@ def read_into(response: Response, timeout: float, limit: int = MAX_ANSWER) -> No
 
 
 def redirect_of(response: Response) -> SplitResult | None:
-    """Where a server sends us on, if that is the same server.
+    """Return the target of a redirect to the same server; None if there is no redirect.
 
     Raises:
-        UnacceptableAnswer: It is another one: what is sent there might be read by anybody.
+        UnacceptableAnswer: The target is another server, which might expose the data.
     """
     location = response.headers.get("location")
     if response.status_code not in _REDIRECTS or not location:

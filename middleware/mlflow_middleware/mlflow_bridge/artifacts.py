@@ -1,4 +1,4 @@
-"""Stores a trace's spans and attachments as artifacts, where the server does not keep them in its database."""
+"""The storage of spans and attachments as artifacts, for servers that do not keep them in their database."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mlflow_middleware.mlflow_bridge.uris import is_databricks
 
 
 def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeout: float) -> None:
-    """Store a trace's spans as an artifact, where the server does not keep them in its database.
+    """Store a trace's spans as an artifact.
 
     Args:
         tracking_uri: The server.
-        reply: What ``POST /api/3.0/mlflow/traces`` answered; it says where the artifact goes.
+        reply: The response to ``POST /api/3.0/mlflow/traces``, which contains the artifact's location.
         otlp: The spans, as an OTLP request.
         timeout: Seconds to wait for a connection, and for each read.
 
     Raises:
-        requests.HTTPError: A Databricks workspace, or its storage, did not take them.
+        requests.HTTPError: A Databricks workspace, or its storage, refused the spans.
     """
     info = _info(reply)
     data = TraceData(spans_of(ExportTraceServiceRequest.FromString(otlp)))
@@ -42,7 +42,7 @@ def upload_spans(tracking_uri: str, reply: dict[str, Any], otlp: bytes, *, timeo
 
 
 def spans_of(export: ExportTraceServiceRequest) -> list[Span]:
-    """MLflow's spans of an OTLP request."""
+    """Return MLflow's spans for an OTLP request."""
     return [
         Span.from_otel_proto(span)
         for resource in export.resource_spans
@@ -52,7 +52,7 @@ def spans_of(export: ExportTraceServiceRequest) -> list[Span]:
 
 
 def _upload_to_workspace(tracking_uri: str, info: TraceInfo, data: TraceData, timeout: float) -> None:
-    """Upload to a workspace's storage. MLflow's own way there retries for minutes: only one of Azure's takes it."""
+    """Upload to a workspace's storage; only Azure's ADLS uses MLflow's own upload, which retries for minutes."""
     path = f"/api/2.0/mlflow/traces/{info.trace_id}/credentials-for-data-upload"
     answer = request(tracking_uri, "GET", path, timeout=timeout)
     answer.raise_for_status()
@@ -72,14 +72,14 @@ def upload_attachments(tracking_uri: str, reply: dict[str, Any], attachments: Ma
 
     Args:
         tracking_uri: The server.
-        reply: What ``POST /api/3.0/mlflow/traces`` answered; it says where artifacts go.
-        attachments: The files, by their ids.
+        reply: The response to ``POST /api/3.0/mlflow/traces``, which contains the artifacts' location.
+        attachments: The files, by id.
     """
     store_attachments(TracingClient(tracking_uri), _info(reply), attachments)
 
 
 def store_attachments(client: TracingClient, info: TraceInfo, attachments: Mapping[str, bytes]) -> None:
-    """Store a trace's attachments as artifacts, where its info says."""
+    """Store a trace's attachments as artifacts, at the location in its info."""
     repository = client._get_artifact_repo_for_trace(info)
     for key, content in attachments.items():
         repository.upload_attachment(key, content)

@@ -1,4 +1,4 @@
-"""What the app says of a trace while that is in flight: feedback, expectations, each of which a server is told once."""
+"""The assessments that the app makes of a trace in flight: feedback and expectations, each sent to a server once."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from mlflow_middleware.mlflow_bridge.span_attributes import sendable
 
 @dataclass(slots=True)
 class Assessed:
-    """How far a server knows the assessments of a trace, of which each upload of its info may create new ones.
+    """The progress of sending a trace's assessments; each upload of its info may create new ones.
 
     Attributes:
-        stored: How many of them it has, the oldest.
+        stored: Number of assessments that the server has, from the oldest.
     """
 
     stored: int = 0
 
 
 def unsent(given: Sequence[Assessment], known: Assessed | None, *, with_ids: bool = True) -> list[Assessment]:
-    """Copies of the assessments that a server is still to be told, as it can store them.
+    """Return copies of the assessments that the server does not have yet, in a form that it can store.
 
     Args:
-        given: All of the trace.
-        known: Those that it has already; None for none.
-        with_ids: Whether each gets an id here, by which one that is sent again replaces itself. A workspace gives ids
-            of its own.
+        given: All assessments of the trace.
+        known: The progress so far; None for none.
+        with_ids: Whether to give each an id, so that sending it again replaces it. Workspaces assign their own ids.
     """
     left = given[known.stored :] if known else given
     for each in left:
@@ -64,10 +63,10 @@ def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _value(value: Any) -> Any:
-    """A value that protobuf's ``Value`` can hold, however the app has nested it."""
+    """Return a value that protobuf's ``Value`` can hold, regardless of the app's nesting."""
     if value is None or isinstance(value, str | bool):
         return sendable(value)
     try:
         return written(parsed(json.dumps(value, ensure_ascii=False, default=str)))[0]
-    except (ValueError, TypeError, RecursionError):  # it holds itself, or keys that JSON has not
+    except (ValueError, TypeError, RecursionError):  # it contains itself, or keys that JSON does not allow
         return sendable(repr(value))

@@ -1,4 +1,4 @@
-"""Files that are taken out of a request's inputs and outputs, as MLflow's attachments."""
+"""Files that are extracted from a request's inputs and outputs, as MLflow's attachments."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _variables: Any = importlib.import_module("mlflow.environment_variables")
 
 
 def attachment(trace_id: str, content_type: str, content: bytes) -> tuple[str, str] | None:
-    """Return the id and the reference of a file; None if it is to stay where it is.
+    """Return the id and the reference of a file; None if the file should stay in place.
 
     Args:
-        trace_id: Of the trace that it belongs to.
+        trace_id: The id of its trace.
         content_type: Its media type.
-        content: All of it.
+        content: The whole content.
     """
     if not _value_of("MLFLOW_TRACE_EXTRACT_ATTACHMENTS", True):
         return None
@@ -28,6 +28,6 @@ def attachment(trace_id: str, content_type: str, content: bytes) -> tuple[str, s
 
 
 def _value_of(name: str, otherwise: Any) -> Any:
-    """The value of a variable of MLflow's, where the installed version knows it."""
+    """Return the value of one of MLflow's variables, or a default if the installed version does not know it."""
     variable = getattr(_variables, name, None)
     return variable.get() if variable else otherwise

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class TraceOfRequest:
-    """What MLflow finds as the trace of a request whose root is not materialized, while it has child spans.
+    """The trace that MLflow finds for a request with child spans whose root is not materialized.
 
-    MLflow asks it for nothing but the child that has just begun. For all else the root is materialized: see `_Spans`.
+    MLflow needs only the child that has just begun. For anything else the root is materialized: see `_Spans`.
     """
 
     def __init__(self, root: Root) -> None:
@@ -22,7 +22,7 @@ class TraceOfRequest:
         self.span_dict = _Spans(root)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # it is being copied
+        if name.startswith("_"):  # during a copy
             raise AttributeError(name)
         return getattr(self._root.materialize().trace, name)
 
@@ -33,7 +33,7 @@ class TraceOfRequest:
 
 
 class _Spans(dict[str, LiveSpan]):
-    """The children of a root that is not materialized, by their ids; another span is looked for in MLflow's trace."""
+    """The children of a root that is not materialized, by id; any other access uses MLflow's trace."""
 
     def __init__(self, root: Root) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is current for MLflow in this context: a request's root, a span inside it, or nothing that records."""
+"""The current span of MLflow in this context: a request's root, a span inside it, or one that does not record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOWHERE: ContextVar[Context] = ContextVar("mlflow_middleware_nowhere")
 _isolated: ContextVar[Context] = getattr(
     getattr(provider, "mlflow_runtime_context", None), "_current_context", _NOWHERE
 )
-"""Where MLflow keeps its own current span. Its own functions read the environment each time."""
+"""The variable with MLflow's own current span. MLflow's functions read the environment on each call."""
 
 if not isinstance(_isolated, ContextVar):
     raise TypeError("MLflow's current span is not kept in a context variable")
@@ -29,30 +29,30 @@ _is_isolated = False
 _mark: ContextVar[None] = ContextVar("mlflow_middleware_mark")
 
 is_unified = False
-"""Whether MLflow's spans are those of the tracer provider that all of the process has."""
+"""Whether MLflow uses the tracer provider of the whole process."""
 
 _forked_in: ContextVar[SpanIds | None] = ContextVar("mlflow_middleware_forked_in", default=None)
 
 
 def set_isolated(is_isolated: bool) -> None:
-    """Set whether MLflow keeps its own current span, apart from OpenTelemetry's: known when its provider is made."""
+    """Set whether MLflow has its own current span, separate from OpenTelemetry's; known when its provider is built."""
     global _is_isolated  # noqa: PLW0603
     _is_isolated = is_isolated and _isolated is not _NOWHERE
 
 
 def is_isolated() -> bool:
-    """Whether MLflow keeps its own current span, apart from OpenTelemetry's."""
+    """Return whether MLflow has its own current span, separate from OpenTelemetry's."""
     return _is_isolated
 
 
 def set_unified(is_so: bool) -> None:
-    """Set `is_unified`: known when MLflow's processor is made."""
+    """Set `is_unified`; known when MLflow's processor is built."""
     global is_unified  # noqa: PLW0603
     is_unified = is_so
 
 
 def surrounding_span() -> OTelSpan | None:
-    """The span of the app's own OpenTelemetry that is current and recorded, if there is one."""
+    """Return the current span of the app's own OpenTelemetry, if it is recorded."""
     span = get_current_span()
     return span if span.is_recording() else None
 
@@ -65,10 +65,10 @@ def attach(span: OTelSpan) -> Entered:
 
 
 def leave(entered: Entered) -> Context:
-    """Make current again what was current before; to be called in the same context.
+    """Restore the previous current span; call this in the same context.
 
     Returns:
-        What was current until now, for `resume`.
+        The context until now, for `resume`.
     """
     if not isinstance(entered, Token):
         left = current_context()
@@ -84,15 +84,15 @@ def leave(entered: Entered) -> Context:
 
 
 def silence() -> Undo:
-    """Make every MLflow span opened from here a no-op; returns what undoes it, in the same context."""
+    """Make every MLflow span opened from here a no-op; return a function that undoes it in the same context."""
     unsampled = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.DEFAULT))
     return _made_current(NonRecordingSpan(unsampled))
 
 
 def _made_current(span: OTelSpan) -> Undo:
-    """Make a span current by MLflow's own functions; returns what undoes it.
+    """Make a span current with MLflow's own functions; return a function that undoes it.
 
-    In another task's context, where a connection may end, it does nothing: OpenTelemetry would log that it cannot.
+    In another task's context, where a connection may end, the undo does nothing: OpenTelemetry would log an error.
     """
     entered, mark = set_span_in_context(_Carrier(span)), _mark.set(None)
 
@@ -109,7 +109,7 @@ def _made_current(span: OTelSpan) -> Undo:
 
 
 def current_context() -> Context:
-    """What is current for MLflow here, for `resume`."""
+    """Return MLflow's current context, for `resume`."""
     if _is_isolated:
         return _isolated.get()
     context: Context | None = provider.get_current_context()
@@ -117,14 +117,14 @@ def current_context() -> Context:
 
 
 def resume(context: Context) -> Entered:
-    """Make current again what was current then, until `leave`."""
+    """Restore a context until `leave`."""
     if _is_isolated:
         return _isolated.set(context)
     return _made_current(get_current_span(context))
 
 
 def current_span() -> SpanIds | None:
-    """The span that is current for MLflow here, if there is one that is stored; a request's root may have ended."""
+    """Return MLflow's current span if it is stored; it may be the ended root of a request."""
     span = get_current_span(provider.get_current_context())
     if isinstance(span, NonRecordingSpan):
         return None
@@ -133,19 +133,19 @@ def current_span() -> SpanIds | None:
 
 
 def leave_to_parent() -> None:
-    """In a forked child: what is current ends in the parent only, and what is opened here is a trace of its own."""
+    """Leave the current span to the parent process, where it ends; spans in this forked child form their own traces."""
     if current := current_span():
         set_span_in_context(_Carrier(INVALID_SPAN))
         _forked_in.set(current)
 
 
 def forked_in() -> SpanIds | None:
-    """The parent's span that was current when this code was forked away; a request's, mostly."""
+    """Return the parent process's span that was current at the fork, mostly a request's; None if there was none."""
     return _forked_in.get()
 
 
 class _Carrier:
-    """What `set_span_in_context` takes: an object that holds an OpenTelemetry span."""
+    """The argument of `set_span_in_context`: an object that holds an OpenTelemetry span."""
 
     def __init__(self, span: OTelSpan) -> None:
         self._span = span

@@ -1,4 +1,4 @@
-"""An earlier trace, mostly of another process, to which spans are added here."""
+"""The addition of spans to an earlier trace, mostly of another process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def continue_trace(ids: SpanIds, experiment_id: str | None, *, keeps_words: bool
         return None
     with source.lock:
         root = registry.in_flight.get(ids.trace_id)
-        if root:  # of this process, and not over: it stays open for its guests
+        if root:  # of this process and still open: it stays open for its guests
             registry.guest_came(ids.trace_id)
     get_current_span(context.current_context()).add_link(_context(ids))
     token, words = earlier.set(Earlier(ids, experiment_id)), inside.keeps_words.set(keeps_words)
@@ -39,7 +39,7 @@ def continue_trace(ids: SpanIds, experiment_id: str | None, *, keeps_words: bool
 
 
 def current_span() -> SpanIds | None:
-    """See `interface.Tracing`; where an earlier trace is continued and no span is open, its root."""
+    """See `interface.Tracing`; the root of a continued trace if no span is open."""
     if known := earlier.get():
         here: SpanContext | None = get_current_span(context.current_context()).get_span_context()
         if here and here[:2] == known.ids:

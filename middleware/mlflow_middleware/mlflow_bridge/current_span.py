@@ -1,4 +1,4 @@
-"""What is current in a request while its root is not materialized."""
+"""The current span of a request whose root is not materialized."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.root import Root
 
 
-def _asked(name: str) -> Any:
-    """A method of a span that has to be materialized for it."""
+def _materializing_method(name: str) -> Any:
+    """Return a method that materializes the span and calls the method of that name."""
 
     def ask(self: CurrentSpan, *args: Any, **kwargs: Any) -> Any:
         return getattr(self.root.materialize().otel, name)(*args, **kwargs)
@@ -20,7 +20,7 @@ def _asked(name: str) -> Any:
 
 
 class CurrentSpan(Span):
-    """What is current in a request whose root is not materialized; whoever asks for more than its ids has that done."""
+    """The current span of a request whose root is not materialized; access to more than its ids materializes it."""
 
     def __init__(self, root: Root) -> None:
         self.root = root
@@ -33,16 +33,16 @@ class CurrentSpan(Span):
         """See ``Span``."""
         return self.root.is_recording
 
-    end = _asked("end")
-    set_attributes = _asked("set_attributes")
-    set_attribute = _asked("set_attribute")
-    add_event = _asked("add_event")
-    add_link = _asked("add_link")
-    update_name = _asked("update_name")
-    set_status = _asked("set_status")
-    record_exception = _asked("record_exception")
+    end = _materializing_method("end")
+    set_attributes = _materializing_method("set_attributes")
+    set_attribute = _materializing_method("set_attribute")
+    add_event = _materializing_method("add_event")
+    add_link = _materializing_method("add_link")
+    update_name = _materializing_method("update_name")
+    set_status = _materializing_method("set_status")
+    record_exception = _materializing_method("record_exception")
 
     def __getattr__(self, name: str) -> Any:
-        if name == "root":  # it is being copied
+        if name == "root":  # during a copy
             raise AttributeError(name)
         return getattr(self.root.materialize().otel, name)

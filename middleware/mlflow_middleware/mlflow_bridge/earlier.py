@@ -1,4 +1,4 @@
-"""Which earlier trace the spans belong to that begin here."""
+"""The earlier trace that new spans in this context belong to."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Earlier(NamedTuple):
     """An earlier trace.
 
     Attributes:
-        ids: Its root.
-        experiment_id: Where it is; None for the experiment that the environment names.
+        ids: The ids of its root.
+        experiment_id: The experiment; None for the one that the environment specifies.
     """
 
     ids: SpanIds
@@ -28,7 +28,7 @@ earlier: ContextVar[Earlier | None] = ContextVar("mlflow_middleware_earlier", de
 
 
 def mark(info: TraceInfo, span: Span) -> None:
-    """Mark what begins with a span where it is a part of an earlier trace, whose info is stored and not to be sent."""
+    """Mark the info of a span that is part of an earlier trace, whose own info is stored and not sent again."""
     known = earlier.get()
     if known and known.ids.trace_id == span.context.trace_id:
         info.trace_metadata[CONTINUED] = "true"

@@ -1,4 +1,4 @@
-"""Encodes traces: the record of a request, and the spans that the app has opened, as they go over the wire."""
+"""The encoding of traces: the record of a request, and the spans that the app has opened."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ Unsent = Callable[[list[Assessment]], list[Assessment]]
 
 
 class Encoding(NamedTuple):
-    """A trace as it goes over the wire.
+    """An encoded trace.
 
     Attributes:
-        otlp: Its spans as an OTLP request (protobuf). Such requests joined end to end are one request for all.
-        info: Its trace info, as the body of ``POST /api/3.0/mlflow/traces``.
-        prompts: Name and version of each prompt linked to it.
-        attachments: Files taken out of its inputs and outputs, by the id that refers to them there.
-        has_late_spans: Whether one of its spans ended after its root.
-        assessed: How many assessments it has, those that were sent before included.
+        otlp: The spans as an OTLP request (protobuf). Concatenated requests form one request.
+        info: The trace info, as the body of ``POST /api/3.0/mlflow/traces``.
+        prompts: Name and version of each linked prompt.
+        attachments: Files extracted from the inputs and outputs, by the id that refers to them there.
+        has_late_spans: Whether a span ended after the root.
+        assessed: Number of the trace's assessments, including those that were sent before.
     """
 
     otlp: bytes
@@ -68,7 +68,7 @@ class Encoding(NamedTuple):
 
 
 def describe_root(root: Root, *, with_contents: bool = True) -> Description:
-    """Describe a request from its record, merged with what the app has set with MLflow's functions."""
+    """Describe a request from its record, merged with the values that the app has set with MLflow's functions."""
     record, objects = root.record, root.objects
     description = describe(record, objects.metadata() if objects else NOTHING)
     description.attributes[keys.REQUEST_ID] = record.trace_id
@@ -84,7 +84,7 @@ def describe_root(root: Root, *, with_contents: bool = True) -> Description:
 
 
 def _add_contents(root: Root, description: Description) -> None:
-    attach = attachment if root.source.processor else None  # MLflow's own exporter knows those of its spans only
+    attach = attachment if root.source.processor else None  # MLflow's own exporter only handles those of its own spans
     contents, texts = contents_of(root.record, attach), description.texts
     description.attributes.update(contents.attributes)
     if contents.inputs:
@@ -98,7 +98,7 @@ def _add_contents(root: Root, description: Description) -> None:
 
 
 def _cut(description: Description, longest: int) -> None:
-    """Cut the root's attributes as OpenTelemetry's SDK cuts those of other spans: their JSON texts."""
+    """Truncate the root's attributes like OpenTelemetry's SDK truncates those of other spans: as JSON texts."""
     for values in (description.attributes, description.texts):
         values.update({key: value[:longest] for key, value in values.items() if type(value) is str})
 
@@ -108,7 +108,7 @@ def encode_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, un
 
     Args:
         root: The request's root.
-        spans: The other spans that have ended.
+        spans: The other spans, which have ended.
         experiment_id: Where it goes.
         unsent: Those of the trace's assessments that are to be sent.
     """
@@ -146,7 +146,7 @@ def _encoded_request(root: Root, spans: Sequence[LiveSpan], experiment_id: str, 
 
 
 def request_entity(root: Root, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
-    """A request's trace as what MLflow's own search would give."""
+    """Return a request's trace as MLflow's own search would return it."""
     with words_of(spans, root):
         return _request_entity(root, spans, experiment_id)
 
@@ -199,7 +199,7 @@ def _root_entity(root: Root, description: Description) -> MlflowSpan:
 def _root_bytes(root: Root, description: Description) -> bytes:
     record, common, texts = root.record, description.common, description.texts
     own: Mapping[str, Any] = description.attributes
-    if root.objects:  # attributes that the app has set take precedence
+    if root.objects:  # attributes from the app take precedence
         every = {**attributes_of_root(description), **description.all_attributes()}
         left_out = texts.keys() | root.objects.dropped
         own = {key: value for key, value in every.items() if key not in left_out}
@@ -225,7 +225,7 @@ def _root_bytes(root: Root, description: Description) -> bytes:
 
 
 def _span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
-    """A span, which may be the root of a request that has joined the trace; see `otlp.span_bytes`."""
+    """Encode a span, which may be the root of a request that has joined the trace; see `otlp.span_bytes`."""
     request = root_of(span)
     return _root_bytes(request, describe_root(request)) if request else otlp.span_bytes(span, as_text)
 
@@ -255,11 +255,11 @@ def _metadata_of(root: Root, description: Description, spans: Sequence[LiveSpan]
 
 
 def encode_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, unsent: Unsent = list) -> Encoding:
-    """Encode a trace of MLflow's.
+    """Encode a trace that the app has opened itself.
 
     Args:
         trace: The trace in flight.
-        spans: Those of its spans that have ended.
+        spans: Its spans that have ended.
         experiment_id: Where it goes.
         unsent: Those of the trace's assessments that are to be sent.
     """
@@ -282,21 +282,21 @@ def _encoded_trace(trace: Any, spans: Sequence[LiveSpan], experiment_id: str, un
 
 
 def trace_entity(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace:
-    """A trace of MLflow's as what its own search would give."""
+    """Return a trace of the app as MLflow's own search would return it."""
     with words_of(spans):
         info = _info_of(trace, spans, experiment_id)
         return Trace(info, TraceData([_entity_of(span) for span in spans]))
 
 
 def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> TraceInfo:
-    """The trace's info, completed as MLflow does it when the root ends; the app may go on with its own."""
+    """Return the trace's info, completed like MLflow does when the root ends; the app may keep changing its own."""
     info = TraceInfo(**{**vars(trace.info), "trace_location": TraceLocation.from_experiment_id(experiment_id)})
     info.tags, info.trace_metadata = dict(info.tags), dict(info.trace_metadata)
     for root in filter(_is_own_root, spans):
         otel = root._span
         info.request_time = (otel.start_time or 0) // 1_000_000
         info.execution_duration = ((otel.end_time or 0) - (otel.start_time or 0)) // 1_000_000
-        if info.state == TraceState.IN_PROGRESS:  # else the app has set it
+        if info.state == TraceState.IN_PROGRESS:  # otherwise the app has set it
             is_error = otel.status.status_code is StatusCode.ERROR
             info.state = TraceState.ERROR if is_error else TraceState.OK
         info.trace_metadata.update(usage.summary(redacted(attributes_of(otel)), spans, usage.keys_of(spans)))
@@ -312,7 +312,7 @@ def _info_of(trace: Any, spans: Sequence[LiveSpan], experiment_id: str) -> Trace
 
 
 def _add_request(info: TraceInfo, description: Description) -> None:
-    """Add what is known of a request that is a part of the trace."""
+    """Add the values of a request that is part of the trace."""
     info.tags = {**description.all_tags(), **info.tags}
     info.trace_metadata = {**description.metadata, **info.trace_metadata}
     info.client_request_id = info.client_request_id or description.client_request_id
@@ -321,12 +321,12 @@ def _add_request(info: TraceInfo, description: Description) -> None:
 
 
 def _have_parents(spans: Iterable[LiveSpan]) -> bool:
-    """Whether each of the spans of a trace has a parent: then the trace is a caller's."""
+    """Return whether every span of a trace has a parent, which means that the trace is a caller's."""
     return all(span._span.parent is not None for span in list(spans))
 
 
 def _is_own_root(span: LiveSpan) -> bool:
-    """Whether a span is the root of what this process knows of its trace, and no request's."""
+    """Return whether a span is the local root of its trace, and not a request's root."""
     return is_local_root(span._span) and not root_of(span)
 
 
@@ -334,7 +334,7 @@ def _is_own_root(span: LiveSpan) -> bool:
 
 
 def _attachments_of(spans: Sequence[LiveSpan]) -> dict[str, bytes]:
-    """The files taken out of spans; a span may be the root of a request that has joined the trace."""
+    """Return the files extracted from spans; a span may be the root of a request that has joined the trace."""
     if not spans or is_wordless():
         return {}
     found = {key: each.content_bytes for span in spans for key, each in span._attachments.items()}

@@ -1,4 +1,4 @@
-"""Tracing as it is meant to be: root spans opened on MLflow's tracer, every trace of the process delivered by us."""
+"""Tracing with all features: root spans on MLflow's tracer, and our delivery for every trace of the process."""
 
 from __future__ import annotations
 

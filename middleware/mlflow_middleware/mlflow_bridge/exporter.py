@@ -1,4 +1,4 @@
-"""Hands each trace to delivery when its root has ended, and again when a span has ended long after it."""
+"""The exporter, which passes each trace to delivery when its root ends, and again when a span ends later."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.mlflow_bridge.span_attributes import is_local_root
 
 MAX_LATE = 1000
-"""Traces, delivered but for spans that are still open, that are kept so that such a span finds its trace."""
+"""Maximum number of delivered traces with open spans that are kept, so that such spans find their trace."""
 
 
 class Exporter(SpanExporter):
-    """Hands finished traces to delivery.
+    """Exporter of finished traces to delivery.
 
-    A trace stays registered as long as one of its spans is open, so that such a span finds it.
+    A trace stays registered while one of its spans is open, so that the span finds it.
 
     Args:
-        tracking_uri: Where the traces go.
+        tracking_uri: The destination of the traces.
         put: Takes a trace.
-        queue: What ``mlflow.flush_trace_async_logging()`` flushes.
+        queue: The queue that ``mlflow.flush_trace_async_logging()`` flushes.
     """
 
     def __init__(self, tracking_uri: str, put: Callable[[PendingTrace], None], queue: object) -> None:
@@ -36,7 +36,7 @@ class Exporter(SpanExporter):
         self._manager = InMemoryTraceManager.get_instance()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Take ended spans, but for requests' roots."""
+        """Accept ended spans, except the roots of requests."""
         for span in spans:
             otel_id = span.context.trace_id
             is_own = is_local_root(span)
@@ -45,11 +45,11 @@ class Exporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def root_ended(self, root: Root) -> None:
-        """Take the trace of a request."""
+        """Accept the trace of a request."""
         self._ended(root.record.ids.trace_id, root)
 
     def released(self, root: Root) -> None:
-        """Nothing more comes of a request; what came after its trace was read is delivered."""
+        """Record that a request is complete; deliver changes since its trace was encoded."""
         otel_id = root.record.ids.trace_id
         with self._manager._lock:
             pending, new = self._late.get(otel_id), None
@@ -63,12 +63,12 @@ class Exporter(SpanExporter):
             self._put(new)
 
     def _ended(self, otel_id: int, root: Root | None = None, *, is_own: bool = False) -> None:
-        """Take a trace of which a span has ended.
+        """Process the end of a span.
 
         Args:
             otel_id: OpenTelemetry's trace id.
-            root: The request whose root it was, if it was one's.
-            is_own: Whether it was the root of a trace that the app has opened itself.
+            root: The request whose root has ended; None if the span is not a request's root.
+            is_own: Whether the span is the root of a trace that the app has opened itself.
         """
         with self._manager._lock:
             new = self._taken(otel_id, root, is_own=is_own)
@@ -76,10 +76,10 @@ class Exporter(SpanExporter):
             self._put(new)
 
     def _taken(self, otel_id: int, root: Root | None, *, is_own: bool = False) -> PendingTrace | None:
-        """See `_ended`; to be called under the lock.
+        """Return the trace to deliver: see `_ended`. Call this under the lock.
 
         Returns:
-            What is to be put; None if the trace waits already, or is not known.
+            The trace to put; None if it is already queued, or unknown.
         """
         earlier = self._late.get(otel_id)
         if earlier is not None and _stays(earlier.root, root, is_own=is_own):
@@ -96,7 +96,7 @@ class Exporter(SpanExporter):
         return pending
 
     def _keep_or_forget(self, otel_id: int, pending: PendingTrace) -> None:
-        """Remember a trace as long as one of its spans is open; of those whose spans never end, only so many."""
+        """Keep a trace while one of its spans is open; limit the number of traces whose spans never end."""
         if not (pending.has_open_spans or (guests and otel_id in guests)):
             self._late.pop(otel_id, None)
             pending.forget()
@@ -105,19 +105,19 @@ class Exporter(SpanExporter):
         if len(self._late) > MAX_LATE:
             oldest, first = next(iter(self._late.items()))
             del self._late[oldest]
-            if first.root and first.root.is_held:  # which ends, with its request
+            if first.root and first.root.is_held:  # it will end with its request
                 self._late[oldest] = first
             else:
                 first.forget()
 
 
 def _stays(first: Root | None, root: Root | None, *, is_own: bool) -> bool:
-    """Whether a trace stays that of the request that has ended first.
+    """Return whether a trace stays that of the request that has ended first.
 
     Args:
-        first: The request.
-        root: The request that has ended now, if one has.
-        is_own: Whether the root of a trace that is no request's has ended now.
+        first: The request that has ended first.
+        root: The request that has ended now, if any.
+        is_own: Whether the root of a trace that is not a request's has ended now.
     """
     if is_own:
         return first is not None and first.is_leading

@@ -1,4 +1,4 @@
-"""Leaves no lock of MLflow's locked in a forked child, and no span current there that ends in the parent."""
+"""Fork safety: a child inherits no locked lock of MLflow, and no current span that ends in the parent."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mlflow_middleware.mlflow_bridge import context
 
 
 def survive_forks() -> None:
-    """Let a child trace that was forked while another thread traced, or inside a request."""
+    """Enable tracing in children that are forked while another thread traces, or inside a request."""
     if not hasattr(os, "register_at_fork"):
         return
-    lock = InMemoryTraceManager.get_instance()._lock  # held over the fork, so that the child gets whole dicts
+    lock = InMemoryTraceManager.get_instance()._lock  # held during the fork, so that the child gets consistent dicts
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     os.register_at_fork(after_in_child=_unlock_provider)
     os.register_at_fork(after_in_child=_unlock_imports)
@@ -24,10 +24,10 @@ def survive_forks() -> None:
 
 
 def _unlock_imports() -> None:
-    """Forget the locks of imports that another thread had begun when it was forked away.
+    """Discard the import locks that other threads held at the fork.
 
-    MLflow tries to import what is not installed (``dbruntime``) with each request to the server, so a fork meets one
-    now and then. CPython gives the child a new lock for its table of modules, but not for each module's import.
+    MLflow tries to import a missing module (``dbruntime``) with each request to the server, so a fork occasionally
+    meets such an import. CPython gives the child a new lock for its table of modules, but not for each module's import.
     """
     locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None)
     if isinstance(locks, dict):

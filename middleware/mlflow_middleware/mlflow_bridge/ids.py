@@ -1,4 +1,4 @@
-"""Ids of spans whose ids are known before they begin, and of sample spans."""
+"""The ids of spans that are known before the span begins, and of sample spans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Materializing(threading.local):
-    """The root that this thread materializes or ends."""
+    """The root that this thread is materializing or ending."""
 
     root: Root | None = None
 
@@ -26,7 +26,7 @@ _here = _Materializing()
 
 @contextmanager
 def materializing(root: Root) -> Iterator[None]:
-    """Let spans that begin or end inside be known for those of a root whose ids and times are known."""
+    """Mark the spans that begin or end inside as those of a root whose ids and times are already known."""
     _here.root = root
     try:
         yield
@@ -35,15 +35,15 @@ def materializing(root: Root) -> Iterator[None]:
 
 
 def being_materialized() -> Root | None:
-    """The root whose span begins or ends right now, where it is one that has begun before."""
+    """Return the root whose span this thread is materializing or ending, if any."""
     return _here.root
 
 
 class Ids(IdGenerator):
-    """Gives a root that is being materialized the ids that it has already; anything else gets new ones.
+    """Generator that returns the existing ids for a root that is being materialized, and new ids otherwise.
 
     Args:
-        around: What gives new ids.
+        around: Generates new ids.
     """
 
     def __init__(self, around: IdGenerator) -> None:
@@ -65,11 +65,10 @@ class Ids(IdGenerator):
 
 
 class SystemIds(IdGenerator):
-    """New ids from the operating system, each time.
+    """Generator of ids from the operating system.
 
-    OpenTelemetry takes them from ``random``, which apps seed: then trace ids repeat, and a server keeps one trace of
-    those with the same. None are drawn ahead: a child that was forked, or an image of the process that is resumed many
-    times, would have the same ones.
+    OpenTelemetry uses ``random``, which apps seed: then trace ids repeat, and a server keeps only one trace of each id.
+    No ids are generated ahead: forked children, or a process image that is resumed several times, would share them.
     """
 
     def generate_trace_id(self) -> int:
@@ -86,8 +85,8 @@ class SystemIds(IdGenerator):
 
 
 def take_ids_of_the_system() -> None:
-    """Let OpenTelemetry's own generator take its ids from the operating system, too: where the app has made the tracer
-    provider, its tracers have that already.
+    """Make OpenTelemetry's own generator use the operating system, too: tracers of a provider that the app has built
+    already refer to it.
     """
     theirs: Any = getattr(id_generator, "RandomIdGenerator", None)
     if theirs is not None:
@@ -96,7 +95,7 @@ def take_ids_of_the_system() -> None:
 
 
 class CountingIds(IdGenerator):
-    """Ids that count: the random numbers of an app that has seeded them are left alone."""
+    """Generator of consecutive ids, which leaves the app's seeded random numbers untouched."""
 
     def __init__(self) -> None:
         self.last = 0

@@ -1,4 +1,4 @@
-"""A connection that has no trace of its own, such as a websocket; and the words of spans that no request has."""
+"""Connections without their own trace, such as WebSockets, and the storage of texts in spans without a request."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from mlflow_middleware.mlflow_bridge.interface import Undo
 from mlflow_middleware.trace import keys
 
 inside: ContextVar[TracesInside | None] = ContextVar("mlflow_middleware_traces_inside", default=None)
-"""What each trace that begins here holds."""
+"""The values for each trace that begins here."""
 
 keeps_words: ContextVar[bool] = ContextVar("mlflow_middleware_keeps_words", default=True)
-"""Whether what is said in the spans that begin here is stored, as far as their trace has no request that tells."""
+"""Whether texts of spans that begin here are stored, if no request of their trace decides."""
 
 WORDLESS = "_mlflow_middleware_wordless"
-"""What a live span has of which nothing that was said is stored."""
+"""The mark of a live span whose texts are not stored."""
 
 
 def mark(span: LiveSpan) -> None:
-    """Remember of a span that has just begun whether its words are stored."""
+    """Mark a new span if its texts are not stored."""
     if not keeps_words.get():
         vars(span)[WORDLESS] = True
 
 
 class TracesInside:
-    """What each trace holds from its start that the app opens where this is attached; named as in ``TraceInfo``."""
+    """The initial values of each trace that the app opens while this is attached; named as in ``TraceInfo``."""
 
     def __init__(self) -> None:
         self.tags: dict[str, str] = {}
@@ -39,11 +39,11 @@ class TracesInside:
         self.keeps_words = True
 
     def attach(self) -> Undo:
-        """Give it to the traces opened from here; returns what undoes that, in the same context."""
+        """Apply the values to traces opened from here; return a function that undoes it in the same context."""
         around = mlflow.tracing.context(metadata=self.trace_metadata, tags=self.tags)
         around.__enter__()
         merged = _USER_TRACE_CONTEXT.get()
-        self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: later updates count
+        self.tags, self.trace_metadata = merged.tags, merged.metadata  # read when a trace begins: updates count
         token, words = inside.set(self), keeps_words.set(self.keeps_words)
 
         ends = partial(inside.reset, token), partial(keeps_words.reset, words), partial(around.__exit__, *[None] * 3)

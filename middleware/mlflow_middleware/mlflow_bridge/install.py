@@ -1,4 +1,4 @@
-"""Installs our span processor instead of MLflow's."""
+"""The installation of our span processor instead of MLflow's."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mlflow_middleware.mlflow_bridge.processor import Processor
 from mlflow_middleware.mlflow_bridge.registry import keep_traces_in_flight
 from mlflow_middleware.mlflow_bridge.tracking_client import DEFAULT_URI, is_slim
 
-# Imported by MLflow or requests only when a trace starts or is sent. A fork in the middle of an import leaves its lock
-# locked in the child for ever, so they are imported here, before there are threads.
+# MLflow and requests import these only when a trace starts or is sent. A fork during an import leaves the import lock
+# locked in the child forever, so they are imported here, before there are threads.
 for _late in ("mlflow.tracing.processor.otel", "mlflow.tracking.request_header.registry", "netrc"):
     importlib.import_module(_late)
 
 
 def rebuild() -> None:
-    """Make MLflow build its span processor anew, for the traces that begin from now on."""
+    """Make MLflow rebuild its span processor for later traces."""
     if provider.provider.once._done and provider.is_tracing_enabled():
         provider.provider.reset()
 
@@ -37,15 +37,15 @@ def rebuild() -> None:
 def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], queue: object) -> None:
     """Make MLflow build its span processors with our exporter; a second call does nothing.
 
-    The factory function is replaced, not a processor: MLflow builds its processors anew on ``set_experiment``,
+    This replaces the factory function rather than a processor: MLflow rebuilds its processors on ``set_experiment``,
     ``set_tracking_uri``, ``set_destination``, ``tracing.reset`` and ``enable``.
 
     Args:
-        accepts: Whether our delivery serves a tracking URI; for others MLflow's own processor is built.
+        accepts: Returns whether our delivery serves a tracking URI; for others MLflow's own processor is built.
         put: Takes a finished trace; never blocks, never raises.
         queue: An object with ``flush(terminate=False)``, for ``mlflow.flush_trace_async_logging()``.
     """
-    if is_slim():  # to find the default, MLflow looks for old data with a module that the slim package has not
+    if is_slim():  # to find the default, MLflow searches for old data with a module that the slim package lacks
         tracking_service._get_default_tracking_uri = lambda: DEFAULT_URI
     original = provider._get_mlflow_span_processor
     if hasattr(original, "replaced_by_mlflow_middleware"):
@@ -70,7 +70,7 @@ def start(accepts: Callable[[str], bool], put: Callable[[PendingTrace], None], q
 
 
 def _send_to_collectors_ourselves(accepts: Callable[[str], bool]) -> None:
-    """Where OTLP's variables are set, MLflow would build a processor for them instead of ours, or besides."""
+    """Prevent MLflow from building a processor for OTLP's variables instead of, or in addition to, ours."""
     original = provider.should_use_otlp_exporter
 
     @functools.wraps(original)
@@ -81,13 +81,13 @@ def _send_to_collectors_ourselves(accepts: Callable[[str], bool]) -> None:
 
 
 def _is_usual_destination() -> bool:
-    """Whether traces go to an experiment; for tables of Unity Catalog, MLflow's own processors stay."""
+    """Return whether traces go to an experiment; for tables of Unity Catalog, MLflow's own processors stay."""
     chosen = provider._MLFLOW_TRACE_USER_DESTINATION.get()
     return chosen is None or hasattr(chosen, "experiment_id")
 
 
 def _give_ids_of_the_system() -> None:
-    """Let each tracer provider that MLflow builds take its ids from the operating system."""
+    """Make each tracer provider that MLflow builds take its ids from the operating system."""
     original = provider.provider.set
 
     @functools.wraps(original)
@@ -100,7 +100,7 @@ def _give_ids_of_the_system() -> None:
 
 
 def _leave_the_apps_provider() -> None:
-    """Let MLflow take its processors out of a tracer provider that the app has made, instead of dropping that."""
+    """Make MLflow's reset remove its processors from the app's tracer provider, instead of dropping the provider."""
     original = provider.provider.reset
 
     @functools.wraps(original)
@@ -119,9 +119,9 @@ def _leave_the_apps_provider() -> None:
 
 
 def _forget_missing_modules() -> None:
-    """Make imports fail at once that MLflow tries again for each root span, and that slim MLflow has not.
+    """Make the imports fail at once that MLflow retries for each root span and that slim MLflow lacks.
 
-    That saves time, and an import lock that can stay locked in a forked child.
+    This saves time, and avoids an import lock that can stay locked in a forked child.
     """
     if is_slim():
         for name in ("mlflow.pyfunc", "mlflow.pyfunc.context", "mlflow.agent", "mlflow.agent.hint"):

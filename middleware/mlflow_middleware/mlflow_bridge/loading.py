@@ -1,4 +1,4 @@
-"""Loads the bridge once, guarded: whatever the installed MLflow is, the app starts and answers."""
+"""The guarded loading of the bridge: the app starts and responds with any installed MLflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlflow_middleware.mlflow_bridge.interface import Client, Tracing
 
 
 class Level(Enum):
-    """How much of MLflow can be used."""
+    """The usable extent of MLflow."""
 
     EVERYTHING = "everything"
     PUBLIC = "MLflow's public functions and its own exporter"
@@ -28,13 +28,13 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of MLflow.
+    """The state of the installed MLflow.
 
     Attributes:
-        level: How much of it is used.
+        level: The extent of its use.
         package: ``mlflow-tracing``, ``mlflow`` or ``mlflow-skinny``; empty if none is installed.
         version: Its version.
-        why: What does not fit; empty at the level `Level.EVERYTHING`.
+        why: The incompatibility; empty at the level `Level.EVERYTHING`.
     """
 
     level: Level
@@ -44,7 +44,7 @@ class Found:
 
     @property
     def summary(self) -> str:
-        """The one line for the log; empty if everything is used."""
+        """The line for the log; empty if everything is used."""
         name = f"{self.package} {self.version}" if self.package else "no MLflow"
         cure = f"Install a newer mlflow-middleware, or pip install '{supported.requirement(self.package)}'."
         if self.level is Level.EVERYTHING:
@@ -66,7 +66,7 @@ class Found:
 
 
 def load() -> tuple[Tracing, Client, Found]:
-    """Choose the most that the installed MLflow can do. Never raises."""
+    """Choose the highest level that the installed MLflow supports. Never raise."""
     client, no_client_why = _client()
     problem = no_client_why or _problem_of(_everything)
     if not problem:
@@ -91,17 +91,17 @@ def _client() -> tuple[Client, str]:
 
 def _problem_of(attempt: Callable[[], str]) -> str:
     try:
-        with warnings.catch_warnings():  # where they are errors, what full MLflow's modules warn of is no misfit
+        with warnings.catch_warnings():  # if warnings are errors, those of full MLflow's modules are no misfit
             warnings.simplefilter("ignore")
             return attempt()
-    except (Exception, SystemExit) as error:  # a module that ends the process when it is imported ends no app
+    except (Exception, SystemExit) as error:  # a module that exits the process on import must not end the app
         return _in_a_line(error)
 
 
 def _everything() -> str:
     from mlflow_middleware.mlflow_bridge import names
 
-    has_spans = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"  # else there is none to look at
+    has_spans = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"  # otherwise there is no span
     if has_spans and (missing := names.missing()):
         return f"missing: {', '.join(missing)}"
     from mlflow_middleware.mlflow_bridge import everything, trial  # noqa: F401
@@ -121,7 +121,7 @@ def _public() -> str:
 
 
 def installed() -> tuple[str, str]:
-    """The installed MLflow package and its version; empty if there is none."""
+    """Return the installed MLflow package and its version; empty if there is none."""
     for package in ("mlflow", "mlflow-tracing", "mlflow-skinny"):
         with contextlib.suppress(PackageNotFoundError):
             return package, version(package)
@@ -129,5 +129,5 @@ def installed() -> tuple[str, str]:
 
 
 def _in_a_line(error: BaseException) -> str:
-    text = re.sub(r" \(\S*\)$", "", str(error))  # where a module is that lacks a name
+    text = re.sub(r" \(\S*\)$", "", str(error))  # the location of a module that lacks a name
     return " ".join(f"{type(error).__name__}: {text}".split())[:300]

@@ -1,6 +1,6 @@
-"""The store that full MLflow keeps by itself, without a server: a database or a folder, by MLflow's own client.
+"""A store that full MLflow accesses directly: a database or a folder, through MLflow's own client.
 
-Its errors are MLflow's, and those of the database's driver.
+The errors are MLflow's and those of the database's driver.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from mlflow_middleware.mlflow_bridge.otlp import undo_text
 
 try:
     import fcntl
-except ImportError:  # Windows, where an app has no workers
+except ImportError:  # Windows, where apps have no workers
     fcntl = None  # type: ignore[assignment]
 
 _opened_by: dict[str, int] = {}
 
 
 def prepare(tracking_uri: str) -> None:
-    """Import what the store needs, and create it if it is a new file of SQLite's, which takes seconds.
+    """Import the store's modules, and create a new SQLite file, which takes seconds.
 
-    Not later, beside requests: an exit might come first, and a fork in the midst of an import locks it in the child.
+    This must not happen later, during requests: an exit might come first, and a fork during an import locks it in the
+    child.
     """
     if not urlsplit(tracking_uri).scheme.startswith(("sqlite", "postgresql", "mysql", "mssql")):
         return
@@ -49,25 +50,25 @@ def prepare(tracking_uri: str) -> None:
 
 
 def client_for(tracking_uri: str) -> TracingClient:
-    """MLflow's client; opens the store, or creates it, if this process has not used it yet."""
+    """Return MLflow's client; open or create the store if this process has not used it yet."""
     with contextlib.nullcontext() if tracking_uri in _opened_by else _alone(tracking_uri):
         client = TracingClient(tracking_uri)
         store = client.store
-    if _opened_by.setdefault(tracking_uri, os.getpid()) != os.getpid():  # a parent's connections are not to be shared
+    if _opened_by.setdefault(tracking_uri, os.getpid()) != os.getpid():  # never share a parent's connections
         _opened_by[tracking_uri] = os.getpid()
-        with contextlib.suppress(AttributeError):  # a folder has none
+        with contextlib.suppress(AttributeError):  # a folder has no engine
             store.engine.dispose(close=False)
     return client
 
 
 @contextlib.contextmanager
 def _alone(tracking_uri: str) -> Iterator[None]:
-    """Wait until no other process of this user opens that store: two that create its tables at once break it."""
+    """Wait until no other process of this user opens the store: two that create its tables at once would break it."""
     with contextlib.ExitStack() as stack:
         if fcntl is not None:
-            with contextlib.suppress(OSError):  # nothing can be written here but, perhaps, that store
+            with contextlib.suppress(OSError):  # the folder for lock files may be read-only
                 file = stack.enter_context(open(_lock_of(tracking_uri), "a"))
-                fcntl.lockf(file, fcntl.LOCK_EX)  # which, unlike flock, a child that is forked meanwhile does not hold
+                fcntl.lockf(file, fcntl.LOCK_EX)  # unlike flock, not held by a child that is forked meanwhile
         yield
 
 
@@ -77,7 +78,7 @@ def _lock_of(tracking_uri: str) -> str:
 
 
 def find_experiment(tracking_uri: str, key: str, value: str) -> dict[str, Any] | None:
-    """Find an experiment by its ``experiment_id`` or ``experiment_name``; as a server would answer, None for none."""
+    """Find an experiment by ``experiment_id`` or ``experiment_name``, in a server's form; None if it does not exist."""
     store = client_for(tracking_uri).store
     try:
         by_name = key == "experiment_name"
@@ -90,7 +91,7 @@ def find_experiment(tracking_uri: str, key: str, value: str) -> dict[str, Any] |
 
 
 def create_experiment(tracking_uri: str, name: str) -> str:
-    """Create an experiment; returns its id."""
+    """Create an experiment; return its id."""
     return str(client_for(tracking_uri).store.create_experiment(name))
 
 
@@ -101,7 +102,7 @@ def store_info(tracking_uri: str, info: bytes) -> TraceInfo:
 
 
 def stored_info(tracking_uri: str, trace_id: str) -> dict[str, Any]:
-    """A stored trace's info, as in MLflow's API; nothing for none."""
+    """Return a stored trace's info as in MLflow's API; empty if it does not exist."""
     try:
         found: dict[str, Any] = client_for(tracking_uri).get_trace_info(trace_id).to_dict()
     except MlflowException as error:
@@ -112,7 +113,7 @@ def stored_info(tracking_uri: str, trace_id: str) -> dict[str, Any]:
 
 
 def whole_info(tracking_uri: str, trace_id: str) -> TraceInfo | None:
-    """A trace's info without its assessments, to be stored again as it is; None if the trace is not whole yet."""
+    """Return a stored trace's info without its assessments, to store it again; None if the trace is incomplete."""
     try:
         info: TraceInfo = client_for(tracking_uri).get_trace_info(trace_id)
     except MlflowException:
@@ -130,7 +131,7 @@ def store_spans(tracking_uri: str, experiment_id: str, otlp: bytes) -> bool:
     """Store the spans of many traces, given as an OTLP request.
 
     Returns:
-        Whether the store takes spans; a folder takes them with `store_spans_as_artifact`.
+        Whether the store accepts spans; folders need `store_spans_as_artifact`.
     """
     try:
         spans: list[Span] = spans_of(ExportTraceServiceRequest.FromString(otlp))
@@ -141,7 +142,7 @@ def store_spans(tracking_uri: str, experiment_id: str, otlp: bytes) -> bool:
 
 
 def store_spans_as_artifact(tracking_uri: str, info: TraceInfo, otlp: bytes) -> None:
-    """Store a trace's spans beside its info."""
+    """Store a trace's spans as an artifact beside its info."""
     data = TraceData(spans_of(ExportTraceServiceRequest.FromString(otlp)))
     for span in data.spans:
         undo_text(span)
@@ -167,7 +168,7 @@ def delete_trace(tracking_uri: str, experiment_id: str, trace_id: str) -> None:
 
 
 def problem_of(error: Exception) -> tuple[int, str]:
-    """The status that a server would answer where its store failed so, and MLflow's code for it."""
+    """Return the status of a server whose store fails in this way, and MLflow's error code."""
     if isinstance(error, MlflowException):
         return int(error.get_http_status_code()), str(error.error_code)
     return 500, type(error).__name__

@@ -1,4 +1,4 @@
-"""Materializes a request: MLflow's and OpenTelemetry's objects for it, and what the app has set on them."""
+"""The materialization of a request: MLflow's and OpenTelemetry's objects for it, and the app's changes to them."""
 
 from __future__ import annotations
 
@@ -43,40 +43,40 @@ if TYPE_CHECKING:
 _HAS_LEVELS = hasattr(LiveSpan, "set_log_level")
 
 ROOT_ATTRIBUTES: dict[str, object] = {keys.LOG_LEVEL: keys.INFO} if _HAS_LEVELS else {}
-"""What each root has, where MLflow knows levels (3.13). It gives DEBUG to a span of type CHAIN
-(tracing/utils/default_log_level.py), which the filter of its UI hides."""
+"""The attributes of each root if MLflow supports levels (3.13). MLflow's default for a span of type CHAIN is DEBUG
+(tracing/utils/default_log_level.py), which its UI's filter hides."""
 
 FAILED_ROOT_ATTRIBUTES: dict[str, object] = {keys.LOG_LEVEL: keys.ERROR} if _HAS_LEVELS else {}
-"""What a root has with an exception: the level that MLflow gives to a span that it records one on."""
+"""The attributes of a root with an exception: the level that MLflow gives to spans that record one."""
 
 
 def attributes_of_root(description: Description) -> dict[str, object]:
-    """What each root has, whatever its request."""
+    """Return the attributes that do not depend on the request."""
     return FAILED_ROOT_ATTRIBUTES if description.exceptions else ROOT_ATTRIBUTES
 
 
 ROOT = "_mlflow_middleware_root"
-"""A live span that is a request's root has that root here."""
+"""The attribute of a live span for the request's root that it represents."""
 
 
 def root_of(span: LiveSpan) -> Root | None:
-    """The request of which a span is the root, if any."""
+    """Return the request whose root a span is, if any."""
     root: Root | None = vars(span).get(ROOT)
     return root
 
 
 def mark_as_root(span: LiveSpan, root: Root) -> None:
-    """Let a span be known for a request's root."""
+    """Mark a span as a request's root."""
     vars(span)[ROOT] = root
 
 
 def link_to(caller: SpanIds) -> Link:
-    """The link to a caller's span."""
+    """Return a link to a caller's span."""
     return Link(remote_context(caller))
 
 
 def parent_of(record: TraceRecord) -> SpanContext | None:
-    """The caller's span, where it is a root's parent."""
+    """Return the caller's span if it is the root's parent."""
     return None if record.parent_id is None else remote_context(SpanIds(record.ids.trace_id, record.parent_id))
 
 
@@ -85,7 +85,7 @@ def remote_context(caller: SpanIds) -> SpanContext:
 
 
 def kind_of(record: TraceRecord) -> SpanKind:
-    """What a root stands for, as OpenTelemetry has it."""
+    """Return the kind of a root, as in OpenTelemetry."""
     return SpanKind.CONSUMER if isinstance(record.exchange, Job) else SpanKind.SERVER
 
 
@@ -98,7 +98,7 @@ def started(tracer: Any, name: str, parent: SpanContext | None, record: TraceRec
 
 
 def materialized(root: Root, description: Description) -> Objects:
-    """Make MLflow's objects for a root that has begun before; to be called under MLflow's lock."""
+    """Create MLflow's objects for a root that has already begun; call this under MLflow's lock."""
     record, children = root.record, root.spans
     registry.unregister(record.trace_id, record.ids.trace_id)
     with materializing(root), _sampled():
@@ -116,12 +116,12 @@ def materialized(root: Root, description: Description) -> Objects:
 
 _sampling: Any = importlib.import_module("mlflow.tracing.sampling") if find_spec("mlflow.tracing.sampling") else None
 _RATIO_HERE: ContextVar[float | None] | None = getattr(_sampling, "_SAMPLING_RATIO_OVERRIDE", None)
-"""Where MLflow keeps the ratio of ``@mlflow.trace(sampling_ratio_override=...)``, where it knows that."""
+"""The variable with the ratio of ``@mlflow.trace(sampling_ratio_override=...)``, if MLflow supports it."""
 
 
 @contextmanager
 def _sampled() -> Iterator[None]:
-    """Sample what begins inside: whoever asks for it may have a ratio of its own."""
+    """Sample all spans that begin inside, even if the calling code has a sampling ratio of its own."""
     ratio = _RATIO_HERE.set(1.0) if _RATIO_HERE else None
     try:
         yield
@@ -133,15 +133,15 @@ def _sampled() -> Iterator[None]:
 class Objects:
     """MLflow's objects for a request.
 
-    They are filled from the record, so that the app sees what is known; any later difference was set by the app.
+    They are filled from the record, so that the app sees its values; later differences come from the app.
 
     Args:
-        live: The root's span.
+        live: The span of the root.
         trace: MLflow's trace in flight.
-        is_shared: Whether another request of this process has begun that trace.
+        is_shared: Whether another request of this process has begun the trace.
 
     Attributes:
-        is_leading: Whether the trace is the request's, although something else has begun it.
+        is_leading: Whether the trace is the request's, although another span has begun it.
     """
 
     def __init__(self, live: LiveSpan, trace: Any, *, is_shared: bool = False) -> None:
@@ -160,13 +160,13 @@ class Objects:
     # --- filled from the record ---
 
     def give(self, description: Description) -> None:
-        """Fill them with a description; values that the app has set stay."""
+        """Fill the objects from a description, except values that the app has set."""
         info, otel = self.trace.info, self.otel
         texts = span_attributes.to_texts({**attributes_of_root(description), **description.all_attributes()})
         self._give({**texts, **description.texts}, self._attributes, span_attributes.attributes_of(otel), self._set)
         tags = description.all_tags()
         if self.is_shared:
-            del tags[keys.NAME]  # it is that of its first root
+            del tags[keys.NAME]  # its first root gives the name
         self._give(tags, self._tags, info.tags, info.tags.update)
         self._give(description.metadata, self._metadata, info.trace_metadata, info.trace_metadata.update)
         if description.name != otel.name:
@@ -194,7 +194,7 @@ class Objects:
         given.update(filled)
 
     def annotate(self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None) -> None:
-        """Set what is newer than what the app has set with MLflow's functions."""
+        """Set values that are newer than those set with MLflow's functions."""
         if client_request_id and len(client_request_id) <= keys.MAX_CLIENT_REQUEST_ID:
             self._client_request_id = self.trace.info.client_request_id = client_request_id
         for given, known, new in (
@@ -205,7 +205,7 @@ class Objects:
             known.update(new)
 
     def replace(self, description: Description) -> None:
-        """Replace what the app has set by what is to be stored of it, for MLflow's own exporter."""
+        """Replace the app's values by those to be stored, for MLflow's own exporter."""
         info, texts = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
         info.tags.update({key: description.tags[key] for key in _changed(info.tags, self._tags)})
         info.trace_metadata.update({key: description.metadata[key] for key in self.metadata()})
@@ -214,12 +214,12 @@ class Objects:
         self._set({key: description.texts.get(key, "null") for key in texts})
 
     def go_to(self, experiment: str | None) -> None:
-        """Have MLflow's own exporter send the trace to an experiment; it takes ids only."""
+        """Make MLflow's own exporter send the trace to an experiment, which it accepts by id only."""
         if experiment and experiment.isdecimal():
             self.trace.info.trace_location = TraceLocation.from_experiment_id(experiment)
 
     def _give_previews(self, description: Description) -> None:
-        """Let MLflow's own exporter have the previews; of what has been replaced it makes its own."""
+        """Set the previews for MLflow's own exporter, which creates its own for replaced inputs and outputs."""
         info, said = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
         if keys.INPUTS not in said:
             info.request_preview = info.request_preview or description.request_preview
@@ -227,15 +227,15 @@ class Objects:
             info.response_preview = info.response_preview or description.response_preview
 
     def end(self, end_time: int, description: Description | None = None, processors: Iterable[object] = ()) -> None:
-        """End the span, for all who look on.
+        """End the span, visibly for all observers.
 
-        As ``LiveSpan.end`` does it, without what concerns other types of spans: the cost of a model's call, and hints
-        to agents, whose imports fail each time in the slim package.
+        This does the work of ``LiveSpan.end``, without its parts for other types of spans: the cost of a model's call,
+        and hints to agents, whose imports always fail in the slim package.
 
         Args:
             end_time: Nanoseconds since the epoch.
-            description: What is known of the request, for those who do not read its record.
-            processors: The app's, which may change the span.
+            description: The description of the request, for observers that do not read its record.
+            processors: The app's processors, which may change the span.
         """
         if description:
             self.give(description)
@@ -262,7 +262,7 @@ class Objects:
         return status.status_code is not StatusCode.UNSET and status is not self._status
 
     def has_failed(self, otherwise: bool) -> bool:
-        """Whether the trace is an error: the app's word for it comes first.
+        """Return whether the trace is an error; a state that the app has set takes precedence.
 
         Args:
             otherwise: Whether the request has failed.
@@ -271,22 +271,22 @@ class Objects:
         return otherwise or self.failed if state == TraceState.IN_PROGRESS else bool(state == TraceState.ERROR)
 
     def metadata(self) -> dict[str, str]:
-        """The trace's metadata that the app has set."""
+        """Return the trace's metadata that the app has set."""
         return _changed(self.trace.info.trace_metadata, self._metadata)
 
     @property
     def events(self) -> list[Event]:
-        """The span's events, without the exceptions that it was given."""
+        """The span's events, except those for recorded exceptions."""
         given = {each.time for each in self._exceptions}
         return [event for event in self.otel.events if event.timestamp not in given]
 
     @property
     def dropped(self) -> set[str]:
-        """The attributes that it was given and no longer has: the app limits their number."""
+        """The filled attributes that the span has lost, because the app limits their number."""
         return self._attributes.keys() - span_attributes.attributes_of(self.otel).keys()
 
     def merge_into(self, description: Description, record: TraceRecord) -> None:
-        """Add what the app has set, which takes precedence."""
+        """Merge the app's values, which take precedence, into a description."""
         info, status = self.trace.info, self.otel.status
         texts = dict(redacted(_changed(span_attributes.attributes_of(self.otel), self._attributes)))
         if user := texts.get("user.id"):
@@ -301,7 +301,7 @@ class Objects:
             description.error = (redacted_text(status.description) or "") if self.failed else None
         if info.state != TraceState.IN_PROGRESS:
             description.state = info.state.value
-            if not self._has_set_status:  # the span says what the trace says
+            if not self._has_set_status:  # the span follows the trace
                 description.error = None if info.state == TraceState.OK else description.error or ""
         previewed = SimpleNamespace(request_preview=info.request_preview, response_preview=info.response_preview)
         read = SimpleNamespace(request=texts.get(keys.INPUTS), response=texts.get(keys.OUTPUTS))
@@ -313,7 +313,7 @@ class Objects:
         description.texts.update({key: readable.readable(key, text) for key, text in texts.items()})
 
     def _merge_request_id(self, description: Description) -> None:
-        """Let column and tag have the id that the app has set; one too long for the column is in the tag only."""
+        """Use the app's request id for column and tag; one that is too long for the column is only in the tag."""
         said = self.trace.info.client_request_id
         is_by_app = said != self._client_request_id
         if said and len(said) <= keys.MAX_CLIENT_REQUEST_ID:

@@ -1,6 +1,6 @@
-"""The private names of MLflow, the OpenTelemetry SDK and CPython that are used here: all of them, and nowhere else.
+"""The list of all private names of MLflow, the OpenTelemetry SDK and CPython that this package uses.
 
-Each is a debt: it may change with any release. `missing` looks for them when the bridge is loaded; a test compares the
+Each is a debt: it may change with any release. `missing` checks them when the bridge is loaded; a test compares the
 list with the sources.
 """
 
@@ -17,11 +17,11 @@ class Name(NamedTuple):
 
     Attributes:
         owner: A module, ``module:name`` of an object in it, or a key of `SAMPLES`.
-        name: The name there.
-        since: The first version of mlflow-tracing (looked for as far back as 3.6), of OpenTelemetry's SDK (1.16) or of
-            Python that has it.
-        purpose: What it is used for.
-        is_optional: Whether it is done without where it is missing.
+        name: The name in the owner.
+        since: The first version of mlflow-tracing (checked from 3.6), of OpenTelemetry's SDK (from 1.16) or of Python
+            that has it.
+        purpose: Its use.
+        is_optional: Whether the bridge works without it.
     """
 
     owner: str
@@ -95,7 +95,7 @@ TRACING = (
         "attributes, without a copy",
     ),
 )
-"""What tracing needs."""
+"""The names that tracing needs."""
 
 ARTIFACTS = (
     Name("mlflow.tracing.client:TracingClient", "_get_artifact_repo_for_trace", "3.6", "where attachments are stored"),
@@ -103,7 +103,7 @@ ARTIFACTS = (
         "mlflow.tracing.client:TracingClient", "_upload_trace_data", "3.6", "spans, on servers that take none by OTLP"
     ),
 )
-"""What only Databricks workspaces, attachments and servers older than 3.4 need; looked for when it is used."""
+"""Names that only Databricks workspaces, attachments and servers older than 3.4 need; they are resolved when used."""
 
 UNDOCUMENTED = (
     ("mlflow.tracing.provider:provider", "get"),
@@ -114,27 +114,27 @@ UNDOCUMENTED = (
     ("mlflow.tracing.provider", "should_use_otlp_exporter"),
     ("mlflow.tracing.trace_manager", "get_trace_cache_with_timeout"),
 )
-"""Names that look public and are in no documentation; no import would show that one is missing."""
+"""Undocumented names that look public; no import would show that one is missing."""
 
 ALL = (*TRACING, *ARTIFACTS)
 
 
 def missing() -> list[str]:
-    """The names that tracing needs and that the installed packages do not have."""
+    """Return the names that tracing needs and that the installed packages lack."""
     needed = [(name.owner, name.name) for name in TRACING if not name.is_optional]
     return [path(owner, name) for owner, name in (*needed, *UNDOCUMENTED) if not is_there(owner, name)]
 
 
 def path(owner: str, name: str) -> str:
-    """A name as a person would write it."""
+    """Return a name in readable form."""
     return f"{owner.replace(':', '.')}.{name}"
 
 
 def is_there(owner: str, name: str) -> bool:
-    """Whether the installed packages have a name."""
+    """Return whether the installed packages have a name."""
     try:
         return hasattr(_owner(owner), name)
-    except Exception:  # its owner is missing
+    except Exception:  # the owner is missing
         return False
 
 
@@ -147,7 +147,7 @@ def _owner(owner: str) -> Any:
 
 @functools.cache
 def _sample_span() -> Any:
-    """A span of OpenTelemetry's SDK, to nowhere."""
+    """Return a span of OpenTelemetry's SDK that is never exported."""
     return _sample_tracer().start_span("sample")
 
 
@@ -159,7 +159,7 @@ def _sample_tracer() -> Any:
 
     from mlflow_middleware.mlflow_bridge.ids import CountingIds
 
-    provider = TracerProvider(  # nothing of it is left to the environment
+    provider = TracerProvider(  # nothing depends on the environment
         sampler=ALWAYS_ON,
         resource=Resource.get_empty(),
         shutdown_on_exit=False,
@@ -189,4 +189,4 @@ SAMPLES: dict[str, Callable[[], Any]] = {
     "opentelemetry.sdk.trace:Span()": _sample_span,
     "opentelemetry.attributes:BoundedAttributes()": lambda: _sample_span()._attributes,
 }
-"""Owners of names that only an instance has."""
+"""Owners of names that only instances have."""

@@ -1,4 +1,4 @@
-"""MLflow's configuration as the environment has it, where MLflow's own client does not fit: no server is asked."""
+"""MLflow's configuration from the environment, used if MLflow's own client is incompatible; it sends no requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_middleware.mlflow_bridge.address import Address
 
 
 class NoClient(Exception):
-    """The installed MLflow has no client that is known here."""
+    """The installed MLflow has no supported client."""
 
 
 def is_slim() -> bool:

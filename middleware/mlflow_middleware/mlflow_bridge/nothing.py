@@ -1,4 +1,4 @@
-"""No tracing: requests pass through, each with its identity; nothing of MLflow is needed."""
+"""No tracing: requests pass through with their identity, and nothing of MLflow is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens the root span of a request."""
+"""The opening of the root span of a request."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def begin(source: Source, record: TraceRecord, parent: SpanIds | None = None) ->
 
 
 def _begin_inside(source: Source, record: TraceRecord, around: Any) -> Root | None:
-    """Begin a root under a span of the app's own OpenTelemetry, in the same trace."""
+    """Begin a root under a span of the app's own OpenTelemetry, in that span's trace."""
     parent = around.get_span_context()
     record.parent_id = parent.span_id
-    if not _spans_of(parent.trace_id) and source.processor:  # it began before MLflow was there
+    if not _spans_of(parent.trace_id) and source.processor:  # it began before MLflow was set up
         source.processor.on_start(around)
     spans = _spans_of(parent.trace_id)
     is_shared = any(map(_has_own_info, spans))
@@ -76,14 +76,14 @@ def _begin_inside(source: Source, record: TraceRecord, around: Any) -> Root | No
 
 
 def _spans_of(otel_id: int) -> list[LiveSpan]:
-    """What MLflow has of a trace."""
+    """Return MLflow's spans of a trace."""
     manager = InMemoryTraceManager.get_instance()
     trace = manager._traces.get(manager.get_mlflow_trace_id_from_otel_id(otel_id))
     return list(trace.span_dict.values()) if trace else []
 
 
 def _has_own_info(span: LiveSpan) -> bool:
-    """Whether a span is the first of a trace that somebody has begun with MLflow, or another request of ours."""
+    """Return whether a span is the first of a trace that was begun with MLflow or by another of our requests."""
     scope = span._span.instrumentation_scope
     name = scope.name if scope else ""
     return root_of(span) is not None or (is_local_root(span._span) and name.startswith("mlflow"))
@@ -117,14 +117,14 @@ _known_source: Source | None = None
 
 
 def _source() -> Source:
-    """MLflow's tracer, which stays the same as long as its provider does."""
+    """Return MLflow's tracer, which stays the same until its provider is replaced."""
     global _known_source  # noqa: PLW0603
     known = _known_source
     now = provider.provider._isolated_tracer_provider if context.is_isolated() else provider.provider.get()
     if known is not None and known.provider is now:
         return known
     tracer = provider._get_tracer(SCOPE)
-    if not context.is_isolated() and not _has_processor(tracer):  # the app has set its own meanwhile
+    if not context.is_isolated() and not _has_processor(tracer):  # the app has set its own provider
         provider.provider.once._done = False
         tracer = provider._get_tracer(SCOPE)
     if context.is_isolated():
@@ -144,18 +144,18 @@ def _source() -> Source:
 
 
 def processors_of(tracer: Any) -> Any:
-    """The span processors of a tracer's provider."""
+    """Return the span processors of a tracer's provider."""
     return getattr(getattr(tracer, "span_processor", None), "_span_processors", ())
 
 
 def _has_processor(tracer: Any) -> bool:
-    """Whether one of MLflow's is among them, or there are none at all: tracing is disabled."""
+    """Return whether MLflow has a processor there, or there are no processors because tracing is disabled."""
     known = BaseMlflowSpanProcessor, OtelSpanProcessor
     return not hasattr(tracer, "span_processor") or any(isinstance(each, known) for each in processors_of(tracer))
 
 
 def _keep_tracers(tracer_provider: Any) -> None:
-    """Give the same tracer to all who ask by the same name, as MLflow does for each span that it starts."""
+    """Cache the tracers of a provider by name, since MLflow requests one for each span that it starts."""
     original = tracer_provider.get_tracer
     kept = functools.lru_cache(maxsize=64)(original)
 
@@ -167,7 +167,7 @@ def _keep_tracers(tracer_provider: Any) -> None:
 
 
 def _is_plain(tracer: Any) -> bool:
-    """Whether a tracer limits no attributes, and MLflow's current span is its own."""
+    """Return whether a tracer does not limit attributes, and MLflow has its own current span."""
     limits = getattr(tracer, "_span_limits", None)
     if limits is None or not (hasattr(tracer, "id_generator") and hasattr(tracer, "sampler")):
         return False

@@ -1,6 +1,6 @@
-"""Spans as an OTLP request: what MLflow's own exporter would send, at a fraction of its cost.
+"""Spans as an OTLP request, equal to that of MLflow's own exporter at a fraction of its cost.
 
-MLflow goes over each span several times, by way of protobuf messages.
+MLflow converts each span several times, through protobuf messages.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mlflow_middleware.trace import keys, wire
 
 
 def spans_to_otlp(spans: Sequence[LiveSpan], encode: Callable[[LiveSpan], bytes] | None = None) -> bytes:
-    """Ended spans of one trace, as an OTLP request (protobuf)."""
+    """Encode the ended spans of one trace as an OTLP request (protobuf)."""
     resource = resource_message(spans[0]._span.resource) if spans else b""
     return wire.request(resource, list(map(encode or span_bytes, spans)))
 
 
 def redacted_entity(span: LiveSpan) -> MlflowSpan:
-    """A span as MLflow's own search would give it, without its secrets."""
+    """Return a redacted span as MLflow's own search would return it."""
     entity = span.to_immutable_span()
     otel: Any = entity._span
     otel._attributes = redacted(attributes_of(otel))
@@ -42,11 +42,11 @@ def redacted_entity(span: LiveSpan) -> MlflowSpan:
 
 
 SENT_AS_TEXT = frozenset({keys.INPUTS, keys.OUTPUTS, keys.USAGE})
-"""The attributes of a request's spans that are sent as text where they can be."""
+"""The attributes of a request's spans that are sent as text if possible."""
 
 
 def undo_text(span: MlflowSpan) -> None:
-    """Undo what is done to the text of attributes in OTLP, for a span that no server reads from it."""
+    """Restore the texts of attributes that OTLP changes, for a span that no server reads from OTLP."""
     attributes: dict[str, Any] = span._span._attributes
     plain = {key: text for key, each in attributes.items() if (text := readable.unquoted(each)) is not None}
     for key in SENT_AS_TEXT:
@@ -57,7 +57,7 @@ def undo_text(span: MlflowSpan) -> None:
 
 
 def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
-    """A span of MLflow's, as a ``Span``, with these attributes sent as text where they can be: see `as_sent`."""
+    """Encode a span of MLflow as a ``Span``, with the given attributes as text if possible: see `as_sent`."""
     otel = span._span
     times: Any = otel.start_time, otel.end_time
     parts = [
@@ -69,7 +69,7 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
     return wire.span(
         (otel.context.trace_id, otel.context.span_id),
         otel.parent.span_id if otel.parent is not None else None,
-        otel.name.replace("\0", "\ufffd"),  # PostgreSQL stores no such text
+        otel.name.replace("\0", "\ufffd"),  # PostgreSQL cannot store NUL
         times if 0 <= times[0] <= times[1] <= LATEST else _storable(*times),
         (otel.status.status_code.value, redacted_text(otel.status.description) or ""),
         b"".join(parts),
@@ -78,33 +78,33 @@ def span_bytes(span: LiveSpan, as_text: Container[str] = ()) -> bytes:
 
 
 def event_bytes(event: Event) -> bytes:
-    """An event, as a field of a ``Span``."""
+    """Encode an event as a field of a ``Span``."""
     return wire.event(_storable(event.timestamp, event.timestamp)[0], event.name, redacted(event.attributes or {}))
 
 
 def _storable(start: Any, end: Any) -> tuple[int, int]:
-    """Times that a server can store; apps may set any."""
+    """Return times that a server can store; apps may set any."""
     return min(max(0, start), LATEST), min(max(0, end), LATEST)
 
 
 LATEST = 2**63 - 1
-"""Nanoseconds since the epoch that fit a column of 64 bits."""
+"""The latest time that fits a 64-bit column, in nanoseconds since the epoch."""
 
 
 def link_bytes(link: Link) -> bytes:
-    """A link, as a field of a ``Span``; MLflow before 3.13 leaves them out."""
+    """Encode a link as a field of a ``Span``; MLflow before 3.13 omits links."""
     return wire.link(link.context.trace_id, link.context.span_id, redacted(link.attributes or {}))
 
 
 @functools.cache
 def _kind(kind: SpanKind) -> int:
-    """A span's kind in OTLP, as MLflow writes it: not at all before 3.18."""
+    """Return a span's kind in OTLP as MLflow writes it: none before 3.18."""
     plain = ReadableSpan("", SpanContext(1, 1, is_remote=False), attributes={}, kind=kind, start_time=0, end_time=0)
     return int(MlflowSpan(plain).to_otel_proto().kind)
 
 
 def attribute(key: str, value: Any) -> bytes:
-    """An attribute, as a field of a ``Span``."""
+    """Encode an attribute as a field of a ``Span``."""
     kind = type(value)
     if kind is int or (kind is str and len(value) <= _SHORT):
         return _known_attribute(key, value)
@@ -112,12 +112,12 @@ def attribute(key: str, value: Any) -> bytes:
 
 
 _SHORT = 200
-"""Characters of an attribute that may be worth remembering."""
+"""Maximum length of an attribute that is cached, in characters."""
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def _known_attribute(key: str, value: object) -> bytes:
-    """Most attributes of a request have values that others had too."""
+    """Encode an attribute, from a cache: most values have occurred in other requests."""
     return wire.attribute(key, value)
 
 
@@ -125,7 +125,7 @@ _resources: dict[int, tuple[Resource, bytes]] = {}
 
 
 def resource_message(resource: Resource) -> bytes:
-    """Return the resource as a message, encoded once: all spans of a tracer provider share the object."""
+    """Return the encoded resource, cached: all spans of a tracer provider share the object."""
     known = _resources.get(id(resource))
     if known is None or known[0] is not resource:
         _resources.clear()

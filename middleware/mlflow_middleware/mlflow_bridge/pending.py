@@ -1,4 +1,4 @@
-"""A trace whose root has ended, as it waits for delivery; it is encoded only when its turn comes."""
+"""A trace whose root has ended and which waits for delivery; it is encoded only when it is due."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class PendingTrace:
     """A trace that waits for delivery: a request's, or one that the app has opened itself.
 
     Args:
-        tracking_uri: Where it goes.
-        root: The request's root, if it is one's.
-        trace: MLflow's trace, if it is none's.
-        earlier: What was delivered of it before.
+        tracking_uri: The destination.
+        root: The request's root; None for a trace of the app.
+        trace: MLflow's trace; None for a request's.
+        earlier: The part that was delivered before, if any.
 
     Attributes:
-        tracking_uri: Where it goes.
-        root: The request's root, if it is one's.
+        tracking_uri: The destination.
+        root: The request's root; None for a trace of the app.
         trace_id: MLflow's trace id.
-        experiment_id: None for the one that the environment names, not known yet when the trace began.
-        since: When it was put into the queue, by the monotonic clock; told as it is taken out.
-        size: Bytes, about: what it counts for in the queue.
+        experiment_id: The experiment; None for that of the environment, if it was unknown when the trace began.
+        since: When it was queued, by the monotonic clock; set when it is taken out of the queue.
+        size: Approximate size for the queue, in bytes.
         supplement: Whether it was delivered before, and a span has ended since.
-        captured_by: What took it instead of delivery; also for its supplements.
-        copy_to: Takes what it is encoded as, too.
-        is_read: Whether it was encoded.
-        assessed: How far a server knows its assessments; None while it has none.
+        captured_by: The capture that takes it and its supplements instead of delivery.
+        copy_to: Takes the encoded trace, too.
+        is_read: Whether it has been encoded.
+        assessed: The progress of sending its assessments; None before the first.
     """
 
     __slots__ = (
@@ -75,37 +75,37 @@ class PendingTrace:
             root.record.is_changed = True
 
     def belongs_to(self, root: Root | None, trace: Any) -> None:
-        """Take it for that of another root, of which this was only a part."""
+        """Reassign the trace to another root, of whose trace this was only a part."""
         self.root, self._trace = root, trace
 
     @property
     def spans(self) -> list[LiveSpan]:
-        """Its spans, without the request's root."""
+        """The spans, except the request's root."""
         return self.root.spans if self.root else list(self._trace.span_dict.values())
 
     @property
     def has_open_spans(self) -> bool:
-        """Whether more may come."""
+        """Whether more may be added."""
         return (self.root is not None and self.root.is_held) or any(map(_is_open, self.spans))
 
     def forget(self) -> None:
-        """Let nobody find it any more; to be called under MLflow's lock."""
+        """Remove it from the registry; call this under MLflow's lock."""
         if self.root:
             self.root.forget()
         else:
             registry.unregister(self.trace_id, int(self.trace_id.removeprefix("tr-"), 16))
 
     def is_complete(self) -> bool:
-        """Whether all of its spans have ended, and nothing more will come."""
+        """Return whether all its spans have ended and nothing more will come."""
         return not self.has_open_spans
 
     def forget_contents(self) -> None:
-        """Do without the inputs and outputs that are still to be read: there is no time or no room for them."""
+        """Skip inputs and outputs that are not read yet, for lack of time or memory."""
         if self.root:
             self.root.record.forget_contents()
 
     def content(self, experiment_id: str) -> Encoding:
-        """Encode the spans that have ended by now, and its info, with that experiment."""
+        """Encode the ended spans and the info, with the given experiment."""
         self._begin_to_read()
         if self.root:
             encoding = encode.encode_request(self.root, self._ended(), experiment_id, self._unsent)
@@ -121,19 +121,19 @@ class PendingTrace:
         return assessments.unsent(given, self.assessed, with_ids=not is_databricks(self.tracking_uri))
 
     def entity(self, experiment_id: str) -> Trace:
-        """Read it as what MLflow's own search would give."""
+        """Return it as MLflow's own search would return it."""
         self._begin_to_read()
         if self.root:
             return encode.request_entity(self.root, self._ended(), experiment_id)
         return encode.trace_entity(self._trace, self._ended(), experiment_id)
 
     def _begin_to_read(self) -> None:
-        if self.root:  # first: what comes once this is read comes as a supplement, which is a change
+        if self.root:  # first, since later changes come as a supplement
             self.root.record.is_changed = False
         self.is_read = True
 
     def _let_go(self, root: Root) -> None:
-        """Hold the bodies of a request no longer, unless it is read once more."""
+        """Release the bodies of a request, unless it will be encoded once more."""
         with root.source.lock:
             if root.is_forgotten and not root.record.is_changed:
                 root.record.drop_bodies()
@@ -143,7 +143,7 @@ class PendingTrace:
 
 
 def _experiment_of(trace: Any) -> str | None:
-    """A trace's experiment; one that a caller has begun has none here, and its spans go where others go."""
+    """Return a trace's experiment; a caller's trace has none here, so its spans go to the usual one."""
     located: str | None = trace.info.experiment_id if trace.info.trace_location else active_experiment_id()
     return located
 
@@ -154,7 +154,7 @@ def _size(span: LiveSpan) -> int:
 
 
 _SPAN = 3000
-"""Bytes, about, of MLflow's and OpenTelemetry's objects for a span, without its attributes."""
+"""Approximate size of MLflow's and OpenTelemetry's objects for a span without its attributes, in bytes."""
 
 
 def _is_open(span: LiveSpan) -> bool:

@@ -45,19 +45,19 @@ SCOPE = "mlflow_middleware"
 """The instrumentation scope of the root spans of requests."""
 
 _PROPAGATES: Any = getattr(mlflow.environment_variables, "MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT", None)
-"""Whether the current span is OpenTelemetry's too, where MLflow knows that option (3.15)."""
+"""Whether MLflow's current span is also OpenTelemetry's, if MLflow has that option (3.15)."""
 
 
 class Processor(BaseMlflowSpanProcessor):
-    """MLflow's own span processor, but for four things.
+    """MLflow's own span processor with four differences.
 
-    It never asks the server for the experiment. It takes a span under a remote parent for the root of what this
-    process knows of the trace. It needs no lock of its own, which a fork could leave locked. And it leaves the work at
-    the end of a trace to the sender.
+    It never requests the experiment from the server. It treats a span under a remote parent as the local root of the
+    trace. It needs no lock of its own, which a fork could leave locked. And it leaves the work at the end of a trace to
+    the sender.
 
     Attributes:
-        metadata: What each trace has: where it came from.
-        is_lazy: Whether the objects of a request's root may wait until somebody asks for them.
+        metadata: The metadata of each trace: where it came from.
+        is_lazy: Whether the objects of a request's root may be created on demand.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Processor(BaseMlflowSpanProcessor):
         super().__init__(exporter, export_metrics=self._exports_metrics)
         context.set_isolated(MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get() and not (_PROPAGATES and _PROPAGATES.get()))
         context.set_unified(not MLFLOW_USE_DEFAULT_TRACER_PROVIDER.get())
-        if not context.is_isolated():  # the tracer provider may be one that the app has made
+        if not context.is_isolated():  # the tracer provider may be the app's
             take_ids_of_the_system()
         self._is_slim = is_slim()
         self.metadata: dict[str, str] = {**resolve_env_metadata(), keys.SCHEMA_VERSION: keys.SCHEMA}
@@ -84,7 +84,7 @@ class Processor(BaseMlflowSpanProcessor):
         if not self._is_slim:
             metadata = self._get_basic_trace_metadata()
             return metadata
-        # without the prediction context, for which MLflow tries imports that fail
+        # without the prediction context, whose imports fail in the slim package
         metadata = {**self.metadata}
         if run:
             metadata[keys.SOURCE_RUN] = run.info.run_id
@@ -132,7 +132,7 @@ class Processor(BaseMlflowSpanProcessor):
         )
 
     def begin(self, record: TraceRecord) -> None:
-        """Give a request's trace what MLflow gives to each trace when it begins."""
+        """Apply to a request's trace the values that MLflow gives to each new trace."""
         run = fluent._get_latest_active_run()
         around = inside.get()
         record.experiment_id = _chosen_experiment(provider._MLFLOW_TRACE_USER_DESTINATION.get(), run)
@@ -158,7 +158,7 @@ class Processor(BaseMlflowSpanProcessor):
                 span.add_link(SpanContext(*forked_in, is_remote=True))
         live = create_mlflow_span(span, trace_id)
         mark_wordless(live)
-        with self._manager._lock:  # ``register_span`` decodes the trace id once more for that
+        with self._manager._lock:  # ``register_span`` would decode the trace id again
             trace = self._manager._traces.get(trace_id)
             if trace is not None:
                 trace.span_dict[f"{span.get_span_context().span_id:016x}"] = live
@@ -173,7 +173,7 @@ class Processor(BaseMlflowSpanProcessor):
             return
         if is_local_root(span):
             _set_last_active_trace_id(self._manager.get_mlflow_trace_id_from_otel_id(span.context.trace_id))
-        self.span_exporter.export((span,))  # which makes no requests that would have to be kept from being traced
+        self.span_exporter.export((span,))  # the exporter sends no requests that would need suppression
 
     def _request_of(self, span: ReadableSpan) -> Root | None:
         if not _is_ours(span):
@@ -199,23 +199,23 @@ def _is_ours(span: ReadableSpan) -> bool:
 
 
 class _Unnamed:
-    """What MLflow asks for the name of a root that has none yet."""
+    """The span that MLflow reads the name of a nameless root from."""
 
     name = ""
 
 
 def _follow_destination(span: Span) -> None:
-    """Send a request's trace where ``@mlflow.trace(trace_destination=...)`` says, right below its root."""
+    """Direct a request's trace to the ``@mlflow.trace(trace_destination=...)`` of a span directly below its root."""
     root = registry.in_flight.get(span.context.trace_id)
     if root and span.parent and span.parent.span_id == root.record.ids.span_id:
         active.direct(root, str(get_otel_attribute(span, keys.EXPERIMENT_ID)))
 
 
 def _experiment_id(span: ReadableSpan, destination: object, run: Run | None) -> str | None:
-    """The experiment that the app chose for this trace; None leaves it to the environment.
+    """Return the experiment that the app chose for this trace; None leaves the choice to the environment.
 
-    The order is that of ``mlflow.tracing.utils.get_experiment_id_for_trace``, without its last step: a request
-    to the server.
+    The order is that of ``mlflow.tracing.utils.get_experiment_id_for_trace``, without its last step, a request to the
+    server.
     """
     attributes = span_attributes.attributes_of(span)
     if attributes and (experiment_id := get_otel_attribute(span, keys.EXPERIMENT_ID)):

@@ -1,7 +1,7 @@
-"""Tracing by MLflow's public functions and its own exporter, where the rest of MLflow is not as it is known here.
+"""Tracing with MLflow's public functions and its own exporter, used if MLflow's private parts are incompatible.
 
-A request still has its root span, its bodies and its identity. MLflow delivers them, without our queue and spool.
-A trace that has begun is kept, and excluded requests do not silence the spans that the app opens itself.
+A request still has its root span, its bodies and its identity. MLflow delivers them, without our queue and spool. A
+trace that has begun is kept, and excluded requests do not suppress spans that the app opens itself.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ NEEDED = (
     "start_span",
     "update_current_trace",
 )
-"""The functions of ``mlflow`` that are used here."""
+"""The required functions of ``mlflow``."""
 
 START_UP = 2.0
-"""Seconds that the start of an app waits at most until the server has resolved the experiment; requests never wait."""
+"""Maximum number of seconds that an app's start waits for the experiment; requests never wait."""
 
 MAX_LINE = 500
-"""Characters of what MLflow says, in a log line."""
+"""Maximum length of MLflow's messages in a log line, in characters."""
 
 RETRY = 30.0
 """Seconds between two attempts to find the experiment."""
@@ -57,15 +57,15 @@ silence = nothing.silence
 logger = logging.getLogger("mlflow_middleware")
 
 _known: threading.Event | None = None
-"""Set when the experiment that the environment names has been found; None if it names none."""
+"""Set when the environment's experiment has been found; None if the environment specifies none."""
 
 _open: set[PublicRoot] = set()
-"""The roots that have not ended: a response that nobody closes must not end one by being collected."""
+"""The open roots; this keeps the root of an unclosed response from being ended by garbage collection."""
 
 
 def start(accepts: Callable[[str], bool], put: Callable[[Any], None], queue: object) -> None:
     """See `Tracing`. MLflow's exporter stays in place."""
-    with contextlib.suppress(Exception):  # whatever this OpenTelemetry is
+    with contextlib.suppress(Exception):  # any version of OpenTelemetry
         from mlflow_middleware.mlflow_bridge.ids import take_ids_of_the_system
 
         take_ids_of_the_system()
@@ -76,12 +76,12 @@ def start(accepts: Callable[[str], bool], put: Callable[[Any], None], queue: obj
 
 
 _NAMED_BY = {"MLFLOW_EXPERIMENT_NAME": "experiment_name", "MLFLOW_EXPERIMENT_ID": "experiment_id"}
-"""The variables that name the experiment, and what ``mlflow.set_experiment`` calls them."""
+"""The variables for the experiment -> the corresponding arguments of ``mlflow.set_experiment``."""
 
 
 def _look_for_experiment() -> threading.Event:
-    """Have the experiment found by a thread: each span that MLflow has to find it for fails in the slim package, and in
-    the full one each waits for the server."""
+    """Find the experiment in a thread. Without it, each span of MLflow would fail in the slim package, and wait for the
+    server in the full one."""
     global _known  # noqa: PLW0603 - one for each process
     _known = known = threading.Event()
     threading.Thread(target=_set_experiment, args=(known,), daemon=True).start()
@@ -96,7 +96,7 @@ def _set_experiment(known: threading.Event) -> None:
             mlflow.set_experiment(**{argument: value})
         except Exception as error:
             if not is_logged:
-                why = clean_text(Redactor(("default",)).text(str(error)), MAX_LINE)  # it may quote the tracking URI
+                why = clean_text(Redactor(("default",)).text(str(error)), MAX_LINE)  # it may contain the tracking URI
                 logger.warning("no request is traced until the experiment can be used: %r: %s", value, why)
             is_logged = True
             known.wait(RETRY)
@@ -110,12 +110,12 @@ def flush(timeout: float) -> bool:
     done = threading.Event()
 
     def wait() -> None:
-        mlflow.flush_trace_async_logging()  # which has no time limit
+        mlflow.flush_trace_async_logging()  # without a time limit
         done.set()
 
     try:
         threading.Thread(target=wait, daemon=True).start()
-    except RuntimeError:  # the interpreter is exiting, and MLflow does this itself
+    except RuntimeError:  # the interpreter is exiting, and MLflow flushes by itself
         return False
     return done.wait(timeout)
 
@@ -123,7 +123,7 @@ def flush(timeout: float) -> bool:
 def open_root_span(
     record: TraceRecord, *, remote: SpanIds | None = None, adopt_remote: bool = False
 ) -> RootSpan | None:
-    """See `Tracing`. A caller's span is neither parent nor link. No request waits for the experiment to be found."""
+    """See `Tracing`. A caller's span is neither parent nor link. No request waits for the experiment."""
     if _known is not None and not _known.is_set():
         return None
     root = PublicRoot(record)
@@ -131,14 +131,14 @@ def open_root_span(
 
 
 class _Value(NamedTuple):
-    """A context variable, and what it is to be."""
+    """A context variable and the value to set."""
 
     variable: ContextVar[Any]
     value: Any
 
 
 class PublicRoot:
-    """A `RootSpan` by ``mlflow.start_span``, in an empty context, of which `attach` makes the span current."""
+    """A `RootSpan` with ``mlflow.start_span`` in an empty context; `attach` makes the span current."""
 
     def __init__(self, record: TraceRecord) -> None:
         self._record = record
@@ -167,7 +167,7 @@ class PublicRoot:
         self._update_trace(tags, metadata, client_request_id)
 
     def metadata(self, key: str) -> str | None:
-        return None  # MLflow's public functions do not tell
+        return None  # not available from MLflow's public functions
 
     @property
     def failed(self) -> bool:
@@ -175,7 +175,7 @@ class PublicRoot:
 
     @property
     def has_spans_inside(self) -> bool:
-        return True  # nothing tells, and what has begun is kept
+        return True  # unknown, and a trace that has begun is kept anyway
 
     def discard(self) -> bool:
         return False
@@ -197,7 +197,7 @@ class PublicRoot:
         pass
 
     def _give(self) -> None:
-        """Set what is known; what was known before stays as the app may have changed it."""
+        """Set the new values; values set before stay, since the app may have changed them."""
         description = describe(self._record)
         tags, metadata = description.all_tags().items(), description.metadata.items()
         request_id, given = description.client_request_id, self._given_request_id
@@ -234,7 +234,7 @@ def _preview(written: Written) -> str:
 
 
 class TracesInside:
-    """See `Tracing`: by ``mlflow.tracing.context`` (3.11), where MLflow has it."""
+    """See `Tracing`: with ``mlflow.tracing.context`` (3.11), if MLflow has it."""
 
     keeps_words = True
 
@@ -254,19 +254,19 @@ class TracesInside:
     def annotate(
         self, tags: Mapping[str, str], metadata: Mapping[str, str], client_request_id: str | None = None
     ) -> None:
-        """See `interface.TracesInside`; counts until it is attached."""
+        """See `interface.TracesInside`; effective only before it is attached."""
         self._tags.update(tags)
         self._metadata.update(metadata)
 
 
 def resume(left: Left) -> Entered:
-    """See `Tracing`: a token of each variable."""
+    """See `Tracing`: return a token for each variable."""
     return [(each.variable, each.variable.set(each.value)) for each in left]
 
 
 def leave(entered: Entered) -> Left:
     """See `Tracing`."""
-    tokens: list[tuple[ContextVar[Any], Token[Any]]] = entered if isinstance(entered, list) else []  # else: silenced
+    tokens: list[tuple[ContextVar[Any], Token[Any]]] = entered if isinstance(entered, list) else []  # else silenced
     left = [_Value(variable, variable.get()) for variable, _ in tokens]
     for variable, token in reversed(tokens):
         with contextlib.suppress(ValueError):  # an async generator that ends in another task's context

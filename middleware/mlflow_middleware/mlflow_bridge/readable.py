@@ -1,7 +1,7 @@
-"""What a server stores of the app's spans so that it can be read again.
+"""The encoding of span attributes in a form that a server can store and return.
 
-A tracking server takes text that is JSON of an object or array for just that, whatever it holds, and fails at each
-search that meets what protobuf cannot write: more than 32 levels, an integer of more than 64 bits.
+A tracking server parses text that looks like a JSON object or array. It then fails at each search that returns a value
+which protobuf cannot represent: more than 32 levels, or an integer of more than 64 bits.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.contents import LARGE
 
 MAX_MESSAGES = 26
-"""Levels of objects and arrays that are written as messages in each other: three for each, of 100 that parsers take."""
+"""Maximum number of levels encoded as nested messages: each level takes three of the 100 that parsers accept."""
 
 MAX_READABLE = 30
-"""Levels that a server can give back: in its answers there are more messages around them."""
+"""Maximum number of levels that a server can return: its responses have more messages around them."""
 
 MAX_INTEGER = 2**63
-"""Integers that a server can give back are smaller, and not smaller than minus this."""
+"""The limit of integers that a server can return: from minus this value up to, but not including, this value."""
 
 _SHORT_INTEGER = 18
-"""Characters of an integer that surely takes no more than 64 bits."""
+"""Maximum length of an integer that certainly fits into 64 bits, in characters."""
 
 _MAX_DIGITS = 4300
-"""Digits of an integer that Python reads at most (``sys.get_int_max_str_digits``)."""
+"""Maximum number of digits of an integer that Python parses (``sys.get_int_max_str_digits``)."""
 
 _MAX_NUMBER = 2**53
-"""The largest whole number of tokens: servers sum them up, and add them to a column."""
+"""The largest number of tokens: servers sum the numbers up, and add them to a column."""
 
 _LONGEST = {
     "session.id": keys.MAX_METADATA,
@@ -43,35 +43,35 @@ _LONGEST = {
     keys.MODEL: 500,
     keys.PROVIDER: 500,
 }
-"""Attributes that a server stores in columns, and refuses all spans for if one is longer."""
+"""The maximum lengths of attributes that a server stores in columns; it refuses all spans if one is exceeded."""
 
 _SHORT = 20
-"""Characters of a text that fits everywhere, and is no number that does not."""
+"""Maximum length of a text that fits everywhere and cannot be a number that does not, in characters."""
 
 _NUMBERS = frozenset({keys.USAGE, keys.COST})
 _COLUMNS = _NUMBERS | _LONGEST.keys()
 
 
 class _Unreadable(Exception):
-    """An integer that takes more than 64 bits."""
+    """An integer does not fit into 64 bits."""
 
 
 def as_sent(text: Any) -> Any:
-    """What stands for a JSON text of a request's root in OTLP: for an object or array, the text itself.
+    """Return the OTLP value for a JSON text of a request's root: the text itself for an object or array.
 
-    A tracking server takes text that is JSON of an object or array for just that (mlflow/tracing/otel/translation:
-    ``sanitize_attributes``). Written as nested messages it would be slower to write, and for the server to read.
+    A tracking server parses text that is a JSON object or array (mlflow/tracing/otel/translation:
+    ``sanitize_attributes``). Nested messages would be slower to encode, and slower for the server to parse.
     """
     return text if _is_structure(text) else _of_text(decoded(text))
 
 
 def value_of(key: str, text: Any, *, as_text: bool = False) -> Any:
-    """What stands for an attribute in OTLP.
+    """Return the OTLP value for an attribute.
 
     Args:
-        key: Its name.
-        text: What the span has: a JSON text, or what else OpenTelemetry allows.
-        as_text: Whether an object or array may go as text.
+        key: The attribute's name.
+        text: The span's value: a JSON text, or any other value that OpenTelemetry allows.
+        as_text: Whether an object or array may be sent as text.
     """
     try:
         if as_text and key not in _NUMBERS and _is_structure(text) and not _is_unreadable(text):
@@ -94,7 +94,7 @@ def value_of(key: str, text: Any, *, as_text: bool = False) -> Any:
 
 
 def readable(key: str, text: Any) -> Any:
-    """A JSON text of an attribute as `as_sent` may have it."""
+    """Return a JSON text of an attribute in a form that `as_sent` accepts."""
     try:
         value = decoded(text)
         if key in _COLUMNS and (found := _of_column(key, text, value)) != value:
@@ -107,7 +107,7 @@ def readable(key: str, text: Any) -> Any:
 
 
 def preview(text: str | None) -> str | None:
-    """A preview as MLflow shortens its own (mlflow/tracing/utils/truncation.py); PostgreSQL stores no longer ones."""
+    """Shorten a preview like MLflow (mlflow/tracing/utils/truncation.py); PostgreSQL stores no longer ones."""
     if not text:
         return text
     text = text.replace("\0", "\ufffd")
@@ -118,14 +118,14 @@ def preview(text: str | None) -> str | None:
 
 
 def unquoted(text: Any) -> Any:
-    """Undo what `value_of` does to text that looks like JSON, where no server does it; None for any other."""
+    """Restore a text that `value_of` has quoted, if no server does so; return None for other values."""
     value = decoded(text)
     is_quoted = type(value) is str and value[:1] == '"' and _looks_like_what_is_unreadable(inner := decoded(value))
     return value if is_quoted and inner != value else None
 
 
 def within_limits(value: Any, levels: int = MAX_NESTING) -> Any:
-    """A value of JSON, with what lies too deep, and integers of more than 64 bits, as text."""
+    """Return a JSON value in which levels that are too deep, and integers of more than 64 bits, are text."""
     if isinstance(value, dict | list) and not levels:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
@@ -136,7 +136,7 @@ def within_limits(value: Any, levels: int = MAX_NESTING) -> Any:
 
 
 def _of_column(key: str, text: Any, value: Any) -> Any:
-    """What stands for an attribute that a server stores in columns, too: a span's type is text, for example."""
+    """Return the value of an attribute that a server also stores in a column, such as a span's type, which is text."""
     if key in _NUMBERS:
         return _finite(value)
     if key == keys.SPAN_TYPE and not (value is None or isinstance(value, str)):
@@ -154,7 +154,7 @@ def _of_structure(text: Any, value: dict[str, Any] | list[Any], as_text: bool) -
 
 
 def _finite(value: Any) -> dict[str, Any]:
-    """Numbers of tokens, or of their cost: what is none is left out."""
+    """Return numbers of tokens or their cost, without values that are not valid numbers."""
     if not isinstance(value, dict):
         return {}
     return {
@@ -165,22 +165,22 @@ def _finite(value: Any) -> dict[str, Any]:
 
 
 def _is_structure(text: Any) -> bool:
-    """Whether a stored attribute is an object or array in JSON, without what may be half a surrogate pair."""
+    """Return whether a stored attribute is a JSON object or array, and surely has no half of a surrogate pair."""
     return type(text) is str and text[:1] in ("{", "[") and "\\ud" not in text
 
 
 def _of_text(value: Any) -> Any:
-    """What stands for a text, which a server may take for JSON."""
+    """Return the value for a text that a server may parse as JSON."""
     return _quoted(value) if type(value) is str and _looks_like_what_is_unreadable(value) else value
 
 
 def _quoted(text: str) -> str:
-    """A text of which a server takes the quotes away, and looks no further."""
+    """Return a quoted text: a server removes the quotes, and does not parse the rest."""
     return json.dumps(text.encode(errors="replace").decode(), ensure_ascii=False)
 
 
 def _looks_like_what_is_unreadable(text: Any) -> bool:
-    """Whether a server that takes a text for JSON fails, at once or later."""
+    """Return whether a server that parses a text as JSON fails, at once or later."""
     if type(text) is not str or text.lstrip()[:1] not in _STARTS:
         return False
     is_structure = text.lstrip()[:1] in ("{", "[")
@@ -188,11 +188,11 @@ def _looks_like_what_is_unreadable(text: Any) -> bool:
 
 
 _STARTS = frozenset("{[-0123456789")
-"""What JSON begins with that may be too much for a server."""
+"""The first characters of JSON values that may exceed a server's limits."""
 
 
 def _is_unreadable(text: str) -> bool:
-    """Whether JSON of an object or array nests too deeply, or has an integer that is too large."""
+    """Return whether a JSON object or array nests too deeply, or contains an integer that is too large."""
     if len(text) <= LARGE:
         return _is_too_much(text)
     with few_collections():
@@ -219,7 +219,7 @@ _decoder = json.JSONDecoder(parse_int=_small)
 
 
 def _nests_deeper(value: Any, text: str, levels: int) -> bool:
-    """Whether a value of JSON has more levels of objects and arrays than that; ``text`` is its JSON."""
+    """Return whether a JSON value has more levels of objects and arrays than given; ``text`` is its JSON."""
     if text.count("[") + text.count("{") <= levels:
         return False
     level = [value]

@@ -1,4 +1,4 @@
-"""One trace, read back with its spans by MLflow's own client."""
+"""The reading of one trace with its spans, through MLflow's own client."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mlflow_middleware.trace import keys
 _NOT_YET = frozenset(
     ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "BAD_REQUEST", "INVALID_STATE", "INVALID_PARAMETER_VALUE")
 )
-"""MLflow's codes for a trace that is not stored, or of which the spans are not."""
+"""MLflow's error codes for a trace that is not stored, or whose spans are not."""
 
 
 def stored_trace(tracking_uri: str, trace_id: str) -> Trace | None:
-    """A trace as far as it can be read now; None if it is not stored, or its spans are not.
+    """Return a trace as far as it is readable now; None if the trace or its spans are not stored.
 
     Raises:
-        MlflowException: The server, or the store, fails otherwise.
+        MlflowException: The server or the store fails in another way.
     """
     try:
         return TracingClient(tracking_uri).get_trace(trace_id)
@@ -32,7 +32,7 @@ def stored_trace(tracking_uri: str, trace_id: str) -> Trace | None:
 
 
 def is_whole(trace: Trace) -> bool:
-    """Whether a trace has its info, and as many spans as that announces."""
+    """Return whether a trace has its info, and as many spans as the info announces."""
     announced = 0
     with suppress(ValueError, TypeError, KeyError):
         announced = int(json.loads(trace.info.trace_metadata[keys.SIZE_STATS])["num_spans"])

@@ -1,4 +1,4 @@
-"""The traces in flight: MLflow's registry of them, and the requests that are not registered there."""
+"""The traces in flight: MLflow's registry, and the requests that are not registered there."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ if TYPE_CHECKING:
     from mlflow_middleware.mlflow_bridge.root import Root
 
 MAX_IN_FLIGHT = 100_000
-"""Traces in flight in one process; past that the oldest are given up, so that roots that never end do not pile up."""
+"""Maximum number of traces in flight in one process; beyond that the oldest are dropped, to bound unended roots."""
 
 in_flight: dict[int, Root] = {}
-"""The roots of requests, by OpenTelemetry's trace id, until nothing more can come."""
+"""The roots of requests by OpenTelemetry's trace id, until nothing more can come."""
 
 guests: dict[int, int] = {}
-"""How many other requests add spans to a request in flight, by OpenTelemetry's trace id."""
+"""Number of other requests that add spans to a request in flight, by OpenTelemetry's trace id."""
 
 
 def guest_came(otel_id: int) -> None:
-    """Keep a request in flight until its guest leaves; to be called under MLflow's lock."""
+    """Keep a request in flight until its guest leaves; call this under MLflow's lock."""
     guests[otel_id] = guests.get(otel_id, 0) + 1
 
 
 def guest_left(otel_id: int) -> None:
-    """Undo `guest_came`; to be called under MLflow's lock."""
+    """Undo `guest_came`; call this under MLflow's lock."""
     if (left := guests.pop(otel_id, 1) - 1) > 0:
         guests[otel_id] = left
 
 
 def add(root: Root) -> None:
-    """Let the spans that begin inside a request find its root."""
+    """Register a root, so that spans that begin inside its request find it."""
     in_flight[root.record.ids.trace_id] = root
     if len(in_flight) > MAX_IN_FLIGHT:
         in_flight.pop(next(iter(in_flight)), None)
 
 
 def register(trace_id: str, otel_id: int, trace: object) -> None:
-    """Have MLflow find a trace; to be called under its lock."""
+    """Register a trace with MLflow; call this under MLflow's lock."""
     manager = InMemoryTraceManager.get_instance()
     manager._traces[trace_id] = trace
     manager._otel_id_to_mlflow_trace_id[otel_id] = trace_id
 
 
 def unregister(trace_id: str, otel_id: int) -> None:
-    """Have MLflow forget a trace; to be called under its lock."""
+    """Unregister a trace from MLflow; call this under MLflow's lock."""
     manager = InMemoryTraceManager.get_instance()
     manager._traces.pop(trace_id, None)
     manager._otel_id_to_mlflow_trace_id.pop(otel_id, None)
 
 
 def trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
-    """MLflow's id of a trace in flight, to which a span is added."""
+    """Return MLflow's id of a trace in flight that gets another span."""
     with manager._lock:
         if root := in_flight.get(otel_id):
             root.take_child()
@@ -64,13 +64,13 @@ def trace_id_of(manager: InMemoryTraceManager, otel_id: int) -> str | None:
 
 
 def is_in_flight(manager: InMemoryTraceManager, otel_id: int) -> bool:
-    """Whether a trace is in flight; one of a request is materialized."""
+    """Return whether a trace is in flight; materialize a request's."""
     with manager._lock:
         return _materialized(otel_id) or manager.get_mlflow_trace_id_from_otel_id(otel_id) is not None
 
 
 def _materialized(trace_id: object) -> bool:
-    """Make MLflow's objects for a request in flight, given MLflow's or OpenTelemetry's trace id.
+    """Create MLflow's objects for a request in flight, given MLflow's or OpenTelemetry's trace id.
 
     Returns:
         Whether there is such a request.
@@ -88,7 +88,7 @@ def _materialized(trace_id: object) -> bool:
 class _InFlight(dict[str, Any]):
     """MLflow's registry of traces in flight, without its limits of 1,000 traces and one hour.
 
-    It finds requests that are not materialized, too.
+    It also finds requests that are not materialized.
     """
 
     def get(self, trace_id: str, default: Any = None) -> Any:
@@ -106,7 +106,7 @@ class _InFlight(dict[str, Any]):
 
 
 def keep_traces_in_flight() -> None:
-    """Put `_InFlight` in place, unless the operator has asked MLflow to end traces after a time."""
+    """Install `_InFlight`, unless the operator has configured MLflow to end traces after a timeout."""
     original = trace_manager.get_trace_cache_with_timeout
 
     @functools.wraps(original)

@@ -1,4 +1,4 @@
-"""A request's root span in MLflow: ids that are current, until somebody asks for more."""
+"""A request's root span in MLflow: current ids, which are materialized only on demand."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class Source(NamedTuple):
-    """Where the root spans of requests come from.
+    """The origin of the root spans of requests.
 
     Attributes:
-        provider: The tracer provider that this is of.
-        tracer: Its tracer for us.
-        processor: Our span processor, if that is in place.
-        is_lazy: Whether MLflow's objects for a root may wait until somebody asks for them: no other processor wants to
-            see it, and no limit is set on its attributes.
-        lock: MLflow's, which is held over a fork.
-        ids: What gives new ids.
-        max_length: Characters of an attribute at most, if the app's environment limits them.
+        provider: The tracer provider.
+        tracer: Our tracer of that provider.
+        processor: Our span processor, if it is installed.
+        is_lazy: Whether MLflow's objects for a root may be created on demand: no other processor observes it, and its
+            attributes are not limited.
+        lock: MLflow's lock, which is held during a fork.
+        ids: Generates new ids.
+        max_length: Maximum length of an attribute in characters, if the app's environment limits it.
     """
 
     provider: object
@@ -52,15 +52,15 @@ class Source(NamedTuple):
 
 
 class Root:
-    """A `RootSpan` that is materialized, as MLflow's and OpenTelemetry's objects, only on demand: for MLflow's own
+    """A `RootSpan` that is materialized as MLflow's and OpenTelemetry's objects only on demand: for MLflow's own
     functions, and for the app's span processors.
 
     Attributes:
-        source: Where it comes from.
-        record: What the middleware knows of the request.
-        objects: MLflow's objects for it, once it is materialized.
-        is_held: Whether more may come after its end.
-        is_forgotten: Whether nobody finds its trace any more.
+        source: Its origin.
+        record: The record of the request.
+        objects: MLflow's objects, once it is materialized.
+        is_held: Whether more may be added after its end.
+        is_forgotten: Whether its trace is no longer registered.
     """
 
     __slots__ = ("_children", "_is_discarded", "is_forgotten", "is_held", "objects", "record", "source")
@@ -75,7 +75,7 @@ class Root:
 
     @property
     def context(self) -> SpanContext:
-        """Its ids, as OpenTelemetry has them."""
+        """The ids in OpenTelemetry's form."""
         return SpanContext(*self.record.ids, False, _SAMPLED)
 
     def attach(self) -> Entered:
@@ -102,17 +102,17 @@ class Root:
 
     @property
     def is_shared(self) -> bool:
-        """Whether its trace has been begun by somebody else in this process."""
+        """Whether another request or span of this process has begun its trace."""
         return self.objects is not None and self.objects.is_shared
 
     @property
     def is_leading(self) -> bool:
-        """Whether the trace is the request's, although its span has a parent: one of the app's own OpenTelemetry."""
+        """Whether the trace is the request's, although its span has a parent in the app's own OpenTelemetry."""
         return self.objects is not None and self.objects.is_leading
 
     @property
     def is_recording(self) -> bool:
-        """Whether its span takes more."""
+        """Whether its span is open."""
         return self.record.end_time is None
 
     def discard(self) -> bool:
@@ -124,13 +124,13 @@ class Root:
         return True
 
     def end(self, end_time: int | None = None) -> None:
-        if self.record.end_time is not None:  # the app has ended its span, or MLflow's time-out has
+        if self.record.end_time is not None:  # the app, or MLflow's timeout, has ended its span
             self.release()
             return
         ended_at = end_time or time.time_ns()
         processors = get_config().span_processors
         with self.source.lock:
-            if processors:  # made before it has ended, so that they can change it
+            if processors:  # created before the end, so that they can change it
                 self.materialize()
             self.record.end_time, objects = ended_at, self.objects
         if objects:
@@ -145,17 +145,17 @@ class Root:
         self.export()
 
     def export(self) -> None:
-        """Hand its trace to delivery, if that is ours."""
+        """Pass its trace to delivery, if that is ours."""
         if self.source.processor and not self._is_discarded:
             _set_last_active_trace_id(self.record.trace_id)
             self.source.processor.span_exporter.root_ended(self)
 
     def ended_elsewhere(self, end_time: int) -> None:
-        """Take the end of its span by somebody else for its own; the request may go on."""
+        """Record that other code has ended its span; the request may continue."""
         if self.record.end_time is None:
             self.record.end_time = end_time
             self.is_held = True
-            if get_config().span_processors:  # which have had their turn, and have not seen the bodies
+            if get_config().span_processors:  # they have run already, without the bodies
                 self.record.forget_contents()
             self.export()
 
@@ -169,14 +169,14 @@ class Root:
             self.source.processor.span_exporter.released(self)
 
     def guest_left(self) -> None:
-        """Go on without one of the requests that add spans to it."""
+        """Record that one of the requests that add spans to it has left."""
         with self.source.lock:
             registry.guest_left(self.record.ids.trace_id)
         if self.source.processor and not self.is_held:
             self.source.processor.span_exporter.released(self)
 
     def forget(self) -> None:
-        """Let nobody find its trace any more: nothing more will come. To be called under MLflow's lock."""
+        """Unregister its trace, since nothing more will come. Call this under MLflow's lock."""
         self.is_forgotten = True
         registry.in_flight.pop(self.record.ids.trace_id, None)
         if self.objects or self._children:
@@ -185,7 +185,7 @@ class Root:
     # --- its children ---
 
     def take_child(self) -> None:
-        """Register the trace with MLflow, so that a child span finds it; to be called under the lock."""
+        """Register the trace with MLflow, so that a child span finds it; call this under the lock."""
         if self.objects is None and self._children is None:
             self._children = TraceOfRequest(self)
             registry.register(self.record.trace_id, self.record.ids.trace_id, self._children)
@@ -200,7 +200,7 @@ class Root:
     # --- as MLflow's objects ---
 
     def materialize(self) -> Objects:
-        """Return MLflow's objects for it, created on the first call."""
+        """Return MLflow's objects, created on the first call."""
         with self.source.lock:
             if self.objects is None:
                 self.objects = materialized(self, describe(self.record))

@@ -1,4 +1,4 @@
-"""What a search answers, as MLflow's entities."""
+"""The conversion of search results to MLflow's entities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow.protos.service_pb2 import SearchTracesV3
 
 
 def found_traces(reply: dict[str, Any]) -> list[TraceInfo]:
-    """The traces that ``POST /api/3.0/mlflow/traces/search`` answered with, without assessments of unknown kinds."""
+    """Return the traces of a ``POST /api/3.0/mlflow/traces/search`` response, without assessments of unknown kinds."""
     answer = ParseDict(reply, SearchTracesV3.Response(), ignore_unknown_fields=True)
     for trace in answer.traces:
         known = [each for each in trace.assessments if each.WhichOneof("value")]

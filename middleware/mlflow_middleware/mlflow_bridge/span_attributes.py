@@ -1,4 +1,4 @@
-"""A span's attributes as they are stored: MLflow's are JSON texts."""
+"""A span's attributes in their stored form: MLflow's are JSON texts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 
 
 def attributes_of(span: ReadableSpan) -> dict[str, Any]:
-    """The attributes as they are stored: MLflow's are JSON texts. Not to be changed."""
+    """Return the attributes in their stored form: MLflow's are JSON texts. Do not change the dict."""
     bounded: Any = span._attributes
-    plain: dict[str, Any] = getattr(bounded, "_dict", bounded)  # its own iterators copy, under a lock
+    plain: dict[str, Any] = getattr(bounded, "_dict", bounded)  # its own iterators copy under a lock
     return plain
 
 
 def size_of_attributes(span: ReadableSpan) -> int:
-    """Bytes, about, that all attributes, events and the status take."""
+    """Return the approximate size of attributes, events and status, in bytes."""
     values = list(attributes_of(span).values())
     size = getsizeof(span.status.description) + sum(map(getsizeof, values)) + _ITEM * len(values)
     for event in span.events:
@@ -32,16 +32,16 @@ def size_of_attributes(span: ReadableSpan) -> int:
 
 
 _ITEM, _EVENT = 130, 600
-"""Bytes, about, that an attribute and an event take besides their texts."""
+"""Approximate overhead of an attribute and of an event, in bytes."""
 
 
 def to_texts(attributes: Mapping[str, object]) -> dict[str, str]:
-    """Attributes as MLflow stores them: JSON texts."""
+    """Convert attributes to the JSON texts that MLflow stores."""
     return {key: _to_json(value) for key, value in attributes.items()}
 
 
 def set_texts(span: Span, texts: Mapping[str, str]) -> None:
-    """Set attributes of a span that has not ended, given their JSON texts."""
+    """Set attributes of an open span, given their JSON texts."""
     span.set_attributes(texts)
 
 
@@ -56,7 +56,7 @@ _PLAIN = re.compile(r'"[^"\\\x00-\x1f]*"')
 
 
 def decoded(text: Any) -> Any:
-    """What MLflow reads from a stored attribute: the value of a JSON text, and anything else as it is."""
+    """Return the value that MLflow reads from a stored attribute: that of a JSON text, and other values unchanged."""
     if not text:
         return None
     if type(text) is str and _PLAIN.fullmatch(text):
@@ -68,8 +68,8 @@ def decoded(text: Any) -> Any:
 
 
 def sendable(value: Any) -> Any:
-    """The same without what protobuf, JSON or PostgreSQL refuse: half a surrogate pair, NUL, an integer of more than 64
-    bits."""
+    """Return a value without parts that protobuf, JSON or PostgreSQL refuse: half a surrogate pair, NUL, or an integer
+    of more than 64 bits."""
     if isinstance(value, Enum):
         return value
     if isinstance(value, str):
@@ -82,5 +82,5 @@ def sendable(value: Any) -> Any:
 
 
 def is_local_root(span: ReadableSpan) -> bool:
-    """Whether a span is the root of what this process knows of its trace."""
+    """Return whether a span is the root of its trace, as far as this process knows the trace."""
     return span.parent is None or span.parent.is_remote

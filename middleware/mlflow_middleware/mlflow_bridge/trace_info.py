@@ -1,4 +1,4 @@
-"""A trace's info as the body of ``POST /api/3.0/mlflow/traces``, with the sizes of the trace in its metadata."""
+"""The encoding of trace infos as bodies of ``POST /api/3.0/mlflow/traces``, with the trace's sizes in the metadata."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STATUS_NAMES = {
 
 
 def of_trace(info: TraceInfo, spans: Sequence[LiveSpan]) -> bytes:
-    """A trace info as the body of ``POST /api/3.0/mlflow/traces``, with the sizes of its trace in its metadata."""
+    """Encode a trace info as the body of ``POST /api/3.0/mlflow/traces``, with the trace's sizes in its metadata."""
     if info.assessments or not spans:
         return by_mlflow(info, [span.to_immutable_span() for span in spans])
     location = info.trace_location.mlflow_experiment
@@ -58,14 +58,14 @@ def of_request(
     experiment_id: str,
     sizes: list[int],
 ) -> bytes:
-    """The trace info of a request.
+    """Encode the trace info of a request.
 
     Args:
-        record: What is known of it.
+        record: The record of the request.
         description: The content of its trace.
         metadata: The trace's metadata.
-        experiment_id: Where it goes.
-        sizes: Bytes of the JSON of each span.
+        experiment_id: The experiment's id.
+        sizes: Size of each span's JSON, in bytes.
     """
     found = {
         **_where(record.trace_id, description.client_request_id, experiment_id),
@@ -79,7 +79,7 @@ def of_request(
 
 
 def state_of(description: Description) -> str:
-    """A request's trace's state, as MLflow names it."""
+    """Return the state of a request's trace, as in MLflow."""
     return description.state or ("OK" if description.error is None else "ERROR")
 
 
@@ -92,13 +92,13 @@ _dumps = json.JSONEncoder(check_circular=False).encode
 
 
 def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str, Any], sizes: list[int]) -> bytes:
-    """Write a trace info.
+    """Encode a trace info.
 
     Args:
-        found: Its fields, but for the following; None leaves one out.
+        found: The fields, except those below; fields with None are omitted.
         duration: Milliseconds.
-        metadata: Its metadata, to which the sizes are added.
-        sizes: Bytes of the JSON of each span.
+        metadata: The metadata, to which the sizes are added.
+        sizes: Size of each span's JSON, in bytes.
     """
     fields = {key: value for key, value in found.items() if value is not None}
     if duration is not None:
@@ -107,7 +107,7 @@ def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str,
     text = _dumps(fields)
     if ("\\ud" in text and _HALF.search(text)) or "\\u0000" in text:
         text = _dumps(sendable(fields))
-    # MLflow's own JSON has the milliseconds as a number, under a longer name; without them it has null
+    # MLflow's own JSON has the milliseconds as a number, under a longer name, or null if there are none
     differs = _NO_DURATION if duration is None else len(f'_ms": {duration}') - len(f'": "{written}"')
     stats = _size_stats(len(text) + differs, sizes)
     stats = f", {stats}" if fields["trace_metadata"] else stats
@@ -115,16 +115,16 @@ def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str,
 
 
 _HALF = re.compile(r"\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]")
-"""Half a surrogate pair in JSON, which is no text that UTF-8 can hold."""
+"""Half a surrogate pair in JSON, which UTF-8 cannot represent."""
 
 _NO_DURATION = len(', "execution_duration_ms": null')
 
 
 def by_mlflow(info: TraceInfo, spans: Sequence[MlflowSpan]) -> bytes:
-    """As `of_trace`, as MLflow itself writes it: the only way for assessments."""
+    """Encode a trace info like `of_trace`, but with MLflow's own code, which is the only way for assessments."""
     ids = [each.assessment_id for each in info.assessments]
     for each in info.assessments:
-        each.assessment_id = None  # MLflow sends none, and counts none
+        each.assessment_id = None  # MLflow does not send or count ids
     add_size_stats_to_trace_metadata(Trace(info, TraceData(list(spans))))
     for each, assessment_id in zip(info.assessments, ids, strict=True):
         each.assessment_id = assessment_id
@@ -142,11 +142,11 @@ def _json_of(info: TraceInfo) -> str:
 
 
 def _size_stats(info: int, spans: list[int]) -> str:
-    """The sizes of a trace's JSON, as ``mlflow.tracing.utils.add_size_stats_to_trace_metadata`` finds them.
+    """Return the sizes of a trace's JSON, like ``mlflow.tracing.utils.add_size_stats_to_trace_metadata``.
 
     Args:
-        info: Bytes of its info.
-        spans: Those of each span.
+        info: Size of the info, in bytes.
+        spans: Size of each span, in bytes.
 
     Returns:
         Metadata as JSON without its braces.
@@ -161,7 +161,7 @@ def _size_stats(info: int, spans: list[int]) -> str:
 
 
 def size_of(span: LiveSpan) -> int:
-    """Bytes of a span's JSON."""
+    """Return the size of a span's JSON, in bytes."""
     otel = span._span
     if otel.links or otel.events:
         return len(json.dumps(span.to_immutable_span().to_dict(), default=str))
@@ -174,7 +174,7 @@ def size_of(span: LiveSpan) -> int:
 
 
 def size_of_root(description: Description, span: bytes) -> int:
-    """As `size_of`, given the span in OTLP: exact for bodies, and to some bytes for what else is plain ASCII."""
+    """Return the size like `size_of`, given the span in OTLP: exact for bodies, and nearly so for other plain ASCII."""
     texts = "".join([text for text in description.texts.values() if type(text) is str])
     escaped = len(encode_basestring_ascii(texts)) - len(texts.encode("utf-8", "replace"))
     count = len(description.common.attributes) + len(description.attributes) + 2
@@ -182,17 +182,17 @@ def size_of_root(description: Description, span: bytes) -> int:
 
 
 _MORE_OF_EACH = 4
-"""Bytes that the JSON of each of a span's texts takes more than OTLP, about; that of a span takes `_fixed`."""
+"""Approximate number of bytes by which the JSON of each text of a span exceeds its OTLP; `_fixed` covers the span."""
 
 _AROUND = len('"": "", ')
-"""What is around a key and its value."""
+"""The JSON around a key and its value."""
 
 
 def _size(span: Any, status: StatusCode, description: str | None, count: int, texts: Iterable[str]) -> int:
-    """Bytes of the JSON of a span with so many attributes, given their keys and their JSON."""
+    """Return the size of a span's JSON in bytes, given its number of attributes, their keys and their JSON."""
     size = _fixed() + len(str(span.start_time)) + len(str(span.end_time)) + len(_STATUS_NAMES[status]) + len("null")
     size += len(encode_basestring_ascii(span.name)) + len(encode_basestring_ascii(description or ""))
-    together = encode_basestring_ascii("".join(texts))  # in one go
+    together = encode_basestring_ascii("".join(texts))  # all at once
     return size + len(together) - 2 + _AROUND * count - len(", ") if count else size
 
 
@@ -201,13 +201,13 @@ _BASE64_ID = '"AAAAAAAAAAA="'
 
 @functools.cache
 def _fixed() -> int:
-    """Bytes that are the same in the JSON of all spans, in which each version of MLflow has other fields."""
+    """Return the constant part of the size of all spans' JSON, whose fields depend on MLflow's version."""
     plain = ReadableSpan("", SpanContext(1, 1, is_remote=False), attributes={}, start_time=0, end_time=0)
     return len(json.dumps(MlflowSpan(plain).to_dict())) - len('""00STATUS_CODE_UNSETnull""')
 
 
 def _percentile(ordered: Sequence[int], share: float) -> float:
-    """Between the two values next to that place, as far as the place is between them."""
+    """Interpolate linearly between the two nearest values."""
     place = (len(ordered) - 1) * share
     below = int(place)
     above = min(below + 1, len(ordered) - 1)

@@ -1,4 +1,4 @@
-"""The tracking server, as MLflow's own client would ask it."""
+"""The client of the tracking server, with the requests of MLflow's own client."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from mlflow_middleware.mlflow_bridge.address import Address
 from mlflow_middleware.mlflow_bridge.answers import MAX_ANSWER, MAX_REDIRECTS, read_into, redirect_of
 
 SLACK = 1.1
-"""How much later than its own time-outs a request is given up: those say more of what is wrong."""
+"""The deadline of a request in relation to its own timeouts, which expire earlier since their errors say more."""
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-"""What MLflow takes for the tracking URI where nobody chose one and there is no old data."""
+"""MLflow's default tracking URI if there is no old data."""
 
 
 def active_experiment_id() -> str | None:
@@ -83,7 +83,7 @@ def _request(tracking_uri: str, method: str, path: str, *, timeout: float, **kwa
         credentials = copy.copy(credentials)
         credentials.host = f"{there.scheme}://{there.netloc.rpartition('@')[2]}"
         path = urlunsplit(("", "", there.path, there.query, ""))
-        kwargs.pop("params", None)  # they are in the new address
+        kwargs.pop("params", None)  # the new address contains them
     return response
 
 
@@ -106,7 +106,7 @@ def address_of(tracking_uri: str, path: str, answered: Response) -> Address | No
 
 
 def _tls(credentials: MlflowHostCreds) -> ssl.SSLContext:
-    """As ``requests`` would verify the server, and show who we are."""
+    """Return a TLS context that verifies the server, and authenticates the client, like ``requests``."""
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
     bundle = credentials.verify if isinstance(credentials.verify, str) else bundle
     is_folder = os.path.isdir(bundle)
@@ -122,16 +122,16 @@ _workspaces: dict[str, tuple[MlflowHostCreds, Any]] = {}
 
 
 def _sign_in(tracking_uri: str) -> tuple[MlflowHostCreds, dict[str, str]]:
-    """Where a tracking server is, and how to sign in there.
+    """Return the address and credentials of a tracking server, and the headers that authenticate.
 
-    The Databricks SDK is asked for the headers only: its requests share connections with a forked child, are sent again
-    for up to a minute, and hide ``Retry-After``. MLflow would look up each workspace anew for each request.
+    The Databricks SDK is used for the headers only: its requests share connections with a forked child, are retried for
+    up to a minute, and hide ``Retry-After``. MLflow would look up each workspace again for each request.
     """
     if tracking_uri not in _workspaces:
         credentials = TracingClient(tracking_uri).store.get_host_creds()
         if not credentials.use_databricks_sdk:
             return credentials, {}
-        from mlflow.utils.rest_utils import get_workspace_client  # which only Databricks needs
+        from mlflow.utils.rest_utils import get_workspace_client  # needed for Databricks only
 
         config = get_workspace_client(
             credentials.use_secret_scope_token,

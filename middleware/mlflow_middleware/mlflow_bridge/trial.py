@@ -1,6 +1,6 @@
-"""One trace with a child span, taken the whole way to nowhere when the bridge is loaded.
+"""A trial run of two traces, never sent, when the bridge is loaded.
 
-It meets what a list of names cannot show: an argument that is no longer taken, a value of another type.
+It detects problems that a list of names cannot show: a removed argument, or a value of another type.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from mlflow_middleware.trace.record import TraceRecord
 
 
 def run() -> None:
-    """Take two requests the whole way: one that asks for nothing, and one that fails with a child span inside.
+    """Trace two requests completely: one without any access to its span, and one that fails with a child span inside.
 
     Raises:
-        Exception: The installed MLflow is not as it is known here.
+        Exception: The installed MLflow is incompatible.
     """
     _check_signatures()
     last = mlflow.get_last_active_trace_id()
     config = get_config()
-    of_app, config.span_processors = config.span_processors, []  # they are not to see what is tried
+    of_app, config.span_processors = config.span_processors, []  # they must not see the trial
     ids = CountingIds()
     try:
         contextvars.copy_context().run(_take_requests, ids)  # a failure leaves no span current
     finally:
-        for number in range(1, ids.last + 1):  # what a failure may have left
+        for number in range(1, ids.last + 1):  # the remains of a failure
             registry.in_flight.pop(number, None)
             registry.unregister(f"tr-{number:032x}", number)
         config.span_processors = of_app
@@ -53,7 +53,7 @@ def run() -> None:
 
 
 def _check_signatures() -> None:
-    """See whether functions that are not called here are called elsewhere as they want to be."""
+    """Check the signatures of functions that the trial does not call."""
     if list(inspect.signature(provider._get_mlflow_span_processor).parameters) != ["tracking_uri"]:
         raise TypeError("MLflow builds its span processors in another way")
     inspect.signature(provider._get_tracer).bind("name")

@@ -1,8 +1,8 @@
-"""Which kind of server a tracking URI names."""
+"""The kinds of tracking URIs."""
 
 from __future__ import annotations
 
 
 def is_databricks(tracking_uri: str) -> bool:
-    """Whether a tracking URI names a Databricks workspace: ``databricks``, or a profile after ``databricks://``."""
+    """Return whether a tracking URI is a Databricks workspace: ``databricks``, or ``databricks://`` and a profile."""
     return tracking_uri == "databricks" or tracking_uri.startswith("databricks://")

@@ -1,4 +1,4 @@
-"""What a trace took: the tokens and the cost of its spans, and the models that answered in it."""
+"""The usage of a trace: the tokens and the cost of its spans, and the models that answered."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mlflow_middleware.trace.description import Description
 from mlflow_middleware.trace.record import Contents
 
 _COUNTS = ("gen_ai.usage.", "llm.token_count.", "llm.usage.", "ai.usage.")
-"""Beginnings of the attributes in which other tools' spans report tokens; servers read them as MLflow's own."""
+"""Prefixes of the attributes for tokens in other tools' spans; servers treat them like MLflow's own."""
 
 MODELS = (keys.MODEL, "gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
-"""Attributes that name a model."""
+"""Attributes for the name of a model."""
 
 _MAX_MODELS = 10
-"""Models of one trace that its tag names."""
+"""Maximum number of models in the tag of a trace."""
 
 
 def add_call(description: Description, contents: Contents, spans: Sequence[LiveSpan]) -> None:
-    """Let a root say which model answered, how soon its stream began, and the tokens that its answer reports; not these
-    if a span inside has reported its own."""
+    """Add the model, the time until a stream begins, and the reported tokens to a root; leave the tokens out if a span
+    inside has reported its own."""
     description.call, used = contents.call, contents.usage
     if (first := description.attributes.get("http.response.time_to_first_byte")) is not None:
         description.attributes["gen_ai.response.time_to_first_chunk"] = first
@@ -44,7 +44,7 @@ def _reports_usage(span: LiveSpan) -> bool:
 
 
 def agree(description: Description) -> None:
-    """Let a root have the tokens that the app has set under OpenTelemetry's names, too."""
+    """Copy tokens that the app has set to OpenTelemetry's names."""
     used = decoded(description.texts.get(keys.USAGE))
     if isinstance(used, dict):
         description.attributes.update(counts_of(used))
@@ -56,7 +56,7 @@ def keys_of(spans: Iterable[LiveSpan]) -> set[str]:
 
 
 def add_models(description: Description, spans: Sequence[LiveSpan]) -> None:
-    """Name the models that have answered in a tag, by which traces are found: those of the spans, else the root's."""
+    """Add a tag with the models that answered, for searches: those of the spans, or else the root's."""
     models = {name for span in spans if (name := _model_of(attributes_of(span._span)))}
     own = description.call.attributes.get(keys.MODEL, "") if description.call and not models else ""
     if named := str(own) or ", ".join(sorted(models)[:_MAX_MODELS]):
@@ -70,13 +70,13 @@ def _model_of(attributes: Mapping[str, Any]) -> str | None:
 def summary(
     texts: Mapping[str, Any], spans: Sequence[LiveSpan], known: Set[str], usage: str | None = None
 ) -> dict[str, str]:
-    """What MLflow puts into a trace's metadata when its root ends: inputs and outputs cut, tokens and cost summed up.
+    """Return the metadata that MLflow adds when a root ends: shortened inputs and outputs, total tokens and cost.
 
     Args:
         texts: The root's attributes as JSON.
         spans: The spans that may have used tokens.
-        known: What `keys_of` returns of them.
-        usage: The tokens, as JSON, where none of the spans knows.
+        known: The result of `keys_of` for these spans.
+        usage: The tokens as JSON, used if no span has any.
     """
     found = {
         keys.TRACE_INPUTS: _shortened(texts.get(keys.INPUTS)),
@@ -86,13 +86,13 @@ def summary(
         usage = json.dumps(used)
     if usage:
         found[keys.TOKEN_USAGE] = usage
-    if keys.COST in known and is_databricks(tracking_uri()):  # a tracking server sums it up itself
+    if keys.COST in known and is_databricks(tracking_uri()):  # tracking servers sum it up themselves
         found[keys.TRACE_COST] = json.dumps(_summed(aggregate_cost_from_spans, spans))
     return found
 
 
 def _summed(total: Callable[[list[LiveSpan]], Any], spans: Sequence[LiveSpan]) -> Any:
-    """What MLflow sums up; nothing if the app has set something else than numbers."""
+    """Return MLflow's total; None if the app has set values that are not numbers."""
     try:
         return total(list(spans))
     except (TypeError, ValueError, AttributeError, KeyError):
@@ -100,6 +100,6 @@ def _summed(total: Callable[[list[LiveSpan]], Any], spans: Sequence[LiveSpan]) -
 
 
 def _shortened(text: str | None) -> str:
-    """As MLflow shortens inputs and outputs for a trace's metadata (``_truncate_metadata``)."""
+    """Shorten inputs or outputs for a trace's metadata, like MLflow (``_truncate_metadata``)."""
     text = text or ""
     return text if len(text) <= keys.MAX_METADATA else text[: keys.MAX_METADATA - 3] + "..."

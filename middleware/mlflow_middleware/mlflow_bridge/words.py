@@ -1,4 +1,4 @@
-"""Whether what was said in the spans of a trace is sent."""
+"""The decision whether the texts in the spans of a trace are sent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mlflow_middleware.mlflow_bridge.root import Root
 
 
 def words_here(*roots: Root) -> AbstractContextManager[None]:
-    """What leaves out, inside, all that was said, where nothing of that is to be stored in one of these requests."""
+    """Return a context manager that omits all texts if one of these requests must not store them."""
     keeps = all(root.record.keeps_words for root in roots) if roots else process_keeps_words()
     return nullcontext() if keeps else without_words()
 
 
 def words_of(spans: Sequence[LiveSpan], *roots: Root) -> AbstractContextManager[None]:
-    """The same for these spans, which may be a connection's, or roots themselves."""
+    """Return a context manager like `words_here` for spans, which may be a connection's, or roots themselves."""
     for marks in map(vars, spans):
         if WORDLESS in marks:
             return without_words()

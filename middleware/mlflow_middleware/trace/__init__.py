@@ -1,1 +1,1 @@
-"""The record of a request and its description in OpenTelemetry's and MLflow's terms; needs no MLflow."""
+"""The record of a request, and its description for OpenTelemetry and MLflow; independent of MLflow."""

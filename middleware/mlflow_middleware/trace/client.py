@@ -1,4 +1,4 @@
-"""What a trace says of the client, and of the address that it asked for: as much as the options allow."""
+"""The attributes of a trace that describe the client and the requested address, as far as the options allow."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mlflow_middleware.trace.origin import origin_of
 from mlflow_middleware.trace.record import RecordedException, TraceRecord
 
 _MAX_QUERY = 4 * MAX_ATTRIBUTE
-"""Characters of a path and of a query string that are looked at; fewer are kept."""
+"""Maximum number of characters of a path and of a query string that are processed; fewer are kept."""
 
 _USER_IN_BAGGAGE = re.compile(r"((?:^|,)\s*user\.id\s*=)([^,;]*)")
 
 _NETWORK = {4: 24, 6: 48}
-"""Bits of an IP address that are its network's."""
+"""Length of an IP address's network prefix by IP version, in bits."""
 
 
 def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
-    """Path, query, address, user agent and captured headers: what few other requests have, too."""
+    """Return path, query, address, user agent and captured headers: attributes that differ between requests."""
     exchange, settings = record.exchange, record.settings
     query = exchange.query_string
     query = storable_query(query[:_MAX_QUERY], settings) if query and settings.keeps_query(exchange.path) else ""
@@ -39,7 +39,7 @@ def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
 
 
 def _path(record: TraceRecord) -> str | None:
-    """The path, or its route where the path may say who asked; nothing until that is known."""
+    """Return the path; if the path may identify the user, return the route instead, or None until it is known."""
     exchange = record.exchange
     if not record.settings.is_metadata_only(exchange.path):
         return record.settings.redactor.string(exchange.path[:_MAX_QUERY])
@@ -57,7 +57,7 @@ def _header(name: str, record: TraceRecord) -> list[str] | None:
 
 
 def _without_user(name: str, value: str, settings: Settings) -> str:
-    """A header that names the user, with the pseudonym instead."""
+    """Return a header that identifies the user, with the pseudonym instead."""
     if name != "baggage":
         after = settings.user_names["header"][name]
         return _hidden(value.rpartition(after)[2] if after else value, settings)
@@ -66,7 +66,7 @@ def _without_user(name: str, value: str, settings: Settings) -> str:
 
 
 def storable_query(query: str, settings: Settings) -> str:
-    """A query string, with pseudonyms for the users that it names."""
+    """Return a query string with pseudonyms instead of the user ids in it."""
     names = settings.user_names["query"]
     if not (names and settings.hmac_key):
         return query
@@ -90,7 +90,7 @@ def _address(address: str, settings: Settings) -> str | None:
         return None
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:  # a socket's path, or nothing
+    except ValueError:  # a socket's path, or empty
         return None
     if isinstance(ip, ipaddress.IPv6Address):
         ip = ip.ipv4_mapped or ip
@@ -98,7 +98,7 @@ def _address(address: str, settings: Settings) -> str | None:
 
 
 def redacted_exceptions(record: TraceRecord) -> tuple[RecordedException, ...]:
-    """The exceptions that the app raised, without the secrets in their messages and stack traces, or without both."""
+    """Return the app's exceptions, without the secrets in messages and stack traces, or without both texts."""
     if not record.keeps_words:
         return tuple(map(_without_words, record.exceptions))
     redact = record.settings.redactor.exception

@@ -1,4 +1,4 @@
-"""What the traces of a route's requests have in common, encoded once."""
+"""The common part of the traces of a route's requests, encoded once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from mlflow_middleware.trace import keys, wire
 
 
 class Common:
-    """Name, attributes and tags that many requests' traces share.
+    """Name, attributes and tags that the traces of many requests share.
 
     Args:
-        name: The root's name, and the trace's.
-        attributes: Of the root; values that JSON can hold.
-        tags: Of the trace.
-        kind: Of the root, as `wire.span` has it.
+        name: The name of the root and of the trace.
+        attributes: The root's attributes; values that JSON can represent.
+        tags: The trace's tags.
+        kind: The root's kind; see `wire.span`.
 
     Attributes:
-        otlp: The attributes, as `wire.attribute` writes them.
-        cut_tags: The tags, with the one for the name, as a server stores them.
+        otlp: The attributes, as encoded by `wire.attribute`.
+        cut_tags: The tags with the one for the name, truncated to a server's limits.
     """
 
     __slots__ = ("attributes", "cut_tags", "kind", "name", "otlp", "tags")
@@ -39,16 +39,16 @@ class Common:
 
 @functools.lru_cache(maxsize=512)
 def call_common(names: tuple[tuple[str, str], ...]) -> Common:
-    """Return what the requests that one model answers have in common, given the attributes that name it."""
+    """Return the common part of the requests to one model, given the attributes that identify it."""
     return Common("", dict(names), {})
 
 
 def cut(values: Mapping[str, Any], longest_key: int, longest_value: int) -> Mapping[str, Any]:
-    """Cut tags or metadata as MLflow cuts them."""
+    """Truncate tags or metadata like MLflow."""
     try:
-        "".join(values.values())  # which takes nothing but text
+        "".join(values.values())  # accepts only text
         if not values or (max(map(len, values.values())) <= longest_value and max(map(len, values)) <= longest_key):
             return values
-    except TypeError:  # something else than text
+    except TypeError:  # a value that is not text
         pass
     return {key[:longest_key]: str(value)[:longest_value] for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""Reads the inputs and outputs of a request from its bodies, when its trace is encoded: off the request path."""
+"""The inputs and outputs of a request, read from its bodies when its trace is encoded: off the request path."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from mlflow_middleware.trace.common import call_common
 from mlflow_middleware.trace.record import NO_CONTENTS, Contents, TraceRecord, Written
 
 LARGE = 2048
-"""Bytes of bodies and query string in which so many objects may be that they would begin a garbage collection."""
+"""Size of bodies and query string from which on reading creates enough objects to start a garbage collection."""
 
 
 SMALL = 192
-"""Bytes of bodies and query string in which there is no file: even the smallest image of a chat takes more."""
+"""Maximum size of bodies and query string without a file, in bytes: the smallest image of a chat is larger."""
 
 Attachment = Callable[[str, str, bytes], tuple[str, str] | None]
-"""Makes an attachment, given the trace, its type and its content: returns its id and the reference to it, if any."""
+"""Creates an attachment from trace id, type and content; returns its id and its reference, or None."""
 
 
 def contents_of(record: TraceRecord, attachment: Attachment | None = None) -> Contents:
-    """Return the inputs and outputs of a request; its bodies are read once.
+    """Return the inputs and outputs of a request, whose bodies are read once.
 
     Args:
         record: The request.
-        attachment: What becomes of files in them; None leaves them where they are.
+        attachment: Creates attachments from files in the bodies; None leaves the files in place.
     """
     if record.contents is None:
-        if not record.is_complete:  # the app has ended its span before it has answered
+        if not record.is_complete:  # the app has ended its span before the response
             return NO_CONTENTS
         exchange = record.exchange
         held = record.held_of_bodies + len(exchange.query_string)
         if held > LARGE or "content-encoding" in exchange.headers or exchange.response_encoding:
             with few_collections():
                 record.contents = _contents(record, attachment) or NO_CONTENTS
-                exchange.inputs = exchange.outputs = None  # before there may be collections again
+                exchange.inputs = exchange.outputs = None  # before garbage collection resumes
         else:
-            has_any = held or record.settings.mask  # which may add what no body holds
+            has_any = held or record.settings.mask  # it may add values that are in no body
             record.contents = (has_any and _contents(record, attachment if held > SMALL else None)) or NO_CONTENTS
     return record.contents
 
@@ -83,7 +83,7 @@ def _may_hold_file(text: str | None) -> bool:
 def _attached(
     exchange: Exchange, sent: Content, answer: Content, attach: attachments.Attach
 ) -> tuple[Content, Content]:
-    """Attach the files in inputs and outputs; a text in which there was one is to be written anew."""
+    """Attach the files in inputs and outputs; texts that contained a file are encoded anew."""
     inputs, outputs = (attachments.without_files(each, attach) for each in (exchange.inputs, exchange.outputs))
     if inputs is not exchange.inputs:
         sent = replace(sent, text=None)
@@ -96,7 +96,7 @@ def _attached(
 def _attach(
     trace_id: str, attachment: Attachment, files: dict[str, bytes], content_type: str, content: bytes
 ) -> str | None:
-    """Keep a file, and return what stands in its place, if anything."""
+    """Store a file; return its replacement, if any."""
     made = attachment(trace_id, content_type, content)
     if made and made[0]:
         files[made[0]] = content
@@ -109,6 +109,6 @@ def _written(value: object, text: str | None, preview: Callable[[object], str | 
     if text is None:
         value, text = strict_json.written(value)
     readable = preview(value)
-    if readable is None:  # then it is the JSON that people see
+    if readable is None:  # then people see the JSON itself
         value, text = strict_json.written(value)
     return Written(text, readable or text)

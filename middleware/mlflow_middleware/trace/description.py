@@ -1,4 +1,4 @@
-"""Describes a request in the terms of OpenTelemetry and MLflow: pure functions of its record.
+"""The description of a request for OpenTelemetry and MLflow: pure functions of its record.
 
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
 """
@@ -25,7 +25,7 @@ from mlflow_middleware.trace.record import NOTHING, RecordedException, TraceReco
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _MAX_HOST = 255
-"""Characters of a host name at most: https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4"""
+"""Maximum length of a host name, in characters: https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4"""
 _DEPLOYMENT = {"environment": "deployment.environment.name", "app_version": "service.version"}
 """Tag -> attribute: https://opentelemetry.io/docs/specs/semconv/resource/"""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
@@ -33,22 +33,22 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+)(?::([0-9]{1,5}))?")
 
 @dataclass(slots=True)
 class Description:
-    """The content of a request's trace at one moment.
+    """The content of a request's trace at a given time.
 
     Attributes:
-        name: The root span's name, and the trace's.
-        common: Attributes and tags that other requests have, too.
-        attributes: More of the root's; values that JSON can hold.
-        texts: More of the root's, as JSON.
-        tags: More of the trace's.
-        metadata: The trace's.
-        client_request_id: The trace's, where a server can store it.
-        error: The message of its error status; None for no error.
-        request_preview: What a person would read of its inputs.
-        response_preview: What a person would read of its outputs.
+        name: The name of the root span and of the trace.
+        common: Attributes and tags that the traces of other requests share.
+        attributes: Further attributes of the root; values that JSON can represent.
+        texts: Further attributes of the root, as JSON.
+        tags: Further tags of the trace.
+        metadata: The trace's metadata.
+        client_request_id: The trace's client request id, if a server can store it.
+        error: The message of the error status; None for no error.
+        request_preview: A readable preview of the inputs.
+        response_preview: A readable preview of the outputs.
         state: The trace's state, if the app has set one.
-        exceptions: Those that the app raised.
-        call: Which model answered, if any did.
+        exceptions: The app's exceptions.
+        call: The attributes of the model that answered, if any.
     """
 
     name: str
@@ -66,30 +66,30 @@ class Description:
     call: Common | None = None
 
     def all_attributes(self) -> dict[str, Any]:
-        """The root's attributes, but for those that are JSON."""
+        """Return the root's attributes, except those that are JSON."""
         of_call = self.call.attributes if self.call else NOTHING
         return {**self.common.attributes, **of_call, **self.attributes}
 
     def all_tags(self) -> dict[str, str]:
-        """The trace's tags."""
+        """Return the trace's tags."""
         return {keys.NAME: self.name, **self.common.tags, **self.tags}
 
 
 def method_name(method: str) -> str:
-    """The method for names; what is no known method becomes ``HTTP``, as OpenTelemetry has it."""
+    """Return the method for use in names; an unknown method is ``HTTP``, as in OpenTelemetry."""
     return method if method in _METHODS else "HTTP"
 
 
 def first_name(exchange: Exchange) -> str:
-    """The name of a root that has just begun: a job's is final, a request's has no route yet."""
+    """Return the name of a root at its start: a job's is final, a request's has no route yet."""
     return exchange.path if isinstance(exchange, Job) else method_name(exchange.method)
 
 
 def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Description:
-    """Describe a request as it is known now, without its inputs and outputs.
+    """Describe the current state of a request, without its inputs and outputs.
 
     Args:
-        record: What is known of the request.
+        record: The record of the request.
         metadata: Trace metadata that the app set with MLflow's own functions.
     """
     if record.settings.error_when:
@@ -132,7 +132,7 @@ def describe(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> Desc
 
 
 def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> dict[str, str]:
-    """The metadata of a request's trace: see `describe`."""
+    """Return the metadata of a request's trace: see `describe`."""
     known = record.identity_metadata()
     if record.surroundings:
         known = {**storable(record, record.surroundings.metadata), **known}
@@ -142,7 +142,7 @@ def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> d
 
 
 def storable(record: TraceRecord, said: Mapping[str, str]) -> Mapping[str, str]:
-    """Tags or metadata with the user as a pseudonym where that is wanted."""
+    """Return tags or metadata with a pseudonym for the user, if one is configured."""
     user, key = said.get(keys.USER), record.settings.hmac_key
     if not (user and key) or user == record.user_id:
         return said
@@ -161,7 +161,7 @@ def _error_of(record: TraceRecord, exceptions: Sequence[RecordedException]) -> s
 
 
 def _add_outcome(attributes: dict[str, Any], record: TraceRecord) -> None:
-    """https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/, and what a stream's reader feels."""
+    """Add the outcome (https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/) and a stream's timing."""
     exchange = record.exchange
     sent, answer = exchange.request_body, exchange.response_body
     if record.client_disconnected:
@@ -202,7 +202,7 @@ def _common_of(record: TraceRecord) -> Common:
     trusted = record.settings.trusted_networks
     origin = trusted and origin_of(exchange, trusted)
     host = origin.host if origin else exchange.headers.get("host", "")
-    is_usual = len(host) <= _MAX_HOST and exchange.method in _METHODS  # nothing else is worth remembering
+    is_usual = len(host) <= _MAX_HOST and exchange.method in _METHODS  # only usual values are worth caching
     route, status = (exchange.route, exchange.status) if record.is_complete else (None, None)
     return (_common if is_usual else _common.__wrapped__)(
         record.settings.of_every_trace,
@@ -227,7 +227,7 @@ def _common(
     route: str | None,
     status: int | None,
 ) -> Common:
-    """What many requests have in common."""
+    """Return the common part of many requests."""
     known = method in _METHODS
     address, port = _server(host, server)
     route = clean_text(route, MAX_ATTRIBUTE)
@@ -252,7 +252,7 @@ def _known(attributes: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _server(host: str, server: tuple[str, int | None] | None) -> tuple[str | None, int | None]:
-    """Return host and port that the request was sent to: from its ``Host`` header, else from the server."""
+    """Return the host and port that the request was sent to: from its ``Host`` header, or from the server."""
     match = _HOST.fullmatch(host)
     if match is None:
         return server or (None, None)

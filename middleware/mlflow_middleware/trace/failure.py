@@ -1,4 +1,4 @@
-"""Decides whether an answer is an error whatever its status says; when its trace is encoded, or may be dropped."""
+"""The decision whether a response is an error regardless of its status, made before its trace is encoded or dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_middleware.trace.record import TraceRecord
 
 
 def judge(record: TraceRecord) -> None:
-    """Set the failure of a request by ``error_when``; once, as soon as its answer is complete."""
+    """Set the failure of a request according to ``error_when``, once, after its response is complete."""
     if record.is_complete and not record.is_judged:
         record.is_judged = True
         keeping = record.settings.keeping(record.exchange.path)
@@ -25,7 +25,7 @@ def judge(record: TraceRecord) -> None:
 
 @contextmanager
 def _only_what_is_stored(exchange: Exchange, keeping: Keeping) -> Iterator[None]:
-    """Hide, inside, what is read of the bodies and not stored: no reason is to tell of it."""
+    """Hide the parts of the bodies that are read but not stored, so that no reason reveals them."""
     bodies = exchange.request_body, exchange.response_body
     if not keeping.inputs:
         exchange.request_body = _unread(bodies[0])
@@ -47,7 +47,7 @@ def _unread(body: Body | None) -> Body | None:
 
 @guarded
 def _judge(record: TraceRecord, keeping: Keeping) -> None:
-    """Read the answer, before ``mask`` may leave nothing of it; few answers are read twice for this."""
+    """Read the response before ``mask`` may remove its content; few responses are read twice because of this."""
     exchange, settings = record.exchange, record.settings
     if record.contents is None:
         contents.fill(exchange, settings.redactor, settings.max_body_bytes, None, keeping)

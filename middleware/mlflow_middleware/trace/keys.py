@@ -1,8 +1,7 @@
 """The names and limits of MLflow's stored format, as MLflow writes and reads them.
 
-They are literals because they are a format, which outlives the Python names that MLflow has for it
-(mlflow/tracing/constant.py, mlflow/entities/span.py, mlflow/store/tracking/dbmodels/models.py). A test compares them
-with the installed MLflow.
+They are literals because the format outlives MLflow's Python names for it (mlflow/tracing/constant.py,
+mlflow/entities/span.py, mlflow/store/tracking/dbmodels/models.py). A test compares them with the installed MLflow.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ DEBUG, INFO, ERROR = 10, 20, 40
 """Levels of a span (mlflow/entities/span_log_level.py: SpanLogLevel)."""
 
 SCHEMA = "3"
-"""The version of the trace format that is written here."""
+"""The version of the trace format that this package writes."""
 
 MAX_METADATA = 250
-"""Characters of a metadata key or value."""
+"""Maximum length of a metadata key or value, in characters."""
 
 MAX_TAG_KEY = 250
-"""Characters of a tag's name."""
+"""Maximum length of a tag's name, in characters."""
 
 MAX_TAG_VALUE = 4096
-"""Characters of a tag's value."""
+"""Maximum length of a tag's value, in characters."""
 
 MAX_PREVIEW = 1000
-"""Characters of a preview on a tracking server; a Databricks workspace takes more."""
+"""Maximum length of a preview on a tracking server, in characters; a Databricks workspace accepts more."""
 
 MAX_CLIENT_REQUEST_ID = 50
-"""Characters of the column ``client_request_id`` (SqlTraceInfo)."""
+"""Maximum length of the column ``client_request_id`` (SqlTraceInfo), in characters."""

@@ -1,4 +1,4 @@
-"""Tells where a request came from, before the proxies that are trusted.
+"""The origin of a request, before the trusted proxies.
 
 https://www.rfc-editor.org/rfc/rfc7239 and the older ``X-Forwarded-For``, ``-Proto`` and ``-Host``.
 """
@@ -13,21 +13,21 @@ from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware.exchange import Exchange
 
 _MAX_HOPS = 32
-"""Proxies that are looked at, the last ones."""
+"""Maximum number of proxies that are considered, from the last one."""
 _MAX_CHARACTERS = 8192
-"""Characters of a header that are looked at, the last ones."""
+"""Maximum number of characters of a header that are parsed, from its end."""
 _PAIR = re.compile(r'\s*([a-z]+)=(?:"([^"]*)"|([^\s;"]*))\s*', re.IGNORECASE)
 _ADDRESS = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 """An IPv6 address in brackets, or an IPv4 address with a port."""
 
 
 class Origin(NamedTuple):
-    """Where a request came from.
+    """The origin of a request.
 
     Attributes:
         client: The client's address; empty if unknown.
         scheme: ``http`` or ``https``.
-        host: The host that it asked for, as in the ``Host`` header.
+        host: The requested host, as in the ``Host`` header.
     """
 
     client: str
@@ -36,13 +36,13 @@ class Origin(NamedTuple):
 
 
 def origin_of(exchange: Exchange, trusted: Networks) -> Origin | None:
-    """Tell where a request came from, as a trusted proxy says; None if none does. Other peers may invent it."""
+    """Return the origin according to a trusted proxy, or None without one: other peers may forge it."""
     headers = exchange.headers
     if not trusted.has(exchange.client):
         return None
     hops = _x_forwarded(headers)
-    if "forwarded" in headers and not any(hop.client for hop in hops):  # most proxies write the older headers only, and
-        hops = _forwarded(headers["forwarded"]) or hops  # pass on a client's own header of this name
+    if "forwarded" in headers and not any(hop.client for hop in hops):  # most proxies write only the older headers, and
+        hops = _forwarded(headers["forwarded"]) or hops  # pass on a client's own "Forwarded"
     if not hops:
         return None
     hop = next((each for each in reversed(hops) if not trusted.has(each.client)), hops[0])
@@ -73,7 +73,7 @@ def _x_forwarded(headers: Mapping[str, str]) -> list[Origin]:
 
 
 def _at(values: Sequence[str], index: int, count: int) -> str:
-    """The value that belongs to a hop, where each has one; else the last, which the nearest proxy has set."""
+    """Return a hop's value if each hop has one; otherwise the last value, which the nearest proxy has set."""
     if len(values) == count:
         return values[index]
     return values[-1] if values else ""
@@ -84,6 +84,6 @@ def _parts(header: str) -> list[str]:
 
 
 def _address(written: str) -> str:
-    """An address without brackets and port."""
+    """Return an address without brackets and port."""
     match = _ADDRESS.fullmatch(written)
     return match[1] or match[2] if match else written

@@ -1,7 +1,7 @@
-"""The record of one request: all that the middleware knows of it, from its first byte until its trace is encoded.
+"""The record of one request: the middleware's entire knowledge of it, from its first byte until its trace is encoded.
 
 It is plain data, and the source of truth for everything that the middleware reports. Updates replace values instead of
-mutating them, so that the sender reads it without a lock while the app goes on.
+mutating them, so that the sender can read it without a lock while the app continues.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 JOINED = "mlflow_middleware.joined"
-"""Metadata on the way to the server only: the trace is a caller's, whose id came with the request. The value is
-`SPANS_ONLY`, or anything else where a request of ours is in it, of which there is more to tell."""
+"""Metadata in transit to the server only: the trace is a caller's, whose id came with the request. The value is
+`SPANS_ONLY`, or any other if the trace contains a request of this process, which has an info to send."""
 
 SPANS_ONLY = "spans"
 """See `JOINED`."""
 
 CONTINUED = "mlflow_middleware.continued"
-"""Metadata on the way to the server only: the spans are added to a trace that an earlier request has begun."""
+"""Metadata in transit to the server only: the spans are added to a trace that an earlier request has begun."""
 
 
 KEPT = "kept"
@@ -42,17 +42,17 @@ KEPT = "kept"
 
 
 class SpanIds(NamedTuple):
-    """A span as OpenTelemetry and W3C trace contexts name it."""
+    """The ids of a span, as in OpenTelemetry and W3C trace contexts."""
 
     trace_id: int
     span_id: int
 
 
 class RecordedException(NamedTuple):
-    """An exception, as OpenTelemetry records one.
+    """An exception in OpenTelemetry's form.
 
     Attributes:
-        time: Nanoseconds since the epoch.
+        time: When it was raised, in nanoseconds since the epoch.
         attributes: https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/#attributes
         type: The name of its class, for ``error.type``.
     """
@@ -64,12 +64,12 @@ class RecordedException(NamedTuple):
 
 @dataclass(slots=True)
 class Surroundings:
-    """What a trace is given by where it begins: an active run, ``mlflow.tracing.context``, a connection.
+    """The values that a trace gets from its surroundings: an active run, ``mlflow.tracing.context``, a connection.
 
     Attributes:
-        tags: Of the trace.
-        metadata: Of the trace.
-        client_request_id: Of the trace, if any.
+        tags: The trace's tags.
+        metadata: The trace's metadata.
+        client_request_id: The trace's client request id, if any.
     """
 
     tags: Mapping[str, str]
@@ -78,11 +78,11 @@ class Surroundings:
 
 
 class Written(NamedTuple):
-    """What a trace holds of a body.
+    """The stored form of a body.
 
     Attributes:
-        text: Its JSON.
-        preview: What a person would read of it.
+        text: The body as JSON.
+        preview: The readable preview.
     """
 
     text: str
@@ -94,12 +94,12 @@ class Contents:
     """The inputs and outputs of a request, read from its bodies.
 
     Attributes:
-        inputs: The root's inputs; None for none.
-        outputs: The root's outputs; None for none.
-        usage: Tokens used, as MLflow has it: ``input_tokens``, ``output_tokens``, ``total_tokens``.
-        attributes: More of the root's attributes.
-        files: Those taken out of inputs and outputs, by the ids that refer to them there.
-        call: Which model answered, if any did.
+        inputs: The root's inputs, if any.
+        outputs: The root's outputs, if any.
+        usage: Number of tokens with MLflow's keys: ``input_tokens``, ``output_tokens``, ``total_tokens``.
+        attributes: Further attributes of the root.
+        files: Files extracted from inputs and outputs, by the ids that refer to them there.
+        call: The attributes of the model that answered, if any.
     """
 
     inputs: Written | None
@@ -114,40 +114,40 @@ NO_CONTENTS = Contents(None, None, None, {})
 
 
 class TraceRecord:
-    """All that the middleware knows of one request.
+    """The middleware's entire knowledge of one request.
 
     Attributes:
         exchange: The request and its response.
-        settings: The options of the middleware that it came through.
-        identity: Who asked.
-        tags: What the app has annotated.
-        metadata: What the app has annotated.
-        exceptions: Those that the app raised.
-        others: Attributes with the ids that other tracing tools have for the request.
-        first_byte_at: When the client had the first byte of the answer; nanoseconds since the epoch.
+        settings: The settings of the middleware that it came through.
+        identity: The user, session and request id.
+        tags: Tags from the app.
+        metadata: Metadata from the app.
+        exceptions: The app's exceptions.
+        others: Attributes with the ids of the request in other tracing tools.
+        first_byte_at: When the first byte of the response was sent, in nanoseconds since the epoch.
         is_complete: Whether route, status and bodies are final.
-        client_disconnected: Whether the client went away.
-        is_changed: Whether something came after it was encoded last.
+        client_disconnected: Whether the client disconnected.
+        is_changed: Whether it has changed since it was last encoded.
         trace_id: MLflow's trace id, ``tr-`` and 32 hexadecimal digits; empty while there is no trace.
-        ids: Those of the root span.
-        parent_id: The caller's span, where that is trusted to be the parent.
-        caller: The caller's span, where it is only linked to.
-        start_time: Nanoseconds since the epoch.
-        end_time: Nanoseconds since the epoch; None while the request runs.
-        experiment_id: Where the trace goes, an id or a name; None for the experiment that the environment names.
-        surroundings: What the trace has from where it began, if anything.
-        contents: The inputs and outputs, once its bodies have been read.
-        failure: Why the answer is an error by ``error_when``, once that has been asked.
-        is_judged: Whether it has been.
-        held: An exception that the framework is about to answer.
-        is_route_said: Whether the app itself has told the route.
-        is_promised: Whether the client was told that its trace will be there, by a token to continue it.
-        verdict: What the app has decided about the trace: `KEPT`, or why nobody wants it; empty if nothing.
-        is_genai: Whether the bodies look like a language model's traffic, once that has been asked.
-        is_unwanted: Whether that is that there is to be no trace.
-        is_unrouted: Whether the framework has looked for a route in vain, where that is known only for a while.
+        ids: The ids of the root span.
+        parent_id: The caller's span, if it is trusted to be the parent.
+        caller: The caller's span, if it is only linked to.
+        start_time: Start, in nanoseconds since the epoch.
+        end_time: End, in nanoseconds since the epoch; None while the request runs.
+        experiment_id: Id or name of the trace's experiment; None for the experiment that the environment specifies.
+        surroundings: The values from the trace's surroundings, if any.
+        contents: The inputs and outputs, after the bodies have been read.
+        failure: Why the response is an error according to ``error_when``, after it has been judged.
+        is_judged: Whether it has been judged.
+        held: An exception that the framework is about to handle.
+        is_route_said: Whether the app itself has set the route.
+        is_promised: Whether the client was promised the trace, by a token to continue it.
+        verdict: The app's decision about the trace: `KEPT`, the reason to drop it, or empty.
+        is_genai: Whether the bodies look like a language model's traffic; None until it has been checked.
+        is_unwanted: Whether the app has decided to drop the trace.
+        is_unrouted: Whether the framework has found no route, for frameworks where this is known only temporarily.
         is_directed: Whether the app has chosen the experiment inside the request.
-        usual_experiment_id: Where it would go without the option ``experiment``; empty where that is not set.
+        usual_experiment_id: The experiment without the option ``experiment``; empty if that is not set.
     """
 
     trace_id = ""
@@ -188,18 +188,18 @@ class TraceRecord:
             self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
 
     def begin(self, ids: SpanIds, start_time: int) -> None:
-        """Assign the ids and the start of its trace."""
+        """Assign the ids and the start time of its trace."""
         self.ids = ids
         self.trace_id = f"tr-{ids.trace_id:032x}"
         self.start_time = start_time
 
     def go_to(self, usual: str | None) -> None:
-        """Choose the experiment: the one of its options, or the usual one."""
+        """Choose the experiment: the one in the options, or the usual one."""
         self.usual_experiment_id = usual
         self.experiment_id = self.settings.experiment or usual
 
     def decide(self, verdict: str) -> None:
-        """Take what the app decides about the trace."""
+        """Record the app's decision about the trace."""
         self.verdict = verdict
         self.is_unwanted = verdict != KEPT
 
@@ -227,12 +227,12 @@ class TraceRecord:
 
     @property
     def user_id(self) -> str | None:
-        """The user id as it is stored: a pseudonym where ``user_id_hmac_key`` is set."""
+        """The stored user id: a pseudonym if ``user_id_hmac_key`` is set."""
         user, key = self.identity.user_id, self.settings.hmac_key
         return identity.pseudonym(user, key) if user and key else user
 
     def identity_metadata(self) -> dict[str, str]:
-        """Session and user, as far as they are known."""
+        """Return session and user, if known."""
         metadata = {}
         if session := self.identity.session_id:
             metadata[keys.SESSION] = session
@@ -241,13 +241,13 @@ class TraceRecord:
         return metadata
 
     def identity_tags(self) -> dict[str, str]:
-        """Session, user and request id, as far as they are known."""
+        """Return session, user and request id, if known."""
         request_id, metadata = self.identity.request_id, self.identity_metadata()
         return {keys.CLIENT_REQUEST_ID: request_id, **metadata} if request_id else metadata
 
     @property
     def keeps_words(self) -> bool:
-        """Whether anything is stored that may be what somebody said."""
+        """Whether texts are stored that users or models may have written."""
         return self.settings.keeping(self.exchange.path).words
 
     @property
@@ -256,12 +256,12 @@ class TraceRecord:
         return bool(self.exceptions) or self.exchange.status in self.settings.error_statuses or self.failure is not None
 
     def seconds(self, until: int | None = None) -> float:
-        """How long the request has taken, until now or a time in nanoseconds since the epoch."""
+        """Return the duration of the request in seconds, until now or until a time in nanoseconds since the epoch."""
         return ((until or self.end_time or time.time_ns()) - self.start_time) / 1e9
 
     @property
     def size(self) -> int:
-        """Bytes, about, that it holds until its trace is encoded."""
+        """Approximate size until its trace is encoded, in bytes."""
         size = _SIZE + self.exchange.held + self.held_of_bodies
         if self.is_changed:
             texts = [*self.tags, *self.metadata, *self.tags.values(), *self.metadata.values()]
@@ -271,24 +271,24 @@ class TraceRecord:
 
     @property
     def held_of_bodies(self) -> int:
-        """Bytes that are kept of its bodies."""
+        """Size of the recorded bodies, in bytes."""
         sent, answer = self.exchange.request_body, self.exchange.response_body
         return (sent.held if sent else 0) + (answer.held if answer else 0)
 
     def forget_contents(self) -> None:
-        """Skip its inputs and outputs: there is no time or no room to read them."""
+        """Skip the inputs and outputs, for lack of time or memory."""
         if self.contents is None:
             self.contents = NO_CONTENTS
 
     def drop_bodies(self) -> None:
-        """Let go of the bodies: the trace is encoded, and nothing more will come."""
+        """Release the bodies: the trace is encoded, and nothing more will come."""
         exchange = self.exchange
         exchange.request_body = exchange.response_body = exchange.inputs = exchange.outputs = None
         self.contents = NO_CONTENTS
 
 
 _SIZE = 2500
-"""Bytes, about, of a request's trace without its bodies, path and headers."""
+"""Approximate size of a request's trace without bodies, path and headers, in bytes."""
 
 _ITEM = 40
-"""Bytes, about, that a text takes in a dictionary besides its own."""
+"""Approximate overhead of a text in a dictionary, in bytes."""

@@ -1,7 +1,6 @@
-"""OTLP's messages as bytes, written field by field.
+"""OTLP messages as bytes, encoded field by field.
 
-What each byte means:
-https://protobuf.dev/programming-guides/encoding/; the fields' numbers:
+The encoding: https://protobuf.dev/programming-guides/encoding/. The numbers of the fields:
 https://github.com/open-telemetry/opentelemetry-proto (common/v1/common.proto, trace/v1/trace.proto,
 collector/trace/v1/trace_service.proto).
 """
@@ -38,22 +37,22 @@ def _sized(content: bytes) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return _sized(text.encode("utf-8", "replace"))  # half a surrogate pair is no UTF-8
+    return _sized(text.encode("utf-8", "replace"))  # half a surrogate pair is not valid UTF-8
 
 
 def request(resource: bytes, spans: list[bytes]) -> bytes:
-    """An ``ExportTraceServiceRequest`` with spans of one resource and no scope. Such requests joined are one for all.
+    """Encode an ``ExportTraceServiceRequest`` with spans of one resource. Concatenated requests form one request.
 
     Args:
-        resource: A ``Resource``.
-        spans: Each a ``Span``.
+        resource: An encoded ``Resource``.
+        spans: Encoded ``Span`` messages.
     """
     scope_spans = b"".join([b"\x12" + _sized(span) for span in spans])
     return b"\x0a" + _sized(b"\x0a" + _sized(resource) + b"\x12" + _sized(scope_spans))
 
 
 SERVER, CONSUMER = 2, 5
-"""The kinds of spans that stand for a request and for a job (opentelemetry/proto/trace/v1/trace.proto: SpanKind)."""
+"""The kinds of spans for requests and jobs (opentelemetry/proto/trace/v1/trace.proto: SpanKind)."""
 
 
 def span(
@@ -65,16 +64,16 @@ def span(
     rest: bytes,
     kind: int = 0,
 ) -> bytes:
-    """A ``Span``.
+    """Encode a ``Span``.
 
     Args:
-        ids: Those of its trace and its own.
-        parent: Its parent's; None for a root.
-        name: Its name.
-        times: Its start and end, in nanoseconds since the epoch.
+        ids: The ids of the trace and of the span.
+        parent: The id of the parent; None for a root.
+        name: The name.
+        times: Start and end, in nanoseconds since the epoch.
         status: Code and message.
-        rest: More of its fields: `attribute`.
-        kind: Its kind; 0 for none.
+        rest: Further encoded fields: see `attribute`.
+        kind: The kind; 0 for none.
     """
     code, message = status
     parts = [
@@ -89,30 +88,30 @@ def span(
 
 
 def attribute(key: str, value: Any) -> bytes:
-    """A ``Span`` with nothing but this attribute; such messages joined are one with all of them."""
+    """Encode a ``Span`` with only this attribute; concatenated messages form one span with all attributes."""
     if type(value) is str:
         start, text = _start(key), value.encode("utf-8", "replace")
         size = len(text)
-        if len(start) + size < _SHORT:  # all sizes take a byte
+        if len(start) + size < _SHORT:  # each size fits into one byte
             return b"\x4a%c%b\x12%c\x0a%c%b" % (len(start) + 4 + size, start, 2 + size, size, text)
         return b"\x4a" + _sized(start + b"\x12" + _sized(b"\x0a" + _sized(text)))
     return b"\x4a" + _sized(_key_value(key, value))
 
 
 def event(time: int, name: str, attributes: Mapping[str, Any]) -> bytes:
-    """A ``Span`` with nothing but this event.
+    """Encode a ``Span`` with only this event.
 
     Args:
         time: Nanoseconds since the epoch.
-        name: Its name.
-        attributes: Its attributes.
+        name: The name.
+        attributes: The attributes.
     """
     content = b"\x09" + time.to_bytes(8, "little") + b"\x12" + _text(name) + _attributes(b"\x1a", attributes)
     return b"\x5a" + _sized(content)
 
 
 def link(trace_id: int, span_id: int, attributes: Mapping[str, Any]) -> bytes:
-    """A ``Span`` with nothing but a link to that span."""
+    """Encode a ``Span`` with only a link to another span."""
     ids = b"\x0a\x10" + trace_id.to_bytes(16, "big") + b"\x12\x08" + span_id.to_bytes(8, "big")
     return b"\x6a" + _sized(ids + _attributes(b"\x22", attributes))
 
@@ -126,7 +125,7 @@ _SHORT = 120
 
 @functools.lru_cache(maxsize=1024)
 def _start(key: str) -> bytes:
-    """The key of a ``KeyValue``."""
+    """Encode the key of a ``KeyValue``."""
     return b"\x0a" + _text(key)
 
 
@@ -135,7 +134,7 @@ def _key_value(key: str, value: Any) -> bytes:
 
 
 def _any_value(value: Any) -> bytes:
-    """As ``mlflow.tracing.utils.otlp`` has values; an integer of more than 64 bits, which it refuses, becomes text."""
+    """Encode a value like ``mlflow.tracing.utils.otlp``; an integer of more than 64 bits, which it refuses, as text."""
     kind = type(value)
     if kind is str:
         return b"\x0a" + _text(value)

@@ -1,6 +1,6 @@
-"""Found by every Python that ``mlflow-middleware run`` has started, before anything else runs there.
+"""The ``sitecustomize`` of every Python that ``mlflow-middleware run`` has started, which runs before anything else.
 
-It takes the place of a ``sitecustomize`` that is there already, so it loads that one, too.
+It replaces an existing ``sitecustomize``, so it also loads that one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _load_the_other() -> None:
 if __name__ == "sitecustomize":
     try:
         from mlflow_middleware import auto
-    except ImportError:  # another Python than the one that was asked for, which has no mlflow-middleware
+    except ImportError:  # another Python than the intended one, without mlflow-middleware
         pass
     else:
         auto.install()
