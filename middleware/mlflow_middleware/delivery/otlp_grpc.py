@@ -9,6 +9,7 @@ from typing import Any
 
 from mlflow_middleware.delivery.otlp_variables import Collector
 from mlflow_middleware.delivery.replies import PermanentError, RetryableError, TooLarge
+from mlflow_middleware.delivery.rest import printable
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -54,12 +55,13 @@ def target_of(collector: Collector) -> tuple[str, bool]:
     """Return gRPC's target and whether to use TLS, which is the default for addresses without a scheme."""
     scheme, separator, rest = collector.url.partition("://")
     if separator and scheme.lower() in ("http", "https"):
-        return rest.partition("/")[0], scheme.lower() == "https"
+        host = rest.partition("?")[0].partition("/")[0].rpartition("@")[2]  # gRPC would repeat a password in its errors
+        return host, scheme.lower() == "https"
     return collector.url, not collector.is_insecure
 
 
 def _problem_of(collector: Collector, code: str, details: str) -> RetryableError | PermanentError:
-    answer = f"{collector.variable}: {collector.url} answered {code}: {details[:300]}"
+    answer = f"{collector.variable}: {printable(collector.url)} answered {code}: {details[:300]}"
     if code in _RETRYABLE or code in _NEEDS_HELP:
         return RetryableError(answer, needs_help=code in _NEEDS_HELP or code == "UNAVAILABLE")
     return TooLarge(answer) if code == "RESOURCE_EXHAUSTED" else PermanentError(answer)

@@ -15,8 +15,9 @@ from mlflow_middleware import delivery
 from mlflow_middleware.delivery.collector import Copy
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.otlp_collector import OtlpCollector
-from mlflow_middleware.delivery.otlp_grpc import METHOD, target_of
+from mlflow_middleware.delivery.otlp_grpc import METHOD, post_by_grpc, target_of
 from mlflow_middleware.delivery.otlp_variables import Collector, collector
+from mlflow_middleware.delivery.replies import RetryableError
 from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.request.lifecycle import RequestTrace
@@ -128,6 +129,7 @@ def test_what_a_collector_says_of_rejected_spans_is_logged_once(
     [
         ("http://c:4317", False, ("c:4317", False)),
         ("https://c:4317/", True, ("c:4317", True)),
+        ("https://user:hunter2@c:4317?key=hunter2", False, ("c:4317", True)),
         ("c:4317", False, ("c:4317", True)),
         ("c:4317", True, ("c:4317", False)),
         ("unix:///run/otel.sock", True, ("unix:///run/otel.sock", False)),
@@ -136,6 +138,19 @@ def test_what_a_collector_says_of_rejected_spans_is_logged_once(
 def test_where_grpc_goes(address: str, is_insecure: bool, target: tuple[str, bool]) -> None:
     """Without a scheme, TLS is what the specification asks for: headers mostly hold a key."""
     assert target_of(Collector("", address, "grpc", is_insecure=is_insecure)) == target
+
+
+def test_an_error_of_grpc_has_no_password() -> None:
+    """The address is repeated in the log."""
+    pytest.importorskip("grpc")
+    address = "http://user:hunter2@localhost:1/?key=hunter2"
+    post = post_by_grpc(Collector("OTEL_EXPORTER_OTLP_ENDPOINT", address, "grpc", timeout=10.0))
+
+    with pytest.raises(RetryableError) as failed:
+        post(b"")
+
+    assert "localhost:1" in str(failed.value)
+    assert "hunter2" not in str(failed.value)
 
 
 def test_spans_go_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
