@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow_middleware.delivery.otlp_variables import Collector
 from mlflow_middleware.delivery.replies import PermanentError, RetryableError, TooLarge
-from mlflow_middleware.delivery.rest import printable
+from mlflow_middleware.delivery.rest import printable, root_cause
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -28,14 +28,17 @@ def post_by_grpc(collector: Collector) -> Callable[[bytes], bytes]:
 
     def post(body: bytes) -> bytes:
         grpc: Any = importlib.import_module("grpc")
-        if not channels:
-            channels.append(_channel(grpc, collector))
         how = grpc.Compression.Gzip if collector.compression == "gzip" else grpc.Compression.NoCompression
-        send = channels[0].unary_unary(METHOD)
         try:
+            if not channels:
+                channels.append(_channel(grpc, collector))
+            send = channels[0].unary_unary(METHOD)
             answer: bytes = send(body, timeout=collector.timeout, metadata=collector.headers, compression=how)
         except grpc.RpcError as error:
             raise _problem_of(collector, error.code().name, str(error.details())) from error
+        except Exception as error:  # certificates that cannot be read, headers that gRPC does not take
+            why = f"{collector.variable}: {printable(collector.url)} cannot be used ({root_cause(error)})"
+            raise RetryableError(why, needs_help=True) from error
         return answer
 
     return post

@@ -153,6 +153,16 @@ def test_an_error_of_grpc_has_no_password() -> None:
     assert "hunter2" not in str(failed.value)
 
 
+@pytest.mark.parametrize("wrong", [{"verify": "/missing.pem"}, {"headers": (("x-bin", "text"),)}])
+def test_what_grpc_cannot_use_names_its_variable(wrong: dict[str, Any]) -> None:
+    """The traces wait until it is mended."""
+    pytest.importorskip("grpc")
+    post = post_by_grpc(Collector("OTEL_EXPORTER_OTLP_ENDPOINT", "https://localhost:1", "grpc", timeout=10.0, **wrong))
+
+    with pytest.raises(RetryableError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT: .* cannot be used"):
+        post(b"")
+
+
 def test_spans_go_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
     """With the headers; and what is rejected is logged, as by HTTP."""
     grpc: Any = pytest.importorskip("grpc")
