@@ -73,11 +73,18 @@ def test_a_socket_gives_its_identity_to_the_traces_inside(app: RunningApp, reque
 def test_socket_io(app: RunningApp, request_id: str) -> None:
     """Its protocol over one socket; it is served before Flask knows of a request, so that headers tell who asks."""
     ws = Client.connect(app.url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket", headers=IDS)
-    assert ws.receive(timeout=30)[:1] == "0"
+
+    def receive() -> str:
+        """Return the next message that is no ping, which a busy machine may have time for."""
+        while (message := str(ws.receive(timeout=30))) == "2":
+            pass
+        return message
+
+    assert receive()[:1] == "0"
     ws.send("40")
-    assert ws.receive(timeout=30)[:2] == "40"
+    assert receive()[:2] == "40"
     ws.send('42["ask","a"]')
-    assert json.loads(ws.receive(timeout=30)[2:]) == ["answer", "A"]
+    assert json.loads(receive()[2:]) == ["answer", "A"]
     ws.close()
     found = stored(app, request_id)
 
