@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from mlflow_middleware import routing
 from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.option_problems import ill_typed, shortened, unknown_option
 
@@ -66,6 +67,8 @@ def _checked(route: str, given: Any) -> BaseModel:
         raise ValueError(
             f"{route!r} must be a path or a template such as /chats/{{id}} or /search*, optionally with a method"
         )
+    if routing.is_template(route) and "*" in route[:-1]:
+        raise ValueError(f"{route!r} has parameters, so that '*' is allowed at its end only")
     if isinstance(given, _model()):
         return given
     if not isinstance(given, Mapping):

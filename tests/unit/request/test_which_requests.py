@@ -302,6 +302,7 @@ def test_the_docs_name_all_options_of_routes() -> None:
         ),
         ({"/x": {"keep": "some"}}, "'/x': option 'keep': input should be 'all' or 'genai', not 'some'"),
         ({"x": {}}, "'x' must be a path or a template"),
+        ({"/a/*/{id}": {}}, "'/a/*/{id}' has parameters, so that '*' is allowed at its end only"),
         ({"/x": 1}, "'/x' must have a mapping of options, not 1"),
         ("/x", "must be JSON"),
     ],
