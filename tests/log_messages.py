@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from mlflow_middleware.settings import Settings, SettingsError
 
@@ -159,7 +159,8 @@ MEANINGS: dict[str, Meaning] = {
         "As for `traces at exit`.",
     ),
     "feedback not stored": Meaning(
-        "The MLflow server cannot be used, so that a user's vote was answered with 503.",
+        "The MLflow server cannot be used, or `MLFLOW_TRACKING_URI` is not the address of one; the vote was answered with "
+        "503.",
         f"Do as the end of the line tells. {CHECK} if that is not enough.",
     ),
 }
@@ -194,7 +195,7 @@ def lines() -> list[Line]:
     """Every line, in the order of the source.
 
     Raises:
-        TypeError: One is not a constant format.
+        TypeError: One is not a constant format, or is logged in a way that is not found here.
     """
     paths = sorted(path for folder in SOURCES for path in folder.rglob("*.py") if "logg" in path.read_text())
     return [line for path in paths for line in _lines_of(path)]
@@ -254,11 +255,22 @@ def _shown(text: str) -> str:
 
 def _lines_of(path: Path) -> Iterator[Line]:
     module = ast.parse(path.read_text())
+    others = {each.lineno for each in ast.walk(module) if _looks_like_logging(each)}
     for function in ast.walk(module):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             for call in _calls(function):
+                others.discard(call.lineno)
                 for text in _formats(call, path):
                     yield Line(_logger_of(module, call), _level(call, function), text)
+    if others:
+        raise TypeError(f"{path.name}:{min(others)}: a log line is a call of its module's `logger`, inside a function")
+
+
+def _looks_like_logging(node: ast.AST) -> TypeGuard[ast.Call]:
+    """Return whether something whose name has "log" in it is called as a logger is."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS):
+        return False
+    return "log" in ast.unparse(node.func.value).lower()
 
 
 def _calls(function: ast.AST) -> Iterator[ast.Call]:

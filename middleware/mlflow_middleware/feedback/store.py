@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.experiment import resolve_experiment
-from mlflow_middleware.delivery.rest import MAX_LINE, ConnectionProblem, ask, check_address
+from mlflow_middleware.delivery.rest import MAX_LINE, ConnectionProblem, ask, check_address, is_server, printable
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.trace import keys
@@ -60,10 +60,11 @@ def trace(trace_id: str) -> TraceInfo | None:
 
 def _search(query: str, order: Literal["ASC", "DESC"], limit: int = 20) -> list[TraceInfo]:
     """Search the experiment of this process's traces."""
+    uri = _server()
     try:
-        experiment_id = resolve_experiment(mlflow_bridge.client.tracking_uri(), timeout=TIMEOUT)
+        experiment_id = resolve_experiment(uri, timeout=TIMEOUT)
     except ConnectionProblem as problem:
-        raise _away(str(problem)) from None
+        raise _unavailable(str(problem)) from None
     place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
     asked = {"locations": [place], "filter": query, "order_by": [f"timestamp_ms {order}"], "max_results": limit}
     answered = _ask("POST", f"{_TRACES}/search", json=asked) or {}
@@ -173,19 +174,31 @@ def tags(info: TraceInfo) -> dict[str, str]:
 
 def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
     """Send a request to the tracking server; return None if the resource does not exist."""
-    uri = mlflow_bridge.client.tracking_uri()
+    uri = _server()
     try:
         check_address(uri)
         status, answered = ask(uri, method, path, timeout=TIMEOUT, **kwargs)
     except ConnectionProblem as problem:
-        raise _away(str(problem)) from problem
+        raise _unavailable(str(problem)) from problem
     if status == 404 and answered.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
         return None
     if status != 200:
-        raise _away(f"{method} {path} was answered with {status} {answered.get('message', '')}")
+        raise _unavailable(f"{method} {path} was answered with {status} {answered.get('message', '')}")
     return answered
 
 
-def _away(why: str) -> FeedbackError:
+def _server() -> str:
+    """Return the address of the tracking server; votes are not stored in a database or a folder directly."""
+    uri = mlflow_bridge.client.tracking_uri()
+    if is_server(uri):
+        return uri
+    raise _unavailable(
+        f"MLFLOW_TRACKING_URI={printable(uri)} is not the address of a server, which feedback needs; "
+        "start one with `mlflow server` in the same folder, and set MLFLOW_TRACKING_URI=http://localhost:5000",
+        "feedback needs an MLflow server, and MLFLOW_TRACKING_URI is not the address of one",
+    )
+
+
+def _unavailable(why: str, detail: str = "the tracking server is unavailable, try again later") -> FeedbackError:
     logger.warning("feedback not stored, the user is asked to try again: %s", clean_text(why, MAX_LINE))
-    return FeedbackError(503, "the tracking server is unavailable, try again later")
+    return FeedbackError(503, detail)
