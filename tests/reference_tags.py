@@ -198,5 +198,7 @@ def names_in_the_code() -> Iterator[str]:
 def _keys(nodes: list[ast.AST]) -> Iterator[str]:
     """Yield the texts that are a key of a mapping; in the room that describes a trace, each is a name."""
     for node in nodes:
-        keys = node.keys if isinstance(node, ast.Dict) else [node.slice] if isinstance(node, ast.Subscript) else []
+        keys = node.keys if isinstance(node, ast.Dict) else []
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            keys = [node.slice]
         yield from (each.value for each in keys if isinstance(each, ast.Constant) and isinstance(each.value, str))
