@@ -159,8 +159,8 @@ MEANINGS: dict[str, Meaning] = {
         "As for `traces at exit`.",
     ),
     "feedback not stored": Meaning(
-        "The MLflow server cannot be used, or `MLFLOW_TRACKING_URI` is not the address of one; the vote was answered with "
-        "503.",
+        "The MLflow server cannot be used, or `MLFLOW_TRACKING_URI` is not the address of one. The vote was answered "
+        "with 503.",
         f"Do as the end of the line tells. {CHECK} if that is not enough.",
     ),
 }
