@@ -169,7 +169,7 @@ def page() -> str:
 
 def _table(names: list[Name]) -> str:
     rows = [f"| `{each.name}` | {each.meaning} | {each.present} | {each.source} |" for each in names]
-    return "\n".join(["| name | holds | is there if | whose |", "| --- | --- | --- | --- |", *rows]) + "\n"
+    return "\n".join(["| name | holds | present if | whose |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
 # --- what the code has ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -69,6 +70,27 @@ def test_the_page_of_the_check_shows_its_steps() -> None:
     shown = next(blocks(ROOT / "docs" / "check.md", "console")).splitlines()[1:]
 
     assert [line[8:24].rstrip() for line in shown] == [name for name, _, _ in check.STEPS]
+
+
+def test_the_page_of_the_api_has_all_that_examples_import() -> None:
+    """An app imports nothing else; a name of a module is on it alone, or by the module without a list of members."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = dict(re.findall(r"^::: ([\w.]+)(?:\n    options:\n      members: \[(.*)\])?$", page, re.MULTILINE))
+    files = [path for path in (ROOT / "examples").rglob("*.py") if "mlflow_middleware" in path.read_text()]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    imported = {
+        (node.module, alias.name)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlflow_middleware")
+        for alias in node.names
+    }
+
+    assert imported
+    assert [
+        f"{module}.{name}"
+        for module, name in sorted(imported)
+        if f"{module}.{name}" not in listed and (module not in listed or name not in (listed[module] or name))
+    ] == []
 
 
 def test_pages_refer_to_files_that_are_there() -> None:
