@@ -65,6 +65,25 @@ def test_the_readme_is_read_in_two_minutes() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+def test_the_readme_has_the_figures_of_the_documentation() -> None:
+    """Of costs, those of requests with two child spans at the gentle rate; of bad days, each count of traces."""
+    readme, performance, delivery = (
+        (ROOT / name).read_text() for name in ("README.md", "docs/performance.md", "docs/delivery.md")
+    )
+    costs = re.findall(
+        r"^\| (FastAPI|Flask|Django) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", readme, re.MULTILINE
+    )
+    for framework, *shown in costs:
+        _, _, table = performance.partition(f"| {framework}, two child spans |")
+        rows = re.findall(r"^\| (?!untraced)[^|]+\| [\d.]+ \| (\d+) /", table.split("\n\n")[0], re.MULTILINE)
+        assert [each.replace(",", "") for each in shown] == rows
+
+    bad_days = readme.partition("## On bad days")[2].partition("\n## ")[0]
+    counts = re.findall(r"[\d,]+ of [\d,]+", bad_days)
+    assert (len(costs), len(counts)) == (3, 8)
+    assert [each for each in counts if f" {each} " not in delivery] == []
+
+
 def test_the_page_of_the_check_shows_its_steps() -> None:
     """All of them, in their order and form."""
     shown = next(blocks(ROOT / "docs" / "check.md", "console")).splitlines()[1:]
