@@ -85,7 +85,8 @@ def page(results: dict[str, Any]) -> str:
             lines.append(f"| `{name}` | | | not run yet | |")
             continue
         result = results[name]
-        versions = ", ".join(f"{package} {version}" for package, version in result["packages"].items())
+        packages = result["packages"]
+        versions = ", ".join(f"{package} {packages[package]}" for package in _SHOWN if package in packages)
         lines.append(f"| `{name}` | {result['python']} | {versions} | {_outcome(result)} | {result['date']} |")
     return _TEXT + "\n".join(lines) + "\n"
 

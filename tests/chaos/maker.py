@@ -1,7 +1,8 @@
 """Makes traces as told on standard input, and ends at its end.
 
-``make COUNT RATE PREFIX [POISON]`` makes so many traces, so many a second (0: at once); number POISON has what the
-server refuses, and its trace id is printed. ``flush`` sends what waits. Each command is answered with a line.
+``make COUNT RATE PREFIX [POISON]`` makes so many traces, so many a second (0: at once); number POISON has a
+session id that is too long for the server, and its trace id is printed. ``flush`` sends what waits. Each command is
+answered with a line.
 """
 
 from __future__ import annotations

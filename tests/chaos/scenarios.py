@@ -141,17 +141,18 @@ def _cut(network: Network, memory: Memory) -> tuple[float, float, float]:
 
 
 def poison(lab: Lab, way: Way) -> Rows:
-    """6: one trace that the server refuses, in the midst of others."""
-    title = "one poisonous trace in a batch of 512"
+    """6: one trace with a session id that the server does not take, in the midst of others."""
+    title = "one trace in a batch of 512 has a session id of 300 characters"
     experiment = lab.experiment(way)
     with lab.maker(experiment) as maker:
         maker.warm_up(experiment)
         trace_id = maker.tell(f"make 512 0 {experiment.prefix} 300")
         maker.tell("flush")
-        seen = experiment.settle(experiment.prefix, 511, FLUSHES, 60)
-        named = "yes" if trace_id in maker.log() else "no"
-    others = seen.stored - {f"{experiment.prefix}-300"}
-    return {f"{title}: others stored": f"{len(others)} of 511", "… the refused one is named in the log": named}
+        seen = experiment.settle(experiment.prefix, 512 if way is OURS else 511, FLUSHES, 60)
+        fate = "named in the log" if trace_id in maker.log() else "lost"
+    itself = f"{experiment.prefix}-300"
+    fate = "stored, with 250 of them" if itself in seen.stored else fate
+    return {f"{title}: others stored": f"{len(seen.stored - {itself})} of 511", "… that one": fate}
 
 
 def kill(lab: Lab, way: Way) -> Rows:

@@ -376,6 +376,17 @@ def test_a_wrong_experiment_id(server: MLflowServer) -> None:
     assert checked.failed_at("experiment", "MLFLOW_EXPERIMENT_ID='987654321'", "set MLFLOW_EXPERIMENT_NAME instead")
 
 
+def test_the_experiments_of_the_options(server: MLflowServer, traces: Traces) -> None:
+    """Those of the app and of its routes are found or made; one that cannot be used is named, with its remedy."""
+    own, routes = f"own-{uuid.uuid4().hex}", json.dumps({"/search": {"experiment": "987654321"}})
+    good = run_check(**connected(traces), MLFLOW_MIDDLEWARE_EXPERIMENT=own)
+    bad = run_check(**connected(traces), MLFLOW_MIDDLEWARE_ROUTES=routes)
+
+    assert good.code == 0
+    assert f"'{own}', id {Traces(server.uri, own).experiment_id}" in good.says("experiment")
+    assert bad.failed_at("experiment", "987654321", f"its traces go to the experiment '{traces.experiment}'")
+
+
 def test_a_deleted_experiment(server: MLflowServer, traces: Traces) -> None:
     """It can be restored."""
     delete_experiment(server, create_experiment(server, traces.experiment))

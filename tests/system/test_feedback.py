@@ -114,6 +114,22 @@ def test_feedback_by_trace_id(app: RunningApp, request_id: str, user: str) -> No
     assert found.metadata == {"page": "/help"}
 
 
+@pytest.mark.parametrize("name", FRAMEWORKS[:3])
+def test_feedback_finds_requests_in_other_experiments(run_app: AppRunner, request_id: str, name: str) -> None:
+    """In the experiment of the app's option, and in that of a route; by request and by session."""
+    of_app, of_route = f"app-{uuid.uuid4().hex}", f"route-{uuid.uuid4().hex}"
+    routes = {"/sync/*": {"experiment": of_route}}
+    app = run_app(name, {"feedback_wait": PATIENT, "experiment": of_app, "routes": routes}, APP_CSRF="1")
+    who = {"x_session_id": f"s-{request_id}"}
+    trace_id = app.get("/sync/chats/c-1", x_request_id=request_id, **who).headers["X-MLflow-Trace-ID"]
+    Traces(app.traces.uri, of_route).one(request_id)
+
+    said = {"value": True, "client_request_id": request_id}, {"value": 3, "session_id": f"s-{request_id}"}
+    answers = [say(app, each, **who) for each in said]
+
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"trace_id": trace_id})] * 2
+
+
 @pytest.mark.parametrize("header", ["x_session_id", "x_user_id"])
 def test_feedback_by_request_id(app: RunningApp, request_id: str, header: str) -> None:
     """With the request's session, or its user; the id may be longer than MLflow's own column."""

@@ -56,6 +56,12 @@ class _Rule(NamedTuple):
         return self.pattern is not None and self.pattern.fullmatch(path) is not None
 
 
+def experiments_of(settings: Settings) -> list[str]:
+    """Return the experiments that the option ``experiment`` specifies, for the app and for its routes."""
+    found = [settings.experiment, *(getattr(options, "experiment", None) for options in settings.routes.values())]
+    return list(dict.fromkeys(str(each) for each in found if each))
+
+
 class RouteSettings:
     """Lookup of the settings of each request.
 

@@ -70,6 +70,14 @@ class Chain:
         known: Settings | None = vars(self).get("settings")
         return known.delivery if known else "auto"
 
+    @property
+    def experiments(self) -> list[str]:
+        """The experiments that the option ``experiment`` specifies; none if the settings are unknown."""
+        from mlflow_middleware._internal.route_settings import experiments_of
+
+        known: Settings | None = vars(self).get("settings")
+        return experiments_of(known) if known else []
+
     def need_server(self) -> None:
         """Skip the step if traces are not sent to a server.
 

@@ -55,12 +55,20 @@ def credentials(chain: Chain) -> str:
 
 
 def experiment(chain: Chain) -> str:
-    """Check that the environment's experiment exists, or could be created."""
+    """Check that the environment's experiment exists, or could be created, and those of the option ``experiment``."""
+    from mlflow_middleware.delivery.experiment import find_or_create_experiment
+    from mlflow_middleware.delivery.rest import ConnectionProblem
+
     chain.need_server()
     if chain.experiment_problem is not None:
         raise Wrong(str(chain.experiment_problem))
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    return f"{name!r}, id {chain.experiment_id}" if name else f"id {chain.experiment_id}"
+    found = [f"{name!r}, id {chain.experiment_id}" if name else f"id {chain.experiment_id}"]
+    try:
+        found += [f"{each!r}, id {find_or_create_experiment(chain.uri, each)}" for each in chain.experiments]
+    except ConnectionProblem as problem:
+        raise Wrong(f"{problem}; until this is corrected, its traces go to the experiment {found[0]}") from problem
+    return "; ".join(found)
 
 
 def ask(

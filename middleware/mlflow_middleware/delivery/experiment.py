@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from mlflow_middleware import mlflow_bridge
+from mlflow_middleware.delivery.encoded import is_name
 from mlflow_middleware.delivery.rest import (
     REQUEST_TIMEOUT,
     ConnectionProblem,
@@ -84,6 +85,16 @@ def resolve_named_experiment(tracking_uri: str, name: str) -> str:
     """
     check_address(tracking_uri)
     return _by_name(tracking_uri, name, create=True, timeout=REQUEST_TIMEOUT, source="experiment")
+
+
+def find_or_create_experiment(tracking_uri: str, experiment: str) -> str:
+    """Find an experiment as the option ``experiment`` specifies it: by its id, or else by its name.
+
+    Raises:
+        ConnectionProblem: See `resolve_experiment`.
+    """
+    find = resolve_named_experiment if is_name(experiment) else find_experiment
+    return find(tracking_uri, experiment)
 
 
 def _experiment_id() -> str | None:

@@ -6,15 +6,19 @@ It uses the REST API (https://mlflow.org/docs/latest/api_reference/rest-api.html
 
 from __future__ import annotations
 
+import functools
 import logging
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 from mlflow_middleware import mlflow_bridge
-from mlflow_middleware.delivery.experiment import resolve_experiment
+from mlflow_middleware._internal.route_settings import experiments_of
+from mlflow_middleware.delivery.experiment import find_experiment, resolve_experiment
 from mlflow_middleware.delivery.rest import MAX_LINE, ConnectionProblem, ask, check_address, is_server, printable
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
 from mlflow_middleware.identity import clean_text
+from mlflow_middleware.request.defaults import settings_here
 from mlflow_middleware.trace import keys
 
 ANONYMOUS = "anonymous"
@@ -59,17 +63,30 @@ def trace(trace_id: str) -> TraceInfo | None:
 
 
 def _search(query: str, order: Literal["ASC", "DESC"], limit: int = 20) -> list[TraceInfo]:
-    """Search the experiment of this process's traces."""
-    uri = _server()
-    try:
-        experiment_id = resolve_experiment(uri, timeout=TIMEOUT)
-    except ConnectionProblem as problem:
-        raise _unavailable(str(problem)) from None
-    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
-    asked = {"locations": [place], "filter": query, "order_by": [f"timestamp_ms {order}"], "max_results": limit}
+    """Search the experiments of this process's traces."""
+    places = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": each}} for each in _experiments()]
+    asked = {"locations": places, "filter": query, "order_by": [f"timestamp_ms {order}"], "max_results": limit}
     answered = _ask("POST", f"{_TRACES}/search", json=asked) or {}
     found: list[TraceInfo] = answered.get("traces", [])
     return found
+
+
+def _experiments() -> list[str]:
+    """Return the ids of the environment's experiment and of those that the options specify, as far as they exist."""
+    uri = _server()
+    try:
+        found = [resolve_experiment(uri, timeout=TIMEOUT)]
+    except ConnectionProblem as problem:
+        raise _unavailable(str(problem)) from None
+    for each in experiments_of(settings_here()):
+        with suppress(ConnectionProblem):  # no trace is there yet, or its traces went to the environment's
+            found.append(_experiment(uri, each))
+    return list(dict.fromkeys(found))
+
+
+@functools.lru_cache(maxsize=64)
+def _experiment(uri: str, experiment: str) -> str:
+    return find_experiment(uri, experiment)
 
 
 def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
