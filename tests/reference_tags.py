@@ -65,6 +65,10 @@ METADATA = [
     Name("mlflow.user", "the operating system's user", "always", MLFLOW),
     Name("mlflow.source.name", "the program", "always", MLFLOW),
     Name("mlflow.source.type", "`LOCAL`, `NOTEBOOK` or `JOB`", "always", MLFLOW),
+    *[
+        Name(f"mlflow.source.git.{each}", f"the {meaning} of the program's git repository", "full MLflow is installed, and finds one", MLFLOW)
+        for each, meaning in (("branch", "branch"), ("commit", "commit"), ("repoURL", "address"))
+    ],
     Name("mlflow_middleware.filled", "when the request was, as milliseconds since the epoch", "a caller sent no info of its trace, [so that it was stored here](beside-other-tools.md#two-services)", OURS),
 ]  # fmt: skip
 """Of the trace."""

@@ -76,7 +76,8 @@ def test_each_name_in_the_code_is_described() -> None:
     assert set(page.names_in_the_code()) - described - page.ELSEWHERE == set()
 
 
-MLFLOW_S = {"mlflow.user", "mlflow.source.name", "mlflow.source.type"}
+OF_GIT = {"mlflow.source.git.branch", "mlflow.source.git.commit", "mlflow.source.git.repoURL"}
+MLFLOW_S = {"mlflow.user", "mlflow.source.name", "mlflow.source.type", *OF_GIT}
 """What MLflow itself finds out of a process."""
 
 MADE = {"http.request.body.cut", "http.response.body.cut", "http.request.header.<name>", "mlflow.traceTag.<tag>"}
