@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from mlflow_middleware.settings import Settings, SettingsError
 
@@ -50,7 +50,7 @@ CHECK = "Run [`mlflow-middleware check`](check.md) in the same environment"
 
 MEANINGS: dict[str, Meaning] = {
     "MLflow is not fully supported": Meaning(
-        "At start-up: the installed MLflow does not fit this release. The line tells how much still works.",
+        "At start-up: the installed MLflow does not fit this release. The line states what still works.",
         "Install the versions that the line gives to `pip`.",
     ),
     "tracing failed in": Meaning(
@@ -69,7 +69,7 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "no request is traced until": Meaning(
         "With an MLflow that is not fully supported: its experiment cannot be found yet. This is retried.",
-        "Correct `MLFLOW_TRACKING_URI`, the credentials or the experiment, as the end of the line tells.",
+        "Correct `MLFLOW_TRACKING_URI`, the credentials or the experiment, as the end of the line explains.",
     ),
     "span metrics are not exported": Meaning(
         "One of the variables asks for metrics of spans, and the exporter is not installed. Traces are complete.",
@@ -77,12 +77,12 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "traces cannot be sent yet": Meaning(
         "Before the first trace: the server, the collector or the experiment cannot be used. No trace is lost.",
-        f"Do as the end of the line tells. {CHECK} if that is not enough.",
+        f"Follow the end of the line. {CHECK} if that is not enough.",
     ),
     "traces are waiting, with retries": Meaning(
         "Sending has failed. Traces wait in memory, and in `spool_dir` if that is set; the app is not affected. The "
         "same problem is not logged again until the server has recovered.",
-        f"Do as the end of the line tells. {CHECK} if that is not enough.",
+        f"Follow the end of the line. {CHECK} if that is not enough.",
     ),
     "traces are sent again": Meaning("The server has recovered; all that was waiting is being sent.", "Nothing."),
     "traces go to spool_dir until": Meaning(
@@ -112,7 +112,7 @@ MEANINGS: dict[str, Meaning] = {
         "`max_queue_bytes`, set `spool_dir`, or lower `sample_ratio`.",
     ),
     "trace dropped, refused by the server": Meaning(
-        "The server will never accept this trace, as its answer at the end of the line tells. Others are not affected.",
+        "The server will never accept this trace: its answer is at the end of the line. Others are not affected.",
         "If the answer names a limit, raise it, or lower `max_body_bytes`; otherwise see the server's log.",
     ),
     "trace dropped, not encodable": Meaning(
@@ -124,7 +124,7 @@ MEANINGS: dict[str, Meaning] = {
         "Raise the limit (nginx: `client_max_body_size`), or lower `max_body_bytes`.",
     ),
     "trace stored without some of its metadata": Meaning(
-        "The server has the spans, and has refused what comes with them, as its answer tells.",
+        "The server has the spans, and has refused some of the metadata and tags, as its answer explains.",
         "See the answer; most often one tag or its value is not allowed.",
     ),
     "trace stored without its attachments": Meaning(
@@ -145,11 +145,11 @@ MEANINGS: dict[str, Meaning] = {
         "Correct the variable at the end of the line.",
     ),
     "spans rejected by the OTLP collector": Meaning(
-        "The collector answered that it has taken a part only. Each reason is logged once.",
+        "The collector accepted only a part of them. Each reason is logged once.",
         "Look at the collector's configuration and limits.",
     ),
     "traces at exit": Meaning(
-        "What became of all traces of this process: the counts of `delivery.stats()`. A warning if some were dropped "
+        "The outcome of all traces of this process: the counts of `delivery.stats()`. A warning if some were dropped "
         "or are still waiting.",
         "If traces were dropped, see the reasons in brackets. `spool_dir` keeps traces that cannot be sent before the "
         "exit; `shutdown_timeout` allows more time.",
@@ -159,8 +159,9 @@ MEANINGS: dict[str, Meaning] = {
         "As for `traces at exit`.",
     ),
     "feedback not stored": Meaning(
-        "The MLflow server cannot be used, so that a user's vote was answered with 503.",
-        f"Do as the end of the line tells. {CHECK} if that is not enough.",
+        "The MLflow server cannot be used, or `MLFLOW_TRACKING_URI` is not the address of one. The vote was answered "
+        "with 503.",
+        f"Follow the end of the line. {CHECK} if that is not enough.",
     ),
 }
 """How a line begins -> its meaning. These words are what to search a log for: no two lines begin alike."""
@@ -194,7 +195,7 @@ def lines() -> list[Line]:
     """Every line, in the order of the source.
 
     Raises:
-        TypeError: One is not a constant format.
+        TypeError: One is not a constant format, or is logged in a way that is not found here.
     """
     paths = sorted(path for folder in SOURCES for path in folder.rglob("*.py") if "logg" in path.read_text())
     return [line for path in paths for line in _lines_of(path)]
@@ -254,11 +255,22 @@ def _shown(text: str) -> str:
 
 def _lines_of(path: Path) -> Iterator[Line]:
     module = ast.parse(path.read_text())
+    others = {each.lineno for each in ast.walk(module) if _looks_like_logging(each)}
     for function in ast.walk(module):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             for call in _calls(function):
+                others.discard(call.lineno)
                 for text in _formats(call, path):
                     yield Line(_logger_of(module, call), _level(call, function), text)
+    if others:
+        raise TypeError(f"{path.name}:{min(others)}: a log line is a call of its module's `logger`, inside a function")
+
+
+def _looks_like_logging(node: ast.AST) -> TypeGuard[ast.Call]:
+    """Return whether something whose name has "log" in it is called as a logger is."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS):
+        return False
+    return "log" in ast.unparse(node.func.value).lower()
 
 
 def _calls(function: ast.AST) -> Iterator[ast.Call]:

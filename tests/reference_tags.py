@@ -173,7 +173,7 @@ def page() -> str:
 
 def _table(names: list[Name]) -> str:
     rows = [f"| `{each.name}` | {each.meaning} | {each.present} | {each.source} |" for each in names]
-    return "\n".join(["| name | holds | is there if | whose |", "| --- | --- | --- | --- |", *rows]) + "\n"
+    return "\n".join(["| name | holds | present if | whose |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
 # --- what the code has ---
@@ -192,9 +192,17 @@ def names_in_the_code() -> Iterator[str]:
     folder = ROOT / "middleware" / "mlflow_middleware"
     for file in sorted(path for room in _ROOMS for path in (folder / room).rglob("*.py")):
         if file.relative_to(folder).as_posix() not in _NO_NAMES:
-            texts = (node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant))
-            yield from (
-                text
-                for text in texts
-                if isinstance(text, str) and _NAME.fullmatch(text) and not _MODULES.fullmatch(text)
-            )
+            nodes = list(ast.walk(ast.parse(file.read_text())))
+            texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            yield from (text for text in texts if _NAME.fullmatch(text) and not _MODULES.fullmatch(text))
+            if file.is_relative_to(folder / "trace"):
+                yield from _keys(nodes)
+
+
+def _keys(nodes: list[ast.AST]) -> Iterator[str]:
+    """Yield the texts that are a key of a mapping; in the room that describes a trace, each is a name."""
+    for node in nodes:
+        keys = node.keys if isinstance(node, ast.Dict) else []
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            keys = [node.slice]
+        yield from (each.value for each in keys if isinstance(each, ast.Constant) and isinstance(each.value, str))

@@ -73,7 +73,7 @@ judge = make_judge(
 
 @scorer
 def helpful(inputs: Any, outputs: Any, trace: Trace) -> Feedback | None:
-    """What the judge says, where there is an answer that it has not judged yet."""
+    """Ask the judge, if there is an answer that it has not judged yet."""
     return judge(inputs=inputs, outputs=outputs) if text_of(outputs) and not verdict(trace.info) else None
 
 
@@ -91,7 +91,7 @@ def score(found: Iterable[TraceInfo]) -> None:
     if whole := [trace for trace in map(traces.get, new) if trace]:
         if "OPENAI_BASE_URL" not in os.environ:
             os.environ |= {"OPENAI_BASE_URL": judge_endpoint.start(), "OPENAI_API_KEY": "none"}
-        mlflow.tracing.disable()  # else what scorers call can become traces, among those of the app
+        mlflow.tracing.disable()  # otherwise scorers can leave traces among those of the app
         mlflow.genai.evaluate(data=whole, scorers=SCORERS)
 
 

@@ -92,7 +92,7 @@ def _delivery(known: dict[str, Any]) -> str:
     table.append(
         ("sampling with a share of 0: errors are kept", [_kept(tool, each["delivery"]) for tool, each in known.items()])
     )
-    table.append(("nothing of what is said, but the tokens", [_wordless(each["delivery"]) for each in known.values()]))
+    table.append(("no content, but the tokens", [_wordless(each["delivery"]) for each in known.values()]))
     table.append(("OTLP endpoint set: the trace is at", [_where(each["delivery"]) for each in known.values()]))
     return _table(known, table)
 

@@ -178,6 +178,6 @@ QUESTIONS: dict[str, dict[str, Callable[[Run], Answer]]] = {
             _linked(run["job"], "in-job") or _linked(run["job"], "job")
         ),
         "a later job has the request's session": lambda run: _job_session(run["job"]),
-        "goes on with the trace of a caller, which reports elsewhere": _goes_on,
+        "continues the trace of a caller, which reports elsewhere": _goes_on,
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -64,11 +65,51 @@ def test_the_readme_is_read_in_two_minutes() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+def test_the_readme_has_the_figures_of_the_documentation() -> None:
+    """Of costs, those of requests with two child spans at the gentle rate; of bad days, each count of traces."""
+    readme, performance, delivery = (
+        (ROOT / name).read_text() for name in ("README.md", "docs/performance.md", "docs/delivery.md")
+    )
+    costs = re.findall(
+        r"^\| (FastAPI|Flask|Django) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", readme, re.MULTILINE
+    )
+    for framework, *shown in costs:
+        _, _, table = performance.partition(f"| {framework}, two child spans |")
+        rows = re.findall(r"^\| (?!untraced)[^|]+\| [\d.]+ \| (\d+) /", table.split("\n\n")[0], re.MULTILINE)
+        assert [each.replace(",", "") for each in shown] == rows
+
+    bad_days = readme.partition("## On bad days")[2].partition("\n## ")[0]
+    counts = re.findall(r"[\d,]+ of [\d,]+", bad_days)
+    assert (len(costs), len(counts)) == (3, 8)
+    assert [each for each in counts if f" {each} " not in delivery] == []
+
+
 def test_the_page_of_the_check_shows_its_steps() -> None:
     """All of them, in their order and form."""
     shown = next(blocks(ROOT / "docs" / "check.md", "console")).splitlines()[1:]
 
     assert [line[8:24].rstrip() for line in shown] == [name for name, _, _ in check.STEPS]
+
+
+def test_the_page_of_the_api_has_all_that_examples_import() -> None:
+    """An app imports nothing else; a name of a module is on it alone, or by the module without a list of members."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = dict(re.findall(r"^::: ([\w.]+)(?:\n    options:\n      members: \[(.*)\])?$", page, re.MULTILINE))
+    files = [path for path in (ROOT / "examples").rglob("*.py") if "mlflow_middleware" in path.read_text()]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    imported = {
+        (node.module, alias.name)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlflow_middleware")
+        for alias in node.names
+    }
+
+    assert imported
+    assert [
+        f"{module}.{name}"
+        for module, name in sorted(imported)
+        if f"{module}.{name}" not in listed and (module not in listed or name not in (listed[module] or name))
+    ] == []
 
 
 def test_pages_refer_to_files_that_are_there() -> None:

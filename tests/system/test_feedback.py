@@ -306,7 +306,7 @@ def test_what_is_unknown(app: RunningApp, request_id: str) -> None:
         answers = list(pool.map(lambda item: say(app, {item[0]: item[1], "value": 1}), targets.items()))
 
     assert [refused(answer) for answer in answers] == [
-        (404, f"no {what} of this id is stored") for what in ("trace", "request", "session")
+        (404, f"no {what} with this id is stored") for what in ("trace", "request", "session")
     ]
 
 

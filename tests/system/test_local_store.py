@@ -111,6 +111,18 @@ def test_check_reports_that_there_is_no_server(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_feedback_reports_that_there_is_no_server(tmp_path: Path) -> None:
+    """It names the way out, as the log does."""
+    command = [sys.executable, "-m", "mlflow_middleware.cli", "feedback", "tr-" + 32 * "0", "--value", "true"]
+    environment = clean_environment(MLFLOW_TRACKING_URI="sqlite:///x.db")
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert "mlflow-middleware feedback: feedback needs an MLflow server" in done.stderr, done.stderr
+    assert "MLFLOW_TRACKING_URI=sqlite:///x.db is not the address of a server" in done.stderr
+
+
 def test_a_later_process_adds_spans_to_a_trace_of_the_database(tmp_path: Path) -> None:
     """What was stored of the trace stays, how long it took as well."""
     script = """

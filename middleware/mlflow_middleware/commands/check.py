@@ -24,6 +24,14 @@ if TYPE_CHECKING:  # the first step imports it, which takes a second and may fai
 TIME_LIMIT = 8.0
 """Maximum number of seconds for all steps, plus the deletion of the probe; with Python's start it stays below 10."""
 
+_WITHOUT_A_SERVER = ("MLflow client", "settings", "tracking URI")
+"""The steps that ask no server."""
+
+_BUSY_HERE = "this machine is too busy, or a disk does not answer; full MLflow takes seconds to import: try again"
+_NO_ANSWER = (
+    "the server, a name server or a disk does not answer; check the load, the database and the log of the server"
+)
+
 Outcome = Literal["passed", "failed", "skipped"]
 Step = Callable[[Chain], str]
 
@@ -110,10 +118,8 @@ def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LI
             result = results.get(timeout=max(0.0, deadline - began))
         except queue.Empty:
             seconds = time.monotonic() - began
-            says = (
-                f"not finished within {time_limit:g} s: the server, a name server or a disk does not answer; "
-                "check the load, the database and the log of the server"
-            ) + check_probe.clean_up(chain)
+            why = _BUSY_HERE if name in _WITHOUT_A_SERVER else _NO_ANSWER
+            says = f"not finished within {time_limit:g} s: {why}{check_probe.clean_up(chain)}"
             yield Result(name, "failed", says, round(seconds, 4))
             yield from (Result(late, "skipped", "no time was left") for late, _, _ in STEPS[place + 1 :])
             return

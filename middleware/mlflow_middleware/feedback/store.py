@@ -15,7 +15,7 @@ from typing import Any, Literal
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware._internal.route_settings import experiments_of
 from mlflow_middleware.delivery.experiment import find_experiment, resolve_experiment
-from mlflow_middleware.delivery.rest import MAX_LINE, ConnectionProblem, ask, check_address
+from mlflow_middleware.delivery.rest import MAX_LINE, ConnectionProblem, ask, check_address, is_server, printable
 from mlflow_middleware.feedback.body import Feedback, FeedbackError
 from mlflow_middleware.identity import clean_text
 from mlflow_middleware.request.defaults import settings_here
@@ -73,11 +73,11 @@ def _search(query: str, order: Literal["ASC", "DESC"], limit: int = 20) -> list[
 
 def _experiments() -> list[str]:
     """Return the ids of the environment's experiment and of those that the options specify, as far as they exist."""
-    uri = mlflow_bridge.client.tracking_uri()
+    uri = _server()
     try:
         found = [resolve_experiment(uri, timeout=TIMEOUT)]
     except ConnectionProblem as problem:
-        raise _away(str(problem)) from None
+        raise _unavailable(str(problem)) from None
     for each in experiments_of(settings_here()):
         with suppress(ConnectionProblem):  # no trace is there yet, or its traces went to the environment's
             found.append(_experiment(uri, each))
@@ -191,19 +191,31 @@ def tags(info: TraceInfo) -> dict[str, str]:
 
 def _ask(method: str, path: str, **kwargs: Any) -> dict[str, Any] | None:
     """Send a request to the tracking server; return None if the resource does not exist."""
-    uri = mlflow_bridge.client.tracking_uri()
+    uri = _server()
     try:
         check_address(uri)
         status, answered = ask(uri, method, path, timeout=TIMEOUT, **kwargs)
     except ConnectionProblem as problem:
-        raise _away(str(problem)) from problem
+        raise _unavailable(str(problem)) from problem
     if status == 404 and answered.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
         return None
     if status != 200:
-        raise _away(f"{method} {path} was answered with {status} {answered.get('message', '')}")
+        raise _unavailable(f"{method} {path} was answered with {status} {answered.get('message', '')}")
     return answered
 
 
-def _away(why: str) -> FeedbackError:
+def _server() -> str:
+    """Return the address of the tracking server; votes are not stored in a database or a folder directly."""
+    uri = mlflow_bridge.client.tracking_uri()
+    if is_server(uri):
+        return uri
+    raise _unavailable(
+        f"MLFLOW_TRACKING_URI={printable(uri)} is not the address of a server, which feedback needs; "
+        "start one with `mlflow server` in the same folder, and set MLFLOW_TRACKING_URI=http://localhost:5000",
+        "feedback needs an MLflow server, and MLFLOW_TRACKING_URI is not the address of one",
+    )
+
+
+def _unavailable(why: str, detail: str = "the tracking server is unavailable, try again later") -> FeedbackError:
     logger.warning("feedback not stored, the user is asked to try again: %s", clean_text(why, MAX_LINE))
-    return FeedbackError(503, "the tracking server is unavailable, try again later")
+    return FeedbackError(503, detail)
