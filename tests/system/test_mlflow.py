@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -321,24 +323,30 @@ def test_a_run_or_model_that_begins_inside_is_linked(server: MLflowServer, deliv
 
 
 @pytest.fixture
-def half_stored(server: MLflowServer) -> tuple[str, Callable[[], None]]:
-    """A trace of which the server has the info, and what stores its spans."""
-    experiment = f"half-{uuid.uuid4().hex}"
-    answer = requests.post(f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": experiment}, timeout=60)
-    experiment_id = answer.json()["experiment_id"]
+def experiment_id(server: MLflowServer) -> str:
+    """An empty experiment, at the server that MLflow then talks to."""
+    named = {"name": f"half-{uuid.uuid4().hex}"}
+    answer = requests.post(f"{server.uri}/api/2.0/mlflow/experiments/create", json=named, timeout=60)
     mlflow.set_tracking_uri(server.uri)
+    return str(answer.json()["experiment_id"])
+
+
+def store_spans(experiment_id: str, otlp: bytes | None) -> None:
+    """Store spans as a collector does."""
+    headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
+    requests.post(f"{mlflow.get_tracking_uri()}/v1/traces", data=otlp, headers=headers, timeout=60).raise_for_status()
+
+
+@pytest.fixture
+def half_stored(server: MLflowServer, experiment_id: str) -> tuple[str, Callable[[], None]]:
+    """A trace of which the server has the info, and what stores its spans."""
     with sent_traces() as sent, mlflow.start_span("whole") as span:
         pass
     info = sent[0].trace_info
     info["trace_location"]["mlflow_experiment"]["experiment_id"] = experiment_id
     answer = requests.post(f"{server.uri}/api/3.0/mlflow/traces", json={"trace": {"trace_info": info}}, timeout=60)
     answer.raise_for_status()
-
-    def complete() -> None:
-        headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
-        requests.post(f"{server.uri}/v1/traces", data=sent[0].otlp, headers=headers, timeout=60).raise_for_status()
-
-    return span.trace_id, complete
+    return span.trace_id, lambda: store_spans(experiment_id, sent[0].otlp)
 
 
 def test_a_trace_is_waited_for_until_it_is_whole(
@@ -358,6 +366,23 @@ def test_a_trace_is_waited_for_until_it_is_whole(
     assert trace is not None
     assert [span.name for span in trace.data.spans] == ["whole"]
     assert [each.feedback.value for each in trace.info.assessments] == [True]
+
+
+def test_an_old_trace_is_not_waited_for(experiment_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it came through a Collector its info never comes, and a script that reads hundreds would wait for each."""
+    with sent_traces() as sent:
+        began = time.time_ns() - 120 * 10**9
+        span = mlflow.start_span_no_context("old", start_time_ns=began)
+        span.end(end_time_ns=began + 10**9)
+    store_spans(experiment_id, sent[0].otlp)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
+    clock = SimpleNamespace(time=time.time, sleep=lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr("mlflow_middleware.delivery.stored.time", clock)
+
+    trace = traces.get(span.trace_id)
+
+    assert trace is not None
+    assert [span.name for span in trace.data.spans] == ["old"]
 
 
 def test_a_trace_that_is_not_there_is_waited_for_in_vain(server: MLflowServer) -> None:

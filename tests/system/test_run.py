@@ -86,6 +86,7 @@ WAYS = {
     "gunicorn-preload": Way((*GUNICORN, "--preload", f"{APPS}.flask_app:app"), ["flask"], OF_RULE),
     "gunicorn-django": Way((*GUNICORN, f"{APPS}.django_app:wsgi"), ["django"], OF_RULE),
     "gunicorn-plain": Way((*GUNICORN, "--threads", "2", f"{APPS}.plain:wsgi"), []),
+    "gunicorn-class": Way((*GUNICORN, f"{APPS}.plain:Answer"), []),
     "gunicorn-plain-preload": Way((*GUNICORN, "--preload", f"{APPS}.plain:wsgi"), []),
     "gunicorn-uvicorn": Way(
         (*GUNICORN, "-k", "uvicorn_worker.UvicornWorker", f"{APPS}.fastapi_app:app"),
@@ -232,10 +233,11 @@ def test_a_reloaded_app_is_traced(server: MLflowServer, tmp_path: Path, request_
         assert running.traces.one(f"{request_id}-20").data.spans[0].outputs == 20
 
 
-def test_what_is_traced_last_is_delivered(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
-    """At SIGTERM, though Django has no lifespan of its own."""
-    skip_without("django")
-    with run(server, tmp_path, [], (*UVICORN, f"{APPS}.django_app:asgi")) as running:
+@pytest.mark.parametrize("name", ["uvicorn-django", "flask-run", "waitress"])
+def test_what_is_traced_last_is_delivered(name: str, server: MLflowServer, tmp_path: Path, request_id: str) -> None:
+    """At SIGTERM, though Django has no lifespan of its own, and requests of Flask come in threads."""
+    skip_without(*WAYS[name].needs)
+    with run(server, tmp_path, [], WAYS[name].command) as running:
         for _ in range(20):
             requests.get(f"{running.url}/chats/c-1", headers={"X-Session-ID": request_id}, timeout=DEADLINE)
         running.process.stop(signal.SIGTERM, DEADLINE)
@@ -388,6 +390,16 @@ def test_another_sitecustomize_is_loaded_too(tmp_path: Path) -> None:
 
     *_, last = done.stdout.splitlines()
     assert last.startswith("theirs <mlflow_middleware.auto.Finder object")
+
+
+def test_an_empty_entry_of_the_path_stays(tmp_path: Path) -> None:
+    """It is the current folder, as after ``export PYTHONPATH=$PYTHONPATH:/somewhere``."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "serve.py").write_text("import beside; print(beside.__name__)")
+    (tmp_path / "beside.py").touch()
+    done = start("--", sys.executable, "bin/serve.py", folder=str(tmp_path), PYTHONPATH=f"{os.pathsep}/somewhere")
+
+    assert (done.stdout, done.stderr) == ("beside\n", "")
 
 
 def test_a_process_that_serves_nothing_loads_nothing() -> None:

@@ -15,7 +15,7 @@ _lock = threading.Lock()
 
 
 def called(app: Flask) -> None:
-    """Trace an app, from its first request on."""
+    """Trace an app, from the start of its server on, or else from its first request."""
     if SEEN not in app.extensions:
         _trace(app)
 

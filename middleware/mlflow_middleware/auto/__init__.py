@@ -29,6 +29,7 @@ TARGETS = {
     "granian._internal": "mlflow_middleware.auto.servers",
     "waitress.server": "mlflow_middleware.auto.servers",
     "daphne.server": "mlflow_middleware.auto.servers",
+    "werkzeug.serving": "mlflow_middleware.auto.servers",
 }
 """Module -> our module whose ``patch(module)`` patches it after its import."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,13 @@ def _flask(module: Any) -> None:
 
     module.Flask.__call__ = call
     module.Flask.__init__ = _then(module.Flask.__init__, lambda app: _adapter("flask"))
+
+
+def served(app: Any) -> None:
+    """Trace a Flask app when its server starts: only the main thread can handle the signal that ends the process."""
+    flask = sys.modules.get("flask.app")
+    if flask and isinstance(app, flask.Flask) and (adapter := _adapter("flask")):
+        adapter.called(app)
 
 
 def _then(build: Callable[..., None], after: Callable[[Any], object]) -> Callable[..., None]:

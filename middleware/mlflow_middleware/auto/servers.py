@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_middleware.auto import say
+from mlflow_middleware.auto import frameworks, say
 
 
 def patch(module: Any) -> None:
@@ -86,6 +86,18 @@ def _first_wrapped(build: Callable[..., None], kind: str) -> Callable[..., None]
     return building
 
 
+def _werkzeug(module: Any) -> None:
+    """Patch `make_server`, which ``flask run`` and ``app.run()`` use; a debugger around the app stays outside ours."""
+    original = module.make_server
+
+    @functools.wraps(original)
+    def make_server(host: str, port: int, app: Any = None, *args: Any, **options: Any) -> Any:
+        frameworks.served(getattr(app, "app", app))
+        return original(host, port, app, *args, **options)
+
+    module.make_server = make_server
+
+
 def _waitress(module: Any) -> None:
     """Patch `create_server`, which the command and ``waitress.serve`` use."""
     original = module.create_server
@@ -115,5 +127,6 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "granian._internal": _granian,
     "waitress.server": _waitress,
     "daphne.server": _daphne,
+    "werkzeug.serving": _werkzeug,
 }
 """A server's module -> its patch."""

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from mlflow_middleware import asgi, wsgi
-from mlflow_middleware.auto import own, say
+from mlflow_middleware.auto import frameworks, own, say
 from mlflow_middleware.settings import Settings
 
 FRAMEWORKS = {
@@ -31,6 +31,7 @@ def wrapped(app: Any, kind: str = "") -> Any:
         return app
     settings = Settings.load()  # here, so that a wrong option fails the server's start
     if is_of_framework(app):
+        frameworks.served(app)
         return app
     kind = kind or interface(app)
     if kind not in ("ASGI", "WSGI"):
@@ -50,12 +51,12 @@ def interface(app: Any) -> str:
     """Return the kind of an app: ``ASGI``, ``WSGI``, or a description of one that is not wrapped."""
     if hasattr(app, "__rsgi__"):
         return "an RSGI app"
-    if inspect.isclass(app) or not callable(app):
-        return "an ASGI 2 app or none"
     try:
         count = len(_required(app))
     except (TypeError, ValueError):
-        return "an app without a signature"
+        return "an app without a signature" if callable(app) else "no app"
+    if inspect.isclass(app):
+        return "WSGI" if count == 2 else "an ASGI 2 app or none"  # PEP 3333 has such a class
     if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__):
         return {3: "ASGI", 2: "an RSGI app"}.get(count, "an unknown kind of app")
     return {3: "ASGI", 2: "WSGI", 1: "an ASGI 2 app"}.get(count, "an unknown kind of app")

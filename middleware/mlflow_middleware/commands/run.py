@@ -103,7 +103,8 @@ def variable(option: str) -> str:
 
 def environment(options: dict[str, str]) -> dict[str, str]:
     """Return the environment of the command."""
-    paths = [str(SITE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    given = os.environ.get("PYTHONPATH")
+    paths = [str(SITE), *(given.split(os.pathsep) if given else ())]  # an empty one among others: the current folder
     ours = {variable(name): value for name, value in options.items()}
     return {**os.environ, **ours, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 

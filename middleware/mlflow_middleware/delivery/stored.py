@@ -23,6 +23,10 @@ WAIT = 5.0
 HURRY = 0.5
 """Maximum number of seconds of the wait that are spent first on this process's own delivery."""
 
+SETTLED = 60.0
+"""Age of a trace, in seconds, from which its parts are not waited for: if it came through a Collector, or if its
+process was killed, its info never comes."""
+
 MIN_PAUSE, MAX_PAUSE = 0.05, 0.5
 """Shortest and longest pause between two reads, in seconds."""
 
@@ -31,7 +35,8 @@ def get(trace_id: str, *, wait: float = WAIT) -> Trace | None:
     """Read one trace with its spans from the server in ``MLFLOW_TRACKING_URI``.
 
     Right after a response, MLflow's own ``mlflow.get_trace`` may find the trace without its spans and report it as
-    corrupted. This function waits until the trace has as many spans as its info announces. It blocks.
+    corrupted. This function waits until the trace has as many spans as its info announces, unless it is older than a
+    minute. It blocks.
 
     Args:
         trace_id: MLflow's trace id, ``tr-...``, as ``X-MLflow-Trace-ID`` has it.
@@ -55,11 +60,16 @@ def get(trace_id: str, *, wait: float = WAIT) -> Trace | None:
     while True:
         trace = _look(tracking_uri, trace_id)
         left = min(left, until - clock.monotonic())
-        if left <= 0 or (trace is not None and mlflow_bridge.is_whole(trace)):
+        if left <= 0 or (trace is not None and (mlflow_bridge.is_whole(trace) or _is_settled(trace))):
             return trace
         time.sleep(pause := min(pause, left))
         left -= pause  # a test may have stopped the clock
         pause = min(2 * pause, MAX_PAUSE)
+
+
+def _is_settled(trace: Trace) -> bool:
+    ended: int = trace.info.request_time + (trace.info.execution_duration or 0)
+    return time.time() - ended / 1000 > SETTLED
 
 
 def _look(tracking_uri: str, trace_id: str) -> Trace | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +24,17 @@ def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     """Answers all paths."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"well"]
+
+
+class Answer:
+    """An app that is a class, as in PEP 3333."""
+
+    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        self._start_response = start_response
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"well"
 
 
 async def rsgi(scope: Any, protocol: Any) -> None:
