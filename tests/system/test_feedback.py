@@ -596,7 +596,7 @@ def test_feedback_from_a_terminal(run_app: AppRunner, server: MLflowServer, requ
         done = run([*command, "--comment", "right"], env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
-    assert tell(trace_id, "true") == (0, f"{trace_id}: response_is_correct = true, said ann\n", "")
+    assert tell(trace_id, "true") == (0, f"{trace_id}: response_is_correct = true, by ann\n", "")
     assert only(app, request_id).value is True
     assert tell(request_id, "0.5")[0] == 0
     found = only(app, request_id)
