@@ -461,6 +461,7 @@ def test_a_trace_that_the_server_fails_over_does_not_hold_up_the_others(
     assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 19)) == 19
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_trickle_during_an_outage_is_in_the_spool_soon(tmp_path: Path, name: str) -> None:
     """However long the pauses between attempts have become: within a second or two, not at the next attempt."""

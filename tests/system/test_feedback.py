@@ -299,6 +299,7 @@ def test_what_is_not_yours(run_app: AppRunner, request_id: str, user: str, name:
     assert stored(app, request_id) == []
 
 
+@pytest.mark.slow
 def test_what_is_unknown(app: RunningApp, request_id: str) -> None:
     """After the wait."""
     targets = {"trace_id": UNKNOWN, "client_request_id": request_id, "session_id": request_id}
@@ -310,6 +311,7 @@ def test_what_is_unknown(app: RunningApp, request_id: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_unknown_ids_hold_few_threads(app: RunningApp) -> None:
     """Two votes wait for what may come; the others are told at once to come again, and the app goes on."""
     with ThreadPoolExecutor(5) as pool:
