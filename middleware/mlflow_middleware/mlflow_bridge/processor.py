@@ -102,7 +102,10 @@ class Processor(BaseMlflowSpanProcessor):
         begun = being_materialized()
         info = self._info_of_request(begun.record) if begun else self._info_of(root_span)
         mark(info, root_span)
-        self._manager.register_trace(root_span.context.trace_id, info)
+        otel_id = root_span.context.trace_id
+        with self._manager._lock:  # several requests may continue one trace, and each begins with a local root
+            if begun or self._manager.get_mlflow_trace_id_from_otel_id(otel_id) is None:
+                self._manager.register_trace(otel_id, info)
         return info
 
     def _info_of_request(self, record: TraceRecord) -> TraceInfo:
@@ -160,6 +163,9 @@ class Processor(BaseMlflowSpanProcessor):
         mark_wordless(live)
         with self._manager._lock:  # ``register_span`` would decode the trace id again
             trace = self._manager._traces.get(trace_id)
+            if trace is None and is_local_root(span):  # the last span of another request has just ended it
+                self._register_trace(span)
+                trace = self._manager._traces.get(trace_id)
             if trace is not None:
                 trace.span_dict[f"{span.get_span_context().span_id:016x}"] = live
 

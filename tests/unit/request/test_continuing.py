@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mlflow
@@ -291,6 +293,36 @@ def test_several_requests_continue_one_trace_at_once() -> None:
     }
     assert {"w0", "w1", "w2", "w3"} <= set(found)
     assert {found[f"w{n}"].parent_id for n in range(4)} == {f"{earlier.trace.record.ids.span_id:016x}"}
+
+
+def test_requests_that_continue_one_trace_lose_no_span_to_each_other() -> None:
+    """Each may begin just when the last span of another ends, or registers the trace anew."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with captured_traces() as traces:
+            given, earlier = token()
+
+            def work(name: str) -> None:
+                with continue_trace(given), mlflow.start_span(name):
+                    pass
+
+            def one(name: str) -> None:
+                for number in range(40):
+                    request = Request("POST")
+                    request.run(partial(work, f"{name}-{number}"))
+                    request.end()
+
+            threads = [threading.Thread(target=one, args=(f"w{number}",)) for number in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+    finally:
+        sys.setswitchinterval(interval)
+
+    found = {span.name for each in traces if each.info.trace_id == earlier.trace.trace_id for span in each.data.spans}
+    assert {f"w{name}-{number}" for name in range(4) for number in range(40)} - found == set()
 
 
 def test_a_job_continues_a_trace() -> None:
