@@ -7,7 +7,6 @@ from typing import Protocol
 
 from mlflow_middleware.delivery.artifact_server import ArtifactServer
 from mlflow_middleware.delivery.encoded import EncodedTrace
-from mlflow_middleware.delivery.otlp_collector import OtlpCollector
 from mlflow_middleware.delivery.otlp_variables import PREFIX, collector
 from mlflow_middleware.delivery.replies import Outcome
 from mlflow_middleware.delivery.rest import is_local
@@ -45,6 +44,8 @@ class Sink(Protocol):
 def sink_for(tracking_uri: str) -> Sink:
     """Return the sink for a tracking URI."""
     if tracking_uri.startswith(PREFIX):
+        from mlflow_middleware.delivery.otlp_collector import OtlpCollector  # its messages may be renamed some day
+
         return OtlpCollector(collector())
     if tracking_uri == "databricks" or tracking_uri.startswith("databricks://"):
         return ArtifactServer(tracking_uri)
