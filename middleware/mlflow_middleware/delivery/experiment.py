@@ -136,12 +136,13 @@ def _of_environment(tracking_uri: str, create: bool, timeout: float = REQUEST_TI
     return found
 
 
-def find_experiment(tracking_uri: str, experiment: str | None) -> str:
+def find_experiment(tracking_uri: str, experiment: str | None, *, timeout: float = REQUEST_TIMEOUT) -> str:
     """Find an experiment to read traces from; never create one.
 
     Args:
         tracking_uri: The server.
         experiment: Its name or its id; None for the one that the environment specifies.
+        timeout: Seconds to wait for each response.
 
     Returns:
         The experiment's id.
@@ -155,13 +156,14 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str:
             "use mlflow.search_traces() to read traces from there"
         )
     if experiment is None:
-        return resolve_experiment(tracking_uri, create=False)
+        return resolve_experiment(tracking_uri, create=False, timeout=timeout)
     check_address(tracking_uri)
     if experiment.isdecimal():
-        status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment})
+        status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment}, timeout=timeout)
         if status == 200:
             return _active_id(status, answer, f"experiment {experiment}")
-    status, answer = _ask(tracking_uri, "GET", "get-by-name", params={"experiment_name": experiment})
+    named = {"experiment_name": experiment}
+    status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
     return _active_id(status, answer, f"experiment {experiment!r}")
 
 

@@ -86,7 +86,7 @@ def _experiments() -> list[str]:
 
 @functools.lru_cache(maxsize=64)
 def _experiment(uri: str, experiment: str) -> str:
-    return find_experiment(uri, experiment)
+    return find_experiment(uri, experiment, timeout=TIMEOUT)
 
 
 def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
