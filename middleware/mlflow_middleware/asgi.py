@@ -161,7 +161,7 @@ class TraceMiddleware:
                 self._learn_route(scope, trace)
             trace.finish()
             trace.deactivate()
-            if trace.settings.flush_each_request and not trace.record.client_disconnected:
+            if trace.record.settings.flush_each_request and not trace.record.client_disconnected:
                 await in_thread(deliver)  # an exception is not answered yet; spans of background tasks may follow
 
 
@@ -245,15 +245,15 @@ def _exchange(scope: Any, raw: Iterable[tuple[bytes, bytes]]) -> Exchange:
 
 def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return the first `MAX_HEADERS` headers, with repeated ones joined by a comma."""
-    pairs = [
-        ((_name if len(pair[0]) <= _MAX_KNOWN else _name.__wrapped__)(pair[0]), pair[1].decode("latin-1"))
-        for pair in islice(raw, MAX_HEADERS)  # an iterator of a pair is not consumed
-    ]
-    headers = dict(pairs)
+    pairs = list(islice(raw, MAX_HEADERS))
+    headers = {  # not unpacked, since a pair that is an iterator must not be consumed
+        (_name if len(pair[0]) <= _MAX_KNOWN else _name.__wrapped__)(pair[0]): pair[1].decode("latin-1")
+        for pair in pairs
+    }
     if len(headers) < len(pairs):
         every: dict[str, list[str]] = {}
         for name, value in pairs:
-            every.setdefault(name, []).append(value)
+            every.setdefault(_name.__wrapped__(name), []).append(value.decode("latin-1"))
         headers = {name: ",".join(values) for name, values in every.items()}
     return headers
 

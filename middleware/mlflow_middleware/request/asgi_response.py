@@ -38,7 +38,7 @@ def observed(
     ending = _ENDING
     head: dict[str, Any] = {}
     own_headers: list[tuple[bytes, bytes]] | None = None
-    held = HeldAnswer(send, trace, answered) if trace.settings.flush_each_request else None
+    held = HeldAnswer(send, trace, answered) if trace.record.settings.flush_each_request else None
 
     async def watched(message: Any) -> None:
         nonlocal ending, head, own_headers
