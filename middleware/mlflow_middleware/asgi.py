@@ -89,8 +89,7 @@ class TraceMiddleware:
             await self._silenced(scope, receive, send)
         else:
             scope[REQUEST_KEY] = trace
-            if trace.record.settings.identifies_late:
-                trace.find_route = functools.partial(self._safe_route, scope)
+            trace.find_route = self._safe_route
             serve = self._connected if kind == "websocket" else self._traced
             await serve(trace, scope, receive, send)
 

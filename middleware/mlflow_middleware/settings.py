@@ -223,6 +223,11 @@ class Settings(Options):
         """The secrets of `feedback_secret` as bytes."""
         return tuple(secret.get_secret_value().encode() for secret in self.feedback_secret or ())
 
+    @functools.cached_property
+    def gives_tokens(self) -> bool:
+        """Whether responses carry a signed token, for feedback or to continue the trace."""
+        return bool(self.feedback_secret or self.trace_token_secret)
+
     def excludes(self, path: str, method: str = "GET", headers: Mapping[str, str] = NO_HEADERS) -> bool:
         """Return whether a request with this path, method and headers is not traced."""
         return bool(self.reason_to_exclude(path, method, headers))
