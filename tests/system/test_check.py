@@ -62,8 +62,8 @@ class Checked:
     printed: str
     errors: str
 
-    def says(self, step: str) -> str:
-        return str(self.steps[step]["says"])
+    def message(self, step: str) -> str:
+        return str(self.steps[step]["message"])
 
     def having(self, outcome: str) -> list[str]:
         """The steps with this outcome."""
@@ -71,7 +71,7 @@ class Checked:
 
     def failed_at(self, step: str, *words: str) -> bool:
         """Whether this step alone has failed, with these words, and the exit code says so."""
-        told = self.having("failed") == [step] and all(word in self.says(step) for word in words)
+        told = self.having("failed") == [step] and all(word in self.message(step) for word in words)
         assert told, self.printed
         return self.code == 1
 
@@ -203,8 +203,8 @@ def test_a_share_that_is_next_to_nothing(traces: Traces) -> None:
     checked = run_check(**connected(traces), MLFLOW_TRACE_SAMPLING_RATIO="1e-12")
 
     assert (checked.code, checked.having("failed")) == (0, [])
-    assert checked.says("write") == "MLFLOW_TRACE_SAMPLING_RATIO=1e-12: none of 500 traces was sampled"
-    assert checked.says("read back") == checked.says("latency") == "no trace was written"
+    assert checked.message("write") == "MLFLOW_TRACE_SAMPLING_RATIO=1e-12: none of 500 traces was sampled"
+    assert checked.message("read back") == checked.message("latency") == "no trace was written"
 
 
 def test_a_middleware_that_is_switched_off(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_middleware_that_is_switched_off(tmp_path: Path) -> None:
     checked = run_check(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}", **off)
 
     assert (checked.code, checked.having("passed")) == (0, ["MLflow client", "settings"])
-    assert checked.says("reachability") == "enabled is false"
+    assert checked.message("reachability") == "enabled is false"
 
 
 # --- the way to the server ---
@@ -241,7 +241,7 @@ def test_the_check_ends_in_time_whatever_hangs(server: MLflowServer) -> None:
         checked = run_check("-c", TIMED, MLFLOW_TRACKING_URI=stand_in.uri)
 
     assert checked.failed_at("credentials", "not finished within 8 s", "database")
-    assert checked.says("write") == "no time was left"
+    assert checked.message("write") == "no time was left"
     assert float(checked.errors) < 10
 
 
@@ -258,7 +258,7 @@ def test_a_proxy_in_the_way(traces: Traces) -> None:
     checked = run_check(**connected(traces), HTTP_PROXY=proxy)
 
     assert checked.failed_at("reachability", "HTTP_PROXY=http://127.0.0.1:", "add 127.0.0.1 to NO_PROXY")
-    assert "can be reached without it" in checked.says("reachability")
+    assert "can be reached without it" in checked.message("reachability")
     assert "hunter2" not in checked.printed
 
 
@@ -271,7 +271,7 @@ def test_a_certificate_that_nobody_trusts(traces: Traces, tmp_path: Path) -> Non
         trusted = run_check(**{**variables, "MLFLOW_TRACKING_SERVER_CERT_PATH": str(certificate)})
 
     assert untrusted.failed_at("TLS", "the certificate is not trusted", "MLFLOW_TRACKING_SERVER_CERT_PATH")
-    assert (trusted.code, trusted.says("TLS")) == (0, "the certificate is trusted")
+    assert (trusted.code, trusted.message("TLS")) == (0, "the certificate is trusted")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_credentials_that_are_refused(server: MLflowServer, status: str, words: 
 
     assert checked.failed_at("credentials", *words, "MLFLOW_TRACKING_TOKEN")
     assert "hunter2" not in checked.printed
-    assert "proxy" not in checked.says("credentials")
+    assert "proxy" not in checked.message("credentials")
 
 
 @pytest.mark.parametrize("host", ["mlflow:5000", "tracking.example"])
@@ -365,8 +365,8 @@ def test_a_login_page(server: MLflowServer) -> None:
         checked = run_check(MLFLOW_TRACKING_URI=stand_in.uri)
 
     assert checked.having("failed") == ["server version", "credentials"]
-    assert "is there a login page in front of it?" in checked.says("server version")
-    assert "does not answer like an MLflow server" in checked.says("credentials")
+    assert "is there a login page in front of it?" in checked.message("server version")
+    assert "does not answer like an MLflow server" in checked.message("credentials")
 
 
 def test_a_wrong_experiment_id(server: MLflowServer) -> None:
@@ -383,7 +383,7 @@ def test_the_experiments_of_the_options(server: MLflowServer, traces: Traces) ->
     bad = run_check(**connected(traces), MLFLOW_MIDDLEWARE_ROUTES=routes)
 
     assert good.code == 0
-    assert f"'{own}', id {Traces(server.uri, own).experiment_id}" in good.says("experiment")
+    assert f"'{own}', id {Traces(server.uri, own).experiment_id}" in good.message("experiment")
     assert bad.failed_at("experiment", "987654321", f"its traces go to the experiment '{traces.experiment}'")
 
 
@@ -463,8 +463,8 @@ def test_a_spool_where_this_user_may_not_enter(tmp_path: Path) -> None:
         locked.chmod(0o700)
 
     assert checked.steps["spool"]["outcome"] == "failed"
-    assert f"the spool {locked / 'spool'} cannot be" in checked.says("spool")
-    assert "make it a directory that this user can write to" in checked.says("spool")
+    assert f"the spool {locked / 'spool'} cannot be" in checked.message("spool")
+    assert "make it a directory that this user can write to" in checked.message("spool")
 
 
 def test_a_full_spool(traces: Traces, tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_a_full_spool(traces: Traces, tmp_path: Path) -> None:
         "1 file",
         f"mlflow-middleware replay {tmp_path}",
     ):
-        assert word in checked.says("spool")
+        assert word in checked.message("spool")
 
 
 def test_what_is_left_in_a_spool(traces: Traces, tmp_path: Path) -> None:
@@ -497,8 +497,8 @@ def test_what_is_left_in_a_spool(traces: Traces, tmp_path: Path) -> None:
     checked = run_check(**{**variables, **connected(traces)})
 
     assert (checked.code, spooled(tmp_path)) == (0, 3)
-    assert "of traces still wait" in checked.says("spool")
-    assert f"mlflow-middleware replay {tmp_path}" in checked.says("spool")
+    assert "of traces still wait" in checked.message("spool")
+    assert f"mlflow-middleware replay {tmp_path}" in checked.message("spool")
 
 
 # --- in the frameworks' own words ---

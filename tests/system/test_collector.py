@@ -129,7 +129,7 @@ def checked(**variables: str) -> tuple[int, dict[str, tuple[str, str]]]:
     command = [sys.executable, "-m", "mlflow_middleware.cli", "check", "--json"]
     done = subprocess.run(command, env=clean_environment(**variables), capture_output=True, timeout=120, check=False)
     steps = json.loads(done.stdout)["steps"]
-    return done.returncode, {step["step"]: (step["outcome"], step["says"]) for step in steps}
+    return done.returncode, {step["step"]: (step["outcome"], step["message"]) for step in steps}
 
 
 def test_check_names_the_variable(collector: CollectorStandIn) -> None:
@@ -138,8 +138,8 @@ def test_check_names_the_variable(collector: CollectorStandIn) -> None:
     code, steps = checked(OTEL_EXPORTER_OTLP_ENDPOINT=collector.uri, **only)
     away, failed = checked(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://127.0.0.1:9/v1/traces", **only)
 
-    says = f"OTEL_EXPORTER_OTLP_ENDPOINT is set: all traces go to {collector.uri}/v1/traces, which answers"
-    assert (code, steps["collector"]) == (0, ("passed", says))
+    answered = f"OTEL_EXPORTER_OTLP_ENDPOINT is set: all traces go to {collector.uri}/v1/traces, which answers"
+    assert (code, steps["collector"]) == (0, ("passed", answered))
     assert {outcome for outcome, _ in steps.values()} == {"passed", "skipped"}
     assert (away, failed["collector"][0]) == (1, "failed")
     assert failed["collector"][1].startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: http://127.0.0.1:9/v1/traces cannot")
