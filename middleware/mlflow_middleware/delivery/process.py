@@ -155,8 +155,8 @@ class Delivery:
         def is_hopeless() -> bool:
             return self._sender.is_hopeless
 
-        with self._sender.in_a_hurry() as was_away:
-            if was_away and (self._flush(min(timeout, LAST_ATTEMPT), is_hopeless) or self._sender.is_away()):
+        with self._sender.in_a_hurry() as unreachable:
+            if unreachable and (self._flush(min(timeout, LAST_ATTEMPT), is_hopeless) or self._sender.is_unreachable()):
                 return self._queue.pending == 0
             return self._flush(max(0.0, deadline - clock.monotonic()), is_hopeless)
 

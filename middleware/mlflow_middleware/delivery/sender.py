@@ -101,20 +101,20 @@ class Sender:
         Yields:
             Whether the servers are known to be unreachable.
         """
-        is_away = self.is_away()
+        is_unreachable = self.is_unreachable()
         for destination in list(self.destinations.values()):
             destination.health.hurry()
         self.is_hopeless = False
         self._hurries.append(True)  # without the lock: the app's own ``mask`` may block the sender forever
         try:
-            yield is_away
+            yield is_unreachable
         finally:
             self._hurries.pop()
 
-    def is_away(self) -> bool:
+    def is_unreachable(self) -> bool:
         """Return whether every known server is unreachable."""
         known = list(self.destinations.values())
-        return bool(known) and all(each.health.is_away for each in known)
+        return bool(known) and all(each.health.is_unreachable for each in known)
 
     def give_up(self, deadline: float = 0.0, *, last: bool = False) -> None:
         """Spool the remaining traces when the time is over, as far as the spool takes them by then or soon after.

@@ -669,7 +669,7 @@ def test_a_server_that_takes_no_spans_apart_is_served_as_ever(hurried: Driven) -
         (RetryableError("ill", ill=True), False),
     ],
 )
-def test_a_deadline_does_not_wait_for_a_server_that_is_away(
+def test_a_deadline_does_not_wait_for_an_unreachable_server(
     driven: Driven, problem: RetryableError, hopeless: bool
 ) -> None:
     """One that failed before is tried once more first; one that is busy is waited for."""
@@ -677,7 +677,7 @@ def test_a_deadline_does_not_wait_for_a_server_that_is_away(
     driven.server.spans = lambda trace_ids: problem
     driven.add("tr-0")
     driven.work()
-    assert driven.destination.health.is_away is hopeless
+    assert driven.destination.health.is_unreachable is hopeless
 
     driven.in_a_hurry = True
     driven.destination.health.hurry()
