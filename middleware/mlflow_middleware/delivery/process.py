@@ -85,7 +85,7 @@ class Delivery:
         self._successors: dict[int, Delivery] = {}
         self._exit_by: float | None = None
         self._logged = Stats()
-        self._turned_away = 0
+        self._rejected = 0
         self._full_logged_at = float("-inf")
         self._is_stuck = False
         self._relieved_at = 0.0
@@ -210,17 +210,17 @@ class Delivery:
 
     def stats(self) -> Stats:
         """Return the current counts."""
-        return standing(self._stats, self._queue, self._sender, self._turned_away)
+        return standing(self._stats, self._queue, self._sender, self._rejected)
 
     def _full(self) -> None:
-        self._turned_away += 1  # one step, as requests in many threads get here at once
+        self._rejected += 1  # one step, as requests in many threads get here at once
         now = clock.monotonic()
         if now - self._full_logged_at >= LOG_INTERVAL:
             self._full_logged_at = now
             logger.warning(
                 "traces dropped, queue full: %d so far, always the newest; fix what earlier lines report, if anything, "
                 "or raise max_queue_bytes=%d",
-                self._turned_away,
+                self._rejected,
                 self._max_queue_bytes,
             )
 
