@@ -25,7 +25,7 @@ def learn(trace: RequestTrace, headers: Iterable[tuple[Any, Any]]) -> None:
         headers: The response's headers, as bytes or text. If several carry an id, the last one is not ours.
     """
     told = {_text(name).lower(): _text(value) for name, value in headers}
-    for name in trace.settings.told_request_id_headers:
+    for name in trace.settings.reported_request_id_headers:
         if (request_id := clean_request_id(told.get(name))) is not None:
             if request_id != trace.identity.request_id:
                 trace.annotate(Identity(request_id=request_id), {}, {})
