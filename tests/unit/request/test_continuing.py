@@ -32,7 +32,7 @@ HEADER = "X-MLflow-Trace-Token"
 @pytest.fixture(autouse=True)
 def nothing_fails(monkeypatch: pytest.MonkeyPatch) -> Any:
     """That tracing itself fails, fails the test."""
-    monkeypatch.setattr(continuing, "_told", set())
+    monkeypatch.setattr(continuing, "_logged", set())
     before = guard.failures.copy()
     yield
     assert guard.failures == before
