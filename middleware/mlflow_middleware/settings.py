@@ -169,8 +169,8 @@ class Settings(Options):
     @functools.cached_property
     def trace_tags(self) -> dict[str, str]:
         """The fixed tags and those of the deployment, from the current environment variables."""
-        told = deployment_tags(self.detect_deployment)
-        tags = {tag: os.environ.get(name) or told.get(tag) for tag, name in self.deployment_tags.items()} | self.tags
+        found = deployment_tags(self.detect_deployment)
+        tags = {tag: os.environ.get(name) or found.get(tag) for tag, name in self.deployment_tags.items()} | self.tags
         return {tag: text for tag, value in tags.items() if (text := clean_text(value, MAX_TAG_VALUE))}
 
     @functools.cached_property

@@ -181,14 +181,14 @@ def _mcp(exchange: Exchange) -> Failure | None:
 
 def _grpc_web(exchange: Exchange) -> Failure | None:
     """Find a gRPC status other than OK (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md)."""
-    told = exchange.response_headers
-    if "grpc-status" not in told and _is_grpc_web(exchange):
-        told = _trailers_of(exchange)
-    status = told.get("grpc-status", "0").strip()
+    trailers = exchange.response_headers
+    if "grpc-status" not in trailers and _is_grpc_web(exchange):
+        trailers = _trailers_of(exchange)
+    status = trailers.get("grpc-status", "0").strip()
     if status == "0":
         return None
     name = _GRPC_CODES.get(status, status)
-    return Failure(name, unquote(told.get("grpc-message", "")) or f"gRPC status {name}")
+    return Failure(name, unquote(trailers.get("grpc-message", "")) or f"gRPC status {name}")
 
 
 def _is_grpc_web(exchange: Exchange) -> bool:
