@@ -1,4 +1,4 @@
-"""A chat on BlackSheep, each request of it one MLflow trace, with its route's name and the exception behind a 500."""
+"""A chat on BlackSheep. Each request is one MLflow trace with its route's name and the exception behind a 500."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,7 +12,7 @@ blacksheep_app = Application()
 
 
 async def tell(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Name the trace, and record what BlackSheep answers with a 500."""
+    """Name the trace, and record the exception that BlackSheep turns into a 500."""
     if match := blacksheep_app.router.get_match(request):
         annotate(route=match.pattern.decode())
     try:

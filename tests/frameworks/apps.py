@@ -159,7 +159,7 @@ def falcon_asgi() -> Any:
         async def process_resource(self, req: Any, resp: Any, resource: object, params: Any) -> None:
             annotate(route=req.uri_template)
 
-    async def tell_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
+    async def record_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
         annotate(exception=error)
         raise falcon.HTTPInternalServerError from error
 
@@ -170,7 +170,7 @@ def falcon_asgi() -> Any:
             resp.text = text_of(n)
 
     app = falcon.asgi.App(middleware=[TellRoute()])
-    app.add_error_handler(Exception, tell_exception)
+    app.add_error_handler(Exception, record_exception)
     app.add_route("/v1/chats/{n:int}", Chat())
     return app
 

@@ -76,7 +76,8 @@ def run(load: Callable[[], Settings] | None = None, *, as_json: bool = False) ->
 
     Args:
         load: See `walk`.
-        as_json: Whether to print a JSON object instead: ``{"ok", "steps": [{"step", "outcome", "message", "seconds"}]}``.
+        as_json: Whether to print a JSON object instead:
+            ``{"ok", "steps": [{"step", "outcome", "message", "seconds"}]}``.
 
     Returns:
         The exit code: 0 if no step has failed, otherwise 1.
