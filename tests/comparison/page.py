@@ -1,4 +1,4 @@
-"""``docs/comparison.md``, made of what the runs wrote to ``results.json``."""
+"""``docs/comparison.md``, written from the findings in ``results.json``."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ TOOLS = {
 }
 CELLS = {"plain": "yes", "options": "option", "route": "code"}
 UNTRIED = {("the cost, on the request", tool) for tool in ("langfuse", "logfire", "langsmith", "datadog")}
-"""What their servers work out, which were not there."""
+"""Computed by their servers, which were not part of the runs."""
 
 SAMPLED_BY_AGENT = "datadog"
-"""Its agent, which was not there, keeps errors of what the tracer does not keep."""
+"""Its agent, which was not part of the runs, keeps errors among the traces that the tracer drops."""
 
 
 def results() -> dict[str, Any]:
-    """What is known of each tool."""
+    """The properties of each tool."""
     known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     return {tool: known[tool] for tool in TOOLS if tool in known}
 
 
 def page(known: dict[str, Any]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     tables = {part: _features(known, list(names)) for part, names in QUESTIONS.items()}
     tables["Feedback"] = _votes(known)
     features = "".join(f"## {part}\n\n{table}\n" for part, table in tables.items())

@@ -1,4 +1,4 @@
-"""What is asked of what arrived: the same of each tool, answered by code."""
+"""The questions about the data that arrived, the same for each tool, answered by code."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tests.comparison.spans import Span
 
 @dataclass
 class Seen:
-    """A request that was made, and the spans that started in its part of the time."""
+    """A request that was made, and the spans that started in its time slot."""
 
     made: Made
     spans: list[Span]
 
     @property
     def tops(self) -> list[Span]:
-        """The spans that have no parent among those that arrived."""
+        """Return the spans without a parent among those that arrived."""
         ids = {span.id for span in self.spans}
         return [span for span in self.spans if span.parent not in ids]
 
     @property
     def roots(self) -> list[Span]:
-        """The tops that stand for the request, and not for a part of it that lost its parent."""
+        """Return the tops that stand for the request, not for a part of it that lost its parent."""
         return [span for span in self.tops if span.name not in NOT_ROOTS]
 
     @property
@@ -38,11 +38,11 @@ class Seen:
 
 
 NOT_ROOTS = {"look-up", "in-pool", "afterwards", "job", "in-job"}
-"""Spans of the app that are no request's."""
+"""Return the spans of the app that belong to no request."""
 
 Run = Mapping[str, Seen]
 Answer = bool | None
-"""None where the question makes no sense: nothing was stored in which a secret could be."""
+"""Return None if the question makes no sense: nothing was stored that could contain a secret."""
 
 
 def _has(span: Span, key: str, value: object) -> bool:
@@ -54,7 +54,7 @@ def _same(stored: object, value: object) -> bool:
 
 
 def _any(seen: Seen, key: str, value: object) -> bool:
-    """Whether what is known of the request, beside what was said, has the value under such a key."""
+    """Return whether the request's values, apart from contents, include this one under such a key."""
     return any(_has(span, key, value) for span in _request_spans(seen))
 
 

@@ -37,7 +37,7 @@ def litestar() -> Any:
 
 
 def litestar_inside() -> Any:
-    """With the middleware in Litestar's own list, so that its exceptions pass through."""
+    """Build the app with the middleware in Litestar's own list, so that its exceptions pass through."""
     from litestar import Litestar, get
     from litestar.exceptions import NotFoundException
 
@@ -230,7 +230,7 @@ def dash() -> Any:
 
 
 def pyramid_traversal() -> Any:
-    """With no exception view: what is raised reaches the server."""
+    """Build the app without an exception view: exceptions reach the server."""
     from pyramid.config import Configurator
     from pyramid.httpexceptions import HTTPNotFound
     from pyramid.response import Response
@@ -276,7 +276,7 @@ def werkzeug() -> Any:
 
 
 def example(name: str) -> Any:
-    """The app of a file in ``examples/``, which carries the middleware already."""
+    """Return the app of a file in ``examples/``, which has the middleware already."""
     return importlib.import_module(f"examples.{name}_app").app
 
 
@@ -313,10 +313,10 @@ EXAMPLES = {
 IS_ASGI = {("example", "quart"), ("example", "sanic"), ("example", "blacksheep")}
 
 ANSWERS_IN_SILENCE = {"flask", "apiflask", "dash"}
-"""Frameworks that leave nothing of an exception that they answer; for Flask's, our adapter tells of it."""
+"""Frameworks that hide an exception that they handle; for Flask, our adapter reports it."""
 
 
 def traced(name: str, protocol: str) -> tuple[Any, str]:
-    """An app with the plain middleware around it, and its route."""
+    """Return an app with the plain middleware around it, and its route."""
     build, route = {"asgi": ASGI, "wsgi": WSGI}[protocol][name]
     return {"asgi": asgi, "wsgi": wsgi}[protocol].TraceMiddleware(build()), route

@@ -1,4 +1,4 @@
-"""Datadog: ``ddtrace-run``; with options its LLM Observability, too, which has a decorator for each route."""
+"""Datadog: ``ddtrace-run``; with options also its LLM Observability, which has a decorator for each route."""
 
 from __future__ import annotations
 

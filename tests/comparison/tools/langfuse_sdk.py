@@ -1,4 +1,4 @@
-"""Langfuse: its client takes its settings from the environment; its decorator on each route."""
+"""Langfuse: its client reads its settings from the environment; its decorator is on each route."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from opentelemetry.trace import get_current_span
 from tests.comparison import tools
 
 WORDLESS = os.environ.get("COMPARE_WORDLESS")
-"""Set where nothing of what is said is to be stored."""
+"""Set if contents are not to be stored."""
 
 
 class Compared(tools.Tool):

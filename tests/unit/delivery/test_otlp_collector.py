@@ -112,9 +112,9 @@ def test_what_a_collector_says_of_rejected_spans_is_logged_once(
     sink = OtlpCollector(named(server))
     with caplog.at_level(logging.WARNING):
         for count in (3, 4, 5):
-            server.says = partly(count, "too old")
+            server.body = partly(count, "too old")
             sink.send_spans("", [])
-        server.says = partly(1, "too large")
+        server.body = partly(1, "too large")
         sink.send_spans("", [])
 
     at = f"at {server.uri}/v1/traces"
