@@ -1,4 +1,4 @@
-"""Beside Sentry, Datadog, Logfire and OpenTelemetry as they are: each has its own trace, and shows the other's id."""
+"""Beside Sentry, Datadog, Logfire and plain OpenTelemetry: each has its own trace, and shows the other's id."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_opentelemetry(
 def test_sentry(
     run_tool: RunTool, collector: CollectorStandIn, framework: str, kind: str, rate: str, request_id: str
 ) -> None:
-    """What Sentry is told of a request has our trace id as a tag, an error too; our root has Sentry's."""
+    """Sentry's transactions and errors have our trace id as a tag; our root has Sentry's."""
     dsn = collector.uri.replace("http://", "http://key@") + "/1"
     app = run_tool("tests.tools.tool_apps:sentry", kind, APP_DSN=dsn, APP_FRAMEWORK=framework, APP_RATE=rate)
     app.get("/fail", x_request_id=request_id)
