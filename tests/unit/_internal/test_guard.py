@@ -22,7 +22,7 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
 @guarded
 def divide(number: int, by: int) -> float:
-    """Divide."""
+    """Divides."""
     return number / by
 
 
