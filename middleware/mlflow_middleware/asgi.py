@@ -100,7 +100,7 @@ class TraceMiddleware:
 
     @guarded
     def _learn_route(self, scope: HTTPScope, trace: RequestTrace) -> None:
-        if not trace.record.is_route_said:
+        if not trace.record.is_route_explicit:
             inner = trace.exchange.route
             trace.exchange.route = routes.below_mounts(scope, inner) if inner else self.route(scope)
 

@@ -112,7 +112,7 @@ def _annotate(trace: RequestTrace, given: Identity, tags: Mapping[str, object], 
 
 @guarded
 def _set_route(trace: RequestTrace, route: str) -> None:
-    routes.say(trace, route)
+    routes.set_explicitly(trace, route)
 
 
 @guarded
