@@ -149,7 +149,7 @@ class TraceMiddleware:
         received = Received(receive, trace)
         trace.activate()
         try:
-            await self.app(scope, received.receive, observed(send, trace, answered, received.see_who_is_there))
+            await self.app(scope, received.receive, observed(send, trace, answered, received.detect_disconnect))
         except asyncio.CancelledError:
             trace.disconnected()
             raise
