@@ -320,7 +320,7 @@ def test_a_carried_function_runs_in_several_threads_at_once() -> None:
 
 def test_an_annotation_outside_of_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """At debug level, with the calling line and the remedy."""
-    request_trace._say_that_nothing_is_annotated.cache_clear()
+    request_trace._log_ignored_annotation.cache_clear()
     with caplog.at_level("DEBUG", logger="mlflow_middleware"):
         annotate(user_id="jane")
         annotate(user_id="jane")

@@ -144,12 +144,12 @@ class Sender:
         if self._spool:
             self._spool.disown()
 
-    def send_spool(self, uri: str, tell: Callable[[int], None]) -> str:
+    def send_spool(self, uri: str, report: Callable[[int], None]) -> str:
         """Send the spooled traces in the current thread.
 
         Args:
             uri: The tracking server.
-            tell: Called with the number of traces delivered so far.
+            report: Called with the number of traces delivered so far.
 
         Returns:
             The problem if the server does not accept them; empty if all were sent, except those that another process is
@@ -159,7 +159,7 @@ class Sender:
         destination = self._destination(uri)
         while destination.health.server.failures + destination.health.experiment.failures < PATIENCE:
             self._round(min(SHORT_PAUSE, self._pause() or 0.0))
-            tell(self._stats.delivered)
+            report(self._stats.delivered)
             if destination.is_idle(clock.monotonic()):
                 return ""
         return destination.health.server.problem or destination.health.experiment.problem
