@@ -271,7 +271,7 @@ def test_the_option_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         '["graphql", "body.errors", "mcp"]',
     ):
         monkeypatch.setenv("MLFLOW_MIDDLEWARE_ERROR_WHEN", value)
-        assert [rule.said for rule in Settings.load().error_when][:2] == ["graphql", "body.errors"]
+        assert [rule.written for rule in Settings.load().error_when][:2] == ["graphql", "body.errors"]
 
 
 @pytest.mark.parametrize(
