@@ -117,8 +117,10 @@ def json_bodies(draw: st.DrawFn) -> Sample:
 def text_bodies(draw: st.DrawFn) -> Sample:
     """Return a document in prose, as a header line, or as a setting."""
     key = draw(st.sampled_from(PLAIN_KEYS))
-    told = draw(json_texts() | st.sampled_from([f"{key}: {MARKER}", f"{key} = {MARKER}", f"- {key}: '{MARKER}'"]))
-    data = (draw(junk) + "\n" + told + "\n" + draw(junk)).encode(draw(st.sampled_from(UNICODE)), "replace")
+    secret_line = draw(
+        json_texts() | st.sampled_from([f"{key}: {MARKER}", f"{key} = {MARKER}", f"- {key}: '{MARKER}'"])
+    )
+    data = (draw(junk) + "\n" + secret_line + "\n" + draw(junk)).encode(draw(st.sampled_from(UNICODE)), "replace")
     return Sample(data, draw(content_types("text/plain", "text/markdown", "application/graphql", "")))
 
 

@@ -96,7 +96,7 @@ def ticks() -> Iterator[bytes]:
 
 def fail() -> None:
     """Raise an exception."""
-    raise RuntimeError("the model is away")
+    raise RuntimeError("the model is unavailable")
 
 
 def mask(exchange: Exchange) -> None:

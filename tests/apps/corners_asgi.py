@@ -127,7 +127,7 @@ async def after(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCa
     afterwards.begin()
     await asyncio.to_thread(afterwards.end)
     if scope["path"] == "/after-and-fail":
-        raise RuntimeError("the index is away")
+        raise RuntimeError("the index is unavailable")
 
 
 async def answer_late(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

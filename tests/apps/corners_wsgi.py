@@ -23,7 +23,7 @@ TEXT = ("Content-Type", "text/plain")
 EVENTS = ("Content-Type", "text/event-stream")
 
 
-def says(status: str, *headers: tuple[str, str], body: bytes = b"") -> WSGIApplication:
+def answering(status: str, *headers: tuple[str, str], body: bytes = b"") -> WSGIApplication:
     """An app with the same answer for everybody."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -169,7 +169,7 @@ class FailingAnswer(Answer):
 
     def close(self) -> None:
         super().close()
-        raise RuntimeError("the index is away")
+        raise RuntimeError("the index is unavailable")
 
 
 def after(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -190,12 +190,14 @@ def hang(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
 
 HANDLERS: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] = {
-    "plain": says("200 OK", TEXT, ("Content-Length", "5"), body=b"whole"),
-    "created": says("201 Created", ("Location", "/plain"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")),
-    "no-content": says("204 No Content"),
-    "not-modified": says("304 Not Modified", ("ETag", '"5"')),
-    "range": says("206 Partial Content", ("Content-Range", "bytes 0-4/10"), ("Content-Length", "5"), body=b"range"),
-    "health": says("200 OK", TEXT, body=b"fine"),
+    "plain": answering("200 OK", TEXT, ("Content-Length", "5"), body=b"whole"),
+    "created": answering("201 Created", ("Location", "/plain"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")),
+    "no-content": answering("204 No Content"),
+    "not-modified": answering("304 Not Modified", ("ETag", '"5"')),
+    "range": answering(
+        "206 Partial Content", ("Content-Range", "bytes 0-4/10"), ("Content-Length", "5"), body=b"range"
+    ),
+    "health": answering("200 OK", TEXT, body=b"fine"),
     "chunks": chunks,
     "late": late,
     "written": written,

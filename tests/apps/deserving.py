@@ -27,7 +27,7 @@ def decorated() -> None:
 def do(what: str) -> dict[str, Any]:
     """Do what the path names."""
     if what == "fail":
-        raise RuntimeError("the model is away")
+        raise RuntimeError("the model is unavailable")
     if what in ("span", "drop"):
         with mlflow.start_span(what):
             pass

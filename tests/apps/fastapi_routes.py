@@ -127,7 +127,7 @@ def create() -> FastAPI:
 
     @app.get("/fail")
     def fail() -> None:
-        raise RuntimeError("the model is away")
+        raise RuntimeError("the model is unavailable")
 
     @app.get("/health")
     def health() -> dict[str, str]:

@@ -74,7 +74,7 @@ def divide() -> ResponseReturnValue:
 
 @pages.get("/fail")
 def fail() -> ResponseReturnValue:
-    raise RuntimeError("the model is away")
+    raise RuntimeError("the model is unavailable")
 
 
 @pages.get("/visit")

@@ -150,7 +150,7 @@ class Maker:
         self._popen = popen
         self._log = log
 
-    def tell(self, command: str) -> str:
+    def send_command(self, command: str) -> str:
         """Give it a command; return its answer."""
         self._input.write(command + "\n")
         self._input.flush()
@@ -161,7 +161,7 @@ class Maker:
         """Make traces until one is stored."""
 
         def is_stored() -> bool:
-            self.tell(f"make 1 0 warm-{experiment.prefix}")
+            self.send_command(f"make 1 0 warm-{experiment.prefix}")
             return bool(experiment.settle(f"warm-{experiment.prefix}", 1, FLUSHES, FLUSHES).stored)
 
         eventually(experiment.id, "the experiment", START)

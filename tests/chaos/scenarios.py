@@ -99,7 +99,7 @@ def _exit_while_down(lab: Lab, experiment: Experiment, spool: Path | None = None
     with lab.network() as network, lab.maker(experiment, network.uri, **variables) as maker:
         maker.warm_up(experiment)
         network.down()
-        maker.tell(f"make 200 0 {experiment.prefix}")
+        maker.send_command(f"make 200 0 {experiment.prefix}")
         return _seconds(maker.end(100), 100)
 
 
@@ -146,8 +146,8 @@ def poison(lab: Lab, way: Way) -> Rows:
     experiment = lab.experiment(way)
     with lab.maker(experiment) as maker:
         maker.warm_up(experiment)
-        trace_id = maker.tell(f"make 512 0 {experiment.prefix} 300")
-        maker.tell("flush")
+        trace_id = maker.send_command(f"make 512 0 {experiment.prefix} 300")
+        maker.send_command("flush")
         seen = experiment.settle(experiment.prefix, 512 if way is OURS else 511, FLUSHES, 60)
         fate = "named in the log" if trace_id in maker.log() else "lost"
     itself = f"{experiment.prefix}-300"
@@ -163,7 +163,7 @@ def kill(lab: Lab, way: Way) -> Rows:
     with lab.network() as network, lab.maker(experiment, network.uri, **variables) as maker:
         maker.warm_up(experiment)
         network.down()
-        maker.tell(f"make 200 20 {experiment.prefix}")
+        maker.send_command(f"make 200 20 {experiment.prefix}")
         time.sleep(1.2)  # the last second's traces may be lost
         maker.kill()
     with lab.maker(experiment, **variables) as heir:

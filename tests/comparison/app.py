@@ -84,7 +84,7 @@ async def words() -> AsyncIterator[str]:
             yield word
             await asyncio.sleep(0.1)
     finally:
-        tool.told("".join(said))
+        tool.report_answer("".join(said))
 
 
 async def chunks() -> AsyncIterator[str]:

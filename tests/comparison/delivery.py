@@ -93,7 +93,7 @@ def _interrupted(lab: Lab) -> int:
         return _all_traces(lab, since)
 
 
-def _exit_while_away(lab: Lab) -> float:
+def _exit_while_unreachable(lab: Lab) -> float:
     """Return the seconds from SIGTERM to the exit, while the server refuses connections."""
     with lab.app() as (process, url):
         lab.sink.stop()
@@ -179,8 +179,8 @@ MEASURES = {
     "terminated": _terminated,
     "terminated with a flush in the lifespan": _flushed,
     "forked workers": _workers,
-    "server away for 5 s": _interrupted,
-    "exit while the server is away": _exit_while_away,
+    "server unreachable for 5 s": _interrupted,
+    "exit while the server is unreachable": _exit_while_unreachable,
     "sampled": _sampled,
     "without words": _wordless,
     "beside a collector": _beside,

@@ -146,17 +146,17 @@ def asked(lab: Lab) -> tuple[Run, dict[str, str]]:
 
 def _voted(lab: Lab, url: str, chat: Seen) -> dict[str, str]:
     """How a vote on the chat's trace is accepted: by a route of the tool, by code in the app's route, or not at all."""
-    told = chat.made.headers.get("x-trace") or chat.made.headers.get("x-mlflow-trace-id", "")
-    if not told:
+    trace_id = chat.made.headers.get("x-trace") or chat.made.headers.get("x-mlflow-trace-id", "")
+    if not trace_id:
         return {"vote": "no"}
-    if vote_by_package(url, told) == 200:
+    if vote_by_package(url, trace_id) == 200:
         return {"vote": "yes"}
     if isinstance(lab.sink, Sink):
         before = len(lab.sink.asked)
-        vote(url, told)
+        vote(url, trace_id)
         lab.settled(3.0, 10.0)
         came = any(b"vote" in each.body for each in lab.sink.asked[before:])
     else:
-        vote(url, told)
+        vote(url, trace_id)
         came = any(trace.info.assessments for trace in _traces(lab.sink.uri, lab.experiment))
     return {"vote": "route" if came else "no"}

@@ -85,7 +85,7 @@ def _delivery(known: dict[str, Any]) -> str:
         ("SIGTERM right after the answer", "terminated"),
         ("the same, with a flush in the lifespan", "terminated with a flush in the lifespan"),
         ("gunicorn, `--preload`, 2 workers", "forked workers"),
-        ("server refuses for 5 s", "server away for 5 s"),
+        ("server refuses for 5 s", "server unreachable for 5 s"),
     ]
     table = [(title, [str(each["delivery"][key]) for each in known.values()]) for title, key in rows]
     table.append(("exit while it refuses, in seconds", [_seconds(each) for each in known.values()]))
@@ -98,7 +98,7 @@ def _delivery(known: dict[str, Any]) -> str:
 
 
 def _seconds(each: dict[str, Any]) -> str:
-    return f"{each['delivery']['exit while the server is away']:g}"
+    return f"{each['delivery']['exit while the server is unreachable']:g}"
 
 
 def _kept(tool: str, delivery: dict[str, Any]) -> str:

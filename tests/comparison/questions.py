@@ -62,12 +62,12 @@ def _request_spans(seen: Seen) -> list[Span]:
     return [span for span in seen.spans if span.name not in NOT_ROOTS]
 
 
-def _is_said(seen: Seen, words: str) -> bool:
+def _has_content(seen: Seen, words: str) -> bool:
     return any(words in span.text for span in _request_spans(seen))
 
 
 def _folded(seen: Seen, words: list[str]) -> bool:
-    return _is_said(seen, "".join(words).strip())
+    return _has_content(seen, "".join(words).strip())
 
 
 def _is_error(seen: Seen, kind: str = "") -> bool:
@@ -103,8 +103,8 @@ def _is_priced(seen: Seen) -> bool:
 
 
 def _names_its_trace(seen: Seen) -> bool:
-    told = " ".join(seen.made.headers.values()).replace("-", "")
-    return any(root.trace.replace("-", "") in told for root in seen.roots)
+    in_headers = " ".join(seen.made.headers.values()).replace("-", "")
+    return any(root.trace.replace("-", "") in in_headers for root in seen.roots)
 
 
 def _is_without(run: Run, name: str) -> Answer:
@@ -118,7 +118,7 @@ def _header_is_hidden(run: Run) -> Answer:
 
 def _secret_is_hidden(run: Run) -> Answer:
     chat = run["chat"]
-    return said.BODY_SECRET not in chat.text if _is_said(chat, said.QUESTION) else None
+    return said.BODY_SECRET not in chat.text if _has_content(chat, said.QUESTION) else None
 
 
 def _goes_on(run: Run) -> bool:
@@ -135,8 +135,8 @@ QUESTIONS: dict[str, dict[str, Callable[[Run], Answer]]] = {
         "named or tagged with the route's template": lambda run: any(
             "/chats/{chat_id}" in span.text for span in _request_spans(run["chat"])
         ),
-        "the question, as it came": lambda run: _is_said(run["chat"], said.QUESTION),
-        "the answer, as it went": lambda run: _is_said(run["chat"], said.ANSWER),
+        "the question, as it came": lambda run: _has_content(run["chat"], said.QUESTION),
+        "the answer, as it went": lambda run: _has_content(run["chat"], said.ANSWER),
         "a streamed answer as one text": lambda run: _folded(run["stream"], said.WORDS),
         "what was streamed until the client left, as one text": lambda run: _folded(
             run["stream that is left"], said.WORDS[:2]

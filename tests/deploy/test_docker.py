@@ -233,10 +233,10 @@ def test_the_server_answers_only_to_its_names(stack: Stack) -> None:
     def status(host: str) -> int:
         return requests.get(url, headers={"Host": host}, timeout=60).status_code
 
-    told = stack.compose.environment("app")["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    own_name = stack.compose.environment("app")["MLFLOW_TRACKING_URI"].removeprefix("http://")
     named = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["app"]["environment"]
     assert status(named["MLFLOW_TRACKING_URI"].removeprefix("http://")) == 200
-    assert status(told) == 200
+    assert status(own_name) == 200
     assert status("127.0.0.1:5000") == 200
     assert status("elsewhere.example:5000") == 403
 

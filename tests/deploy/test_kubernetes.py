@@ -192,9 +192,9 @@ def test_the_container_starts_with_its_variables(overlay: str, resources: list[d
         "from mlflow_middleware.settings import Settings; import json; print(json.dumps(Settings.load().trace_tags))"
     )
 
-    told = subprocess.check_output([sys.executable, "-c", program], env=clean_environment(**variables), text=True)
+    printed = subprocess.check_output([sys.executable, "-c", program], env=clean_environment(**variables), text=True)
 
-    assert yaml.safe_load(told) == {
+    assert yaml.safe_load(printed) == {
         "environment": "production",
         "app_version": "1.0.0",
         "deployment_id": POD["metadata.name"],

@@ -135,8 +135,8 @@ def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, 
     assert summary_of(traces) == summary
 
     table, disagreements = output.split("Where users and judge disagree:\n")
-    told = {row[0]: row[1:4] for row in rows(table) if row[0] in stored}
-    assert told == {
+    shown = {row[0]: row[1:4] for row in rows(table) if row[0] in stored}
+    assert shown == {
         agreed: ["I am going to Oslo in May. What should I pack?", "True", "True"],
         unknown: ["Who won the cup?", "False", "False"],
         contested: ["My disk is full: where do I begin?", "False", "True"],
@@ -144,7 +144,7 @@ def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, 
         failed: ["-", "-", "-"],
     }
     assert rows(disagreements)[1:] == [
-        [contested, told[contested][0], "False", "I do not build", "True", "It tells what was asked."]
+        [contested, shown[contested][0], "False", "I do not build", "True", "It tells what was asked."]
     ]
 
     assert run(traces, "evaluation.score").endswith(output[output.index("trace  ") :])  # and nothing is scored twice

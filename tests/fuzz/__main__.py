@@ -107,19 +107,19 @@ def fuzz(paths: list[str], minutes: float) -> int:
     while (now := time.monotonic()) < began + 60 * minutes:
         if now >= reported + REPORT:
             reported = now
-            print(f"{now - began:5.0f} s: {told(tried)}", flush=True)
+            print(f"{now - began:5.0f} s: {counts(tried)}", flush=True)
         for path in paths:
             try:
                 trial(path, way, tried)()
                 way.check_growth()
             except Exception as error:
-                print(f"FAILED on {path}, after {told(tried)}")
+                print(f"FAILED on {path}, after {counts(tried)}")
                 for each in getattr(error, "exceptions", [error]):  # several kinds come as a group
                     print("\n".join(text[:LONGEST] for text in [repr(each), *getattr(each, "__notes__", [])]))
                 return 1
     worst = way.worst
     print(
-        f"{sum(tried.values())} bodies, none failed: {told(tried)}\n"
+        f"{sum(tried.values())} bodies, none failed: {counts(tried)}\n"
         f"at worst {worst.seconds:.2f} s of CPU, {worst.memory:.0f} x the limit in memory, {worst.sent:.1f} x sent\n"
         f"{worst.calls} calls for a request without a body\n"
         f"the slowest: {worst.slowest!r:.500}"
@@ -127,7 +127,7 @@ def fuzz(paths: list[str], minutes: float) -> int:
     return 0
 
 
-def told(tried: Counter[str]) -> str:
+def counts(tried: Counter[str]) -> str:
     """Return the number of bodies tried for each path."""
     return ", ".join(f"{path} {count}" for path, count in tried.items())
 

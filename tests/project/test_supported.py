@@ -42,20 +42,20 @@ def test_a_version_is_compared_with_the_range(version: str, too_old: bool, untri
 
 
 @pytest.mark.parametrize(
-    ("level", "version", "says"),
+    ("level", "version", "words_of_level"),
     [
         (Level.EVERYTHING, "3.10.1", "is older than"),
         (Level.PUBLIC, "3.20.0", "its own exporter stays in place"),
         (Level.NOTHING, "3.20.0", "are not traced at all"),
     ],
 )
-def test_the_line_names_the_range(level: Level, version: str, says: str) -> None:
+def test_the_line_names_the_range(level: Level, version: str, words_of_level: str) -> None:
     """For a client that is too old or has changed, it has the found version, the supported ones, and the remedy."""
-    told = Found(level, "mlflow-tracing", version, "missing: x").summary
+    line = Found(level, "mlflow-tracing", version, "missing: x").summary
 
-    words = (f"mlflow-tracing {version}", says, supported.in_words(), supported.requirement())
-    assert [word for word in words if word not in told] == []
-    assert "\n" not in told
+    words = (f"mlflow-tracing {version}", words_of_level, supported.in_words(), supported.requirement())
+    assert [word for word in words if word not in line] == []
+    assert "\n" not in line
 
 
 def test_a_fitting_client_needs_no_line() -> None:

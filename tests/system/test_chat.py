@@ -57,7 +57,7 @@ def test_a_users_actions_in_the_chat_are_in_mlflow(
     with chat_app(name, server, traces.experiment, tmp_path, **PACE) as url, chromium() as browser:
         page = ChatPage(browser, url)
         first = page.session
-        told = page.ask(OSLO)
+        shown_answer = page.ask(OSLO)
         page.vote("up")
         page.comment("just right")
         page.vote("down")
@@ -73,7 +73,7 @@ def test_a_users_actions_in_the_chat_are_in_mlflow(
 
     assert (questions, noted, failure) == ([OSLO, DISK], "stopped", "The app answered 500.")
     answered, stopped = of_session(traces, first, 2)
-    check_answered(answered, told)
+    check_answered(answered, shown_answer)
     check_stopped(stopped, shown)
     assert (
         link == f"{server.uri}/#/experiments/{traces.experiment_id}/traces?selectedEvaluationId={stopped.info.trace_id}"
@@ -83,11 +83,16 @@ def test_a_users_actions_in_the_chat_are_in_mlflow(
     assert len(traces.search()) == 3  # the page, the votes and the link make no traces
 
 
-def check_answered(trace: Trace, told: str) -> None:
+def check_answered(trace: Trace, shown_answer: str) -> None:
     root, children = spans_of(trace)
     assert root.inputs["messages"] == [{"role": "user", "content": OSLO}]
     (document,) = children[SpanType.RETRIEVER].outputs
-    assert text_of(root.outputs) == text_of(children[SpanType.CHAT_MODEL].outputs) == document["page_content"] == told
+    assert (
+        text_of(root.outputs)
+        == text_of(children[SpanType.CHAT_MODEL].outputs)
+        == document["page_content"]
+        == shown_answer
+    )
     assert trace.info.tags["mlflow.trace.user"] == "jane"
     (vote,) = trace.search_assessments()
     assert (vote.feedback.value, vote.rationale, vote.source.source_id) == (False, "just right", "jane")

@@ -124,7 +124,7 @@ def test_a_handler_that_raises_makes_an_error_trace(app: RunningApp, request_id:
     assert event.name == "exception"
     assert (event.attributes["exception.type"], event.attributes["exception.message"]) == (
         "RuntimeError",
-        "the model is away",
+        "the model is unavailable",
     )
     assert ", in fail" in str(event.attributes["exception.stacktrace"])
     assert root.name == "GET /fail"

@@ -51,7 +51,7 @@ class App:
         assert answer.json()["request_id"] == request_id
         return request_id
 
-    def told(self, sentence: str) -> int:
+    def lines_with(self, sentence: str) -> int:
         """Count the lines of its output that contain a sentence."""
         return sum(sentence in line for line in self.process.output().splitlines())
 
@@ -171,13 +171,13 @@ def test_a_wrong_token_is_reported_once(databricks: Workspace, serve: Serve) -> 
     app.chat()
 
     sentence = "MLFLOW_TRACKING_URI=databricks refused the credentials (401); check "
-    eventually(lambda: app.told(sentence), "the sentence")
+    eventually(lambda: app.lines_with(sentence), "the sentence")
     app.chat()
     app.process.stop()
-    assert app.told(sentence) == 1
+    assert app.lines_with(sentence) == 1
     assert "DATABRICKS_TOKEN" in app.process.output()
     assert "dapi-of-somebody-else" not in app.process.output()
-    assert app.told("Traceback") == 0
+    assert app.lines_with("Traceback") == 0
     assert not databricks.infos
 
 
@@ -186,10 +186,10 @@ def test_a_missing_experiment_is_reported_once(databricks: Workspace, serve: Ser
     app = serve(MLFLOW_EXPERIMENT_NAME=None)
 
     sentence = "MLFLOW_EXPERIMENT_NAME is not set, and a Databricks workspace has no default experiment; set it to"
-    eventually(lambda: app.told(sentence), "the sentence")
+    eventually(lambda: app.lines_with(sentence), "the sentence")
     app.chat()
     app.process.stop()
-    assert app.told(sentence) == 1
+    assert app.lines_with(sentence) == 1
     assert not databricks.infos
 
 
@@ -197,8 +197,8 @@ def test_an_experiment_that_the_workspace_refuses_is_reported(databricks: Worksp
     """The workspace's own message about a bad experiment name is in the log."""
     app = serve(MLFLOW_EXPERIMENT_NAME="no-path")
 
-    eventually(lambda: app.told("invalid experiment name 'no-path'"), "the sentence")
-    assert app.told("MLFLOW_EXPERIMENT_NAME='no-path'") == 1
+    eventually(lambda: app.lines_with("invalid experiment name 'no-path'"), "the sentence")
+    assert app.lines_with("MLFLOW_EXPERIMENT_NAME='no-path'") == 1
 
 
 @pytest.mark.heavy

@@ -183,14 +183,16 @@ def test_one_response_for_many_requests_has_each_requests_ids(app: RunningApp, r
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Own, X-Request-ID, X-MLflow-Trace-ID"
 
 
-tells_of_clients_that_leave = pytest.mark.skipif(
+reports_disconnects = pytest.mark.skipif(
     django.VERSION < (5, 0), reason="before 5.0, Django does not listen for clients that leave"
 )
-NOT_TOLD = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not tell of a task's cancellation")
+NOT_REPORTED = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 does not tell of a task's cancellation"
+)
 
 
-@tells_of_clients_that_leave
-@pytest.mark.parametrize("kind", ["async", pytest.param("sync", marks=NOT_TOLD)])
+@reports_disconnects
+@pytest.mark.parametrize("kind", ["async", pytest.param("sync", marks=NOT_REPORTED)])
 def test_a_client_that_disconnects_during_a_view(asgi: RunningApp, request_id: str, kind: str) -> None:
     """Django cancels the view, and waits for one in a thread; the trace has its route, and the disconnect."""
     path = {"async": "/async/slow/7", "sync": "/slow/7"}[kind]
@@ -204,7 +206,7 @@ def test_a_client_that_disconnects_during_a_view(asgi: RunningApp, request_id: s
     assert corners.root_of(trace).attributes["http.client_disconnected"] is True
 
 
-@tells_of_clients_that_leave
+@reports_disconnects
 def test_a_client_that_disconnects_during_a_stream(asgi: RunningApp, request_id: str) -> None:
     """The trace has the chunks that were sent."""
     with raw.connect(asgi) as client:

@@ -86,8 +86,8 @@ def test_a_shutdown_does_not_wait_if_that_cannot_help(where: str, slow: FaultySe
 
     assert max(float(seconds) for seconds in re.findall(r"took (\S+) s", done.stdout)) < 30
     assert done.stdout.splitlines()[-1] == f"{LIFESPANS} waiting"
-    told = re.findall(r"at (\w+): (.*)", done.stderr)
-    assert told == [
+    printed = re.findall(r"at (\w+): (.*)", done.stderr)
+    assert printed == [
         *(("shutdown", f"0 delivered, 0 spooled, {count} waiting, 0 dropped") for count in range(1, LIFESPANS + 1)),
         (
             "exit",

@@ -292,10 +292,10 @@ def test_other_users_requests_are_refused(run_app: AppRunner, request_id: str, u
 
     others: list[dict[str, str]] = [{}, {"x_session_id": "s-2"}, {"x_user_id": "joe"}, {"x_session_id": user}]
     for headers in others:
-        told = [
+        refusals = [
             refused(say(app, {"client_request_id": each, "value": True}, **headers)) for each in (request_id, "r-0")
         ]
-        assert told == [(404, "no request with this id is stored")] * 2
+        assert refusals == [(404, "no request with this id is stored")] * 2
     assert stored(app, request_id) == []
 
 
@@ -459,8 +459,8 @@ def test_a_session_of_another_user_is_not_voted_on(signing: RunningApp, request_
         answer = signing.get("/sync/chats/c-1", x_request_id=other, x_session_id=request_id, **who)
         signing.traces.one(other)
         vote = {"session_id": request_id, "value": False}
-        told = refused(say(signing, vote, x_feedback_token=answer.headers["X-Feedback-Token"], **who))
-        assert told == (403, "the token is for another session")
+        refusal = refused(say(signing, vote, x_feedback_token=answer.headers["X-Feedback-Token"], **who))
+        assert refusal == (403, "the token is for another session")
     assert only(signing, request_id).value is True
 
 
@@ -593,15 +593,15 @@ def test_feedback_from_a_terminal(run_app: AppRunner, server: MLflowServer, requ
     trace_id = chat(app, request_id)
     environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=app.traces.experiment)
 
-    def tell(target: str, value: str) -> tuple[int, str, str]:
+    def give_feedback(target: str, value: str) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "mlflow_middleware.cli", "feedback", target, "--value", value, "--user", "ann"]
         done = run([*command, "--comment", "right"], env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
-    assert tell(trace_id, "true") == (0, f"{trace_id}: response_is_correct = true, by ann\n", "")
+    assert give_feedback(trace_id, "true") == (0, f"{trace_id}: response_is_correct = true, by ann\n", "")
     assert only(app, request_id).value is True
-    assert tell(request_id, "0.5")[0] == 0
+    assert give_feedback(request_id, "0.5")[0] == 0
     found = only(app, request_id)
     assert (found.value, found.rationale, found.source.source_id) == (0.5, "right", "ann")
-    assert tell(UNKNOWN, "no")[::2] == (1, "mlflow-middleware feedback: no trace with this id is stored\n")
-    assert tell("'", "no")[0] == 1
+    assert give_feedback(UNKNOWN, "no")[::2] == (1, "mlflow-middleware feedback: no trace with this id is stored\n")
+    assert give_feedback("'", "no")[0] == 1

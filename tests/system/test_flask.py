@@ -124,7 +124,7 @@ def test_an_exception_that_only_the_500_page_handles_is_recorded(asked: dict[str
     assert (failed.answer.text, failed.answer.status_code, failed.state) == ("sorry", 500, "ERROR")
     assert failed.answer.headers["X-MLflow-Trace-ID"] == failed.trace.info.trace_id
     (event,) = failed.trace.data.spans[0].events
-    assert event.attributes["exception.message"] == "the model is away"
+    assert event.attributes["exception.message"] == "the model is unavailable"
 
 
 @pytest.mark.parametrize("path", ["/count/3", "/mounted/count/3"])

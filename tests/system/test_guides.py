@@ -60,8 +60,8 @@ def test_a_trusted_proxy_reports_the_origin_of_a_request(server: MLflowServer, r
         requests.get(f"{app.url}/me", headers={**forwarded, "X-Request-ID": request_id}, timeout=DEADLINE)
         (root,) = app.traces.one(request_id).data.spans
 
-    told = ("client.address", "url.scheme", "server.address", "network.peer.address")
-    assert [root.attributes[key] for key in told] == ["203.0.113.7", "https", "chat.example", "127.0.0.1"]
+    origin = ("client.address", "url.scheme", "server.address", "network.peer.address")
+    assert [root.attributes[key] for key in origin] == ["203.0.113.7", "https", "chat.example", "127.0.0.1"]
 
 
 def test_each_message_of_a_websocket_is_a_trace(captured_traces: list[Trace]) -> None:

@@ -248,10 +248,10 @@ def test_hostile_requests_are_answered_as_without_the_middleware(twins: Twins) -
     ask()
     traces = twins.stored(answers)
     assert {trace.info.trace_id: bad for trace in traces if (bad := unsafe(trace))} == {}
-    told = {answer.of("x-mlflow-trace-id")[0]: answer for answer in answers if answer.of("x-mlflow-trace-id")}
-    assert len(told) > len(VALUES)
+    traced = {answer.of("x-mlflow-trace-id")[0]: answer for answer in answers if answer.of("x-mlflow-trace-id")}
+    assert len(traced) > len(VALUES)
     assert {trace.info.trace_id: [trace.info.client_request_id] for trace in traces} == {
-        trace_id: answer.of("x-request-id") for trace_id, answer in told.items()
+        trace_id: answer.of("x-request-id") for trace_id, answer in traced.items()
     }
 
 

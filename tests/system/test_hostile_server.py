@@ -89,7 +89,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
         yield server
 
 
-def told(server: Hostile) -> str:
+def message_about(server: Hostile) -> str:
     """Return the message about the server."""
     with pytest.raises(ConnectionProblem) as caught:
         ask(server.uri, "POST", "/api/3.0/mlflow/traces", json={"private": "words"})
@@ -102,7 +102,7 @@ def test_a_redirect_to_another_host_is_named_and_not_followed(server: Hostile, s
     with serving() as other:
         for location in (f"{other.uri}/moved?token=hunter2", f"//127.0.0.1:{other.server_address[1]}/moved"):
             server.answer = (status, {"Location": location}, b"")
-            said = told(server)
+            said = message_about(server)
             assert urlsplit(other.uri).netloc in said
             assert "hunter2" not in said
     assert other.asked == []
@@ -123,7 +123,7 @@ def test_a_redirect_loop_ends(server: Hostile) -> None:
     """After a few redirects."""
     server.answer = (308, {"Location": "/round"}, b"")
 
-    assert "does not answer like an MLflow server (status 308)" in told(server)
+    assert "does not answer like an MLflow server (status 308)" in message_about(server)
     assert len(server.asked) == answers.MAX_REDIRECTS + 1
 
 
@@ -134,7 +134,7 @@ def test_an_endless_answer_is_cut(server: Hostile, headers: dict[str, str], body
     """Also one that is small until it is decompressed."""
     server.answer = (200, headers, body)
 
-    assert f"more than {answers.MAX_ANSWER} bytes" in told(server)
+    assert f"more than {answers.MAX_ANSWER} bytes" in message_about(server)
 
 
 def test_a_compressed_answer_is_read(server: Hostile) -> None:

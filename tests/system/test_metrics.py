@@ -204,7 +204,7 @@ def test_all_formats_have_the_same_names() -> None:
     metrics.register(provider)
     metrics.register(provider)  # logs no warning, and registers nothing twice
     data: Any = json.loads(reader.get_metrics_data().to_json())  # type: ignore[union-attr]
-    told = {each["name"]: each for each in data["resource_metrics"][0]["scope_metrics"][0]["metrics"]}
+    otel_metrics = {each["name"]: each for each in data["resource_metrics"][0]["scope_metrics"][0]["metrics"]}
     text = {family.name for family in parse_text(prometheus_text())}
     opened = {family.name for family in parse_openmetrics(prometheus_text(openmetrics=True))}
     registry = CollectorRegistry(auto_describe=True)
@@ -212,8 +212,8 @@ def test_all_formats_have_the_same_names() -> None:
     collected = {family.name for family in registry.collect()}
     absent = {"last_delivery.timestamp", "spool.size", "spool.limit"}  # nothing was delivered, and there is no spool
 
-    assert told.keys() == {each.name for each in METRICS} - {f"mlflow_middleware.{name}" for name in absent}
-    assert text == opened == collected == {each.family for each in METRICS if each.name in told}
+    assert otel_metrics.keys() == {each.name for each in METRICS} - {f"mlflow_middleware.{name}" for name in absent}
+    assert text == opened == collected == {each.family for each in METRICS if each.name in otel_metrics}
     for metric in METRICS:
         assert re.fullmatch(r"mlflow_middleware(_[a-z]+)+", metric.prometheus_name)
         assert metric.prometheus_name.endswith("_total") == (metric.kind == "counter")

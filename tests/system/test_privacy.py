@@ -62,7 +62,7 @@ def test_harmless_lookalikes_are_stored_unchanged(asked: tuple[RunningApp, dict[
 
 
 @pytest.mark.xdist_group("fastapi")
-def told_of(trace: Trace) -> set[str]:
+def identity_of(trace: Trace) -> set[str]:
     """Return user and session, as far as they are known."""
     keys = ("mlflow.trace.user", "mlflow.trace.session")
     return {trace.info.trace_metadata[key] for key in keys if key in trace.info.trace_metadata}
@@ -80,10 +80,10 @@ def test_a_known_trace_id_does_not_allow_rewriting_the_trace(run_app: AppRunner,
         return app.traces.one(f"{request_id}-{user}")
 
     said("mine", "jane")
-    told = eventually(
-        lambda: told_of(app.traces.one(f"{request_id}-jane")), "the trace, of which its caller tells nothing"
+    identity = eventually(
+        lambda: identity_of(app.traces.one(f"{request_id}-jane")), "the trace, of which its caller tells nothing"
     )
-    assert told == {"jane", "s-jane"}
+    assert identity == {"jane", "s-jane"}
     trace = said("theirs", "joe")
 
     assert {trace.info.trace_metadata[f"mlflow.trace.{key}"] for key in ("user", "session")} == {"jane", "s-jane"}

@@ -66,16 +66,18 @@ def found_by(trace: Trace) -> set[str | None]:
 @pytest.mark.parametrize("given", [{}, {"x_request_id": "r-given"}], ids=["none", "given"])
 def test_the_apps_request_id_is_the_traces(app: asgi.ASGIApp, given: dict[str, str]) -> None:
     """Whatever id the client has sent."""
-    told, trace = asked(asgi.TraceMiddleware(app), **given)
+    received_ids, trace = asked(asgi.TraceMiddleware(app), **given)
 
-    assert (told, found_by(trace)) == (["r-own"], {"r-own"})
+    assert (received_ids, found_by(trace)) == (["r-own"], {"r-own"})
 
 
 def test_an_invalid_request_id_of_the_app_is_not_the_traces(request_id: str) -> None:
     """The app's header stays unchanged, and the trace has an id that a query can contain."""
-    told, trace = asked(asgi.TraceMiddleware(answering((b"x-request-id", b"<script>"))), x_request_id=request_id)
+    received_ids, trace = asked(
+        asgi.TraceMiddleware(answering((b"x-request-id", b"<script>"))), x_request_id=request_id
+    )
 
-    assert (told, found_by(trace)) == (["<script>"], {request_id})
+    assert (received_ids, found_by(trace)) == (["<script>"], {request_id})
 
 
 def test_another_header_name_in_the_response(request_id: str) -> None:
@@ -106,11 +108,11 @@ def test_asgi_correlation_id(where: str, given: dict[str, str]) -> None:
     middleware = library("asgi_correlation_id").CorrelationIdMiddleware
     app = answering()
     app = asgi.TraceMiddleware(middleware(app)) if where == "inside" else middleware(asgi.TraceMiddleware(app))
-    told, trace = asked(app, **given)
+    received_ids, trace = asked(app, **given)
 
-    assert len(told) == 1
-    assert found_by(trace) == set(told)
-    assert told == [GIVEN] or given != {"x_request_id": GIVEN}
+    assert len(received_ids) == 1
+    assert found_by(trace) == set(received_ids)
+    assert received_ids == [GIVEN] or given != {"x_request_id": GIVEN}
 
 
 @pytest.mark.parametrize("given", [{}, {"x_request_id": GIVEN}], ids=["none", "given"])
@@ -127,10 +129,10 @@ def test_starlette_context(where: str, kind: str, given: dict[str, str]) -> None
 
     app: Any = answering()
     app = asgi.TraceMiddleware(added(app)) if where == "inside" else added(asgi.TraceMiddleware(app))
-    told, trace = asked(app, **given)
+    received_ids, trace = asked(app, **given)
 
-    assert found_by(trace) == {told[-1]}
-    assert len(told) == 1 or (where, kind) == ("around", "RawContextMiddleware")
+    assert found_by(trace) == {received_ids[-1]}
+    assert len(received_ids) == 1 or (where, kind) == ("around", "RawContextMiddleware")
 
 
 def test_a_hand_written_middleware() -> None:
@@ -142,9 +144,9 @@ def test_a_hand_written_middleware() -> None:
         response.headers["X-Request-ID"] = "r-own"
         return response
 
-    told, trace = asked(base(asgi.TraceMiddleware(answering(pieces=3)), dispatch=dispatch))
+    received_ids, trace = asked(base(asgi.TraceMiddleware(answering(pieces=3)), dispatch=dispatch))
 
-    assert (told, found_by(trace)) == (["r-own"], {"r-own"})
+    assert (received_ids, found_by(trace)) == (["r-own"], {"r-own"})
 
 
 @pytest.mark.parametrize("where", ["inside", "around"])
@@ -248,9 +250,9 @@ def test_django(where: str, name: str, how: str) -> None:
     """Its own middlewares, in either order."""
     library("django")
     library(name.partition(".")[0])
-    told, *stored = ids(DJANGO, where, name, how)
+    received_ids, *stored = ids(DJANGO, where, name, how)
 
-    assert stored == [told] * 2
+    assert stored == [received_ids] * 2
 
 
 @pytest.mark.parametrize("how", ["iterators", "conductor"])

@@ -282,7 +282,7 @@ def test_the_process_becomes_the_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["--session-idheader", "X", "uvicorn"], 2, "'session_idheader' (did you mean 'session_id_header'?)"),
         (["--sample-ratio", "7", "uvicorn"], 2, "'sample_ratio': input should be less than or equal to 1, not '7'"),
@@ -294,12 +294,12 @@ def test_the_process_becomes_the_command() -> None:
         (["./tox.ini"], 126, "./tox.ini cannot be run"),
     ],
 )
-def test_a_mistake_is_reported_before_the_app_starts(arguments: list[str], code: int, says: str) -> None:
+def test_a_mistake_is_reported_before_the_app_starts(arguments: list[str], code: int, message: str) -> None:
     """The exit code is a shell's, and nothing is started."""
     done = start(*arguments, folder=str(ROOT))
 
     assert (done.returncode, done.stdout) == (code, "")
-    assert says in done.stderr
+    assert message in done.stderr
 
 
 def test_a_wrong_option_in_the_environment_is_reported_too() -> None:

@@ -184,7 +184,7 @@ def test_a_tag_whose_name_has_another_meaning_in_mlflow_is_a_tag(store: Store, n
 
 
 @pytest.mark.parametrize(
-    ("conditions", "says"),
+    ("conditions", "error_text"),
     [
         ({"user_id": ""}, "user_id must not be empty"),
         ({"request_id": ""}, "request_id must not be empty"),
@@ -201,9 +201,9 @@ def test_a_tag_whose_name_has_another_meaning_in_mlflow_is_a_tag(store: Store, n
         ({"limit": 0}, "limit"),
     ],
 )
-def test_values_that_cannot_be_looked_up_are_refused(store: Store, conditions: dict[str, Any], says: str) -> None:
+def test_values_that_cannot_be_looked_up_are_refused(store: Store, conditions: dict[str, Any], error_text: str) -> None:
     """With a message, before any trace is returned."""
-    with pytest.raises(ValueError, match=re.escape(says)):
+    with pytest.raises(ValueError, match=re.escape(error_text)):
         store.find(**conditions)
 
 
@@ -486,7 +486,7 @@ def test_a_replaced_vote_does_not_count(store: Store, shown: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "error_text"),
     [
         (["--since", "yesterday"], "argument --since: 'yesterday' is not a time"),
         (["--slower-than", "2 fortnights"], "argument --slower-than: '2 fortnights' is not a duration"),
@@ -498,7 +498,7 @@ def test_a_replaced_vote_does_not_count(store: Store, shown: Run) -> None:
         (["--tag", "a`b=c"], "is not a tag name"),
     ],
 )
-def test_bad_input_is_reported(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+def test_bad_input_is_reported(capsys: pytest.CaptureFixture[str], arguments: list[str], error_text: str) -> None:
     """With a message and exit code 2, before any server is called."""
     try:
         code: object = main(["traces", *arguments])
@@ -506,7 +506,7 @@ def test_bad_input_is_reported(capsys: pytest.CaptureFixture[str], arguments: li
         code = ended.code
 
     assert code == 2
-    assert says in capsys.readouterr().err
+    assert error_text in capsys.readouterr().err
 
 
 def test_an_unreachable_server_is_reported(capsys: pytest.CaptureFixture[str], store: Store) -> None:

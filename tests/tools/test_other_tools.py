@@ -54,10 +54,10 @@ def test_sentry(
     trace = app.traces.one(request_id)
     attributes = root_attributes(trace)
 
-    def told() -> list[bytes]:
+    def sent() -> list[bytes]:
         return [asked.body for asked in list(collector.asked) if trace.info.trace_id.encode() in asked.body]
 
-    first = eventually(told, "an event with our trace id", 30)[0]
+    first = eventually(sent, "an event with our trace id", 30)[0]
     assert b"mlflow.trace_id" in first
     assert str(attributes["sentry.trace_id"]).encode() in first
 
@@ -71,8 +71,8 @@ def test_datadog(run_tool: RunTool, collector: CollectorStandIn, framework: str,
     app.get("/chats/c-1", x_request_id=request_id)
     trace = app.traces.one(request_id)
 
-    def told() -> list[bytes]:
+    def sent() -> list[bytes]:
         return [asked.body for asked in list(collector.asked) if trace.info.trace_id.encode() in asked.body]
 
-    assert b"mlflow.trace_id" in eventually(told, "a span with our trace id", 30)[0]
+    assert b"mlflow.trace_id" in eventually(sent, "a span with our trace id", 30)[0]
     assert len(str(root_attributes(trace)["dd.trace_id"])) == 32

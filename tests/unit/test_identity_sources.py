@@ -427,9 +427,9 @@ def test_each_preset_is_an_option_and_documented() -> None:
 )
 def test_a_wrong_source_is_named(wrong: str) -> None:
     """With the option, the value and the allowed values."""
-    with pytest.raises(SettingsError, match=r"option 'session_id_from'.* is not a source; use header\.NAME") as told:
+    with pytest.raises(SettingsError, match=r"option 'session_id_from'.* is not a source; use header\.NAME") as raised:
         Settings.load(session_id_from=["header.X-Session-ID", wrong])
-    assert repr(wrong) in str(told.value)
+    assert repr(wrong) in str(raised.value)
 
 
 @pytest.mark.parametrize("options", [{"user_id_from": []}, {"identity_preset": "azure"}, {"request_id_from": 5}])

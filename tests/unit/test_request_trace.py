@@ -399,7 +399,7 @@ def test_a_route_that_is_no_text_is_none(given: Any) -> None:
 
 def test_the_app_reports_an_exception() -> None:
     """It is an error of the trace, with any status, and recorded once."""
-    error = ValueError("the model is away")
+    error = ValueError("the model is unavailable")
 
     def handler() -> None:
         annotate(exception=error)
@@ -408,7 +408,7 @@ def test_the_app_reports_an_exception() -> None:
     found = handled(handler)
 
     assert found.info.state == "ERROR"
-    assert [event.attributes["exception.message"] for event in root_of(found).events] == ["the model is away"]
+    assert [event.attributes["exception.message"] for event in root_of(found).events] == ["the model is unavailable"]
 
 
 def test_a_route_and_an_exception_outside_of_a_request() -> None:

@@ -160,14 +160,14 @@ def test_an_unknown_variable_is_an_error(env: pytest.MonkeyPatch) -> None:
 
 def test_an_option_unlike_any_other_lists_all() -> None:
     """If no option is similar, all are named."""
-    told = problem(zzz=1)
+    found = problem(zzz=1)
 
-    assert told.startswith("unknown option 'zzz' (options: ")
-    assert all(option in told for option in Settings.model_fields)
+    assert found.startswith("unknown option 'zzz' (options: ")
+    assert all(option in found for option in Settings.model_fields)
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "told"),
+    ("option", "value", "found"),
     [
         ("enabled", "maybe", ["valid boolean", "not 'maybe'"]),
         ("enabled", None, ["valid boolean", "not None"]),
@@ -201,12 +201,12 @@ def test_an_option_unlike_any_other_lists_all() -> None:
         ("shutdown_timeout", "soon", ["valid number", "not 'soon'"]),
     ],
 )
-def test_an_ill_typed_option_is_an_error(option: str, value: object, told: list[str]) -> None:
+def test_an_ill_typed_option_is_an_error(option: str, value: object, found: list[str]) -> None:
     """The error has the option, its type and the value."""
     message = problem(**{option.partition("[")[0]: value})
 
     assert message.startswith(f"option {option!r}: ")
-    assert [part for part in told if part not in message] == []
+    assert [part for part in found if part not in message] == []
 
 
 def test_an_ill_typed_variable_is_named(env: pytest.MonkeyPatch) -> None:
@@ -226,8 +226,8 @@ def test_all_errors_are_reported_at_once(env: pytest.MonkeyPatch) -> None:
     env.setenv("MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT", "soon")
     env.setenv("MLFLOW_MIDDLEWARE_TAG", "a=b")
 
-    told = problems({"ENABLED": "maybe", "HEADERS": "a"}, exclude=None, identfy=None)
-    assert sorted(message.split("'")[1] for message in told) == [
+    found = problems({"ENABLED": "maybe", "HEADERS": "a"}, exclude=None, identfy=None)
+    assert sorted(message.split("'")[1] for message in found) == [
         "enabled",
         "exclude",
         "headers",
@@ -253,11 +253,11 @@ def test_the_hmac_key_is_never_shown(value: object) -> None:
 @pytest.mark.parametrize("value", [[KEY], {KEY: KEY}, 123456])
 def test_an_ill_typed_hmac_key_is_not_shown_either(value: object) -> None:
     """The error has the option only."""
-    told = problem(user_id_hmac_key=value)
+    found = problem(user_id_hmac_key=value)
 
-    assert "user_id_hmac_key" in told
-    assert KEY not in told
-    assert "123456" not in told
+    assert "user_id_hmac_key" in found
+    assert KEY not in found
+    assert "123456" not in found
 
 
 def test_an_hmac_key_must_not_be_empty() -> None:

@@ -54,7 +54,7 @@ class Tool:
         """Trace a generator that yields an answer's words, in mode ``route`` only."""
         return function
 
-    def told(self, words: str) -> None:
+    def report_answer(self, words: str) -> None:
         """Report the streamed answer, in mode ``route`` only, for tools that do not collect it."""
 
     def noted(self, **values: object) -> None:

@@ -38,7 +38,7 @@ class Compared(tools.Tool):
         traced: tools.Function = workflow(function)
         return traced
 
-    def told(self, words: str) -> None:
+    def report_answer(self, words: str) -> None:
         if self.mode == "route":
             LLMObs.annotate(output_data=words)
 

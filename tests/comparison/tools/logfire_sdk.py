@@ -57,7 +57,7 @@ class Compared(tools.Tool):
                 values["gen_ai.output"] = answer["choices"][0]["message"]["content"]
             get_current_span().set_attributes(values)
 
-    def told(self, words: str) -> None:
+    def report_answer(self, words: str) -> None:
         if self.mode == "route":
             get_current_span().set_attribute("gen_ai.output", words)
 

@@ -28,8 +28,15 @@ GRPC, GRPC_TEXT = "application/grpc-web+proto", "application/grpc-web-text+proto
 
 def frames(*trailers: str, message: bytes = b"\x08\x01") -> bytes:
     """Return a gRPC-web answer: a message, and the trailers."""
-    told = "".join(f"{each}\r\n" for each in trailers).encode()
-    return b"\0" + len(message).to_bytes(4, "big") + message + b"\x80" + len(told).to_bytes(4, "big") + told
+    sent_headers = "".join(f"{each}\r\n" for each in trailers).encode()
+    return (
+        b"\0"
+        + len(message).to_bytes(4, "big")
+        + message
+        + b"\x80"
+        + len(sent_headers).to_bytes(4, "big")
+        + sent_headers
+    )
 
 
 def events(*data: object, name: str = "") -> bytes:
@@ -131,8 +138,8 @@ def content_of(value: object) -> bytes:
 
 async def answered(kind: str, value: object, *headers: tuple[bytes, bytes], **options: Any) -> None:
     """Return the trace of one request, answered with this body and status 200."""
-    told = [(b"content-type", kind.encode()), (b"X-Own", b"1"), *headers]
-    await ask(TraceMiddleware(saying(start(200, *told), body(content_of(value))), **options), http())
+    sent_headers = [(b"content-type", kind.encode()), (b"X-Own", b"1"), *headers]
+    await ask(TraceMiddleware(saying(start(200, *sent_headers), body(content_of(value))), **options), http())
 
 
 def outcome(trace: Trace) -> tuple[str, object, object]:
@@ -199,14 +206,14 @@ async def test_an_error_is_kept_with_any_ratio(
 
 async def test_status_and_message_in_headers_and_trailers(traces: list[Trace]) -> None:
     """Also if no body is captured, or there is none."""
-    told = (b"grpc-status", b"16"), (b"Grpc-Message", b"who%20are%20you")
+    sent_headers = (b"grpc-status", b"16"), (b"Grpc-Message", b"who%20are%20you")
     options: dict[str, Any] = {"error_when": "grpc-web", "capture_response_body": False}
-    await answered(GRPC, b"", *told, **options)
-    trailers: Any = {"type": "http.response.trailers", "headers": iter(told), "more_trailers": False}
+    await answered(GRPC, b"", *sent_headers, **options)
+    trailers: Any = {"type": "http.response.trailers", "headers": iter(sent_headers), "more_trailers": False}
     first: Any = {**start(200, (b"content-type", GRPC.encode())), "trailers": True}
     sent = await ask(TraceMiddleware(saying(first, body(b"\0\0\0\0\0"), trailers), **options), http())
 
-    assert list(sent[-1]["headers"]) == list(told)
+    assert list(sent[-1]["headers"]) == list(sent_headers)
     assert [outcome(trace) for trace in traces] == [("ERROR", "UNAUTHENTICATED", "who are you")] * 2
 
 

@@ -123,9 +123,11 @@ def test_a_pseudonym_holds_wherever_the_user_is_read(
 
     stored = describe(TraceRecord(exchange, settings)).all_attributes()
 
-    told = [value for key, value in stored.items() if key.startswith("http.request.header.") or key == "url.query"]
-    assert len(told) == len(headers) + bool(query)
-    assert all(pseudonym("jane", b"k") in str(value) for value in told)
+    captured_values = [
+        value for key, value in stored.items() if key.startswith("http.request.header.") or key == "url.query"
+    ]
+    assert len(captured_values) == len(headers) + bool(query)
+    assert all(pseudonym("jane", b"k") in str(value) for value in captured_values)
     assert "ane" not in str(stored)
 
 

@@ -28,7 +28,7 @@ OPTIONS = pytest.mark.parametrize("options", [{"content": "none"}, {"metadata_on
 USED = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
 
 
-def says_it() -> None:
+def add_content() -> None:
     """Add content in every way that an app has."""
     root = mlflow.get_current_active_span()
     assert root is not None
@@ -77,7 +77,7 @@ def asked(app: Any, **options: Any) -> None:
 @OPTIONS
 def test_no_content_is_sent(options: dict[str, Any]) -> None:
     """Not in spans, events, status, preview, tags or metadata; by default, all of it is."""
-    hidden, shown = ask(says_it, **options, error_when="graphql"), ask(says_it)
+    hidden, shown = ask(add_content, **options, error_when="graphql"), ask(add_content)
 
     assert SAID not in hidden.info.decode()
     assert SAID.encode() not in hidden.otlp
@@ -88,7 +88,7 @@ def test_no_content_is_sent(options: dict[str, Any]) -> None:
 @OPTIONS
 def test_other_values_are_sent(options: dict[str, Any]) -> None:
     """Names, types, numbers, tokens, models, times."""
-    sent = ask(says_it, **options)
+    sent = ask(add_content, **options)
     spans = {span.name: span for span in sent.spans}
     root, call = attributes_of(sent.root), attributes_of(spans["call"])
 
@@ -188,7 +188,7 @@ def test_numbers_are_no_exception() -> None:
     """Such as a card's number, under any of the tools' names for a model's inputs and outputs."""
     names = ("input.value", "gen_ai.prompt.0.content", "gen_ai.completion", "gen_ai.tool.call.arguments")
 
-    def says_a_number() -> None:
+    def add_number() -> None:
         root = mlflow.get_current_active_span()
         assert root is not None
         root.set_inputs(4111)
@@ -200,7 +200,7 @@ def test_numbers_are_no_exception() -> None:
     def said(sent: Sent) -> set[str]:
         return {key for span in sent.spans for key, value in attributes_of(span).items() if value == 4111}
 
-    hidden, shown = ask(says_a_number, content="none"), ask(says_a_number)
+    hidden, shown = ask(add_number, content="none"), ask(add_number)
 
     assert said(shown) == {"mlflow.spanInputs", *names}
     assert said(hidden) == set()

@@ -166,7 +166,7 @@ class Driven:
 
 
 def away() -> str:
-    raise ConnectionProblem("the server is away")
+    raise ConnectionProblem("the server is unreachable")
 
 
 def spool_in(directory: Path) -> Spool:

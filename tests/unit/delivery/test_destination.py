@@ -502,7 +502,7 @@ def test_the_experiment_is_looked_up_without_any_trace(caplog: pytest.LogCapture
     driven.work()
     pauses = [driven.wait() for _ in range(3)]
     assert pauses == sorted(pauses)
-    assert caplog.messages == ["traces cannot be sent yet, with retries at most 30 s apart: the server is away"]
+    assert caplog.messages == ["traces cannot be sent yet, with retries at most 30 s apart: the server is unreachable"]
 
     assert driven.destination.health.is_failing
 

@@ -29,18 +29,18 @@ def test_an_address_is_printed_without_its_secrets(uri: str) -> None:
 
 def test_a_servers_message_is_one_line() -> None:
     """Without control characters, and not longer than 500 characters."""
-    told = root_cause(ValueError("\x1b[2J" + "x" * 1000 + "\nsecond line"))
+    printed = root_cause(ValueError("\x1b[2J" + "x" * 1000 + "\nsecond line"))
 
-    assert told.isprintable()
-    assert len(told) == 500
+    assert printed.isprintable()
+    assert len(printed) == 500
 
 
 def test_a_turn_is_printed_without_control_characters() -> None:
     """A user's text must not control the terminal of its reader; its line breaks stay."""
-    told = str(Turn("user", "jane\x1b[1m\r", "a\x1b]0;x\x07b\r\nc\u202ed\te" + "x" * 2000, "tr-1"))
+    printed = str(Turn("user", "jane\x1b[1m\r", "a\x1b]0;x\x07b\r\nc\u202ed\te" + "x" * 2000, "tr-1"))
 
-    assert told.startswith("jane\ufffd[1m: a\ufffd]0;x\ufffdb\nc\ufffdd\te")
-    assert len(told) < 1100
+    assert printed.startswith("jane\ufffd[1m: a\ufffd]0;x\ufffdb\nc\ufffdd\te")
+    assert len(printed) < 1100
 
 
 def test_votes_on_one_trace_are_rate_limited() -> None:

@@ -193,7 +193,7 @@ def test_the_last_request_id_is_stored(handler: Callable[[], object], expected: 
 
 KNOWS_USERS = "user" in inspect.signature(mlflow.update_current_trace).parameters  # since MLflow 3.12
 
-SAYS: Mapping[str, Callable[[], object]] = {
+USER_CALLS: Mapping[str, Callable[[], object]] = {
     **({"user": lambda: mlflow.update_current_trace(user="bob")} if KNOWS_USERS else {}),
     "metadata": lambda: mlflow.update_current_trace(metadata={USER: "bob"}),
     "tag": lambda: mlflow.update_current_trace(tags={USER: "bob"}),
@@ -203,26 +203,26 @@ SAYS: Mapping[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.parametrize("says", SAYS.values(), ids=SAYS)
+@pytest.mark.parametrize("annotate_user", USER_CALLS.values(), ids=USER_CALLS)
 @pytest.mark.parametrize("processor", [None, hide])
 def test_with_pseudonyms_no_user_id_is_stored(
-    says: Callable[[], object], processor: Callable[[LiveSpan], object] | None
+    annotate_user: Callable[[], object], processor: Callable[[LiveSpan], object] | None
 ) -> None:
     """Whichever way it is set."""
     with processing(processor) if processor else ExitStack():
-        (sent,) = sent_of(says, user_id_hmac_key=KEY)
+        (sent,) = sent_of(annotate_user, user_id_hmac_key=KEY)
 
     assert b"bob" not in sent.otlp + sent.info
     assert b"jane" not in sent.otlp + sent.info
 
 
-@pytest.mark.parametrize("says", SAYS.values(), ids=SAYS)
-def test_mlflows_own_exporter_finds_pseudonyms(says: Callable[[], object]) -> None:
+@pytest.mark.parametrize("annotate_user", USER_CALLS.values(), ids=USER_CALLS)
+def test_mlflows_own_exporter_finds_pseudonyms(annotate_user: Callable[[], object]) -> None:
     """They are in its trace info and in the span, which it reads when the request ends."""
     roots: list[Root] = []
 
     def handler() -> None:
-        says()
+        annotate_user()
         roots.append(root := registry.in_flight[active()._span.context.trace_id])
         root.source = root.source._replace(processor=None)  # as with ``delivery="mlflow"``
 

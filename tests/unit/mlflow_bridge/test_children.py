@@ -99,18 +99,18 @@ def test_the_usage_of_children_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {"gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 4},
         {"gen_ai.usage.prompt_tokens": 3, "gen_ai.usage.completion_tokens": 4},
         {"llm.token_count.prompt": 3, "llm.token_count.completion": 4},
     ],
 )
-def test_usage_in_another_tools_attributes_is_not_counted_twice(told: dict[str, int]) -> None:
+def test_usage_in_another_tools_attributes_is_not_counted_twice(reported: dict[str, int]) -> None:
     """OpenTelemetry's, Traceloop's, OpenInference's: a server reads them like MLflow's own."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        child("call", **told)
+        child("call", **reported)
         await send(start(200, (b"content-type", b"application/json")))
         await send(body(b'{"model": "gpt-4o", "usage": {"prompt_tokens": 3, "completion_tokens": 4}}'))
 

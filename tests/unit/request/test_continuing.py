@@ -111,18 +111,18 @@ def test_a_token_is_sent_only_if_there_is_a_secret() -> None:
         assert HEADER in Request().end()
 
 
-@pytest.mark.parametrize("says_so_first", [True, False])
-def test_a_trace_with_a_token_is_stored_for_any_later_session(says_so_first: bool) -> None:
+@pytest.mark.parametrize("is_annotated_first", [True, False])
+def test_a_trace_with_a_token_is_stored_for_any_later_session(is_annotated_first: bool) -> None:
     """The app may set another session through MLflow's functions, or after the answer has begun."""
     given: dict[str, bool] = {}
     with captured_traces() as traces:
         for number in range(40):
             asked = Request(sample_ratio=0.5)
             session = f"s-{number}"
-            if says_so_first:
+            if is_annotated_first:
                 asked.run(lambda: mlflow.update_current_trace(metadata={"mlflow.trace.session": session}))  # noqa: B023
             given[asked.trace.record.trace_id] = HEADER in dict(asked.trace.response_headers() or ())
-            if not says_so_first:
+            if not is_annotated_first:
                 asked.run(lambda: annotate(session_id=session))  # noqa: B023
             asked.trace.finish()
 

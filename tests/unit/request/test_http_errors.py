@@ -132,19 +132,19 @@ async def test_an_exception_after_the_start_is_an_error(traces: list[Trace]) -> 
     assert await serve(traces, app) == ("ERROR", ["NotFound"])
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-def test_a_wsgi_apps_exc_info(traces: list[Trace], is_told: bool) -> None:
+@pytest.mark.parametrize("has_exc_info", [True, False])
+def test_a_wsgi_apps_exc_info(traces: list[Trace], has_exc_info: bool) -> None:
     """``start_response`` receives the exception behind an error page."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
-        told = (KeyError, KeyError("away"), None) if is_told else None
-        start_response("500 Sorry", [], told)
+        error_info = (KeyError, KeyError("away"), None) if has_exc_info else None
+        start_response("500 Sorry", [], error_info)
         return [b"sorry"]
 
     WSGIMiddleware(app)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda status, headers, exc_info=None: None)  # type: ignore[arg-type]
 
     assert traces[0].info.state == "ERROR"
-    assert len(root_of(traces[0]).events) == is_told
+    assert len(root_of(traces[0]).events) == has_exc_info
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "500 Sorry"])

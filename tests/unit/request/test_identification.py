@@ -118,9 +118,9 @@ async def test_the_request_id_that_the_client_received_finds_the_trace(
     )
 
     (trace,) = traces
-    told = headers.get("x-request-id")
-    assert (told == "c-1") is (steps[0] == "read")
-    assert trace.info.client_request_id == trace.info.tags["client_request_id"] == (told or "c-1")
+    sent_id = headers.get("x-request-id")
+    assert (sent_id == "c-1") is (steps[0] == "read")
+    assert trace.info.client_request_id == trace.info.tags["client_request_id"] == (sent_id or "c-1")
     assert session_of(trace) == "c-1"
 
 
