@@ -16,7 +16,7 @@ from fastapi import BackgroundTasks, Body, FastAPI, HTTPException, Request, Resp
 from fastapi.responses import StreamingResponse
 
 from tests.comparison import tools
-from tests.comparison.said import MODEL, WORDS, answer_to
+from tests.comparison.contents import MODEL, WORDS, answer_to
 from tests.comparison.tools import Function
 
 tool = tools.chosen()
@@ -77,14 +77,14 @@ def chat(chat_id: str, request: Request, response: Response, body: Json = BODY) 
 @tool.streamed
 async def words() -> AsyncIterator[str]:
     """Stand in for a model that answers word by word."""
-    said: list[str] = []
+    sent: list[str] = []
     try:
         for word in WORDS:
-            said.append(word)
+            sent.append(word)
             yield word
             await asyncio.sleep(0.1)
     finally:
-        tool.report_answer("".join(said))
+        tool.report_answer("".join(sent))
 
 
 async def chunks() -> AsyncIterator[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import requests
 
 from tests.comparison.arrived import otlp
+from tests.comparison.contents import ANSWER, BODY, HEADERS, QUESTION
 from tests.comparison.lab import Lab
-from tests.comparison.said import ANSWER, BODY, HEADERS, QUESTION
 from tests.comparison.sink import Sink
 from tests.servers import MLflowServer
 

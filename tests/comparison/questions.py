@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tests.comparison import said
+from tests.comparison import contents
 from tests.comparison.requests_made import Made
 from tests.comparison.spans import Span
 
@@ -89,13 +89,15 @@ def _linked(seen: Seen, name: str) -> bool:
 def _job_session(seen: Seen) -> bool:
     names = ("job", "in-job")
     return any(
-        _has(span, "session|conversation", said.SESSION) for span in map(seen.named, names) if span
+        _has(span, "session|conversation", contents.SESSION) for span in map(seen.named, names) if span
     ) or _in_trace_with_session(seen)
 
 
 def _in_trace_with_session(seen: Seen) -> bool:
     span = seen.named("in-job")
-    return bool(span and any(root.trace == span.trace and _has(root, "session", said.SESSION) for root in seen.roots))
+    return bool(
+        span and any(root.trace == span.trace and _has(root, "session", contents.SESSION) for root in seen.roots)
+    )
 
 
 def _is_priced(seen: Seen) -> bool:
@@ -113,16 +115,16 @@ def _is_without(run: Run, name: str) -> Answer:
 
 def _header_is_hidden(run: Run) -> Answer:
     chat = run["chat"]
-    return said.HEADER_SECRET not in chat.text if said.PLAIN_HEADER in chat.text else None
+    return contents.HEADER_SECRET not in chat.text if contents.PLAIN_HEADER in chat.text else None
 
 
 def _secret_is_hidden(run: Run) -> Answer:
     chat = run["chat"]
-    return said.BODY_SECRET not in chat.text if _has_content(chat, said.QUESTION) else None
+    return contents.BODY_SECRET not in chat.text if _has_content(chat, contents.QUESTION) else None
 
 
 def _goes_on(run: Run) -> bool:
-    callers = (said.CALLER, said.CALLER[16:])
+    callers = (contents.CALLER, contents.CALLER[16:])
     return any(span.trace.replace("-", "") in callers for span in run["called by another service"].spans)
 
 
@@ -135,11 +137,11 @@ QUESTIONS: dict[str, dict[str, Callable[[Run], Answer]]] = {
         "named or tagged with the route's template": lambda run: any(
             "/chats/{chat_id}" in span.text for span in _request_spans(run["chat"])
         ),
-        "the question, as it came": lambda run: _has_content(run["chat"], said.QUESTION),
-        "the answer, as it went": lambda run: _has_content(run["chat"], said.ANSWER),
-        "a streamed answer as one text": lambda run: _folded(run["stream"], said.WORDS),
+        "the question, as it came": lambda run: _has_content(run["chat"], contents.QUESTION),
+        "the answer, as it went": lambda run: _has_content(run["chat"], contents.ANSWER),
+        "a streamed answer as one text": lambda run: _folded(run["stream"], contents.WORDS),
         "what was streamed until the client left, as one text": lambda run: _folded(
-            run["stream that is left"], said.WORDS[:2]
+            run["stream that is left"], contents.WORDS[:2]
         ),
         "an exception makes it an error": lambda run: _is_error(run["failure"]),
         "the exception's type": lambda run: _is_error(run["failure"], "ValueError"),
@@ -149,13 +151,15 @@ QUESTIONS: dict[str, dict[str, Callable[[Run], Answer]]] = {
         "the answer's headers name the trace": lambda run: _names_its_trace(run["chat"]),
     },
     "Whose request": {
-        "session id of a header, under a name for it": lambda run: _any(run["chat"], SESSION, said.SESSION),
-        "session id of the body, under a name for it": lambda run: _any(run[CONVERSATION], SESSION, said.CONVERSATION),
-        "user id of a header, under a name for it": lambda run: _any(run["chat"], r"user|usr", said.USER),
-        "request id of a header": lambda run: _any(run["chat"], r"request.?id", said.REQUEST_ID),
+        "session id of a header, under a name for it": lambda run: _any(run["chat"], SESSION, contents.SESSION),
+        "session id of the body, under a name for it": lambda run: _any(
+            run[CONVERSATION], SESSION, contents.CONVERSATION
+        ),
+        "user id of a header, under a name for it": lambda run: _any(run["chat"], r"user|usr", contents.USER),
+        "request id of a header": lambda run: _any(run["chat"], r"request.?id", contents.REQUEST_ID),
     },
     "Secrets": {
-        "chosen headers are stored": lambda run: said.PLAIN_HEADER in run["chat"].text,
+        "chosen headers are stored": lambda run: contents.PLAIN_HEADER in run["chat"].text,
         "with headers stored, `Authorization` is not": _header_is_hidden,
         "with the body stored, its `password` is not": _secret_is_hidden,
     },
@@ -166,9 +170,11 @@ QUESTIONS: dict[str, dict[str, Callable[[Run], Answer]]] = {
         "requests without a model make no trace": lambda run: _is_without(run, "no model"),
     },
     "What it cost": {
-        "the model, on the request": lambda run: _any(run["chat"], "model", said.MODEL),
-        "input tokens, on the request": lambda run: _any(run["chat"], "usage|token", said.TOKENS["prompt_tokens"]),
-        "output tokens, on the request": lambda run: _any(run["chat"], "usage|token", said.TOKENS["completion_tokens"]),
+        "the model, on the request": lambda run: _any(run["chat"], "model", contents.MODEL),
+        "input tokens, on the request": lambda run: _any(run["chat"], "usage|token", contents.TOKENS["prompt_tokens"]),
+        "output tokens, on the request": lambda run: _any(
+            run["chat"], "usage|token", contents.TOKENS["completion_tokens"]
+        ),
         "the cost, on the request": lambda run: _is_priced(run["chat"]),
     },
     "Work beside and after the request": {

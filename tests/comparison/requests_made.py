@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import requests
 
-from tests.comparison.said import BODY, CALLER, CONVERSATION, HEADERS
+from tests.comparison.contents import BODY, CALLER, CONVERSATION, HEADERS
 
 PAUSE = 0.5
 """Seconds between two requests: spans that start in between belong to the earlier one."""

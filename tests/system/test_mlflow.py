@@ -21,7 +21,7 @@ from mlflow.version import IS_TRACING_SDK_ONLY
 
 from mlflow_middleware import feedback, traces
 from mlflow_middleware.feedback import Feedback
-from tests.apps.said import HALF, LONG, NUL, VALUES, WAYS, arrays
+from tests.apps.odd_values import HALF, LONG, NUL, VALUES, WAYS, arrays
 from tests.conftest import Traces
 from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment
 from tests.unit.encoded import sent_traces
@@ -63,18 +63,18 @@ def child_of(trace: Trace) -> Span:
 
 
 @pytest.fixture(scope="module")
-def said(server: MLflowServer) -> Stored:
-    """The traces of `tests.apps.said`."""
-    return run(server, "said", f"said-{uuid.uuid4().hex}")[0]
+def stored(server: MLflowServer) -> Stored:
+    """The traces of `tests.apps.odd_values`."""
+    return run(server, "odd_values", f"odd-{uuid.uuid4().hex}")[0]
 
 
 def request_id(way: str) -> str:
     return way.replace(" ", "-").replace(",", "")
 
 
-def test_all_of_them_are_found_by_one_search(said: Stored) -> None:
+def test_all_of_them_are_found_by_one_search(stored: Stored) -> None:
     """No trace is lost, and none makes the search of its experiment fail."""
-    assert said.keys() == {request_id(way) for way in WAYS} | {f"own {way}" for way in WAYS}
+    assert stored.keys() == {request_id(way) for way in WAYS} | {f"own {way}" for way in WAYS}
 
 
 def unfolded(value: Any) -> Any:
@@ -91,13 +91,13 @@ def depth(value: Any) -> int:
     return 0 if inner is None else 1 + max(map(depth, inner), default=0)
 
 
-def filled(said: Stored, way: str) -> Iterator[Any]:
+def filled(stored: Stored, way: str) -> Iterator[Any]:
     """Return the values that one function has set: in a request and outside, as inputs, outputs and an attribute."""
     for key in (request_id(way), f"own {way}"):
-        span = child_of(said[key]) if way.startswith("child") else root_of(said[key])
+        span = child_of(stored[key]) if way.startswith("child") else root_of(stored[key])
         if key.startswith("own"):
-            assert len(said[key].data.spans) == (2 if way.startswith("child") else 1)
-        yield from (span.inputs, span.outputs, span.attributes["said"])
+            assert len(stored[key].data.spans) == (2 if way.startswith("child") else 1)
+        yield from (span.inputs, span.outputs, span.attributes["odd"])
 
 
 EXPECTED: dict[str, Any] = {
@@ -118,45 +118,45 @@ EXPECTED: dict[str, Any] = {
 
 @pytest.mark.parametrize("where", ["child", "root"])
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_value_is_read_back(said: Stored, where: str, name: str) -> None:
+def test_a_value_is_read_back(stored: Stored, where: str, name: str) -> None:
     """It is unchanged, or a part that a server cannot hold is text."""
-    assert list(filled(said, f"{where} {name}")) == [EXPECTED[name]] * 6
+    assert list(filled(stored, f"{where} {name}")) == [EXPECTED[name]] * 6
 
 
 @pytest.mark.parametrize("where", ["child", "root"])
 @pytest.mark.parametrize("name", ["nested 31", "nested 33", "nested 34", "nested 100", "nested 400"])
-def test_deep_values_are_read_back_as_text(said: Stored, where: str, name: str) -> None:
+def test_deep_values_are_read_back_as_text(stored: Stored, where: str, name: str) -> None:
     """No search fails because of more than 32 levels, and nothing of them is lost."""
-    for value in filled(said, f"{where} {name}"):
+    for value in filled(stored, f"{where} {name}"):
         assert 20 <= depth(value) <= 30
         assert unfolded(value) == VALUES[name]
 
 
 @pytest.mark.parametrize("where", ["child", "root"])
-def test_deep_objects_of_other_kinds_are_read_back(said: Stored, where: str) -> None:
+def test_deep_objects_of_other_kinds_are_read_back(stored: Stored, where: str) -> None:
     """Objects of pydantic and dataclasses, also with half a surrogate pair inside."""
-    for value in filled(said, f"{where} model"):
+    for value in filled(stored, f"{where} model"):
         assert unfolded(value) == {"question": "?", "deep": VALUES["model"].deep}
-    for value in filled(said, f"{where} dataclass"):
+    for value in filled(stored, f"{where} dataclass"):
         assert unfolded(value) == {"x": 1, "inner": VALUES["dataclass"].inner}
-    for value in filled(said, f"{where} half, nested"):
+    for value in filled(stored, f"{where} half, nested"):
         assert 20 <= depth(value) <= 30
         assert "half a fox" in str(value)
 
 
 @pytest.mark.parametrize("where", ["child", "root"])
-def test_nan_and_infinity_are_read_back(said: Stored, where: str) -> None:
+def test_nan_and_infinity_are_read_back(stored: Stored, where: str) -> None:
     """In Python's notation."""
-    for value in filled(said, f"{where} not a number"):
+    for value in filled(stored, f"{where} not a number"):
         assert [str(each) for each in value["n"]] == ["nan", "inf", "-inf"]
 
 
 @pytest.mark.parametrize("by", ["", "own "])
-def test_the_other_parts_of_a_span_are_read_back(said: Stored, by: str) -> None:
+def test_the_other_parts_of_a_span_are_read_back(stored: Stored, by: str) -> None:
     """Its name, events, exceptions and identity."""
     half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
-    assert child_of(said[f"{by}name"]).name == f"{half} {nul}"
-    odd, lists = child_of(said[f"{by}events"]).events
+    assert child_of(stored[f"{by}name"]).name == f"{half} {nul}"
+    odd, lists = child_of(stored[f"{by}events"]).events
     assert odd.name == f"{half} event"
     assert {**odd.attributes, "not a number": "nan"} == {
         half: half,
@@ -170,38 +170,38 @@ def test_the_other_parts_of_a_span_are_read_back(said: Stored, by: str) -> None:
         "texts": [half, NUL],
         "big": [str(2**70), 1],
     }
-    for span in said[f"{by}exceptions"].data.spans:
+    for span in stored[f"{by}exceptions"].data.spans:
         (event,) = span.events
         assert event.attributes["exception.message"] == f"{half} {NUL} {LONG}"
-    for span in said[f"{by}session"].data.spans:
+    for span in stored[f"{by}session"].data.spans:
         assert (span.attributes["session.id"], span.attributes["gen_ai.conversation.id"]) == ("s" * 250, "c" * 250)
-    assert child_of(said[f"{by}usage"]).attributes["mlflow.chat.tokenUsage"] == {}
+    assert child_of(stored[f"{by}usage"]).attributes["mlflow.chat.tokenUsage"] == {}
 
 
 @pytest.mark.parametrize("by", ["", "own "])
-def test_a_traces_values_are_read_back(said: Stored, by: str) -> None:
+def test_a_traces_values_are_read_back(stored: Stored, by: str) -> None:
     """Tags, metadata and previews, truncated as in MLflow."""
     half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
-    info = said[f"{by}tags"].info
+    info = stored[f"{by}tags"].info
     for given, longest in ((info.tags, 4096), (info.trace_metadata, 250)):
         assert (given["half"], given["nul"], given["number"]) == (half, nul, "7")
         assert given["long"] == LONG[:longest]
         assert given["deep"].startswith("{'deeper': [{'deeper'")
         assert given["k" * 250] == "long key"
-    info = said[f"{by}previews"].info
+    info = stored[f"{by}previews"].info
     for preview in (info.request_preview, info.response_preview):
         assert preview.startswith(f"{half} {nul} tttt")
         assert len(preview) == 1000
-    info = said["own identity" if by else "identity"].info
+    info = stored["own identity" if by else "identity"].info
     assert info.trace_metadata["mlflow.trace.session"] == "s" * 250
     assert info.trace_metadata["mlflow.trace.user"] == "u" * 250
 
 
 @pytest.mark.parametrize("by", ["", "own "])
-def test_assessments_are_read_back(said: Stored, by: str) -> None:
+def test_assessments_are_read_back(stored: Stored, by: str) -> None:
     """Feedback and expectations of any value, with any reason."""
     half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
-    found = said[f"{by}feedback"].info.assessments
+    found = stored[f"{by}feedback"].info.assessments
     for values in (
         {each.name: each.feedback.value for each in found if each.feedback},
         {each.name: each.expectation.value for each in found if each.expectation},

@@ -94,11 +94,11 @@ class Tool:
         """Send pending data."""
 
 
-def hidden(said: Any) -> Any:
+def hidden(content: Any) -> Any:
     """Remove passwords, for the tools that accept a mask."""
-    if isinstance(said, dict):
-        return {key: "hidden" if key == "password" else hidden(each) for key, each in said.items()}
-    return [hidden(each) for each in said] if isinstance(said, (list, tuple)) else said
+    if isinstance(content, dict):
+        return {key: "hidden" if key == "password" else hidden(each) for key, each in content.items()}
+    return [hidden(each) for each in content] if isinstance(content, (list, tuple)) else content
 
 
 def chosen() -> Tool:

@@ -1,6 +1,6 @@
 """Values, given to MLflow's functions, that JSON, protobuf or a database cannot hold, inside and outside of requests.
 
-python -m tests.apps.said EXPERIMENT
+python -m tests.apps.odd_values EXPERIMENT
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ VALUES: dict[str, Any] = {
 def fill(span: Any, value: Any) -> None:
     span.set_inputs(value)
     span.set_outputs(value)
-    span.set_attribute("said", value)
+    span.set_attribute("odd", value)
 
 
 def on_root(value: Any) -> None:
