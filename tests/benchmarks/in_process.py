@@ -1,4 +1,4 @@
-"""What a request costs in one process, without a server: times to look at; ``instructions`` counts for decisions.
+"""The cost of a request in one process, without a server: times to look at; ``instructions`` counts for decisions.
 
     python -m tests.benchmarks.in_process [--source FOLDER] [--rounds N]
 

@@ -764,7 +764,7 @@ def sessions() -> Any:
 
 
 async def awaited_sessions() -> Any:
-    """The same as an async generator."""
+    """Do the same as `sessions`, with awaits in between."""
     sent = None
     try:
         while sent != "end":
