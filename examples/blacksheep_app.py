@@ -11,7 +11,7 @@ from mlflow_middleware.request_trace import annotate
 blacksheep_app = Application()
 
 
-async def tell(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
+async def name_trace(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
     """Name the trace, and record the exception that BlackSheep turns into a 500."""
     if match := blacksheep_app.router.get_match(request):
         annotate(route=match.pattern.decode())
@@ -22,7 +22,7 @@ async def tell(request: Request, handler: Callable[[Request], Awaitable[Response
         raise
 
 
-blacksheep_app.middlewares.append(tell)
+blacksheep_app.middlewares.append(name_trace)
 
 
 @blacksheep_app.router.get("/chats/{int:n}")

@@ -8,7 +8,7 @@ from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.wsgi import TraceMiddleware
 
 
-class TellRoute:
+class NameRoute:
     """Names the trace; with ``falcon.asgi`` the method is a coroutine."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: object, params: Any) -> None:
@@ -32,7 +32,7 @@ class Chat:
         resp.text = f"1 of {1 // (n - 1)}"
 
 
-falcon_app = falcon.App(middleware=[TellRoute()])
+falcon_app = falcon.App(middleware=[NameRoute()])
 falcon_app.add_error_handler(Exception, record_exception)
 falcon_app.add_route("/chats/{n:int}", Chat())
 app = TraceMiddleware(falcon_app)

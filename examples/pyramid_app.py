@@ -10,7 +10,7 @@ from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.wsgi import TraceMiddleware
 
 
-def tell(event: ContextFound) -> None:
+def name_trace(event: ContextFound) -> None:
     """Name the trace, and record an exception that an exception view handles; others are recorded anyway."""
     request = event.request
     if request.matched_route:
@@ -32,7 +32,7 @@ def failed(error: Exception, request: Request) -> Response:
 
 
 with Configurator() as config:
-    config.add_subscriber(tell, ContextFound)
+    config.add_subscriber(name_trace, ContextFound)
     config.add_route("chat", "/chats/{n}")
     config.add_view(chat, route_name="chat")
     config.add_exception_view(failed, context=Exception)

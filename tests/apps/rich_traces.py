@@ -127,7 +127,7 @@ def annotated() -> None:
             client_request_id="request-1",
             tags={"plan": "pro", "umlaut": "äöü", "long": "t" * 4000},
             request_preview="asks something",
-            response_preview="is told something",
+            response_preview="gets something",
             **identity(session_id="s-1", user="jane", kb="2026-11", long="m" * 200),
         )
         span.set_outputs({"answer": LONG})

@@ -155,7 +155,7 @@ def connexion_async() -> Any:
 def falcon_asgi() -> Any:
     import falcon.asgi
 
-    class TellRoute:
+    class NameRoute:
         async def process_resource(self, req: Any, resp: Any, resource: object, params: Any) -> None:
             annotate(route=req.uri_template)
 
@@ -169,7 +169,7 @@ def falcon_asgi() -> Any:
                 raise falcon.HTTPNotFound
             resp.text = text_of(n)
 
-    app = falcon.asgi.App(middleware=[TellRoute()])
+    app = falcon.asgi.App(middleware=[NameRoute()])
     app.add_error_handler(Exception, record_exception)
     app.add_route("/v1/chats/{n:int}", Chat())
     return app

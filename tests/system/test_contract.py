@@ -239,7 +239,7 @@ def test_five_hundred_concurrent_requests_never_mix(app: RunningApp, request_id:
         assert seen["request_id"] == f"{request_id}-{index}"
         assert seen["trace_id"] == seen["header"]
     if app.name not in ("fastapi", "flask", "django-asgi"):
-        return  # one app of each kind shows how it is stored: a server takes 10 s for so many
+        return  # one app of each kind shows how it is stored: a server takes 10 s for that many
     stored = app.traces.wait(f"tags.client_request_id LIKE '{request_id}-%'", 500)
     for trace in stored:
         index = int(str(trace.info.client_request_id).rsplit("-", 1)[1])

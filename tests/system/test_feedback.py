@@ -313,7 +313,7 @@ def test_unknown_ids_are_refused(app: RunningApp, request_id: str) -> None:
 
 @pytest.mark.slow
 def test_unknown_ids_block_few_threads(app: RunningApp) -> None:
-    """Two votes wait; the others are told at once to retry, and the app goes on."""
+    """Two votes wait; the others are refused at once, with a time to retry, and the app goes on."""
     with ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(lambda n: say(app, {"trace_id": UNKNOWN, "value": n}), range(5)))
 
@@ -498,7 +498,7 @@ def test_unknown_ids_block_no_thread_of_a_small_app(run_app: AppRunner, name: st
 
 
 def test_votes_on_one_trace_are_rate_limited(signing: RunningApp, request_id: str, user: str) -> None:
-    """A script that keeps voting is told to stop, and votes on other traces go on."""
+    """A script that keeps voting is refused, and votes on other traces go on."""
     answer = signing.get("/sync/chats/c-1", x_request_id=request_id, x_user_id=user)
     token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
     signing.traces.one(request_id)

@@ -203,7 +203,7 @@ def test_the_compared_values_exist(both: tuple[dict[str, Trace], dict[str, Trace
     assert json.loads(nested.trace_metadata["mlflow.trace.cost"])["total_cost"] == pytest.approx(0.00042)
     annotated = ours["annotated"].info
     assert (annotated.client_request_id, annotated.tags["plan"]) == ("request-1", "pro")
-    assert (annotated.request_preview, annotated.response_preview) == ("asks something", "is told something")
+    assert (annotated.request_preview, annotated.response_preview) == ("asks something", "gets something")
     assert annotated.trace_metadata["mlflow.trace.session"] == "s-1"
     assert annotated.trace_metadata["mlflow.trace.user"] == "jane"
     assert str(ours["overridden"].info.state) == "ERROR"
