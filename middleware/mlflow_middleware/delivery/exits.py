@@ -24,14 +24,16 @@ _SIGNALS: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGHUP) if os.nam
 """The signals of servers, containers and closed terminals, which kill a process without a handler."""
 
 ONE_STOP = 1.0
-"""Seconds during which another signal is part of the same stop: a supervisor signals a whole process group, and a parent
-in it, such as ``uv run``, passes its own signal on."""
+"""Seconds during which another signal is part of the same stop.
+
+A supervisor signals a whole process group, and a parent in it, such as ``uv run``, passes its own signal on.
+"""
 
 _signalled: int | None = None
 """The signal that is ending this process; None if there is none."""
 
 _kill_from = 0.0
-"""The time from which another signal ends this process at once: `ONE_STOP` after the first, or when all is delivered."""
+"""The time from which another signal ends this process: `ONE_STOP` after the first, or when all is delivered."""
 
 _is_finishing = False
 """Whether this process is exiting by itself and pending traces are being delivered."""
@@ -93,7 +95,7 @@ def _is_caught(number: int) -> bool:
 
 def _on_signal(shutdown: Callable[[], None], number: int, _: object) -> None:
     """Deliver in a thread: the interrupted code may hold any lock, and running requests may end meanwhile."""
-    global _signalled, _kill_from  # noqa: PLW0603 - a process dies once
+    global _signalled, _kill_from
     if not _is_ours(number):  # a handler that has replaced ours, and calls it, ends the process in its own way
         return
     if _signalled is not None:
