@@ -224,6 +224,6 @@ def test_an_app_as_a_routes_endpoint() -> None:
 def test_below_a_mount_at_the_root(path: str, name: str) -> None:
     """A path that it does not serve has no route, not `/`."""
     app = Starlette(routes=[Mount("/v1", fastapi_app()), Mount("/", fastapi_app())])
-    _, asked = ask(asgi.TraceMiddleware(app), path, is_asgi=True)
+    _, asked = ask(asgi.TraceMiddleware(app, include="unrouted"), path, is_asgi=True)
 
     assert asked.name == name
