@@ -234,7 +234,7 @@ def test_a_server_that_accepts_and_never_answers(server: MLflowServer) -> None:
         assert run_check(MLFLOW_TRACKING_URI=stand_in.uri).failed_at("reachability", "cannot be reached", "timed out")
 
 
-def test_the_check_ends_in_time_whatever_hangs(server: MLflowServer) -> None:
+def test_the_check_ends_in_time_if_a_step_hangs(server: MLflowServer) -> None:
     """A server answers only until a request needs its database: that step fails, the others are skipped."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = "silent"

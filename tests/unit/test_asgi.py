@@ -676,7 +676,7 @@ async def test_the_body_is_seen_as_the_app_reads_it(traces: list[Trace]) -> None
     assert root_of(traces[0]).attributes["http.request.body.size"] == 5
 
 
-async def test_a_body_that_nobody_reads(traces: list[Trace]) -> None:
+async def test_a_body_that_is_never_read(traces: list[Trace]) -> None:
     """It stays with the server."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

@@ -195,7 +195,7 @@ def test_a_secret_in_the_apps_own_spans_is_replaced(case: Case) -> None:
 
 @pytest.mark.usefixtures("redacting")
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_harmless_in_the_apps_own_spans_is_left(case: Case) -> None:
+def test_harmless_values_in_the_apps_own_spans_are_unchanged(case: Case) -> None:
     """It is verbatim."""
     said = json.loads(case.twin) if case.type == "application/json" else case.twin
 

@@ -61,7 +61,7 @@ def test_no_span_is_sent_twice(server: CollectorStandIn) -> None:
     assert [span.name for span in server.spans] == ["GET", "late"]
 
 
-def test_a_copy_is_what_the_server_gets() -> None:
+def test_the_collector_gets_a_copy() -> None:
     """Without the parts that a collector does not accept."""
     finished: list[PendingTrace] = []
     with delivery.capturing(finished.append), mlflow.start_span("whole"):
