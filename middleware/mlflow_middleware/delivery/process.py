@@ -75,7 +75,7 @@ class Delivery:
         self._begin()
 
     def _begin(self) -> None:
-        """Create an empty queue without a thread, and locks that nobody holds."""
+        """Create an empty queue without a thread, and released locks."""
         self.pid = os.getpid()
         self._queue = TraceQueue(self._max_queue_bytes)
         self._stats = Stats()
