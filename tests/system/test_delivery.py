@@ -281,7 +281,8 @@ def test_one_poisonous_trace_in_512_is_the_only_one_lost(
     proxy.refuse_over = POISON
     with burst(tmp_path, 512, 300, **to(proxy.uri, name)) as running:
         poison = next(line.split()[1] for line in running.lines if line.startswith("poison"))
-        stats = running.stats("flush")
+        eventually(lambda: running.stats("flush")["waiting"] == 0, "the end of delivery")
+        stats = running.stats()
 
         assert (stats["delivered"], stats["dropped"]) == (511, {"refused by the server": 1})
         assert f"trace dropped, refused by the server: {poison}" in running.log()
