@@ -41,7 +41,7 @@ class KeepingOfPaths:
 
     def __init__(self, options: Options) -> None:
         self._metadata_only = compiled_globs(options.metadata_only)
-        self._of_metadata_only = _without_content(options.max_body_bytes)._replace(path=False)
+        self._of_metadata_only = _without_content(options.max_body_bytes, path=False)
         self._of_others = _kept(options)
 
     def of(self, path: str) -> Keeping:
@@ -60,5 +60,5 @@ def _kept(options: Options) -> Keeping:
     return Keeping(limit if sent else 0, limit if answer else 0, sent, answer, words=True)
 
 
-def _without_content(limit: int) -> Keeping:
-    return Keeping(limit, limit, inputs=False, outputs=False, words=False)
+def _without_content(limit: int, *, path: bool = True) -> Keeping:
+    return Keeping(limit, limit, inputs=False, outputs=False, words=False, path=path)
