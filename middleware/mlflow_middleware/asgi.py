@@ -145,10 +145,11 @@ class TraceMiddleware:
             self._learn_route(scope, trace)
             trace.answered()
 
-        received = Received(receive, trace)
+        received, flushes = Received(receive, trace), trace.record.settings.flush_each_request
+        sending = observed(send, trace, answered, received.detect_disconnect, is_held=flushes)
         trace.activate()
         try:
-            await self.app(scope, received.receive, observed(send, trace, answered, received.detect_disconnect))
+            await self.app(scope, received.receive, sending)
         except asyncio.CancelledError:
             trace.disconnected()
             raise
@@ -160,7 +161,7 @@ class TraceMiddleware:
                 self._learn_route(scope, trace)
             trace.finish()
             trace.deactivate()
-            if trace.record.settings.flush_each_request and not trace.record.client_disconnected:
+            if flushes and not trace.record.client_disconnected:
                 await in_thread(deliver)  # an exception is not answered yet; spans of background tasks may follow
 
 
