@@ -1,4 +1,4 @@
-"""What is read and stored of the requests to a path: the options on content, resolved once for all requests."""
+"""The limits on what is read and stored of requests, by path: the options on content, resolved once for all requests."""
 
 from __future__ import annotations
 
