@@ -1,4 +1,4 @@
-"""The limits on what is read and stored of requests, by path: the options on content, resolved once for all requests."""
+"""The limits on what is read and stored of requests, by path: the options on content, resolved once."""
 
 from __future__ import annotations
 
