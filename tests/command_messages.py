@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -254,6 +255,7 @@ def other_lines() -> list[tuple[str, str]]:
     )
 
 
+@functools.cache
 def log_lines() -> set[str]:
     """Return the lines of the log, which have a section of their own."""
     return {line.text for line in log_messages.lines()}

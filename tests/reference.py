@@ -100,6 +100,7 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
+@functools.cache
 def pages() -> dict[Path, str]:
     """Each generated page, and what it is to hold."""
     return {

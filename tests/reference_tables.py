@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from mlflow_middleware._internal.exclusion import DEFAULT, EXCLUDED, NAMES
+from mlflow_middleware._internal.exclusion import EXCLUDED, NAMES
 from mlflow_middleware._internal.platforms import PLATFORMS, TAGS
 from mlflow_middleware._internal.route_options import PER_ROUTE
 from mlflow_middleware.commands.check import STEPS
@@ -214,11 +214,6 @@ def left_out() -> str:
     return table(["counted as", "by", "left out"], rows)
 
 
-def excluded_paths() -> str:
-    """The paths that are excluded by default."""
-    return code([entry for entry in DEFAULT if entry not in NAMES])
-
-
 def route_options() -> str:
     """The options that an entry of `routes` can have."""
     return code(PER_ROUTE)
@@ -272,7 +267,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "drop-reasons": drop_reasons,
     "left-out": left_out,
-    "excluded-paths": excluded_paths,
     "route-options": route_options,
     "feedback-statuses": feedback,
     "secret-keys": reference_secrets.keys,
