@@ -15,12 +15,14 @@ from mlflow_middleware._internal.option_problems import ENV_PREFIX
 from mlflow_middleware._internal.platforms import PLATFORMS, TAGS
 from mlflow_middleware.auto import TARGETS
 from mlflow_middleware.capture import error_rules
+from mlflow_middleware.capture.folds import FOLDS
 from mlflow_middleware.capture.secret_keys import LAST
 from mlflow_middleware.capture.secret_values import Values
 from mlflow_middleware.commands import check
 from mlflow_middleware.delivery import Stats
-from mlflow_middleware.feedback import PROBLEMS
+from mlflow_middleware.feedback import PROBLEMS, Feedback
 from mlflow_middleware.identity_presets import PRESETS
+from mlflow_middleware.identity_sources import READERS
 from mlflow_middleware.metrics import METRICS, REASONS
 from mlflow_middleware.settings import Settings
 from tests import command_messages, log_messages, reference, reference_secrets, reference_tables, reference_variables
@@ -166,6 +168,46 @@ def test_rules_for_errors_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|", DOCS["errors"], re.MULTILINE)
 
     assert rows == list(error_rules.READY)
+
+
+def test_sources_of_ids_are_those_of_the_code() -> None:
+    """A row of the page for each place that is read."""
+    table = DOCS["identity"].partition("| source | value |")[2].partition("\n\n")[0]
+
+    assert re.findall(r"^\| `(\w+)\.", table, re.MULTILINE) == list(READERS)
+
+
+def test_what_a_vote_holds_is_described() -> None:
+    """Each field of its body."""
+    said = DOCS["feedback"].partition("- **The body**")[2].partition("- **Who")[0]
+
+    assert [name for name in Feedback.model_fields if f"`{name}`" not in said] == []
+
+
+PROTOCOLS = {
+    "Chat": "OpenAI",
+    "Responses": "OpenAI",
+    "Anthropic": "Anthropic",
+    "Gemini": "Gemini",
+    "Converse": "Bedrock",
+    "AgUi": "AG-UI",
+    "UiMessage": "Vercel's AI SDK",
+    "Ollama": "Ollama",
+}
+"""Fold of a language model's stream -> whose protocol it is."""
+
+
+@pytest.mark.parametrize("page", ["streaming", "cost"])
+def test_protocols_of_streams_are_named(page: str) -> None:
+    """Each that is folded into one message, and no other."""
+    part = {"streaming": ("The streams of ", " become one message"), "cost": ("## Supported answers", "\n## ")}[page]
+    named = re.sub(r"\s+", " ", DOCS[page].partition(part[0])[2].partition(part[1])[0])
+
+    assert PROTOCOLS.keys() == {fold.__name__ for fold in FOLDS}
+    assert [name for name in PROTOCOLS.values() if name not in named] == []
+    if page == "streaming":
+        said = set(re.split(r", | and ", re.sub(r"\s+", " ", named))) - {"MLflow's `ResponsesAgent`"}  # as OpenAI's
+        assert said == set(PROTOCOLS.values())
 
 
 @pytest.mark.parametrize("module", [name for name in TARGETS if TARGETS[name].endswith((".servers", ".frameworks"))])
