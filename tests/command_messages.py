@@ -1,4 +1,4 @@
-"""What the commands print besides their results, and why something cannot be sent: collected from the source.
+"""The lines of the commands besides their results, and the reasons why something cannot be sent, from the source.
 
 ``docs/log-messages.md`` shows it.
 """
@@ -27,7 +27,7 @@ OTHERS = {
     "feedback": [CORE / "commands" / "feedback.py", CORE / "feedback" / "store.py", CORE / "feedback" / "limits.py"],
     "demo": [CORE / "demo" / "__init__.py", CORE / "demo" / "processes.py"],
 }
-"""Command -> the modules whose sentences are listed without a meaning: each says itself what to do."""
+"""Command -> the modules whose sentences are listed without a meaning, as each includes the remedy."""
 
 SENDING = [
     CORE / "delivery" / f"{name}.py"
@@ -123,7 +123,7 @@ On stderr, each after `mlflow-middleware run:`. A wrong option of the middleware
 _CHECK = """
 ## `mlflow-middleware check`
 
-What [each step](check.md) may report, in whole or in parts. Some steps also give [reasons](#reasons).
+The reports of [each step](check.md), in whole or in parts. Some steps also give [reasons](#reasons).
 
 | step | line |
 | --- | --- |

@@ -1,4 +1,4 @@
-"""The secrets that are found, for the page of privacy: keys from the code, and values by an example of each kind."""
+"""The secrets on the page of privacy: keys from the code, and an example of each kind of value."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VALUES = {
     "`scheme://user:password@host`": "https://jane:hunter2@example.com",
     "`scheme://token@host`": f"https://{_TAIL}@example.com",
 }
-"""Value, as the page names it -> an example. Each built-in pattern is that of at least one of them."""
+"""Value, as the page names it -> an example. Each built-in pattern has at least one."""
 
 WHEN: dict[Kind, str] = {
     "always": "always",
@@ -49,7 +49,7 @@ WHEN: dict[Kind, str] = {
 
 
 def keys() -> str:
-    """The built-in keys: those that count anywhere in a key, and those that count as its last word."""
+    """Return the built-in keys: those that count anywhere in a key, and those that count as its last word."""
     lines = [f"- {', '.join(f'`{key}`' for key in KEYS)}: always, as words anywhere in the key"]
     for kind, when in WHEN.items():
         words = ", ".join(f"`{word}`" for word, of_word in LAST.items() if of_word == kind)
@@ -58,5 +58,5 @@ def keys() -> str:
 
 
 def values() -> str:
-    """The kinds of values."""
+    """Return the kinds of values."""
     return ", ".join(VALUES)

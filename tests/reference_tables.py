@@ -1,9 +1,9 @@
 # ruff: noqa: E501 - a row of a table is a line
-"""The tables in pages written by hand that are made from the code.
+"""The tables that are generated from the code, in pages that are otherwise written by hand.
 
 A table stands between ``<!-- from the code: NAME -->`` and ``<!-- end -->``; ``python -m tests.reference`` fills it in.
-Wherever a row needs words that the code does not have, they are here, by the name that the row has in the code: a new
-one fails with a `KeyError`, and one that is left over fails ``tests/project/test_reference.py``.
+Words that a row needs, and the code does not have, are here, by the row's name in the code: a new name fails with a
+`KeyError`, and one that is left over fails ``tests/project/test_reference.py``.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ STEP_FAILS = {
     "spool": "the directory cannot be created or written",
     "collector": "an OTLP collector that OpenTelemetry's variables name is unreachable, or refuses a request",
 }
-"""Step of the check -> what it reports when it fails."""
+"""Step of the check -> its report if it fails."""
 
 CHECK_MEANS = {
     "E001": "an option is unknown or ill-typed: one message for each",
     "W001": "`mlflow_middleware.django` is installed, but the middleware is not in `MIDDLEWARE`",
 }
-"""Id of a system check of Django's that is no step of the check -> when it is reported."""
+"""Id of one of Django's system checks that is no step of the check -> the condition."""
 
 
 def step_ids() -> dict[str, str]:
@@ -91,7 +91,7 @@ def other_ids() -> set[str]:
 
 
 def check_steps() -> str:
-    """The steps, in their order."""
+    """Return the steps, in order."""
     needs = {name: ", ".join(before) for name, before, _ in STEPS}
     return table(
         ["step", "reported when it fails", "needs"],
@@ -100,7 +100,7 @@ def check_steps() -> str:
 
 
 def django_checks() -> str:
-    """The ids, in their order."""
+    """Return the ids, in order."""
     rows = {each: ["always", CHECK_MEANS[each]] for each in other_ids()}
     rows |= {each: ["with `--deploy`", f"the step *{step}* of the check fails"] for step, each in step_ids().items()}
     return table(
@@ -124,7 +124,7 @@ PRESET_NEEDS = {
     "open-webui": "with `ENABLE_FORWARD_USER_INFO_HEADERS=true`",
     "librechat": "with the headers below",
 }
-"""Preset -> what the platform has to be told, if anything."""
+"""Preset -> the configuration that the platform needs, if any."""
 
 
 def _source(source: str) -> str:
@@ -133,7 +133,7 @@ def _source(source: str) -> str:
 
 
 def identity_presets() -> str:
-    """Where each preset finds the ids."""
+    """Return the sources of each preset."""
     rows = []
     for name, preset in PRESETS.items():
         request, session, user = (", else ".join(map(_source, sources)) for sources in preset.lists)
@@ -149,11 +149,11 @@ NOT_SIMPLY = {
     ("ecs", "deployment_id"): "the id in `ECS_CONTAINER_METADATA_URI_V4`",
     ("kubernetes", "environment"): "`POD_NAMESPACE`, or the service account's",
 }
-"""Platform and tag -> its value, where that is not simply a variable's."""
+"""Platform and tag -> its value, if that is not simply a variable's."""
 
 
 def platforms() -> str:
-    """The variables of each platform."""
+    """Return the variables of each platform."""
     rows = [
         [f"`{name}`", *(NOT_SIMPLY.get((name, tag)) or code(getattr(platform, tag)) for tag in TAGS)]
         for name, platform in PLATFORMS.items()
@@ -165,13 +165,13 @@ def platforms() -> str:
 
 
 def metrics() -> str:
-    """All metrics, by their names in Prometheus and in OpenTelemetry."""
+    """Return all metrics, by their names in Prometheus and in OpenTelemetry."""
     rows = [[f"`{each.prometheus_name}`", f"`{each.name}`", each.kind, each.help] for each in METRICS]
     return table(["Prometheus", "OpenTelemetry", "type", "meaning"], rows)
 
 
 def drop_reasons() -> str:
-    """The reasons for which traces are lost."""
+    """Return the reasons for lost traces."""
     return code(REASONS)
 
 
@@ -185,7 +185,7 @@ LEFT_OUT_BY = {
     keeping.SAMPLED_OUT: "`sample_ratio`",
     keeping.DROPPED_BY_APP: "`drop_trace()`",
 }
-"""Reason of `Stats.left_out` -> by what."""
+"""Reason of `Stats.left_out` -> the option or function."""
 
 LEFT_OUT = {
     "preflight": "the `OPTIONS` requests by which browsers ask for permission for another one; known at the start",
@@ -209,13 +209,13 @@ def left_out_reasons() -> list[str]:
 
 
 def left_out() -> str:
-    """Why requests have no trace."""
+    """Return the reasons why requests have no trace."""
     rows = [[f"`{reason}`", LEFT_OUT_BY[reason], LEFT_OUT[reason]] for reason in left_out_reasons()]
     return table(["counted as", "by", "left out"], rows)
 
 
 def route_options() -> str:
-    """The options that an entry of `routes` can have."""
+    """Return the options that an entry of ``routes`` can have."""
     return code(PER_ROUTE)
 
 
@@ -223,7 +223,7 @@ def route_options() -> str:
 
 
 def rows_of_traces() -> str:
-    """The names in the JSON of ``mlflow-middleware traces``."""
+    """Return the names in the JSON of ``mlflow-middleware traces``."""
     return code([field.name for field in fields(Row)])
 
 
@@ -236,7 +236,7 @@ STATUS_MEANS = {
     422: "the body is invalid",
     503: "the tracking server does not answer within 2 s, or `MLFLOW_TRACKING_URI` is not the address of one, or there are too many votes at a time, or on one trace; `Retry-After` has the time to wait",
 }
-"""Status that feedback is answered with -> its meaning."""
+"""Status of the answer to feedback -> its meaning."""
 
 
 def feedback_statuses() -> list[int]:
@@ -252,7 +252,7 @@ def feedback_statuses() -> list[int]:
 
 
 def feedback() -> str:
-    """The statuses, in their order."""
+    """Return the statuses, in order."""
     rows = [[str(status), STATUS_MEANS[status]] for status in feedback_statuses()]
     return table(["status", "meaning; `detail` in the answer gives the reason"], rows)
 

@@ -1,4 +1,4 @@
-"""Processes that tests talk to: by lines on their standard input and output."""
+"""Processes that tests talk to, by lines on standard input and output."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.servers import ROOT, Process
 
 
 class Talking(Process):
-    """A process whose standard input and output are the test's, and whose errors are in a file.
+    """A process that reads commands from the test and answers them; its standard error is in a file.
 
     Args:
         command: Program and arguments.
         environment: All of its environment variables.
-        log: Where its standard error goes.
+        log: The file of its standard error.
         cwd: Its working directory.
     """
 
@@ -29,23 +29,23 @@ class Talking(Process):
         self._output = io.TextIOWrapper(self._popen.stdout)
 
     def line(self) -> str:
-        """The next line that it prints; fails if it has ended instead."""
+        """Return the next line of its output; fail if it has ended instead."""
         line = self._output.readline()
         assert line, self.output()
         return line.strip()
 
-    def tell(self, line: str) -> str:
-        """Give it a line; returns the line that it answers."""
-        self._input.write(line + "\n")
+    def send_command(self, command: str) -> str:
+        """Give it a command; return the line that it answers."""
+        self._input.write(command + "\n")
         self._input.flush()
         return self.line()
 
     def rest(self) -> str:
-        """All that it prints until it ends."""
+        """Return the rest of its output, once it has ended."""
         return self._output.read()
 
     def end(self, timeout: float = 60.0) -> int:
-        """Let it end by itself, as nobody tells it anything more; returns its exit code.
+        """Close its input, and let it end by itself; return its exit code.
 
         Raises:
             TimeoutExpired: It has not ended in time.

@@ -1,4 +1,4 @@
-"""The reference has each member of the code's lists, and none that is gone: what needs words has them for each."""
+"""The reference has each member of the code's lists, and none that is gone."""
 
 from __future__ import annotations
 
@@ -57,26 +57,26 @@ STEPS = {name for name, _, _ in check.STEPS}
     ],
     ids=["steps", "ids", "presets", "left out", "left out by", "statuses", "schema", "variables", "keys"],
 )
-def test_what_has_words_is_what_the_code_has(described: object, known: object) -> None:
+def test_described_members_match_the_code(described: object, known: object) -> None:
     """A new member needs words, and words for one that is gone are to go."""
     assert set(described) == set(known)  # type: ignore[call-overload]
 
 
-def test_exceptions_are_such_of_members() -> None:
-    """What is said of a few members only is said of such as there are."""
+def test_exceptions_name_members() -> None:
+    """Notes on a few members only name existing ones."""
     assert reference_tables.PRESET_NEEDS.keys() - PRESETS.keys() == set()
     assert {name for name, tag in reference_tables.NOT_SIMPLY} - PLATFORMS.keys() == set()
     assert {tag for name, tag in reference_tables.NOT_SIMPLY} - set(TAGS) == set()
 
 
-def test_each_step_that_can_fail_has_an_id_of_django_s() -> None:
+def test_each_step_that_can_fail_has_an_id_in_django() -> None:
     """But for the settings, which are checked without `--deploy`, and the latency, which never fails."""
     assert STEPS - reference_tables.step_ids().keys() == {"settings", "latency"}
     assert reference_tables.step_ids().keys() - STEPS == set()
 
 
 def test_each_built_in_pattern_has_an_example() -> None:
-    """And each example is found: no kind of value is on the page that is not replaced."""
+    """And each example is found: the page has no kind of value that is not replaced."""
     patterns = Values(["default"]).patterns
     by_example = {
         kind: [each for each in patterns if each.search(text)] for kind, text in reference_secrets.VALUES.items()
@@ -86,7 +86,7 @@ def test_each_built_in_pattern_has_an_example() -> None:
     assert set(patterns) - {each for found in by_example.values() for each in found} == set()
 
 
-# --- what the commands print ---
+# --- lines of the commands ---
 
 
 def test_each_line_of_run_has_one_meaning() -> None:
@@ -97,7 +97,7 @@ def test_each_line_of_run_has_one_meaning() -> None:
     assert command_messages.RUN_MEANS.keys() - {key for keys in found.values() for key in keys} == set()
 
 
-def test_what_is_no_line_is_in_the_code() -> None:
+def test_texts_that_are_no_lines_are_in_the_code() -> None:
     """An exception for a text that is gone would hide another one."""
     files = [*command_messages.RUN, *command_messages.CHECK, *command_messages.SENDING]
     files += [path for paths in command_messages.OTHERS.values() for path in paths]
@@ -134,7 +134,7 @@ def _described(name: str) -> str:
     return str(ast.literal_eval(found.value))
 
 
-def test_dashboard_and_alerts_use_metrics_that_there_are() -> None:
+def test_dashboard_and_alerts_use_existing_metrics() -> None:
     """By their names in Prometheus, as the page of the metrics does."""
     known = {metric.prometheus_name for metric in METRICS}
     texts = [path.read_text() for path in (ROOT / "examples" / "grafana").iterdir()]
@@ -144,7 +144,7 @@ def test_dashboard_and_alerts_use_metrics_that_there_are() -> None:
     } <= known
 
 
-def test_options_that_pages_and_examples_name_are_there() -> None:
+def test_pages_and_examples_name_existing_options() -> None:
     """As environment variables."""
     files = [path for path in (ROOT / "examples").rglob("*") if path.is_file() and path.suffix not in (".png", ".pyc")]
     texts = [*DOCS.values(), (ROOT / "README.md").read_text(), *(path.read_text(errors="replace") for path in files)]
@@ -177,7 +177,7 @@ def test_sources_of_ids_are_those_of_the_code() -> None:
     assert re.findall(r"^\| `(\w+)\.", table, re.MULTILINE) == list(READERS)
 
 
-def test_what_a_vote_holds_is_described() -> None:
+def test_fields_of_a_vote_are_described() -> None:
     """Each field of its body."""
     said = DOCS["feedback"].partition("- **The body**")[2].partition("- **Who")[0]
 
@@ -211,7 +211,7 @@ def test_protocols_of_streams_are_named(page: str) -> None:
 
 
 @pytest.mark.parametrize("module", [name for name in TARGETS if TARGETS[name].endswith((".servers", ".frameworks"))])
-def test_what_run_traces_is_on_its_page(module: str) -> None:
+def test_servers_and_frameworks_of_run_are_on_its_page(module: str) -> None:
     """Each server and framework that is patched."""
     name = {"werkzeug": "flask run"}.get(module.split(".")[0], module.split(".")[0])
 
@@ -219,7 +219,7 @@ def test_what_run_traces_is_on_its_page(module: str) -> None:
     assert name in listed
 
 
-def test_json_of_the_check_is_as_described() -> None:
+def test_json_of_the_check_is_described() -> None:
     """Its names, in their order."""
     names = ", ".join(f'"{field.name}"' for field in fields(check.Result))
 
