@@ -316,7 +316,7 @@ ANSWERS_IN_SILENCE = {"flask", "apiflask", "dash"}
 """Frameworks that leave nothing of an exception that they answer; for Flask's, our adapter tells of it."""
 
 
-def traced(name: str, protocol: str) -> tuple[Any, str]:
+def traced(name: str, protocol: str, **options: Any) -> tuple[Any, str]:
     """An app with the plain middleware around it, and its route."""
     build, route = {"asgi": ASGI, "wsgi": WSGI}[protocol][name]
-    return {"asgi": asgi, "wsgi": wsgi}[protocol].TraceMiddleware(build()), route
+    return {"asgi": asgi, "wsgi": wsgi}[protocol].TraceMiddleware(build(), **options), route

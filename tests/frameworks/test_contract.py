@@ -38,7 +38,7 @@ class Chat:
 def chat(request: pytest.FixtureRequest) -> Chat:
     """Each framework in turn."""
     kind, name = request.param
-    app, route = (example(name), EXAMPLES[name]) if kind == "example" else traced(name, kind)
+    app, route = (example(name), EXAMPLES[name]) if kind == "example" else traced(name, kind, include="unrouted")
     prefix = "" if kind == "example" else "/v1"
     paths = [*(f"{prefix}/chats/{n}" for n in (2, 0, 1)), "/nothing/at/all"]
     is_asgi = kind == "asgi" or (kind, name) in IS_ASGI
@@ -59,6 +59,15 @@ def test_an_http_exception_is_no_error(chat: Chat) -> None:
 
     assert answer.status == 404
     assert traces == [Asked(f"GET {chat.route}", "OK", ())]
+
+
+@pytest.mark.parametrize(("kind", "name"), APPS[: len(ASGI) + len(WSGI)])
+def test_a_404_of_a_handler_is_traced_by_default(kind: str, name: str) -> None:
+    """Only a 404 that no route took is left out."""
+    app, route = traced(name, kind)
+    ((_, traces),) = ask_all(app, ["/v1/chats/0"], is_asgi=kind == "asgi")
+
+    assert traces == [Asked(f"GET {route}", "OK", ())]
 
 
 def test_an_exception_behind_a_500_is_recorded(chat: Chat) -> None:

@@ -114,7 +114,7 @@ def test_a_bad_argument_and_a_wrong_method_are_no_errors(extend: Callable[[Flask
     """They are exceptions for the extensions' own handlers, too."""
     app = Flask("chats")
     extend(app)
-    MLflowMiddleware(app)
+    MLflowMiddleware(app, include="unrouted")
     app.add_url_rule("/post", view_func=lambda: "", methods=["POST"])
     asked = ask_all(app, ["/chats/3?limit=many", "/post", "/nothing"], is_asgi=False)
 

@@ -224,6 +224,6 @@ def test_an_app_that_is_a_routes_endpoint() -> None:
 def test_below_a_root_mount(path: str, name: str) -> None:
     """What it does not take has no route, and is not called `/`."""
     app = Starlette(routes=[Mount("/v1", fastapi_app()), Mount("/", fastapi_app())])
-    _, asked = ask(asgi.TraceMiddleware(app), path, is_asgi=True)
+    _, asked = ask(asgi.TraceMiddleware(app, include="unrouted"), path, is_asgi=True)
 
     assert asked.name == name

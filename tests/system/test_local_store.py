@@ -160,3 +160,55 @@ assert delivery.flush(120)
     assert (before[2], after[2]) == (1, 2)
     assert (after[:2], after[3]) == (before[:2], before[3])
     assert len(stored(tmp_path, "Default", "name = 'own'", **variables)) == 1
+
+
+def test_a_folder_gets_all_without_a_deadline(tmp_path: Path) -> None:
+    """The first trace is stored, and its spans as a file: the folder does not take them as a database does."""
+    script = """
+import mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+for _ in range(3):
+    with mlflow.start_span("work"):
+        pass
+    assert delivery.flush(120)
+assert not delivery.stats().dropped
+"""
+    variables = {"MLFLOW_TRACKING_URI": "file:./traces", "MLFLOW_ALLOW_FILE_STORE": "true"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command,
+        env=clean_environment(**variables),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=True,
+    )
+
+    assert [spans for *_, spans, _ in stored(tmp_path, "Default", "name = 'work'", **variables)] == [1, 1, 1]
+    assert done.stderr == ""
+
+
+def test_a_folder_takes_a_trace_again_that_an_attempt_left_half_stored(tmp_path: Path) -> None:
+    """A full disk ends an attempt after the trace's first file; the next finds that file there."""
+    script = """
+import pathlib, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+with mlflow.start_span("first"):
+    pass
+assert delivery.flush(120)
+with mlflow.start_span("work") as span:
+    trace = pathlib.Path("traces/0/traces", span.trace_id)
+    trace.mkdir()
+    (trace / "trace_info.yaml").touch()
+assert delivery.flush(120)
+"""
+    variables = {"MLFLOW_TRACKING_URI": "file:./traces", "MLFLOW_ALLOW_FILE_STORE": "true"}
+    environment = clean_environment(**variables)
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, timeout=150, check=True)
+
+    assert [spans for *_, spans, _ in stored(tmp_path, "Default", "name = 'work'", **variables)] == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -286,6 +287,46 @@ with mlflow.start_span("the last request"):
 """
     host.run(sys.executable, "-c", script, f"{host.name}-0")
     host.stored(1)
+
+
+def test_a_signal_that_comes_twice_at_once(host: Host) -> None:
+    """A supervisor signals the whole process group, and `uv run` passes its own signal on: that is one stop."""
+    script = """
+import os, signal, sys, threading, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+with mlflow.start_span("the last request"):
+    mlflow.update_current_trace(client_request_id=sys.argv[1], tags={"client_request_id": sys.argv[1]})
+os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(60)
+"""
+    command = [sys.executable, "-c", script, f"{host.name}-0"]
+    ended = subprocess.run(command, env=host.environment(), cwd=ROOT, timeout=120, check=False)
+    assert ended.returncode == -signal.SIGTERM
+    host.stored(1)
+
+
+def test_a_later_signal_does_not_wait(host: Host) -> None:
+    """Someone who stops it once more does not want to wait for a server that does not answer."""
+    script = """
+import os, signal, threading, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+with mlflow.start_span("the last request"):
+    pass
+while True:
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(0.2)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = host.environment(MLFLOW_TRACKING_URI=uri, MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="300")
+        command = [sys.executable, "-c", script]
+        ended = subprocess.run(command, env=environment, cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGTERM
 
 
 def test_a_child_that_is_forked_while_its_parent_dies(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import logging
@@ -37,6 +38,9 @@ REQUEST_TIMEOUT = 30.0
 TRACES = "/api/3.0/mlflow/traces"
 JSON = {"Content-Type": "application/json"}
 
+NO_ADDED_SPANS = "the trace is a caller's, and this server cannot add spans to a stored trace"
+
+_DELETE = "/api/2.0/mlflow/traces/delete-traces"
 _LINK_PROMPTS = "/api/2.0/mlflow/traces/link-prompts"
 
 _FAILED = "Failed to log OpenTelemetry spans"
@@ -107,6 +111,13 @@ def post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> 
     except Exception as error:
         why = f"{printable(tracking_uri)} cannot be reached ({root_cause(error)})"
         raise RetryableError(why, needs_help=never_connected(error)) from error
+
+
+def delete_trace(tracking_uri: str, experiment_id: str, trace_id: str) -> None:
+    """Delete a trace, if the server can be reached."""
+    body = json.dumps({"experiment_id": experiment_id, "request_ids": [trace_id]}).encode()
+    with contextlib.suppress(RetryableError):
+        post(tracking_uri, _DELETE, body, JSON)
 
 
 def reason_of(problem: object) -> str:

@@ -17,7 +17,11 @@ from mlflow_middleware.delivery.batch import PATIENCE
 from mlflow_middleware.delivery.destination import Destination
 from mlflow_middleware.delivery.disk import Disk, at_once
 from mlflow_middleware.delivery.encoder import Encoder
-from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment, resolve_named_experiment
+from mlflow_middleware.delivery.experiment import (
+    find_or_create_experiment,
+    resolve_experiment,
+    resolve_first_experiment,
+)
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.rest import chosen_uri
@@ -246,6 +250,6 @@ class Sender:
 def _resolve(action: Action, uri: str) -> str:
     """Find the experiment of traces that specify one or none, or of traces to come."""
     if isinstance(action, ResolveExperiment) and action.name:
-        return resolve_named_experiment(uri, action.name)
+        return find_or_create_experiment(uri, action.name)
     is_needed = isinstance(action, ResolveExperiment) and action.is_needed
     return (resolve_first_experiment if is_needed else resolve_experiment)(uri)

@@ -62,8 +62,8 @@ def none_took(request: Any) -> bool:
 
 def _only_routers_took(scope: Mapping[str, Any]) -> bool:
     """Return whether a request reached only routers, the outermost or a mounted one, but no route."""
-    endpoint = scope.get("endpoint")
-    return endpoint is None or (hasattr(endpoint, "routes") and _inside(scope, _selected(scope)) is None)
+    taken_by = scope.get("route") or scope.get("endpoint")  # Lilya records no endpoint
+    return taken_by is None or (hasattr(taken_by, "routes") and _inside(scope, _selected(scope)) is None)
 
 
 # --- WSGI ---
