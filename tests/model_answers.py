@@ -1,4 +1,4 @@
-"""What each provider documents as a request to a model and its answer: what of it is told in a trace."""
+"""Each provider's documented request to a model and its answer, and what its trace must report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SAID = "the spice must flow"
-"""What each of them was asked, or has answered."""
+"""The text of each request and each answer."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Exchanged:
 
     Attributes:
         name: For the test's id.
-        request: What was sent.
-        answer: What came back: a value, or the pieces of a stream.
-        usage: What MLflow is to have of it.
+        request: The request's body.
+        answer: The answer: a value, or the pieces of a stream.
+        usage: The usage that MLflow must get.
         model: The model that answered.
         provider: As MLflow names it.
         system: As OpenTelemetry names it.
-        path: Where it was sent.
+        path: The request's path.
         kind: The answer's content type.
     """
 

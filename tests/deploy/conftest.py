@@ -1,4 +1,4 @@
-"""An app whose traces go to the collector of the test's own module."""
+"""An app that sends its traces to the fixture ``collector`` of the test module."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, comman
 
 
 def variables(file: Path) -> dict[str, str]:
-    """What a file of variables sets."""
+    """Return the variables that a file sets."""
     lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
     return dict(line.split("=", 1) for line in lines)
 
 
 @pytest.fixture
 def traces(server: MLflowServer, request_id: str) -> Traces:
-    """An experiment of the test's own."""
+    """The traces of an experiment for one test."""
     created = requests.post(
         f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": f"collected-{request_id}"}, timeout=60
     )
@@ -31,16 +31,16 @@ def traces(server: MLflowServer, request_id: str) -> Traces:
 
 @pytest.fixture
 def app(server: MLflowServer, traces: Traces, collector: Rotel, tmp_path: Path) -> Iterator[str]:
-    """The test app with the variables of ``app.env``, with the addresses and folders of this test."""
-    said = variables(ROOT / "examples" / "collector" / "app.env")
+    """The test app with the variables of ``app.env``, and the addresses and folders of this test."""
+    given = variables(ROOT / "examples" / "collector" / "app.env")
     filled_in = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
         "MLFLOW_TRACKING_URI": server.uri,
         "MLFLOW_EXPERIMENT_ID": str(traces.experiment_id),
         "MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path / "spool"),
     }
-    assert said.keys() > filled_in.keys()
-    environment = clean_environment(**{**said, **filled_in}, **PATIENT, APP_OPTIONS="{}", ENVIRONMENT="production")
+    assert given.keys() > filled_in.keys()
+    environment = clean_environment(**{**given, **filled_in}, **PATIENT, APP_OPTIONS="{}", ENVIRONMENT="production")
     port = free_port()
     with serving(command_for("fastapi", port), environment, tmp_path / "app.log", port) as (_, url):
         yield url

@@ -1,6 +1,6 @@
-"""A stand-in for the Collector with ``from-kafka.yaml``: no package brings a collector that reads Kafka.
+"""A stand-in for the Collector with ``from-kafka.yaml``, since no package contains a collector that reads from Kafka.
 
-It does what that file says: an offset is committed once MLflow has stored the message, and none is given up.
+It uses the settings of that file: an offset is committed once MLflow has stored the message; no message is given up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "examples" / "collector" / "from
 
 
 def is_done_with(message: bytes, uri: str, headers: dict[str, str]) -> bool:
-    """Send a message as it is; return whether MLflow has stored it, or refuses it for good."""
+    """Send a message unchanged; return whether MLflow has stored it, or rejects it permanently."""
     try:
         kind = {"Content-Type": "application/x-protobuf"}
         status = requests.post(f"{uri}/v1/traces", message, headers={**headers, **kind}, timeout=60).status_code
@@ -29,7 +29,7 @@ def is_done_with(message: bytes, uri: str, headers: dict[str, str]) -> bool:
 
 
 def main() -> None:
-    """Read until this process is ended."""
+    """Read until the process is killed."""
     parser = argparse.ArgumentParser()
     for name in ("broker", "uri", "experiment", "log"):
         parser.add_argument(f"--{name}", required=True)
@@ -43,7 +43,7 @@ def main() -> None:
             "group.id": receiver["group_id"],
             "auto.offset.reset": receiver["initial_offset"],
             "enable.auto.commit": False,
-            "session.timeout.ms": 6000,  # after a kill, the next one waits so long
+            "session.timeout.ms": 6000,  # how long the next reader waits after a kill
         }
     )
     consumer.subscribe(receiver["traces"]["topics"])

@@ -1,4 +1,4 @@
-"""Rotel, a real collector, which takes and sends OTLP, and writes to Kafka. It keeps what waits in memory only."""
+"""Rotel, a real collector: it receives and sends OTLP and writes to Kafka, but keeps pending data in memory only."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import requests
 from tests.servers import Process, clean_environment, eventually, free_port
 
 PROGRAM = Path(sysconfig.get_path("platlib"), "rotel", "rotel-agent")
-"""Its package is for some platforms only."""
+"""Rotel's program, which has packages for some platforms only."""
 
 
 class Rotel:
-    """A collector that takes OTLP.
+    """A collector that receives OTLP.
 
     Args:
-        options: Where it sends the traces, and how.
-        folder: For its log.
+        options: Its command-line options for the exporter.
+        folder: The folder of its log.
 
     Attributes:
-        port: Where it listens, for OTLP over HTTP.
+        port: Its port for OTLP over HTTP.
     """
 
     def __init__(self, options: Mapping[str, str], folder: Path) -> None:

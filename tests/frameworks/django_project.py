@@ -33,7 +33,7 @@ from mlflow_middleware.request_trace import annotate
 
 
 class Things(ViewSet):
-    """Things that there are, are not, and fail."""
+    """One item that exists, one that does not, and one that fails."""
 
     def list(self, request: Any) -> Response:
         return Response([])

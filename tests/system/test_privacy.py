@@ -18,13 +18,13 @@ FRAMEWORKS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name i
 
 
 def text_of(trace: Trace) -> str:
-    """All that the server has of a trace: spans, tags, metadata, previews."""
+    """Return all that the server has of a trace: spans, tags, metadata, previews."""
     return json.dumps(trace.to_dict(), ensure_ascii=False)
 
 
 @pytest.fixture(scope="module", params=FRAMEWORKS)
 def asked(request: pytest.FixtureRequest, run_app: AppRunner) -> tuple[RunningApp, dict[str, Trace]]:
-    """An app that was sent each case of the corpus, and its twin, and sent them back; and what is stored of it."""
+    """An app that received and echoed each case of the corpus and its twin, and its stored traces."""
     app = run_app(request.param)
     session = uuid.uuid4().hex
     for number, case in enumerate(CASES):
@@ -42,7 +42,7 @@ def asked(request: pytest.FixtureRequest, run_app: AppRunner) -> tuple[RunningAp
 
 
 def test_no_secret_is_stored_or_logged(asked: tuple[RunningApp, dict[str, Trace]]) -> None:
-    """Of the whole corpus, in spans, tags, metadata and previews, and in the app's log."""
+    """Nowhere in spans, tags, metadata and previews, or in the app's log."""
     app, traces = asked
     leaks = [str(case) for number, case in enumerate(CASES) if not case.is_clean(text_of(traces[f"leak-{number}"]))]
 
@@ -50,7 +50,7 @@ def test_no_secret_is_stored_or_logged(asked: tuple[RunningApp, dict[str, Trace]
     assert [str(case) for case in CASES if case.secret in app.process.output()] == []
 
 
-def test_what_only_looks_like_a_secret_is_stored_as_it_is(asked: tuple[RunningApp, dict[str, Trace]]) -> None:
+def test_harmless_lookalikes_are_stored_unchanged(asked: tuple[RunningApp, dict[str, Trace]]) -> None:
     """Of the whole corpus."""
     changed = [str(case) for number, case in enumerate(CASES) if "[redacted]" in text_of(asked[1][f"twin-{number}"])]
 
@@ -62,14 +62,14 @@ def test_what_only_looks_like_a_secret_is_stored_as_it_is(asked: tuple[RunningAp
 
 
 @pytest.mark.xdist_group("fastapi")
-def told_of(trace: Trace) -> set[str]:
-    """User and session, as far as somebody has told them."""
+def identity_of(trace: Trace) -> set[str]:
+    """Return user and session, as far as they are known."""
     keys = ("mlflow.trace.user", "mlflow.trace.session")
     return {trace.info.trace_metadata[key] for key in keys if key in trace.info.trace_metadata}
 
 
-def test_who_knows_a_trace_id_does_not_rewrite_the_trace(run_app: AppRunner, request_id: str) -> None:
-    """Where callers are trusted, a second request of the same trace adds its spans: user, session and previews stay."""
+def test_a_known_trace_id_does_not_allow_rewriting_the_trace(run_app: AppRunner, request_id: str) -> None:
+    """If callers are trusted, a second request of the same trace adds its spans: user, session and previews stay."""
     app = run_app("fastapi", {"trust_incoming_trace": True})
     traceparent = f"00-{request_id}-b7ad6b7169203331-01"
 
@@ -80,10 +80,10 @@ def test_who_knows_a_trace_id_does_not_rewrite_the_trace(run_app: AppRunner, req
         return app.traces.one(f"{request_id}-{user}")
 
     said("mine", "jane")
-    told = eventually(
-        lambda: told_of(app.traces.one(f"{request_id}-jane")), "the trace, of which its caller tells nothing"
+    identity = eventually(
+        lambda: identity_of(app.traces.one(f"{request_id}-jane")), "the trace, of which its caller tells nothing"
     )
-    assert told == {"jane", "s-jane"}
+    assert identity == {"jane", "s-jane"}
     trace = said("theirs", "joe")
 
     assert {trace.info.trace_metadata[f"mlflow.trace.{key}"] for key in ("user", "session")} == {"jane", "s-jane"}

@@ -1,6 +1,6 @@
-"""Recognition of a model's or an agent's traffic by the shapes of its bodies.
+"""Recognition of a model's or an agent's traffic by the shape of its bodies.
 
-Features that other bodies may share, such as ``messages`` without roles, do not count.
+Keys that other APIs use, too, are not enough, such as ``messages`` without roles.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 from typing import Any, TypeAlias
 
 Shape: TypeAlias = Any
-"""What a value looks like: an object with at least these keys, a list with such an item, a text of a set or with such a
-beginning, a value of a type; for a tuple, any of these."""
+"""The shape of a value. A dict: an object with at least these keys. A list: a list with such an item. A set: one of
+these texts. A pattern: a text that begins like this. A type: a value of that type. A tuple: any of these."""
 
 _MAX_LOOKS = 20
 """Maximum number of items of a list that are examined, the first ones."""
@@ -36,13 +36,7 @@ _SAMPLING: Shape = tuple(
 _RPC = frozenset(
     (
         *("message/send", "message/stream", "tasks/get", "tasks/cancel", "tasks/resubscribe"),  # A2A
-        *(
-            "tasks/send",
-            "tasks/sendSubscribe",
-            "SendMessage",
-            "SendStreamingMessage",
-            "GetTask",
-        ),  # A2A before and since
+        *("tasks/send", "tasks/sendSubscribe", "SendMessage", "SendStreamingMessage", "GetTask"),  # other versions
         *("tools/call", "prompts/get", "completion/complete", "sampling/createMessage"),  # MCP
     )
 )
@@ -69,9 +63,8 @@ _REQUESTS: Shape = (
     {"model": str, "texts": [str]},  # Cohere's embeddings
     {"chat_history": list},  # Cohere
     {"inputs": str, "parameters": _SAMPLING},  # TGI
-    {
-        "instances": [({"prompt": str}, {"messages": [{"content": object}]}, {"content": str, "task_type": str})]
-    },  # Vertex
+    {"instances": [({"prompt": str}, {"content": str, "task_type": str})]},  # Vertex
+    {"instances": [{"messages": [{"content": object}]}]},
     {"jsonrpc": str, "method": _RPC},
     {"threadId": str, "runId": str, "messages": list},  # AG-UI
     {"query": str, "response_mode": str},  # Dify
@@ -95,11 +88,8 @@ _ANSWERS: Shape = (
     {"embedding": _VECTOR, "inputTextTokenCount": int},
     *({"model": str, key: object} for key in ("response", "embeddings", "embedding", "completion")),
     {"embeddings": ([[_NUMBER]], {"float": list})},
-    {
-        "results": [
-            ({"index": int, "relevance_score": _NUMBER}, {"flagged": bool, "categories": dict}, {"outputText": str})
-        ]
-    },
+    {"results": [({"index": int, "relevance_score": _NUMBER}, {"outputText": str})]},  # rerank; Titan
+    {"results": [{"flagged": bool, "categories": dict}]},  # OpenAI's moderations
     {"outputs": [{"text": str, "stop_reason": object}]},  # Mistral on Bedrock
     {"generation": str, "stop_reason": object},  # Llama on Bedrock
     {"generated_text": object},  # TGI

@@ -79,7 +79,7 @@ def usage_of(value: Any) -> dict[str, int] | None:
 
 
 def _unusual(usage: dict[str, Any]) -> dict[str, int] | None:
-    """Return Cohere's counts, nested one level deeper, or those of Jina and Voyage, which have only a total."""
+    """Return Cohere's counts, which are nested one level deeper, or Jina's and Voyage's, which have only a total."""
     nested = _tokens(usage.get("tokens")) or _tokens(usage.get("billed_units"))
     return nested or (_tokens({"prompt_tokens": usage["total_tokens"]}) if usage.keys() == {"total_tokens"} else None)
 

@@ -153,8 +153,8 @@ def _check(tracking_uri: str, response: Response | Answer) -> None:
         raise RetryableError(refused_host(tracking_uri, status))
     if status in (401, 403):
         raise RetryableError(refused_credentials(printable(tracking_uri), status), needs_help=True)
-    said = clean_text(mlflow_error(response).get("message") or response.text[:MAX_LINE], MAX_LINE) or ""
-    answer = f"{printable(tracking_uri)} answered {status}: {said}"
+    message = clean_text(mlflow_error(response).get("message") or response.text[:MAX_LINE], MAX_LINE) or ""
+    answer = f"{printable(tracking_uri)} answered {status}: {message}"
     if status == 422 and _FAILED in response.text:
         raise RetryableError(answer, ill=True)
     if mlflow_error(response).get("error_code") == "BAD_REQUEST":

@@ -1,6 +1,6 @@
-"""The cost of a root's tokens on a Databricks workspace, which leaves that to its clients. The prices are MLflow's.
+"""The cost of a root's tokens on a Databricks workspace, which expects its clients to compute it, with MLflow's prices.
 
-MLflow loads those of a provider from the network first, which takes seconds where there is none: another thread does.
+MLflow downloads a provider's prices first, which takes up to half a minute without a network: a thread of its own does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _loading: dict[str, threading.Thread] = {}
 
 
 def add_cost(description: Description) -> None:
-    """Add the cost of the root's own tokens; nothing until the prices of the model's provider are loaded."""
+    """Add the cost of the root's own tokens; none until the prices of the model's provider are loaded."""
     used, call = description.texts.get(keys.USAGE), description.call
     if not (used and call and keys.MODEL in call.attributes):
         return

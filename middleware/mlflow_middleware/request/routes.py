@@ -20,17 +20,17 @@ MAX_ROUTE = 250
 
 def learn(trace: RequestTrace, route: str | None) -> None:
     """Record the framework's route, unless the app has set one."""
-    if route and not trace.record.is_route_said:
+    if route and not trace.record.is_route_explicit:
         trace.exchange.route = route
 
 
-def say(trace: RequestTrace, route: object) -> None:
+def set_explicitly(trace: RequestTrace, route: object) -> None:
     """Record the route that the app sets, sanitized and bounded."""
     if not isinstance(route, str):
         raise TypeError(f"route must be text, not {type(route).__name__}")
     if route.strip():
         trace.exchange.route = clean_text(f"/{route.strip().removeprefix('/')}", MAX_ROUTE)
-        trace.record.is_route_said = trace.record.is_changed = True
+        trace.record.is_route_explicit = trace.record.is_changed = True
 
 
 def below(trace: RequestTrace, script_name: str) -> str:

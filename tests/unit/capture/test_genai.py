@@ -1,6 +1,6 @@
-"""``keep="genai"``: which bodies look like a model's or an agent's traffic, and their twins, which do not.
+"""``keep="genai"``: bodies of a model's or an agent's traffic, and similar bodies of other APIs.
 
-The bodies have the form of those in each provider's documentation.
+The bodies follow the documentation of each provider.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ TEXT_PART = {"kind": "text", "text": "Book a table"}
 
 
 def rpc(method: str, **params: Any) -> dict[str, Any]:
-    """A call of JSON-RPC."""
+    """Return a JSON-RPC request."""
     return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
 
 def result(**values: Any) -> dict[str, Any]:
-    """Its answer."""
+    """Return a JSON-RPC response."""
     return {"jsonrpc": "2.0", "id": 1, "result": values}
 
 
@@ -166,18 +166,18 @@ TWINS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("sent", REQUESTS.values(), ids=REQUESTS)
-def test_a_request_tells(sent: Any) -> None:
-    """Whatever comes back: audio, an empty body, what a tool says."""
+def test_a_request_is_recognized(sent: Any) -> None:
+    """The response does not matter: it may be audio, or empty."""
     assert is_model_traffic(sent, None)
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_an_answer_tells(answer: Any) -> None:
-    """Whatever was asked, as by an app of one's own."""
+def test_a_response_is_recognized(answer: Any) -> None:
+    """The request does not matter: it may have the app's own format."""
     assert is_model_traffic({"question": "Why?"}, answer)
 
 
 @pytest.mark.parametrize("value", TWINS.values(), ids=TWINS)
-def test_twins_do_not(value: Any) -> None:
-    """Ordinary bodies with the same words in them, in either direction."""
+def test_similar_bodies_are_not(value: Any) -> None:
+    """Bodies of ordinary APIs with the same keys, as a request and as a response."""
     assert not is_model_traffic(value, value)
