@@ -10,6 +10,7 @@ import json
 import threading
 from typing import Any
 
+from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.description import Description
 
@@ -29,6 +30,7 @@ def add_cost(description: Description) -> None:
         description.texts[keys.COST] = description.metadata[keys.TRACE_COST] = json.dumps(cost)
 
 
+@guarded
 def _cost(model: str, used: dict[str, int], provider: str) -> Any:
     from mlflow.tracing.utils import calculate_cost_by_model_and_token_usage
 
@@ -45,7 +47,5 @@ def _load(model: str, provider: str) -> None:
 
 
 def _price_one(model: str, provider: str) -> None:
-    try:
-        _cost(model, {"input_tokens": 1, "output_tokens": 1}, provider)
-    finally:
-        _loaded.add(provider)
+    _cost(model, {"input_tokens": 1, "output_tokens": 1}, provider)
+    _loaded.add(provider)
