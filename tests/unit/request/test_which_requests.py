@@ -393,6 +393,22 @@ def test_a_models_traffic_is_recognized_before_redaction(traces: list[Trace], se
     assert not is_kept or root_of(traces[0]).inputs == {"messages": "[redacted]"}
 
 
+@pytest.mark.parametrize(("file", "is_kept"), [("call.mp3", True), ("golf.jpg", False)])
+def test_a_form_with_audio_is_a_models_traffic(traces: list[Trace], file: str, is_kept: bool) -> None:
+    """With any other file, the form is not: the field ``model`` may be a product's."""
+    trace = RequestTrace.open(
+        Exchange("POST", "/files", {"content-type": "multipart/form-data; boundary=b"}), Settings.load(keep="genai")
+    )
+    field = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+    trace.received(field + b'--b\r\nContent-Disposition: form-data; name="file"; filename="%b"' % file.encode())
+    trace.received(b"\r\nContent-Type: application/octet-stream\r\n\r\nID3\r\n--b--\r\n")
+    trace.response_started(200, "text/plain")
+    trace.sent(b"Hello")
+    trace.finish()
+
+    assert bool(traces) is is_kept
+
+
 def test_a_collector_is_not_asked_for_experiments() -> None:
     """It has none."""
     assert Experiments(has_any=False).question("search", is_needed=True) is None
