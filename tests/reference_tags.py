@@ -114,7 +114,7 @@ ATTRIBUTES = [
     Name("service.version", "the tag `app_version`", "there is one", OPENTELEMETRY),
     Name("mlflow.llm.model", "the model, by which MLflow finds the price", _A_MODEL, MLFLOW),
     Name("mlflow.llm.provider", "the provider, as MLflow names it: `bedrock`", _A_MODEL, MLFLOW),
-    Name("mlflow.llm.cost", "the cost in US dollars, as JSON", "the server computed it", MLFLOW),
+    Name("mlflow.llm.cost", "the cost in US dollars, as JSON", "[it is known](cost.md#which-cost-is-known)", MLFLOW),
     Name("mlflow.chat.tokenUsage", "tokens, as JSON", _TOKENS, MLFLOW),
     Name("gen_ai.request.model", "the model in the request", _A_MODEL, OPENTELEMETRY),
     Name("gen_ai.response.model", "the model that answered", _A_MODEL, OPENTELEMETRY),

@@ -1,14 +1,13 @@
 """``examples/collector``: the app's variables with a real collector, and each file's keys against the documentation.
 
 The OpenTelemetry Collector is in no package; where ``otelcol-contrib`` is installed, it checks the files itself.
-Rotel is the real collector here: it receives and sends OTLP as well, but keeps pending data in memory only.
+Rotel is the real collector here.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,12 @@ import requests
 import yaml
 
 from tests.conftest import Traces
-from tests.servers import (
-    PATIENT,
-    ROOT,
-    MLflowServer,
-    Process,
-    clean_environment,
-    command_for,
-    eventually,
-    free_port,
-    serving,
-    spooled,
-)
+from tests.deploy.rotel import Rotel
+from tests.servers import ROOT, MLflowServer, eventually, spooled
 
 FOLDER = ROOT / "examples" / "collector"
 FILES = sorted(FOLDER.glob("*.yaml"))
 COLLECTOR = shutil.which("otelcol-contrib")
-PROGRAM = Path(sysconfig.get_path("platlib"), "rotel", "rotel-agent")
-"""Rotel's program, which has packages for some platforms only."""
 
 HELPER = """
 retry_on_failure.enabled retry_on_failure.initial_interval retry_on_failure.max_interval
@@ -137,85 +124,25 @@ def test_the_collector_accepts_the_files(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-class Collector:
-    """Rotel, between an app and an MLflow server, with the exporter settings of ``collector.yaml``."""
-
-    def __init__(self, server: MLflowServer, experiment_id: str, folder: Path) -> None:
-        self.port = free_port()
-        config: Config = yaml.safe_load((FOLDER / "collector.yaml").read_text())
-        exporter = config["exporters"]["otlp_http/mlflow"]
-        said = {"${env:MLFLOW_TRACKING_URI}": server.uri, "${env:MLFLOW_EXPERIMENT_ID}": experiment_id}
-        (header,) = exporter["headers"].items()
-        self._options = {
-            "otlp-http-endpoint": f"127.0.0.1:{self.port}",
-            "otlp-grpc-endpoint": f"127.0.0.1:{free_port()}",
-            "exporter": "otlp",
-            "otlp-exporter-protocol": "http",
-            "otlp-exporter-endpoint": said[exporter["endpoint"]],
-            "otlp-exporter-custom-headers": f"{header[0]}={said[header[1]]}",
-            "otlp-exporter-compression": exporter["compression"],
-            "otlp-exporter-request-timeout": exporter["timeout"],
-        }
-        self._folder = folder
-
-    def start(self) -> None:
-        PROGRAM.chmod(0o755)
-        options = [f"--{name}={value}" for name, value in self._options.items()]
-        self._process = Process([str(PROGRAM), "start", *options], clean_environment(), self._folder / "rotel.log")
-        eventually(self._answers, "the collector answering")
-
-    def _answers(self) -> bool:
-        try:
-            return requests.post(f"http://127.0.0.1:{self.port}/v1/traces", timeout=5).status_code > 0
-        except requests.ConnectionError:
-            return False
-
-    def stop(self) -> None:
-        self._process.kill()
-
-
-def variables(file: Path) -> dict[str, str]:
-    """Return the variables that a file sets."""
-    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
-    return dict(line.split("=", 1) for line in lines)
-
-
 @pytest.fixture
-def traces(server: MLflowServer, request_id: str) -> Traces:
-    """The id of an experiment for one test."""
-    created = requests.post(
-        f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": f"collected-{request_id}"}, timeout=60
-    )
-    assert created.ok
-    return Traces(server.uri, f"collected-{request_id}")
-
-
-@pytest.fixture
-def collector(server: MLflowServer, traces: Traces, tmp_path: Path) -> Iterator[Collector]:
-    """A running collector."""
-    if not PROGRAM.exists():
-        pytest.skip("rotel is not installed")
-    running = Collector(server, str(traces.experiment_id), tmp_path)
+def collector(server: MLflowServer, traces: Traces, tmp_path: Path) -> Iterator[Rotel]:
+    """A running Rotel, with the exporter settings of ``collector.yaml``."""
+    config: Config = yaml.safe_load((FOLDER / "collector.yaml").read_text())
+    exporter = config["exporters"]["otlp_http/mlflow"]
+    values = {"${env:MLFLOW_TRACKING_URI}": server.uri, "${env:MLFLOW_EXPERIMENT_ID}": str(traces.experiment_id)}
+    (header,) = exporter["headers"].items()
+    options = {
+        "exporter": "otlp",
+        "otlp-exporter-protocol": "http",
+        "otlp-exporter-endpoint": values[exporter["endpoint"]],
+        "otlp-exporter-custom-headers": f"{header[0]}={values[header[1]]}",
+        "otlp-exporter-compression": exporter["compression"],
+        "otlp-exporter-request-timeout": exporter["timeout"],
+    }
+    running = Rotel(options, tmp_path)
     running.start()
     yield running
     running.stop()
-
-
-@pytest.fixture
-def app(server: MLflowServer, traces: Traces, collector: Collector, tmp_path: Path) -> Iterator[str]:
-    """The test app with the variables of ``app.env``, and the addresses and folders of this test."""
-    said = variables(FOLDER / "app.env")
-    filled_in = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
-        "MLFLOW_TRACKING_URI": server.uri,
-        "MLFLOW_EXPERIMENT_ID": str(traces.experiment_id),
-        "MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path / "spool"),
-    }
-    assert said.keys() > filled_in.keys()
-    environment = clean_environment(**{**said, **filled_in}, **PATIENT, APP_OPTIONS="{}", ENVIRONMENT="production")
-    port = free_port()
-    with serving(command_for("fastapi", port), environment, tmp_path / "app.log", port) as (_, url):
-        yield url
 
 
 def test_a_trace_by_way_of_a_collector(app: str, traces: Traces, request_id: str) -> None:
@@ -251,7 +178,7 @@ def test_metadata_is_lost_on_that_way(app: str, traces: Traces, request_id: str)
 
 
 def test_a_collector_is_unreachable_for_a_while(
-    app: str, traces: Traces, collector: Collector, tmp_path: Path, request_id: str
+    app: str, traces: Traces, collector: Rotel, tmp_path: Path, request_id: str
 ) -> None:
     """The traces are in the app's spool until they are stored."""
     collector.stop()

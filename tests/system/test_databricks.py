@@ -141,6 +141,31 @@ def test_all_of_a_trace_reaches_the_workspace(databricks: Workspace, serve: Serv
     assert not any("/v1/traces" in request for request in databricks.requests)
 
 
+def test_tokens_have_a_cost(databricks: Workspace, serve: Serve, tmp_path: Path) -> None:
+    """Root and trace have it once MLflow's prices are loaded, since a workspace computes none."""
+    prices = {"input_per_million_tokens": 3, "output_per_million_tokens": 15}
+    catalog = {"schema_version": "1.0", "models": {"databricks-claude-sonnet-4-5": {"pricing": prices}}}
+    (tmp_path / "databricks.json").write_text(json.dumps(catalog))
+    app = serve(MLFLOW_MODEL_CATALOG_URI=tmp_path.as_uri())
+    answer = {
+        "model": "databricks-claude-sonnet-4-5",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Paris."}}],
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+    }
+
+    def with_cost() -> dict[str, Any] | None:
+        request_id = uuid.uuid4().hex
+        requests.post(f"{app.url}/echo", json=answer, headers={"X-Request-ID": request_id}, timeout=60)
+        info = eventually(lambda: databricks.of_request(request_id), "the trace in the workspace")
+        return info if "mlflow.trace.cost" in info["trace_metadata"] else None
+
+    info = eventually(with_cost, "a trace with its cost")
+    cost = {"input_cost": 0.003, "output_cost": 0.0015, "total_cost": 0.0045}
+    assert json.loads(info["trace_metadata"]["mlflow.trace.cost"]) == pytest.approx(cost)
+    (root,) = databricks.spans[info["trace_id"]]
+    assert attributes(root)["mlflow.llm.cost"] == pytest.approx(cost)
+
+
 def test_an_existing_experiment_is_used(databricks: Workspace, serve: Serve) -> None:
     """An experiment that exists is found, by name or by id, and none is created."""
     databricks.experiments[EXPERIMENT] = "1234"

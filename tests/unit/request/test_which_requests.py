@@ -288,7 +288,7 @@ def test_a_route_cannot_weaken_its_apps_privacy() -> None:
 def test_the_docs_name_all_options_of_routes() -> None:
     """And no others."""
     text = (ROOT / "docs" / "which-requests.md").read_text()
-    named = text.partition("An\nentry can have: ")[2].partition(".")[0]
+    named = text.partition("An entry can have\n")[2].partition("<!-- end -->")[0].partition("-->")[2]
     assert tuple(re.findall(r"`(\w+)`", named)) == PER_ROUTE
 
 
@@ -391,6 +391,22 @@ def test_a_models_traffic_is_recognized_before_redaction(traces: list[Trace], se
 
     assert bool(traces) is is_kept
     assert not is_kept or root_of(traces[0]).inputs == {"messages": "[redacted]"}
+
+
+@pytest.mark.parametrize(("file", "is_kept"), [("call.mp3", True), ("golf.jpg", False)])
+def test_a_form_with_audio_is_a_models_traffic(traces: list[Trace], file: str, is_kept: bool) -> None:
+    """With any other file, the form is not: the field ``model`` may be a product's."""
+    trace = RequestTrace.open(
+        Exchange("POST", "/files", {"content-type": "multipart/form-data; boundary=b"}), Settings.load(keep="genai")
+    )
+    field = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+    trace.received(field + b'--b\r\nContent-Disposition: form-data; name="file"; filename="%b"' % file.encode())
+    trace.received(b"\r\nContent-Type: application/octet-stream\r\n\r\nID3\r\n--b--\r\n")
+    trace.response_started(200, "text/plain")
+    trace.sent(b"Hello")
+    trace.finish()
+
+    assert bool(traces) is is_kept
 
 
 def test_a_collector_is_not_asked_for_experiments() -> None:
