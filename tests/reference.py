@@ -7,6 +7,7 @@ import ast
 import functools
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -100,17 +101,16 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def pages() -> dict[Path, str]:
-    """Each generated page, and what it is to hold."""
-    return {
-        SETTINGS_PAGE: settings_page(),
-        COMMAND_LINE_PAGE: command_line_page(),
-        LOG_PAGE: log_messages.page(),
-        reference_tags.TAGS_PAGE: reference_tags.page(),
-        architecture.PICTURE: architecture.drawing(),
-    }
+PAGES: dict[Path, Callable[[], str]] = {
+    SETTINGS_PAGE: settings_page,
+    COMMAND_LINE_PAGE: command_line_page,
+    LOG_PAGE: log_messages.page,
+    reference_tags.TAGS_PAGE: reference_tags.page,
+    architecture.PICTURE: architecture.drawing,
+}
+"""Each generated page, and what writes its text."""
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
-        path.write_text(text)
+    for path, text_of in PAGES.items():
+        path.write_text(text_of())

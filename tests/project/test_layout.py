@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import platform
 import subprocess
@@ -38,6 +39,12 @@ DISTRIBUTIONS = {"mlflow": "mlflow-tracing", "opentelemetry": "opentelemetry-sdk
 def relative(path: Path) -> str:
     """A source file's name in a test's id."""
     return path.relative_to(ROOT).as_posix()
+
+
+@functools.cache
+def imports(path: Path) -> list[tuple[str, list[str]]]:
+    """Every import of a source file."""
+    return list(imported(ast.parse(path.read_text())))
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
@@ -126,19 +133,23 @@ def test_no_path_exists_in_both_roots() -> None:
     assert both[0] & both[1] == set()
 
 
-OURS = set().union(*(defined(ast.parse(path.read_text())) for path in SOURCES)) - {name.name for name in names.ALL}
-"""Private names of ours that nobody else has."""
+@functools.cache
+def ours() -> set[str]:
+    """Private names of ours that nobody else has."""
+    return set().union(*(defined(ast.parse(path.read_text())) for path in SOURCES)) - {name.name for name in names.ALL}
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if BRIDGE not in path.parents], ids=relative)
-def test_only_the_bridge_touches_what_is_private(path: Path) -> None:
+def test_only_the_bridge_touches_what_is_private() -> None:
     """No other module imports or reads a private name of MLflow or OpenTelemetry."""
-    assert private_uses(path.read_text(), OURS) - OF_FRAMEWORKS == set()
+    others = [path for path in SOURCES if BRIDGE not in path.parents]
+    used = {relative(path): private_uses(path.read_text(), ours()) - OF_FRAMEWORKS for path in others}
+
+    assert {file: found for file, found in used.items() if found} == {}
 
 
 def test_each_private_name_is_listed() -> None:
     """The list has all that the bridge uses, and nothing that it does not."""
-    used = {path.name: private_uses(path.read_text(), OURS) for path in sorted(BRIDGE.glob("*.py"))}
+    used = {path.name: private_uses(path.read_text(), ours()) for path in sorted(BRIDGE.glob("*.py"))}
     listed = {name.name for name in names.ALL} | {"_tracking_service", "_Once__lock"}  # a package; written out
 
     assert {file: found - listed for file, found in used.items() if found - listed} == {}
@@ -218,15 +229,17 @@ def required(extra: str) -> set[str]:
     return {each.name for each in found if each.marker is None or each.marker.evaluate({"extra": extra})}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_what_is_imported_is_declared(path: Path) -> None:
-    """Each package is one that we require, or that the extra of its adapter does."""
-    modules = {module for module, _ in imported(ast.parse(path.read_text()))}
+def undeclared(path: Path) -> set[str]:
+    """The packages that a module imports, and that neither we nor the extra of its adapter require."""
     known = {*sys.stdlib_module_names, *UNDECLARED, "mlflow_middleware"}
-    others = {name for name in modules if name.split(".")[0] not in known}
+    others = {name for name, _ in imports(path) if name.split(".")[0] not in known}
     extra = path.relative_to(ADAPTERS).parts[0] if ADAPTERS in path.parents else ""
+    return {package_of(name) for name in others} - required(extra)
 
-    assert {package_of(name) for name in others} - required(extra) == set()
+
+def test_what_is_imported_is_declared() -> None:
+    """Each package is one that we require, or that the extra of its adapter does."""
+    assert {relative(path): found for path in SOURCES if (found := undeclared(path))} == {}
 
 
 def test_what_is_required_is_bounded() -> None:
@@ -237,18 +250,13 @@ def test_what_is_required_is_bounded() -> None:
     assert {name for name, each in signs.items() if each != {">=", "<"}} == set()
 
 
-@pytest.mark.parametrize("path", CORE_SOURCES, ids=relative)
-def test_the_core_imports_no_framework(path: Path) -> None:
+def test_the_core_imports_no_framework() -> None:
     """Nowhere, not inside a function either."""
-    found = {module for module, _ in imported(ast.parse(path.read_text()))} - PARSERS
-    modules = {module.split(".")[0] for module in found}
+    adapters = tuple(f"mlflow_middleware.{adapter.name}" for adapter in ADAPTERS.iterdir())
+    found = {(relative(path), module) for path in CORE_SOURCES for module, _ in imports(path)}
 
-    assert modules & FRAMEWORKS == set()
-    assert not any(
-        module.startswith(f"mlflow_middleware.{adapter.name}")
-        for module, _ in imported(ast.parse(path.read_text()))
-        for adapter in ADAPTERS.iterdir()
-    )
+    assert {each for each in found if each[1].split(".")[0] in FRAMEWORKS and each[1] not in PARSERS} == set()
+    assert {each for each in found if each[1].startswith(adapters)} == set()
 
 
 ABOVE = {
@@ -266,7 +274,7 @@ def test_no_room_knows_one_above_it(room: str) -> None:
     known = {
         part
         for path in (CORE / room).rglob("*.py")
-        for module, names_ in imported(ast.parse(path.read_text()))
+        for module, names_ in imports(path)
         if module.split(".")[0] == "mlflow_middleware"
         for part in (module.split(".")[1:2] or names_)
     }
@@ -279,14 +287,20 @@ IN_APPS = [path for path in SOURCES if not {"commands", "demo"} & set(path.parts
 """What runs in an app's process, and so in its tests, too."""
 
 
-@pytest.mark.parametrize("path", IN_APPS, ids=relative)
-def test_no_wait_is_measured_by_a_clock_that_tests_freeze(path: Path) -> None:
+def clocks(path: Path) -> set[str]:
+    """The clocks that a module reads."""
+    text = path.read_text()
+    nodes = ast.walk(ast.parse(text)) if "time." in text else ()
+    used = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+    return used & {"time.monotonic", "time.perf_counter"}
+
+
+def test_no_wait_is_measured_by_a_clock_that_tests_freeze() -> None:
     """But by `_internal.clock`."""
-    used = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-
-    assert used & {"time.monotonic", "time.perf_counter"} == set()
+    assert {relative(path): found for path in IN_APPS if (found := clocks(path))} == {}
 
 
+@pytest.mark.once
 def test_importing_the_core_loads_no_framework() -> None:
     """In a fresh interpreter, for all of its modules; what MLflow itself loads does not count."""
     modules = [

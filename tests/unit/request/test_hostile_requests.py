@@ -144,10 +144,13 @@ def collections() -> Iterator[list[int]]:
     gc.callbacks.remove(see)
 
 
+SETTINGS = Settings()
+
+
 def answered(body_of_request: bytes, content_type: str, *, content_encoding: str = "") -> None:
     """A request whose body is echoed."""
     headers = {"content-type": content_type, "content-encoding": content_encoding}
-    trace = RequestTrace.open(Exchange("POST", "/echo", headers), Settings())
+    trace = RequestTrace.open(Exchange("POST", "/echo", headers), SETTINGS)
     trace.received(body_of_request)
     trace.response_started(200, content_type, content_encoding)
     trace.sent(body_of_request)
