@@ -162,7 +162,7 @@ def answered(body_of_request: bytes, content_type: str, *, content_encoding: str
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
 def test_a_burst_of_brackets_begins_no_garbage_collection(kind: str, is_packed: bool, collections: list[int]) -> None:
     """Each would hold the app, all of whose objects are looked at; there is one now and then for ordinary requests."""
-    bodies = 5
+    bodies = 2
     content = gzip.compress(BRACKETS[kind]) if is_packed else BRACKETS[kind]
     with sent_traces() as sent:
         for _ in range(bodies):
