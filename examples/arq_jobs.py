@@ -1,4 +1,4 @@
-"""A job of arq's, asked for by a request.
+"""An arq job that a request enqueues.
 
 ::
 
@@ -36,11 +36,11 @@ async def ask(text: str) -> None:
 
 @web.get("/health")
 def health() -> None:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
 
 
 class WorkerSettings:
-    """What arq's worker reads."""
+    """The arq worker's configuration."""
 
     functions = (summarize,)
     redis_settings = RedisSettings.from_dsn(os.environ["BROKER"])

@@ -22,7 +22,7 @@ pool = ThreadPoolExecutor(4)
 
 @mlflow.trace
 def look_up(query: str) -> str:
-    """Stand for a search."""
+    """Stand in for a search."""
     return f"about {query}"
 
 
@@ -43,13 +43,13 @@ def add(document: str, tasks: BackgroundTasks) -> None:
 
 
 def plan(amount: int) -> str:
-    """Stand for an agent that proposes what it may not do by itself."""
+    """Stand in for an agent that proposes an action that needs approval."""
     with mlflow.start_span("plan"):
         return f"transfer {amount}"
 
 
 def carry_out(what: str) -> str:
-    """Stand for what it does once it may."""
+    """Stand in for the approved action."""
     with mlflow.start_span("carry_out"):
         return f"done: {what}"
 
@@ -67,4 +67,4 @@ def approve(what: str, request: Request) -> str:
 
 @app.get("/health")
 def health() -> None:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""

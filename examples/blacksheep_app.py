@@ -1,4 +1,4 @@
-"""A chat on BlackSheep, each request of it one MLflow trace, with its route's name and the exception behind a 500."""
+"""A chat on BlackSheep. Each request is one MLflow trace with its route's name and the exception behind a 500."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,8 +11,8 @@ from mlflow_middleware.request_trace import annotate
 blacksheep_app = Application()
 
 
-async def tell(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Name the trace, and record what BlackSheep answers with a 500."""
+async def name_trace(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Name the trace, and record the exception that BlackSheep turns into a 500."""
     if match := blacksheep_app.router.get_match(request):
         annotate(route=match.pattern.decode())
     try:
@@ -22,7 +22,7 @@ async def tell(request: Request, handler: Callable[[Request], Awaitable[Response
         raise
 
 
-blacksheep_app.middlewares.append(tell)
+blacksheep_app.middlewares.append(name_trace)
 
 
 @blacksheep_app.router.get("/chats/{int:n}")

@@ -1,4 +1,4 @@
-"""A job of Celery's, asked for by a request.
+"""A Celery job that a request enqueues.
 
 ::
 
@@ -35,4 +35,4 @@ def ask(text: str) -> None:
 
 @web.get("/health")
 def health() -> None:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""

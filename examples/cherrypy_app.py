@@ -1,4 +1,4 @@
-"""A chat on CherryPy, each request of it one MLflow trace, with a name for it and the exception behind a 500."""
+"""A chat on CherryPy. Each request is one MLflow trace with a name and the exception behind a 500."""
 
 import sys
 
@@ -8,12 +8,12 @@ from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.wsgi import TraceMiddleware
 
 
-def tell_exception() -> None:
-    """Record what CherryPy answers with a 500."""
+def record_exception() -> None:
+    """Record the exception that CherryPy turns into a 500."""
     annotate(exception=sys.exc_info()[1])
 
 
-cherrypy.tools.tell_exception = cherrypy.Tool("before_error_response", tell_exception)
+cherrypy.tools.record_exception = cherrypy.Tool("before_error_response", record_exception)
 
 
 class Chats:
@@ -29,4 +29,4 @@ class Chats:
 
 
 cherrypy.config.update({"environment": "embedded"})
-app = TraceMiddleware(cherrypy.Application(Chats(), "", {"/": {"tools.tell_exception.on": True}}))
+app = TraceMiddleware(cherrypy.Application(Chats(), "", {"/": {"tools.record_exception.on": True}}))

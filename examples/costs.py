@@ -1,4 +1,4 @@
-"""What the requests of the last day took and cost: of each user, and of each plan that the app has tagged.
+"""Time and cost of the last day's requests, by user and by the plan that the app stores as a tag.
 
 ::
 

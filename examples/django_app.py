@@ -1,4 +1,4 @@
-"""A chat on Django, each request of it one MLflow trace: a whole project in one file.
+"""A chat on Django, in a one-file project. Each request is one MLflow trace.
 
 ::
 
@@ -32,7 +32,7 @@ settings.configure(
 
 @mlflow.trace(span_type=SpanType.CHAT_MODEL)
 async def pretend_model(messages: list[dict[str, str]]) -> dict[str, Any]:
-    """Stand for the call of a real model; the answer has the form that OpenAI gave it and MLflow shows as a chat."""
+    """Stand in for a real model; the answer has OpenAI's format, which MLflow shows as a chat."""
     questions = [message["content"] for message in messages if message["role"] == "user"]
     text = f"Question {len(questions)} was: {questions[-1]}" if questions else "Ask me something."
     return {"choices": [{"message": {"role": "assistant", "content": text}}]}
@@ -47,7 +47,7 @@ class Messages(View):
 
 
 class Fail(View):
-    """What fails, as models do."""
+    """Fails as a model might."""
 
     def post(self, request: HttpRequest, chat_id: str) -> JsonResponse:
         """Raise; the trace becomes an error and holds the exception."""
@@ -55,7 +55,7 @@ class Fail(View):
 
 
 def health(request: HttpRequest) -> JsonResponse:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return JsonResponse({"status": "ok"})
 
 

@@ -1,4 +1,4 @@
-"""A job of Dramatiq's, asked for by a request.
+"""A Dramatiq job that a request enqueues.
 
 ::
 
@@ -36,4 +36,4 @@ def ask(text: str) -> None:
 
 @web.get("/health")
 def health() -> None:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""

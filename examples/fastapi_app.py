@@ -1,4 +1,4 @@
-"""A chat on FastAPI, each request of it one MLflow trace.
+"""A chat on FastAPI. Each request is one MLflow trace.
 
 ::
 
@@ -35,7 +35,7 @@ app.include_router(feedback_router())
 
 
 async def pretend_model(conversation: Conversation) -> dict[str, Any]:
-    """Stand for the call of a real model; the answer has the form that OpenAI gave it and MLflow shows as a chat."""
+    """Stand in for a real model; the answer has OpenAI's format, which MLflow shows as a chat."""
     with mlflow.start_span("pretend_model", span_type=SpanType.CHAT_MODEL) as span:
         span.set_inputs(conversation.model_dump())
         questions = [message.content for message in conversation.messages if message.role == "user"]
@@ -53,11 +53,11 @@ async def answer(chat_id: str, conversation: Conversation) -> dict[str, Any]:
 
 @app.post("/chats/{chat_id}/fail")
 def fail(chat_id: str) -> None:
-    """Fail, as models do; the trace becomes an error and holds the exception."""
+    """Fail as a model might; the trace becomes an error and holds the exception."""
     raise RuntimeError(f"the model has nothing to say in chat {chat_id}")
 
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

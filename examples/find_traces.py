@@ -1,4 +1,4 @@
-"""A user's errors of the last day, and what was said in the user's last sessions.
+"""A user's errors of the last day, and the messages of the user's last sessions.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A chat on Flask, each request of it one MLflow trace.
+"""A chat on Flask. Each request is one MLflow trace.
 
 ::
 
@@ -20,7 +20,7 @@ app.register_blueprint(feedback_blueprint())
 
 
 def pretend_model(messages: list[dict[str, str]]) -> dict[str, Any]:
-    """Stand for the call of a real model; the answer has the form that OpenAI gave it and MLflow shows as a chat."""
+    """Stand in for a real model; the answer has OpenAI's format, which MLflow shows as a chat."""
     with mlflow.start_span("pretend_model", span_type=SpanType.CHAT_MODEL) as span:
         span.set_inputs({"messages": messages})
         questions = [message["content"] for message in messages if message["role"] == "user"]
@@ -38,11 +38,11 @@ def answer(chat_id: str) -> dict[str, Any]:
 
 @app.post("/chats/<chat_id>/fail")
 def fail(chat_id: str) -> dict[str, Any]:
-    """Fail, as models do; the trace becomes an error and holds the exception."""
+    """Fail as a model might; the trace becomes an error and holds the exception."""
     raise RuntimeError(f"the model has nothing to say in chat {chat_id}")
 
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

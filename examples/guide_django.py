@@ -1,4 +1,4 @@
-"""A chat on Django: a login, a stream, an error that the app answers. A whole project in one file.
+"""A chat on Django with a login, a stream, and an error that the app handles, as a project in one file.
 
 ::
 
@@ -18,11 +18,11 @@ from mlflow_middleware.django import annotate
 from mlflow_middleware.django.asgi import get_asgi_application
 
 LOGINS = {"Bearer t-1": "jane"}
-"""Stands for whatever checks a login."""
+"""Stands in for the code that checks a login."""
 
 
 class User(str):
-    """Stands for the user that ``AuthenticationMiddleware`` finds."""
+    """Stands in for the user that ``AuthenticationMiddleware`` finds."""
 
     @property
     def username(self) -> str:
@@ -31,7 +31,7 @@ class User(str):
 
 
 def log_in(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Stand for ``AuthenticationMiddleware``, without a database."""
+    """Stand in for ``AuthenticationMiddleware``, without a database."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         request.user = User(LOGINS.get(request.headers.get("Authorization", ""), ""))  # type: ignore[assignment]
@@ -63,7 +63,7 @@ def me(request: HttpRequest) -> HttpResponse:
 
 @mlflow.trace(span_type="CHAT_MODEL")
 def model(question: str) -> Iterator[str]:
-    """Stand for a model that answers word by word."""
+    """Stand in for a model that answers word by word."""
     for word in question.split():
         yield f"data: {word}\n\n"
 
@@ -82,7 +82,7 @@ def busy(request: HttpRequest) -> HttpResponse:
 
 
 def health(request: HttpRequest) -> HttpResponse:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return HttpResponse("ok")
 
 

@@ -1,4 +1,4 @@
-"""A chat on FastAPI behind a proxy: a login, a stream, an error that the app answers, and a WebSocket.
+"""A chat on FastAPI behind a proxy, with a login, a stream, an error that the app handles, and a WebSocket.
 
 ::
 
@@ -16,14 +16,14 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from mlflow_middleware.fastapi import TraceMiddleware, annotate
 
 LOGINS = {"Bearer t-1": "jane"}
-"""Stands for whatever checks a login."""
+"""Stands in for the code that checks a login."""
 
 app = FastAPI()
 app.add_middleware(TraceMiddleware, trusted_proxies=["127.0.0.1", "10.0.0.0/8"])
 
 
 def user(authorization: Annotated[str, Header()] = "") -> str:
-    """Check who asks, and tell the trace."""
+    """Authenticate the user, and add the user id to the trace."""
     if authorization not in LOGINS:
         raise HTTPException(401)
     annotate(user_id=LOGINS[authorization])
@@ -37,7 +37,7 @@ def me(user: Annotated[str, Depends(user)]) -> str:
 
 @mlflow.trace(span_type="CHAT_MODEL")
 def model(question: str) -> Iterator[str]:
-    """Stand for a model that answers word by word."""
+    """Stand in for a model that answers word by word."""
     for word in question.split():
         yield f"data: {word}\n\n"
 
@@ -49,7 +49,7 @@ def stream(chat_id: str, question: str) -> StreamingResponse:
 
 
 class ModelIsBusy(Exception):
-    """A model has no time."""
+    """Raised when the model is overloaded."""
 
 
 @app.exception_handler(ModelIsBusy)
@@ -60,7 +60,7 @@ def busy(request: Request, error: ModelIsBusy) -> JSONResponse:
 
 @app.get("/busy")
 def fail() -> None:
-    """Fail in a way that the app answers."""
+    """Fail with an error that the app handles."""
     raise ModelIsBusy("gpt-4o")
 
 
@@ -80,5 +80,5 @@ def answer(question: str) -> str:
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

@@ -1,4 +1,4 @@
-"""A chat on Flask: a login, a stream, an error that the app answers, and the test of a trace.
+"""A chat on Flask with a login, a stream, an error that the app handles, and a test of a trace.
 
 ::
 
@@ -14,7 +14,7 @@ from flask import Flask, Response, abort, g, request
 from mlflow_middleware.flask import MLflowMiddleware, annotate
 
 LOGINS = {"Bearer t-1": "jane"}
-"""Stands for whatever checks a login."""
+"""Stands in for the code that checks a login."""
 
 app = Flask(__name__)
 MLflowMiddleware(app)
@@ -22,7 +22,7 @@ MLflowMiddleware(app)
 
 @app.before_request
 def log_in() -> None:
-    """Check who asks, and tell the trace."""
+    """Authenticate the user, and add the user id to the trace."""
     g.user = LOGINS.get(request.headers.get("Authorization", ""))
     if g.user:
         annotate(user_id=g.user)
@@ -37,7 +37,7 @@ def me() -> str:
 
 @mlflow.trace(span_type="CHAT_MODEL")
 def model(question: str) -> Iterator[str]:
-    """Stand for a model that answers word by word."""
+    """Stand in for a model that answers word by word."""
     for word in question.split():
         yield f"data: {word}\n\n"
 
@@ -49,7 +49,7 @@ def stream(chat_id: str) -> Response:
 
 
 class ModelIsBusy(Exception):
-    """A model has no time."""
+    """Raised when the model is overloaded."""
 
 
 @app.errorhandler(ModelIsBusy)
@@ -60,11 +60,11 @@ def busy(error: ModelIsBusy) -> tuple[dict[str, str], int]:
 
 @app.get("/busy")
 def fail() -> str:
-    """Fail in a way that the app answers."""
+    """Fail with an error that the app handles."""
     raise ModelIsBusy("gpt-4o")
 
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

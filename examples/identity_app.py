@@ -1,4 +1,4 @@
-"""A chat on FastAPI whose ids are not in the usual headers: each trace has its conversation and its user.
+"""A chat on FastAPI whose ids are not in the usual headers; each trace has its conversation and its user.
 
 ::
 
@@ -24,13 +24,13 @@ app.add_middleware(
 
 @app.post("/chats/{chat_id}")
 def chat(chat_id: str, question: dict[str, Any]) -> dict[str, str]:
-    """Answer; the conversation is in the body, or else in the path."""
+    """Answer; the conversation's id is in the body or else in the path."""
     return {"answer": "42"}
 
 
 @app.get("/me")
 def me(request: Request) -> dict[str, str]:
-    """Stand for a dependency that checks who asks, and keeps the answer for the rest of the request."""
+    """Stand in for a dependency that authenticates the user and keeps the result for the rest of the request."""
     request.state.user_id = "jane"
     return {"user": "jane"}
 
@@ -39,7 +39,7 @@ agents = FastAPI()
 
 
 def identify(exchange: Exchange) -> Identity | None:
-    """Take the conversation and the agent's part of it from the body, for one route only."""
+    """Read the conversation's id and the agent's name from the body, for one route only."""
     if exchange.route != "/agents/{agent}" or not isinstance(exchange.body, dict):
         return None
     return Identity(session_id=[exchange.body["thread"], exchange.path_params["agent"]])
@@ -50,12 +50,12 @@ agents.add_middleware(TraceMiddleware, identify=identify)
 
 @agents.post("/agents/{agent}")
 def work(agent: str, task: dict[str, Any]) -> dict[str, str]:
-    """Work as that agent."""
+    """Run that agent."""
     return {"done": agent}
 
 
 @app.get("/health")
 @agents.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

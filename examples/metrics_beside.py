@@ -1,4 +1,4 @@
-"""A WSGI app of no framework whose own metrics, by prometheus_client, and ours are on one route.
+"""A plain WSGI app whose own metrics, by prometheus_client, share one route with the middleware's.
 
 ::
 
@@ -24,7 +24,7 @@ scraped = make_wsgi_app()
 
 
 def routes(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Find who answers."""
+    """Dispatch on the path."""
     if environ["PATH_INFO"] == "/metrics":
         answer: Iterable[bytes] = scraped(environ, start_response)
         return answer

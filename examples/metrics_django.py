@@ -28,7 +28,7 @@ def chat(request: HttpRequest, chat_id: str) -> JsonResponse:
 
 
 def health(request: HttpRequest) -> JsonResponse:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return JsonResponse({"status": "ok"})
 
 

@@ -23,5 +23,5 @@ def chat(chat_id: str) -> dict[str, str]:
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

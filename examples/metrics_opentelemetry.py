@@ -1,4 +1,4 @@
-"""An ASGI app of no framework whose metrics go where OpenTelemetry's go; here, every ten seconds to the terminal.
+"""A plain ASGI app whose metrics are exported by OpenTelemetry, here to the terminal every ten seconds.
 
 ::
 
@@ -23,7 +23,7 @@ metrics.register()
 
 
 async def routes(scope: Any, receive: Any, send: Any) -> None:
-    """Answer all, and Prometheus as well."""
+    """Answer every path, Prometheus' scrape included."""
     if scope["type"] == "http" and scope["path"] == "/metrics":
         await metrics.asgi_app(scope, receive, send)
     elif scope["type"] == "http":

@@ -1,4 +1,4 @@
-"""A script that traces what it does: ``python nightly.py``, by cron or by hand."""
+"""A script that traces its own work: ``python nightly.py``, by cron or by hand."""
 
 import mlflow
 

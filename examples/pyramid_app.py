@@ -1,4 +1,4 @@
-"""A chat on Pyramid, each request of it one MLflow trace, with its route's name and the exception behind a 500."""
+"""A chat on Pyramid. Each request is one MLflow trace with its route's name and the exception behind a 500."""
 
 from pyramid.config import Configurator
 from pyramid.events import ContextFound
@@ -10,8 +10,8 @@ from mlflow_middleware.request_trace import annotate
 from mlflow_middleware.wsgi import TraceMiddleware
 
 
-def tell(event: ContextFound) -> None:
-    """Name the trace, and record what an exception view answers; what none answers is recorded without this."""
+def name_trace(event: ContextFound) -> None:
+    """Name the trace, and record an exception that an exception view handles; others are recorded anyway."""
     request = event.request
     if request.matched_route:
         annotate(route=request.matched_route.pattern)
@@ -27,12 +27,12 @@ def chat(request: Request) -> Response:
 
 
 def failed(error: Exception, request: Request) -> Response:
-    """Answer any exception."""
+    """Handle any exception."""
     return Response("We are sorry.", status=500)
 
 
 with Configurator() as config:
-    config.add_subscriber(tell, ContextFound)
+    config.add_subscriber(name_trace, ContextFound)
     config.add_route("chat", "/chats/{n}")
     config.add_view(chat, route_name="chat")
     config.add_exception_view(failed, context=Exception)

@@ -1,4 +1,4 @@
-"""A chat on Quart, each request of it one MLflow trace, with its route's name and the exception behind a 500."""
+"""A chat on Quart. Each request is one MLflow trace with its route's name and the exception behind a 500."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ app.asgi_app = TraceMiddleware(app.asgi_app)
 
 
 @app.before_request
-async def tell_route() -> None:
+async def name_route() -> None:
     """Name the trace."""
     if request.url_rule:
         annotate(route=request.url_rule.rule)
 
 
 @got_request_exception.connect_via(app)
-async def tell_exception(sender: Quart, exception: Exception, **_: Any) -> None:
-    """Record what Quart answers with a 500."""
+async def record_exception(sender: Quart, exception: Exception, **_: Any) -> None:
+    """Record the exception that Quart turns into a 500."""
     annotate(exception=exception)
 
 

@@ -1,4 +1,4 @@
-"""A chat on Sanic, by ASGI: each request is one MLflow trace, with its route's name and the exception behind a 500."""
+"""A chat on Sanic's ASGI app. Each request is one MLflow trace with its route's name and the exception behind a 500."""
 
 from sanic import Request, Sanic, text
 from sanic.exceptions import NotFound
@@ -9,20 +9,20 @@ from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.request_trace import annotate
 
 
-class TellException(ErrorHandler):
-    """Records what Sanic answers with a 500."""
+class RecordException(ErrorHandler):
+    """Records the exception that Sanic turns into a 500."""
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
-        """Answer as ever."""
+        """Let Sanic answer as usual."""
         annotate(exception=exception)
         return super().default(request, exception)
 
 
-sanic_app = Sanic("chats", error_handler=TellException())
+sanic_app = Sanic("chats", error_handler=RecordException())
 
 
 @sanic_app.on_request
-async def tell_route(request: Request) -> None:
+async def name_route(request: Request) -> None:
     """Name the trace."""
     annotate(route=request.uri_template)
 

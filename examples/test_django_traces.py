@@ -1,4 +1,4 @@
-"""Tests of a Django project's traces, with no server and no waiting.
+"""Tests of a Django project's traces, without a server and without waiting.
 
 ::
 

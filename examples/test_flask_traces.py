@@ -1,4 +1,4 @@
-"""Tests of a Flask app's traces, with no server and no waiting.
+"""Tests of a Flask app's traces, without a server and without waiting.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A test that nothing private of an app is stored, with no server and no waiting.
+"""A test that an app stores nothing private, without a server and without waiting.
 
 ::
 
@@ -22,11 +22,11 @@ def order(body: dict[str, str]) -> dict[str, str]:
 
 
 PRIVATE = {"password": "pw-4711", "shoe_size": "46.5", "customer": "ACME-20260711"}
-"""What a request of yours holds, with values that stand nowhere else."""
+"""A request of your app, with private values that occur nowhere else."""
 
 
 def test_nothing_private_is_stored(captured_traces: list[Trace]) -> None:
-    """Whatever a request says, in spans, tags, metadata and previews."""
+    """Nothing private is in spans, tags, metadata or previews."""
     TestClient(app).post("/orders?token=t0k3n", json=PRIVATE)
 
     (trace,) = captured_traces

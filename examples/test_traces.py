@@ -1,4 +1,4 @@
-"""Tests of an app's traces, with no server and no waiting.
+"""Tests of an app's traces, without a server and without waiting.
 
 ::
 
@@ -26,7 +26,7 @@ def chat(chat_id: str, question: dict[str, str]) -> dict[str, str]:
 
 
 def test_an_answer_is_traced_with_its_user(captured_traces: list[Trace]) -> None:
-    """With pytest's fixture, which is there once mlflow-middleware is installed: the list grows with each request."""
+    """With the pytest fixture, which comes with mlflow-middleware; the list grows with each request."""
     TestClient(app).post("/chats/c-1", json={"question": "Why?"}, headers={"X-User-ID": "jane"})
 
     (trace,) = captured_traces
@@ -35,7 +35,7 @@ def test_an_answer_is_traced_with_its_user(captured_traces: list[Trace]) -> None
     assert trace.data.spans[0].outputs == {"answer": "42"}
 
 
-def test_the_model_is_asked_what_the_user_has_asked() -> None:
+def test_the_model_gets_the_users_question() -> None:
     """With the context manager, which works in any test framework."""
     with capturing() as traces:
         TestClient(app).post("/chats/c-1", json={"question": "Why?"})

@@ -1,4 +1,4 @@
-"""Threads of an app's own, which belong to the request that starts them.
+"""An app's own threads, whose work belongs to the request that starts them.
 
 ::
 
@@ -24,7 +24,7 @@ pool = ThreadPoolExecutor(4)
 
 @mlflow.trace
 def look_up(source: str) -> str:
-    """Work that belongs to the request, whichever thread does it."""
+    """Work that belongs to the request, in whichever thread it runs."""
     annotate(tags={f"source.{source}": "read"})
     return source.upper()
 

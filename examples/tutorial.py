@@ -1,4 +1,4 @@
-"""The app of the tutorial: a chat that answers, streams and is rated, each request of it one MLflow trace."""
+"""The tutorial's app: a chat that answers, streams and is rated. Each request is one MLflow trace."""
 
 from collections.abc import Iterator
 
@@ -15,20 +15,20 @@ app.include_router(feedback_router())
 
 
 class Question(BaseModel):
-    """What a user asks."""
+    """A user's question."""
 
     text: str
 
 
 @mlflow.trace(span_type="RETRIEVER")
 def search(text: str) -> list[str]:
-    """Stand for a search in documents."""
+    """Stand in for a document search."""
     return [f"a page about {word}" for word in text.split()[:2]]
 
 
 @app.post("/chats/{chat_id}")
 def answer(chat_id: str, question: Question) -> dict[str, str]:
-    """Answer a question; the session is the chat, whatever the headers."""
+    """Answer a question; the session is the chat, regardless of the headers."""
     annotate(session_id=chat_id)
     return {"answer": f"I found {' and '.join(search(question.text))}."}
 

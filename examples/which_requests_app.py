@@ -1,4 +1,4 @@
-"""A FastAPI app that decides which requests have a trace, and what is kept of them.
+"""A FastAPI app that decides which requests have a trace, and what its traces keep.
 
 ::
 
@@ -23,7 +23,7 @@ app.add_middleware(
 
 @app.post("/tools/{tool}")
 def call_a_tool(tool: str) -> dict[str, str]:
-    """Say that the tool was called; a ping is no work."""
+    """Confirm the call of the tool; a ping is not worth a trace."""
     if tool == "ping":
         drop_trace()
     return {"called": tool}
@@ -31,11 +31,11 @@ def call_a_tool(tool: str) -> dict[str, str]:
 
 @app.post("/agents/{agent}")
 def work(agent: str) -> dict[str, str]:
-    """Work as that agent."""
+    """Run that agent."""
     return {"done": agent}
 
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

@@ -1,4 +1,4 @@
-"""A chat on no framework, each request of it one MLflow trace, with a route for feedback.
+"""A chat without a framework, with a route for feedback. Each request is one MLflow trace.
 
 ::
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def chat(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer with the last message; without a framework, the app itself says what its route is called."""
+    """Answer with the last message; without a framework, the app itself names its route."""
     annotate(route="/chats/{chat_id}/messages")
     question = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))["messages"][-1]["content"]
     completion = {"choices": [{"message": {"role": "assistant", "content": f"The question was: {question}"}}]}
@@ -38,7 +38,7 @@ def vote(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
 
 def routes(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Find who answers."""
+    """Dispatch on method and path."""
     path = environ["PATH_INFO"]
     if environ["REQUEST_METHOD"] == "POST" and path.startswith("/chats/"):
         return chat(environ, start_response)

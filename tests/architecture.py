@@ -20,10 +20,10 @@ class Room(NamedTuple):
     """A box of the picture; its row follows from its imports.
 
     Attributes:
-        name: What is written in it.
-        purpose: What is written below that.
-        parts: The modules and packages, below ``mlflow_middleware``, that are in it.
-        column: Where it stands, from the left.
+        name: The label.
+        purpose: The text below the label.
+        parts: Its modules and packages, below ``mlflow_middleware``.
+        column: Its column, counted from the left.
     """
 
     name: str
@@ -49,17 +49,17 @@ ROOMS = (
     Room("capture", "bodies, streams, secrets", "capture", 2),
 )
 SHARED = "settings identity identity_sources identity_presets exchange propagation routing _internal"
-"""What all rooms know: values without a life of their own."""
+"""Rooms that all others may import: values without behaviour of their own."""
 
 ASIDE = {"commands", "auto"}
-"""Their imports imply no other room's: an app's requests do not pass through them."""
+"""Rooms whose imports do not count for others: an app's requests do not pass through them."""
 
 ROOM_OF = {part: room.name for room in ROOMS for part in room.parts.split()} | dict.fromkeys(SHARED.split(), "")
 PITCH_X, PITCH_Y, WIDTH, HEIGHT = 200, 74, 176, 44
 
 
 def arrows() -> dict[str, set[str]]:
-    """Return the rooms that each room imports, inside functions too, but for those that a way through others implies.
+    """Return the rooms that each room imports, also inside functions, without those that another import implies.
 
     Raises:
         KeyError: A module is in none of the rooms.

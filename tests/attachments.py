@@ -10,7 +10,7 @@ from mlflow.entities import Trace
 
 
 def attachments(trace: Trace) -> list[bytes]:
-    """The stored files that a trace's inputs and outputs refer to."""
+    """Return the stored files that a trace's inputs and outputs refer to."""
     refs = set(re.findall(r"mlflow-attachment://([0-9a-f-]{36})", trace.to_json()))
     place = urlsplit(trace.info.tags["mlflow.artifactLocation"]).path
     files = [Path(place, "attachments", ref) for ref in refs]

@@ -22,7 +22,7 @@ CHAT_APPS = {
     "flask": ("gunicorn", "--threads", "8", "--bind", "127.0.0.1:{port}", "examples.chat.flask_app:app"),
     "django": ("gunicorn", "--threads", "8", "--bind", "127.0.0.1:{port}", "examples.chat.django_app:wsgi"),
 }
-"""Framework -> how its chat is served."""
+"""Framework -> the command that serves its chat."""
 
 STOP_AFTER = """
     const [words, done] = arguments;
@@ -34,7 +34,7 @@ STOP_AFTER = """
         done();
     }, 10);
 """
-"""Watches in the page: a click from outside may come too late on a busy machine."""
+"""JavaScript that acts in the page: a click from outside may come too late on a busy machine."""
 
 
 def _chromium() -> str | None:
@@ -42,7 +42,7 @@ def _chromium() -> str | None:
 
 
 def why_no_browser() -> str | None:
-    """What is missing for a browser, in a sentence; None if all is there."""
+    """Return what is missing for a browser, in a sentence; None if nothing is."""
     if importlib.util.find_spec("selenium") is None:
         return "selenium is not installed in this environment"
     if _chromium() is None or shutil.which("chromedriver") is None:
@@ -52,7 +52,7 @@ def why_no_browser() -> str | None:
 
 @contextmanager
 def chromium(width: int = 1000, height: int = 800) -> Iterator[Any]:
-    """A browser with a window of that size, inside."""
+    """Open a browser with a window of this size."""
     webdriver: Any = importlib.import_module("selenium.webdriver")
     service: Any = importlib.import_module("selenium.webdriver.chrome.service")
     options = webdriver.ChromeOptions()
@@ -68,7 +68,7 @@ def chromium(width: int = 1000, height: int = 800) -> Iterator[Any]:
 
 @contextmanager
 def chat_app(name: str, server: MLflowServer, experiment: str, folder: Path, **variables: str) -> Iterator[str]:
-    """The chat on a framework, up; yields its address."""
+    """Serve the chat on a framework; yields its address."""
     port = free_port()
     command = [sys.executable, "-m", *(part.replace("{port}", str(port)) for part in CHAT_APPS[name])]
     environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=experiment, **variables)
@@ -77,7 +77,7 @@ def chat_app(name: str, server: MLflowServer, experiment: str, folder: Path, **v
 
 
 class ChatPage:
-    """The chat's page, used as a user does.
+    """The chat's page, used like a user does.
 
     Args:
         browser: The browser.
@@ -90,11 +90,11 @@ class ChatPage:
 
     @property
     def session(self) -> str:
-        """The session's id."""
+        """Return the session's id."""
         return str(self._script("return document.documentElement.dataset.session"))
 
     def texts(self, selector: str) -> list[str]:
-        """The texts of what the page shows there."""
+        """Return the texts of the elements that match."""
         return [
             str(text)
             for text in self._script(
@@ -103,41 +103,41 @@ class ChatPage:
         ]
 
     def attribute(self, selector: str, name: str) -> str:
-        """An attribute of the last element there."""
+        """Return an attribute of the last element that matches."""
         return str(self._last(selector).get_attribute(name))
 
     def click(self, selector: str) -> None:
-        """Click on the last element there."""
+        """Click on the last element that matches."""
         self._last(selector).click()
 
     def type(self, selector: str, text: str) -> None:
-        """Type into the last field there, and press Enter."""
+        """Type into the last field that matches, and press Enter."""
         self._last(selector).send_keys(f"{text}\n")
 
     def ask(self, question: str) -> str:
-        """Ask, and wait for the end of the answer; returns its text."""
+        """Ask, and wait for the end of the answer; return its text."""
         self.type("#question", question)
         return self.answer()
 
     def answer(self) -> str:
-        """Wait for the end of the last answer; returns its text."""
+        """Wait for the end of the last answer; return its text."""
         eventually(lambda: self.texts(".answer p") and not self.texts(".streaming"), "the end of the answer")
         return self.texts(".answer p")[-1]
 
     def ask_and_stop(self, question: str, words: int) -> str:
-        """Ask, and stop the answer when so many words are there; returns what is shown of it."""
+        """Ask, and stop the answer after this many words; return the text shown."""
         self.type("#question", question)
         self._browser.execute_async_script(STOP_AFTER, words)
         return self.answer()
 
     def vote(self, button: str) -> None:
-        """Click on a button below the last answer (``up`` or ``down``), and wait until that is stored."""
+        """Click on a button below the last answer (``up`` or ``down``), and wait until the vote is stored."""
         self.click(f".{button}")
         self._wait_until_saved()
         assert self.attribute(f".{button}", "aria-pressed") == "true"
 
     def comment(self, text: str) -> None:
-        """Say why, and wait until that is stored."""
+        """Add a comment, and wait until it is stored."""
         self.type(".comment", text)
         self._wait_until_saved()
 

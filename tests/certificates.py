@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 def self_signed(folder: Path, host: str = "127.0.0.1", days: int = 1) -> Path:
-    """A self-signed certificate for an IP address, valid for so many days from now on, and its key, in one file."""
+    """Return a self-signed certificate for an IP address, valid for this many days, and its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -1,4 +1,4 @@
-"""A stand-in for an OTLP collector: it takes spans by HTTP (protobuf), as a real one does, and keeps them."""
+"""A stand-in for an OTLP collector: it accepts spans by HTTP (protobuf) like a real one, and keeps them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNPACKED: dict[str, Callable[[bytes], bytes]] = {
 
 @dataclass
 class Asked:
-    """A request that came."""
+    """A request that it received."""
 
     path: str
     headers: dict[str, str]
@@ -41,8 +41,8 @@ class CollectorStandIn(ThreadingHTTPServer):
 
     Attributes:
         asked: The requests for traces so far.
-        answers: Statuses that the next requests are answered with; 200 once they are used up.
-        says: The body of its answers.
+        answers: Statuses of the next answers; 200 once they are used up.
+        body: The body of its answers.
     """
 
     daemon_threads = True
@@ -52,20 +52,20 @@ class CollectorStandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[Asked] = []
         self.answers: list[int] = []
-        self.says = b""
+        self.body = b""
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
 
     @property
     def spans(self) -> list[Span]:
-        """The spans of all requests that it answered with 200."""
+        """Return the spans of all requests that it answered with 200."""
         return [span for asked in list(self.asked) for span in asked.spans]
 
     def of_trace(self, trace_id: str) -> list[Span]:
-        """The spans of a trace, by MLflow's id or by OpenTelemetry's."""
+        """Return the spans of a trace, by MLflow's id or by OpenTelemetry's."""
         return [span for span in self.spans if span.trace_id.hex() == trace_id.removeprefix("tr-")]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are part of it."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,27 +81,27 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.asked.append(Asked(self.path, headers, body))
         self.send_response(status)
         self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", str(len(self.server.says)))
+        self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
-        self.wfile.write(self.server.says)
+        self.wfile.write(self.server.body)
 
     def do_PUT(self) -> None:
         """Datadog's."""
         self.do_POST()
 
     def do_GET(self) -> None:
-        """Say that there is nothing: what Datadog's agent can do."""
+        """Answer 404, as Datadog's agent asks for its features."""
         self.send_response(404)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def collecting() -> Iterator[CollectorStandIn]:
-    """A stand-in that runs meanwhile."""
+    """Run a stand-in."""
     with CollectorStandIn() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
@@ -111,7 +111,7 @@ def collecting() -> Iterator[CollectorStandIn]:
 
 
 def attributes_of(span: Span) -> dict[str, Any]:
-    """Attributes with plain values as these, others as messages."""
+    """Return plain values of attributes as they are, others as messages."""
     return {each.key: _value(each.value) for each in span.attributes}
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: one real MLflow server for the session, the test apps in real server processes."""
+"""Fixtures: one real MLflow server for the session, and the test apps in real server processes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SERVERS = {
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name tests by short, plain words, also where a parameter is long or odd; pytest numbers those that are equal."""
+    """Give tests short, plain ids, also where a parameter is long or odd; pytest numbers duplicates."""
     if isinstance(val, Enum):
         return val.name
     if not isinstance(val, str | bytes):
@@ -91,7 +91,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator
         eventually(lambda: not list(guests.iterdir()), "the end of all other workers", 3600)
         with _locked(folder):
             if not list(guests.iterdir()):
-                mlflow_server.stop()  # a worker that needs it only now is the next host
+                mlflow_server.stop()  # a worker that needs it only now becomes the next host
                 guests.rmdir()
 
 
@@ -112,7 +112,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class Traces:
-    """What a server has stored of one experiment."""
+    """The traces that a server has stored of one experiment."""
 
     def __init__(self, uri: str, experiment: str) -> None:
         self.uri = uri
@@ -135,7 +135,7 @@ class Traces:
         return answer.json()["experiment"]["experiment_id"] if answer.ok else None
 
     def search(self, query: str | None = None, limit: int = 500, spans: bool = True) -> list[Trace]:
-        """The traces that MLflow's own search finds now."""
+        """Return the traces that MLflow's own search finds now."""
         experiment_id = self.experiment_id
         if experiment_id is None:
             return []
@@ -150,7 +150,7 @@ class Traces:
         return found
 
     def wait(self, query: str, count: int = 1) -> list[Trace]:
-        """Wait until so many complete traces match: with all of their info, and with spans."""
+        """Wait until this many complete traces match: with all of their info, and with spans."""
 
         def complete() -> bool:
             found = self.search(f"{query} AND span.name LIKE '%'", max(count, 100), spans=False)
@@ -160,7 +160,7 @@ class Traces:
         eventually(complete, f"{count} traces with {query}", DEADLINE + count, pause=pause)
         found: list[Trace] = []
 
-        def with_spans() -> bool:  # MLflow leaves out a trace of which more spans were announced than are stored
+        def with_spans() -> bool:  # MLflow leaves out a trace if more spans were announced than are stored
             found[:] = self.search(query, max(count, 100))
             return len(found) >= count
 
@@ -184,19 +184,19 @@ class RunningApp:
     session: requests.Session = field(default_factory=requests.Session)
 
     def get(self, path: str, **headers: str) -> requests.Response:
-        """GET, with headers written as ``x_user_id``."""
+        """Send a GET request, with headers written as ``x_user_id``."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.session.get(self.url + path, headers=named, timeout=DEADLINE)
 
     def post(self, path: str, body: bytes, **headers: str) -> requests.Response:
-        """POST, with headers written in the same way."""
+        """Send a POST request, with headers written in the same way."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.session.post(self.url + path, data=body, headers=named, timeout=DEADLINE)
 
 
 @dataclass
 class AppRunner:
-    """Starts test apps; one of the same name and settings only once."""
+    """Starts test apps, each combination of name and settings only once."""
 
     server: MLflowServer
     folder: Path
@@ -241,7 +241,7 @@ class AppRunner:
 
 @pytest.fixture(scope="session")
 def run_app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppRunner]:
-    """Runs test apps that live until the session ends."""
+    """Run test apps that live until the session ends."""
     with ExitStack() as stack:
         yield AppRunner(server, tmp_path_factory.mktemp("apps"), stack)
 
@@ -254,5 +254,5 @@ def app(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
 
 @pytest.fixture
 def request_id() -> str:
-    """A request id that nobody else uses."""
+    """A request id that no other test uses."""
     return uuid.uuid4().hex

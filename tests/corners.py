@@ -1,4 +1,4 @@
-"""What holds of an app's corners whatever its protocol or framework."""
+"""Assertions on an app's corner cases that hold for every protocol and framework."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tests import raw
 from tests.conftest import RunningApp
 
 VARIABLES = {"MLFLOW_TRACE_BUFFER_TTL_SECONDS": "1", "MLFLOW_TRACE_BUFFER_MAX_SIZE": "3", "MALLOC_ARENA_MAX": "1"}
-"""With these, MLflow's own buffer would keep a trace for a second: a stream of seconds is what else is one of hours.
-And no thread has an arena of memory of its own, so that what a process takes can be compared."""
+"""With these, MLflow's own buffer would keep a trace for a second: a stream of seconds stands for one of hours.
+No thread has an arena of memory of its own, so that a process's memory can be compared."""
 
 
 def root_of(trace: Trace) -> Span:
-    """A trace's root."""
+    """Return a trace's root."""
     return next(span for span in trace.data.spans if span.parent_id is None)
 
 
 def names_of(trace: Trace) -> set[str]:
-    """The names of a trace's spans, but for its root."""
+    """Return the names of a trace's spans, without its root."""
     return {span.name for span in trace.data.spans if span.parent_id is not None}
 
 
 def check_long_streams(app: RunningApp, request_id: str) -> None:
-    """Five streams at once, longer than `VARIABLES`, are stored whole and with the right statistics."""
+    """Check that five concurrent streams, longer than `VARIABLES`, are stored whole with the right statistics."""
     clients = [raw.connect(app) for _ in range(5)]
     for number, client in enumerate(clients):
         client.sendall(raw.head_of("/tokens/50/2500", f"X-Request-ID: {request_id}-{number}"))
@@ -47,7 +47,7 @@ def check_long_streams(app: RunningApp, request_id: str) -> None:
 
 
 def check_stopped(trace: Trace) -> None:
-    """The trace of a client that went away after its third token has what it was sent, and counts it."""
+    """Check that the trace of a client that disconnects after its third token has these three, and their count."""
     root = root_of(trace)
     sent = [f"token {number}" for number in range(len(root.outputs))]
     assert root.outputs == sent
@@ -59,7 +59,7 @@ def check_stopped(trace: Trace) -> None:
 
 
 def check_afterwards(app: RunningApp, path: str, request_id: str, state: str = "OK") -> None:
-    """The trace of an app that does `tests.apps.afterwards` is stored before that is over, and then has all of it."""
+    """Check that the trace of `tests.apps.afterwards` is stored before that work is over, and complete afterwards."""
     answer = requests.get(f"{app.url}{path}", headers={"X-Request-ID": request_id}, timeout=60)
     assert answer.text == "answer"
     before = app.traces.one(request_id)
@@ -78,7 +78,7 @@ def check_afterwards(app: RunningApp, path: str, request_id: str, state: str = "
 
 
 def memory_for_a_gibibyte(app: RunningApp, what: str) -> int:
-    """How much more memory an upload or download of a GiB takes than without the middleware, in KiB: of three tries."""
+    """Return the extra memory of a 1 GiB upload or download over an untraced one, in KiB: the lowest of three tries."""
     grown: dict[str, list[int]] = {"/bare": [], "": []}
     for _ in range(3):
         for path, found in grown.items():

@@ -1,8 +1,8 @@
-"""A stand-in for a Databricks workspace: it answers the requests that tracing makes, and keeps what it got.
+"""A stand-in for a Databricks workspace: it answers the requests of tracing, and keeps their contents.
 
-It was written from the requests that MLflow's own client sends; no real workspace stood beside it. Every request must
+It was written from the requests that MLflow's own client sends; no real workspace was available. Every request must
 carry the token, experiments have workspace paths, a trace's spans are uploaded to a signed address, and spans by OTLP
-are not taken.
+are rejected.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 UPLOAD = "/bucket/"
-"""Where signed addresses lead to: storage, which knows no token."""
+"""The path of signed addresses: storage, which knows no token."""
 
 
 class Answer(Exception):
-    """What a request is answered with, when that is not a plain 200."""
+    """An answer to a request, if it is not a plain 200."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -33,13 +33,13 @@ class Answer(Exception):
 
 @dataclass
 class Trouble:
-    """A failure that some requests meet.
+    """A failure of some requests.
 
     Attributes:
-        path: What the paths of these requests contain.
-        answer: What they are answered with.
-        times: How many more of them fail.
-        met: How many have failed.
+        path: A part of the paths of these requests.
+        answer: The answer that they get.
+        times: The number of failures still to come.
+        met: The number of failures so far.
     """
 
     path: str
@@ -50,17 +50,17 @@ class Trouble:
 
 @dataclass
 class Workspace:
-    """The stand-in, and what it got.
+    """The stand-in, and the data that it received.
 
     Attributes:
-        token: What every request has to present.
+        token: The token that every request must present.
         url: Its address, the ``DATABRICKS_HOST``.
         experiments: Experiment name -> id.
         infos: Trace id -> its trace info.
         spans: Trace id -> its uploaded spans.
         attachments: Trace id -> the files that its inputs and outputs refer to.
-        requests: Method and path of every request, in their order.
-        troubles: What fails now.
+        requests: Method and path of every request, in order.
+        troubles: The current failures.
     """
 
     token: str
@@ -81,13 +81,13 @@ class Workspace:
         times: float = float("inf"),
         headers: dict[str, str] | None = None,
     ) -> Trouble:
-        """Answer requests whose path contains ``path`` with an error, so many times."""
+        """Answer requests whose path contains ``path`` with an error, this many times."""
         trouble = Trouble(path, Answer(status, code, f"the workspace says {code}", headers), times)
         self.troubles.append(trouble)
         return trouble
 
     def of_request(self, request_id: str) -> dict[str, Any] | None:
-        """The info of the trace with this client request id, once its spans are there too."""
+        """Return the info of the trace with this client request id, once its spans have arrived, too."""
         found = [info for info in list(self.infos.values()) if info.get("client_request_id") == request_id]
         return found[0] if found and found[0]["trace_id"] in self.spans else None
 
@@ -103,7 +103,7 @@ class Workspace:
                     raise trouble.answer
             if parts.path.startswith(UPLOAD):
                 return self._upload(method, parts.path, body)
-            if parts.path == "/.well-known/databricks-config":  # what clients ask before they sign in
+            if parts.path == "/.well-known/databricks-config":  # sent by clients before they sign in
                 raise Answer(404, "ENDPOINT_NOT_FOUND", "No API found")
             if authorization != f"Bearer {self.token}":
                 raise Answer(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type")
@@ -156,7 +156,7 @@ class Workspace:
         return {"trace": {"trace_info": {**info, "tags": {**info["tags"], "mlflow.artifactLocation": place}}}}
 
     def _search(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Its filters are not known here: it gives all traces of the experiments."""
+        """Ignore filters: return all traces of the experiments."""
         wanted = [location["mlflow_experiment"]["experiment_id"] for location in body["locations"]]
         found = self.infos.values()
         return {
@@ -176,7 +176,7 @@ class Workspace:
 
 @contextmanager
 def workspace(token: str) -> Iterator[Workspace]:
-    """A stand-in that listens."""
+    """Run a stand-in."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -197,13 +197,13 @@ def workspace(token: str) -> Iterator[Workspace]:
             self.wfile.write(data)
 
         def handle(self) -> None:
-            with contextlib.suppress(ConnectionError):  # a client that has ended
+            with contextlib.suppress(ConnectionError):  # a client that has disconnected
                 super().handle()
 
         do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815 - the names that http.server calls
 
         def log_message(self, format: str, *args: object) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     stand_in = Workspace(token, f"http://127.0.0.1:{listener.server_address[1]}")

@@ -1,4 +1,4 @@
-"""A stand-in for the network and the server's bad days: it forwards to a real MLflow server, or fails as told."""
+"""A stand-in for failures of the network and the server: it forwards to a real MLflow server, or fails on demand."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class FaultyServer(ThreadingHTTPServer):
 
     Args:
         target: The MLflow server's address.
-        port: Where to listen; 0 for any free port.
+        port: The port to listen on; 0 for any free port.
 
     Attributes:
         mode: ``pass``, ``500``, ``401``, ``429`` (with ``Retry-After: 1``), ``hang``, ``reset``,
             ``truncate``, ``login`` (a proxy's page, with 200), ``spans`` (500 for spans only), ``silent`` (no answer
-            but its version, as of a server that waits for its database), ``forgotten`` (traces are taken, and not given
-            back), ``stuck`` (spans are never answered), ``undeletable`` (500 for spans, and for deleting a trace) or
+            except to the version, like a server that waits for its database), ``forgotten`` (traces are accepted, not
+            returned), ``stuck`` (spans get no answer), ``undeletable`` (500 for spans, and for deleting a trace) or
             ``pool`` (400 for traces, as MLflow answers when its database has no free connection).
-        manner: How it answers what it forwards: ``plain``; ``close``, one request for each connection; ``chunked``; or
+        manner: How it answers forwarded requests: ``plain``; ``close``, one request per connection; ``chunked``; or
             ``forgetful``, where requests that were sent ahead are lost.
-        fail_over: What a request's body holds that is answered with 500, whatever the mode; nothing by default.
-        refuse_over: What a request's body holds that is answered with 400, whatever the mode; nothing by default.
-        version: What it answers when it is asked for its version; None for the real one.
-        ahead: Seconds that its clock is ahead.
-        max_body: Bytes of a request that it takes, as nginx does: with 413 for more, and a closed connection.
-        host: The ``Host`` that it passes on; by default that of its target.
-        delay: Seconds that each request takes longer.
-        busy: How many requests are answered with 503 first.
-        failed: How many requests failed on purpose.
+        fail_over: Requests with this in the body get a 500, in every mode; nothing by default.
+        refuse_over: Requests with this in the body get a 400, in every mode; nothing by default.
+        version: The version that it reports; None for the real one.
+        ahead: The seconds by which its clock is ahead.
+        max_body: The limit of a request's body in bytes, like nginx's: above it, 413 and a closed connection.
+        host: The ``Host`` that it forwards; by default that of its target.
+        delay: The seconds by which each answer is delayed.
+        busy: The number of first requests that get a 503.
+        failed: The number of requests that failed on purpose.
     """
 
     daemon_threads = True
@@ -65,12 +65,12 @@ class FaultyServer(ThreadingHTTPServer):
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are part of the game."""
+        """Ignore clients that disconnect."""
 
 
 @contextlib.contextmanager
 def faulty(target: str, port: int = 0, certificate: Path | None = None) -> Iterator[FaultyServer]:
-    """A running stand-in; with a certificate, on HTTPS."""
+    """Run a stand-in; with a certificate, on HTTPS."""
     server = FaultyServer(target, port)
     if certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: FaultyServer
 
     def log_message(self, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.failed += 1
             self._answer(413, {"Content-Type": "text/html"}, b"<html>413 Request Entity Too Large</html>")
             self.close_connection = True
-            self.rfile.read(length)  # else the client would hear of a broken connection, not of this
+            self.rfile.read(length)  # otherwise the client would see a broken connection instead
             return
         body = self.rfile.read(length)
         mode = self._mode(body)
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(mode), headers, b'{"error_code": "STAND_IN", "message": "told to fail"}')
 
     def _mode(self, body: bytes) -> str:
-        """The mode as it is for this request."""
+        """Return the mode that applies to this request."""
         for status, poison in (("500", self.server.fail_over), ("400", self.server.refuse_over)):
             if poison and poison in body:
                 return status
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_PUT = _serve  # noqa: N815
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """What the header ``Date`` says."""
+        """Return the value of the header ``Date``."""
         return super().date_time_string((timestamp or time.time()) + self.server.ahead)
 
     def _forward(self, body: bytes) -> None:
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _forget(self) -> None:
-        """Read what has come already, and drop it."""
+        """Read and drop the bytes that have arrived already."""
         self.connection.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while self.connection.recv(65536):

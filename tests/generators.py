@@ -1,6 +1,6 @@
-"""What tests make of hypothesis: documents with a secret in them, bodies that hold them, and streams in pieces.
+"""Hypothesis strategies: documents with a secret in them, bodies that contain these, and streams in pieces.
 
-The tests of `capture` take single strategies from here, the fuzzer (`tests.fuzz`) all of them.
+The tests of `capture` use single strategies, the fuzzer (`tests.fuzz`) uses all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MARKER = "XQZJ9KWVMARKER"
 """The secret of all documents."""
 
 PLAIN_KEYS = ["password", "apiKey", "x-token", "Authorization", "openai_api_key", "clientSecret"]
-"""Keys of which each holds a secret, in spellings that need no escape."""
+"""Keys that each mark a secret, in spellings that need no escape."""
 
 secret = st.sampled_from(PLAIN_KEYS).flatmap(
     lambda key: st.sampled_from([{key: MARKER}, {key: [MARKER]}, {"n": 1, key: {"deep": '"' + MARKER}}])
@@ -39,12 +39,12 @@ documents: st.SearchStrategy[Any] = st.recursive(
 """JSON with a secret at some depth, also in JSON inside strings."""
 
 junk = st.text("{}[]\",:'=&;% \n\r\t-\\xà茶\ud83d\udca7", max_size=12)
-"""What breaks JSON, forms and lines."""
+"""Text that breaks JSON, forms and lines."""
 
 
 @st.composite
 def json_texts(draw: st.DrawFn) -> str:
-    """A document as JSON, written in any way."""
+    """Return a document as JSON, written in any way."""
     document = draw(documents)
     return json.dumps(
         document, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 0, 2])), sort_keys=True
@@ -59,8 +59,8 @@ class Sample:
         data: Its bytes.
         content_type: Its header.
         encoding: Its ``Content-Encoding``.
-        limit: Bytes that may be kept of it.
-        is_secret: Whether `MARKER` stands only where a trace must not show it; else it may be anywhere.
+        limit: The number of its bytes that may be kept.
+        is_secret: Whether `MARKER` occurs only where a trace must not show it; otherwise it may be anywhere.
         query: The query string beside it.
     """
 
@@ -98,14 +98,14 @@ CHARSETS = [
 
 @st.composite
 def content_types(draw: st.DrawFn, *media_types: str) -> str:
-    """A header with a charset that may be wrong."""
+    """Return a header with a charset that may be wrong."""
     charset = draw(st.sampled_from(CHARSETS))
     return draw(st.sampled_from(media_types)) + (f"; charset={charset}" if charset else "")
 
 
 @st.composite
 def json_bodies(draw: st.DrawFn) -> Sample:
-    """A document in any encoding, whole or broken, under a charset that may be wrong."""
+    """Return a document in any encoding, whole or broken, under a charset that may be wrong."""
     text = draw(json_texts())
     if draw(st.booleans()):
         text = draw(junk) + text + draw(junk)
@@ -115,16 +115,18 @@ def json_bodies(draw: st.DrawFn) -> Sample:
 
 @st.composite
 def text_bodies(draw: st.DrawFn) -> Sample:
-    """A document in prose, a header's line, a setting."""
+    """Return a document in prose, as a header line, or as a setting."""
     key = draw(st.sampled_from(PLAIN_KEYS))
-    told = draw(json_texts() | st.sampled_from([f"{key}: {MARKER}", f"{key} = {MARKER}", f"- {key}: '{MARKER}'"]))
-    data = (draw(junk) + "\n" + told + "\n" + draw(junk)).encode(draw(st.sampled_from(UNICODE)), "replace")
+    secret_line = draw(
+        json_texts() | st.sampled_from([f"{key}: {MARKER}", f"{key} = {MARKER}", f"- {key}: '{MARKER}'"])
+    )
+    data = (draw(junk) + "\n" + secret_line + "\n" + draw(junk)).encode(draw(st.sampled_from(UNICODE)), "replace")
     return Sample(data, draw(content_types("text/plain", "text/markdown", "application/graphql", "")))
 
 
 @st.composite
 def line_bodies(draw: st.DrawFn) -> Sample:
-    """JSON lines with broken ones among them."""
+    """Return JSON lines with broken ones among them."""
     lines = draw(st.lists(st.one_of(documents.map(json.dumps), junk), max_size=6))
     ends = st.sampled_from(["\n", "\r\n", "\n\n", "\n\x1e"])
     data = "".join(line + draw(ends) for line in lines).encode(errors="replace")
@@ -133,7 +135,7 @@ def line_bodies(draw: st.DrawFn) -> Sample:
 
 @st.composite
 def form_bodies(draw: st.DrawFn) -> Sample:
-    """Fields with documents in them, or with secrets for names; the same as a query string."""
+    """Return fields that contain documents or have secrets' names; the same as a query string."""
     escape: Callable[[str], str] = draw(st.sampled_from([quote, quote_plus]))
     ordinary = st.tuples(st.sampled_from(["a", "max_tokens", "é"]), st.one_of(json_texts(), junk))
     named = st.tuples(st.sampled_from([*PLAIN_KEYS, "user[password]"]), st.just(MARKER))
@@ -149,7 +151,7 @@ BOUNDARIES = ["b", "----WebKitFormBoundary7MA4YWxk", "a b", "'()+_,-./:=?", "x" 
 
 @st.composite
 def multipart_bodies(draw: st.DrawFn) -> Sample:
-    """Parts with odd names, line ends and boundaries."""
+    """Return parts with odd names, line ends and boundaries."""
     boundary = draw(st.sampled_from(BOUNDARIES))
     end = draw(st.sampled_from(["\r\n", "\n"]))
     parts = draw(st.lists(_parts(end), max_size=5))
@@ -162,7 +164,7 @@ def multipart_bodies(draw: st.DrawFn) -> Sample:
 
 @st.composite
 def _parts(draw: st.DrawFn, end: str) -> str:
-    """One part: a document in an ordinary field, a secret in its own, or a file."""
+    """Return one part: a document in an ordinary field, a secret in its own, or a file."""
     name = draw(st.sampled_from(["a", "é", 'x"; filename="y', "", "a\\", *PLAIN_KEYS]))
     value = draw(json_texts()) if name not in PLAIN_KEYS else MARKER
     quoted = draw(st.sampled_from(['"{}"', '"{}'] if name in PLAIN_KEYS else ['"{}"', '"{}', "{}", "{};"])).format(name)
@@ -178,7 +180,7 @@ def _parts(draw: st.DrawFn, end: str) -> str:
 
 @st.composite
 def corpus_bodies(draw: st.DrawFn) -> Sample:
-    """A body of the corpus with the secret of the fuzzer in it, alone, among others, or as text inside JSON."""
+    """Return a body of the corpus with the fuzzer's secret in it, alone, among others, or as text inside JSON."""
     case = draw(st.sampled_from([case for case in CASES if case.secret == "hunter2"]))
     text = case.leak.replace(case.secret, MARKER)
     if case.type == "application/json":
@@ -192,7 +194,7 @@ def corpus_bodies(draw: st.DrawFn) -> Sample:
 
 @st.composite
 def endless_bodies(draw: st.DrawFn) -> Sample:
-    """What begins secrets and ends none, again and again: each must be looked at once."""
+    """Return prefixes of secrets that never end, repeated: each must be looked at once."""
     seed = "".join(draw(st.lists(st.sampled_from(STARTS), min_size=1, max_size=3)))
     text = (seed * (65536 // len(seed) + 1))[:65536]
     text = draw(st.sampled_from([text, json.dumps({"content": text})]))
@@ -203,17 +205,17 @@ def endless_bodies(draw: st.DrawFn) -> Sample:
 
 
 def sse(*pieces: Any) -> bytes:
-    """Server-sent events with this data."""
+    """Return server-sent events with this data."""
     return b"".join(f"data: {json.dumps(piece)}\n\n".encode() for piece in pieces) + b"data: [DONE]\n\n"
 
 
 def chunk(index: Any = 0, **delta: Any) -> dict[str, Any]:
-    """A chunk of an OpenAI chat completion."""
+    """Return a chunk of an OpenAI chat completion."""
     return {"object": "chat.completion.chunk", "model": "m", "choices": [{"index": index, "delta": delta}]}
 
 
 def chat(pieces: list[str]) -> list[Any]:
-    """Text in pieces as an OpenAI chat completion, and again as the arguments of a tool."""
+    """Return text in pieces as an OpenAI chat completion, and again as the arguments of a tool."""
     function = [{"index": 0, "function": {"arguments": piece}} for piece in pieces]
     return [
         chunk(role="assistant"),
@@ -224,7 +226,7 @@ def chat(pieces: list[str]) -> list[Any]:
 
 
 def responses(pieces: list[str]) -> list[Any]:
-    """The same as OpenAI's Responses API has it."""
+    """Return text in pieces as OpenAI's Responses API sends it."""
     item = {"type": "function_call", "id": "f", "name": "f", "arguments": ""}
     kinds = (("response.output_text.delta", "m"), ("response.function_call_arguments.delta", "f"))
     deltas = [{"type": kind, "item_id": key, "delta": piece} for kind, key in kinds for piece in pieces]
@@ -233,7 +235,7 @@ def responses(pieces: list[str]) -> list[Any]:
 
 
 def agent(pieces: list[str]) -> list[Any]:
-    """The same as MLflow's ``ResponsesAgent`` has it, which tells items by their ids only."""
+    """Return text in pieces as MLflow's ``ResponsesAgent`` sends it, which identifies items by their ids only."""
     deltas = [{"type": "response.output_text.delta", "item_id": "m", "delta": piece} for piece in pieces]
     text = [{"type": "output_text", "text": "".join(pieces)}]
     message = {"type": "message", "id": "m", "role": "assistant", "content": text}
@@ -243,7 +245,7 @@ def agent(pieces: list[str]) -> list[Any]:
 
 
 def anthropic(pieces: list[str]) -> list[Any]:
-    """The same as an Anthropic message has it."""
+    """Return text in pieces as an Anthropic message."""
     kinds = ({"type": "text_delta", "key": "text"}, {"type": "input_json_delta", "key": "partial_json"})
     blocks = [{"type": "text", "text": ""}, {"type": "tool_use", "name": "f", "input": {}}]
     found: list[Any] = [{"type": "message_start", "message": {"role": "assistant", "usage": {"input_tokens": 4}}}]
@@ -255,12 +257,12 @@ def anthropic(pieces: list[str]) -> list[Any]:
 
 
 def unknown(pieces: list[str]) -> list[Any]:
-    """The same as nobody has it yet."""
+    """Return text in pieces in a format that nobody uses yet."""
     return [{"done": False, "message": {"content": piece}} for piece in pieces]
 
 
 def bare(pieces: list[str]) -> list[Any]:
-    """Nothing but the pieces."""
+    """Return nothing but the pieces."""
     return list(pieces)
 
 
@@ -272,12 +274,12 @@ scalars = st.none() | st.booleans() | st.integers() | st.sampled_from(VALUES)
 hostile: st.SearchStrategy[Any] = st.recursive(
     scalars, lambda each: st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(KEYS), each)
 )
-"""What stands in a stream where something else should."""
+"""Unexpected parts of a stream."""
 
 
 @st.composite
 def stream_bodies(draw: st.DrawFn) -> Sample:
-    """An answer in pieces, with others among them; missing, repeated or out of order where no secret is split."""
+    """Return an answer in pieces, with others among them; missing, repeated or unordered if no secret is split."""
     text = draw(json_texts())
     form = draw(st.sampled_from(STREAMS))
     if draw(st.booleans()):
@@ -296,7 +298,7 @@ def stream_bodies(draw: st.DrawFn) -> Sample:
 
 @st.composite
 def _events(draw: st.DrawFn, events: list[Any]) -> bytes:
-    """The events, written in any way that the standard allows, and some others."""
+    """Return the events, written in any way that the standard allows, and some others."""
     end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
     data = draw(st.sampled_from(["data: ", "data:"]))
     before = st.sampled_from(
@@ -316,13 +318,13 @@ def _bare_deflate(data: bytes) -> bytes:
 
 
 def brotli(data: bytes) -> bytes:
-    """Compress; the library is not everywhere."""
+    """Compress, if the library is installed."""
     library: Any = importlib.import_module("brotli")
     return bytes(library.compress(data, quality=5))
 
 
 def zstd(data: bytes) -> bytes:
-    """Compress; the library is not everywhere."""
+    """Compress, if the library is installed."""
     if importlib.util.find_spec("compression"):
         library: Any = importlib.import_module("compression.zstd")
         return bytes(library.compress(data))
@@ -335,7 +337,7 @@ ENCODERS: dict[str, list[Callable[[bytes], bytes]]] = {
     "gzip": [gzip.compress, lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:])],
     "deflate": [zlib.compress, _bare_deflate],
 }
-"""Content encodings that can be made here -> ways to make them."""
+"""Content encodings that can be made here -> functions that make them."""
 
 if importlib.util.find_spec("brotli"):
     ENCODERS["br"] = [brotli]
@@ -344,13 +346,13 @@ if importlib.util.find_spec("zstandard") or importlib.util.find_spec("compressio
 
 
 def bomb(encoding: str, size: int = 10_000_000) -> bytes:
-    """A few bytes that stand for millions, with a secret among them."""
+    """Return a few bytes that decompress to millions, with a secret among them."""
     return ENCODERS[encoding][0](b'{"password": "' + MARKER.encode() * (size // len(MARKER)))
 
 
 @st.composite
 def encoded(draw: st.DrawFn, samples: st.SearchStrategy[Sample]) -> Sample:
-    """Bodies encoded, up to four times, and sometimes bombs; now and then the header is wrong."""
+    """Encode bodies up to four times, sometimes as bombs; now and then the header is wrong."""
     sample = draw(samples)
     data, names = sample.data, draw(st.lists(st.sampled_from(sorted(ENCODERS)), min_size=1, max_size=4))
     if draw(st.integers(0, 9)) == 0:
@@ -364,12 +366,12 @@ def encoded(draw: st.DrawFn, samples: st.SearchStrategy[Sample]) -> Sample:
 
 
 BOMBS: dict[str, list[bytes]] = {}
-"""Filled by whoever takes `encoded`: they take seconds to make."""
+"""Filled by the users of `encoded`, as bombs take seconds to make."""
 
 
 @st.composite
 def mutated(draw: st.DrawFn, samples: st.SearchStrategy[Sample]) -> Sample:
-    """Bodies with bytes changed, lost, added or doubled; and large ones, made of a piece again and again."""
+    """Return bodies with bytes changed, lost, added or doubled; and large ones that repeat a piece."""
     sample = draw(samples)
     data = bytearray(sample.data)
     for _ in range(draw(st.integers(1, 4))):
@@ -390,9 +392,9 @@ class Asked:
     """One request without a body.
 
     Attributes:
-        headers: As a server passes them on.
-        path: Decoded.
-        query: Percent-encoded.
+        headers: The headers, as a server passes them on.
+        path: The decoded path.
+        query: The percent-encoded query.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
@@ -405,7 +407,7 @@ header_names = st.sampled_from([b"x-session-id", b"x-user-id", b"x-request-id", 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Asked:
-    """Headers, a path and a query of any size: short ones and long ones, few and many, the same and distinct."""
+    """Return headers, a path and a query of any size: short and long, few and many, equal and distinct."""
     pair = st.tuples(header_names | st.binary(min_size=1, max_size=40), st.binary(max_size=100))
     few = draw(st.lists(pair, max_size=8))
     name, value = draw(pair)

@@ -1,6 +1,6 @@
-"""The lines that the library logs, collected from its source, and what each means to whoever reads it.
+"""The lines that the library logs, collected from its source, and the meaning of each for its reader.
 
-`MEANINGS` has an entry for each line; ``tests/project/test_log_messages.py`` fails for a missing one, or one too many.
+`MEANINGS` has an entry for each line; ``tests/project/test_log_messages.py`` fails if one is missing or left over.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
     Attributes:
         logger: The name of its logger.
-        level: Its level, or both of them.
+        level: Its level, or both levels.
         text: Its format.
     """
 
@@ -40,7 +40,7 @@ class Line(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What a line means, and what to do about it."""
+    """The meaning of a line, and the action to take."""
 
     means: str
     to_do: str
@@ -164,7 +164,7 @@ MEANINGS: dict[str, Meaning] = {
         f"Follow the end of the line. {CHECK} if that is not enough.",
     ),
 }
-"""How a line begins -> its meaning. These words are what to search a log for: no two lines begin alike."""
+"""The start of a line -> its meaning. Search a log for these words: no two lines start alike."""
 
 _INTRODUCTION = """# Log messages
 
@@ -192,22 +192,22 @@ pydantic, such as `input should be a valid integer`; `…` stands for what diffe
 
 @functools.cache
 def lines() -> list[Line]:
-    """Every line, in the order of the source.
+    """Return every line, in the order of the source.
 
     Raises:
-        TypeError: One is not a constant format, or is logged in a way that is not found here.
+        TypeError: A line is not a constant format, or is logged in a way that is not found here.
     """
     paths = sorted(path for folder in SOURCES for path in folder.rglob("*.py") if "logg" in path.read_text())
     return [line for path in paths for line in _lines_of(path)]
 
 
 def meaning_of(line: Line) -> list[str]:
-    """The keys of `MEANINGS` that a line begins with."""
+    """Return the keys of `MEANINGS` that a line starts with."""
     return [beginning for beginning in MEANINGS if line.text.startswith(beginning)]
 
 
 def page() -> str:
-    """The page of the log messages."""
+    """Return the page of the log messages."""
     found = lines()
     parts = [_INTRODUCTION]
     for logger in sorted({line.logger for line in found}):
@@ -221,7 +221,7 @@ def page() -> str:
 
 
 def _start_up() -> str:
-    """What is wrong with options: two examples, and all sentences of ours."""
+    """Return the errors of options: two examples, and all our messages."""
     try:
         Settings.load(sampel_ratio=0.1, error_statuses="5xx")
     except SettingsError as error:
@@ -230,7 +230,7 @@ def _start_up() -> str:
 
 
 def option_problems() -> list[str]:
-    """The sentences for a value that an option does not accept, in the order of the alphabet."""
+    """Return the messages for a value that an option does not accept, in alphabetical order."""
     nodes = [node for path in OPTION_MODULES for node in ast.walk(ast.parse((SOURCES[0] / path).read_text()))]
     raised = [each.args[0] for each in nodes if isinstance(each, ast.Call) and ast.unparse(each.func) == "ValueError"]
     named = [each for each in nodes if isinstance(each, ast.Constant) and str(each.value).startswith("must be")]
@@ -239,7 +239,7 @@ def option_problems() -> list[str]:
 
 
 def _text(node: ast.expr) -> str:
-    """A text with an ellipsis for each expression in it; of what is added to a text, one for all."""
+    """Return a text with an ellipsis for each expression in it, and one for all text that is appended."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.BinOp):
@@ -249,7 +249,7 @@ def _text(node: ast.expr) -> str:
 
 
 def _shown(text: str) -> str:
-    """A format with an ellipsis for each placeholder."""
+    """Return a format with an ellipsis for each placeholder."""
     return re.sub(r"%(?:\.\d)?[a-z]", "…", text)
 
 
@@ -274,7 +274,7 @@ def _looks_like_logging(node: ast.AST) -> TypeGuard[ast.Call]:
 
 
 def _calls(function: ast.AST) -> Iterator[ast.Call]:
-    """The calls that log, of a function without those inside it."""
+    """Yield the calls that log in a function, without those of functions inside it."""
     for node in ast.iter_child_nodes(function):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -302,7 +302,7 @@ def _name(call: ast.Call) -> str:
 
 
 def _level(call: ast.Call, function: ast.AST) -> str:
-    """The method's name; for `log`, the levels that the function names."""
+    """Return the method's name; for `log`, the levels that the function names."""
     if _name(call) != "log":
         return _name(call)
     named = [each.attr for each in ast.walk(function) if isinstance(each, ast.Attribute)]
@@ -310,7 +310,7 @@ def _level(call: ast.Call, function: ast.AST) -> str:
 
 
 def _logger_of(module: ast.Module, call: ast.Call) -> str:
-    """The name of the module's logger."""
+    """Return the name of the module's logger."""
     assert isinstance(call.func, ast.Attribute)
     assert isinstance(call.func.value, ast.Name)
     for statement in module.body:

@@ -1,4 +1,4 @@
-"""Streams of a megabyte, as each protocol writes them: little text, much around it."""
+"""Streams of a megabyte, in each protocol's format: little text in a lot of markup."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 SIZE = 1_000_000
-"""Bytes of a stream, at least."""
+"""Minimal size of a stream in bytes."""
 
 SSE = "text/event-stream"
 USAGE = {"input_tokens": 11, "output_tokens": 22, "total_tokens": 33}
-"""What each of them reports, as MLflow has it."""
+"""The usage that each of them reports, in MLflow's names."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Stream:
     Attributes:
         name: For the test's id.
         content_type: Its header.
-        chunks: The wire, given the words.
-        text: What a person reads in the answer.
+        chunks: A function that encodes words as the protocol's chunks.
+        text: A function that extracts the answer's text.
         cached: Tokens that it reports as cached.
     """
 
@@ -35,7 +35,7 @@ class Stream:
 
 
 def words(size: int = 0) -> Iterator[str]:
-    """Words that are all different; of some size if it is asked for."""
+    """Return distinct words, of a given size if requested."""
     number = 0
     while True:
         yield f" w{number}é" + "x" * size
@@ -43,7 +43,7 @@ def words(size: int = 0) -> Iterator[str]:
 
 
 def written(stream: Stream, wire: int = SIZE, word: int = 0) -> tuple[list[bytes], str]:
-    """The chunks of a stream of that size, and the text in it."""
+    """Return the chunks of a stream of that size, and the text in it."""
     said: list[str] = []
 
     def taken() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The versions that the tests have passed on: what tox reports, kept in a file, from which a page is written.
+"""The versions that the tests have passed on: tox's report, kept in a file, from which a page is written.
 
 tox run -m matrix --result-json .tox/matrix.json
 python -m tests.matrix .tox/matrix.json
@@ -33,11 +33,11 @@ MLflow, run the tests that depend on it. The versions that are *supported* are i
 
 
 def record(report: dict[str, Any], into: dict[str, Any]) -> None:
-    """Take over the environments that a report of tox has run.
+    """Adopt the results of the environments in a report of tox.
 
     Args:
         report: The file of ``--result-json`` (https://tox.wiki/en/latest/cli_interface.html).
-        into: What is known of each environment; is changed.
+        into: The known results by environment, which are changed.
     """
     known = environments()
     for name, environment in report["testenvs"].items():
@@ -64,7 +64,7 @@ def _requirement(line: str) -> tuple[str, str]:
 
 
 def environments() -> list[str]:
-    """The environments of the label ``matrix``."""
+    """Return the environments of the label ``matrix``."""
     tox = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
     tox.read(ROOT / "tox.ini")
     labels = tox["tox"]["labels"].replace("\\\n", "").partition("matrix =")[2]
@@ -78,7 +78,7 @@ def _expanded(name: str) -> list[str]:
 
 
 def page(results: dict[str, Any]) -> str:
-    """The page, with a row for each environment."""
+    """Return the page, with a row for each environment."""
     lines = ["| environment | Python | versions | passed | on |", "| --- | --- | --- | --- | --- |"]
     for name in environments():
         if name not in results:
@@ -101,13 +101,13 @@ def _outcome(result: dict[str, Any]) -> str:
 
 
 def results() -> dict[str, Any]:
-    """What is known of each environment."""
+    """Return the known results of each environment."""
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     return found
 
 
 def main(reports: list[Path]) -> None:
-    """Take over reports of tox, and write the page."""
+    """Adopt reports of tox, and write the page."""
     known = results()
     for report in reports:
         record(json.loads(report.read_text()), known)

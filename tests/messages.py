@@ -1,4 +1,4 @@
-"""ASGI's scopes and messages, whole as ``asgiref.typing`` has them."""
+"""ASGI's scopes and messages, complete as in ``asgiref.typing``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASGI: ASGIVersions = {"version": "3.0", "spec_version": "2.3"}
 
 
 def http(path: str = "/", *headers: Header, method: str = "GET", query: bytes = b"") -> HTTPScope:
-    """A request's scope."""
+    """Return a request's scope."""
     return {
         "type": "http",
         "asgi": ASGI,
@@ -37,7 +37,7 @@ def http(path: str = "/", *headers: Header, method: str = "GET", query: bytes = 
 
 
 def websocket(path: str = "/", *headers: Header) -> WebSocketScope:
-    """A websocket's scope."""
+    """Return a websocket's scope."""
     return {
         "type": "websocket",
         "asgi": ASGI,
@@ -56,20 +56,20 @@ def websocket(path: str = "/", *headers: Header) -> WebSocketScope:
 
 
 def request(content: bytes = b"", more: bool = False) -> HTTPRequestEvent:
-    """A piece of a request's body."""
+    """Return a piece of a request's body."""
     return {"type": "http.request", "body": content, "more_body": more}
 
 
 def start(status: int = 200, *headers: Header, trailers: bool = False) -> HTTPResponseStartEvent:
-    """The start of a response."""
+    """Return the start of a response."""
     return {"type": "http.response.start", "status": status, "headers": list(headers), "trailers": trailers}
 
 
 def body(content: bytes = b"", more: bool = False) -> HTTPResponseBodyEvent:
-    """A piece of a response's body."""
+    """Return a piece of a response's body."""
     return {"type": "http.response.body", "body": content, "more_body": more}
 
 
 def other(kind: str, **fields: Any) -> Any:
-    """A message of a kind that asgiref has no type for, or one that leaves out what the protocol lets it leave out."""
+    """Return a message that asgiref has no type for, or one without optional keys."""
     return {"type": kind, **fields}

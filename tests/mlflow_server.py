@@ -1,7 +1,7 @@
-"""The environment of the MLflow server that the tests talk to: ``python -m tests.mlflow_server`` makes it.
+"""The environment of the MLflow server that the tests use: ``python -m tests.mlflow_server`` makes it.
 
-Full MLflow is in there and nowhere else: what the tests run in has the slim package, as our users do. This module needs
-nothing but Python itself, so that each tox environment can run it first.
+Full MLflow is installed there and nowhere else: the tests' own environments have the slim package, like our users'.
+This module needs only the standard library, so that each tox environment can run it first.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import venv
 from pathlib import Path
 
 MLFLOW = os.environ.get("TEST_MLFLOW_SERVER", "mlflow>=3.17,<3.19")
-"""What is installed to serve: the requirement of full MLflow."""
+"""The requirement of full MLflow for the server."""
 
 BACKEND = os.environ.get("TEST_BACKEND", "sqlite")
-"""What the session's MLflow server stores in: ``sqlite`` or ``postgresql``."""
+"""The backend of the session's MLflow server: ``sqlite`` or ``postgresql``."""
 
 DRIVERS = {"postgresql": ["psycopg2-binary"]}
-"""What a backend needs besides."""
+"""Additional requirements of each backend."""
 
 
 def home() -> Path:
-    """The folder of the environment; each backend has its own."""
+    """Return the folder of the environment; each backend has its own."""
     tox = Path(__file__).resolve().parents[1] / ".tox"
     given = Path(os.environ.get("TEST_MLFLOW_SERVER_HOME", tox / "mlflow-server"))
     return given if BACKEND == "sqlite" else given.with_name(f"{given.name}-{BACKEND}")
 
 
 def python() -> Path:
-    """Its interpreter; fails unless the environment has been made."""
+    """Return its interpreter; fail if the environment has not been made."""
     if not _ready().exists():
         raise AssertionError(
             f"The tests need an MLflow server, and {home()} is not its environment ({MLFLOW}): "
@@ -40,7 +40,7 @@ def python() -> Path:
 
 
 def make() -> None:
-    """Make the environment unless it is there; of several processes, one does, and the others wait for it."""
+    """Make the environment unless it exists; of several processes, one makes it, and the others wait."""
     home().parent.mkdir(parents=True, exist_ok=True)
     with home().with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -53,7 +53,7 @@ def make() -> None:
 
 
 def _ready() -> Path:
-    """What is written last: it names the requirement, so that another one makes the environment anew."""
+    """Written last: it names the requirement, so that another one makes the environment anew."""
     return home() / f"ready-{MLFLOW}"
 
 

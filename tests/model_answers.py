@@ -1,4 +1,4 @@
-"""What each provider documents as a request to a model and its answer: what of it is told in a trace."""
+"""Each provider's documented request to a model and its answer, and what its trace must report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SAID = "the spice must flow"
-"""What each of them was asked, or has answered."""
+"""The text of each request and each answer."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Exchanged:
 
     Attributes:
         name: For the test's id.
-        request: What was sent.
-        answer: What came back: a value, or the pieces of a stream.
-        usage: What MLflow is to have of it.
+        request: The request's body.
+        answer: The answer: a value, or the pieces of a stream.
+        usage: The usage that MLflow must get.
         model: The model that answered.
         provider: As MLflow names it.
         system: As OpenTelemetry names it.
-        path: Where it was sent.
+        path: The request's path.
         kind: The answer's content type.
     """
 
@@ -406,6 +406,152 @@ ALL = (
         None,
         None,
         kind=SSE,
+    ),
+    Exchanged(
+        "databricks",
+        {**ASKED, "model": "databricks-claude-sonnet-4-5"},
+        {
+            "id": "msg_bdrk_1",
+            "object": "chat.completion",
+            "model": "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": SAID}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 14, "completion_tokens": 30, "total_tokens": 44},
+        },
+        used(14, 30),
+        "databricks-claude-sonnet-4-5",
+        "databricks",
+    ),
+    Exchanged(
+        "databricks-endpoint",
+        ASKED,
+        {
+            "object": "chat.completion",
+            "model": "meta-llama-3.3-70b-instruct-121024",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": SAID}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 14, "completion_tokens": 30, "total_tokens": 44},
+        },
+        used(14, 30),
+        "databricks-meta-llama-3-3-70b-instruct",
+        "databricks",
+        path="/serving-endpoints/databricks-meta-llama-3-3-70b-instruct/invocations",
+    ),
+    Exchanged(
+        "cohere",
+        {"model": "command-r-08-2024", "message": SAID, "chat_history": []},
+        {
+            "text": SAID,
+            "generation_id": "7b2d7a3e",
+            "finish_reason": "COMPLETE",
+            "meta": {
+                "api_version": {"version": "1"},
+                "billed_units": {"input_tokens": 5, "output_tokens": 3},
+                "tokens": {"input_tokens": 71, "output_tokens": 3},
+            },
+        },
+        used(71, 3),
+        "command-r-08-2024",
+        "cohere",
+    ),
+    Exchanged(
+        "cohere-2",
+        {**ASKED, "model": "command-a-03-2025"},
+        {
+            "id": "c14c80c3",
+            "message": {"role": "assistant", "content": [{"type": "text", "text": SAID}]},
+            "finish_reason": "COMPLETE",
+            "usage": {"billed_units": {"input_tokens": 5, "output_tokens": 3}, "tokens": {"input_tokens": 71}},
+        },
+        used(71, 0),
+        "command-a-03-2025",
+        "cohere",
+    ),
+    Exchanged(
+        "cohere-embed",
+        {"model": "embed-v4.0", "texts": [SAID], "input_type": "search_query"},
+        {
+            "id": "da6e531f",
+            "texts": [SAID],
+            "embeddings": {"float": [[0.016, -0.008]]},
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 4}},
+        },
+        used(4, 0),
+        "embed-v4.0",
+        None,
+    ),
+    Exchanged(
+        "tgi",
+        {"inputs": SAID, "parameters": {"details": True, "decoder_input_details": True}},
+        {
+            "generated_text": SAID,
+            "details": {
+                "finish_reason": "length",
+                "generated_tokens": 4,
+                "prefill": [{"id": 1, "text": "<s>", "logprob": None}, {"id": 278, "text": "the", "logprob": -4.8}],
+                "tokens": [{"id": 29871, "text": "flow", "logprob": -1.3, "special": False}],
+            },
+        },
+        used(2, 4),
+        None,
+        None,
+    ),
+    Exchanged(
+        "tgi-list",
+        {"inputs": SAID},
+        [{"generated_text": SAID, "details": {"generated_tokens": 4, "input_length": 6, "prefill": []}}],
+        used(6, 4),
+        None,
+        None,
+    ),
+    Exchanged(
+        "tgi-stream",
+        {"inputs": SAID, "stream": True},
+        [
+            {"index": 1, "token": {"id": 29871, "text": SAID, "logprob": -1.3, "special": False}, "details": None},
+            {
+                "index": 2,
+                "token": {"id": 2, "text": "</s>", "logprob": -0.1, "special": True},
+                "generated_text": SAID,
+                "details": {"finish_reason": "eos_token", "generated_tokens": 2, "input_length": 6},
+            },
+        ],
+        used(6, 2),
+        None,
+        None,
+        kind=SSE,
+    ),
+    Exchanged(
+        "voyage",
+        {"model": "voyage-3.5", "input": [SAID]},
+        {
+            "object": "list",
+            "data": [{"object": "embedding", "embedding": [0.1], "index": 0}],
+            "model": "voyage-3.5",
+            "usage": {"total_tokens": 10},
+        },
+        used(10, 0),
+        "voyage-3.5",
+        "openai",
+    ),
+    Exchanged(
+        "openai-transcription",
+        {"model": "gpt-4o-transcribe"},
+        {"text": SAID, "usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59}},
+        used(14, 45),
+        "gpt-4o-transcribe",
+        "openai",
+    ),
+    Exchanged(
+        "dify",
+        {"query": SAID, "inputs": {}, "response_mode": "blocking", "user": "abc-123"},
+        {
+            "event": "message",
+            "conversation_id": "45701982",
+            "answer": SAID,
+            "metadata": {"usage": {"prompt_tokens": 1033, "completion_tokens": 128, "total_tokens": 1161}},
+        },
+        used(1033, 128),
+        None,
+        None,
     ),
     Exchanged(
         "ones-own",

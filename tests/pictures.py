@@ -1,4 +1,4 @@
-"""Whether the pictures of the documentation are as new as the code that they show."""
+"""Whether the pictures in the documentation are as new as the code that they show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = {
 
 
 def record(name: str, picture: bytes) -> None:
-    """Write a picture, and of which code it is."""
+    """Write a picture, and the hash of the code that it shows."""
     (ROOT / "docs" / name).write_bytes(picture)
     HASHES.write_text(json.dumps({**_recorded(), name: shown(name)}, indent=2, sort_keys=True) + "\n")
 

@@ -1,4 +1,4 @@
-"""Requests sent byte by byte, where a test is about what exactly comes back."""
+"""Requests sent byte by byte, for tests of the exact answer."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ ADDED = (b"date:", b"x-request-id:", b"x-mlflow-trace-id:")
 
 
 def connect(app: RunningApp) -> socket.socket:
-    """A connection to an app."""
+    """Connect to an app."""
     host, _, port = app.url.removeprefix("http://").partition(":")
     return socket.create_connection((host, int(port)), timeout=60)
 
 
 def head_of(path: str, *headers: str, method: str = "GET") -> bytes:
-    """The head of a request."""
+    """Return the head of a request."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: app", "Connection: close", *headers, "", ""]).encode()
 
 
 def rest(client: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+    """Read until the server closes the connection."""
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 def answer(app: RunningApp, path: str, *headers: str, method: str = "GET") -> bytes:
-    """All that comes back."""
+    """Send a request; return all that comes back."""
     with connect(app) as client:
         client.sendall(head_of(path, *headers, method=method))
         return rest(client)
 
 
 def without_ours(answer: bytes) -> bytes:
-    """An answer without the headers that may differ."""
+    """Return an answer without the headers that may differ."""
     head, _, body = answer.partition(b"\r\n\r\n")
     return b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(ADDED)) + b"\r\n\r\n" + body
 
 
 def until_third_token(client: socket.socket) -> None:
-    """Read as much of an event stream."""
+    """Read an event stream up to its third token."""
     received = b""
     while received.count(b"data: ") < 3:
         received += client.recv(4096)
 
 
 def upload(app: RunningApp, path: str, megabytes: int) -> bytes:
-    """Send so much; returns the answer."""
+    """Upload this many bytes; return the answer."""
     piece = bytes(1 << 20)
     with connect(app) as client:
         client.sendall(head_of(path, f"Content-Length: {megabytes << 20}", method="POST"))
@@ -61,7 +61,7 @@ def upload(app: RunningApp, path: str, megabytes: int) -> bytes:
 
 
 def download(app: RunningApp, path: str) -> int:
-    """Read an answer; returns its size."""
+    """Read an answer; return its size."""
     buffer = bytearray(1 << 20)
     with connect(app) as client:
         client.sendall(head_of(path))
@@ -69,7 +69,7 @@ def download(app: RunningApp, path: str) -> int:
 
 
 def memory_of(pid: int, what: str, reset_peak: bool = False) -> int:
-    """The memory of a process and its children, in KiB, by a line of /proc/PID/status: VmRSS, or its peak VmHWM."""
+    """Return the memory of a process and its children in KiB, from /proc/PID/status: VmRSS, or its peak VmHWM."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("there is no /proc here that could tell the memory of a process")
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

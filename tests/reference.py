@@ -40,7 +40,7 @@ be JSON. An unknown or ill-typed option is an error at start-up that names it.
 
 
 def meanings() -> dict[str, str]:
-    """Option -> its docstring, on one line."""
+    """Return option -> its docstring, on one line."""
     (declared,) = ast.parse(inspect.getsource(Options)).body
     assert isinstance(declared, ast.ClassDef)
     found: dict[str, str] = {}
@@ -54,7 +54,7 @@ def meanings() -> dict[str, str]:
 
 
 def settings_page() -> str:
-    """The page of the settings: each option with its default and meaning."""
+    """Return the page of the settings: each option with its default and meaning."""
     said = meanings()
     rows = [
         f"| `{name}` | {_written(field.get_default())} | {_cell(said[name])}{_allowed(field.annotation)} |"
@@ -64,7 +64,7 @@ def settings_page() -> str:
 
 
 def _written(default: Any) -> str:
-    """A default as one would write it in the environment."""
+    """Return a default in the form of an environment variable."""
     if default is None or default is PydanticUndefined or default in ((), {}):
         return "none"
     if isinstance(default, bool):
@@ -79,7 +79,7 @@ def _written(default: Any) -> str:
 
 
 def _allowed(annotation: Any) -> str:
-    """The values of an option that takes few."""
+    """Return the values of an option that has few."""
     choices = [
         each for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal for each in get_args(part)
     ]
@@ -87,7 +87,7 @@ def _allowed(annotation: Any) -> str:
 
 
 def command_line_page() -> str:
-    """The page of the command line: what each command's ``--help`` prints."""
+    """Return the page of the command line: the output of each command's ``--help``."""
     parser = command_line()
     (commands,) = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
     parts = ["# Command line\n\n" + _COMMAND_LINE]
@@ -108,7 +108,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     reference_tags.TAGS_PAGE: reference_tags.page,
     architecture.PICTURE: architecture.drawing,
 }
-"""Each generated page, and what writes its text."""
+"""Each generated page, and the function that writes its content."""
 
 
 if __name__ == "__main__":

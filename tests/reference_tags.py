@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a row of a table is a line
-"""The reference page of the names in a trace: each one that the code writes, with what it holds."""
+"""The reference page of the names in a trace: each one that the code writes, with its meaning."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Name(NamedTuple):
 
     Attributes:
         name: The name.
-        meaning: What it holds.
-        present: When it is there.
-        source: Whose convention it is.
+        meaning: Its content.
+        present: When it is present.
+        source: The convention that it comes from.
     """
 
     name: str
@@ -114,7 +114,7 @@ ATTRIBUTES = [
     Name("service.version", "the tag `app_version`", "there is one", OPENTELEMETRY),
     Name("mlflow.llm.model", "the model, by which MLflow finds the price", _A_MODEL, MLFLOW),
     Name("mlflow.llm.provider", "the provider, as MLflow names it: `bedrock`", _A_MODEL, MLFLOW),
-    Name("mlflow.llm.cost", "the cost in US dollars, as JSON", "the server computed it", MLFLOW),
+    Name("mlflow.llm.cost", "the cost in US dollars, as JSON", "[it is known](cost.md#which-cost-is-known)", MLFLOW),
     Name("mlflow.chat.tokenUsage", "tokens, as JSON", _TOKENS, MLFLOW),
     Name("gen_ai.request.model", "the model in the request", _A_MODEL, OPENTELEMETRY),
     Name("gen_ai.response.model", "the model that answered", _A_MODEL, OPENTELEMETRY),
@@ -143,13 +143,13 @@ EVENT = [
 """Of each event `exception` of the root span."""
 
 ELSEWHERE = {
-    "mlflow.trace_id",  # what other tools are told
-    "mlflow_middleware.joined",  # on the way to the server only, as is the next one
+    "mlflow.trace_id",  # set on other tools' spans
+    "mlflow_middleware.joined",  # on the way to the server only, like the next one
     "mlflow_middleware.continued",
     "mlflow_middleware.trace_info",  # in files of the spool
-    "mlflow.artifactLocation",  # read of what a server has stored
+    "mlflow.artifactLocation",  # read from traces that a server has stored
 }
-"""Names that the code has and a stored trace of a request has not."""
+"""Names in the code that a request's stored trace does not have."""
 
 _INTRODUCTION = """# Tags and attributes
 
@@ -161,7 +161,7 @@ together is in [what a trace holds](what-a-trace-holds.md).
 
 
 def page() -> str:
-    """Return the page: each name, what it holds, when it is there, and whose it is."""
+    """Return the page: each name, its content, when it is present, and its source."""
     tables = (
         ("Tags of the trace", "Traces are searched by them: ``tags.`http.route` = '/chats/{chat_id}'``.\n\n", TAGS),
         ("Metadata of the trace", "Set once, and shown by MLflow's session view and columns.\n\n", METADATA),
@@ -181,7 +181,7 @@ def _table(names: list[Name]) -> str:
 _ROOMS = ("trace", "capture", "request", "mlflow_bridge", "delivery")
 _NO_NAMES = {"mlflow_bridge/names.py", "mlflow_bridge/install.py", "request/asgi_response.py", "request/leaving.py"}
 """Modules with dotted texts of another kind: Python's names and ASGI's messages."""
-_NO_NAMES |= {"capture/spans.py"}  # what other tools set on spans of the app
+_NO_NAMES |= {"capture/spans.py"}  # set by other tools on the app's spans
 _FIRST = "mlflow http gen_ai otel sentry dd url server client network user_agent user session error mlflow_middleware"
 _NAME = re.compile(rf"({_FIRST} exception service deployment)".replace(" ", "|") + r"(\.[A-Za-z_]+)+|client_request_id")
 _MODULES = re.compile(r"mlflow\.(tracing|tracking|store|environment_variables)\b.*|mlflow_middleware\.delivery")
@@ -200,7 +200,7 @@ def names_in_the_code() -> Iterator[str]:
 
 
 def _keys(nodes: list[ast.AST]) -> Iterator[str]:
-    """Yield the texts that are a key of a mapping; in the room that describes a trace, each is a name."""
+    """Yield the texts that are keys of a mapping; in the room that describes a trace, each is a name."""
     for node in nodes:
         keys = node.keys if isinstance(node, ast.Dict) else []
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):

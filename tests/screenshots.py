@@ -2,7 +2,7 @@
 
     python -m tests.screenshots
 
-Needs Chromium with its driver, and selenium from PyPI, beside what the tests need. Writes ``docs/chat-*.png``.
+Needs Chromium with its driver, and selenium from PyPI, besides the tests' own requirements. Writes ``docs/chat-*.png``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLACES = {
 
 
 def converse(browser: Any, url: str) -> tuple[str, bytes]:
-    """Use the page; returns the id of the trace to show, and the picture of the page."""
+    """Use the page; return the id of the trace to show, and the picture of the page."""
     page = ChatPage(browser, url)
     page.ask(TALK[1])
     page.ask(TALK[2])
@@ -44,7 +44,7 @@ def converse(browser: Any, url: str) -> tuple[str, bytes]:
 
 
 def picture(browser: Any, width: int, height: int) -> bytes:
-    """The upper left of the page as PNG, once nothing moves any more."""
+    """Return the upper left of the page as PNG, once nothing moves any more."""
     script = "return document.getAnimations().filter(each => each.playState === 'running').length === 0"
     eventually(lambda: browser.execute_script(script), "a page at rest")
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
@@ -52,7 +52,7 @@ def picture(browser: Any, width: int, height: int) -> bytes:
 
 
 def click(browser: Any, place: str) -> None:
-    """Click on a button of MLflow's, once it is there."""
+    """Click on one of MLflow's buttons, once it is there."""
     (button, *_) = eventually(lambda: browser.find_elements("css selector", PLACES[place]), f"the {place}")
     browser.execute_script("arguments[0].click()", button)
     if place != "session":
@@ -60,8 +60,8 @@ def click(browser: Any, place: str) -> None:
 
 
 def picture_of_sessions(browser: Any, page: str) -> bytes:
-    """MLflow's list of traces by session, with the newest session open."""
-    browser.get("about:blank")  # else only what is behind the # changes
+    """Return a picture of MLflow's list of traces by session, with the newest session open."""
+    browser.get("about:blank")  # otherwise only the part after the # changes
     browser.get(f"{page}?groupBy=session")
     for place in ("popover", "assistant", "sidebar", "session"):
         click(browser, place)
@@ -70,7 +70,7 @@ def picture_of_sessions(browser: Any, page: str) -> bytes:
 
 
 def picture_of_trace(browser: Any, page: str, trace_id: str) -> bytes:
-    """A trace with its child spans."""
+    """Return a picture of a trace with its child spans."""
     browser.get(f"{page}?selectedEvaluationId={trace_id}")
     wait_for(browser, "retrieve", "local_model", "Outputs")
     return picture(browser, 1050, 530)

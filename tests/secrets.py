@@ -1,4 +1,4 @@
-"""The corpus of secrets in ``tests/data/secrets.json``: what real apps send, by its shape."""
+"""The corpus of secrets in ``tests/data/secrets.json``: secrets in the formats of real apps."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Case:
-    """A body with a secret, and one that only looks like it.
+    """A body with a secret, and a similar body without one.
 
     Attributes:
-        name: Its shape, and its number there.
+        name: Its format, and its number there.
         type: The media type of both.
-        secret: What must not be stored.
-        leak: The body that holds it.
-        twin: The body that has to be stored as it is.
+        secret: The text that must not be stored.
+        leak: The body that contains it.
+        twin: The body that must be stored unchanged.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Case:
         return self.name
 
     def is_clean(self, stored: str) -> bool:
-        """Whether the secret is not in what is stored, also not as JSON writes it."""
+        """Return whether the secret is missing in the stored text, also as JSON escapes it."""
         return self.secret not in stored and json.dumps(self.secret)[1:-1] not in stored
 
 
@@ -56,4 +56,4 @@ STARTS = (
         "<input name=password value=",
     ),
 )
-"""What begins one secret after the other when it is repeated, and ends none."""
+"""Return one text that repeats the starts of secrets and completes none."""

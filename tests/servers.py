@@ -1,4 +1,4 @@
-"""Real servers for the tests: MLflow's, in an environment of its own, and those that serve the test apps."""
+"""Real servers for the tests: MLflow's, in an environment of its own, and those of the test apps."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from tests import mlflow_server
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE = 300.0
-"""Seconds after which something that should happen counts as not happening, on a machine that is busy otherwise."""
+"""Seconds after which an expected event counts as missing, on a busy machine."""
 
 MAX_PAUSE = 0.5
-"""Seconds between two looks at most: a server that is asked all the time has none left for what is waited for."""
+"""Maximum of seconds between two polls: a server that is polled all the time has none left for its work."""
 
 PATIENT = {"MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "120", "GUNICORN_CMD_ARGS": "--graceful-timeout 120"}
-"""For exits that should deliver all, on a machine that may be busy with other tests."""
+"""For exits that should deliver all traces, on a machine that may be busy with other tests."""
 
 IN_BACKGROUND = ["sh", "-c", 'trap "" INT QUIT; exec "$@"', "sh"]
-"""What starts a command as a script does with ``&``: SIGINT and SIGQUIT are ignored from the beginning."""
+"""Starts a command like a script does with ``&``: SIGINT and SIGQUIT are ignored from the beginning."""
 
 PORTS = range(10_000, 32_768)
-"""Where test servers listen: below the ports that systems give to clients, and to servers that ask for any."""
+"""Ports of test servers: below those that systems give to clients, and to servers that ask for any."""
 
 T = TypeVar("T")
 
 
 def eventually(ask: Callable[[], T | None], what: str = "it", deadline: float = DEADLINE, pause: float = 0.05) -> T:
-    """Ask again until the answer is true, less and less often; fail after the deadline."""
+    """Poll, less and less often, until the answer is true; fail after the deadline."""
     end = time.monotonic() + deadline
     while not (answer := ask()):
         if time.monotonic() > end:
@@ -55,7 +55,7 @@ def eventually(ask: Callable[[], T | None], what: str = "it", deadline: float = 
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on; the next call, in any process of this user, gives another one."""
+    """Return a free port on 127.0.0.1; the next call, in any process of this user, returns another one."""
     with Path(tempfile.gettempdir(), f"mlflow-middleware-tests-port-{os.getuid()}").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
@@ -76,11 +76,11 @@ def _is_free(port: int) -> bool:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what would configure MLflow or the middleware, and with ``variables``.
+    """Return this process's environment without variables of MLflow or the middleware, and with ``variables``.
 
-    Nor is it known by the platform that the tests may run on, which would tell of its deployment.
+    The platform of the tests is hidden, too; otherwise it would appear in the deployment's tags.
     """
-    from mlflow_middleware._internal.platforms import PLATFORMS  # not of an older tree, which a benchmark measures
+    from mlflow_middleware._internal.platforms import PLATFORMS  # not by an older tree, which a benchmark measures
 
     signs = {platform.sign for platform in PLATFORMS.values()}
     theirs = ("MLFLOW_", "OTEL_", "DATABRICKS_")
@@ -89,7 +89,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "GUNICORN_CMD_ARGS": "--graceful-timeout 10",
-        "MLFLOW_MIDDLEWARE_INCLUDE": "head,unrouted",  # tests ask for such; what is the default: test_which_requests.py
+        "MLFLOW_MIDDLEWARE_INCLUDE": "head,unrouted",  # tests send such; for the default, see test_which_requests.py
     }
     return {**kept, **ours, **variables}
 
@@ -100,7 +100,7 @@ class Process:
     Args:
         command: Program and arguments.
         environment: All of its environment variables.
-        log: Where its output goes.
+        log: The file of its output.
         cwd: Its working directory.
     """
 
@@ -121,11 +121,11 @@ class Process:
         return self._popen.pid
 
     def output(self) -> str:
-        """What it has printed so far."""
+        """Return its output so far."""
         return self.log.read_text(errors="replace")
 
     def wait_until_up(self, url: str, certificate: Path | None = None) -> None:
-        """Wait until it answers there, with that certificate."""
+        """Wait until it answers at this URL, with this certificate."""
 
         def is_up() -> bool:
             if self._popen.poll() is not None:
@@ -138,17 +138,17 @@ class Process:
         eventually(is_up, f"{url} answering")
 
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Return whether it has ended."""
         return self._popen.poll() is not None
 
     def kill(self) -> None:
-        """End it, and what it started, at once."""
+        """Kill it, and the processes that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 60.0) -> int:
-        """End it, and what it started; returns its exit code."""
+        """End it, and the processes that it started; return its exit code."""
         if self._popen.poll() is None:
             self._popen.send_signal(how)
         try:
@@ -171,21 +171,21 @@ class PostgreSQL:
 
     @property
     def pid(self) -> int:
-        """The process that all others of it descend from; 0 while it does not run."""
+        """The process id of the ancestor of all its processes; 0 while it is not running."""
         return self._process.pid if self._process else 0
 
     @property
     def data(self) -> Path:
-        """Where its tables are."""
+        """The directory of its tables."""
         return Path(f"{self._folder}/data/base")
 
     @staticmethod
     def program(name: str) -> str | None:
-        """Where one of its programs is; None where it is not installed."""
+        """Return the path of one of its programs; None if it is not installed."""
         return shutil.which(name) or max(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), default=None)
 
     def start(self) -> str:
-        """Start it, on the same data as before; returns the address of its database."""
+        """Start it, on the same data as before; return the address of its database."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
             atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
@@ -201,7 +201,7 @@ class PostgreSQL:
     def stop(self) -> None:
         """End it; the data stay."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)  # which also ends what its clients have begun
+            self._process.send_signal(signal.SIGINT)  # which also ends its clients' transactions
             self._process.wait(60)
             self._process = None
 
@@ -222,13 +222,13 @@ class MLflowServer:
     """A real MLflow tracking server.
 
     Args:
-        folder: Where its database, artifacts and log are.
+        folder: The directory of its database, artifacts and log.
         backend: Its backend store; SQLite in the folder by default.
-        port: Where it listens; a free port by default.
+        port: The port to listen on; a free port by default.
         certificate: A file with its certificate and key, for HTTPS.
-        database: What is to run as long as it does, and be its backend store.
-        workers: Its processes.
-        variables: Environment variables that it has besides, or instead.
+        database: A database server that runs as long as it does, and is its backend store.
+        workers: The number of its processes.
+        variables: Additional or overriding environment variables.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class MLflowServer:
 
     @property
     def pid(self) -> int:
-        """The process that its workers descend from; 0 while it does not run."""
+        """The process id of the ancestor of its workers; 0 while it is not running."""
         return self._process.pid if self._process else 0
 
     def start(self) -> None:
@@ -278,7 +278,7 @@ class MLflowServer:
             command += ["--uvicorn-opts", f"--ssl-certfile {self.certificate}"]
         environment = clean_environment(
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # six processes that we do not need
-            MLFLOW_MODEL_CATALOG_URI="",  # prices as they are installed, not as they are on the internet
+            MLFLOW_MODEL_CATALOG_URI="",  # installed prices, not those on the internet
         ) | dict(self._variables)
         self._process = Process(command, environment, self.folder / "mlflow.log", self.folder)
         try:
@@ -297,7 +297,7 @@ class MLflowServer:
 
 
 def spooled(folder: Path) -> int:
-    """Traces in a spool's files that are whole; the one being written has a dot before its name."""
+    """Count the traces in complete files of a spool; the one being written has a dot before its name."""
     files = folder.glob("[!.]*.otlp")
     return sum(len(ExportTraceServiceRequest.FromString(file.read_bytes()).resource_spans) for file in files)
 
@@ -312,15 +312,15 @@ def serving(
     folder: Path = ROOT,
     fresh: bool = False,
 ) -> Iterator[tuple[Process, str]]:
-    """An app's server process, up, and its address; the process ends with the block.
+    """Run an app's server process; yields it and its address, and ends it with the block.
 
     Args:
-        command: Program and arguments; ``{port}`` in them is where it listens.
+        command: Program and arguments; ``{port}`` in them is the port to listen on.
         environment: All of its environment variables.
-        log: Where its output goes.
+        log: The file of its output.
         port: The port; a free one by default.
         folder: Its working directory.
-        fresh: Begin as soon as it listens, when it has answered nobody.
+        fresh: Yield as soon as it listens, before it has answered any request.
     """
     port = port or free_port()
     process = Process([part.replace("{port}", str(port)) for part in command], environment, log, folder)
@@ -340,7 +340,7 @@ def _listens(port: int) -> bool:
 
 
 def command_for(app: str, port: int) -> list[str]:
-    """How each test app is served."""
+    """Return the command that serves a test app."""
     uvicorn = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning"]
     hypercorn = [sys.executable, "-m", "hypercorn", "--bind", f"127.0.0.1:{port}"]
     gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--log-level", "warning"]

@@ -1,4 +1,4 @@
-"""The chat on Django: a whole project in one file.
+"""The chat on Django, as a project in one file.
 
 ::
 
@@ -44,17 +44,17 @@ def answer(request: HttpRequest, chat_id: str) -> HttpResponse | StreamingHttpRe
 
 @require_POST
 def fail(request: HttpRequest, chat_id: str) -> HttpResponse:
-    """Fail, as models do; the trace becomes an error and holds the exception."""
+    """Fail as a model might; the trace becomes an error and holds the exception."""
     raise RuntimeError(f"the model has nothing to say in chat {chat_id}")
 
 
 def trace(request: HttpRequest, trace_id: str) -> HttpResponse:
-    """Lead to the trace of an answer, in MLflow."""
+    """Redirect to the trace of an answer in MLflow."""
     return HttpResponseRedirect(shared.trace_page(trace_id))
 
 
 def health(request: HttpRequest) -> JsonResponse:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return JsonResponse({"status": "ok"})
 
 

@@ -48,24 +48,24 @@ def answer(chat_id: str, conversation: Conversation) -> Response:
     """Answer the last message, as one answer or as a stream."""
     chunks = shared.answer(conversation.model_dump()["messages"], conversation.stream)
     if conversation.stream:
-        closing = BackgroundTask(chunks.close)  # Starlette closes no generator of a client that has left
+        closing = BackgroundTask(chunks.close)  # Starlette does not close a generator when its client disconnects
         return StreamingResponse(shared.events(chunks), media_type="text/event-stream", background=closing)
     return JSONResponse(shared.completion(chunks))
 
 
 @app.post("/chats/{chat_id}/fail")
 def fail(chat_id: str) -> None:
-    """Fail, as models do; the trace becomes an error and holds the exception."""
+    """Fail as a model might; the trace becomes an error and holds the exception."""
     raise RuntimeError(f"the model has nothing to say in chat {chat_id}")
 
 
 @app.get("/traces/{trace_id}")
 def trace(trace_id: str) -> RedirectResponse:
-    """Lead to the trace of an answer, in MLflow."""
+    """Redirect to the trace of an answer in MLflow."""
     return RedirectResponse(shared.trace_page(trace_id))
 
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

@@ -39,17 +39,17 @@ def answer(chat_id: str) -> ResponseReturnValue:
 
 @app.post("/chats/<chat_id>/fail")
 def fail(chat_id: str) -> dict[str, Any]:
-    """Fail, as models do; the trace becomes an error and holds the exception."""
+    """Fail as a model might; the trace becomes an error and holds the exception."""
     raise RuntimeError(f"the model has nothing to say in chat {chat_id}")
 
 
 @app.get("/traces/<trace_id>")
 def trace(trace_id: str) -> ResponseReturnValue:
-    """Lead to the trace of an answer, in MLflow."""
+    """Redirect to the trace of an answer in MLflow."""
     return redirect(shared.trace_page(trace_id))
 
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the app is up; not traced."""
+    """Answer the health check; not traced."""
     return {"status": "ok"}

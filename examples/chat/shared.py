@@ -1,6 +1,6 @@
-"""What the three chat apps share: the retriever, the model, the page, and the way to an answer's trace.
+"""The parts that the three chat apps share: the retriever, the model, the page, and the link to an answer's trace.
 
-The model is a local, deterministic one. With ``OPENAI_BASE_URL`` set it is whatever answers there, asked with the
+The model is local and deterministic. If ``OPENAI_BASE_URL`` is set, the model at that address is called with the
 ``openai`` client and traced by ``mlflow.openai.autolog()``; ``OPENAI_MODEL`` names the model.
 """
 
@@ -22,16 +22,16 @@ from mlflow_middleware import traces
 
 Message = dict[str, str]
 Chunk = dict[str, Any]
-"""A piece of a streamed answer, in the form that OpenAI gave it."""
+"""A chunk of a streamed answer, in OpenAI's format."""
 
 Chunks = Generator[Chunk, None, None]
-"""Closed where the client stops the answer, so that the model's span ends."""
+"""Closed when the client stops the answer, so that the model's span ends."""
 
 PACE = float(os.environ.get("CHAT_PACE", "0.06"))
-"""Seconds between two words of the local model's streamed answer: time to read along, and to stop it."""
+"""Seconds between two words of the local model's streamed answer: slow enough to read along and to stop it."""
 
 NOT_TRACED = ("default", "/", "/traces/*")
-"""For the middleware's option ``exclude``: the page itself, and the way from an answer to its trace."""
+"""For the middleware's option ``exclude``: the page itself, and the links to traces."""
 
 NOTES: Final = {
     "oslo": "In Oslo, days in May are mild and evenings are cool: pack layers and a warm sweater.",
@@ -41,14 +41,14 @@ NOTES: Final = {
     "leeks": "Leeks are sweet when they cook slowly in butter; with potatoes and stock they make a good soup.",
     "cream": "Without cream, a cooked potato that is blended into the soup makes it just as smooth.",
 }
-"""Title and text of everything that the retriever can find."""
+"""Title and text of every note that the retriever can find."""
 
 COMMON_WORDS = frozenset(["and", "are", "can", "for", "from", "the", "that", "with", "what", "when", "you"])
 
 
 @mlflow.trace(span_type=SpanType.RETRIEVER)
 def retrieve(question: str) -> list[dict[str, Any]]:
-    """Find the note that shares most words with a question, in the form that MLflow shows as documents."""
+    """Find the note that shares the most words with a question, in the format that MLflow shows as documents."""
     asked = _words(question)
     title, text = max(NOTES.items(), key=lambda note: len(asked & _words(" ".join(note))))
     if not asked & _words(f"{title} {text}"):
@@ -62,9 +62,9 @@ def _words(text: str) -> set[str]:
 
 
 def answer(messages: list[Message], stream: bool) -> Chunks:
-    """Look up what the last message asks about, and have the model answer it.
+    """Look up the topic of the last message, and let the model answer it.
 
-    Call it where the request is handled: that is where the spans find their parent. The chunks can come anywhere.
+    Call it in the request handler, where its spans find their parent. The chunks may be read anywhere.
     """
     notes = " ".join(document["page_content"] for document in retrieve(messages[-1]["content"]))
     prompt = [{"role": "system", "content": f"Answer briefly. What is known: {notes or 'nothing'}"}, *messages]
@@ -107,7 +107,7 @@ def _openai_client() -> Any:
 
 
 OPENAI: Final[Any] = _openai_client() if "OPENAI_BASE_URL" in os.environ else None
-"""What asks the endpoint, if one is named."""
+"""The client for the endpoint, if one is configured."""
 
 
 def _ask_openai(prompt: list[Message]) -> Chunks:
@@ -122,7 +122,7 @@ def _ask_openai(prompt: list[Message]) -> Chunks:
 
 
 def events(chunks: Chunks) -> Iterator[str]:
-    """Chunks as server-sent events."""
+    """Format chunks as server-sent events."""
     with closing(chunks):
         for chunk in chunks:
             yield f"data: {json.dumps(chunk)}\n\n"
@@ -130,19 +130,19 @@ def events(chunks: Chunks) -> Iterator[str]:
 
 
 def completion(chunks: Chunks) -> dict[str, Any]:
-    """Chunks as one answer."""
+    """Join chunks into one answer."""
     deltas = (choice["delta"] for chunk in chunks for choice in chunk["choices"])
     text = "".join(delta.get("content") or "" for delta in deltas)
     return {"choices": [{"message": {"role": "assistant", "content": text}}]}
 
 
 def page(framework: str) -> str:
-    """The page, with the name of what serves it."""
+    """Return the page, with the name of the framework that serves it."""
     return Path(__file__).with_name("page.html").read_text(encoding="utf-8").replace("{{framework}}", framework)
 
 
 def trace_page(trace_id: str) -> str:
-    """Where MLflow shows a trace; its first page if there is none of that id yet."""
+    """Return the address of a trace in MLflow; that of MLflow's first page if there is no such trace yet."""
     try:
         trace = traces.get(trace_id)
     except (ValueError, traces.ConnectionProblem):

@@ -1,4 +1,4 @@
-"""Ask the workspace what a user, a session, a request, or a version of the app has been doing.
+"""Query the workspace for the requests of a user, of a session, of a request id, or of a version of the app.
 
 ::
 
@@ -27,8 +27,8 @@ questions = {
 for question, found in questions.items():
     print(f"{question}: {[trace.trace_id for trace in found]}")
 
-# MLflow's own search, on the slim package: the experiment by its id, and a list instead of a data frame. A quote in the
-# user id would end the text of this filter; traces.find takes any.
+# MLflow's own search, with the slim package: it takes the experiment's id and returns a list. A quote in the user id
+# would break this filter; traces.find accepts any user id.
 experiment = mlflow.set_experiment("/Shared/production-genai-app")
 by_mlflow = mlflow.search_traces(
     locations=[experiment.experiment_id],

@@ -1,4 +1,4 @@
-"""Verify that traces are collected: whether the workspace answers, and what has arrived lately.
+"""Verify that traces are collected: whether the workspace answers, and which traces have arrived lately.
 
 ::
 

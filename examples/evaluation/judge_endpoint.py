@@ -1,7 +1,7 @@
-"""A stand-in for a judge's model: an endpoint that speaks OpenAI's language, and judges by one fixed rule.
+"""A stand-in for a judge's model: an endpoint with OpenAI's API that judges by one fixed rule.
 
-An answer is helpful unless it says that it knows nothing. `score` starts it where ``OPENAI_BASE_URL`` names no model;
-by itself it serves an AI Gateway::
+An answer is helpful unless it admits to knowing nothing. `score` starts it if ``OPENAI_BASE_URL`` names no model;
+run by itself, it serves an AI Gateway::
 
     python -m evaluation.judge_endpoint 8001        # in examples/; its address is http://127.0.0.1:8001/v1
 """
@@ -17,7 +17,7 @@ class Judge(BaseHTTPRequestHandler):
     """Answers ``POST /v1/chat/completions``."""
 
     def do_POST(self) -> None:
-        """Judge the answer in the last message, in the JSON that MLflow's judges ask for."""
+        """Judge the answer in the last message, in the JSON format that MLflow's judges request."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         is_helpful = "know nothing" not in asked["messages"][-1]["content"]
         rationale = "It tells what was asked." if is_helpful else "It says that it does not know."
@@ -29,7 +29,7 @@ class Judge(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Print nothing."""
+        """Log nothing."""
 
 
 def _completion(model: str, verdict: dict[str, object]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _completion(model: str, verdict: dict[str, object]) -> dict[str, Any]:
 
 
 def start(port: int = 0) -> str:
-    """Serve in a thread, by default on a free port; returns the address."""
+    """Serve in a thread, by default on a free port; return the address."""
     server = ThreadingHTTPServer(("127.0.0.1", port), Judge)
     Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}/v1"

@@ -1,4 +1,4 @@
-"""Have the server score new traces by itself, as they come.
+"""Let the server score new traces by itself as they arrive.
 
 ::
 
@@ -17,7 +17,7 @@ from .score import judge, seconds
 
 
 def start(scorer: Scorer) -> None:
-    """Register a scorer, and start it: for each trace without an error."""
+    """Register a scorer and start it for all traces without an error."""
     try:
         registered = scorer.register()
         print(f"{scorer.name}: registered")

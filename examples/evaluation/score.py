@@ -1,4 +1,4 @@
-"""Score the traces of the last hour, and set the scores beside what users say.
+"""Score the traces of the last hour, and show the scores beside the users' ratings.
 
 ::
 
@@ -7,7 +7,7 @@
     python -m evaluation.score
 
 The judge is the model ``OPENAI_MODEL`` at ``OPENAI_BASE_URL``, with the key in ``OPENAI_API_KEY``; without an address
-it is the stand-in of ``judge_endpoint.py``. What has a score is not scored again: run it every hour.
+it is the stand-in of ``judge_endpoint.py``. Traces that have a score are not scored again: run it every hour.
 """
 
 import os
@@ -26,38 +26,38 @@ from mlflow_middleware import traces
 from . import judge_endpoint
 
 RATING = "response_is_correct"
-"""The name under which users rate: see docs/feedback.md."""
+"""The name under which users rate; see docs/feedback.md."""
 
 
 def text_of(outputs: Any) -> str:
-    """The text of an answer in the form that OpenAI gave it; empty if there is none."""
+    """Return the text of an answer in OpenAI's format; empty if there is none."""
     try:
         return str(outputs["choices"][0]["message"]["content"])
-    except (LookupError, TypeError):  # an error, or an answer in another form
+    except (LookupError, TypeError):  # an error, or an answer in another format
         return ""
 
 
 @scorer
 def answered(outputs: Any) -> bool:
-    """Whether there is an answer at all."""
+    """Return whether there is an answer at all."""
     return bool(text_of(outputs))
 
 
 @scorer
 def words(outputs: Any) -> int:
-    """How long it is."""
+    """Return the length of the answer."""
     return len(text_of(outputs).split())
 
 
 @scorer
 def seconds(trace: Trace) -> float:
-    """How long it took, to its last byte."""
+    """Return the time to the last byte of the answer."""
     return (trace.info.execution_duration or 0) / 1000
 
 
 @scorer
 def has_source(trace: Trace) -> Feedback:
-    """Whether the retriever found something to answer from."""
+    """Return whether the retriever found a document to answer from."""
     found = [document for span in trace.search_spans(span_type=SpanType.RETRIEVER) for document in span.outputs or []]
     names = ", ".join(document["metadata"]["doc_uri"] for document in found)
     return Feedback(value=bool(found), rationale=names or "nothing was found")
@@ -81,39 +81,39 @@ SCORERS = [answered, words, seconds, has_source, helpful]
 
 
 def last_hour() -> list[TraceInfo]:
-    """The traces to score, newest first."""
+    """Return the traces to score, newest first."""
     return list(traces.find(since=timedelta(hours=1), limit=None))
 
 
 def score(found: Iterable[TraceInfo]) -> None:
-    """Score those that have no scores yet."""
+    """Score the traces that have no scores yet."""
     new = [trace.trace_id for trace in found if newest(trace, answered.name) is None]
     if whole := [trace for trace in map(traces.get, new) if trace]:
         if "OPENAI_BASE_URL" not in os.environ:
             os.environ |= {"OPENAI_BASE_URL": judge_endpoint.start(), "OPENAI_API_KEY": "none"}
-        mlflow.tracing.disable()  # otherwise scorers can leave traces among those of the app
+        mlflow.tracing.disable()  # otherwise scorers can leave traces of their own in the app's experiment
         mlflow.genai.evaluate(data=whole, scorers=SCORERS)
 
 
 def newest(trace: TraceInfo, name: str, source: str = AssessmentSourceType.CODE) -> Feedback | None:
-    """The feedback of that name that a source of that kind gave last."""
+    """Return the last feedback of this name by a source of this kind."""
     valid = (each for each in trace.assessments if isinstance(each, Feedback) and each.valid and not each.error)
     named = [each for each in valid if (each.name, each.source.source_type) == (name, source)]
     return max(named, key=lambda each: each.create_time_ms, default=None)
 
 
 def rating(trace: TraceInfo) -> Feedback | None:
-    """What a user said of the answer last."""
+    """Return the user's last rating of the answer."""
     return newest(trace, RATING, AssessmentSourceType.HUMAN)
 
 
 def verdict(trace: TraceInfo) -> Feedback | None:
-    """What the judge said of it last."""
+    """Return the judge's last verdict on the answer."""
     return newest(trace, judge.name, AssessmentSourceType.LLM_JUDGE)
 
 
 def table(found: Iterable[TraceInfo]) -> Iterator[list[object]]:
-    """Users' ratings beside the scores, one row for each trace."""
+    """Return the users' ratings beside the scores, one row for each trace."""
     code = [each.name for each in SCORERS if each is not helpful]
     yield ["trace", "question", "rating", judge.name, *code]
     for trace in found:
@@ -122,7 +122,7 @@ def table(found: Iterable[TraceInfo]) -> Iterator[list[object]]:
 
 
 def disagreements(found: Iterable[TraceInfo]) -> Iterator[list[object]]:
-    """Where the judge says otherwise than the user: one of them is wrong, and it is worth knowing which."""
+    """Return the traces on which judge and user disagree: one of them is wrong, and it is worth knowing which."""
     yield ["trace", "question", "rating", "comment", judge.name, "rationale"]
     for trace in found:
         said, judged = rating(trace), verdict(trace)
@@ -132,8 +132,8 @@ def disagreements(found: Iterable[TraceInfo]) -> Iterator[list[object]]:
 
 
 def text(cell: object) -> str:
-    """A cell in one line, without what a terminal would obey: users have written some of it."""
-    if isinstance(cell, float):  # as MLflow stores all numbers
+    """Format a cell as one line, without the control characters that users may have written."""
+    if isinstance(cell, float):  # MLflow stores all numbers like that
         return f"{cell:g}"
     return " ".join("".join(char if char.isprintable() else " " for char in str(cell)).split())[:60]
 

@@ -100,7 +100,7 @@ class TraceMiddleware:
 
     @guarded
     def _learn_route(self, scope: HTTPScope, trace: RequestTrace) -> None:
-        if not trace.record.is_route_said:
+        if not trace.record.is_route_explicit:
             inner = trace.exchange.route
             trace.exchange.route = routes.below_mounts(scope, inner) if inner else self.route(scope)
 
@@ -149,7 +149,7 @@ class TraceMiddleware:
         received = Received(receive, trace)
         trace.activate()
         try:
-            await self.app(scope, received.receive, observed(send, trace, answered, received.see_who_is_there))
+            await self.app(scope, received.receive, observed(send, trace, answered, received.detect_disconnect))
         except asyncio.CancelledError:
             trace.disconnected()
             raise

@@ -93,11 +93,11 @@ def annotate(
         if exception is not None:
             _record_exception(trace, exception)
     else:
-        _say_that_nothing_is_annotated()
+        _log_ignored_annotation()
 
 
 @functools.cache
-def _say_that_nothing_is_annotated() -> None:
+def _log_ignored_annotation() -> None:
     logger.debug(
         "annotate() called outside a request, it does nothing there; to call it in another thread, carry the request "
         "to it with mlflow_middleware.request_trace.carry (logged once)",
@@ -112,7 +112,7 @@ def _annotate(trace: RequestTrace, given: Identity, tags: Mapping[str, object], 
 
 @guarded
 def _set_route(trace: RequestTrace, route: str) -> None:
-    routes.say(trace, route)
+    routes.set_explicitly(trace, route)
 
 
 @guarded

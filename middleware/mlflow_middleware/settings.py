@@ -169,8 +169,8 @@ class Settings(Options):
     @functools.cached_property
     def trace_tags(self) -> dict[str, str]:
         """The fixed tags and those of the deployment, from the current environment variables."""
-        told = deployment_tags(self.detect_deployment)
-        tags = {tag: os.environ.get(name) or told.get(tag) for tag, name in self.deployment_tags.items()} | self.tags
+        found = deployment_tags(self.detect_deployment)
+        tags = {tag: os.environ.get(name) or found.get(tag) for tag, name in self.deployment_tags.items()} | self.tags
         return {tag: text for tag, value in tags.items() if (text := clean_text(value, MAX_TAG_VALUE))}
 
     @functools.cached_property
@@ -215,15 +215,15 @@ class Settings(Options):
         return self.identify is not None or (self.identity_sources is not None and self.identity_sources.has("body"))
 
     @functools.cached_property
-    def told_request_id_headers(self) -> tuple[str, ...]:
+    def reported_request_id_headers(self) -> tuple[str, ...]:
         """The lower-case names of the response headers that may carry a request id."""
         names = (self.response_headers.get("request_id"), self.request_id_header)
         return tuple(dict.fromkeys(name.lower() for name in names if name))
 
     @functools.cached_property
     def raw_request_id_headers(self) -> frozenset[bytes]:
-        """The names in `told_request_id_headers` as bytes, for ASGI."""
-        return frozenset(name.encode("latin-1") for name in self.told_request_id_headers)
+        """The names in `reported_request_id_headers` as bytes, for ASGI."""
+        return frozenset(name.encode("latin-1") for name in self.reported_request_id_headers)
 
     @functools.cached_property
     def trace_token_keys(self) -> tuple[bytes, ...]:

@@ -1,4 +1,4 @@
-"""What an app does after its answer, as long as a test wants: the work is over when its gate is opened."""
+"""Work that an app does after its answer, until a test opens its gate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def begin() -> None:
 
 
 def end() -> None:
-    """The second part, when the gate is open."""
+    """The second part, once the gate is open."""
     trace = current()
     assert trace is not None
     _gates[str(trace.identity.request_id)].wait(300)
@@ -28,7 +28,7 @@ def end() -> None:
 
 
 def work() -> None:
-    """Both parts."""
+    """Run both parts."""
     begin()
     end()
 

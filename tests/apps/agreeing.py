@@ -1,4 +1,4 @@
-"""Requests that say with MLflow's functions how they ended, who asked, what they belong to, and what they are worth.
+"""Requests that report their outcome, user, run and assessments through MLflow's functions.
 
 python -m tests.apps.agreeing EXPERIMENT
 """
@@ -24,7 +24,7 @@ late: list[threading.Thread] = []
 
 
 def assess() -> None:
-    """All three ways to say what a trace is worth."""
+    """Assess the trace in all three ways."""
     trace_id = active_span().trace_id
     mlflow.log_feedback(trace_id=trace_id, name="right", value=True, source=JUDGE, rationale="it is")
     mlflow.log_expectation(trace_id=trace_id, name="expected", value={"answer": [1]}, source=JUDGE)
@@ -32,7 +32,7 @@ def assess() -> None:
 
 
 def ends_late(released: threading.Event) -> None:
-    """A child that ends in a thread, when it is told to."""
+    """Open a child that ends in a thread, on demand."""
     child = mlflow.start_span_no_context("late", parent_span=active_span())
 
     def work() -> None:
@@ -77,7 +77,7 @@ def span_tags() -> None:
 
 
 def reset() -> None:
-    """Tracing that is reset, or switched off and on again, while the request runs."""
+    """Reset tracing, or switch it off and on again, during the request."""
     with mlflow.start_span("before"):
         pass
     mlflow.tracing.disable()
@@ -122,11 +122,11 @@ WAYS: dict[str, Callable[[], object]] = {
 }
 
 STATUS = {"state OK": 500, "span OK": 500}
-"""The status of those answers that are not 200."""
+"""Status of the answers that are not 200."""
 
 
 def afterwards(way: str) -> None:
-    """What comes when the client has its answer: soon, or when the trace has been delivered."""
+    """Work done after the client has its answer: soon, or once the trace has been delivered."""
     if way == "soon late":
         RELEASED[way].set()
     elif way in RELEASED:

@@ -13,7 +13,7 @@ from tests.apps import behaviour
 
 
 class Routed(TraceMiddleware):
-    """What an app without a framework does to give its templates."""
+    """Set the template, as an app without a framework does."""
 
     def route(self, scope: Mapping[str, Any]) -> str | None:
         template: str | None = scope.get("template")

@@ -1,4 +1,4 @@
-"""Requests whose handlers ask MLflow for their trace, each in another way, and one that asks for nothing.
+"""Requests whose handlers get their trace from MLflow, each in another way, and one whose handler does not.
 
 python -m tests.apps.asking EXPERIMENT
 """
@@ -50,7 +50,7 @@ def otel_span() -> Span:
 
 
 def in_threads() -> None:
-    """Children that begin at the same time in several threads."""
+    """Open children in several threads at the same time."""
     barrier = threading.Barrier(8)
 
     def child(number: int) -> None:
@@ -105,7 +105,7 @@ AFTERWARDS: dict[str, Callable[[], object]] = {
     "annotated afterwards": lambda: annotate(tags={"asked": "yes"}),
     "failing afterwards": failing,
 }
-"""The same, when the request was answered and its trace was delivered."""
+"""Handlers that do the same after the request was answered and its trace delivered."""
 
 
 async def app(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

@@ -1,4 +1,4 @@
-"""What the routes of every test app do, so that each framework's app only has to route."""
+"""The handlers of all test apps, so that each framework's app only has to route."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from mlflow_middleware.logs import ContextFilter
 from mlflow_middleware.request_trace import annotate, current, outbound_headers
 
 OPTIONS: dict[str, Any] = json.loads(os.environ.get("APP_OPTIONS", "{}"))
-"""The middleware's options that a test wants."""
+"""The middleware's options that a test sets."""
 
 FEEDBACK_OPTIONS: dict[str, Any] = json.loads(os.environ.get("APP_FEEDBACK_OPTIONS", "{}"))
-"""The options that the route for feedback is given."""
+"""The options of the feedback route."""
 
 WAIT = 0.02
 """Seconds that a handler waits, so that requests really overlap."""
 
 
 def answer(chat_id: str) -> dict[str, Any]:
-    """A handler's work: a child span, and what the request's context holds while it runs."""
+    """Open a child span, and return the request's context during it."""
     with mlflow.start_span("answer") as span:
         time.sleep(WAIT)
         return _seen(chat_id, span.trace_id)
 
 
 async def answer_async(chat_id: str) -> dict[str, Any]:
-    """The same, awaiting."""
+    """Do the same as `work`, awaiting."""
     with mlflow.start_span("answer") as span:
         await asyncio.sleep(WAIT)
         return _seen(chat_id, span.trace_id)
@@ -56,13 +56,13 @@ def say() -> dict[str, Any]:
 
 
 def outbound() -> dict[str, str]:
-    """What would go to the next service."""
+    """Return the headers for the next service."""
     with mlflow.start_span("call"):
         return outbound_headers()
 
 
 def log_line() -> str:
-    """One log line, as an app's handler would write it."""
+    """Return a log line formatted as in an app."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.addFilter(ContextFilter())
@@ -72,7 +72,7 @@ def log_line() -> str:
 
 
 def chunks() -> Iterator[bytes]:
-    """A stream, with a child span and an annotation on each chunk."""
+    """Stream, with a child span and an annotation on each chunk."""
     for index in range(3):
         with mlflow.start_span(f"chunk-{index}"):
             annotate(tags={f"chunk-{index}": "seen"})
@@ -80,7 +80,7 @@ def chunks() -> Iterator[bytes]:
 
 
 def events() -> Iterator[bytes]:
-    """An OpenAI-style stream."""
+    """Stream in OpenAI's format."""
     for word in ("Tea", " and", " cake"):
         delta = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": word}}]}
         yield f"data: {json.dumps(delta)}\n\n".encode()
@@ -88,33 +88,33 @@ def events() -> Iterator[bytes]:
 
 
 def ticks() -> Iterator[bytes]:
-    """A stream that lasts longer than its client wants it."""
+    """Stream for longer than the client waits."""
     for _ in range(1000):
         yield b"data: tick\n\n"
         time.sleep(WAIT)
 
 
 def fail() -> None:
-    """A handler that raises."""
-    raise RuntimeError("the model is away")
+    """Raise an exception."""
+    raise RuntimeError("the model is unavailable")
 
 
 def mask(exchange: Exchange) -> None:
-    """Replaces a number, and all of the output."""
+    """Replace a number in the inputs, and all of the output."""
     exchange.inputs = {"note": exchange.inputs["note"].replace("555-0100", "[number]")}
     exchange.outputs = "masked"
 
 
 def is_csv(exchange: Exchange) -> str | None:
-    """A rule for errors, by a header."""
+    """Find errors by a header."""
     return "a table" if exchange.response_headers["content-type"].startswith("text/csv") else None
 
 
 def failing_mask(exchange: Exchange) -> None:
-    """A mask with a fault."""
+    """Fail, as a faulty mask does."""
     raise RuntimeError("no mask today")
 
 
 def identify(exchange: Exchange) -> Identity:
-    """Who the framework says is asking."""
+    """Return the framework's user."""
     return Identity(user_id=f"auth-of-{exchange.headers.get('authorization', 'nobody')}")

@@ -1,9 +1,9 @@
-"""Makes traces as told by its arguments, says its counts when a line comes on standard input, and ends at its end.
+"""Makes the traces that its arguments specify, prints its counts at each line on standard input, and ends at its end.
 
     python -m tests.apps.bursts COUNT [POISON]
 
-COUNT traces are made at once; number POISON holds the word arsenic, which a stand-in is told to refuse, or inputs of as
-many characters as LARGE says. Each is called ``<PREFIX>-<number>``.
+COUNT traces are made at once; number POISON contains the word arsenic, which a stand-in refuses, or inputs with as
+many characters as LARGE specifies. Each is called ``<PREFIX>-<number>``.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ delivery.start(Settings.load())
 
 
 def make(number: int) -> None:
-    """One trace."""
+    """Make one trace."""
     with mlflow.start_span("burst") as span:
         request_id = f"{prefix}-{number}"
         mlflow.update_current_trace(client_request_id=request_id, tags={"client_request_id": request_id})

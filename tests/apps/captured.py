@@ -1,4 +1,4 @@
-"""Tests that a user of ours could have written; `tests.system.test_testing` runs them in a pytest of their own."""
+"""Tests such as users write; `tests.system.test_testing` runs them in a pytest process of their own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def names(traces: list[Trace]) -> list[str]:
 
 
 async def nothing(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """An app that another part of a program may set up meanwhile."""
+    """An app that another part of a program may set up at the same time."""
 
 
 def opened(name: str) -> None:
@@ -78,7 +78,7 @@ def test_starlette(captured_traces: list[Trace]) -> None:
 
 
 def check_chat(trace: Trace, spans: list[str]) -> None:
-    """It is as a server would give it back."""
+    """The trace is as a server would return it."""
     root = trace.data.spans[0]
     assert [span.name for span in trace.data.spans] == spans
     assert (root.inputs, root.outputs) == ({"question": "?"}, {"answer": 42})
@@ -162,7 +162,7 @@ def test_django(captured_traces: list[Trace]) -> None:
     assert captured_traces[1].data.spans[0].outputs == "ab"
 
 
-def test_spans_of_ones_own_in_the_order_of_their_end(captured_traces: list[Trace]) -> None:
+def test_an_apps_own_spans_are_in_the_order_of_their_end(captured_traces: list[Trace]) -> None:
     with mlflow.start_span("outer") as outer:
         outer.set_inputs({"a": 1})
         opened("inner")
@@ -260,8 +260,8 @@ def test_another_tracking_uri_meanwhile(captured_traces: list[Trace], monkeypatc
     assert names(captured_traces) == ["1", "2"]
 
 
-def test_what_waited_before_waits_afterwards() -> None:
-    """It also shows that delivery goes on as it was."""
+def test_earlier_pending_traces_stay_pending() -> None:
+    """Delivery also goes on as before."""
     delivery.start(Settings.load())
     opened("before")
     counted = delivery.stats()

@@ -1,4 +1,4 @@
-"""Tasks that trace, in a Celery app that needs no other service: messages are files in ``FOLDER``."""
+"""Tasks that trace, in a Celery app without other services: messages are files in ``FOLDER``."""
 
 import os
 

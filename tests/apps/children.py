@@ -1,4 +1,4 @@
-"""Traces in child processes, which end as the library that makes them has it: ``KIND PREFIX``.
+"""Traces in child processes, which end the way their library ends them: ``KIND PREFIX``.
 
 Each child's request id is ``<PREFIX>-<number>``.
 """
@@ -20,7 +20,7 @@ CHILDREN = 5
 
 
 def work(request_id: str) -> None:
-    """What each child does; one that was not forked begins to deliver first."""
+    """Trace in a child; one that was not forked starts delivery first."""
     delivery.start(Settings.load())
     with mlflow.start_span("work"):
         mlflow.update_current_trace(client_request_id=request_id, tags={"client_request_id": request_id})

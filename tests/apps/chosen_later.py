@@ -1,4 +1,4 @@
-"""An app that chooses its experiment only after its first trace, before anything was sent."""
+"""An app that chooses its experiment after its first trace, before anything is sent."""
 
 import os
 import sys

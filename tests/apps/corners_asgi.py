@@ -1,7 +1,7 @@
-"""A plain ASGI app of the protocol's corners: traced, and below ``/bare`` as it is.
+"""A plain ASGI app that covers the protocol's corner cases: traced, and untraced below ``/bare``.
 
-Below ``/transcript`` it is its own server, for what no server here speaks: it answers with the messages that a server
-would get of the traced app and of the bare one.
+Below ``/transcript`` it is its own server, for features that no server here supports: it answers with the messages
+that a server would get from the traced app and from the bare one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ SAID: dict[str, list[Any]] = {
     "/unknown": [{"type": "x.y", "z": [1]}, TEXT, {"type": "http.response.push", "path": "/a"}, body(b"known")],
     "/without-headers": [{"type": "http.response.start", "status": 200}, {"type": "http.response.body"}],
 }
-"""What the app says to requests for these paths, word for word; also what asgiref has no types for."""
+"""The app's messages for these paths, verbatim, including types that asgiref does not know."""
 
 
 async def say(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -73,7 +73,7 @@ async def say(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCall
 
 
 async def chunks() -> AsyncIterator[bytes]:
-    """An async generator, with a span and an annotation on its first chunk, on its last, and when it is closed."""
+    """An async generator with a span and an annotation on its first chunk, on its last, and when it is closed."""
     for number in range(3):
         with mlflow.start_span(f"chunk {number}"):
             annotate(tags={f"chunk-{number}": "seen"})
@@ -88,7 +88,7 @@ async def generated(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISe
 
 
 async def tokens(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """A stream of so many tokens in so many milliseconds; it ends early when the server says that nobody reads it."""
+    """A stream of this many tokens over this many milliseconds; it ends early if the server reports a disconnect."""
     count, milliseconds = map(int, scope["path"].split("/")[2:])
     gone = asyncio.create_task(until_gone(receive))
     await send(EVENTS)
@@ -127,15 +127,15 @@ async def after(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCa
     afterwards.begin()
     await asyncio.to_thread(afterwards.end)
     if scope["path"] == "/after-and-fail":
-        raise RuntimeError("the index is away")
+        raise RuntimeError("the index is unavailable")
 
 
 async def answer_late(scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """A whole answer, a little after the gate was opened; a POST is read before."""
+    """Answer whole, a little after the gate was opened; the body of a POST is read first."""
     if scope["method"] == "POST":
         await receive()
     await asyncio.to_thread(afterwards.end)
-    await asyncio.sleep(0.3)  # what a model takes
+    await asyncio.sleep(0.3)  # the time that a model takes
     await send(start(200, (b"content-type", b"text/plain"), (b"content-length", b"6")))
     await send(body(b"answer"))
 
@@ -206,7 +206,7 @@ async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
 
 
 async def transcript(scope: HTTPScope, send: ASGISendCallable) -> None:
-    """Both apps' messages, and which of the traced one's are the app's very own objects."""
+    """Return both apps' messages, and which of the traced app's are the identical objects."""
     seen = {"bare": await heard(bare, {**scope}), "traced": await heard(traced, {**scope})}
     said = SAID.get(scope["path"], [])
     own = [any(message is mine for mine in said) for message in seen["traced"]]
@@ -215,7 +215,7 @@ async def transcript(scope: HTTPScope, send: ASGISendCallable) -> None:
 
 
 async def heard(app: ASGI3Application, scope: HTTPScope) -> list[Any]:
-    """The messages that a server gets of an app; with ``?broken`` it has lost its client when the third one comes."""
+    """Return the messages that a server gets from an app; with ``?broken`` its client disconnects at the third one."""
     messages: list[Any] = []
 
     async def send(message: ASGISendEvent) -> None:

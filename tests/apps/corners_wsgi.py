@@ -1,4 +1,4 @@
-"""A plain WSGI app of the protocol's corners: traced, and below ``/bare`` as it is."""
+"""A plain WSGI app that covers the protocol's corner cases: traced, and untraced below ``/bare``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TEXT = ("Content-Type", "text/plain")
 EVENTS = ("Content-Type", "text/event-stream")
 
 
-def says(status: str, *headers: tuple[str, str], body: bytes = b"") -> WSGIApplication:
-    """An app that says the same to everybody."""
+def answering(status: str, *headers: tuple[str, str], body: bytes = b"") -> WSGIApplication:
+    """An app with the same answer for everybody."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response(status, list(headers))
@@ -34,7 +34,7 @@ def says(status: str, *headers: tuple[str, str], body: bytes = b"") -> WSGIAppli
 
 
 class Chunks:
-    """An iterable with a ``close()``: with a span and an annotation on its first chunk, on its last, and at the end."""
+    """An iterable with a ``close()``: a span and an annotation on its first chunk, on its last, and at the end."""
 
     def __iter__(self) -> Iterator[bytes]:
         for number in range(3):
@@ -56,7 +56,7 @@ def chunks(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 
 
 def late(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """A generator: it begins to answer when its first chunk is asked for."""
+    """A generator that starts its answer with its first chunk."""
     start_response("203 Non-Authoritative Information", [TEXT])
     seen("begun")
     yield b""
@@ -72,7 +72,7 @@ def written(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable
 
 
 def write_on(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Writes until the client is gone."""
+    """Write until the client disconnects."""
     write = start_response("200 OK", [EVENTS])
     while True:
         write(b"data: tick\n\n")
@@ -101,7 +101,7 @@ def reads(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 
 def replaced(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Begins to answer, and thinks better of it before anything was sent."""
+    """Start an answer, and replace it before anything is sent."""
     start_response("200 OK", [TEXT, ("X-First", "1")])
     try:
         raise LookupError("no such chat")
@@ -111,7 +111,7 @@ def replaced(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
 
 
 def too_late(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """The same, when the headers have been sent: the server raises it."""
+    """Replace an answer after the headers have been sent, so that the server raises the exception."""
     start_response("200 OK", [TEXT])
     yield b"begun"
     try:
@@ -128,7 +128,7 @@ def broken(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[
 
 
 def tokens(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """A stream of so many tokens in so many milliseconds."""
+    """A stream of this many tokens over this many milliseconds."""
     count, milliseconds = map(int, environ["PATH_INFO"].split("/")[2:])
     start_response("200 OK", [EVENTS])
     for number in range(count):
@@ -155,7 +155,7 @@ def download(environ: WSGIEnvironment, start_response: StartResponse) -> Iterato
 
 
 class Answer:
-    """Works on after its last chunk, when it is closed."""
+    """Works on after its last chunk, until it is closed."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"answer"
@@ -165,11 +165,11 @@ class Answer:
 
 
 class FailingAnswer(Answer):
-    """The same, in vain."""
+    """Works on after its last chunk, and fails."""
 
     def close(self) -> None:
         super().close()
-        raise RuntimeError("the index is away")
+        raise RuntimeError("the index is unavailable")
 
 
 def after(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -190,12 +190,14 @@ def hang(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
 
 HANDLERS: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] = {
-    "plain": says("200 OK", TEXT, ("Content-Length", "5"), body=b"whole"),
-    "created": says("201 Created", ("Location", "/plain"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")),
-    "no-content": says("204 No Content"),
-    "not-modified": says("304 Not Modified", ("ETag", '"5"')),
-    "range": says("206 Partial Content", ("Content-Range", "bytes 0-4/10"), ("Content-Length", "5"), body=b"range"),
-    "health": says("200 OK", TEXT, body=b"fine"),
+    "plain": answering("200 OK", TEXT, ("Content-Length", "5"), body=b"whole"),
+    "created": answering("201 Created", ("Location", "/plain"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")),
+    "no-content": answering("204 No Content"),
+    "not-modified": answering("304 Not Modified", ("ETag", '"5"')),
+    "range": answering(
+        "206 Partial Content", ("Content-Range", "bytes 0-4/10"), ("Content-Length", "5"), body=b"range"
+    ),
+    "health": answering("200 OK", TEXT, body=b"fine"),
     "chunks": chunks,
     "late": late,
     "written": written,

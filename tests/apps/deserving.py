@@ -1,4 +1,4 @@
-"""What the apps of ``tests/system/test_which_requests.py`` do, whatever their framework."""
+"""The handlers of the apps of ``tests/system/test_which_requests.py``, the same for each framework."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mlflow_middleware import delivery
 from mlflow_middleware.request_trace import drop_trace, keep_trace
 
 OPTIONS: dict[str, Any] = json.loads(os.environ.get("APP_OPTIONS", "{}"))
-"""The middleware's options that a test wants."""
+"""The middleware's options that a test sets."""
 
 OTHER = MlflowExperimentLocation(experiment_id=os.environ.get("APP_OTHER_EXPERIMENT", "0"))
-"""Where some requests want their traces."""
+"""The experiment that some requests choose."""
 
 
 @mlflow.trace(trace_destination=OTHER)
 def decorated() -> None:
-    """A handler's work that names an experiment."""
+    """Choose an experiment in a handler."""
 
 
 def do(what: str) -> dict[str, Any]:
-    """What a request asks for."""
+    """Do what the path names."""
     if what == "fail":
-        raise RuntimeError("the model is away")
+        raise RuntimeError("the model is unavailable")
     if what in ("span", "drop"):
         with mlflow.start_span(what):
             pass
@@ -44,5 +44,5 @@ def do(what: str) -> dict[str, Any]:
 
 
 def left_out() -> dict[str, int]:
-    """What the process has left out."""
+    """Return the counts of requests that were left out."""
     return delivery.stats().left_out

@@ -1,4 +1,4 @@
-"""See ``deserving``: a Django project in one file, on WSGI and ASGI."""
+"""See ``deserving``: a Django project in one file, for WSGI and ASGI."""
 
 from __future__ import annotations
 

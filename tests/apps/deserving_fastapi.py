@@ -1,4 +1,4 @@
-"""See ``deserving``: the app on FastAPI, which has pages of documentation and a mounted app."""
+"""See ``deserving``: the app on FastAPI, with documentation pages and a mounted app."""
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request
 

@@ -73,7 +73,7 @@ def file(request: HttpRequest) -> HttpResponseBase:
 
 
 def announced_stream(request: HttpRequest) -> HttpResponseBase:
-    """One whose client has all of it before its content has ended."""
+    """A response that the client has received in full before its content ends."""
     return StreamingHttpResponse(iter([b"abc", b"def"]), content_type="text/plain", headers={"Content-Length": "6"})
 
 

@@ -1,4 +1,4 @@
-"""Serves the project `tests.apps.django_settings`, by WSGI and by ASGI."""
+"""Serves the project `tests.apps.django_settings` through WSGI and ASGI."""
 
 import os
 

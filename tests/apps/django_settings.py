@@ -1,4 +1,4 @@
-"""A Django project in one file, of several URL files' worth; `tests.apps.django_servers` serves it."""
+"""A Django project in one file, with several URL configurations; `tests.apps.django_servers` serves it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LOGGING = {"version": 1, "disable_existing_loggers": False}
 
 
 class OwnTraceMiddleware(BaseTraceMiddleware):
-    """A project's own, with all of ours."""
+    """A project's own subclass of our middleware."""
 
 
 class Rescue(MiddlewareMixin):
@@ -54,7 +54,7 @@ class Rescue(MiddlewareMixin):
 
 
 def seen(chat_id: str) -> dict[str, Any]:
-    """What a view knows of its request."""
+    """Return what a view knows about its request."""
     trace = current()
     return {"chat_id": chat_id, "trace_id": trace.trace_id if trace else None}
 
@@ -106,7 +106,7 @@ def broken_stream(request: HttpRequest) -> HttpResponseBase:
 
 
 class AtWork(HttpResponse):
-    """Works on when it is closed, before what listens to `request_finished` does."""
+    """Works on when it is closed, before the receivers of `request_finished` run."""
 
     def close(self) -> None:
         self.begin()
@@ -128,7 +128,7 @@ def after_stream(request: HttpRequest) -> HttpResponseBase:
 
 
 finishing: list[bool] = []
-"""One entry for a response whose end is still to come."""
+"""An entry for each response whose end is still to come."""
 
 
 @receiver(request_finished)
@@ -148,7 +148,7 @@ def pickled(request: HttpRequest) -> HttpResponseBase:
 
 
 class Cache(MiddlewareMixin):
-    """Keeps a copy of an answer, as Django's cache middleware does, and gives that."""
+    """Keeps a copy of an answer, as Django's cache middleware does, and returns that."""
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         if "X-Pickle" not in response.headers:
@@ -175,7 +175,7 @@ def slow(request: HttpRequest, chat_id: int) -> HttpResponseBase:
 
 
 async def has_begun(request: HttpRequest) -> HttpResponseBase:
-    """Answer when one of them is at work."""
+    """Answer as soon as a view is running."""
     await asyncio.to_thread(begun.wait, 30)
     begun.clear()
     return HttpResponse()
@@ -221,7 +221,7 @@ ALWAYS = HttpResponse("the same", headers={"Access-Control-Expose-Headers": "X-O
 
 
 def always(request: HttpRequest) -> HttpResponseBase:
-    """One object answers all requests."""
+    """Answers all requests with one object."""
     return ALWAYS
 
 

@@ -1,4 +1,4 @@
-"""Traces for four experiments: two by name, one by id, one that the environment names."""
+"""Traces for four experiments: two by name, one by id, and the one that the environment names."""
 
 import sys
 

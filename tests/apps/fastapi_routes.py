@@ -1,4 +1,4 @@
-"""A FastAPI app with all that can stand between a request and its handler."""
+"""A FastAPI app with everything that can be between a request and its handler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Below(BaseHTTPMiddleware):
-    """Further in than the trace."""
+    """Inside the tracing middleware."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         annotate(tags={"below": "before"})
@@ -34,7 +34,7 @@ class Below(BaseHTTPMiddleware):
 
 
 class Above(BaseHTTPMiddleware):
-    """Further out than the trace."""
+    """Outside the tracing middleware."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         response = await call_next(request)
@@ -102,7 +102,7 @@ def of_wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> list[byt
 
 
 def create() -> FastAPI:
-    """The app, without any middleware yet."""
+    """Return the app, without any middleware yet."""
     app = FastAPI()
     app.include_router(version)
     app.include_router(background)
@@ -127,7 +127,7 @@ def create() -> FastAPI:
 
     @app.get("/fail")
     def fail() -> None:
-        raise RuntimeError("the model is away")
+        raise RuntimeError("the model is unavailable")
 
     @app.get("/health")
     def health() -> dict[str, str]:

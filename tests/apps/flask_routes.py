@@ -1,4 +1,4 @@
-"""Flask apps by a factory: blueprints, error handlers, hooks, a mounted app, a session of one's own."""
+"""Flask apps by a factory: blueprints, error handlers, hooks, a mounted app, and the app's own sessions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.apps import afterwards
 
 
 class Session(dict[str, Any], SessionMixin):
-    """What the app keeps of a visitor."""
+    """The app's session data of a visitor."""
 
 
 class Sessions(SessionInterface):
-    """Keeps a visitor's number in a cookie, as plain as can be."""
+    """Keeps a visitor's number in a plain cookie."""
 
     def open_session(self, app: Flask, request: Any) -> Session:
         return Session(visits=int(request.cookies.get("visits", 0)))
@@ -74,7 +74,7 @@ def divide() -> ResponseReturnValue:
 
 @pages.get("/fail")
 def fail() -> ResponseReturnValue:
-    raise RuntimeError("the model is away")
+    raise RuntimeError("the model is unavailable")
 
 
 @pages.get("/visit")
@@ -126,7 +126,7 @@ def health() -> ResponseReturnValue:
 
 
 def create(name: str) -> Flask:
-    """An application factory; it is careless enough to set tracing up twice."""
+    """An application factory that carelessly sets up tracing twice."""
     app = Flask(name)
     app.session_interface = Sessions()
     tracing.init_app(app)

@@ -1,4 +1,4 @@
-"""Four threads trace while forty children are forked, each of which traces too. Prints how many children ended well."""
+"""Four threads trace while forty children are forked, which trace too; prints how many children ended normally."""
 
 import os
 import sys

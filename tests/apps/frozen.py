@@ -1,4 +1,4 @@
-"""Starts an app, asks it and shuts it down while time stands still, as in a test that freezes it.
+"""Starts an app, sends it a request and shuts it down while a test freezes the time.
 
 python -m tests.apps.frozen time-machine|freezegun|patched
 """

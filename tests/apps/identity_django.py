@@ -1,4 +1,4 @@
-"""A Django project with users, sessions and a database, by WSGI and ASGI: who is logged in is asked of the database."""
+"""A Django project with users, sessions and a database, for WSGI and ASGI; the database knows who is logged in."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the installed MLflow knows: the test apps use what it has, and the tests skip what it has not."""
+"""Features of the installed MLflow: test apps use those that it has, and tests skip those that it lacks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import mlflow
 
 
 def takes(function: Callable[..., Any], *names: str) -> bool:
-    """Whether a function has all of these parameters."""
+    """Return whether a function has all of these parameters."""
     return set(names) <= inspect.signature(function).parameters.keys()
 
 
 def taken(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
-    """Those of the arguments that a function has parameters for."""
+    """Return those of the arguments that a function has parameters for."""
     return {name: value for name, value in arguments.items() if takes(function, name)}
 
 
 def identity(**metadata: str) -> dict[str, Any]:
-    """Arguments of ``mlflow.update_current_trace`` that give a trace its session and user, and more metadata.
+    """Return arguments of ``mlflow.update_current_trace`` for a trace's session, user and further metadata.
 
     Args:
         metadata: ``session_id`` and ``user``, parameters since MLflow 3.12 and metadata before; all else is metadata.
@@ -35,4 +35,4 @@ HAS_LINKS = hasattr(mlflow.entities, "Link")
 NO_LINKS = f"MLflow {mlflow.__version__} has no span links; 3.13 is the first that has"
 
 TAKES_FILES_OUT = hasattr(mlflow.environment_variables, "MLFLOW_TRACE_EXTRACT_ATTACHMENTS")
-"""Whether MLflow takes the files in a chat's messages for attachments: since 3.12."""
+"""Return whether MLflow stores the files in a chat's messages as attachments: since 3.12."""

@@ -1,4 +1,4 @@
-"""Spans that end after their root, and more traces at once than MLflow keeps.
+"""Spans that end after their root, and more open traces than MLflow keeps.
 
 The first argument is the experiment, the second one of the functions below.
 """
@@ -18,7 +18,7 @@ from mlflow_middleware.settings import Settings
 
 
 def late(after: float) -> None:
-    """A child in a thread that ends some seconds after its root, and has a child of its own by then."""
+    """A child in a thread that ends some seconds after its root and that has a child of its own by then."""
     root_ended = threading.Event()
 
     def work(root: mlflow.entities.LiveSpan) -> None:
@@ -59,7 +59,7 @@ def never() -> None:
 
 
 def never_at_exit() -> None:
-    """The same, and the process ends."""
+    """A child that does not end, in a process that does."""
     root = mlflow.start_span_no_context("root")
     kept.append(mlflow.start_span_no_context("never ends", parent_span=root))
     root.end()
@@ -75,7 +75,7 @@ def many() -> None:
 
 
 def slow() -> None:
-    """Traces that stay open for longer than the limits that the environment sets."""
+    """Traces that stay open for longer than the limits in the environment allow."""
     roots = [mlflow.start_span_no_context(str(number)) for number in range(30)]
     time.sleep(2.5)
     mlflow.start_span_no_context("last").end()
@@ -85,7 +85,7 @@ def slow() -> None:
 
 
 def flushed() -> None:
-    """A trace that is read as soon as it was flushed."""
+    """A trace that is read right after a flush."""
     with mlflow.start_span("root") as root, mlflow.start_span("inner"):
         root.set_inputs({"question": "?"})
         mlflow.update_current_trace(client_request_id="request-1")

@@ -1,4 +1,4 @@
-"""Runs an app that is not one of ``tests.conftest.APPS``, and one that must not start."""
+"""Runs apps that are not in ``tests.conftest.APPS``, and apps that must not start."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def running(like: str, target: str, folder: Path, traces: Traces, **variables: s
     """Serve an app in a process of its own.
 
     Args:
-        like: The test app whose server is taken, a key of ``tests.conftest.APPS``.
+        like: The test app whose server runs it, a key of ``tests.conftest.APPS``.
         target: The app, as ``module:attribute``.
-        folder: Where its log goes.
-        traces: Where its traces will be found.
+        folder: The directory of its log.
+        traces: The server and experiment of its traces.
         variables: Its environment variables.
     """
     port = free_port()
@@ -30,12 +30,12 @@ def running(like: str, target: str, folder: Path, traces: Traces, **variables: s
 
 
 def connected(traces: Traces, uri: str) -> dict[str, str]:
-    """The environment variables of an app whose traces are to be found there."""
+    """Return the environment variables of an app that stores its traces there."""
     return {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": traces.experiment}
 
 
 def refusal(app: str, **variables: str) -> str:
-    """What a test app's server process prints when it does not start; it fails when the process goes on."""
+    """Return the output of a test app's server process that does not start; fail if the process keeps running."""
     command = command_for(app, free_port())
     ended = subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""Starts an app, asks it and shuts it down, again and again in one process, as a suite with test clients does.
+"""Starts an app, sends it a request and shuts it down, repeatedly in one process, as a suite with test clients does.
 
 python -m tests.apps.lifespans COUNT
 """
@@ -30,7 +30,7 @@ app = TraceMiddleware(bare)
 
 
 async def once() -> float:
-    """Serve one request in a lifespan of its own; returns the seconds that its end took."""
+    """Serve one request in a lifespan of its own; return the duration of its shutdown."""
     to_app: asyncio.Queue[Any] = asyncio.Queue()
     from_app: asyncio.Queue[Any] = asyncio.Queue()
     lifespan = asyncio.create_task(app({"type": "lifespan"}, to_app.get, from_app.put))

@@ -53,7 +53,7 @@ def model() -> None:
 
 
 def nothing() -> None:
-    """After all of these, nothing is active any more."""
+    """Afterwards, no run or model is active any more."""
 
 
 WAYS: dict[str, Callable[[], None]] = {

@@ -1,7 +1,7 @@
-"""Starts an app again and again, each time with one name of MLflow or OpenTelemetry missing, and asks it once.
+"""Starts an app repeatedly, each time without one name of MLflow or OpenTelemetry, and sends it one request.
 
-python -m tests.apps.missing_names EXPERIMENT FOLDER: prints what became of each, as JSON. Each app is a fork of this
-process, which has imported MLflow and nothing of the middleware. An app's log is a file in the folder.
+python -m tests.apps.missing_names EXPERIMENT FOLDER: prints the outcome of each as JSON. Each app is a fork of this
+process, which has imported MLflow but nothing of the middleware. An app's log is a file in the folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AT_ONCE = 3
 
 
 def imported() -> Iterator[tuple[str, str]]:
-    """Every name that the bridge imports from MLflow or OpenTelemetry."""
+    """Return every name that the bridge imports from MLflow or OpenTelemetry."""
     for path in sorted(BRIDGE.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("mlflow", "opentelemetry"):
@@ -34,7 +34,7 @@ def imported() -> Iterator[tuple[str, str]]:
 
 
 def load_names(module: str) -> Any:
-    """Load the bridge's list of names without the bridge, which would look for them."""
+    """Load the bridge's list of names without the bridge itself, which would look them up."""
     spec = importlib.util.spec_from_file_location(module, BRIDGE / "names.py")
     assert spec
     assert spec.loader
@@ -44,14 +44,14 @@ def load_names(module: str) -> Any:
 
 
 def listed() -> list[tuple[str, str]]:
-    """Every name of the bridge's list, but for that of CPython, without which nothing can be imported."""
+    """Return every name of the bridge's list except CPython's, without which no import works."""
     names = load_names("names_of_the_bridge")
     known = [*((each.owner, each.name) for each in names.ALL), *names.UNDOCUMENTED]
     return [(owner, name) for owner, name in known if owner != "_frozen_importlib"]
 
 
 def all_names() -> list[tuple[str, str]]:
-    """Both, each once, but for submodules: they are not gone with their name."""
+    """Return both without duplicates and submodules, which still exist without their name."""
     names = sorted({*imported(), *listed()})
     return [
         (owner, name)
@@ -61,12 +61,12 @@ def all_names() -> list[tuple[str, str]]:
 
 
 def is_module(owner: str, name: str) -> bool:
-    """Whether a name is that of a submodule."""
+    """Return whether a name is that of a submodule."""
     return ":" not in owner and f"{owner}.{name}" in sys.modules
 
 
 def hide(owner: str, name: str) -> None:
-    """Take a name away."""
+    """Remove a name."""
     if owner.endswith("()"):
         _hide_in_instances(owner, name)
         return
@@ -83,7 +83,7 @@ def hide(owner: str, name: str) -> None:
 
 
 def _module_without(name: str) -> type[ModuleType]:
-    """A module that keeps a name to itself, as after a renaming: its own functions still find it."""
+    """A module that hides a name, as after a renaming: its own functions still find it."""
 
     class Module(ModuleType):
         def __getattribute__(self, wanted: str) -> Any:
@@ -95,13 +95,13 @@ def _module_without(name: str) -> type[ModuleType]:
 
 
 def _hide_in_instances(owner: str, name: str) -> None:
-    """The name stays, else nothing of MLflow or OpenTelemetry would work; the bridge is shown an object without it."""
+    """Keep the name, as nothing of MLflow or OpenTelemetry would work otherwise, but hide it from the bridge."""
     names = load_names("mlflow_middleware.mlflow_bridge.names")
     names.SAMPLES[owner] = object
 
 
 async def ask(name: str) -> str:
-    """One request to an app with the middleware, and one to an excluded path; returns the answers."""
+    """Send one request to an app with the middleware, and one to an excluded path; return the answers."""
     from mlflow_middleware import delivery
     from mlflow_middleware.asgi import TraceMiddleware
 
@@ -129,7 +129,7 @@ async def ask(name: str) -> str:
 
 
 def ask_wsgi() -> str:
-    """The excluded path of a WSGI app."""
+    """Send a request to the excluded path of a WSGI app."""
     from mlflow_middleware.wsgi import TraceMiddleware
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
@@ -141,7 +141,7 @@ def ask_wsgi() -> str:
 
 
 def run(owner: str, name: str, number: int, folder: Path) -> None:
-    """The life of a fork."""
+    """Run a fork."""
     outcome: dict[str, Any] = {"name": f"{owner}.{name}", "id": f"n-{number}"}
     log = folder / f"{number}.log"
     logging.basicConfig(filename=log, format="%(name)s: %(message)s", force=True)

@@ -1,4 +1,4 @@
-"""An endpoint that speaks OpenAI's language: its model says what it heard; the model ``endless`` goes on doing so."""
+"""An endpoint with OpenAI's API: its model repeats the message; the model ``endless`` never stops repeating."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def _event(model: str, delta: dict[str, str], finish_reason: str | None = None) 
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that it is up."""
+    """Answer the health check."""
     return {"status": "ok"}

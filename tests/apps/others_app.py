@@ -1,4 +1,4 @@
-"""An ASGI app that traces on its own account as well: at import, in a thread, in its handlers."""
+"""An ASGI app that also traces by itself: at import, in a thread, in its handlers."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def warm_up() -> None:
 
 @mlflow.trace(name="after-the-middleware")
 def load_the_index() -> str:
-    """Traced at import, when the middleware is there."""
+    """Traced at import, when the middleware is set up."""
     with mlflow.start_span("read"):
         return "loaded"
 
 
 def in_the_background() -> None:
-    """What a thread of the app's own does."""
+    """Trace in a thread of the app's own."""
     with mlflow.start_span("nightly") as span:
         span.set_inputs({"documents": 3})
         mlflow.update_current_trace(tags={"job": "reindex"}, metadata={"kb": "2026-11"})
 
 
 def update() -> dict[str, Any]:
-    """A handler that uses MLflow's own words for what it knows."""
+    """Annotate the request through MLflow's own functions."""
     mlflow.update_current_trace(tags={"plan": "pro"}, **identity(session_id="from-mlflow", user="mlflow-user"))
     return {}
 
 
 def wait_until_stored() -> dict[str, Any]:
-    """A handler that opens a trace elsewhere, and waits until it is stored."""
+    """Open a trace in another experiment, and wait until it is stored."""
     trace_ids: list[str] = []
 
     def work() -> None:
@@ -59,7 +59,7 @@ def wait_until_stored() -> dict[str, Any]:
 
 
 def start_background() -> dict[str, Any]:
-    """A handler that starts the thread."""
+    """Start the thread."""
     threading.Thread(target=in_the_background).start()
     return {}
 

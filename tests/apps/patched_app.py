@@ -1,4 +1,4 @@
-"""The plain WSGI app under gevent's own server, in a process that is patched before us or after us: ``PORT``."""
+"""The plain WSGI app under gevent's server, in a process that gevent patches before or after our import: ``PORT``."""
 
 import os
 import sys

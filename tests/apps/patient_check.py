@@ -1,4 +1,4 @@
-"""Runs a module that checks, as ``python -m`` does, with time for a machine that is busy with other tests."""
+"""Runs a module's check, as ``python -m`` does, with more time for a machine that is busy with other tests."""
 
 import runpy
 import sys

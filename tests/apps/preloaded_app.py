@@ -1,4 +1,4 @@
-"""The plain WSGI app, but that a trace was already made and stored when the workers are forked."""
+"""The plain WSGI app, with one trace made and stored before the workers are forked."""
 
 import mlflow
 

@@ -1,4 +1,4 @@
-"""Traces before, across and after each call that makes MLflow build its tracing anew."""
+"""Makes traces before, across and after each call that makes MLflow rebuild its tracing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace with values that cannot go over the wire, in the experiment that is named."""
+"""Makes a trace with values that cannot be sent, in the given experiment."""
 
 import sys
 
@@ -8,7 +8,7 @@ from mlflow_middleware import delivery
 from mlflow_middleware.settings import Settings
 
 HALF = "\ud83e"
-"""The first half of a surrogate pair: what a client's JSON may hold, and a cut-off stream ends in."""
+"""The first half of a surrogate pair, which a client's JSON may contain, or a truncated stream end in."""
 
 delivery.start(Settings.load())
 mlflow.set_experiment(sys.argv[1])

@@ -1,6 +1,6 @@
-"""Makes a trace of each kind that MLflow's API knows, in the experiment that is named first.
+"""Makes a trace of each kind that MLflow's API can make, in the experiment given first.
 
-The second argument is ``ours`` for our delivery; with anything else this package is not even imported.
+The second argument is ``ours`` for our delivery; with any other, this package is not even imported.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def values() -> None:
 
 
 def failing() -> None:
-    """An exception in a child, which ends the root too."""
+    """An exception in a child that ends the root, too."""
 
     @mlflow.trace(span_type=SpanType.TOOL)
     def tool(question: str) -> str:
@@ -108,7 +108,7 @@ def events() -> None:
 
 
 def links() -> None:
-    """A link to a span of another trace and one to a span of the same."""
+    """A link to a span of another trace and one to a span of the same trace."""
     with mlflow.start_span("linked") as other:
         pass
     to_other = mlflow.entities.Link(other.trace_id, other.span_id, {"why": "follows", "hops": 2})
@@ -120,14 +120,14 @@ def links() -> None:
 
 
 def annotated() -> None:
-    """All that can be said of a trace while it runs."""
+    """All calls that change a trace while it runs."""
     with mlflow.start_span("annotated") as span:
         span.set_inputs({"question": LONG})
         mlflow.update_current_trace(
             client_request_id="request-1",
             tags={"plan": "pro", "umlaut": "äöü", "long": "t" * 4000},
             request_preview="asks something",
-            response_preview="is told something",
+            response_preview="gets something",
             **identity(session_id="s-1", user="jane", kb="2026-11", long="m" * 200),
         )
         span.set_outputs({"answer": LONG})
@@ -148,7 +148,7 @@ def in_context() -> None:
 
 
 def without_context() -> None:
-    """Spans whose parents and times are given."""
+    """Spans with explicit parents and times."""
     root = mlflow.start_span_no_context(
         "without context",
         span_type=SpanType.AGENT,
@@ -205,7 +205,7 @@ def threaded() -> None:
 
 
 def assessed() -> None:
-    """Feedback and an expectation that are given while the trace runs."""
+    """Feedback and an expectation that are added while the trace runs."""
     with mlflow.start_span("assessed") as span:
         source = AssessmentSource(source_type="HUMAN", source_id="jane")
         mlflow.log_feedback(trace_id=span.trace_id, name="right", value=True, source=source, rationale="ä")
@@ -214,7 +214,7 @@ def assessed() -> None:
 
 
 def with_a_prompt() -> None:
-    """A trace that used a version of a prompt; what ``mlflow.genai.load_prompt`` does where it is installed."""
+    """A trace that used a version of a prompt, like ``mlflow.genai.load_prompt``, which only full MLflow has."""
     with mlflow.start_span("with a prompt") as span:
         prompt = PromptVersion(sys.argv[1], 1, "Answer {{question}}")
         InMemoryTraceManager.get_instance().register_prompt(span.trace_id, prompt)
@@ -233,13 +233,13 @@ def of_opentelemetry() -> None:
 
 
 def described() -> None:
-    """A description, a log level and a span that was given nothing else."""
+    """A description, a log level, and a span without anything."""
     with mlflow.start_span("described", **taken(mlflow.start_span, description="What it does.", log_level="WARNING")):
         pass
 
 
 def with_attachments() -> None:
-    """Files in inputs and outputs: given as such, and as the base64 text that chats with images hold."""
+    """Files in inputs and outputs: explicit ones, and base64 text as in chats with images."""
     image = "data:image/png;base64," + base64.b64encode(IMAGE).decode()
     content = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": image}}]
     with mlflow.start_span("with attachments"), mlflow.start_span("inner") as inner:

@@ -1,8 +1,8 @@
-"""An app that seeds ``random`` before each request, as ML libraries do; then it forks, by Python and in C.
+"""An app that seeds ``random`` before each request, as ML libraries do; then it forks, in Python and in C.
 
-Prints one id a line, of each trace and each span; those of the processes are told apart by their lines' beginning.
+Prints one id a line, of each trace and each span; the start of each line identifies the process.
 
-With ``own-provider``, the app has made OpenTelemetry's tracer provider itself, and MLflow is told to take that.
+With ``own-provider``, the app itself creates OpenTelemetry's tracer provider, which MLflow then uses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An app whose chats run over WebSockets, on Flask: by flask-sock, and by Flask-SocketIO."""
+"""A Flask app with chats over WebSockets, by flask-sock and by Flask-SocketIO."""
 
 import os
 
@@ -19,7 +19,7 @@ socketio = SocketIO(app, async_mode="threading", async_handlers=False)
 
 
 def identify(exchange: Exchange) -> Identity:
-    """Who asked, as Flask knows it."""
+    """Return the user whom Flask knows."""
     return Identity(user_id=request.headers.get("X-Login"))
 
 
@@ -27,7 +27,7 @@ MLflowMiddleware(app, identify=identify if os.environ.get("IDENTIFY") else None)
 
 
 def answer(question: str) -> str:
-    """One turn of a chat."""
+    """Take one turn of a chat."""
     with mlflow.start_span("answer"):
         return question.upper()
 

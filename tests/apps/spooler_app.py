@@ -1,4 +1,4 @@
-"""An app whose requests leave their work to uWSGI's spooler, which traces it."""
+"""An app whose requests hand their work to uWSGI's spooler, which traces it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Starlette app: plain routes, and no FastAPI."""
+"""A Starlette app with plain routes, without FastAPI."""
 
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
@@ -15,7 +15,7 @@ async def answer(request: Request) -> PlainTextResponse:
 
 
 class Chat(HTTPEndpoint):
-    """A class that answers."""
+    """A class as an endpoint."""
 
     async def get(self, request: Request) -> PlainTextResponse:
         return await answer(request)

@@ -1,4 +1,4 @@
-"""A script, not a server: as many traces of two spans as its argument says, and its end."""
+"""A script, not a server: it makes as many traces of two spans as its argument specifies, and ends."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A front service and a back one, each in a process of its own; what the back does is in ``APP_BACK``."""
+"""A front service and a back service, each in a process of its own; ``APP_BACK`` selects the back's behaviour."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_middleware.request_trace import annotate, outbound_headers
 from tests import messages
 
 BACK = os.environ.get("APP_BACK", "")
-"""How the back is traced: ``middleware``; or ``handler``, by MLflow's own function in it, ``with`` or without ours."""
+"""How the back is traced: ``middleware``; or ``handler``, by MLflow's own function in it, with or without ours."""
 
 
 async def front(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -30,9 +30,9 @@ async def front(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallab
     if wants["first"] != "front":
         await call
     else:
-        await asyncio.sleep(0.2)  # the call has begun by now; whichever way, the front's answer does not wait
+        await asyncio.sleep(0.2)  # the call has begun by now; in either case, the front's answer does not wait
     if wants["first"] == "back":
-        await asyncio.sleep(1.5)  # by now the back has sent what it sends at once
+        await asyncio.sleep(1.5)  # by now the back has sent its first batch
     await _send(send, 200, b'{"answer": "of the front"}')
     await call
 

@@ -1,6 +1,6 @@
-"""Runs the check where MLflow is of a version that does not exist yet.
+"""Runs the check with an MLflow version that does not exist yet.
 
-Its argument says what has changed: ``shape``, the way it builds span processors; ``names``, what can be imported.
+Its argument selects the change: ``shape``, the way it builds span processors; ``names``, its importable names.
 """
 
 import sys

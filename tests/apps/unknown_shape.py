@@ -1,4 +1,4 @@
-"""Starts delivery where MLflow builds its span processors in an unknown way; prints whether it was left alone."""
+"""Starts delivery with an MLflow that builds span processors in an unknown way; prints whether it was left alone."""
 
 import logging
 

@@ -14,7 +14,7 @@ from tests import messages
 
 
 def active_span() -> Any:
-    """MLflow's current span, which there is."""
+    """Return MLflow's current span, which exists here."""
     found = mlflow.get_current_active_span()
     assert found is not None
     return found
@@ -28,14 +28,14 @@ def traced(
     status: int = 200,
     **options: Any,
 ) -> TraceMiddleware:
-    """An app that does what the path of a request names, with the middleware around it.
+    """An app that does what a request's path names, behind the middleware.
 
     Args:
-        experiment: Where the traces go.
+        experiment: The experiment of its traces.
         do: Called before the answer.
-        afterwards: Called after it, while the request runs on.
-        status: The answer's.
-        options: The middleware's.
+        afterwards: Called after the answer, while the request goes on.
+        status: The status of the answer.
+        options: The middleware's options.
     """
     os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment
 
@@ -52,7 +52,7 @@ def traced(
 
 
 async def asked(middleware: TraceMiddleware, way: str, request_id: str = "") -> dict[str, str]:
-    """Send one request; returns the headers of the answer."""
+    """Send one request; return the headers of the answer."""
     given: dict[str, str] = {}
 
     async def receive() -> ASGIReceiveEvent:

@@ -1,1 +1,1 @@
-"""What tracing costs, in the ways that users could pick, side by side."""
+"""The cost of tracing with each of the ways that users could pick, side by side."""

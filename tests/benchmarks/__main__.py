@@ -1,13 +1,13 @@
-"""What tracing costs an app, side by side: untraced, by hand as MLflow's documentation has it, by OpenTelemetry, by us.
+"""What tracing costs an app: untraced, by hand as in MLflow's documentation, by OpenTelemetry, and by this middleware.
 
     python -m tests.benchmarks [--frameworks FastAPI,Flask,Django] [--ways NAME,...] [--kinds none,two] [--rounds N]
                                [--output FOLDER]
 
-Each way has an app process and an experiment of its own on one real MLflow server on SQLite; in each round all of them
-run, and take short turns. The kind says how many child spans a request opens. Nothing is asserted: times differ from
-machine to machine, so look at the ratios. Where a target is missed, the last lines say so. What is measured so far is
-always in the folder, so a run that is cut off is not lost. Takes about 40 minutes on two cores that have nothing else
-to do.
+Each way has an app process and an experiment of its own on one real MLflow server on SQLite; in each round all of
+them run in short turns. The kind is the number of child spans that a request opens. Nothing is asserted: times differ
+between machines, so look at the ratios. If a target is missed, the last lines report it. Results are written to the
+folder after each measurement, so that an interrupted run is not lost. Takes about 40 minutes on two otherwise idle
+cores.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from tests.benchmarks.tables import KIND_NAMES, NAMES, Results, tables, verdicts
 from tests.servers import ROOT, MLflowServer
 
 BURSTS = ("untraced", "mlflow", "nowhere", "otel", "ours")
-"""The ways of which it is counted what full load costs and what is stored of it."""
+"""The ways whose cost and stored share under full load are measured."""
 
 
 class Report:
-    """What is measured so far, and how far that is.
+    """The results so far, and the progress.
 
     Args:
-        steps: How many measurements there will be.
-        folder: Where it is written.
+        steps: The number of measurements.
+        folder: Where they are written.
     """
 
     def __init__(self, steps: int, folder: Path) -> None:
@@ -49,7 +49,7 @@ class Report:
         self._began = time.monotonic()
 
     def step(self, what: str, figures: object) -> None:
-        """One more is done; write it down, and say on stderr when the rest will be."""
+        """Record one result: write all of them, and print the expected end to stderr."""
         self._done += 1
         left = (time.monotonic() - self._began) / self._done * (self._steps - self._done) / 60
         count = f"{self._done} of {self._steps}, about {left:.0f} min left"
@@ -59,12 +59,12 @@ class Report:
         (self._folder / "benchmark.svg").write_text(plot(dict(self._series())))
 
     def failure(self, what: str, error: Exception) -> None:
-        """One could not be measured; the others are still worth having."""
+        """Report a failed measurement; the others are still worth having."""
         self.failed.append(f"{what} FAILED: {error}")
         self.step(what, error)
 
     def text(self) -> str:
-        """All tables, then the targets."""
+        """Return all tables, then the targets."""
         lines = [line for framework, results in self.results.items() for line in tables(framework, results)]
         packages = ("mlflow-tracing", "opentelemetry-sdk", "fastapi", "flask", "django")
         versions = ", ".join(f"{name} {version(name)}" for name in packages)
@@ -110,7 +110,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left running
     frameworks = arguments.frameworks.split(",")
     chosen = cases(arguments.ways.split(","), arguments.kinds.split(","))
     bursts = [case for case in chosen if case.way in BURSTS]
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def run(framework: str, chosen: list[Case], bursts: list[Case], arguments: argparse.Namespace, report: Report) -> None:
-    """All rounds of one framework, on a server of its own; then each way saturated, until the server has caught up."""
+    """Run all rounds of one framework on a server of its own; then each way at full load, to the last stored trace."""
     results = report.results[framework] = Results()
     how = {name: getattr(arguments, name) for name in ("rate", "slices", "gentle", "saturated")}
     with tempfile.TemporaryDirectory(prefix="mlflow-middleware-benchmark-") as name:

@@ -19,7 +19,7 @@ settings.configure(
     INSTALLED_APPS=["mlflow_middleware.django"] if ours else [],
     MIDDLEWARE=[
         *(["mlflow_middleware.django.TraceMiddleware"] if ours else []),
-        "django.middleware.common.CommonMiddleware",  # as each new project has it: it says how long an answer is
+        "django.middleware.common.CommonMiddleware",  # as in each new project: it sets the length of an answer
     ],
 )
 answer = ways.handler()

@@ -1,9 +1,9 @@
-"""What a request costs in one process, with no server: seconds to look at; ``instructions`` counts for decisions.
+"""The cost of a request in one process, without a server: times to look at; ``instructions`` counts for decisions.
 
     python -m tests.benchmarks.in_process [--source FOLDER] [--rounds N]
 
-An ASGI app that does as good as nothing is asked without a server, bare, traced by hand with MLflow's own spans that
-are exported to nowhere, and behind our middleware: until a trace is finished (the path), and until it is encoded, too.
+An ASGI app that does next to nothing is called without a server: bare, traced by hand with MLflow's own spans that are
+not exported, and behind our middleware, once until a trace is finished (the path), and once until it is encoded.
 Nothing is sent. All ways take turns, each in a fork of the same process. Takes half a minute.
 """
 
@@ -30,13 +30,13 @@ from tests.benchmarks.spans import CONTENT, KINDS, QUESTION, Children, export_to
 from tests.servers import ROOT, clean_environment
 
 WARM_UP = 10
-"""Requests of each scenario before the fork: what is imported or built once is no request's cost."""
+"""Requests of each scenario before the fork, so that one-time imports and caches do not count."""
 
 REQUESTS = 300
-"""Requests of which the seconds are taken."""
+"""Requests whose time is measured."""
 
 ENCODERS = ("mlflow_middleware.delivery.encoded:EncodedTrace.encode",)
-"""What turns a finished trace into what is sent, newest first: a tree under test has one of them."""
+"""Functions that encode a finished trace, newest first: a tree under test has one of them."""
 
 BODY = json.dumps({"model": "gpt-5", "messages": [{"role": "user", "content": QUESTION}]}).encode()
 ANSWER = json.dumps({"choices": [{"message": {"role": "assistant", "content": CONTENT}}]}).encode()
@@ -55,11 +55,11 @@ GROUPS = {
     "floor": [Scenario("app", "none"), *(Scenario("nowhere", kind) for kind in KINDS)],
     "ours": [Scenario(way, kind) for way in ("path", "encoded") for kind in KINDS],
 }
-"""What is measured in one process: MLflow is set up in one way in each."""
+"""Scenarios that are measured in one process: each process sets up MLflow in one way."""
 
 
 def bare(children: Children) -> ASGIApp:
-    """The app."""
+    """Return the app."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         children(json.loads((await receive())["body"]))
@@ -71,7 +71,7 @@ def bare(children: Children) -> ASGIApp:
 
 
 def by_hand(children: Children) -> ASGIApp:
-    """The app, with what it does for a request in a hand-written root span."""
+    """Return the app, with its work in a hand-written root span."""
     import mlflow
 
     @mlflow.trace(name="POST /chats/{chat_id}")
@@ -95,7 +95,7 @@ def by_hand(children: Children) -> ASGIApp:
 
 
 def scope(number: int) -> dict[str, Any]:
-    """A request, as uvicorn describes it."""
+    """Return a request's scope as uvicorn builds it."""
     headers = {
         "host": "127.0.0.1:8000",
         "user-agent": "python-httpx/0.28.1",
@@ -123,7 +123,7 @@ def scope(number: int) -> dict[str, Any]:
 
 
 def ask(app: ASGIApp, requests: int) -> None:
-    """Ask so many times, one after the other, each in a task of its own."""
+    """Send this many requests one after the other, each in a task of its own."""
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": BODY, "more_body": False}
@@ -139,7 +139,7 @@ def ask(app: ASGIApp, requests: int) -> None:
 
 
 def encoder() -> Callable[[Any], Any]:
-    """What the tree under test encodes a finished trace with."""
+    """Return the function that encodes a finished trace in the tree under test."""
     for name in ENCODERS:
         module, _, path = name.partition(":")
         try:
@@ -151,7 +151,7 @@ def encoder() -> Callable[[Any], Any]:
 
 @contextmanager
 def handed_over() -> Iterator[list[Any]]:
-    """Let the middleware hand its finished traces to nobody but a list."""
+    """Make the middleware collect its finished traces in a list."""
     from mlflow_middleware import delivery
 
     traces: list[Any] = []
@@ -160,7 +160,7 @@ def handed_over() -> Iterator[list[Any]]:
 
 
 def checked(app: ASGIApp, spans: int) -> None:
-    """Make sure that a request is traced as it should be, with so many spans."""
+    """Make sure that a request is traced as it should be, with this many spans."""
     from mlflow_middleware.testing import captured_traces
 
     with captured_traces() as traces:
@@ -170,7 +170,7 @@ def checked(app: ASGIApp, spans: int) -> None:
 
 
 def prepare(scenario: Scenario, stack: ExitStack) -> ASGIApp:
-    """The app of a scenario, with all that is done once."""
+    """Return the app of a scenario, with all one-time set-up done."""
     children = mlflow_children(KINDS[scenario.kind])
     if scenario.way == "app":
         return bare(children)
@@ -182,7 +182,7 @@ def prepare(scenario: Scenario, stack: ExitStack) -> ASGIApp:
     with suppress(ImportError):  # older trees
         from mlflow_middleware.request import leaving
 
-        leaving.ASK_AFTER = 10**12  # valgrind makes each request one that takes its time
+        leaving.ASK_AFTER = 10**12  # valgrind makes each request slow enough for a check of its client
     traces = stack.enter_context(handed_over())
     traced = TraceMiddleware(bare(children))
     checked(traced, 1 + KINDS[scenario.kind])
@@ -197,7 +197,7 @@ def prepare(scenario: Scenario, stack: ExitStack) -> ASGIApp:
 
 
 def forked(work: Callable[[], object]) -> tuple[int, int]:
-    """Do it in a child of this process; returns its id, and where what it returned can be read as JSON."""
+    """Call a function in a child process; return its id, and where its result can be read as JSON."""
     readable, writable = os.pipe()
     if pid := os.fork():
         os.close(writable)
@@ -211,7 +211,7 @@ def forked(work: Callable[[], object]) -> tuple[int, int]:
 
 
 def result(child: tuple[int, int]) -> Any:
-    """Wait for a child, and return what its work has returned."""
+    """Wait for a child, and return its result."""
     pid, readable = child
     with os.fdopen(readable) as pipe:
         text = pipe.read()
@@ -221,7 +221,7 @@ def result(child: tuple[int, int]) -> Any:
 
 
 def each_scenario(group: str) -> Iterator[tuple[Scenario, ASGIApp]]:
-    """Each, warmed up; the garbage collector leaves the heap of that time alone from here on."""
+    """Return the warmed-up scenarios; from here on, the garbage collector ignores the heap of that time."""
     for scenario in GROUPS[group]:
         with ExitStack() as stack:
             app = prepare(scenario, stack)
@@ -233,7 +233,7 @@ def each_scenario(group: str) -> Iterator[tuple[Scenario, ASGIApp]]:
 
 
 def seconds(app: ASGIApp) -> float:
-    """CPU of a request, in microseconds."""
+    """Return the CPU time of a request in microseconds."""
     ask(app, WARM_UP)
     began = time.process_time()
     ask(app, REQUESTS)
@@ -241,7 +241,7 @@ def seconds(app: ASGIApp) -> float:
 
 
 def environment(source: Path) -> dict[str, str]:
-    """Of a process that measures the tree in that folder."""
+    """Return the environment of a process that measures the tree in this folder."""
     roots = [str(folder) for folder in (source / "middleware", source / "adapters", ROOT)]
     given = clean_environment()
     del given["MLFLOW_MIDDLEWARE_INCLUDE"]  # older trees do not know it
@@ -250,7 +250,7 @@ def environment(source: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(roots),
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",  # nobody listens, and nobody is asked
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",  # no collector, and no request to one
         "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
         "ENVIRONMENT": "production",
         "APP_VERSION": "1.2.3",
@@ -260,13 +260,13 @@ def environment(source: Path) -> dict[str, str]:
 
 
 def only(source: Path) -> None:
-    """Import nothing of another tree that is installed: the namespace would find in one what the other lacks."""
+    """Block imports from another installed tree: the namespace would take from one what the other lacks."""
     roots = {name: str(source / name) for name in ("middleware", "adapters")}
     sys.path[:] = [path for path in sys.path if roots.get(Path(path).name, path) == path]
 
 
 def measure_group(group: str, counts: list[int]) -> None:
-    """Fork a child for each scenario and number of requests; say which process did which, and what it took.
+    """Fork a child for each scenario and number of requests; print each process and its result.
 
     Without numbers, take the time.
     """
@@ -277,13 +277,13 @@ def measure_group(group: str, counts: list[int]) -> None:
 
 
 def command(group: str, source: Path, *counts: int) -> list[str]:
-    """What measures a group of scenarios of the tree in that folder, in an `environment`."""
+    """Return the command that measures a group of scenarios of the tree in this folder, in an `environment`."""
     options = ["--group", group, "--source", str(source), *(f"--count={count}" for count in counts)]
     return [sys.executable, "-m", "tests.benchmarks.in_process", *options]
 
 
 def take_turns(source: Path, rounds: int) -> dict[Scenario, list[float]]:
-    """The seconds of each scenario, in each round."""
+    """Return the seconds of each scenario in each round."""
     found: dict[Scenario, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for group in GROUPS:
@@ -303,7 +303,7 @@ def take_turns(source: Path, rounds: int) -> dict[Scenario, list[float]]:
 
 
 def table(found: Mapping[Scenario, list[float]]) -> list[str]:
-    """CPU of a request less that of the app alone, for each kind; the medians of all rounds."""
+    """Return the CPU of a request less that of the app alone, for each kind; the medians of all rounds."""
     floor = [of(found, "nowhere", "app", kind) for kind in KINDS]
     rows = [
         ("MLflow's own root and children, exported to nowhere", floor),
@@ -322,7 +322,7 @@ def table(found: Mapping[Scenario, list[float]]) -> list[str]:
 
 
 def of(found: Mapping[Scenario, list[float]], way: str, less: str, kind: str) -> list[float]:
-    """What one way costs more than another, round by round."""
+    """Return the extra cost of one way over another, round by round."""
     plain = found[Scenario(less, "none" if less == "app" else kind)]
     return [mine - other for mine, other in zip(found[Scenario(way, kind)], plain, strict=True)]
 

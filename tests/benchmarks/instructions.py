@@ -1,4 +1,4 @@
-"""Instructions of a request: a count that does not drift as seconds do, to decide by.
+"""Instructions of a request: a count to base decisions on, as it does not drift like time does.
 
     python -m tests.benchmarks.instructions [--source FOLDER]
 
@@ -21,11 +21,11 @@ from tests.benchmarks.spans import KINDS
 from tests.servers import ROOT
 
 FEW, MANY = 50, 150
-"""Requests whose instructions are counted; the difference leaves what is done once in a process."""
+"""Requests whose instructions are counted; the difference excludes one-time costs."""
 
 
 def start(group: str, source: Path, folder: Path) -> subprocess.Popen[str]:
-    """Count a group of scenarios; each process leaves a file that is named after its id."""
+    """Count a group of scenarios; each process leaves a file named after its id."""
     valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/%p", f"--log-file={folder}/log-{group}"]
     return subprocess.Popen(
         [*valgrind, *command(group, source, FEW, MANY)],
@@ -37,13 +37,13 @@ def start(group: str, source: Path, folder: Path) -> subprocess.Popen[str]:
 
 
 def instructions(file: Path) -> int:
-    """All that callgrind has counted in one process."""
+    """Return all instructions that callgrind has counted in one process."""
     (total,) = (line for line in file.read_text().splitlines() if line.startswith("totals:"))
     return int(total.split()[1])
 
 
 def counted(source: Path) -> dict[Scenario, float]:
-    """Instructions of a request, in each scenario."""
+    """Return the instructions of a request in each scenario."""
     found: dict[tuple[Scenario, int], int] = {}
     with tempfile.TemporaryDirectory(prefix="mlflow-middleware-callgrind-") as name:
         processes = [start(group, source, Path(name)) for group in GROUPS]
@@ -58,7 +58,7 @@ def counted(source: Path) -> dict[Scenario, float]:
 
 
 def table(found: dict[Scenario, float]) -> list[str]:
-    """A row for each way, a column for each kind of request."""
+    """Return a row for each way, with a column for each kind of request."""
     names = {
         "app": "the app alone",
         "nowhere": "MLflow's own root and children, exported to nowhere",

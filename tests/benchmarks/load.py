@@ -1,11 +1,11 @@
-"""Asks an app over a few connections that are kept open, from a process of its own.
+"""Sends requests to an app over a few persistent connections, from a process of its own.
 
     python -m tests.benchmarks.load PORT [--seconds S | --requests N] [--rate R] [--first N]
 
-With a rate (requests a second, all connections together) each request is due at its time, whatever became of the
-others; without one, each connection asks again as soon as it has its answer. Every request has a path and an id of its
-own; ten in a row are a session, and fifty are of one user. Prints the number of answers, the seconds that they took,
-and the latencies in milliseconds, as JSON.
+With a rate (requests a second over all connections), each request is due at its time, regardless of the others;
+without one, each connection sends its next request as soon as it has the answer. Every request has a path and an id of
+its own; ten in a row are a session, and fifty are of one user. Prints the number of answers, the total time in
+seconds, and the latencies in milliseconds, as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BODY = json.dumps(
 
 
 class Connection(asyncio.Protocol):
-    """One connection; a request at a time."""
+    """A connection with one request at a time."""
 
     transport: asyncio.Transport
 
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
 
 
 async def connect(port: int, first: int) -> list[Connection]:
-    """All connections, open."""
+    """Open all connections."""
     loop = asyncio.get_running_loop()
     connections = [Connection(number, first) for number in range(CONNECTIONS)]
     for connection in connections:
@@ -81,7 +81,7 @@ async def connect(port: int, first: int) -> list[Connection]:
 
 
 async def run(port: int, seconds: float, requests: float, rate: float, first: int) -> tuple[int, float, list[float]]:
-    """Ask for a while; returns how many answers came, in which time, and how long each took."""
+    """Send requests for a while; return the number of answers, the total time, and the latencies."""
     connections = await connect(port, first // CONNECTIONS)
     start = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""One app in one process: how fast it answers, what that costs it, and what the server has of it."""
+"""One app in one process: its speed, its cost, and the traces that the server has of it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.benchmarks.spans import KINDS
 from tests.servers import ROOT, MLflowServer, Process, clean_environment, free_port
 
 WARM_UP = 1.0
-"""Seconds of gentle traffic before anything is measured."""
+"""Seconds of gentle traffic before the first measurement."""
 
 IDLE = 1.0
-"""Seconds in which an idle app's CPU is measured."""
+"""Seconds over which an idle app's CPU is measured."""
 
 QUIET = 15.0
 """Seconds without a new trace after which an exporter counts as done: OpenTelemetry's waits 5 s for a batch of
-512, and the server needs seconds for one. Too short a time would call traces lost that are only late."""
+512, and the server needs seconds for one. With a shorter time, late traces would count as lost."""
 
 QUIET_SAMPLED = 2.0
-"""The same where most traces never come, and the exporter does not wait for more than a fraction of a second."""
+"""The limit for ways that lose most traces, with an exporter that waits only for a fraction of a second."""
 
 UVICORN = ["-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--port"]
 GUNICORN = ["-m", "gunicorn", "--log-level", "warning", "--threads", "8", "--bind"]
@@ -48,7 +48,7 @@ APPS = {
 """Name -> the app's module, and the server that runs it."""
 
 OURS = {"ENVIRONMENT": "production", "APP_VERSION": "1.2.3", "DEPLOYMENT_ID": "d-7", "REGION": "eu-west-1"}
-"""Deployment tags, as the hand-written way has them."""
+"""Deployment tags, set as in the hand-written way."""
 
 WAYS: dict[str, dict[str, str]] = {
     "untraced": {},
@@ -74,11 +74,11 @@ class Case(NamedTuple):
 
 
 UNTRACED = Case("untraced", "none")
-"""An untraced app opens no child spans: it is what both kinds are compared with."""
+"""An untraced app opens no child spans: it is the baseline of both kinds."""
 
 
 def cases(ways: Sequence[str], kinds: Sequence[str]) -> list[Case]:
-    """What is to be measured; options of ours are compared with each other on requests without child spans only."""
+    """The cases; our own options are compared with each other on requests without child spans only."""
     plain = [Case(way, "none") for way in ways if "none" in kinds or way == "untraced"]
     several = [kind for kind in kinds if kind != "none"]
     return plain + [
@@ -88,18 +88,18 @@ def cases(ways: Sequence[str], kinds: Sequence[str]) -> list[Case]:
 
 @dataclass
 class Figures:
-    """What was measured of one case in one round.
+    """The figures of one case in one round.
 
     Attributes:
         cpu: Microseconds of CPU of the app for one request, export included.
         p50: Milliseconds of latency at the gentle rate, median.
         p99: Its 99th percentile.
         p99_beside: That percentile while the server stores the traces of another app: the machine's share of it.
-        throughput: Requests a second, saturated.
-        memory: MiB resident, after it.
-        requests: How many were answered.
-        stored: How many of them the server has as a trace.
-        drained: Seconds that the exporter worked on.
+        throughput: Requests a second at full load.
+        memory: Resident MiB afterwards.
+        requests: The number of answered requests.
+        stored: The number of their traces on the server.
+        drained: Seconds until the exporter was done.
     """
 
     cpu: float = 0.0
@@ -114,7 +114,7 @@ class Figures:
 
     @classmethod
     def of(cls, turns: Sequence[Turn], missing: int) -> Figures:
-        """Of all turns of one app, of whose requests so many are not on the server after the last turn."""
+        """Sum up all turns of one app, with the number of requests missing on the server after the last turn."""
         latencies = [latency for turn in turns for latency in turn.latencies]
         return cls(
             cpu=1e6 * sum(turn.cpu for turn in turns) / len(latencies),
@@ -126,7 +126,7 @@ class Figures:
         )
 
     def without_idle(self, share: float) -> None:
-        """Take out the CPU that the app uses anyway while its exporter works."""
+        """Subtract the CPU that the app uses anyway while its exporter works."""
         self.cpu -= 1e6 * share * self.drained / self.requests
 
 
@@ -135,9 +135,9 @@ class Turn:
     """Some seconds of traffic, and its outcome.
 
     Attributes:
-        cpu: Seconds, of all processes of the app, until its exporter was done.
-        latencies: Milliseconds, of each request.
-        drained: Seconds that the exporter worked on.
+        cpu: Seconds of CPU of all processes of the app, until its exporter was done.
+        latencies: Milliseconds of each request.
+        drained: Seconds until the exporter was done.
     """
 
     cpu: float
@@ -178,7 +178,7 @@ class Subject:
         self.requests = self.missing = 0
 
     def load(self, *, seconds: float = 0.0, requests: float = 0, rate: float = 0.0) -> tuple[float, list[float]]:
-        """Ask it for a time or so many times; returns the seconds that it took, and the latencies."""
+        """Send requests for a time, or a number of them; return the total seconds and the latencies."""
         asked = {"seconds": seconds, "requests": requests, "rate": rate}
         options = [f"--{name}={value}" for name, value in asked.items() if value]
         count, took, latencies = run_module(
@@ -188,7 +188,7 @@ class Subject:
         return took, latencies
 
     def turn(self, seconds: float, rate: float = 0.0, patience: float = 60.0) -> Turn:
-        """Ask it for a while, and wait until its exporter is done."""
+        """Send requests for a while, and wait until the exporter is done."""
         before = self.cpu()
         _, latencies = self.load(seconds=seconds, rate=rate)
         loaded = time.monotonic()
@@ -196,25 +196,25 @@ class Subject:
         return Turn(self.cpu() - before, latencies, time.monotonic() - loaded)
 
     def cpu(self) -> float:
-        """Seconds of CPU that its processes have used."""
+        """Return the seconds of CPU that its processes have used."""
         return cpu_of(self._pids())
 
     def idle_cpu(self) -> float:
-        """The share of a CPU that it uses while nothing is asked."""
+        """Return the share of a CPU that it uses while idle."""
         before, began = self.cpu(), time.monotonic()
         time.sleep(IDLE)
         return (self.cpu() - before) / (time.monotonic() - began)
 
     def memory(self) -> float:
-        """MiB that its processes have resident."""
+        """Return the MiB that its processes have resident."""
         return self._status("VmRSS")
 
     def peak_memory(self) -> float:
-        """The most MiB that its processes ever had resident."""
+        """Return the peak of the MiB that its processes had resident."""
         return self._status("VmHWM")
 
     def traces(self) -> Iterator[dict[str, Any]]:
-        """The info of each trace on the server; asked rarely, for it costs the server time."""
+        """Return the info of each trace on the server; called rarely, as it costs the server time."""
         location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": self._experiment}}
         query: dict[str, object] = {"locations": [location], "max_results": 500}
         while True:
@@ -225,11 +225,11 @@ class Subject:
             query["page_token"] = answer["next_page_token"]
 
     def stored(self) -> int:
-        """How many traces the server has."""
+        """Return the number of traces on the server."""
         return sum(1 for _ in self.traces())
 
     def drain(self, limit: float, expected: int) -> int:
-        """Wait until its exporter is done; returns the traces stored."""
+        """Wait until its exporter is done; return the number of traces stored."""
         if not self._is_stored:
             return 0
         end = time.monotonic() + limit
@@ -242,11 +242,11 @@ class Subject:
         return before
 
     def stop(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self._process.kill()
 
     def exit(self) -> str:
-        """End it as a supervisor does; returns what it said."""
+        """End it as a supervisor does; return its output."""
         self._process.stop(signal.SIGTERM, 90)
         return self._process.output()
 
@@ -262,7 +262,7 @@ class Subject:
 
 
 def run_module(*command: str) -> Any:
-    """Run a Python module to its end; returns the JSON that it printed."""
+    """Run a Python module to its end; return the JSON that it printed."""
     done = subprocess.run(
         [sys.executable, "-m", *command],
         env=clean_environment(),
@@ -276,7 +276,7 @@ def run_module(*command: str) -> Any:
 
 
 def descendants(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Return a process and all its descendants."""
     parents = {pid: _parent(pid) for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*"))}
     found = [pid]
     for each in found:
@@ -285,7 +285,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def cpu_of_tree(pid: int) -> float:
-    """Seconds of CPU that a process and all that descend from it have used, with those that have ended."""
+    """Return the seconds of CPU that a process and all its descendants have used, ended ones included."""
     pids = descendants(pid)
     ended = sum(sum(map(int, _stat(each)[13:15])) for each in pids)
     return cpu_of(pids) + ended / os.sysconf("SC_CLK_TCK")
@@ -304,12 +304,12 @@ def _parent(pid: int) -> int:
 
 
 def cpu_of(pids: Sequence[int]) -> float:
-    """Seconds of CPU that processes have used, to the nanosecond, with those of threads that have ended."""
+    """Return the seconds of CPU that processes have used, in nanosecond resolution, ended threads included."""
     return sum(time.clock_gettime(_cpu_clock(pid)) for pid in pids)
 
 
 def _cpu_clock(pid: int) -> int:
-    """What clock_getcpuclockid(3) returns, which Python does not have."""
+    """Do what clock_getcpuclockid(3) does, which Python lacks."""
     return (~pid << 3) | 2
 
 
@@ -332,17 +332,17 @@ def measure(
     gentle: float,
     saturated: float,
 ) -> dict[Case, Figures]:
-    """One round: an app for each case, asked gently in turns, and then each saturated.
+    """Run one round: an app for each case, under gentle load in turns, and then each under full load.
 
-    The turns are short, so that a machine that gets slower or faster does so for all; and each waits until the one
-    before is stored, so that none is measured while the server works for another.
+    The turns are short, so that a machine that changes its speed does so for all; and each waits until the previous one
+    is stored, so that none is measured while the server works for another.
     """
     subjects: dict[Case, Subject] = {}
     try:
         for case in cases:
             subjects[case] = Subject(framework, case.way, server, folder, kind=case.kind)
             subjects[case].load(seconds=WARM_UP, rate=rate)
-        for subject in subjects.values():  # most of them are done by the time that it is their turn
+        for subject in subjects.values():  # most of them are done by the time of their turn
             subject.drain(60, subject.requests)
         turns = []
         for turn in range(number, number + slices):
@@ -359,7 +359,7 @@ def measure(
             took, _ = subject.load(seconds=saturated)
             found[case].throughput = (subject.requests - before) / took
             found[case].memory = subject.memory()
-            subject.stop()  # what it still has to send is nobody's load
+            subject.stop()  # its remaining traces must not load the others
         return found
     finally:
         for subject in subjects.values():
@@ -367,15 +367,15 @@ def measure(
 
 
 def _beside(plain: Subject, traced: Subject, seconds: float, rate: float) -> float:
-    """The untraced app's latency while the server stores the traces of another app."""
-    traced.load(seconds=seconds, rate=rate)  # of which two thirds are still to be stored
+    """Measure the untraced app's latency while the server stores the traces of another app."""
+    traced.load(seconds=seconds, rate=rate)  # two thirds of which are still to be stored
     _, latencies = plain.load(seconds=seconds, rate=rate)
     traced.drain(60, traced.requests)
     return _p99(latencies)
 
 
 def _from(number: int, cases: Sequence[Case]) -> list[Case]:
-    """Another case is the first in each round."""
+    """Rotate the cases, so that another one is first in each round."""
     first = number % len(cases)
     return [*cases[first:], *cases[:first]]
 
@@ -385,7 +385,7 @@ def _p99(latencies: list[float]) -> float:
 
 
 def caught_up(framework: str, case: Case, server: MLflowServer, folder: Path, *, saturated: float) -> Figures:
-    """Run one app saturated, until nothing more reaches the server: what that costs, and what the server has."""
+    """Run one app at full load until nothing more reaches the server; return its cost and its stored traces."""
     subject = Subject(framework, case.way, server, folder, kind=case.kind)
     try:
         subject.turn(WARM_UP, 50)

@@ -18,7 +18,7 @@ Series = Mapping[str, tuple[list[float], list[float]]]
 
 
 def plot(frameworks: Mapping[str, Series]) -> str:
-    """Two columns of bars, throughput kept and CPU added, with their spread, one block for each framework."""
+    """Draw two columns of bars, throughput kept and CPU added, with their spread, one block for each framework."""
     parts: list[str] = []
     top = 40
     for framework, series in frameworks.items():

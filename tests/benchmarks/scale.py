@@ -1,8 +1,8 @@
-"""Whether the middleware stays as small and as quick over many requests, over many streams at once, and at the start.
+"""Whether the middleware stays small and fast over many requests, over many concurrent streams, and at start-up.
 
     python -m tests.benchmarks.scale [--only requests,streams,start] [--requests N] [--streams N] [--chunks N]
 
-Prints a Markdown table. Takes about ten minutes on two cores that have nothing else to do.
+Prints a Markdown table. Takes about ten minutes on two otherwise idle cores.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from tests.benchmarks.measure import Subject, run_module
 from tests.servers import ROOT, MLflowServer, clean_environment, free_port
 
 Row = tuple[str, str, str]
-"""What was measured, the figure, and its target."""
+"""The name of a measurement, the figure, and its target."""
 
 WARM_UP = 2_000
-"""Requests before anything is measured."""
+"""Requests before the first measurement."""
 
 SAMPLE_RATIO = "0.02"
-"""All requests are traced in the process; as many traces as a server on SQLite keeps up with are sent."""
+"""All requests are traced in the process, but only as many traces are sent as a server on SQLite can store."""
 
 STARTS = 5
-"""Processes of which the median is taken."""
+"""Processes to take the median of."""
 
 LATE = ("mlflow.tracing.processor.otel", "mlflow.tracking.request_header.registry")
-"""What MLflow itself imports when the first trace starts or is sent, with OpenTelemetry's metrics."""
+"""Modules that MLflow imports when the first trace starts or is sent, with OpenTelemetry's metrics."""
 
 START = """
 import importlib, json, sys, time
@@ -50,11 +50,11 @@ built = time.perf_counter()
 others = [name for name in sys.modules if name not in before and not name.startswith("mlflow_middleware")]
 print(json.dumps([1000 * (imported - began), 1000 * (built - imported), others]))
 """
-"""The modules named on its command line, and what all such apps import, come before the clock starts."""
+"""The modules named on its command line, and all imports that such apps share, come before the clock starts."""
 
 
 def many_requests(server: MLflowServer, folder: Path, requests: int) -> Iterator[Row]:
-    """One app process, saturated: its memory and CPU at the start and at the end."""
+    """Run one app process at full load: its memory and CPU at the start and at the end."""
     variables = {"MLFLOW_MIDDLEWARE_SAMPLE_RATIO": SAMPLE_RATIO, "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "60"}
     subject = Subject("FastAPI", "ours", server, folder, **variables)
     chunk = min(10_000, requests // 2)
@@ -81,7 +81,7 @@ def many_requests(server: MLflowServer, folder: Path, requests: int) -> Iterator
 
 
 def exit_counts(output: str) -> dict[str, int]:
-    """What an app says at its end of its traces: what became of them -> how many."""
+    """Return the counts that an app logs at its end: outcome -> number of traces."""
     lines = [line for line in output.splitlines() if "at exit: " in line or "at shutdown: " in line]
     assert lines, output[-2000:]
     counts = re.findall(r"(\d+) (delivered|spooled|waiting|sampled out|dropped)", lines[-1])
@@ -89,7 +89,7 @@ def exit_counts(output: str) -> dict[str, int]:
 
 
 def many_streams(server: MLflowServer, folder: Path, serving: str, streams: int, chunks: int) -> Iterator[Row]:
-    """Slow streams, all open at once: each complete, each a trace as long as the stream, with all that was sent."""
+    """Run slow streams, all open at once: each complete, each a trace as long as the stream, with all its content."""
     subject = Subject(f"streams-{serving}", "ours", server, folder, CHUNKS=str(chunks))
     try:
         idle, before = subject.memory(), subject.cpu()
@@ -111,7 +111,7 @@ def many_streams(server: MLflowServer, folder: Path, serving: str, streams: int,
 
 
 def start() -> Iterator[Row]:
-    """What the import and the construction take, with and without what MLflow imports late."""
+    """Measure import and construction, with and without the modules that MLflow imports late."""
     total, _ = started()
     ours, others = started(*LATE)
     say(f"also imported: {', '.join(others)}")
@@ -121,9 +121,9 @@ def start() -> Iterator[Row]:
 
 
 def started(*imported: str) -> tuple[str, list[str]]:
-    """Import and construct it in fresh processes; returns the milliseconds, and which other modules came with it."""
+    """Import and construct it in fresh processes; return the milliseconds, and which other modules came with it."""
     environment = clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, when it is installed
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, at installation
     command = [sys.executable, "-c", START, *imported]
     outputs = [
         subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=60).stdout
@@ -136,12 +136,12 @@ def started(*imported: str) -> tuple[str, list[str]]:
 
 
 def say(what: str) -> None:
-    """Progress."""
+    """Print the progress."""
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 def rows(arguments: argparse.Namespace, server: MLflowServer, folder: Path) -> Iterator[Row]:
-    """All that is asked for."""
+    """Run all selected measurements."""
     only = arguments.only.split(",")
     if "requests" in only:
         yield from many_requests(server, folder, arguments.requests)

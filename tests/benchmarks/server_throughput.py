@@ -1,13 +1,13 @@
-"""What storing a trace costs an MLflow server, part by part: on SQLite and PostgreSQL, with one, two and four workers.
+"""The cost of storing a trace on an MLflow server, part by part: SQLite and PostgreSQL, one, two and four workers.
 
     python -m tests.benchmarks.server_throughput [--stores STORE,...] [--workers N,...] [--traces N] [--rounds N]
 
 The traces are real ones, of a chat with two child spans, and our delivery's own sinks send them over eight connections
-at once, as eight app processes would. Prints a Markdown table. Takes about six minutes on two cores; PostgreSQL needs
+at once, like eight app processes. Prints a Markdown table. Takes about six minutes on two cores; PostgreSQL needs
 ``TEST_BACKEND=postgresql``, whose MLflow server is then used for SQLite, too.
 
-CPU is the least of all rounds: other work on the machine makes it larger, never smaller. A rate is the best of them, on
-a machine that also runs the senders and the database; the load average is printed beside.
+CPU is the minimum of all rounds, since other work on the machine only adds to it. A rate is the maximum of them, on a
+machine that also runs the senders and the database; the load average is printed beside it.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ from tests.benchmarks.spans import mlflow_children
 from tests.servers import ROOT, MLflowServer, PostgreSQL
 
 SENDERS = 8
-"""Connections, each with one batch on its way."""
+"""Connections, each with one batch in flight."""
 
 BATCH = 64
-"""Traces in one batch, as delivery sends them."""
+"""Traces in one batch, the size that delivery sends."""
 
 LARGE_BATCH = 256
-"""The same for a collector, which waits for more."""
+"""The batch size for a collector, which waits for more traces."""
 
 PATIENCE = 30
-"""Attempts at one batch: with several workers, SQLite may answer that it is locked."""
+"""Attempts at one batch: with several workers, SQLite may report that it is locked."""
 
 CALM = 0.05
-"""The share of a CPU below which a server that has started counts as idle."""
+"""The share of a CPU below which a started server counts as idle."""
 
 
 class Figures(NamedTuple):
-    """What storing traces took, for each of them.
+    """The cost of storing traces, per trace.
 
     Attributes:
         rate: Traces a second.
         server: Milliseconds of CPU of all of the server's processes.
+        server: Milliseconds of CPU of all of the server's processes.
         database: Milliseconds of CPU of PostgreSQL's.
-        sender: Milliseconds of CPU of the sending process, which had them encoded already.
+        sender: Milliseconds of CPU of the sending process, which had encoded them before.
         disk: KiB by which the database has grown.
-        retries: Batches that were sent again, in all.
-    """
+    retries: Batches that were sent again, in all."""
 
     rate: float
     server: float
@@ -71,28 +71,28 @@ class Figures(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A server that is up, with its database if that has processes of its own."""
+    """A running server, with its database if that has processes of its own."""
 
     server: MLflowServer
     database: PostgreSQL | None
 
     def cpu(self) -> tuple[float, float, float]:
-        """Seconds of CPU until now: of the server, of its database, of this process."""
+        """Return the seconds of CPU so far: of the server, of its database, of this process."""
         database = cpu_of_tree(self.database.pid) if self.database else 0.0
         return cpu_of_tree(self.server.pid), database, time.process_time()
 
     def disk(self) -> int:
-        """Bytes that the database takes."""
+        """Return the size of the database in bytes."""
         files = self.database.data.rglob("*") if self.database else self.server.folder.glob("mlflow.db")
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def experiment(self) -> str:
-        """The id of a new experiment."""
+        """Return the id of a new experiment."""
         url = f"{self.server.uri}/api/2.0/mlflow/experiments/create"
         return str(requests.post(url, json={"name": f"e-{time.time_ns()}"}, timeout=60).json()["experiment_id"])
 
     def wait_until_calm(self) -> None:
-        """Wait until all workers have started, and nothing is left to do."""
+        """Wait until all workers have started and are idle."""
         before, share = self.cpu(), 1.0
         while share > CALM:
             time.sleep(1.0)
@@ -101,7 +101,7 @@ class Running(NamedTuple):
 
 
 class Sender:
-    """One app process, as the server sees it: its connections, and how often it had to send a batch again."""
+    """An app process as the server sees it: its connections, and the number of batches it had to send again."""
 
     def __init__(self, uri: str, experiment: str) -> None:
         self.retries = 0
@@ -131,11 +131,11 @@ class Sender:
         self.spans(traces)
 
     def spans_alone(self, traces: Sequence[EncodedTrace]) -> None:
-        """Send the spans of all, as a collector is sent them: with what can be said on them of the trace."""
+        """Send the spans of all as a collector gets them, with the attributes of the trace on them."""
         self._patiently(lambda: self._collector.send_spans(self._experiment, traces))
 
     def bare_spans(self, traces: Sequence[EncodedTrace]) -> None:
-        """Send the spans of all, and nothing of what is known of the trace."""
+        """Send the spans of all, without any attributes of the trace."""
         for trace in traces:
             trace.has_info = True
         self.spans(traces)
@@ -152,7 +152,7 @@ class Sender:
 
 
 def encoded(count: int) -> list[EncodedTrace]:
-    """So many traces, as they wait for the server."""
+    """Return this many traces, encoded and pending."""
     from mlflow_middleware.asgi import TraceMiddleware
 
     with handed_over() as traces:
@@ -198,14 +198,14 @@ PARTS = {
     f"spans alone, {LARGE_BATCH} traces a request": ("spans_alone", LARGE_BATCH),
     "spans alone, without the trace's tags": ("bare_spans", BATCH),
 }
-"""Part -> what sends it, and the traces of a batch."""
+"""Part -> the function that sends it, and the traces of a batch."""
 
 
 def round_of(running: Running, count: int) -> dict[str, Figures]:
-    """Each part once."""
+    """Send each part once."""
     experiment = running.experiment()
     senders = [Sender(running.server.uri, experiment) for _ in range(SENDERS)]
-    send_all(senders, "both", encoded(2 * SENDERS), 2)  # connections, and what workers load with the first requests
+    send_all(senders, "both", encoded(2 * SENDERS), 2)  # connections, and imports by the workers' first requests
     found, traces = {}, []
     for part, (send, size) in PARTS.items():
         if send != "spans":
@@ -215,13 +215,13 @@ def round_of(running: Running, count: int) -> dict[str, Figures]:
 
 
 def best(rounds: Sequence[Figures]) -> Figures:
-    """The highest rate and the least of all else."""
+    """Return the highest rate and the lowest of all other figures."""
     least = Figures(*map(min, zip(*rounds, strict=True)))
     return least._replace(rate=max(each.rate for each in rounds), retries=sum(each.retries for each in rounds))
 
 
 def measure(store: str, workers: int, count: int, rounds: int) -> dict[str, Figures]:
-    """Each part on one server, which ends afterwards."""
+    """Measure each part on one server, which ends afterwards."""
     with tempfile.TemporaryDirectory(prefix="mlflow-middleware-throughput-") as name:
         database = PostgreSQL() if store == "postgresql" else None
         running = Running(MLflowServer(Path(name), database=database, workers=workers), database)
@@ -235,7 +235,7 @@ def measure(store: str, workers: int, count: int, rounds: int) -> dict[str, Figu
 
 
 def rows(store: str, workers: int, found: dict[str, Figures]) -> Iterator[str]:
-    """Of a table."""
+    """Format a row of a table."""
     for part, figures in found.items():
         database = f"{figures.database:.1f}" if figures.database else ""
         cells = [

@@ -21,14 +21,14 @@ Body = dict[str, Any]
 Children = Callable[[Body], None]
 
 KINDS = {"none": 0, "one": 1, "two": 2}
-"""Kind of request -> its child spans: with one, only the chat model's."""
+"""Kind of request -> its child spans; ``one`` has only the chat model's."""
 
 FAILING_IMPORTS = ("mlflow.agent", "mlflow.agent.hint", "mlflow.pyfunc", "mlflow.pyfunc.context")
 """Modules that the slim package tries to import for each root span, and does not have."""
 
 
 def no_children(body: Body) -> None:
-    """Open none."""
+    """Open no span."""
 
 
 def mlflow_children(count: int) -> Children:
@@ -76,9 +76,9 @@ def otel_children(count: int) -> Children:
 
 
 def export_to_nowhere() -> None:
-    """Let MLflow drop each span that has ended, which leaves the cost of the calls that open and end them.
+    """Make MLflow drop each ended span, which leaves the cost of the calls that open and end it.
 
-    The floor is to be a low one: imports that fail again for each root span of the slim package fail at once.
+    The baseline is meant to be low: imports that fail again for each root span of the slim package fail at once.
     ``MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false`` in the environment keeps MLflow from starting a thread for it.
     """
     import mlflow

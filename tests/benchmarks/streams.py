@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.streams PORT STREAMS CHUNKS
 
-Prints how many were complete, and the seconds that the slowest of them took, as JSON.
+Prints the number of complete streams, and the seconds of the slowest one, as JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 
 async def read(port: int, number: int, chunks: int) -> float | None:
-    """Read one stream; returns its seconds, None where it is not complete."""
+    """Read one stream; return its seconds, or None if it is incomplete."""
     began = time.monotonic()
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

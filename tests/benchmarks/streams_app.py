@@ -1,4 +1,4 @@
-"""An app that answers slowly, in chunks, as a model does; CHUNKS in the environment says in how many."""
+"""An app that answers slowly in chunks, like a model; CHUNKS in the environment sets their number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = FastAPI()
 
 
 async def tokens() -> AsyncIterator[str]:
-    """One a second."""
+    """Send one chunk a second."""
     for number in range(CHUNKS):
         if number in (0, CHUNKS - 1):
             with mlflow.start_span(f"token {number}"):

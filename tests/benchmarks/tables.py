@@ -1,4 +1,4 @@
-"""The figures as the README has them: a Markdown table for each framework and kind of request, and the targets."""
+"""The README's figures: a Markdown table for each framework and kind of request, and the targets."""
 
 from __future__ import annotations
 
@@ -32,50 +32,50 @@ COLUMNS = (
 
 @dataclass
 class Results:
-    """All that was measured of one framework.
+    """All figures of one framework.
 
     Attributes:
-        rounds: The figures of each round; its rates are gentle, but for throughput and memory.
-        bursts: Those of one time of full load, until nothing more reaches the server.
+        rounds: The figures of each round, at the gentle rate except for throughput and memory.
+        bursts: Those of one period of full load, until nothing more reaches the server.
     """
 
     rounds: dict[Case, list[Figures]] = field(default_factory=dict)
     bursts: dict[Case, Figures] = field(default_factory=dict)
 
     def add(self, found: dict[Case, Figures]) -> None:
-        """One more round."""
+        """Add a round."""
         for case, figures in found.items():
             self.rounds.setdefault(case, []).append(figures)
 
     def against(self, case: Case, value: Callable[[Figures, Figures], float]) -> list[float]:
-        """A figure of each round against that of the untraced app in the same round; none where one is missing."""
+        """Return each round's figure relative to that of the untraced app in the same round, if both exist."""
         mine, plain = self.rounds.get(case, []), self.rounds.get(UNTRACED, [])
         return [value(each, other) for each, other in zip(mine, plain, strict=True)] if mine and plain else []
 
     def added(self, case: Case) -> list[float]:
-        """CPU that a way adds to a request, in microseconds."""
+        """Return the CPU that a way adds to a request, in microseconds."""
         return self.against(case, lambda mine, plain: mine.cpu - plain.cpu)
 
     def kept(self, case: Case) -> list[float]:
-        """The share of the untraced throughput that is left."""
+        """Return the share of the untraced throughput that is left."""
         return self.against(case, lambda mine, plain: mine.throughput / plain.throughput)
 
     def p99(self, case: Case) -> list[float]:
-        """What a way adds to the 99th percentile of the latency, in milliseconds."""
+        """Return the addition to the 99th percentile of the latency, in milliseconds."""
         return self.against(case, lambda mine, plain: mine.p99 - plain.p99)
 
     def for_stored(self, case: Case) -> list[float]:
-        """CPU added for each trace that was stored; nothing of a round that stored none."""
+        """Return the CPU added for each stored trace; empty for rounds that stored none."""
         values = self.against(case, lambda mine, plain: per_stored(mine, plain) or 0.0)
         return [value for value in values if value]
 
     def shares(self, case: Case, other: Case) -> list[float]:
-        """What a way adds to the CPU, as a share of what another adds; none where one was not measured."""
+        """Return the CPU that a way adds, as a share of another's; empty if either is missing."""
         mine, theirs = self.added(case), self.added(other)
         return [each / its for each, its in zip(mine, theirs, strict=True)] if mine and theirs else []
 
     def burst(self, case: Case) -> tuple[str, str, str]:
-        """Under full load: CPU added to a request, CPU for a stored trace, and the share stored."""
+        """Return, under full load, the CPU added to a request, the CPU for a stored trace, and the share stored."""
         mine, plain = self.bursts.get(case), self.bursts.get(UNTRACED)
         if not mine:
             return "", "", ""
@@ -88,7 +88,7 @@ class Results:
 
 
 def per_stored(mine: Figures, plain: Figures) -> float | None:
-    """CPU added, for each trace that the server has in the end."""
+    """Return the CPU added for each trace that the server has in the end."""
     return (mine.cpu - plain.cpu) * mine.requests / mine.stored if mine.stored else None
 
 
@@ -97,7 +97,7 @@ def percent(share: float) -> str:
 
 
 def spread(values: list[float], form: str = "{:.2f}") -> str:
-    """The median, and from where to where it goes; nothing of nothing."""
+    """Format the median and the range; empty without values."""
     if not values:
         return ""
     low, middle, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
@@ -105,12 +105,12 @@ def spread(values: list[float], form: str = "{:.2f}") -> str:
 
 
 def both(gentle: str, saturated: str) -> str:
-    """A figure at both rates."""
+    """Format a figure at both rates."""
     return f"{gentle} / {saturated}" if gentle and saturated else gentle or saturated
 
 
 def tables(framework: str, results: Results) -> Iterator[str]:
-    """The lines of all tables of one framework."""
+    """Return the lines of all tables of one framework."""
     for kind in dict.fromkeys(case.kind for case in results.rounds):
         title = f"{framework}, {KIND_NAMES[kind]}"
         yield f"| {title} | {' | '.join(COLUMNS)} |"
@@ -122,7 +122,7 @@ def tables(framework: str, results: Results) -> Iterator[str]:
 
 
 def row(results: Results, case: Case) -> list[str]:
-    """The cells of one way."""
+    """Return the cells of one way."""
     rounds = results.rounds[case]
     memory = spread([figures.memory for figures in rounds], "{:.0f}")
     if case == UNTRACED:
@@ -143,7 +143,7 @@ def row(results: Results, case: Case) -> list[str]:
 
 
 def verdicts(framework: str, results: Results) -> list[str]:
-    """Each target of which all was measured: reached or missed."""
+    """Return each target with complete measurements: reached or missed."""
     lines = []
 
     def judge(what: str, values: list[float], target: float, at_least: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""How many traces wait in an app process, and in its spool, while the server is unreachable.
+"""How many traces fit in an app process, and in its spool, while the server is unreachable.
 
     python -m tests.benchmarks.waiting
 
@@ -20,17 +20,17 @@ from tests.benchmarks.spans import mlflow_children
 from tests.servers import ROOT, eventually
 
 QUEUE = 8 * 1024 * 1024
-"""Bytes of the queue that is filled."""
+"""Size of the queue, in bytes, which is filled."""
 
 SPOOLED = 2_000
-"""Traces in the spool that is looked at."""
+"""Traces in the measured spool."""
 
 CHUNK = 50
-"""Requests at a time; in between, the sender packs what waits."""
+"""Requests at a time; in between, the sender compresses pending traces."""
 
 
 def fill_queue() -> float:
-    """Bytes of the queue for each trace that it holds when it is full."""
+    """Return the bytes of a full queue for each of its traces."""
     from mlflow_middleware import delivery
     from mlflow_middleware.asgi import TraceMiddleware
 
@@ -42,7 +42,7 @@ def fill_queue() -> float:
 
 
 def fill_spool() -> float:
-    """Bytes of the spool's files for each trace in it."""
+    """Return the bytes of the spool's files for each of its traces."""
     from mlflow_middleware import delivery
     from mlflow_middleware.asgi import TraceMiddleware
 
@@ -56,10 +56,10 @@ def fill_spool() -> float:
 
 
 PARTS = {"queue": fill_queue, "spool": fill_spool}
-"""What waits where; each in a process of its own, as a process has one delivery."""
+"""Run each measurement in a process of its own, since a process has one delivery."""
 
 DEFAULTS = {"queue": 64 * 1024**2, "spool": 1024**3}
-"""The default of ``max_queue_bytes`` and of ``max_spool_bytes``."""
+"""The defaults of ``max_queue_bytes`` and ``max_spool_bytes``."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The ways to trace an app, as they are in each one's documentation.
+"""The ways to trace an app, each as in its own documentation.
 
 ``WAY`` in the environment chooses one, ``CHILDREN`` how many child spans each request opens.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.benchmarks.spans import CONTENT, Children, export_to_nowhere, mlflow_children, no_children, otel_children
 
-logging.getLogger("mlflow_middleware").setLevel(logging.INFO)  # at the exit it says what became of the traces
+logging.getLogger("mlflow_middleware").setLevel(logging.INFO)  # logs the outcome of the traces at exit
 logging.basicConfig(level=logging.WARNING)
 
 WAY = os.environ.get("WAY", "untraced")
@@ -29,7 +29,7 @@ def _children() -> Children:
 
 
 def handler() -> Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]:
-    """The function that answers, and does nothing else than opening spans; traced by hand where that is the way."""
+    """Return the function that answers and does nothing but open spans; traced by hand if the way is."""
     open_children = _children()
 
     def answer(body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def handler() -> Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]:
 
 
 def by_hand(open_children: Children) -> Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]]:
-    """The function that answers, as MLflow's documentation traces one."""
+    """Return the function that answers, traced as in MLflow's documentation."""
     import mlflow
 
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
@@ -83,6 +83,6 @@ def instrument_by_opentelemetry() -> None:
 
 
 def ready() -> None:
-    """All is imported. Of 50,000 to 100,000 objects of modules, the first full collection takes 20 to 60 ms; it comes
-    before the traffic here, in each way, not into one of the windows that are measured."""
+    """Collect garbage after all imports. With 50,000 to 100,000 objects of modules, the first collection takes 20 to
+    60 ms; it comes before the traffic here, in each way, not into one of the measured windows."""
     gc.collect()

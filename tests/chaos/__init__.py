@@ -1,1 +1,1 @@
-"""`tox run -e chaos`: what our delivery and MLflow's own exporter lose on bad days, side by side."""
+"""`tox run -e chaos`: the losses of our delivery and of MLflow's own exporter under failures, side by side."""

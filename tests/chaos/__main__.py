@@ -1,8 +1,8 @@
-"""What our delivery and MLflow's own exporter lose, side by side, as a Markdown table.
+"""The losses of our delivery and of MLflow's own exporter, side by side, as a Markdown table.
 
     python -m tests.chaos [--only N[,N]] [--output FILE]
 
-Real processes, and one real MLflow server on SQLite. Takes about ten minutes on two cores that have nothing else to do.
+Real processes, and one real MLflow server on SQLite. Takes about ten minutes on two otherwise idle cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.servers import MLflowServer
 
 
 def attempt(lab: Lab, number: int, way: Way) -> Rows:
-    """Run one scenario one way; a failure of it is a row too, so that the others go on."""
+    """Run one scenario one way; a failure becomes a row, so that the others go on."""
     began = time.monotonic()
     try:
         rows = SCENARIOS[number - 1](lab, way)
@@ -33,7 +33,7 @@ def attempt(lab: Lab, number: int, way: Way) -> Rows:
 
 
 def run(lab: Lab, numbers: list[int]) -> list[str]:
-    """Run scenarios; returns the lines of the table."""
+    """Run scenarios; return the lines of the table."""
     waiting = [number for number in numbers if number in WAITING]
     with ThreadPoolExecutor() as pool:
         waited = dict(zip(waiting, pool.map(lambda number: attempt(lab, number, MLFLOWS), waiting), strict=True))
@@ -46,7 +46,7 @@ def run(lab: Lab, numbers: list[int]) -> list[str]:
 
 
 def numbers_of(text: str) -> list[int]:
-    """``1,3`` -> the scenarios 1 and 3."""
+    """Parse ``1,3`` as the scenarios 1 and 3."""
     numbers = [int(each) for each in text.split(",")]
     if not all(1 <= number <= len(SCENARIOS) for number in numbers):
         raise argparse.ArgumentTypeError(f"scenarios are numbered from 1 to {len(SCENARIOS)}")

@@ -1,4 +1,4 @@
-"""Four threads trace while forty children are forked, each of which traces too. Prints how many children did not end.
+"""Four threads trace while forty children are forked, which trace too; prints how many children did not end.
 
 The children's request ids are ``<PREFIX>-<number>``.
 """
@@ -19,14 +19,14 @@ CHILDREN, THREADS, LIMIT = 40, 4, 60.0
 
 
 def trace_until(stop: threading.Event) -> None:
-    """What each thread of the parent does."""
+    """Trace in a thread of the parent."""
     while not stop.is_set():
         with mlflow.start_span("parent"), mlflow.start_span("inner"):
             time.sleep(0.01)
 
 
 def child(number: int) -> None:
-    """What each child does."""
+    """Trace in a child."""
     request_id = f"{os.environ['PREFIX']}-{number}"
     with mlflow.start_span("child"):
         mlflow.update_current_trace(client_request_id=request_id, tags={"client_request_id": request_id})
@@ -35,7 +35,7 @@ def child(number: int) -> None:
 
 
 def fork_all() -> set[int]:
-    """Fork the children; returns their process ids."""
+    """Fork the children; return their process ids."""
     children = set()
     for number in range(CHILDREN):
         if (pid := os.fork()) == 0:
@@ -46,7 +46,7 @@ def fork_all() -> set[int]:
 
 
 def wait_for(children: set[int]) -> int:
-    """Wait until the children have ended, and kill those that have not; returns how many had not."""
+    """Wait until the children have ended, and kill the others; return how many were killed."""
     deadline = time.monotonic() + LIMIT
     left = set(children)
     while left and time.monotonic() < deadline:
@@ -73,7 +73,7 @@ def main() -> None:
     for thread in threads:
         thread.join()
     print(wait_for(children), flush=True)
-    os._exit(0)  # what the parent still has to send is not what is measured
+    os._exit(0)  # the parent's remaining traces are not measured
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An ASGI app each of whose requests has a child span with 10 KB in and 10 KB out."""
+"""An ASGI app with a child span of 10 KB input and 10 KB output in each request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = ["".join(_random.choices(string.ascii_lowercase, k=_random.randint(2, 10
 
 
 def text() -> str:
-    """Text that is different each time and, like prose, shrinks to less than half at best."""
+    """Return text that is different each time and, like prose, compresses to half at best."""
     return " ".join(_random.choices(WORDS, k=KILOBYTES * 160))[: KILOBYTES * 1024]
 
 

@@ -1,4 +1,4 @@
-"""What every scenario needs: the two ways, an MLflow server that can go away, processes that trace, and a count."""
+"""Parts of all scenarios: the two ways, a server that can become unreachable, processes that trace, and the count."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.faults import faulty
 from tests.servers import ROOT, MLflowServer, Process, clean_environment, command_for, eventually, free_port, serving
 
 START = 60.0
-"""Seconds that a process may take until its first trace is stored."""
+"""Seconds until a process must have stored its first trace."""
 
 FLUSHES = 8.0
-"""Seconds without a new trace after which a living exporter that reaches its server counts as done."""
+"""Seconds without a new trace after which a running exporter that reaches its server counts as done."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ OURS = Way("ours", {})
 
 @dataclass(frozen=True)
 class Seen:
-    """What a search has found.
+    """The result of a search.
 
     Attributes:
         found: Traces with the tag.
-        stored: Request ids whose trace has its client request id.
-        twice: Traces that are there for an id that another has too.
-        late: Whether the time was over while more still came.
+        stored: Request ids that are the client request id of a trace.
+        twice: Number of traces with an id that another trace has, too.
+        late: Whether the time was over while more traces still came.
     """
 
     found: int
@@ -60,22 +60,22 @@ class Seen:
 
 
 class Experiment:
-    """An experiment of its own, and what the server has stored in it.
+    """An experiment of its own, and the traces that the server has stored in it.
 
     Args:
         uri: The MLflow server.
-        way: Who delivers to it.
+        way: The way of delivery.
     """
 
     def __init__(self, uri: str, way: Way) -> None:
         self.prefix = uuid.uuid4().hex[:12]
-        """What the ids of the requests that count begin with."""
+        """The prefix of the ids of the counted requests."""
         self._uri = uri
         self._name = f"{way.name}-{self.prefix}"
         self._way = way
 
     def variables(self, uri: str | None = None, **more: str) -> dict[str, str]:
-        """The environment of a process that traces into it."""
+        """Return the environment of a process that traces into it."""
         uris = {"MLFLOW_TRACKING_URI": uri or self._uri, "MLFLOW_EXPERIMENT_NAME": self._name}
         return clean_environment(**uris, PREFIX=self.prefix, **self._way.variables, **more)
 
@@ -86,7 +86,7 @@ class Experiment:
         return str(answer.json()["experiment"]["experiment_id"]) if answer.ok else None
 
     def seen(self, prefix: str, spans: bool) -> Seen:
-        """What is stored now; only traces that have spans, or also those without (6,000 take 2 s instead of 54)."""
+        """Search now for traces with spans only, or also for those without (6,000 take 2 s instead of 54)."""
         traces: dict[str, str | None] = {}
         query: dict[str, object] = {
             "locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": self.id() or "0"}}],
@@ -118,14 +118,14 @@ class Experiment:
             before, seen = seen, self.seen(prefix, spans)
             if (seen.found, seen.stored) != (before.found, before.stored):
                 changed = time.monotonic()
-            pause = 3 * (time.monotonic() - asked)  # most of the server's time is for what is measured
-            time.sleep(max(0.5, min(pause, quiet / 4)))  # and yet it is asked again before it counts as quiet
+            pause = 3 * (time.monotonic() - asked)  # most of the server's time is for the measured work
+            time.sleep(max(0.5, min(pause, quiet / 4)))  # but it is asked again before it counts as quiet
         late = len(seen.stored) < count and time.monotonic() < changed + quiet
         return replace(seen, late=late)
 
 
 class Network:
-    """The way to the MLflow server, on one address; it can be cut."""
+    """The connection to the MLflow server, on one address; it can be cut."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -134,11 +134,11 @@ class Network:
         self.uri = f"http://127.0.0.1:{self._port}"
 
     def up(self) -> None:
-        """Reach the server."""
+        """Accept connections."""
         self._server = self._stack.enter_context(faulty(self._target, self._port))
 
     def down(self) -> None:
-        """Refuse new connections, and reset those that are open."""
+        """Refuse new connections, and reset open ones."""
         self._server.mode = "reset"
         self._stack.close()
 
@@ -150,8 +150,8 @@ class Maker:
         self._popen = popen
         self._log = log
 
-    def tell(self, command: str) -> str:
-        """Give it a command; returns its answer."""
+    def send_command(self, command: str) -> str:
+        """Give it a command; return its answer."""
         self._input.write(command + "\n")
         self._input.flush()
         assert self._popen.stdout
@@ -161,14 +161,14 @@ class Maker:
         """Make traces until one is stored."""
 
         def is_stored() -> bool:
-            self.tell(f"make 1 0 warm-{experiment.prefix}")
+            self.send_command(f"make 1 0 warm-{experiment.prefix}")
             return bool(experiment.settle(f"warm-{experiment.prefix}", 1, FLUSHES, FLUSHES).stored)
 
         eventually(experiment.id, "the experiment", START)
         eventually(is_stored, "a first trace", START)
 
     def end(self, limit: float) -> float | None:
-        """Let it end by itself; returns the seconds that it took, None for more than the limit."""
+        """Let it end by itself; return the seconds, or None if the limit was exceeded."""
         asked = time.monotonic()
         self._input.close()
         try:
@@ -178,13 +178,13 @@ class Maker:
         return time.monotonic() - asked
 
     def kill(self) -> None:
-        """End it at once, and what it started."""
-        if self._popen.poll() is None:  # else its number may be another process's by now
+        """Kill it, and the processes that it started."""
+        if self._popen.poll() is None:  # otherwise its number may be another process's by now
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 
     def log(self) -> str:
-        """What it logged."""
+        """Its log."""
         return self._log.read_text(errors="replace")
 
     @property
@@ -206,7 +206,7 @@ class App:
         assert {answer.status for answer in ask(self.url, prefix, count=count)} == {200}
 
     def warm_up(self) -> None:
-        """Send requests until a round of them is stored whole, whichever worker served them."""
+        """Send requests until all of a round are stored, whichever workers served them."""
 
         def is_stored() -> bool:
             prefix = uuid.uuid4().hex[:12]
@@ -217,7 +217,7 @@ class App:
         eventually(is_stored, "a first round of requests", START)
 
     def terminate(self, limit: float) -> float | None:
-        """Send SIGTERM; returns the seconds to its exit, None for more than the limit (then it is killed)."""
+        """Send SIGTERM; return the seconds to its exit, or None if the limit was exceeded (then it is killed)."""
         asked = time.monotonic()
         with contextlib.suppress(AssertionError):
             self.process.stop(signal.SIGTERM, timeout=limit)
@@ -227,18 +227,18 @@ class App:
 
 @dataclass
 class Lab:
-    """A folder for logs, and the one MLflow server."""
+    """A folder for logs, and the MLflow server."""
 
     folder: Path
     server: MLflowServer
 
     def experiment(self, way: Way) -> Experiment:
-        """A new experiment."""
+        """Return a new experiment."""
         return Experiment(self.server.uri, way)
 
     @contextlib.contextmanager
     def network(self) -> Iterator[Network]:
-        """A way to the server that is up."""
+        """Open a connection to the server."""
         network = Network(self.server.uri)
         network.up()
         try:
@@ -248,7 +248,7 @@ class Lab:
 
     @contextlib.contextmanager
     def maker(self, experiment: Experiment, uri: str | None = None, **variables: str) -> Iterator[Maker]:
-        """A process that makes traces as told."""
+        """Start a process that makes traces on command."""
         log = self.folder / f"maker-{uuid.uuid4().hex}.log"
         with log.open("w") as errors:
             popen = subprocess.Popen(
@@ -272,13 +272,13 @@ class Lab:
     def app(
         self, kind: str, experiment: Experiment, target: str = "", path: str = "/status/200", uri: str | None = None
     ) -> Iterator[App]:
-        """An app that is up, served as `tests.servers.command_for` says.
+        """Start an app, served as in `tests.servers.command_for`.
 
         Args:
             kind: The server.
             experiment: Where its traces go.
-            target: ``module:attribute`` of another app than the usual one.
-            path: What is asked.
+            target: ``module:attribute`` of an app other than the usual one.
+            path: The requested path.
             uri: Another address of the MLflow server.
         """
         port = free_port()
@@ -295,8 +295,8 @@ class Load:
     """`tests.chaos.load` in a process of its own.
 
     Args:
-        app: Whom it asks.
-        arguments: Its options.
+        app: The app that gets the requests.
+        arguments: The options of the program.
     """
 
     def __init__(self, app: App, *arguments: str) -> None:
@@ -320,7 +320,7 @@ class Memory:
     """Watches the resident memory of a process.
 
     Attributes:
-        highest: The most that it had, in MiB.
+        highest: The peak in MiB.
     """
 
     pid: int
@@ -328,7 +328,7 @@ class Memory:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def now(self) -> float:
-        """What it has, in MiB."""
+        """Return the current value in MiB."""
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
                 if line.startswith("VmRSS:"):
@@ -337,7 +337,7 @@ class Memory:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Memory]:
-        """Watch it."""
+        """Watch the process."""
 
         def watch() -> None:
             while not self._stop.wait(0.2):

@@ -1,4 +1,4 @@
-"""Asks a server from a process of its own, and prints when each question was due and how long its answer took.
+"""Sends requests from a process of its own, and prints when each one was due and how long its answer took.
 
     python -m tests.chaos.load URL PREFIX [--connections N] [--count N | --seconds S] [--rate R]
 
@@ -22,12 +22,12 @@ TIMEOUT = 60.0
 
 
 class Answer(NamedTuple):
-    """What became of one request.
+    """The outcome of one request.
 
     Attributes:
-        due: When it was to be sent, by the machine's monotonic clock.
-        seconds: From then to the end of its answer.
-        status: The answer's status; 0 when there was none.
+        due: The time when it was due, by the machine's monotonic clock.
+        seconds: The seconds from then to the end of its answer.
+        status: The answer's status; 0 without an answer.
     """
 
     due: float
@@ -38,14 +38,14 @@ class Answer(NamedTuple):
 def ask(
     url: str, prefix: str, connections: int = 8, count: int = 0, seconds: float = 0.0, rate: float = 0.0
 ) -> list[Answer]:
-    """Send requests over connections that are kept open.
+    """Send requests over persistent connections.
 
     Args:
-        url: What is asked.
-        prefix: What the request ids begin with.
+        url: The requested URL.
+        prefix: The prefix of the request ids.
         connections: Requests at a time.
-        count: Requests in all; 0 for as many as there is time for.
-        seconds: How long it goes on, where no count is given.
+        count: Requests in all; 0 for as many as the time allows.
+        seconds: The duration, if no count is given.
         rate: Requests a second; 0 for as many as are answered.
     """
     start = time.monotonic()
@@ -76,7 +76,7 @@ def _get(connection: http.client.HTTPConnection, path: str, request_id: str) -> 
         response = connection.getresponse()
         response.read()
     except (OSError, http.client.HTTPException):
-        connection.close()  # it opens again by itself
+        connection.close()  # it reopens by itself
         return 0
     return response.status
 

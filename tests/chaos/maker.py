@@ -1,8 +1,8 @@
-"""Makes traces as told on standard input, and ends at its end.
+"""Makes traces on command from standard input, and ends at its end.
 
-``make COUNT RATE PREFIX [POISON]`` makes so many traces, so many a second (0: at once); number POISON has a
-session id that is too long for the server, and its trace id is printed. ``flush`` sends what waits. Each command is
-answered with a line.
+``make COUNT RATE PREFIX [POISON]`` makes COUNT traces, RATE a second (0: at once); number POISON has a
+session id that is too long for the server, and its trace id is printed. ``flush`` sends pending traces. Each command
+is answered with a line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlflow_middleware.settings import Settings
 
 
 def make(count: int, rate: float, prefix: str, poison: int = -1) -> str:
-    """Make traces; returns the id of the poisonous one, or ``made``."""
+    """Make traces; return the id of the poisonous one, or ``made``."""
     answer, start = "made", time.monotonic()
     for number in range(count):
         if rate:

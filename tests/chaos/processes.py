@@ -1,4 +1,4 @@
-"""Bad days of processes: what is stored of the last requests or tasks when a process is of another kind, or ends."""
+"""Failures of processes: how many of the last requests or tasks are stored for each kind of process and exit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHILDREN = {
 
 
 def fresh_gevent(lab: Lab, way: Way) -> Rows:
-    """9: eight requests find a worker that gevent has just patched."""
+    """9: eight requests reach a worker that gevent has just patched."""
     experiment = lab.experiment(way)
     answered = _served(lab, experiment, [*GEVENT, "tests.chaos.preloaded:app"], 8, fresh=True)
     title = "`gunicorn -k gevent --preload`, 8 requests find a fresh worker: answered"
@@ -64,7 +64,7 @@ def children(lab: Lab, way: Way) -> Rows:
 
 
 def killed(lab: Lab, way: Way) -> Rows:
-    """12: SIGTERM where the server does nothing about it."""
+    """12: SIGTERM on a server that does not handle it."""
     rows = {}
     for name, command in KILLED.items():
         experiment = lab.experiment(way)
@@ -91,7 +91,7 @@ def across_an_ocean(lab: Lab, way: Way) -> Rows:
 def _served(
     lab: Lab, experiment: Experiment, command: list[str], count: int, fresh: bool = False, uri: str | None = None
 ) -> int:
-    """Serve, ask, and end it; returns how many were answered."""
+    """Serve, send requests, and end it; return how many were answered."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = lab.folder / f"served-{experiment.prefix}.log"

@@ -1,4 +1,4 @@
-"""The bad days. Each gives its rows of the table for one way of delivery: what was measured -> the figure."""
+"""The failures. Each returns its rows of the table for one way of delivery: measurement -> figure."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def sigterm(lab: Lab, way: Way) -> Rows:
 
 
 def down_at_exit(lab: Lab, way: Way) -> Rows:
-    """4: an exit with the server away, without and with a spool."""
+    """4: an exit while the server is unreachable, without and with a spool."""
     rows = {"server down at exit, 200 queued: seconds to exit": _exit_while_down(lab, lab.experiment(way))}
     if way is OURS:
         experiment, spool = lab.experiment(way), lab.folder / "spool-at-exit"
@@ -99,12 +99,12 @@ def _exit_while_down(lab: Lab, experiment: Experiment, spool: Path | None = None
     with lab.network() as network, lab.maker(experiment, network.uri, **variables) as maker:
         maker.warm_up(experiment)
         network.down()
-        maker.tell(f"make 200 0 {experiment.prefix}")
+        maker.send_command(f"make 200 0 {experiment.prefix}")
         return _seconds(maker.end(100), 100)
 
 
 def outage(lab: Lab, way: Way) -> Rows:
-    """5: the server is away for 20 s, under traffic with much text in it."""
+    """5: the server is unreachable for 20 s, during traffic with much text."""
     count, title = 3000, "server unreachable for 20 s under 3,000 requests at 100/s, 10 KB in and out"
     experiment = lab.experiment(way)
     with (
@@ -129,8 +129,8 @@ def outage(lab: Lab, way: Way) -> Rows:
 
 
 def _cut(network: Network, memory: Memory) -> tuple[float, float, float]:
-    """Take the server away for a while; returns from when to when, and the memory before."""
-    time.sleep(6)  # about one of them until the load begins
+    """Make the server unreachable for a while; return the start, the end, and the memory before."""
+    time.sleep(6)  # the load begins after about one of these
     usual = memory.now()
     network.down()
     begin = time.monotonic()
@@ -141,13 +141,13 @@ def _cut(network: Network, memory: Memory) -> tuple[float, float, float]:
 
 
 def poison(lab: Lab, way: Way) -> Rows:
-    """6: one trace with a session id that the server does not take, in the midst of others."""
+    """6: one trace with a session id that the server does not accept, among others."""
     title = "one trace in a batch of 512 has a session id of 300 characters"
     experiment = lab.experiment(way)
     with lab.maker(experiment) as maker:
         maker.warm_up(experiment)
-        trace_id = maker.tell(f"make 512 0 {experiment.prefix} 300")
-        maker.tell("flush")
+        trace_id = maker.send_command(f"make 512 0 {experiment.prefix} 300")
+        maker.send_command("flush")
         seen = experiment.settle(experiment.prefix, 512 if way is OURS else 511, FLUSHES, 60)
         fate = "named in the log" if trace_id in maker.log() else "lost"
     itself = f"{experiment.prefix}-300"
@@ -163,7 +163,7 @@ def kill(lab: Lab, way: Way) -> Rows:
     with lab.network() as network, lab.maker(experiment, network.uri, **variables) as maker:
         maker.warm_up(experiment)
         network.down()
-        maker.tell(f"make 200 20 {experiment.prefix}")
+        maker.send_command(f"make 200 20 {experiment.prefix}")
         time.sleep(1.2)  # the last second's traces may be lost
         maker.kill()
     with lab.maker(experiment, **variables) as heir:
@@ -194,7 +194,7 @@ SCENARIOS: list[Callable[[Lab, Way], Rows]] = [
     *(processes.fresh_gevent, processes.uwsgi, processes.children, processes.killed, processes.across_an_ocean),
 ]
 WAITING = {1, 2, 4}
-"""Scenarios in which MLflow's own exporter only makes us wait; they can all wait at once."""
+"""Scenarios that only wait for MLflow's own exporter; they can all wait at once."""
 
 
 def _stored(experiment: Experiment, count: int, quiet: float = SETTLED) -> str:

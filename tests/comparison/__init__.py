@@ -1,1 +1,1 @@
-"""The same app with each tool that could trace it, and what arrives: only the environment `compare` has the tools."""
+"""The same app with each tool that could trace it, and the data that arrives; tox's `compare` installs the tools."""

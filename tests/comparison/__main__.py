@@ -1,6 +1,6 @@
-"""Compare: run the app with each tool, and write what was seen to ``results.json`` and ``docs/comparison.md``.
+"""Compare: run the app with each tool, and write the findings to ``results.json`` and ``docs/comparison.md``.
 
-``python -m tests.comparison [TOOL ...]`` runs some tools only, and keeps what is known of the others.
+``python -m tests.comparison [TOOL ...]`` runs some tools only, and keeps the other tools' findings.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def features(tool: str, server: MLflowServer | None) -> dict[str, dict[str, bool
 
 
 def compare(tool: str, only: list[str]) -> dict[str, Any]:
-    """All that is asked of one tool, or some of it beside what is known."""
+    """Find all answers for one tool, or some of them beside the known ones."""
     server = MLflowServer(Path(tempfile.mkdtemp(prefix="compare-"))) if tool in ("ours", "mlflow") else None
     known = results().get(tool, {}) if only else {}
     if server:
@@ -66,7 +66,7 @@ def compare(tool: str, only: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what is asked for."""
+    """Run the selected tools."""
     parser = argparse.ArgumentParser(prog="python -m tests.comparison", description=__doc__)
     parser.add_argument("tools", nargs="*", default=list(MODULES), help="which tools; all by default")
     parser.add_argument("--only", action="append", default=[], choices=["features", *MEASURES], help="only that")

@@ -1,4 +1,4 @@
-"""The app that all tools trace: a chat that answers as OpenAI does, at once and as a stream, and what surrounds it."""
+"""The app that all tools trace: an OpenAI-style chat, whole and streamed, and other kinds of requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi import BackgroundTasks, Body, FastAPI, HTTPException, Request, Resp
 from fastapi.responses import StreamingResponse
 
 from tests.comparison import tools
-from tests.comparison.said import MODEL, WORDS, answer_to
+from tests.comparison.contents import MODEL, WORDS, answer_to
 from tests.comparison.tools import Function
 
 tool = tools.chosen()
@@ -26,7 +26,7 @@ jobs: queue.Queue[dict[str, str]] = queue.Queue()
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Flush at the end, where that is asked for."""
+    """Flush at the end, if requested."""
     yield
     if os.environ.get("COMPARE_FLUSH"):
         tool.flush()
@@ -39,12 +39,12 @@ BODY = Body()
 
 
 def decorated(name: str) -> Callable[[Function], Function]:
-    """The tool's own decorator, if it has one and the mode asks for it."""
+    """Apply the tool's own decorator, if it has one and the mode uses it."""
     return lambda function: tool.decorated(function, name)
 
 
 def identified(request: Request) -> AbstractContextManager[Any]:
-    """Tell the tool whose request it is: the conversation in the body's context wins over the header."""
+    """Tell the tool whose request it is: the conversation in the body's context beats the header."""
     headers = request.headers
     return tool.identified(
         request.scope.get("conversation") or headers["x-session-id"], headers["x-user-id"], headers["x-request-id"]
@@ -76,19 +76,19 @@ def chat(chat_id: str, request: Request, response: Response, body: Json = BODY) 
 
 @tool.streamed
 async def words() -> AsyncIterator[str]:
-    """Stand for a model that answers word by word."""
-    said: list[str] = []
+    """Stand in for a model that answers word by word."""
+    sent: list[str] = []
     try:
         for word in WORDS:
-            said.append(word)
+            sent.append(word)
             yield word
             await asyncio.sleep(0.1)
     finally:
-        tool.told("".join(said))
+        tool.report_answer("".join(sent))
 
 
 async def chunks() -> AsyncIterator[str]:
-    """Send the words as OpenAI does."""
+    """Send the words in OpenAI's format."""
     async for word in words():
         delta = {"model": MODEL, "choices": [{"index": 0, "delta": {"content": word}}]}
         yield f"data: {json.dumps(delta)}\n\n"
@@ -97,7 +97,7 @@ async def chunks() -> AsyncIterator[str]:
 
 @app.post("/called")
 def called(request: Request, body: Json = BODY) -> Json:
-    """Be called by another service."""
+    """Answer a call by another service."""
     with tool.called(request.headers), tool.span("called"):
         return {}
 
@@ -153,7 +153,7 @@ def ask_for_job(request: Request, body: Json = BODY) -> Json:
 
 
 def work() -> None:
-    """Stand for a job's worker: a thread that has nothing of the request's context."""
+    """Stand in for a job's worker: a thread without the request's context."""
     while True:
         carrier = jobs.get()
         threading.Event().wait(0.2)

@@ -1,4 +1,4 @@
-"""What arrived, of each tool, in one form."""
+"""The data that arrived from each tool, in one form."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _value(value: AnyValue) -> Any:
 
 
 def otlp(asked: Iterable[Asked]) -> Iterator[Span]:
-    """Spans as OTLP; Logfire's announcements of spans that still run are left out."""
+    """Return spans from OTLP, without Logfire's announcements of spans that are still running."""
     for each in asked:
         if not each.path.endswith("/traces") or "protobuf" not in each.headers.get("content-type", ""):
             continue
@@ -47,7 +47,7 @@ def otlp(asked: Iterable[Asked]) -> Iterator[Span]:
 
 
 def mlflow(traces: Iterable[Any]) -> Iterator[Span]:
-    """Spans of MLflow's traces, as its client reads them; what is of the trace is with its root."""
+    """Return the spans of MLflow's traces, as its client reads them; the root also has the trace's values."""
     for trace in traces:
         info = trace.info.to_dict()
         for span in trace.data.spans:
@@ -66,7 +66,7 @@ def mlflow(traces: Iterable[Any]) -> Iterator[Span]:
 
 
 def langsmith(asked: Iterable[Asked]) -> Iterator[Span]:
-    """LangSmith's runs: first what began, then what is known at the end."""
+    """Return LangSmith's runs: the announcement first, then the final state."""
     runs: dict[str, dict[str, Any]] = {}
     for each in asked:
         if not each.path.endswith("/runs/batch"):
@@ -87,7 +87,7 @@ def langsmith(asked: Iterable[Asked]) -> Iterator[Span]:
 
 
 def datadog(asked: Iterable[Asked]) -> Iterator[Span]:
-    """Datadog's spans, without those whose trace the agent drops."""
+    """Return Datadog's spans, without those whose trace the agent drops."""
     for each in asked:
         if each.path.endswith("/v0.4/traces"):
             for chunk in msgpack.unpackb(each.body, strict_map_key=False):
@@ -96,7 +96,7 @@ def datadog(asked: Iterable[Asked]) -> Iterator[Span]:
 
 
 def _of_datadog(span: dict[str, Any]) -> Span:
-    """A span for the agent; what LLM Observability knows of it is packed into it."""
+    """Return a span for the agent; LLM Observability's data is packed into it."""
     meta = span.get("meta", {})
     observed = msgpack.unpackb(span.get("meta_struct", {}).get("_llmobs", b"\x80"))
     known = {"meta": observed.pop("meta", {}), "observed": observed}

@@ -1,4 +1,4 @@
-"""What of 20 requests arrives, when the server or the app has a bad moment."""
+"""How much of 20 requests arrives when the server or the app fails for a moment."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import requests
 
 from tests.comparison.arrived import otlp
+from tests.comparison.contents import ANSWER, BODY, HEADERS, QUESTION
 from tests.comparison.lab import Lab
-from tests.comparison.said import ANSWER, BODY, HEADERS, QUESTION
 from tests.comparison.sink import Sink
 from tests.servers import MLflowServer
 
 MANY = 20
 MODE = {"ours": "plain", "logfire": "plain", "datadog": "plain"}
-"""The least that gives a trace; others need code in the route."""
+"""The simplest request with a trace; others need code in the route."""
 
 
 def delivered(tool: str, server: MLflowServer | None, names: Iterable[str]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def delivered(tool: str, server: MLflowServer | None, names: Iterable[str]) -> d
         lab = Lab(tool, MODE.get(tool, "route"), server)
         try:
             found[name] = MEASURES[name](lab)
-        except Exception as error:  # one that fails says so in the table, and the others go on
+        except Exception as error:  # a failed one is a cell of the table, and the others go on
             found[name] = f"failed: {type(error).__name__}"
         finally:
             lab.close()
@@ -45,13 +45,13 @@ def _chats(url: str, count: int = MANY) -> None:
 
 
 def _traces(lab: Lab, since: float, quiet: float = 7.0, deadline: float = 60.0) -> int:
-    """The requests' traces that have arrived: those that have more than the child span."""
+    """Return the requests' traces that have arrived, with more than the child span."""
     spans = [span for span in lab.settled(quiet, deadline) if span.start >= since]
     return len({span.trace for span in spans if span.name != "look-up"})
 
 
 def _all_traces(lab: Lab, since: float, deadline: float = 90.0) -> int:
-    """The same once all have arrived, or the time is up."""
+    """Return the same once all have arrived, or the time is up."""
     end = time.monotonic() + deadline
     while (found := _traces(lab, since, 2.0, 5.0)) < MANY and time.monotonic() < end:
         pass
@@ -81,7 +81,7 @@ def _workers(lab: Lab) -> int:
 
 
 def _interrupted(lab: Lab) -> int:
-    """The server refuses connections for 5 s, and is back."""
+    """Refuse connections for 5 s."""
     with lab.app() as (_, url):
         _chats(url, 1)
         lab.settled(6.0, 20.0)
@@ -93,8 +93,8 @@ def _interrupted(lab: Lab) -> int:
         return _all_traces(lab, since)
 
 
-def _exit_while_away(lab: Lab) -> float:
-    """Seconds from SIGTERM to the exit, while the server refuses connections."""
+def _exit_while_unreachable(lab: Lab) -> float:
+    """Return the seconds from SIGTERM to the exit, while the server refuses connections."""
     with lab.app() as (process, url):
         lab.sink.stop()
         try:
@@ -110,7 +110,7 @@ def _exit_while_away(lab: Lab) -> float:
 
 
 def _sampled(lab: Lab) -> dict[str, int]:
-    """With a share of 0: how many of 5 chats and 5 failures arrive."""
+    """Sample with a ratio of 0: count how many of 5 chats and 5 failures arrive."""
     with lab.app(**SAMPLED[lab.tool]) as (_, url):
         since = time.time()
         _chats(url, 5)
@@ -122,7 +122,7 @@ def _sampled(lab: Lab) -> dict[str, int]:
 
 
 def _wordless(lab: Lab) -> dict[str, bool]:
-    """With the option to store nothing of what is said: whether words arrive, and whether the tokens do."""
+    """Switch contents off: find whether words arrive, and whether the tokens do."""
     if lab.tool != "ours":
         lab.mode = "route"
     with lab.app(**WORDLESS[lab.tool]) as (_, url):
@@ -135,7 +135,7 @@ def _wordless(lab: Lab) -> dict[str, bool]:
 
 
 def _beside(lab: Lab, **variables: str) -> dict[str, int]:
-    """How many of 5 chats arrive at the tool's own server and, as an OTLP endpoint is set, at that collector."""
+    """Count how many of 5 chats arrive at the tool's own server and, as an OTLP endpoint is set, at that collector."""
     collector = Sink()
     collector.start()
     try:
@@ -152,7 +152,7 @@ def _beside(lab: Lab, **variables: str) -> dict[str, int]:
 
 
 def _beside_by_option(lab: Lab) -> dict[str, int] | None:
-    """The same with the tool's option for it, if it has one."""
+    """Do the same with the tool's option for it, if it has one."""
     return _beside(lab, **BOTH[lab.tool]) if lab.tool in BOTH else None
 
 
@@ -173,14 +173,14 @@ WORDLESS = {
     "langsmith": {"LANGSMITH_HIDE_INPUTS": "true", "LANGSMITH_HIDE_OUTPUTS": "true"},
     "datadog": {},
 }
-"""Where it is empty, no such option was found."""
+"""If it is empty, no such option was found."""
 
 MEASURES = {
     "terminated": _terminated,
     "terminated with a flush in the lifespan": _flushed,
     "forked workers": _workers,
-    "server away for 5 s": _interrupted,
-    "exit while the server is away": _exit_while_away,
+    "server unreachable for 5 s": _interrupted,
+    "exit while the server is unreachable": _exit_while_unreachable,
     "sampled": _sampled,
     "without words": _wordless,
     "beside a collector": _beside,

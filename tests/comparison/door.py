@@ -1,4 +1,4 @@
-"""A door in front of a server: closed, connections to it are refused."""
+"""A proxy in front of a server that refuses connections while it is closed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.servers import free_port
 
 
 class Door:
-    """Passes connections on to a server's port, while it is open.
+    """Passes connections on to a server's port while it is open.
 
     Args:
-        port: The server's.
+        port: The server's port.
 
     Attributes:
         uri: Its own address.
@@ -25,13 +25,13 @@ class Door:
         self._open: list[socket.socket] = []
 
     def start(self) -> None:
-        """Open it."""
+        """Accept connections."""
         listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
         self._open.append(listener)
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def stop(self) -> None:
-        """Close it, and the connections that pass."""
+        """Refuse new connections, and close open ones."""
         for each in self._open:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

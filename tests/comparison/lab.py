@@ -1,4 +1,4 @@
-"""One run of the app with a tool: started, asked, and what arrived."""
+"""One run of the app with a tool: start, requests, and the data that arrived."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.comparison.spans import Span
 from tests.servers import MLflowServer, Process, clean_environment, free_port
 
 QUIET = 7.0
-"""Seconds without anything new after which nothing more is waited for; each tool sends within five."""
+"""Seconds without anything new after which a run is over; each tool sends within five."""
 
 
 class Lab:
-    """A tool in a mode, and where it sends.
+    """A tool in a mode, and its destination.
 
     Args:
         tool: One of ``tools.MODULES``.
@@ -43,7 +43,7 @@ class Lab:
         self.sink.start()
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """What each tool's documentation says to set, with the stand-in's address."""
+        """The variables that each tool's documentation asks for, with the stand-in's address."""
         uri = self.sink.uri
         own = {
             "ours": {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": self.experiment},
@@ -57,12 +57,12 @@ class Lab:
             own |= OPTIONS.get(self.tool, {})
         names = {"COMPARE_TOOL": self.tool, "COMPARE_MODE": self.mode, "COMPARE_EXPERIMENT": self.experiment}
         cleaned = clean_environment(**own, **names, **variables)
-        cleaned.pop("MLFLOW_MIDDLEWARE_INCLUDE", None)  # as it is by default, here
+        cleaned.pop("MLFLOW_MIDDLEWARE_INCLUDE", None)  # the default, here
         return cleaned
 
     @contextmanager
     def app(self, *options: str, **variables: str) -> Iterator[tuple[Process, str]]:
-        """The app, served by uvicorn, or with ``gunicorn`` as first option by that."""
+        """The command of the app: uvicorn, or gunicorn if that is the first option."""
         port = free_port()
         served = ["uvicorn", "--port", str(port), "--log-level", "warning", "tests.comparison.app:app"]
         if options:
@@ -78,13 +78,13 @@ class Lab:
             process.kill()
 
     def spans(self) -> list[Span]:
-        """What has arrived."""
+        """Return the data that has arrived."""
         if isinstance(self.sink, Sink):
             return list(READERS[self.tool](list(self.sink.asked)))
         return list(mlflow(_traces(self.sink.uri, self.experiment)))
 
     def settled(self, quiet: float = QUIET, deadline: float = 60.0) -> list[Span]:
-        """What has arrived once nothing more comes."""
+        """Return the data that has arrived once nothing more comes."""
         end, last, since = time.monotonic() + deadline, -1, time.monotonic()
         while time.monotonic() < end:
             spans = self.spans()
@@ -96,7 +96,7 @@ class Lab:
         return self.spans()
 
     def close(self) -> None:
-        """Stop where it sends."""
+        """Close the destination."""
         self.sink.stop()
 
 
@@ -115,9 +115,9 @@ OPTIONS: dict[str, dict[str, str]] = {
         "DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0, "resource": "GET /health"}]',
     },
 }
-"""What each tool is set to beside, in the modes ``options`` and ``route``; other options are keywords in ``tools``.
+"""Further variables of each tool in the modes ``options`` and ``route``; other options are keywords in ``tools``.
 
-MLflow's, which makes spans of FastAPI's own telemetry, not with its decorators.
+MLflow's, which makes spans of FastAPI's own telemetry, is not combined with its decorators.
 """
 
 
@@ -133,7 +133,7 @@ def _traces(uri: str, experiment: str) -> list[Any]:
 
 
 def asked(lab: Lab) -> tuple[Run, dict[str, str]]:
-    """Make all requests; returns what arrived of each, and where the votes went."""
+    """Make all requests; return what arrived of each, and where the votes went."""
     with lab.app() as (_, url):
         made = make_all(url)
         spans = lab.settled()
@@ -145,18 +145,18 @@ def asked(lab: Lab) -> tuple[Run, dict[str, str]]:
 
 
 def _voted(lab: Lab, url: str, chat: Seen) -> dict[str, str]:
-    """How a vote on the chat's trace is taken: by a route of the tool, by code in the app's route, or not seen."""
-    told = chat.made.headers.get("x-trace") or chat.made.headers.get("x-mlflow-trace-id", "")
-    if not told:
+    """How a vote on the chat's trace is accepted: by a route of the tool, by code in the app's route, or not at all."""
+    trace_id = chat.made.headers.get("x-trace") or chat.made.headers.get("x-mlflow-trace-id", "")
+    if not trace_id:
         return {"vote": "no"}
-    if vote_by_package(url, told) == 200:
+    if vote_by_package(url, trace_id) == 200:
         return {"vote": "yes"}
     if isinstance(lab.sink, Sink):
         before = len(lab.sink.asked)
-        vote(url, told)
+        vote(url, trace_id)
         lab.settled(3.0, 10.0)
         came = any(b"vote" in each.body for each in lab.sink.asked[before:])
     else:
-        vote(url, told)
+        vote(url, trace_id)
         came = any(trace.info.assessments for trace in _traces(lab.sink.uri, lab.experiment))
     return {"vote": "route" if came else "no"}

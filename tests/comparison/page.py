@@ -1,4 +1,4 @@
-"""``docs/comparison.md``, made of what the runs wrote to ``results.json``."""
+"""``docs/comparison.md``, written from the findings in ``results.json``."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ TOOLS = {
 }
 CELLS = {"plain": "yes", "options": "option", "route": "code"}
 UNTRIED = {("the cost, on the request", tool) for tool in ("langfuse", "logfire", "langsmith", "datadog")}
-"""What their servers work out, which were not there."""
+"""Computed by their servers, which were not part of the runs."""
 
 SAMPLED_BY_AGENT = "datadog"
-"""Its agent, which was not there, keeps errors of what the tracer does not keep."""
+"""Its agent, which was not part of the runs, keeps errors among the traces that the tracer drops."""
 
 
 def results() -> dict[str, Any]:
-    """What is known of each tool."""
+    """The properties of each tool."""
     known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     return {tool: known[tool] for tool in TOOLS if tool in known}
 
 
 def page(known: dict[str, Any]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     tables = {part: _features(known, list(names)) for part, names in QUESTIONS.items()}
     tables["Feedback"] = _votes(known)
     features = "".join(f"## {part}\n\n{table}\n" for part, table in tables.items())
@@ -85,7 +85,7 @@ def _delivery(known: dict[str, Any]) -> str:
         ("SIGTERM right after the answer", "terminated"),
         ("the same, with a flush in the lifespan", "terminated with a flush in the lifespan"),
         ("gunicorn, `--preload`, 2 workers", "forked workers"),
-        ("server refuses for 5 s", "server away for 5 s"),
+        ("server refuses for 5 s", "server unreachable for 5 s"),
     ]
     table = [(title, [str(each["delivery"][key]) for each in known.values()]) for title, key in rows]
     table.append(("exit while it refuses, in seconds", [_seconds(each) for each in known.values()]))
@@ -98,7 +98,7 @@ def _delivery(known: dict[str, Any]) -> str:
 
 
 def _seconds(each: dict[str, Any]) -> str:
-    return f"{each['delivery']['exit while the server is away']:g}"
+    return f"{each['delivery']['exit while the server is unreachable']:g}"
 
 
 def _kept(tool: str, delivery: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of what arrived: the same of each tool, answered by code."""
+"""The questions about the data that arrived, the same for each tool, answered by code."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tests.comparison import said
+from tests.comparison import contents
 from tests.comparison.requests_made import Made
 from tests.comparison.spans import Span
 
 
 @dataclass
 class Seen:
-    """A request that was made, and the spans that started in its part of the time."""
+    """A request that was made, and the spans that started in its time slot."""
 
     made: Made
     spans: list[Span]
 
     @property
     def tops(self) -> list[Span]:
-        """The spans that have no parent among those that arrived."""
+        """Return the spans without a parent among those that arrived."""
         ids = {span.id for span in self.spans}
         return [span for span in self.spans if span.parent not in ids]
 
     @property
     def roots(self) -> list[Span]:
-        """The tops that stand for the request, and not for a part of it that lost its parent."""
+        """Return the tops that stand for the request, not for a part of it that lost its parent."""
         return [span for span in self.tops if span.name not in NOT_ROOTS]
 
     @property
@@ -38,11 +38,11 @@ class Seen:
 
 
 NOT_ROOTS = {"look-up", "in-pool", "afterwards", "job", "in-job"}
-"""Spans of the app that are no request's."""
+"""Return the spans of the app that belong to no request."""
 
 Run = Mapping[str, Seen]
 Answer = bool | None
-"""None where the question makes no sense: nothing was stored in which a secret could be."""
+"""Return None if the question makes no sense: nothing was stored that could contain a secret."""
 
 
 def _has(span: Span, key: str, value: object) -> bool:
@@ -54,7 +54,7 @@ def _same(stored: object, value: object) -> bool:
 
 
 def _any(seen: Seen, key: str, value: object) -> bool:
-    """Whether what is known of the request, beside what was said, has the value under such a key."""
+    """Return whether the request's values, apart from contents, include this one under such a key."""
     return any(_has(span, key, value) for span in _request_spans(seen))
 
 
@@ -62,12 +62,12 @@ def _request_spans(seen: Seen) -> list[Span]:
     return [span for span in seen.spans if span.name not in NOT_ROOTS]
 
 
-def _is_said(seen: Seen, words: str) -> bool:
+def _has_content(seen: Seen, words: str) -> bool:
     return any(words in span.text for span in _request_spans(seen))
 
 
 def _folded(seen: Seen, words: list[str]) -> bool:
-    return _is_said(seen, "".join(words).strip())
+    return _has_content(seen, "".join(words).strip())
 
 
 def _is_error(seen: Seen, kind: str = "") -> bool:
@@ -89,13 +89,15 @@ def _linked(seen: Seen, name: str) -> bool:
 def _job_session(seen: Seen) -> bool:
     names = ("job", "in-job")
     return any(
-        _has(span, "session|conversation", said.SESSION) for span in map(seen.named, names) if span
+        _has(span, "session|conversation", contents.SESSION) for span in map(seen.named, names) if span
     ) or _in_trace_with_session(seen)
 
 
 def _in_trace_with_session(seen: Seen) -> bool:
     span = seen.named("in-job")
-    return bool(span and any(root.trace == span.trace and _has(root, "session", said.SESSION) for root in seen.roots))
+    return bool(
+        span and any(root.trace == span.trace and _has(root, "session", contents.SESSION) for root in seen.roots)
+    )
 
 
 def _is_priced(seen: Seen) -> bool:
@@ -103,8 +105,8 @@ def _is_priced(seen: Seen) -> bool:
 
 
 def _names_its_trace(seen: Seen) -> bool:
-    told = " ".join(seen.made.headers.values()).replace("-", "")
-    return any(root.trace.replace("-", "") in told for root in seen.roots)
+    in_headers = " ".join(seen.made.headers.values()).replace("-", "")
+    return any(root.trace.replace("-", "") in in_headers for root in seen.roots)
 
 
 def _is_without(run: Run, name: str) -> Answer:
@@ -113,16 +115,16 @@ def _is_without(run: Run, name: str) -> Answer:
 
 def _header_is_hidden(run: Run) -> Answer:
     chat = run["chat"]
-    return said.HEADER_SECRET not in chat.text if said.PLAIN_HEADER in chat.text else None
+    return contents.HEADER_SECRET not in chat.text if contents.PLAIN_HEADER in chat.text else None
 
 
 def _secret_is_hidden(run: Run) -> Answer:
     chat = run["chat"]
-    return said.BODY_SECRET not in chat.text if _is_said(chat, said.QUESTION) else None
+    return contents.BODY_SECRET not in chat.text if _has_content(chat, contents.QUESTION) else None
 
 
 def _goes_on(run: Run) -> bool:
-    callers = (said.CALLER, said.CALLER[16:])
+    callers = (contents.CALLER, contents.CALLER[16:])
     return any(span.trace.replace("-", "") in callers for span in run["called by another service"].spans)
 
 
@@ -135,11 +137,11 @@ QUESTIONS: dict[str, dict[str, Callable[[Run], Answer]]] = {
         "named or tagged with the route's template": lambda run: any(
             "/chats/{chat_id}" in span.text for span in _request_spans(run["chat"])
         ),
-        "the question, as it came": lambda run: _is_said(run["chat"], said.QUESTION),
-        "the answer, as it went": lambda run: _is_said(run["chat"], said.ANSWER),
-        "a streamed answer as one text": lambda run: _folded(run["stream"], said.WORDS),
+        "the question, as it came": lambda run: _has_content(run["chat"], contents.QUESTION),
+        "the answer, as it went": lambda run: _has_content(run["chat"], contents.ANSWER),
+        "a streamed answer as one text": lambda run: _folded(run["stream"], contents.WORDS),
         "what was streamed until the client left, as one text": lambda run: _folded(
-            run["stream that is left"], said.WORDS[:2]
+            run["stream that is left"], contents.WORDS[:2]
         ),
         "an exception makes it an error": lambda run: _is_error(run["failure"]),
         "the exception's type": lambda run: _is_error(run["failure"], "ValueError"),
@@ -149,13 +151,15 @@ QUESTIONS: dict[str, dict[str, Callable[[Run], Answer]]] = {
         "the answer's headers name the trace": lambda run: _names_its_trace(run["chat"]),
     },
     "Whose request": {
-        "session id of a header, under a name for it": lambda run: _any(run["chat"], SESSION, said.SESSION),
-        "session id of the body, under a name for it": lambda run: _any(run[CONVERSATION], SESSION, said.CONVERSATION),
-        "user id of a header, under a name for it": lambda run: _any(run["chat"], r"user|usr", said.USER),
-        "request id of a header": lambda run: _any(run["chat"], r"request.?id", said.REQUEST_ID),
+        "session id of a header, under a name for it": lambda run: _any(run["chat"], SESSION, contents.SESSION),
+        "session id of the body, under a name for it": lambda run: _any(
+            run[CONVERSATION], SESSION, contents.CONVERSATION
+        ),
+        "user id of a header, under a name for it": lambda run: _any(run["chat"], r"user|usr", contents.USER),
+        "request id of a header": lambda run: _any(run["chat"], r"request.?id", contents.REQUEST_ID),
     },
     "Secrets": {
-        "chosen headers are stored": lambda run: said.PLAIN_HEADER in run["chat"].text,
+        "chosen headers are stored": lambda run: contents.PLAIN_HEADER in run["chat"].text,
         "with headers stored, `Authorization` is not": _header_is_hidden,
         "with the body stored, its `password` is not": _secret_is_hidden,
     },
@@ -166,9 +170,11 @@ QUESTIONS: dict[str, dict[str, Callable[[Run], Answer]]] = {
         "requests without a model make no trace": lambda run: _is_without(run, "no model"),
     },
     "What it cost": {
-        "the model, on the request": lambda run: _any(run["chat"], "model", said.MODEL),
-        "input tokens, on the request": lambda run: _any(run["chat"], "usage|token", said.TOKENS["prompt_tokens"]),
-        "output tokens, on the request": lambda run: _any(run["chat"], "usage|token", said.TOKENS["completion_tokens"]),
+        "the model, on the request": lambda run: _any(run["chat"], "model", contents.MODEL),
+        "input tokens, on the request": lambda run: _any(run["chat"], "usage|token", contents.TOKENS["prompt_tokens"]),
+        "output tokens, on the request": lambda run: _any(
+            run["chat"], "usage|token", contents.TOKENS["completion_tokens"]
+        ),
         "the cost, on the request": lambda run: _is_priced(run["chat"]),
     },
     "Work beside and after the request": {

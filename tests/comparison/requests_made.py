@@ -1,4 +1,4 @@
-"""The requests that each run makes, one after the other, each with its own part of the time."""
+"""The requests of each run, one after the other, each in its own time slot."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import requests
 
-from tests.comparison.said import BODY, CALLER, CONVERSATION, HEADERS
+from tests.comparison.contents import BODY, CALLER, CONVERSATION, HEADERS
 
 PAUSE = 0.5
-"""Seconds between two requests: what starts meanwhile belongs to the earlier one."""
+"""Seconds between two requests: spans that start in between belong to the earlier one."""
 
 
 @dataclass
 class Made:
-    """A request that was made: when, and what was answered."""
+    """A request that was made: its time and its answer."""
 
     began: float
     ended: float
@@ -32,7 +32,7 @@ def _post(path: str, **body: object) -> Callable[[str], requests.Response]:
 
 
 def _leave(url: str) -> requests.Response:
-    """Read two chunks of a stream, and go."""
+    """Read two chunks of a stream, and disconnect."""
     with requests.post(f"{url}/streams", json=BODY, headers=HEADERS, stream=True, timeout=30) as answer:
         lines = (line for line in answer.iter_lines() if line)
         for _ in range(2):
@@ -58,7 +58,7 @@ def _preflight(url: str) -> requests.Response:
 
 
 REQUESTS: dict[str, Callable[[str], requests.Response]] = {
-    "first": _post("/chats/c-1"),  # not asked about: some tools begin with it
+    "first": _post("/chats/c-1"),  # no question is about it: some tools begin with it
     "chat": _post("/chats/c-1"),
     "chat with its conversation in the body": _post("/chats/c-1", context={"conversation_id": CONVERSATION}),
     "stream": _post("/streams"),
@@ -98,17 +98,17 @@ def make_all(url: str) -> dict[str, Made]:
 def _text(answer: requests.Response) -> str:
     try:
         return answer.text
-    except RuntimeError:  # what was left cannot be read any more
+    except RuntimeError:  # the rest cannot be read any more
         return ""
 
 
 def vote(url: str, trace_id: str) -> None:
-    """Vote on a trace, by the app's route."""
+    """Vote on a trace through the app's route."""
     requests.post(f"{url}/votes", json={"trace_id": trace_id}, timeout=30)
 
 
 def vote_by_package(url: str, trace_id: str) -> int:
-    """Vote on a trace, by a route that the tool brings; returns the status."""
+    """Vote on a trace through a route of the tool; return the status."""
     body = json.dumps({"trace_id": trace_id, "value": True})
     headers = {"Content-Type": "application/json"}
     return requests.post(f"{url}/feedback", data=body, headers=headers, timeout=30).status_code

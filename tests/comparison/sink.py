@@ -1,4 +1,4 @@
-"""A stand-in for where the tools send: it keeps what comes, and can be unreachable or mute for a while."""
+"""A stand-in for the tools' destinations: it keeps what it receives, and can be unreachable or mute for a while."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ANSWERS = {
     b' "scale_up_nthreads_limit": 16, "scale_up_qsize_trigger": 1000, "scale_down_nempty_trigger": 4}}',
     "/v1/info": b'{"project_name": "compared", "project_url": "http://127.0.0.1/compared"}',
 }
-"""What Datadog's agent, LangSmith's and Logfire's servers say of themselves."""
+"""The self-descriptions of Datadog's agent, LangSmith's server and Logfire's."""
 
 
 @dataclass
 class Asked:
-    """A request that came."""
+    """A request that it received."""
 
     path: str
     headers: dict[str, str]
@@ -32,7 +32,7 @@ class Asked:
 
 
 class Sink:
-    """A server that keeps what it is sent.
+    """A server that keeps the requests that it receives.
 
     Attributes:
         asked: The requests so far.
@@ -64,7 +64,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are part of it."""
+        """Ignore clients that disconnect."""
 
 
 def _handler(asked: list[Asked]) -> type[BaseHTTPRequestHandler]:
@@ -102,6 +102,6 @@ def _handler(asked: list[Asked]) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""A span in one form, whatever the tool."""
+"""A span in one form, for all tools."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SAID = (
     "info.trace_metadata.mlflow.traceOutputs",
     "events",
 )
-"""Starts of the names under which is what was said, and not what is known of it."""
+"""Prefixes of the names of contents, as opposed to facts about the request."""
 
 
 @dataclass
 class Span:
-    """A span, or what the tool calls so.
+    """A span, or the tool's equivalent.
 
     Attributes:
         start: Seconds since 1970.
-        error: What is said of the error, if it is one.
-        values: All else that arrived of it, nested values by dotted names.
+        error: The description of the error, if it is one.
+        values: All other data of it, nested values by dotted names.
     """
 
     trace: str
@@ -52,12 +52,12 @@ class Span:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The values that are not what was said."""
+        """Return the values that are not contents."""
         return {name: value for name, value in self.values.items() if not name.startswith(SAID)}
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested values by dotted names; JSON as text counts as nested."""
+    """Return nested values by dotted names; JSON as text counts as nested."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             value = json.loads(value)

@@ -1,1 +1,1 @@
-"""The files of examples/docker, kubernetes and collector: validated, and run as far as that goes without an engine."""
+"""The files of examples/docker, kubernetes and collector: validated, and run as far as possible without an engine."""

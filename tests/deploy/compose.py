@@ -1,4 +1,4 @@
-"""Runs the services of a compose file as local processes: their commands and variables, on ports that are free."""
+"""Runs the services of a compose file as local processes: their commands and variables, on free ports."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
 class Compose:
-    """A compose file, where the services' names stand for this host.
+    """A compose file whose services are all on this host.
 
     Args:
         file: The file.
-        variables: What it is interpolated with.
+        variables: The variables to interpolate.
     """
 
     def __init__(self, file: Path, variables: dict[str, str]) -> None:
@@ -28,22 +28,22 @@ class Compose:
         self.ports: dict[tuple[str, str], int] = {}
 
     def port(self, service: str, port: str) -> int:
-        """The port on this host that stands for a service's port; the same one each time."""
+        """Return the port on this host that stands for a service's port; the same one each time."""
         if (service, port) not in self.ports:
             self.ports[service, port] = free_port()
         return self.ports[service, port]
 
     def environment(self, service: str) -> dict[str, str]:
-        """The variables of a service."""
+        """Return the variables of a service."""
         said = self.services[service].get("environment", {})
         return {name: self._here(str(value)) for name, value in said.items()}
 
     def command(self, service: str) -> list[str]:
-        """The command of a service; what the server is to be called by others stays as it is."""
+        """Return the command of a service; ``--allowed-hosts`` stays unchanged."""
         return self.listening(service, self.services[service]["command"])
 
     def listening(self, service: str, command: list[str]) -> list[str]:
-        """A command of a service that listens on this host only, on the port that stands for its own."""
+        """Return a command that listens on this host only, on the port that stands for the service's own."""
         pairs = zip(["", *command], command, strict=False)
         return [self._argument(service, before, str(each)) for before, each in pairs]
 
@@ -55,7 +55,7 @@ class Compose:
         return argument if before == "--allowed-hosts" else self._here(argument)
 
     def _here(self, text: str) -> str:
-        """The same with this host in the place of services; by the name of localhost, as that is what it is called."""
+        """Replace services' names with this host; localhost by name, as the services are called by name."""
         names = "|".join(self.services)
         return re.sub(rf"(?<=[/@])({names}):(\d+)", lambda found: f"localhost:{self.port(found[1], found[2])}", text)
 
@@ -73,7 +73,7 @@ def interpolated(text: str, variables: dict[str, str]) -> str:
 
 
 def run_to_its_end(command: list[str], environment: dict[str, str], folder: Path) -> str:
-    """Run a command; returns what it has printed, and fails if it does."""
+    """Run a command; return its output, and fail if it fails."""
     done = subprocess.run(
         command,
         env={**environment, "TMPDIR": os.environ.get("TMPDIR", "/tmp")},

@@ -1,7 +1,7 @@
-"""Runs the steps of a Dockerfile without a container engine: in a folder that stands for the image's root.
+"""Runs the steps of a Dockerfile without a container engine, in a folder that stands for the image's root.
 
-Absolute paths in its instructions become paths in that folder; the base image is this Python; the user of the image is
-the one who runs the tests. ``useradd`` would change this machine, and is left out.
+Absolute paths in its instructions become paths in that folder; the base image is this Python; the image's user is
+the user who runs the tests. ``useradd`` would change this machine, and is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _ABSOLUTE = re.compile(r"(?<![\w./$-])/(?=[a-z])")
-"""The beginning of an absolute path."""
+"""The start of an absolute path."""
 
 
 class Instruction(NamedTuple):
@@ -44,13 +44,13 @@ def instructions(dockerfile: Path) -> list[Instruction]:
 
 @dataclass
 class Image:
-    """What the steps of the last stage have made.
+    """The result of the last stage's steps.
 
     Attributes:
         root: The folder that stands for ``/``.
         environment: The variables that ``ENV`` has set.
         directory: The last ``WORKDIR``.
-        said: Keyword -> what was said last.
+        said: Keyword -> its last argument.
         left_out: The commands that were not run.
     """
 
@@ -61,16 +61,16 @@ class Image:
     left_out: list[str] = field(default_factory=list)
 
     def inside(self, text: str) -> str:
-        """The same with absolute paths in the folder."""
+        """Return the same text with absolute paths in the folder."""
         return _ABSOLUTE.sub(f"{self.root}/", text)
 
     def command(self, keyword: str = "CMD") -> list[str]:
-        """The command in its exec form; that of ``HEALTHCHECK``, too."""
+        """Return a command in its exec form, also that of ``HEALTHCHECK``."""
         command: list[str] = json.loads(self.said[keyword].removeprefix("CMD "))
         return command
 
     def take(self, step: Instruction, context: Path, stages: dict[str, Path]) -> None:
-        """Do what one instruction says."""
+        """Execute one instruction."""
         self.said[step.keyword] = step.rest
         if step.keyword == "RUN":
             self._run(step.rest)
@@ -115,12 +115,12 @@ class Image:
 
 
 def build(dockerfile: Path, context: Path, folder: Path) -> Image:
-    """Run all steps; each stage begins with nothing but the base image, and ends where only ``COPY --from`` finds it.
+    """Run all steps; each stage starts with nothing but the base image, and only ``COPY --from`` reads another stage.
 
     Args:
         dockerfile: The file.
-        context: What ``COPY`` takes from.
-        folder: Where to build; the image is in ``folder / "root"``, since a virtual environment cannot be moved.
+        context: The directory that ``COPY`` reads.
+        folder: The build directory; the image is in ``folder / "root"``, since a virtual environment cannot be moved.
     """
     root, stages, image = folder / "root", dict[str, Path](), None
     for step in instructions(dockerfile):
@@ -139,7 +139,7 @@ def build(dockerfile: Path, context: Path, folder: Path) -> Image:
 
 
 def _of_the_base_image(root: Path) -> dict[str, str]:
-    """A root with this Python, and the variables of its processes: none of this machine's but where packages are."""
+    """Create a root with this Python; its processes' variables include none of this machine's but the package index."""
     programs = root / "usr" / "local" / "bin"
     programs.mkdir(parents=True)
     (programs / "python").symlink_to(Path(sys._base_executable))  # type: ignore[attr-defined]

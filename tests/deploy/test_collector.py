@@ -1,14 +1,13 @@
-"""``examples/collector``: the app's variables with a real collector, and the keys of each file by their documentation.
+"""``examples/collector``: the app's variables with a real collector, and each file's keys against the documentation.
 
-The OpenTelemetry Collector comes in no package; where ``otelcol-contrib`` is installed, it checks the files itself.
-Rotel is the real collector here, which takes and sends OTLP as well, and keeps what waits in memory only.
+The OpenTelemetry Collector is in no package; where ``otelcol-contrib`` is installed, it checks the files itself.
+Rotel is the real collector here.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,12 @@ import requests
 import yaml
 
 from tests.conftest import Traces
-from tests.servers import (
-    PATIENT,
-    ROOT,
-    MLflowServer,
-    Process,
-    clean_environment,
-    command_for,
-    eventually,
-    free_port,
-    serving,
-    spooled,
-)
+from tests.deploy.rotel import Rotel
+from tests.servers import ROOT, MLflowServer, eventually, spooled
 
 FOLDER = ROOT / "examples" / "collector"
 FILES = sorted(FOLDER.glob("*.yaml"))
 COLLECTOR = shutil.which("otelcol-contrib")
-PROGRAM = Path(sysconfig.get_path("platlib"), "rotel", "rotel-agent")
-"""Rotel's, which has packages for some platforms only."""
 
 HELPER = """
 retry_on_failure.enabled retry_on_failure.initial_interval retry_on_failure.max_interval
@@ -69,7 +56,7 @@ DOCUMENTED = {
     # https://opentelemetry.io/docs/collector/configuration/
     "service": "extensions pipelines.traces.receivers pipelines.traces.processors pipelines.traces.exporters",
 }
-"""Part of a configuration -> the keys that its documentation has, as far as they may be of use here."""
+"""Part of a configuration -> the keys in its documentation, as far as they may be of use here."""
 
 Config = dict[str, Any]
 
@@ -81,7 +68,7 @@ COMPLETION = {
 
 
 def keys(config: object, path: str = "") -> Iterator[str]:
-    """Each key that has a value, with those it is in; a component's own name (``kafka/second``) left out."""
+    """Yield each key that has a value, with its parents; a component's own name (``kafka/second``) is left out."""
     if not isinstance(config, dict):
         yield path
         return
@@ -91,15 +78,15 @@ def keys(config: object, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_keys_are_documented(file: Path) -> None:
-    """The Collector refuses to start with another one."""
+    """The Collector refuses to start with an unknown key."""
     documented = {f"{part}.{key}" for part, known in DOCUMENTED.items() for key in known.split()}
 
     assert set(keys(yaml.safe_load(file.read_text()))) <= documented
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_what_a_pipeline_names_is_there(file: Path) -> None:
-    """And what is there is used: a component that no pipeline names is not started."""
+def test_a_pipelines_components_are_defined(file: Path) -> None:
+    """Each defined component is also used: one that no pipeline names is not started."""
     config: Config = yaml.safe_load(file.read_text())
     pipeline = config["service"]["pipelines"]["traces"]
 
@@ -111,8 +98,8 @@ def test_what_a_pipeline_names_is_there(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_collector_that_ends_loses_nothing(file: Path) -> None:
-    """What is not stored yet is on its disk or in Kafka, and is never given up: nothing is batched before that."""
+def test_a_crashed_collector_loses_nothing(file: Path) -> None:
+    """Pending data is on its disk or in Kafka, and never given up; nothing is batched before that."""
     config: Config = yaml.safe_load(file.read_text())
     (exporter,) = config["exporters"].values()
 
@@ -128,8 +115,8 @@ def test_a_collector_that_ends_loses_nothing(file: Path) -> None:
 
 @pytest.mark.skipif(COLLECTOR is None, reason="otelcol-contrib is not installed")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_collector_takes_it(file: Path) -> None:
-    """By its own command."""
+def test_the_collector_accepts_the_files(file: Path) -> None:
+    """The check is its own command."""
     said = {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "MLFLOW_EXPERIMENT_ID": "1", "KAFKA_BROKER": "kafka:9092"}
     command = [str(COLLECTOR), "validate", "--config", str(file)]
     done = subprocess.run(command, env=said, capture_output=True, text=True, timeout=60, check=False)
@@ -137,89 +124,29 @@ def test_the_collector_takes_it(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-class Collector:
-    """Rotel, between an app and an MLflow server, with what ``collector.yaml`` says of the way to the server."""
-
-    def __init__(self, server: MLflowServer, experiment_id: str, folder: Path) -> None:
-        self.port = free_port()
-        config: Config = yaml.safe_load((FOLDER / "collector.yaml").read_text())
-        exporter = config["exporters"]["otlp_http/mlflow"]
-        said = {"${env:MLFLOW_TRACKING_URI}": server.uri, "${env:MLFLOW_EXPERIMENT_ID}": experiment_id}
-        (header,) = exporter["headers"].items()
-        self._options = {
-            "otlp-http-endpoint": f"127.0.0.1:{self.port}",
-            "otlp-grpc-endpoint": f"127.0.0.1:{free_port()}",
-            "exporter": "otlp",
-            "otlp-exporter-protocol": "http",
-            "otlp-exporter-endpoint": said[exporter["endpoint"]],
-            "otlp-exporter-custom-headers": f"{header[0]}={said[header[1]]}",
-            "otlp-exporter-compression": exporter["compression"],
-            "otlp-exporter-request-timeout": exporter["timeout"],
-        }
-        self._folder = folder
-
-    def start(self) -> None:
-        PROGRAM.chmod(0o755)
-        options = [f"--{name}={value}" for name, value in self._options.items()]
-        self._process = Process([str(PROGRAM), "start", *options], clean_environment(), self._folder / "rotel.log")
-        eventually(self._answers, "the collector answering")
-
-    def _answers(self) -> bool:
-        try:
-            return requests.post(f"http://127.0.0.1:{self.port}/v1/traces", timeout=5).status_code > 0
-        except requests.ConnectionError:
-            return False
-
-    def stop(self) -> None:
-        self._process.kill()
-
-
-def variables(file: Path) -> dict[str, str]:
-    """What a file of variables sets."""
-    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
-    return dict(line.split("=", 1) for line in lines)
-
-
 @pytest.fixture
-def traces(server: MLflowServer, request_id: str) -> Traces:
-    """An experiment of the test's own."""
-    created = requests.post(
-        f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": f"collected-{request_id}"}, timeout=60
-    )
-    assert created.ok
-    return Traces(server.uri, f"collected-{request_id}")
-
-
-@pytest.fixture
-def collector(server: MLflowServer, traces: Traces, tmp_path: Path) -> Iterator[Collector]:
-    """A collector that runs."""
-    if not PROGRAM.exists():
-        pytest.skip("rotel is not installed")
-    running = Collector(server, str(traces.experiment_id), tmp_path)
+def collector(server: MLflowServer, traces: Traces, tmp_path: Path) -> Iterator[Rotel]:
+    """A running Rotel, with the exporter settings of ``collector.yaml``."""
+    config: Config = yaml.safe_load((FOLDER / "collector.yaml").read_text())
+    exporter = config["exporters"]["otlp_http/mlflow"]
+    values = {"${env:MLFLOW_TRACKING_URI}": server.uri, "${env:MLFLOW_EXPERIMENT_ID}": str(traces.experiment_id)}
+    (header,) = exporter["headers"].items()
+    options = {
+        "exporter": "otlp",
+        "otlp-exporter-protocol": "http",
+        "otlp-exporter-endpoint": values[exporter["endpoint"]],
+        "otlp-exporter-custom-headers": f"{header[0]}={values[header[1]]}",
+        "otlp-exporter-compression": exporter["compression"],
+        "otlp-exporter-request-timeout": exporter["timeout"],
+    }
+    running = Rotel(options, tmp_path)
     running.start()
     yield running
     running.stop()
 
 
-@pytest.fixture
-def app(server: MLflowServer, traces: Traces, collector: Collector, tmp_path: Path) -> Iterator[str]:
-    """The test app with the variables of ``app.env``, with the addresses and folders of this test."""
-    said = variables(FOLDER / "app.env")
-    filled_in = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
-        "MLFLOW_TRACKING_URI": server.uri,
-        "MLFLOW_EXPERIMENT_ID": str(traces.experiment_id),
-        "MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path / "spool"),
-    }
-    assert said.keys() > filled_in.keys()
-    environment = clean_environment(**{**said, **filled_in}, **PATIENT, APP_OPTIONS="{}", ENVIRONMENT="production")
-    port = free_port()
-    with serving(command_for("fastapi", port), environment, tmp_path / "app.log", port) as (_, url):
-        yield url
-
-
 def test_a_trace_by_way_of_a_collector(app: str, traces: Traces, request_id: str) -> None:
-    """It is found by session, user, name and request, with tokens and previews, and takes feedback."""
+    """It is found by session, user, name and request, has tokens and previews, and accepts feedback."""
     said = {"X-Request-ID": request_id, "X-Session-ID": "s-1", "X-User-ID": "jane"}
     answer = requests.post(f"{app}/echo", json=COMPLETION, headers=said, timeout=60)
     asked = ["metadata.`mlflow.trace.session` = 's-1'", "trace.name LIKE '%echo%'"]
@@ -240,8 +167,8 @@ def test_a_trace_by_way_of_a_collector(app: str, traces: Traces, request_id: str
     assert {each.name for each in mlflow.get_trace(trace.info.trace_id).info.assessments} == {"right", "kind"}
 
 
-def test_what_is_lost_on_that_way(app: str, traces: Traces, request_id: str) -> None:
-    """What the documentation says: of what the app says of its trace, tags arrive, metadata does not."""
+def test_metadata_is_lost_on_that_way(app: str, traces: Traces, request_id: str) -> None:
+    """As documented: of the app's annotations, tags arrive, and metadata does not."""
     requests.get(f"{app}/annotate", headers={"X-Request-ID": request_id}, timeout=60)
     (trace,) = eventually(lambda: traces.search("tags.plan = 'pro'"), "the trace")
 
@@ -250,10 +177,10 @@ def test_what_is_lost_on_that_way(app: str, traces: Traces, request_id: str) -> 
     assert trace.info.trace_metadata.keys() & {"kb", "mlflow.source.name", "mlflow.trace.sizeStats"} == set()
 
 
-def test_a_collector_is_away_for_a_while(
-    app: str, traces: Traces, collector: Collector, tmp_path: Path, request_id: str
+def test_a_collector_is_unreachable_for_a_while(
+    app: str, traces: Traces, collector: Rotel, tmp_path: Path, request_id: str
 ) -> None:
-    """The traces are in the app's spool meanwhile, and stored afterwards."""
+    """The traces are in the app's spool until they are stored."""
     collector.stop()
     requests.get(f"{app}/sync/chats/1", headers={"X-Request-ID": request_id}, timeout=60)
     eventually(lambda: spooled(tmp_path / "spool") == 1, "a trace in the spool")

@@ -1,6 +1,6 @@
 """The Dockerfiles and the compose file: validated, built step by step, and their services run as local processes.
 
-There is no container engine in it. PostgreSQL is this machine's, moto's server stands in for the S3-compatible store,
+There is no container engine. This machine's PostgreSQL is used, moto's server stands in for the S3-compatible store,
 and this Python for the base image's.
 """
 
@@ -35,7 +35,7 @@ CHAT = {"messages": [{"role": "user", "content": "Tea?"}]}
 
 
 def seconds(duration: str) -> float:
-    """A duration as compose and Docker write it."""
+    """Parse a duration as compose and Docker write it."""
     number, unit = re.fullmatch(r"(\d+)([sm])", duration).groups()  # type: ignore[union-attr]
     return float(number) * {"s": 1, "m": 60}[unit]
 
@@ -49,7 +49,7 @@ def test_a_linter_finds_nothing(name: str) -> None:
 
 
 def test_the_compose_file_fits_its_schema() -> None:
-    """Which is the compose specification's own."""
+    """The schema is the compose specification's own."""
     checker, file = str(PROGRAMS / "check-jsonschema"), str(DOCKER / "compose.yaml")
     command = [checker, "--builtin-schema", "vendor.compose-spec", file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -58,8 +58,8 @@ def test_the_compose_file_fits_its_schema() -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_is_not_root_and_gets_signals(name: str) -> None:
-    """A numeric user, which Kubernetes can check, and a command without a shell before it."""
+def test_an_image_does_not_run_as_root_and_gets_signals(name: str) -> None:
+    """It has a numeric user, which Kubernetes can check, and its command has no shell around it."""
     said = {step.keyword: step.rest for step in instructions(DOCKER / name)}
 
     assert int(said["USER"]) > 0
@@ -67,8 +67,8 @@ def test_an_image_is_not_root_and_gets_signals(name: str) -> None:
     assert said.get("STOPSIGNAL", "SIGTERM") == "SIGTERM"
 
 
-def test_what_is_copied_is_in_the_context() -> None:
-    """``.dockerignore`` keeps everything out but what the Dockerfile names."""
+def test_copied_files_are_in_the_context() -> None:
+    """``.dockerignore`` excludes everything that the Dockerfile does not name."""
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = [
         source
@@ -80,8 +80,8 @@ def test_what_is_copied_is_in_the_context() -> None:
     assert {source.split("/")[0] for source in copied} == kept
 
 
-def test_an_exit_has_the_time_that_it_takes() -> None:
-    """What open requests may take, then what delivery may, fits before compose kills the container."""
+def test_an_exit_gets_the_time_that_it_needs() -> None:
+    """The time for open requests, then for delivery, fits before compose kills the container."""
     app = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["app"]
     command = json.loads({step.keyword: step.rest for step in instructions(DOCKER / "Dockerfile")}["CMD"])
     requests_take = float(command[command.index("--timeout-graceful-shutdown") + 1])
@@ -94,7 +94,7 @@ def test_an_exit_has_the_time_that_it_takes() -> None:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where images are built: a short path, as it is in the first line of every script."""
+    """The build directory: a short path, as it is in the first line of every script."""
     place = Path(tempfile.mkdtemp(prefix="images-"))
     yield place
     shutil.rmtree(place)
@@ -112,8 +112,8 @@ def mlflow_image(folder: Path) -> Image:
     return build(DOCKER / "mlflow.Dockerfile", DOCKER, folder / "mlflow")
 
 
-def test_the_image_holds_what_runs_and_no_more(app_image: Image) -> None:
-    """The slim package, the app, and a place for the spool; neither sources nor full MLflow."""
+def test_the_image_contains_only_what_it_runs(app_image: Image) -> None:
+    """It has the slim package, the app, and a place for the spool; neither sources nor full MLflow."""
     files = {path.relative_to(app_image.root).as_posix() for path in app_image.root.glob("*/*")}
     program = "import mlflow.tracing, importlib.util; print(importlib.util.find_spec('mlflow.server'))"
 
@@ -134,8 +134,8 @@ class Stack:
         compose: The file.
         app_image: The app's image.
         mlflow_image: The MLflow server's image.
-        logs: Where they log.
-        stack: Ends what has been started.
+        logs: The directory of their logs.
+        stack: Ends everything that has been started.
     """
 
     compose: Compose
@@ -152,7 +152,7 @@ class Stack:
         return process
 
     def url(self, service: str, port: str) -> str:
-        """Where one of them listens."""
+        """Return the address of one of them."""
         return f"http://localhost:{self.compose.port(service, port)}"
 
     @property
@@ -161,7 +161,7 @@ class Stack:
 
     @contextmanager
     def app(self) -> Iterator[Process]:
-        """Start the app as its image says, and end it as an engine does."""
+        """Start the app like its image does, and end it like an engine does."""
         command = self.compose.listening("app", self.app_image.command())
         environment = {**self.app_environment, "PYTHONPATH": str(self.app_image.directory)}
         process = self.start("app", command, environment, f"{self.url('app', '8000')}/health")
@@ -169,12 +169,12 @@ class Stack:
         assert process.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
 
     def mlflow(self) -> None:
-        """Start the MLflow server as the compose file says."""
+        """Start the MLflow server like the compose file does."""
         environment = {**self.mlflow_image.environment, **self.compose.environment("mlflow")}
         self.start("mlflow", self.compose.command("mlflow"), environment, f"{self.url('mlflow', '5000')}/health")
 
     def chat(self) -> str:
-        """One request to the app; returns its id."""
+        """Send one request to the app; return its id."""
         request_id = uuid.uuid4().hex
         answer = requests.post(
             f"{self.url('app', '8000')}/chats/c-1/messages", json=CHAT, headers={"X-Request-ID": request_id}, timeout=60
@@ -183,7 +183,7 @@ class Stack:
         return request_id
 
     def stored(self, request_id: str) -> int:
-        """How many traces of a request are stored, with the tags of their deployment, as the app's image finds them."""
+        """Return how many traces of a request are stored with the deployment tags that the app's image finds."""
         tags = ["--tag", "environment=compose", "--tag", f"app_version={SECRETS['APP_VERSION']}"]
         command = ["mlflow-middleware", "traces", "--request", request_id, *tags, "--json"]
         return len(json.loads(run_to_its_end(command, self.app_environment, self.logs)))
@@ -191,7 +191,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(app_image: Image, mlflow_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Database, store and bucket, and the MLflow server on top of them; the app is started by each test."""
+    """Start database, store and bucket, and the MLflow server on top of them; each test starts the app."""
     if PostgreSQL.program("postgres") is None:
         pytest.skip("PostgreSQL is not installed (Debian: the package postgresql)")
     compose = Compose(DOCKER / "compose.yaml", SECRETS)
@@ -214,7 +214,7 @@ def stack(app_image: Image, mlflow_image: Image, tmp_path_factory: pytest.TempPa
 
 
 def test_a_request_is_stored_by_all_of_them_together(stack: Stack) -> None:
-    """App, MLflow server with its workers, PostgreSQL and the artifact store, started as the files say."""
+    """App, MLflow server with its workers, PostgreSQL and the artifact store run as in the files."""
     with stack.app():
         request_id = stack.chat()
         eventually(lambda: stack.stored(request_id) == 1, "the trace", pause=1)
@@ -226,23 +226,23 @@ def test_a_request_is_stored_by_all_of_them_together(stack: Stack) -> None:
     assert stack.stored(last) == 1
 
 
-def test_the_server_answers_its_names_only(stack: Stack) -> None:
-    """Those under which the other services and this host ask it; all others are refused."""
+def test_the_server_answers_only_to_its_names(stack: Stack) -> None:
+    """These are the names that the other services and this host use; all others are refused."""
     url = f"{stack.url('mlflow', '5000')}/api/2.0/mlflow/experiments/search?max_results=1"
 
     def status(host: str) -> int:
         return requests.get(url, headers={"Host": host}, timeout=60).status_code
 
-    told = stack.compose.environment("app")["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    own_name = stack.compose.environment("app")["MLFLOW_TRACKING_URI"].removeprefix("http://")
     named = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["app"]["environment"]
     assert status(named["MLFLOW_TRACKING_URI"].removeprefix("http://")) == 200
-    assert status(told) == 200
+    assert status(own_name) == 200
     assert status("127.0.0.1:5000") == 200
     assert status("elsewhere.example:5000") == 403
 
 
 def test_artifacts_are_in_the_store(stack: Stack) -> None:
-    """What is uploaded by way of the MLflow server is an object in the bucket."""
+    """A file that is uploaded through the MLflow server is an object in the bucket."""
     name = f"{uuid.uuid4().hex}.txt"
     url = f"{stack.url('mlflow', '5000')}/api/2.0/mlflow-artifacts/artifacts/{name}"
 
@@ -254,10 +254,10 @@ def test_artifacts_are_in_the_store(stack: Stack) -> None:
 
 
 def test_traces_outlive_an_outage_and_the_container(stack: Stack) -> None:
-    """With no server, the app answers, leaves traces on its volume at its end, and the next one delivers them."""
+    """Without a server, the app answers and spools its traces on the volume at its exit; the next one delivers them."""
     spool = stack.app_image.root / "var/spool/traces"
     ports = stack.compose.ports
-    there = ports.pop(("mlflow", "5000"))  # the app is given another one, at which nobody listens
+    there = ports.pop(("mlflow", "5000"))  # the app gets another address, where nothing listens
     with stack.app():
         request_id = stack.chat()
     assert spooled(spool) == 1

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: each overlay as ``kubectl kustomize`` makes it, against the schemas and against itself."""
+"""The Kubernetes manifests: each overlay as ``kubectl kustomize`` renders it, against the schemas and itself."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ OVERLAYS = {
 """Overlay -> the tracking URI that it sets."""
 
 VERSIONS = ["1.30", kubernetes_validate.latest_version()]
-"""The oldest Kubernetes with ``preStop.sleep`` on, and the newest that the validator knows."""
+"""The oldest Kubernetes with ``preStop.sleep`` enabled, and the newest that the validator knows."""
 
 POD = {"metadata.name": "chat-7d9f8-x2x9z", "metadata.namespace": "chat", "spec.nodeName": "node-1"}
-"""What the downward API tells of a pod."""
+"""The downward API's values for a pod."""
 
 UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def quantity(text: str) -> int:
-    """Bytes as Kubernetes writes them."""
+    """Parse a size as Kubernetes writes it."""
     number, unit = re.fullmatch(r"(\d+)([KMG]i)?", text).groups(default="")  # type: ignore[union-attr]
     return int(number) * UNITS[unit]
 
@@ -48,7 +48,7 @@ def overlay(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def resources(overlay: str) -> list[dict[str, Any]]:
-    """What would be applied."""
+    """Return the rendered resources."""
     place = str(KUBERNETES / "overlays" / overlay)
     commands = {"kustomize": ["kustomize", "build", place], "kubectl": ["kubectl", "kustomize", place]}
     found = [command for program, command in commands.items() if shutil.which(program)]
@@ -60,19 +60,19 @@ def resources(overlay: str) -> list[dict[str, Any]]:
 
 
 def only(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    """The one resource of a kind."""
+    """Return the only resource of a kind."""
     (resource,) = [each for each in resources if each["kind"] == kind]
     return resource
 
 
 def pod_of(resources: list[dict[str, Any]]) -> dict[str, Any]:
-    """The pod's specification."""
+    """Return the pod's specification."""
     pod: dict[str, Any] = only(resources, "Deployment")["spec"]["template"]["spec"]
     return pod
 
 
 def environment_of(resources: list[dict[str, Any]]) -> dict[str, str]:
-    """The variables of the container, as Kubernetes puts them together."""
+    """Return the variables of the container, assembled as Kubernetes does."""
     (container,) = pod_of(resources)["containers"]
     sources = {
         "configMapRef": only(resources, "ConfigMap"),
@@ -97,14 +97,14 @@ def environment_of(resources: list[dict[str, Any]]) -> dict[str, str]:
     ids=lambda path: path.stem,
 )  # fmt: skip
 def test_a_manifest_fits_its_schema(file: Path, version: str) -> None:
-    """Also without kustomize, and with no property that Kubernetes would not know."""
+    """The base alone fits, too, and there is no property that Kubernetes does not know."""
     for resource in yaml.safe_load_all(file.read_text()):
         kubernetes_validate.validate(resource, version, strict=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_overlay_fits_the_schemas(resources: list[dict[str, Any]], version: str) -> None:
-    """Everything that would be applied, all of it in one namespace."""
+    """All rendered resources fit, and all are in one namespace."""
     for resource in resources:
         kubernetes_validate.validate(resource, version, strict=True)
         assert resource["metadata"]["namespace"] == "chat"
@@ -113,8 +113,8 @@ def test_an_overlay_fits_the_schemas(resources: list[dict[str, Any]], version: s
     ]
 
 
-def test_all_speak_of_the_same_pods(resources: list[dict[str, Any]]) -> None:
-    """Selectors match the pods, ports and volumes are those that there are."""
+def test_all_refer_to_the_same_pods(resources: list[dict[str, Any]]) -> None:
+    """Selectors match the pods, and referenced ports and volumes exist."""
     deployment = only(resources, "Deployment")["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     (container,) = pod_of(resources)["containers"]
@@ -131,23 +131,23 @@ def test_all_speak_of_the_same_pods(resources: list[dict[str, Any]]) -> None:
     assert mounts == {volume["name"] for volume in pod_of(resources)["volumes"]}
 
 
-def test_an_evicted_pod_leaves_others(resources: list[dict[str, Any]]) -> None:
-    """A disruption takes fewer pods than there are, or no node could ever be drained."""
+def test_an_eviction_leaves_other_pods(resources: list[dict[str, Any]]) -> None:
+    """A disruption affects fewer pods than there are; otherwise no node could ever be drained."""
     replicas = only(resources, "Deployment")["spec"]["replicas"]
 
     assert 0 < only(resources, "PodDisruptionBudget")["spec"]["maxUnavailable"] < replicas
 
 
-def test_the_way_to_the_server_is_open(overlay: str, resources: list[dict[str, Any]]) -> None:
-    """Names can be looked up, the server's port be reached; and nothing else."""
+def test_the_server_is_reachable_from_the_pods(overlay: str, resources: list[dict[str, Any]]) -> None:
+    """Names can be resolved and the server's port reached, and nothing else."""
     rules = only(resources, "NetworkPolicy")["spec"]["egress"]
     ports = [{port["port"] for port in rule["ports"]} for rule in rules]
 
     assert ports == [{53}, {443 if overlay == "databricks" else 5000}]
 
 
-def test_the_image_runs_as_the_pod_wants_it(resources: list[dict[str, Any]]) -> None:
-    """The same user, port, spool and health route as in the Dockerfile; the root file system is read-only."""
+def test_the_image_fits_the_pod(resources: list[dict[str, Any]]) -> None:
+    """User, port, spool and health route are those of the Dockerfile; the root file system is read-only."""
     (container,) = pod_of(resources)["containers"]
     said = {step.keyword: step.rest for step in instructions(ROOT / "examples/docker/Dockerfile")}
     security = pod_of(resources)["securityContext"]
@@ -160,8 +160,8 @@ def test_the_image_runs_as_the_pod_wants_it(resources: list[dict[str, Any]]) -> 
     assert "memory" in container["resources"]["limits"]
 
 
-def test_an_exit_has_the_time_that_it_takes(resources: list[dict[str, Any]]) -> None:
-    """The pause before it, what open requests may take, and what delivery may, fit before the kubelet kills the pod."""
+def test_an_exit_gets_the_time_that_it_needs(resources: list[dict[str, Any]]) -> None:
+    """The initial pause, the time for open requests, and that for delivery fit before the kubelet kills the pod."""
     (container,) = pod_of(resources)["containers"]
     said = {step.keyword: step.rest for step in instructions(ROOT / "examples/docker/Dockerfile")}
     requests_take = int(re.search(r'"--timeout-graceful-shutdown", "(\d+)"', said["CMD"])[1])  # type: ignore[index]
@@ -172,7 +172,7 @@ def test_an_exit_has_the_time_that_it_takes(resources: list[dict[str, Any]]) -> 
 
 
 def test_the_spool_fits_its_volume(resources: list[dict[str, Any]]) -> None:
-    """It is on the volume, and full before that is, and that before the pod is evicted for it."""
+    """It is on the volume, and reaches its limit before the volume does, and that before the pod is evicted."""
     (container,) = pod_of(resources)["containers"]
     variables = environment_of(resources)
     (mount,) = [
@@ -186,15 +186,15 @@ def test_the_spool_fits_its_volume(resources: list[dict[str, Any]]) -> None:
 
 
 def test_the_container_starts_with_its_variables(overlay: str, resources: list[dict[str, Any]]) -> None:
-    """They are options that there are, the pod is in the tags, and the overlay names the server."""
+    """They are valid options, the pod is in the tags, and the overlay names the server."""
     variables = environment_of(resources)
     program = (
         "from mlflow_middleware.settings import Settings; import json; print(json.dumps(Settings.load().trace_tags))"
     )
 
-    told = subprocess.check_output([sys.executable, "-c", program], env=clean_environment(**variables), text=True)
+    printed = subprocess.check_output([sys.executable, "-c", program], env=clean_environment(**variables), text=True)
 
-    assert yaml.safe_load(told) == {
+    assert yaml.safe_load(printed) == {
         "environment": "production",
         "app_version": "1.0.0",
         "deployment_id": POD["metadata.name"],

@@ -1,1 +1,1 @@
-"""What needs full MLflow: the tox environment `evaluation`."""
+"""Tests that need full MLflow: the tox environment `evaluation`."""

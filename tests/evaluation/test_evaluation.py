@@ -1,4 +1,4 @@
-"""``examples/evaluation``, run as a user does, beside full MLflow; scores and ratings are read back from the server."""
+"""``examples/evaluation``, run as by a user, beside full MLflow; scores and ratings are read back from the server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JUDGING = {
     "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http",
     "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": "true",
 }
-"""What a server needs to judge by itself, here at once and with a model on this machine."""
+"""The variables of a server that judges by itself, here at once and with a model on this machine."""
 
 CODE = ("answered", "words", "seconds", "has_source")
 
@@ -33,14 +33,14 @@ class Chat:
     """A user of the chat.
 
     Args:
-        url: Where the app is.
+        url: The app's address.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def ask(self, question: str, stream: bool = False) -> str:
-        """Ask; returns the trace id."""
+        """Ask; return the trace id."""
         asked = {"messages": [{"role": "user", "content": question}], "stream": stream}
         answer = requests.post(f"{self._url}/chats/s-1/messages", json=asked, headers=SESSION, timeout=DEADLINE)
         answer.raise_for_status()
@@ -52,12 +52,12 @@ class Chat:
         requests.post(f"{self._url}/feedback", json=vote, headers=SESSION, timeout=DEADLINE).raise_for_status()
 
     def fail(self) -> None:
-        """Ask for what the app fails at."""
+        """Send a request that the app fails on."""
         assert requests.post(f"{self._url}/chats/s-1/fail", headers=SESSION, timeout=DEADLINE).status_code == 500
 
 
 def run(traces: Traces, module: str, *arguments: str, **variables: str) -> str:
-    """Run a module in the examples' folder; returns what it prints."""
+    """Run a module in the examples' folder; return its output."""
     environment = clean_environment(
         MLFLOW_TRACKING_URI=traces.uri,
         MLFLOW_EXPERIMENT_NAME=traces.experiment,
@@ -74,29 +74,29 @@ def run(traces: Traces, module: str, *arguments: str, **variables: str) -> str:
 
 
 def summary_of(traces: Traces) -> Any:
-    """What ``mlflow-middleware traces --summary`` counts."""
+    """Return the counts of ``mlflow-middleware traces --summary``."""
     return json.loads(run(traces, "mlflow_middleware.cli", "traces", "--summary", "--json"))
 
 
 def given(trace: Trace, *kinds: str) -> dict[str, Any]:
-    """What sources of these kinds have given a trace, by name."""
+    """Return the assessments of a trace by sources of these kinds, by name."""
     found = [each for each in trace.search_assessments(type="feedback") if each.source.source_type in kinds]
     assert len({each.name for each in found}) == len(found)
     return {each.name: each.feedback.value for each in found}
 
 
 def ratings(trace: Trace) -> list[dict[str, Any]]:
-    """All that users have said, whole, also what they have replaced."""
+    """Return all users' ratings in full, replaced ones included."""
     return [each.to_dictionary() for each in trace.info.assessments if each.source.source_type == "HUMAN"]
 
 
 def rows(output: str) -> list[list[str]]:
-    """A table's rows, as the cells that two or more blanks part."""
+    """Return a table's rows, as cells separated by two or more blanks."""
     return [re.split(r" {2,}", line) for line in output.splitlines() if line]
 
 
 def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
-    """Each trace has its scores, the ratings are as they were, and the one answer that is contested is named."""
+    """Each trace has its scores, the ratings are unchanged, and the one contested answer is named."""
     traces = Traces(server.uri, f"evaluation-{request_id}")
     with chat_app("fastapi", server, traces.experiment, tmp_path, CHAT_PACE="0") as url:
         chat = Chat(url)
@@ -116,7 +116,7 @@ def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, 
     output = run(traces, "evaluation.score", MLFLOW_GENAI_EVAL_ENABLE_SCORER_TRACING="true")
 
     scored = {trace.info.trace_id: trace for trace in traces.search()}
-    assert scored.keys() == stored.keys()  # evaluating has left no traces of its own, though MLflow was told to
+    assert scored.keys() == stored.keys()  # evaluating leaves no traces of its own, although scorers are traced
     assert {each: given(trace, "LLM_JUDGE") for each, trace in scored.items()} == {
         agreed: {"helpful": True},
         contested: {"helpful": True},
@@ -135,8 +135,8 @@ def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, 
     assert summary_of(traces) == summary
 
     table, disagreements = output.split("Where users and judge disagree:\n")
-    told = {row[0]: row[1:4] for row in rows(table) if row[0] in stored}
-    assert told == {
+    shown = {row[0]: row[1:4] for row in rows(table) if row[0] in stored}
+    assert shown == {
         agreed: ["I am going to Oslo in May. What should I pack?", "True", "True"],
         unknown: ["Who won the cup?", "False", "False"],
         contested: ["My disk is full: where do I begin?", "False", "True"],
@@ -144,7 +144,7 @@ def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, 
         failed: ["-", "-", "-"],
     }
     assert rows(disagreements)[1:] == [
-        [contested, told[contested][0], "False", "I do not build", "True", "It tells what was asked."]
+        [contested, shown[contested][0], "False", "I do not build", "True", "It tells what was asked."]
     ]
 
     assert run(traces, "evaluation.score").endswith(output[output.index("trace  ") :])  # and nothing is scored twice
@@ -152,8 +152,8 @@ def test_scores_stand_beside_the_ratings(server: MLflowServer, request_id: str, 
     assert again == {trace_id: len(trace.info.assessments) for trace_id, trace in scored.items()}
 
 
-def test_what_the_server_takes_for_continuous_scoring(server: MLflowServer, request_id: str) -> None:
-    """No judge but one whose model is an endpoint of its own gateway, and no code."""
+def test_requirements_of_continuous_scoring(server: MLflowServer, request_id: str) -> None:
+    """The server accepts only a judge whose model is an endpoint of its own gateway, and no code."""
     traces = Traces(server.uri, f"evaluation-{request_id}")
     experiments = f"{server.uri}/api/2.0/mlflow/experiments/create"
     requests.post(experiments, json={"name": traces.experiment}, timeout=DEADLINE).raise_for_status()
@@ -165,7 +165,7 @@ def test_what_the_server_takes_for_continuous_scoring(server: MLflowServer, requ
 
 
 def test_the_server_judges_new_traces_by_itself(tmp_path: Path) -> None:
-    """A judge that is registered and started scores an answer beside the rating, and the script asks no other."""
+    """A judge that is registered and started scores an answer beside the rating, and the script calls no other."""
     server = MLflowServer(tmp_path, variables=JUDGING)
     server.start()
     try:
@@ -191,7 +191,7 @@ def test_the_server_judges_new_traces_by_itself(tmp_path: Path) -> None:
 
 
 def make_endpoint(uri: str, judge: str) -> None:
-    """An endpoint ``judge`` of the server's AI Gateway, for the model at an address."""
+    """Create an endpoint ``judge`` of the server's AI Gateway, for the model at an address."""
 
     def create(what: str, **body: object) -> dict[str, Any]:
         url = f"{uri}/api/3.0/mlflow/gateway/{what}/create"

@@ -37,7 +37,7 @@ def litestar() -> Any:
 
 
 def litestar_inside() -> Any:
-    """With the middleware in Litestar's own list, so that its exceptions pass through."""
+    """Build the app with the middleware in Litestar's own list, so that its exceptions pass through."""
     from litestar import Litestar, get
     from litestar.exceptions import NotFoundException
 
@@ -155,11 +155,11 @@ def connexion_async() -> Any:
 def falcon_asgi() -> Any:
     import falcon.asgi
 
-    class TellRoute:
+    class NameRoute:
         async def process_resource(self, req: Any, resp: Any, resource: object, params: Any) -> None:
             annotate(route=req.uri_template)
 
-    async def tell_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
+    async def record_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
         annotate(exception=error)
         raise falcon.HTTPInternalServerError from error
 
@@ -169,8 +169,8 @@ def falcon_asgi() -> Any:
                 raise falcon.HTTPNotFound
             resp.text = text_of(n)
 
-    app = falcon.asgi.App(middleware=[TellRoute()])
-    app.add_error_handler(Exception, tell_exception)
+    app = falcon.asgi.App(middleware=[NameRoute()])
+    app.add_error_handler(Exception, record_exception)
     app.add_route("/v1/chats/{n:int}", Chat())
     return app
 
@@ -230,7 +230,7 @@ def dash() -> Any:
 
 
 def pyramid_traversal() -> Any:
-    """With no exception view: what is raised reaches the server."""
+    """Build the app without an exception view: exceptions reach the server."""
     from pyramid.config import Configurator
     from pyramid.httpexceptions import HTTPNotFound
     from pyramid.response import Response
@@ -276,7 +276,7 @@ def werkzeug() -> Any:
 
 
 def example(name: str) -> Any:
-    """The app of a file in ``examples/``, which carries the middleware already."""
+    """Return the app of a file in ``examples/``, which has the middleware already."""
     return importlib.import_module(f"examples.{name}_app").app
 
 
@@ -313,10 +313,10 @@ EXAMPLES = {
 IS_ASGI = {("example", "quart"), ("example", "sanic"), ("example", "blacksheep")}
 
 ANSWERS_IN_SILENCE = {"flask", "apiflask", "dash"}
-"""Frameworks that leave nothing of an exception that they answer; for Flask's, our adapter tells of it."""
+"""Frameworks that hide an exception that they handle; for Flask, our adapter reports it."""
 
 
-def traced(name: str, protocol: str) -> tuple[Any, str]:
-    """An app with the plain middleware around it, and its route."""
+def traced(name: str, protocol: str, **options: Any) -> tuple[Any, str]:
+    """Return an app with the plain middleware around it, and its route."""
     build, route = {"asgi": ASGI, "wsgi": WSGI}[protocol][name]
-    return {"asgi": asgi, "wsgi": wsgi}[protocol].TraceMiddleware(build()), route
+    return {"asgi": asgi, "wsgi": wsgi}[protocol].TraceMiddleware(build(), **options), route

@@ -1,4 +1,4 @@
-"""Requests to an app without a server, by WSGI or ASGI, and what a trace says of each."""
+"""Requests to an app without a server, by WSGI or ASGI, and the values of each trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT = 30
 
 @dataclass(frozen=True)
 class Asked:
-    """What a trace says of a request."""
+    """A trace's values for a request."""
 
     name: str
     state: str
@@ -37,26 +37,26 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the client got."""
+    """The client's answer."""
 
     status: int
     body: bytes
 
 
 def ask_all(app: Any, paths: list[str], *, is_asgi: bool) -> list[tuple[Answer, list[Asked]]]:
-    """Ask a traced app; return each answer, and what its traces say."""
+    """Send requests to a traced app; return each answer, and the values of their traces."""
     return asyncio.run(_ask_asgi(app, paths)) if is_asgi else [_ask_wsgi(app, path) for path in paths]
 
 
 def ask(app: Any, path: str, *, is_asgi: bool) -> tuple[Answer, Asked]:
-    """Ask for one path; return the answer, and what its one trace says."""
+    """Request one path; return the answer, and the values of its one trace."""
     ((answer, traces),) = ask_all(app, [path], is_asgi=is_asgi)
     (asked,) = traces
     return answer, asked
 
 
 def _ask_wsgi(app: Any, path: str) -> tuple[Answer, list[Asked]]:
-    """Ask as a server does; it answers an exception with a 500."""
+    """Call a WSGI app like a server, which answers an exception with a 500."""
     with captured_traces() as traces:
         try:
             iterable, status, _ = run_wsgi_app(app, EnvironBuilder(path).get_environ(), buffered=True)
@@ -67,7 +67,7 @@ def _ask_wsgi(app: Any, path: str) -> tuple[Answer, list[Asked]]:
 
 
 async def _ask_asgi(app: Any, paths: list[str]) -> list[tuple[Answer, list[Asked]]]:
-    """Ask as a server does, within the app's lifespan; it answers an exception with a 500."""
+    """Call an ASGI app like a server, within its lifespan; answer an exception with a 500."""
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     asked = []
     async with living(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
@@ -80,7 +80,7 @@ async def _ask_asgi(app: Any, paths: list[str]) -> list[tuple[Answer, list[Asked
 
 @asynccontextmanager
 async def living(app: Any) -> AsyncIterator[None]:
-    """Start an app up, and shut it down; one without a lifespan may say so."""
+    """Start an app up, and shut it down; it may have no lifespan."""
     lifespan = ApplicationCommunicator(app, {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}})
     await lifespan.send_input({"type": "lifespan.startup"})
     assert (await lifespan.receive_output(TIMEOUT))["type"] == "lifespan.startup.complete"

@@ -18,6 +18,7 @@ if not settings.configured:
         SECRET_KEY="of no use",
         INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "mlflow_middleware.django"],
         MIDDLEWARE=["mlflow_middleware.django.TraceMiddleware"],
+        MLFLOW_MIDDLEWARE={"include": "unrouted"},
         REST_FRAMEWORK={"DEFAULT_AUTHENTICATION_CLASSES": [], "UNAUTHENTICATED_USER": None},
     )
     django.setup(set_prefix=False)
@@ -32,7 +33,7 @@ from mlflow_middleware.request_trace import annotate
 
 
 class Things(ViewSet):
-    """Things that there are, are not, and fail."""
+    """One item that exists, one that does not, and one that fails."""
 
     def list(self, request: Any) -> Response:
         return Response([])

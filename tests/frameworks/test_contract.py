@@ -1,4 +1,4 @@
-"""One contract for each framework, at its newest version, through the plain middlewares."""
+"""One contract for all frameworks, at their newest versions, with the plain middlewares."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ APPS = [(kind, name) for kind, known in (("asgi", ASGI), ("wsgi", WSGI), ("examp
 
 @dataclass
 class Chat:
-    """A framework's app, asked for each path.
+    """A framework's app, and the outcome of a request to each path.
 
     Attributes:
-        name: The framework's.
-        route: That of ``/chats/{n}``.
-        asked: Answers to chat 2, which there is, chat 0, which there is not, chat 1, which fails, and to no route.
+        name: The framework's name.
+        route: The route of ``/chats/{n}``.
+        asked: Answers to chat 2, which exists, chat 0, which does not, chat 1, which fails, and to an unrouted path.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Chat:
 def chat(request: pytest.FixtureRequest) -> Chat:
     """Each framework in turn."""
     kind, name = request.param
-    app, route = (example(name), EXAMPLES[name]) if kind == "example" else traced(name, kind)
+    app, route = (example(name), EXAMPLES[name]) if kind == "example" else traced(name, kind, include="unrouted")
     prefix = "" if kind == "example" else "/v1"
     paths = [*(f"{prefix}/chats/{n}" for n in (2, 0, 1)), "/nothing/at/all"]
     is_asgi = kind == "asgi" or (kind, name) in IS_ASGI
@@ -54,15 +54,24 @@ def test_an_answer_has_its_route(chat: Chat) -> None:
 
 
 def test_an_http_exception_is_no_error(chat: Chat) -> None:
-    """The framework's own 404, raised by the handler."""
+    """It is the framework's own 404, raised by the handler."""
     answer, traces = chat.asked[1]
 
     assert answer.status == 404
     assert traces == [Asked(f"GET {chat.route}", "OK", ())]
 
 
+@pytest.mark.parametrize(("kind", "name"), APPS[: len(ASGI) + len(WSGI)])
+def test_a_404_of_a_handler_is_traced_by_default(kind: str, name: str) -> None:
+    """Only a 404 that no route took is left out."""
+    app, route = traced(name, kind)
+    ((_, traces),) = ask_all(app, ["/v1/chats/0"], is_asgi=kind == "asgi")
+
+    assert traces == [Asked(f"GET {route}", "OK", ())]
+
+
 def test_an_exception_behind_a_500_is_recorded(chat: Chat) -> None:
-    """Whether the framework answers it or raises it."""
+    """It is recorded whether the framework handles it or raises it."""
     answer, traces = chat.asked[2]
     exceptions = () if chat.name in ANSWERS_IN_SILENCE else (DIVIDED,)
 
@@ -70,8 +79,8 @@ def test_an_exception_behind_a_500_is_recorded(chat: Chat) -> None:
     assert traces == [Asked(f"GET {chat.route}", "ERROR", exceptions)]
 
 
-def test_a_path_that_no_route_takes_has_none(chat: Chat) -> None:
-    """Unless it is that of a mount, or of a route that takes all."""
+def test_a_path_without_a_route_has_none(chat: Chat) -> None:
+    """The route of a mount, or a catch-all route, counts."""
     answer, traces = chat.asked[3]
     taken = {"fastapi": "GET /{version}", "dash": "GET /<path:path>", "blacksheep": "GET /*"}
 
@@ -79,8 +88,8 @@ def test_a_path_that_no_route_takes_has_none(chat: Chat) -> None:
     assert traces == [Asked(taken.get(chat.name, "GET"), "OK", ())]
 
 
-def test_inside_of_a_framework_its_exceptions_pass_through() -> None:
-    """One that it answers further out is no error."""
+def test_inside_a_framework_its_exceptions_pass_through() -> None:
+    """An exception that it handles further out is no error."""
     asked = ask_all(litestar_inside(), [f"/v1/chats/{n}" for n in (2, 0, 1)], is_asgi=True)
 
     assert [answer.status for answer, _ in asked] == [200, 404, 500]

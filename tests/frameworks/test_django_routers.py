@@ -1,4 +1,4 @@
-"""Django's regular expressions and its extensions' routers have readable names; a status decides."""
+"""Django's regular expressions and its extensions' routers have readable names; the status decides about errors."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ DIVIDED = "integer division or modulo by zero"
         ("/nothing", 404, "GET", ()),
     ],
 )
-def test_a_name_can_be_read(path: str, status: int, name: str, exceptions: tuple[str, ...]) -> None:
-    """Whoever made the expression."""
+def test_a_name_is_readable(path: str, status: int, name: str, exceptions: tuple[str, ...]) -> None:
+    """Also for expressions that an extension generates."""
     from tests.frameworks import django_project
 
     answer, asked = ask(django_project.wsgi, path, is_asgi=False)
@@ -45,7 +45,7 @@ def test_a_name_can_be_read(path: str, status: int, name: str, exceptions: tuple
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_request_that_cannot_be_described_is_served(is_async: bool) -> None:
-    """Without a trace; tracing's own failures are the app's never."""
+    """It has no trace; failures of tracing never reach the app."""
     from django.http import HttpRequest, HttpResponse
 
     from mlflow_middleware.django import TraceMiddleware

@@ -1,4 +1,4 @@
-"""Flask's extensions, which answer exceptions in their own way: the status of the answer decides."""
+"""Flask extensions that handle exceptions in their own ways: the status of the answer decides about errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIVIDED = "integer division or modulo by zero"
 
 
 def answer(n: int) -> str:
-    """Answer, refuse with the status that is asked for, or fail."""
+    """Answer, refuse with the requested status, or fail."""
     if n >= 400:
         abort(n)
     if n == 2:
@@ -97,7 +97,7 @@ def plain(app: Flask) -> None:
 @pytest.mark.parametrize("extend", [restx, restful, smorest, classful, plain])
 @pytest.mark.parametrize("sample_ratio", [1.0, 0.0])
 def test_the_status_decides(extend: Callable[[Flask], None], sample_ratio: float) -> None:
-    """Refusals are no errors, and none is kept for one; a 500 is an error, with the exception behind it, if any."""
+    """Refusals are no errors and not kept as such; a 500 is an error, with the exception behind it, if any."""
     app = Flask("chats")
     extend(app)
     MLflowMiddleware(app, sample_ratio=sample_ratio)
@@ -114,7 +114,7 @@ def test_a_bad_argument_and_a_wrong_method_are_no_errors(extend: Callable[[Flask
     """They are exceptions for the extensions' own handlers, too."""
     app = Flask("chats")
     extend(app)
-    MLflowMiddleware(app)
+    MLflowMiddleware(app, include="unrouted")
     app.add_url_rule("/post", view_func=lambda: "", methods=["POST"])
     asked = ask_all(app, ["/chats/3?limit=many", "/post", "/nothing"], is_asgi=False)
 
@@ -127,7 +127,7 @@ def test_a_bad_argument_and_a_wrong_method_are_no_errors(extend: Callable[[Flask
 
 
 def test_an_exception_that_reaches_the_server_is_recorded() -> None:
-    """Where Flask propagates, as in tests: nobody answers it."""
+    """Flask propagates it, as in tests, so that no handler answers it."""
     app = Flask("chats")
     restx(app)
     app.config["PROPAGATE_EXCEPTIONS"] = True
@@ -139,7 +139,7 @@ def test_an_exception_that_reaches_the_server_is_recorded() -> None:
 
 
 def test_one_that_breaks_a_stream_is_an_error() -> None:
-    """Though it is an HTTP exception: the answer began as a 200, and nobody answers it."""
+    """It is an error although it is an HTTP exception: the answer began as a 200."""
 
     def broken() -> Any:
         def chunks() -> Any:

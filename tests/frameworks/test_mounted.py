@@ -23,7 +23,7 @@ from mlflow_middleware.request_trace import annotate
 from tests.frameworks.asking import Asked, ask
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it is deprecated, and used
+    warnings.simplefilter("ignore")  # deprecated, but in use
     from starlette.middleware.wsgi import WSGIMiddleware
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the frameworks' own
@@ -60,7 +60,7 @@ def django_asgi() -> Any:
 
 
 def mounted(inner: Any, at: str) -> FastAPI:
-    """A traced FastAPI app with another one in it."""
+    """A traced FastAPI app with another app mounted in it."""
     app = FastAPI()
     app.add_middleware(TraceMiddleware)
     app.mount(at, inner)
@@ -77,7 +77,7 @@ OUTCOMES = [(2, 200, "OK", ()), (0, 404, "OK", ()), (1, 500, "ERROR", (DIVIDED,)
 def test_a_wsgi_app_in_an_asgi_app(
     inner: Any, bridge: Any, at: str, prefix: str, n: int, status: int, state: str, exceptions: tuple[str, ...]
 ) -> None:
-    """By each bridge that there is."""
+    """Through each existing bridge."""
     app = mounted(bridge(inner()), at)
     answer, asked = ask(app, f"{prefix}/chats/{n}", is_asgi=True)
 
@@ -103,7 +103,7 @@ def bottle_app() -> Any:
 def test_a_wsgi_app_with_the_plain_middleware(
     bridge: Any, at: str, prefix: str, n: int, status: int, state: str, exceptions: tuple[str, ...]
 ) -> None:
-    """It tells the trace around it as much as an adapter does."""
+    """It reports as much to the outer trace as an adapter does."""
     _, asked = ask(mounted(bridge(wsgi.TraceMiddleware(bottle_app())), at), f"{prefix}/chats/{n}", is_asgi=True)
 
     assert asked == Asked(f"GET {at.rstrip('/')}/chats/<n:int>", state, exceptions)
@@ -114,7 +114,7 @@ def test_a_wsgi_app_with_the_plain_middleware(
 def test_django_in_an_asgi_app(
     at: str, prefix: str, n: int, status: int, state: str, exceptions: tuple[str, ...]
 ) -> None:
-    """Without any bridge."""
+    """Without a bridge."""
     answer, asked = ask(mounted(django_asgi(), at), f"{prefix}/chats/{n}", is_asgi=True)
 
     assert answer.status == status
@@ -122,7 +122,7 @@ def test_django_in_an_asgi_app(
 
 
 @pytest.mark.parametrize("inner", [lambda: WsgiToAsgi(flask_app()), lambda: WsgiToAsgi(django_wsgi()), django_asgi])
-def test_the_servers_own_prefix_is_no_part_of_it(inner: Any) -> None:
+def test_the_servers_own_prefix_is_not_part_of_the_route(inner: Any) -> None:
     """As with a FastAPI app alone."""
 
     async def below_a_proxy(scope: Any, receive: Any, send: Any) -> None:
@@ -136,8 +136,8 @@ def test_the_servers_own_prefix_is_no_part_of_it(inner: Any) -> None:
 
 
 @pytest.mark.parametrize("inner", [lambda: WsgiToAsgi(flask_app()), django_asgi])
-def test_a_dispatcher_of_ones_own(inner: Any) -> None:
-    """The plain middleware around a few lines that mount an app with a copy of the scope."""
+def test_a_hand_written_dispatcher(inner: Any) -> None:
+    """The plain middleware wraps a few lines that mount an app with a copy of the scope."""
     app = inner()
 
     async def dispatch(scope: Any, receive: Any, send: Any) -> None:
@@ -153,7 +153,7 @@ def test_a_dispatcher_of_ones_own(inner: Any) -> None:
 
 @pytest.mark.parametrize(("around", "at"), [(wsgi.TraceMiddleware, "/in"), (lambda app: app, "")])
 def test_django_in_a_wsgi_app(around: Any, at: str) -> None:
-    """With the plain middleware around both, or with Django's alone."""
+    """The plain middleware wraps both, or Django's wraps the inner one."""
     app = around(DispatcherMiddleware(wsgi_nothing, {"/in": django_wsgi()}))
     _, asked = ask(app, "/in/chats/2", is_asgi=False)
 
@@ -180,7 +180,7 @@ def fastapi_app() -> FastAPI:
 
 @pytest.mark.parametrize(("n", "status", "state", "exceptions"), OUTCOMES)
 def test_an_asgi_app_in_a_flask_app(n: int, status: int, state: str, exceptions: tuple[str, ...]) -> None:
-    """The other way round."""
+    """The reverse of a WSGI app in an ASGI app."""
     app = Flask("outer")
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/in": a2wsgi.ASGIMiddleware(fastapi_app())})  # type: ignore[method-assign]
     MLflowMiddleware(app)
@@ -190,8 +190,8 @@ def test_an_asgi_app_in_a_flask_app(n: int, status: int, state: str, exceptions:
     assert asked == Asked("GET /in/chats/{n}", state, exceptions)
 
 
-def test_what_the_app_says_beats_both() -> None:
-    """The route that `annotate` was given, whoever mounts the app."""
+def test_an_annotated_route_beats_both() -> None:
+    """The route that `annotate` received counts, whichever app is mounted."""
     inner = flask_app()
 
     @inner.get("/said/<int:n>")
@@ -204,8 +204,8 @@ def test_what_the_app_says_beats_both() -> None:
     assert asked.name == "GET /other/{n}"
 
 
-def test_an_app_that_is_a_routes_endpoint() -> None:
-    """It sees the whole path, and tells more than the route that takes everything."""
+def test_an_app_as_a_routes_endpoint() -> None:
+    """It sees the whole path, and reports more than the catch-all route."""
     app = Starlette(routes=[Route("/{rest:path}", WsgiToAsgi(flask_app()), methods=None)])
     _, asked = ask(TraceMiddleware(app), "/chats/2", is_asgi=True)
 
@@ -221,9 +221,9 @@ def test_an_app_that_is_a_routes_endpoint() -> None:
         ("/chats/2", "GET /chats/{n}"),
     ],
 )
-def test_below_a_root_mount(path: str, name: str) -> None:
-    """What it does not take has no route, and is not called `/`."""
+def test_below_a_mount_at_the_root(path: str, name: str) -> None:
+    """A path that it does not serve has no route, not `/`."""
     app = Starlette(routes=[Mount("/v1", fastapi_app()), Mount("/", fastapi_app())])
-    _, asked = ask(asgi.TraceMiddleware(app), path, is_asgi=True)
+    _, asked = ask(asgi.TraceMiddleware(app, include="unrouted"), path, is_asgi=True)
 
     assert asked.name == name

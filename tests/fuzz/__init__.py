@@ -1,1 +1,1 @@
-"""`tox run -e fuzz`: hostile bodies on the whole way from a request to what is sent of its trace."""
+"""`tox run -e fuzz`: hostile bodies, all the way from a request to its encoded trace."""

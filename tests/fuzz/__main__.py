@@ -1,10 +1,10 @@
-"""Hostile bodies and requests on the whole way from a request to what is sent of its trace.
+"""Hostile bodies and requests, all the way from a request to its encoded trace.
 
     python -m tests.fuzz [--minutes M] [--only PATH[,PATH]]
 
-Each body must raise nothing, stay within bounds of memory and CPU time, begin no full garbage collections, and leave no
-secret in what is sent. Headers, paths and queries must take a bounded number of calls on the event loop. If one does
-not, the exit code is 1, and the smallest such one that hypothesis found is printed.
+Each body must raise nothing, stay within bounds of memory and CPU time, start no full garbage collection, and leave no
+secret in the encoded trace. Headers, paths and queries must take a bounded number of calls on the event loop. If one
+does not, the exit code is 1, and the smallest counterexample that hypothesis found is printed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from tests.fuzz.way import Way
 from tests.generators import Asked, Sample
 
 ROUND = 100
-"""Bodies that are tried of one path before the next has its turn."""
+"""Bodies of one path before the next path's turn."""
 
 REPORT = 30.0
 """Seconds between two lines of progress."""
 
 LARGE = 50_000
-"""Bytes of a body that is cut at one more place only: it takes long."""
+"""Bytes from which on a body is truncated at one more place only, as each takes long."""
 
 LONGEST = 10_000
-"""Characters that are printed of a body that failed."""
+"""Characters to print of a body that failed."""
 
 BODIES: dict[str, st.SearchStrategy[Sample]] = {
     "json": generators.json_bodies(),
@@ -64,11 +64,11 @@ A_ROUND = settings(
     suppress_health_check=list(HealthCheck),
     print_blob=False,
 )
-"""How each round tries."""
+"""Hypothesis' settings for each round."""
 
 
 def trial(path: str, way: Way, tried: Counter[str]) -> Callable[[], None]:
-    """A round of one path: as many bodies as `ROUND` says, others each time."""
+    """Run a round of one path: as many bodies as `ROUND`, different ones each time."""
     if path == REQUESTS:
         return trial_of_requests(way, tried)
 
@@ -76,7 +76,7 @@ def trial(path: str, way: Way, tried: Counter[str]) -> Callable[[], None]:
     @A_ROUND
     @given(PATHS[path] | generators.mutated(PATHS[path]), cuts)
     def once(sample: Sample, shares: list[float]) -> None:
-        most = 0 if path == "corpus" else 1 if len(sample.data) > LARGE else None  # a cut may take a secret's name away
+        most = 0 if path == "corpus" else 1 if len(sample.data) > LARGE else None  # a cut may remove a secret's name
         for limit in (sample.limit, *[round(len(sample.data) * share) for share in shares[:most]]):
             tried[path] += 1
             way.check(replace(sample, limit=limit))
@@ -85,7 +85,7 @@ def trial(path: str, way: Way, tried: Counter[str]) -> Callable[[], None]:
 
 
 def trial_of_requests(way: Way, tried: Counter[str]) -> Callable[[], None]:
-    """A round of headers, paths and queries."""
+    """Run a round of headers, paths and queries."""
 
     @seed(random.getrandbits(64))
     @A_ROUND
@@ -98,7 +98,7 @@ def trial_of_requests(way: Way, tried: Counter[str]) -> Callable[[], None]:
 
 
 def fuzz(paths: list[str], minutes: float) -> int:
-    """Try bodies of all paths in turn; returns the exit code."""
+    """Try bodies of all paths in turn; return the exit code."""
     for encoding in generators.ENCODERS:
         generators.BOMBS[encoding] = [generators.bomb(encoding)]
     print(f"content encodings: {', '.join(generators.ENCODERS)}", flush=True)
@@ -107,19 +107,19 @@ def fuzz(paths: list[str], minutes: float) -> int:
     while (now := time.monotonic()) < began + 60 * minutes:
         if now >= reported + REPORT:
             reported = now
-            print(f"{now - began:5.0f} s: {told(tried)}", flush=True)
+            print(f"{now - began:5.0f} s: {counts(tried)}", flush=True)
         for path in paths:
             try:
                 trial(path, way, tried)()
                 way.check_growth()
             except Exception as error:
-                print(f"FAILED on {path}, after {told(tried)}")
+                print(f"FAILED on {path}, after {counts(tried)}")
                 for each in getattr(error, "exceptions", [error]):  # several kinds come as a group
                     print("\n".join(text[:LONGEST] for text in [repr(each), *getattr(each, "__notes__", [])]))
                 return 1
     worst = way.worst
     print(
-        f"{sum(tried.values())} bodies, none failed: {told(tried)}\n"
+        f"{sum(tried.values())} bodies, none failed: {counts(tried)}\n"
         f"at worst {worst.seconds:.2f} s of CPU, {worst.memory:.0f} x the limit in memory, {worst.sent:.1f} x sent\n"
         f"{worst.calls} calls for a request without a body\n"
         f"the slowest: {worst.slowest!r:.500}"
@@ -127,13 +127,13 @@ def fuzz(paths: list[str], minutes: float) -> int:
     return 0
 
 
-def told(tried: Counter[str]) -> str:
-    """How many bodies were tried of each path."""
+def counts(tried: Counter[str]) -> str:
+    """Return the number of bodies tried for each path."""
     return ", ".join(f"{path} {count}" for path, count in tried.items())
 
 
 def paths_of(text: str) -> list[str]:
-    """``json,sse`` -> these paths."""
+    """Parse ``json,sse`` as these paths."""
     paths = text.split(",")
     if not {*PATHS, REQUESTS} >= set(paths):
         raise argparse.ArgumentTypeError(f"the paths are {', '.join([*PATHS, REQUESTS])}")

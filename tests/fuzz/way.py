@@ -1,4 +1,4 @@
-"""The way of a body: through a request's trace to the bytes that would be sent of it, and what must hold there."""
+"""A body's way through a request's trace to the encoded bytes, and the assertions on it."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from tests.generators import MARKER, Asked, Sample
 from tests.messages import http
 
 MAX_MEMORY, MEMORY_AT_REST = 250, 1_000_000
-"""Bytes of Python's that a trace may take at its highest: a multiple of ``max_body_bytes``, and a constant."""
+"""Bytes that Python may allocate for a trace at its peak: a multiple of ``max_body_bytes``, and a constant."""
 
 LARGE = 5000
-"""Bytes of a body from which on its memory is watched; that of an encoded one always is. To watch takes time."""
+"""Size of a body from which on its memory is measured, which takes time; that of an encoded one always is."""
 
 MAX_PENDING = 400_000
-"""Bytes that a request without a body may count for while it waits."""
+"""Bytes that a request without a body may count for while it is pending."""
 
 MAX_SECONDS = 5.0
-"""CPU time that a trace may take, while Python's allocations are watched."""
+"""CPU time that a trace may take while Python's allocations are traced."""
 
 MAX_SENT, SENT_AT_REST = 50, 20_000
-"""Bytes that may be sent of a trace: so many times ``max_body_bytes``, and some that always are."""
+"""Bytes of an encoded trace: a multiple of ``max_body_bytes``, and a constant."""
 
 MAX_RESIDENT_GROWTH = 300
 """MiB that the process may grow by, libraries in C and hypothesis included."""
 
 MAX_CALLS = 4_000
-"""Calls of functions that a request without a body may take from its begin to its end, which is what holds the event
-loop: about twice as many as the largest one that is within the limits of what is looked at."""
+"""Calls of functions that a request without a body may take from start to end, which is how long it holds the event
+loop: about twice as many as the largest request within the limits takes."""
 
 CHUNK = 8192
-"""Bytes of a body that pass at once."""
+"""Bytes of a body in one chunk."""
 
 
 @dataclass
 class Worst:
-    """The highest that was seen.
+    """The highest values so far.
 
     Attributes:
         seconds: CPU time of one body.
         slowest: That body.
         memory: Bytes of one body, in multiples of its limit or of 64 KiB, whichever is more.
-        sent: The same of what would be sent.
+        sent: Bytes of one encoded trace, in the same multiples.
         calls: Calls of functions that one request without a body took.
     """
 
@@ -69,7 +69,7 @@ class Worst:
     calls: int = 0
 
     def see(self, sample: Sample, seconds: float, memory: float, sent: float) -> None:
-        """Another body."""
+        """Record another body."""
         if seconds > self.seconds:
             self.seconds, self.slowest = seconds, sample
         self.memory = max(self.memory, memory)
@@ -77,10 +77,10 @@ class Worst:
 
 
 class Way:
-    """Takes bodies all the way, with no server at its end.
+    """Sends bodies all the way, without a server at the end.
 
     Attributes:
-        worst: The highest that was seen.
+        worst: The highest values so far.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Way:
         self._resident = resident()
 
     def send(self, sample: Sample) -> tuple[bytes, bytes]:
-        """What would be sent of a request with that body, which is echoed: its spans and its info."""
+        """Encode the trace of a request whose body is echoed: its spans and its info."""
         settings = settings_of(sample.limit)
         headers = {"content-type": sample.content_type, "content-encoding": sample.encoding}
         trace = RequestTrace.open(Exchange("POST", "/echo", headers, sample.query), settings)
@@ -108,7 +108,7 @@ class Way:
         return encoded.otlp, encoded.info
 
     def check(self, sample: Sample) -> None:
-        """Send a body and see that all that must hold does."""
+        """Send a body and check all assertions."""
         guard.failures.clear()
         if len(sample.data) > LARGE or sample.encoding:
             tracemalloc.start()
@@ -123,7 +123,7 @@ class Way:
 
         assert not guard.failures, f"an exception: {dict(guard.failures)}"
         assert peak <= MAX_MEMORY * unit + MEMORY_AT_REST, f"{peak} bytes at once"
-        assert full <= 1, f"{full} full garbage collections"  # one may be due for what hypothesis has made
+        assert full <= 1, f"{full} full garbage collections"  # one may be due because of hypothesis' own objects
         assert seconds <= MAX_SECONDS, f"{seconds:.1f} s of CPU"
         assert len(otlp) + len(info) <= MAX_SENT * unit + SENT_AT_REST, f"{len(otlp) + len(info)} bytes to send"
         ExportTraceServiceRequest.FromString(otlp)
@@ -133,7 +133,7 @@ class Way:
             assert not leak, f"the secret is in the trace: … {leak.string[max(0, leak.start() - 200) : leak.end()]!r}"
 
     def check_request(self, asked: Asked) -> None:
-        """Open and end a request, and see that it holds the event loop for a bounded number of calls."""
+        """Start and end a request, and check that it holds the event loop for a bounded number of calls."""
         guard.failures.clear()
         calls = 0
 
@@ -166,23 +166,23 @@ class Way:
         json.loads(encoded.info)
 
     def check_growth(self) -> None:
-        """See that the process has not grown."""
+        """Check that the process has not grown."""
         grown = resident() - self._resident
         assert grown <= MAX_RESIDENT_GROWTH, f"the process has grown by {grown} MiB"
 
 
 _NOTHING = rb"(?:\x00|\\u0000|\xef\xbf\xbd)*"
 _MARKER = re.compile(_NOTHING.join(bytes([byte]) for byte in MARKER[:8].encode()))
-"""The secret, also in UTF-16 or -32 that was taken for something else."""
+"""Return the secret, also as UTF-16 or -32 that was decoded wrongly."""
 
 
 @functools.cache
 def settings_of(limit: int) -> Settings:
-    """The default settings but for that ``max_body_bytes``."""
+    """Return the default settings with this ``max_body_bytes``."""
     return Settings(max_body_bytes=limit)
 
 
 def resident() -> int:
-    """MiB that this process had resident at its highest."""
+    """Return the peak of the MiB that this process had resident."""
     unit = 1024 if sys.platform == "darwin" else 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit // 1024

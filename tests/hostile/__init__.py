@@ -1,6 +1,6 @@
-"""Hostile surroundings: requests, servers and disks that a bad day or a bad client can bring. A new one is a few lines.
+"""Hostile surroundings: requests, servers and disks, broken or malicious. A new one is a few lines.
 
-- ``requests``: what a client may send;
-- ``servers``: what may stand where an MLflow server should;
-- ``disks``: what a spool directory may hold.
+- ``requests``: requests that a client may send;
+- ``servers``: servers that may answer instead of an MLflow server;
+- ``disks``: files that a spool directory may contain.
 """

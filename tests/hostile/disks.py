@@ -1,4 +1,4 @@
-"""Hostile disks: what a spool directory may hold besides what the spool has written there."""
+"""Hostile disks: files that a spool directory may contain besides the spool's own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 NAME = "00000000000000000001-1-000000.experiment-0.otlp"
-"""A name as the spool gives it; of all that waits, this is read first."""
+"""A name like those of the spool's files; of all pending files, this is read first."""
 
 UNFINISHED = f".{NAME}".replace("-1-", "-999999999-")
-"""As of a process that has died while it wrote."""
+"""The name of a file of a process that died while writing it."""
 
 OTHERS = (".env", "db.sqlite3", "manage.py", "data.otlp", ".hidden.otlp", "1-1-1.experiment-0.otlp", "20261127.log")
 """Names of a user's own files."""
@@ -44,4 +44,4 @@ PLACED: dict[str, Callable[[Path], object]] = {
     "of-another-user": _of_another,
     "writable-by-anybody": _writable,
 }
-"""How to put something in the place of a file of the spool, by what it is; none may be read, moved or removed."""
+"""Ways to replace a file of the spool, by kind; none of these may be read, moved or removed."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MANY = 200_000
-"""As many headers as uvicorn with httptools passes on without a word."""
+"""The number of headers that uvicorn with httptools accepts."""
 
 
 @dataclass
 class Counted:
-    """Headers that count how many of them are looked at.
+    """Headers that count how many of them are read.
 
     Args:
         headers: The headers.
@@ -37,7 +37,7 @@ HEADERS: dict[str, list[tuple[bytes, bytes]]] = {
     "the-session-id": [(b"x-session-id", b"s-1")] * MANY,
     "not-ascii": [(b"x-%d" % number, b"\xe9" * 1_000) for number in range(1_000)],
 }
-"""Headers, by what is wrong with them."""
+"""Headers, by their defect."""
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -53,7 +53,7 @@ BRACKETS: dict[str, bytes] = {
     "text-in-text": b'{"a": "' + b"[{}]," * 13_000 + b'"}',
     "in-a-field": b"a=[" + b"{}," * 21_000 + b"{}]",
 }
-"""Bodies of at most 64 KiB that stand for as many objects as possible."""
+"""Bodies of at most 64 KiB that expand to as many objects as possible."""
 
 TYPES = {"in-lines": "application/x-ndjson", "in-events": "text/event-stream", "in-a-field": FORM}
 """Their media types, if not JSON."""

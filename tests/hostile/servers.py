@@ -1,4 +1,4 @@
-"""Hostile servers: what may stand where an MLflow server should, by a script of a few lines each."""
+"""Hostile servers, which may answer instead of an MLflow server, each a script of a few lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 def silent(client: socket.socket, released: threading.Event) -> None:
-    """Accepts, and never answers."""
+    """Accept, and never answer."""
     released.wait()
 
 
 def slow(client: socket.socket, released: threading.Event) -> None:
-    """Answers, one byte every 0.2 s."""
+    """Answer one byte every 0.2 s."""
     for byte in _JSON + b"Content-Length: 2\r\n\r\n{}":
         if released.wait(0.2):
             return
@@ -27,28 +27,28 @@ def slow(client: socket.socket, released: threading.Event) -> None:
 
 
 def slow_body(client: socket.socket, released: threading.Event) -> None:
-    """Answers at once, but for its body."""
+    """Answer at once, without the body."""
     client.sendall(_JSON + b"Content-Length: 1000000\r\n\r\n")
     while not released.wait(0.2):
         client.sendall(b" ")
 
 
 def endless(client: socket.socket, released: threading.Event) -> None:
-    """Answers with a body that has no end."""
+    """Answer with an endless body."""
     client.sendall(_JSON + b"Connection: close\r\n\r\n")
     while not released.is_set():
         client.sendall(b" " * 65536)
 
 
 def endless_as_announced(client: socket.socket, released: threading.Event) -> None:
-    """Announces a terabyte, and sends it."""
+    """Announce a terabyte, and send it."""
     client.sendall(_JSON + b"Content-Length: 1000000000000\r\n\r\n")
     while not released.is_set():
         client.sendall(b" " * 65536)
 
 
 def endless_head(client: socket.socket, released: threading.Event) -> None:
-    """Sends headers without end."""
+    """Send endless headers."""
     client.sendall(_JSON)
     for number in itertools.count():
         if released.is_set():
@@ -57,21 +57,21 @@ def endless_head(client: socket.socket, released: threading.Event) -> None:
 
 
 def lying(client: socket.socket, released: threading.Event) -> None:
-    """Announces more than it sends."""
+    """Announce more than it sends."""
     client.sendall(_JSON + b"Content-Length: 1000\r\n\r\n{}")
 
 
 def redirecting(client: socket.socket, released: threading.Event) -> None:
-    """Redirects to itself."""
+    """Redirect to itself."""
     client.sendall(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 def closing(client: socket.socket, released: threading.Event) -> None:
-    """Closes without a word."""
+    """Close without an answer."""
 
 
 def babbling(client: socket.socket, released: threading.Event) -> None:
-    """Speaks another protocol."""
+    """Speak another protocol."""
     client.sendall(b"220 mail.example ESMTP\r\n")
 
 
@@ -90,12 +90,12 @@ SCRIPTS = {
         babbling,
     )
 }
-"""Each of them, by its name."""
+"""All of them, by name."""
 
 
 @contextlib.contextmanager
 def serving(script: Script) -> Iterator[str]:
-    """A server that does with each connection what its script says, once it was sent something.
+    """A server that handles each connection by its script, once it has received something.
 
     Yields:
         Its address.

@@ -12,7 +12,7 @@ from mlflow_middleware.settings import Settings
 
 
 def work(request_id: str) -> None:
-    """What each child does."""
+    """Trace in a child."""
     delivery.start(Settings.load())
     with mlflow.start_span("work"):
         mlflow.update_current_trace(client_request_id=request_id, tags={"client_request_id": request_id})

@@ -15,11 +15,11 @@ from tests.apps.asgi_app import app
 
 
 class Context:
-    """What Lambda tells a function of its invocation; Mangum wants nothing of it."""
+    """Lambda's context of an invocation; Mangum uses nothing of it."""
 
 
 def event(path: str, request_id: str) -> dict[str, object]:
-    """A request by way of a function's URL: https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html"""
+    """Return a request through a function's URL: https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html"""
     http = {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "test"}
     return {
         "version": "2.0",

@@ -1,4 +1,4 @@
-"""The servers that the contract is run under: how each is started, and what is known to be missing."""
+"""The servers that must keep the contract: the command of each, and known exceptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 ASGI, WSGI, PRELOADED = "tests.apps.asgi_app:app", "tests.apps.wsgi_app:app", "tests.apps.preloaded_app:app"
 
 ANSWERS, RUNNING, ENDED, GONE = "answers", "running", "ended", "gone"
-"""What the contract asks, by short names."""
+"""The parts of the contract, by short names."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Host:
 
     Attributes:
         command: Program and arguments; ``{port}`` is where it listens.
-        needs: What has to be installed.
+        needs: Packages that must be installed.
         variables: Environment variables.
-        missing: What it is known not to keep of the contract -> why.
+        missing: Parts of the contract that it is known not to keep -> reason.
     """
 
     command: tuple[str, ...]

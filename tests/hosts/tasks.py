@@ -1,4 +1,4 @@
-"""Tasks that trace, in a Celery app that needs no other service: its messages are files in ``FOLDER``."""
+"""Tasks that trace, in a Celery app without other services: its messages are files in ``FOLDER``."""
 
 from __future__ import annotations
 

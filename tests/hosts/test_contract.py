@@ -1,7 +1,7 @@
-"""What must hold under each server: `tox run -e servers`.
+"""The contract that holds under each server: `tox run -e servers`.
 
-Its answers are as without us; all traces are stored while it runs; all are stored after its ordinary end; no process is
-left.
+Answers are the same as without the middleware; all traces are stored while the server runs, and all after its ordinary
+end; no process is left.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from tests.raw import ADDED
 from tests.servers import DEADLINE, PATIENT, MLflowServer, Process, clean_environment, eventually, serving
 
 COUNT = 20
-"""Requests whose traces are looked for while it runs, and as many more right before its end."""
+"""The number of requests whose traces are awaited while it runs, and of those right before its end."""
 
 SETTLED = 20.0
-"""Seconds after which what is not stored never will be."""
+"""Seconds after which a missing trace counts as lost."""
 
 PATHS = ("/status/200", "/status/404", "/status/204", "/stream", "/nowhere")
 
 
 @dataclass
 class Life:
-    """What became of one run of a server.
+    """The outcome of one run of a server.
 
     Attributes:
-        answers: What it answered, with the middleware and without.
-        running: Traces that were stored while it ran.
-        ended: Those of requests right before its end.
-        left: Whether a process of its was there afterwards.
-        log: What it printed.
+        answers: Its answers, with the middleware and without.
+        running: The number of traces that were stored while it ran.
+        ended: The number of stored traces of requests right before its end.
+        left: Whether one of its processes was left afterwards.
+        log: Its output.
     """
 
     answers: tuple[list[object], list[object]]
@@ -55,7 +55,7 @@ class Life:
 
 
 def stored(traces: Traces, prefix: str, count: int) -> int:
-    """How many traces can be read, once they are all there or nothing more can come."""
+    """Count the readable traces, once all are there or nothing more can come."""
     end = time.monotonic() + SETTLED
     query = f"tags.client_request_id LIKE '{prefix}-%' AND span.name LIKE '%'"
     while (found := len(traces.search(query, spans=False))) < count and time.monotonic() < end:
@@ -75,10 +75,10 @@ def ask(url: str, prefix: str) -> None:
 
 
 def answers(url: str) -> list[object]:
-    """What it answers, but for our headers and the time."""
+    """Return its answer without our headers and the time."""
     found: list[object] = []
     for path in PATHS:
-        answer = requests.get(url + path, headers={"Connection": "close"}, timeout=60)  # uWSGI resets what is kept open
+        answer = requests.get(url + path, headers={"Connection": "close"}, timeout=60)  # uWSGI resets open ones
         headers = {name.lower(): value for name, value in answer.headers.items()}
         ours = {name for name in headers if f"{name}:".encode() in ADDED}
         found.append((path, answer.status_code, answer.content, {n: headers[n] for n in headers.keys() - ours}))
@@ -87,7 +87,7 @@ def answers(url: str) -> list[object]:
 
 @contextmanager
 def served(host: Host, log: Path, **variables: str) -> Iterator[tuple[Process, str]]:
-    """The server, up, and its address."""
+    """Run the server; yields its address."""
     environment = clean_environment(**{**PATIENT, **host.variables, **variables})
     with serving(host.command, environment, log) as (process, url):
         try:
@@ -97,7 +97,7 @@ def served(host: Host, log: Path, **variables: str) -> Iterator[tuple[Process, s
 
 
 def live(host: Host, server: MLflowServer, folder: Path) -> Life:
-    """Start it, ask it, end it."""
+    """Start it, send requests, end it."""
     name, log = uuid.uuid4().hex, folder / "log"
     with served(host, folder / "log-without", MLFLOW_MIDDLEWARE_ENABLED="false") as (_, url):
         without = answers(url)
@@ -115,7 +115,7 @@ def live(host: Host, server: MLflowServer, folder: Path) -> Life:
 
 
 def is_left(process: Process) -> bool:
-    """Whether a process of its group is still there; one that only nobody has waited for is not."""
+    """Return whether a process of its group is left; a zombie does not count."""
     for _ in range(50):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, 0)

@@ -1,4 +1,4 @@
-"""The contract where no server listens: tasks, children of a process, and functions."""
+"""The contract without a listening server: tasks, children of a process, and functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def environment(server: MLflowServer, name: str, **variables: str) -> dict[str, 
 
 
 def run(variables: dict[str, str], *command: str) -> str:
-    """Run one of our modules to its end; returns what it printed."""
+    """Run one of our modules to its end; return its output."""
     full = [sys.executable, "-m", *command]
     done = subprocess.run(full, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -66,7 +66,7 @@ def test_celery(server: MLflowServer, tmp_path: Path, pool: str, more: tuple[str
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing(server: MLflowServer, method: str) -> None:
-    """Children that end right after their trace."""
+    """Children that end right after their trace lose none."""
     name = uuid.uuid4().hex
     run(environment(server, name), "tests.hosts.children", method, name, "5")
 
@@ -76,7 +76,7 @@ def test_multiprocessing(server: MLflowServer, method: str) -> None:
 @needs("mangum")
 @pytest.mark.parametrize(("lifespan", "flushing"), [("auto", "false"), ("off", "true"), ("auto", "true")])
 def test_mangum(server: MLflowServer, lifespan: str, flushing: str) -> None:
-    """Each answer is as without us, and its trace is stored when the process is killed after the last one."""
+    """Each answer is the same as without the middleware, and its trace is stored even if the process is killed."""
     name = uuid.uuid4().hex
     variables = environment(server, name, MLFLOW_MIDDLEWARE_FLUSH_EACH_REQUEST=flushing)
     answered = run(variables, "tests.hosts.function", lifespan, name, str(COUNT))

@@ -1,4 +1,4 @@
-"""Jobs of real workers: `tox run -e jobs`. A request asks for them through a real Redis; both traces are read back."""
+"""Jobs of real workers: `tox run -e jobs`. A request enqueues them through a real Redis; both traces are read back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WORKERS = {
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis server of our own; its address."""
+    """A Redis server of our own; yields its address."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("Redis is not installed (on Debian, it is the package redis-server)")
@@ -54,14 +54,14 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @dataclass
 class Queue:
-    """An app that asks for jobs, and a worker that does them."""
+    """An app that enqueues jobs, and a worker that runs them."""
 
     url: str
     worker: Process
     traces: Traces
 
     def ask(self, text: str) -> str:
-        """Ask for a job; returns the request's id."""
+        """Enqueue a job; return the request's id."""
         request_id = uuid.uuid4().hex
         headers = {"X-Request-ID": request_id, "X-Session-ID": "s-1", "X-User-ID": "jane"}
         answer = requests.post(f"{self.url}/summaries", params={"text": text}, headers=headers, timeout=60)
@@ -77,7 +77,7 @@ class Queue:
 
 @contextmanager
 def running(name: str, server: MLflowServer, redis: str, folder: Path) -> Iterator[Queue]:
-    """A queue of ``examples/``, up."""
+    """Run a queue of ``examples/``."""
     kind, port, experiment = name.split()[0], free_port(), f"jobs-{uuid.uuid4().hex}"
     number = list(WORKERS).index(name)  # each has a database of its own
     variables = clean_environment(
@@ -97,14 +97,14 @@ def running(name: str, server: MLflowServer, redis: str, folder: Path) -> Iterat
 
 
 def has_done(output: str, count: int) -> bool:
-    """Whether a worker has said so often that a job is done; each in its own words."""
+    """Return whether a worker has logged the end of a job this many times, each worker in its own words."""
     return (
         max(output.count("Job OK"), output.count("succeeded in"), output.count("● "), output.count("RUM") * 2) >= count
     )
 
 
 @pytest.mark.parametrize("name", WORKERS)
-def test_a_job_is_traced_for_who_asked(name: str, server: MLflowServer, redis: str, tmp_path: Path) -> None:
+def test_a_job_has_its_requests_identity(name: str, server: MLflowServer, redis: str, tmp_path: Path) -> None:
     """Its trace has the session, user and request id, and a link to the request's span; and so has that of the last
     job before the worker's end. No process is left."""
     if importlib.util.find_spec(name.split()[0]) is None:
@@ -112,7 +112,7 @@ def test_a_job_is_traced_for_who_asked(name: str, server: MLflowServer, redis: s
     with running(name, server, redis, tmp_path) as queue:
         asked, job = queue.both(queue.ask("tea"))
         last = queue.ask("rum")
-        if name == "rq spawn":  # whose children log nothing
+        if name == "rq spawn":  # its children log nothing
             queue.both(last)
         else:
             eventually(lambda: has_done(queue.worker.output(), 2), "the last job")

@@ -1,4 +1,4 @@
-"""What is published: the wheel that these tests run on, and the source distribution that builds the same one."""
+"""The published files: the wheel that these tests run on, and the source distribution that builds the same one."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ print(json.dumps({name: importlib.import_module(name).__file__ for name in found
 
 @dataclass(frozen=True)
 class Distributions:
-    """What `python -m build` has made."""
+    """The files that `python -m build` made."""
 
     sdist: Path
     wheel: Path
 
 
 def build(source: Path, folder: Path, *options: str) -> None:
-    """Build what the options name from a source tree."""
+    """Build the files that the options name from a source tree."""
     run(sys.executable, "-m", "build", *options, "--outdir", str(folder), str(source))
 
 
 def run(*command: str, folder: Path | None = None) -> str:
-    """Run a command outside of the checkout; returns its output."""
+    """Run a command outside the checkout; return its output."""
     environment = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
     done = subprocess.run(
         command,
@@ -60,20 +60,20 @@ def run(*command: str, folder: Path | None = None) -> str:
 
 
 def tracked() -> set[str]:
-    """The files of the checkout, as git knows them."""
+    """Return the files of the checkout that git tracks."""
     return set(run("git", "ls-files", folder=ROOT).splitlines())
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
-    """Both, each from the checkout."""
+    """Build both from the checkout."""
     folder = tmp_path_factory.mktemp("dist")
     build(ROOT, folder, "--sdist", "--wheel")
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return Distributions(sdist, wheel)
 
 
-def test_the_checkout_is_not_what_is_tested() -> None:
+def test_the_wheel_is_tested_not_the_checkout() -> None:
     """Each module can be imported, and comes from the wheel."""
     files = json.loads(run(sys.executable, "-W", "error::SyntaxWarning", "-c", EVERY_MODULE))
 
@@ -86,7 +86,7 @@ def test_the_checkout_is_not_what_is_tested() -> None:
 
 
 def test_the_command_is_installed() -> None:
-    """It names its commands, also from another folder."""
+    """It lists its commands, also from another folder."""
     assert "check" in run(str(PROGRAMS / "mlflow-middleware"), "--help")
 
 
@@ -107,8 +107,8 @@ def test_the_wheel_has_all_of_the_code(built: Distributions) -> None:
     assert metadata == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
 
-def test_the_source_distribution_has_nothing_stray(built: Distributions) -> None:
-    """What is not in git is not in it, but for its metadata; the tests and the documentation are."""
+def test_the_source_distribution_has_only_tracked_files(built: Distributions) -> None:
+    """Except for its metadata; tests and documentation are included."""
     with tarfile.open(built.sdist) as sdist:
         names = {member.name.split("/", 1)[1] for member in sdist.getmembers() if member.isfile()}
 
@@ -130,25 +130,25 @@ def test_the_source_distribution_builds_the_same_wheel(built: Distributions, tmp
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Name -> content of a wheel's files."""
+    """Return name -> content of a wheel's files."""
     with ZipFile(path) as wheel:
         return {name: wheel.read(name) for name in wheel.namelist()}
 
 
-def test_an_index_takes_them(built: Distributions) -> None:
+def test_a_package_index_accepts_them(built: Distributions) -> None:
     """Their metadata is valid, and the README can be rendered."""
     run(sys.executable, "-m", "twine", "check", "--strict", str(built.sdist), str(built.wheel))
 
 
-def test_the_metadata_leads_to_the_project() -> None:
-    """An index shows where the source, the documentation and the issues are."""
+def test_the_metadata_links_to_the_project() -> None:
+    """An index shows the links to source, documentation and issues."""
     urls = distribution("mlflow-middleware").metadata.get_all("Project-URL") or []
 
     assert {url.split(",")[0] for url in urls} >= {"Changelog", "Documentation", "Issues", "Source"}
 
 
-def test_the_demo_runs_where_nothing_else_is_installed(built: Distributions, tmp_path: Path) -> None:
-    """The wheel and its extra bring all that it needs: its apps, too."""
+def test_the_demo_needs_nothing_else_installed(built: Distributions, tmp_path: Path) -> None:
+    """The wheel and its extra bring all that it needs, including its apps."""
     home = tmp_path / "environment"
     venv.create(home, with_pip=True)
     python = str(home / "bin" / "python")

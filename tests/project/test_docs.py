@@ -1,4 +1,4 @@
-"""The pages of the documentation show what is there, and what other tests run."""
+"""The documentation's pages show existing code, which other tests run."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ HEADINGS = ("share of untraced throughput kept", "CPU added to a request, µs")
 """Of the plot of the benchmark."""
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-"""``README.md`` is looked at as well, but for its code, which is shortened."""
+"""``README.md`` is checked as well, except for its code, which is shortened."""
 
 
 def blocks(page: Path, *languages: str) -> Iterator[str]:
-    """What stands between fences of these languages."""
+    """Return the code blocks of these languages."""
     for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
         if language in languages:
             yield text
 
 
 def commands(page: Path) -> list[str]:
-    """The lines in which our command line is used."""
+    """Return the lines that use our command line."""
     lines = "".join(blocks(page, "console")).splitlines()
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ mlflow-middleware ")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_is_part_of_an_example(page: Path) -> None:
-    """Each paragraph of it, to the letter, of one example that the page names; all examples are run by tests."""
+    """Each paragraph is verbatim in an example that the page names; all examples are run by tests."""
     named = [ROOT / name for name in re.findall(r"`(examples/[\w./]+)`", page.read_text())]
     examples = [file.read_text() for file in named if file.is_file()]
 
@@ -49,24 +49,24 @@ def test_code_is_part_of_an_example(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
-def test_commands_are_such_as_can_be_given(page: Path) -> None:
-    """With arguments that there are."""
+def test_commands_are_valid(page: Path) -> None:
+    """They have only arguments that exist."""
     assert all(command_line().parse_args(shlex.split(line, comments=True)[1:]) for line in commands(page))
 
 
 @pytest.mark.parametrize("page", reference.PAGES, ids=lambda page: page.stem)
-def test_reference_pages_are_those_of_the_code(page: Path) -> None:
+def test_reference_pages_match_the_code(page: Path) -> None:
     """``python -m tests.reference`` writes them: each option and each command is there."""
     assert page.read_text() == reference.PAGES[page]()
 
 
-def test_the_readme_is_read_in_two_minutes() -> None:
+def test_the_readme_is_short() -> None:
     """It has at most 150 lines; the rest is in the documentation."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_the_readme_has_the_figures_of_the_documentation() -> None:
-    """Of costs, those of requests with two child spans at the gentle rate; of bad days, each count of traces."""
+    """Of costs, those of requests with two child spans at the gentle rate; of failures, each count of traces."""
     readme, performance, delivery = (
         (ROOT / name).read_text() for name in ("README.md", "docs/performance.md", "docs/delivery.md")
     )
@@ -84,15 +84,15 @@ def test_the_readme_has_the_figures_of_the_documentation() -> None:
     assert [each for each in counts if f" {each} " not in delivery] == []
 
 
-def test_the_page_of_the_check_shows_its_steps() -> None:
-    """All of them, in their order and form."""
+def test_the_page_of_check_shows_its_steps() -> None:
+    """All of them, in order and in their format."""
     shown = next(blocks(ROOT / "docs" / "check.md", "console")).splitlines()[1:]
 
     assert [line[8:24].rstrip() for line in shown] == [name for name, _, _ in check.STEPS]
 
 
-def test_the_page_of_the_api_has_all_that_examples_import() -> None:
-    """An app imports nothing else; a name of a module is on it alone, or by the module without a list of members."""
+def test_the_api_page_has_every_name_that_examples_import() -> None:
+    """A name is listed by itself, or belongs to a module that is listed without a list of members."""
     page = (ROOT / "docs" / "api.md").read_text()
     listed = dict(re.findall(r"^::: ([\w.]+)(?:\n    options:\n      members: \[(.*)\])?$", page, re.MULTILINE))
     files = [path for path in (ROOT / "examples").rglob("*.py") if "mlflow_middleware" in path.read_text()]
@@ -112,8 +112,8 @@ def test_the_page_of_the_api_has_all_that_examples_import() -> None:
     ] == []
 
 
-def test_pages_refer_to_files_that_are_there() -> None:
-    """Links and names of examples."""
+def test_pages_link_to_existing_files() -> None:
+    """Also by the names of examples."""
     for page in (*PAGES, *ROOT.glob("*.md")):
         text = page.read_text()
         links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
@@ -121,13 +121,13 @@ def test_pages_refer_to_files_that_are_there() -> None:
         assert [name for name in re.findall(r"`(examples/[\w./]+)`", text) if not (ROOT / name).exists()] == []
 
 
-def test_pictures_are_as_new_as_what_they_show() -> None:
-    """``python -m tests.screenshots`` takes them anew."""
+def test_pictures_are_as_new_as_their_code() -> None:
+    """``python -m tests.screenshots`` retakes them."""
     assert pictures.outdated() == []
 
 
 def test_the_plot_shows_the_figures_of_its_page() -> None:
-    """Of each way, the throughput kept and the CPU added at the gentle rate: both are of one run."""
+    """For each way, it has the throughput kept and the CPU added at the gentle rate, both from the same run."""
     page, plot = ((ROOT / "docs" / name).read_text() for name in ("performance.md", "benchmark.svg"))
     tables = re.findall(r"^\| (\w+, \w+ child spans?) \|.*\n\| ---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
     figures: list[str] = []

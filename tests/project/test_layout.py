@@ -1,4 +1,4 @@
-"""The layout: what each room of the code may know, and what a wheel must hold."""
+"""The layout: the imports that each room of the code may have, and the required contents of a wheel."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ CORE_SOURCES = sorted(CORE.rglob("*.py"))
 BRIDGE = CORE / "mlflow_bridge"
 FRAMEWORKS = {"fastapi", "starlette", "flask", "werkzeug", "django"}
 PARSERS = {"werkzeug.sansio", "werkzeug.exceptions"}
-"""What the core takes of Werkzeug: its parser of forms, imported with the first form."""
+"""Werkzeug's form parser, which the core imports with the first form."""
 TRACING = {"mlflow", "opentelemetry"}
 OF_FRAMEWORKS = {"_body", "_get_current_object"}
-"""What the adapters use of Django's requests and of Flask's proxies."""
+"""The parts of Django's requests and Flask's proxies that the adapters use."""
 
 DISTRIBUTIONS = {"mlflow": "mlflow-tracing", "opentelemetry": "opentelemetry-sdk"}
 
 
 def relative(path: Path) -> str:
-    """A source file's name in a test's id."""
+    """Return a source file's name for a test's id."""
     return path.relative_to(ROOT).as_posix()
 
 
 @functools.cache
 def imports(path: Path) -> list[tuple[str, list[str]]]:
-    """Every import of a source file."""
+    """Return every import of a source file."""
     return list(imported(ast.parse(path.read_text())))
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
-    """Every import: the module and the names taken from it."""
+    """Yield every import: the module and the names taken from it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, []) for alias in node.names)
@@ -57,12 +57,12 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
 
 
 def is_private(name: str) -> bool:
-    """Whether any part of a dotted name starts with one underscore; ``__version__`` is public."""
+    """Return whether any part of a dotted name starts with one underscore; ``__version__`` is public."""
     return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
 
 
 def defined(tree: ast.AST) -> set[str]:
-    """The private names that a module defines itself: functions, classes, variables, slots and ``self._x = ...``."""
+    """Return the private names that a module defines: functions, classes, variables, slots and ``self._x = ...``."""
     found = {
         node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     }
@@ -77,11 +77,11 @@ def defined(tree: ast.AST) -> set[str]:
 
 
 def private_uses(source: str, ours: set[str]) -> set[str]:
-    """The private names of others that a module uses: by import, as an attribute, or by ``getattr`` and the like.
+    """Yield the private names of others that a module uses: by import, as an attribute, or by ``getattr`` and the like.
 
     Args:
         source: The module.
-        ours: Private names that only we have.
+        ours: Private names that only we define.
     """
     tree = ast.parse(source)
     own = defined(tree)
@@ -108,7 +108,7 @@ def _is_self(node: ast.expr) -> bool:
 
 
 def _name(node: ast.expr) -> str:
-    """What is called or assigned, without what it belongs to."""
+    """Return the last part of a name that is called or assigned."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
@@ -140,11 +140,11 @@ def test_no_path_exists_in_both_roots() -> None:
 
 @functools.cache
 def ours() -> set[str]:
-    """Private names of ours that nobody else has."""
+    """Return our private names that no other package has."""
     return set().union(*(defined(ast.parse(path.read_text())) for path in SOURCES)) - {name.name for name in names.ALL}
 
 
-def test_only_the_bridge_touches_what_is_private() -> None:
+def test_only_the_bridge_uses_private_names() -> None:
     """No other module imports or reads a private name of MLflow or OpenTelemetry."""
     others = [path for path in SOURCES if BRIDGE not in path.parents]
     used = {relative(path): private_uses(path.read_text(), ours()) - OF_FRAMEWORKS for path in others}
@@ -153,7 +153,7 @@ def test_only_the_bridge_touches_what_is_private() -> None:
 
 
 def test_each_private_name_is_listed() -> None:
-    """The list has all that the bridge uses, and nothing that it does not."""
+    """The list has all that the bridge uses, and no others."""
     used = {path.name: private_uses(path.read_text(), ours()) for path in sorted(BRIDGE.glob("*.py"))}
     listed = {name.name for name in names.ALL} | {"_tracking_service", "_Once__lock"}  # a package; written out
 
@@ -162,8 +162,8 @@ def test_each_private_name_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", names.ALL, ids=lambda name: name.name)
-def test_each_listed_name_is_there(name: names.Name) -> None:
-    """The installed MLflow, OpenTelemetry SDK and Python have it, unless they are older than it is."""
+def test_each_listed_name_exists(name: names.Name) -> None:
+    """The installed MLflow, OpenTelemetry SDK and Python have it, unless they are older than the name."""
     package = name.owner.split(".")[0]
     installed = platform.python_version() if package not in TRACING else version(DISTRIBUTIONS[package])
     if name.is_optional and _numbers(installed) < _numbers(name.since):
@@ -196,13 +196,13 @@ def _numbers(text: str) -> tuple[int, ...]:
         "class C(Base):\n    def f(self):\n        return super()._inherited",
     ],
 )
-def test_a_private_use_would_be_seen(source: str) -> None:
+def test_a_private_use_is_found(source: str) -> None:
     """The search above finds every way to write one."""
     assert private_uses(source, set())
 
 
-def test_a_public_use_is_none() -> None:
-    """Public names, dunders and our own private names are left alone."""
+def test_a_public_use_is_not_found() -> None:
+    """Public names, dunders and our own private names are ignored."""
     source = (
         "import mlflow\nfrom opentelemetry.trace import Link\nmlflow.__version__\nLink(1).context\n"
         "class C:\n    __slots__ = ('_slot',)\n    def __init__(self):\n        self._span = 1\n"
@@ -216,12 +216,12 @@ PACKAGES = {"google": "protobuf", "mlflow": "mlflow-tracing", "starlette": "fast
 """Modules whose package has another name, or always comes with another package."""
 
 UNDECLARED = {"pytest", "prometheus_client", "_typeshed"}
-"""Whoever loads our pytest plugin has pytest, and whoever registers our collector prometheus_client; the other one
-is only there for type checkers."""
+"""Users of our pytest plugin have pytest, and those of our collector prometheus_client; typeshed is only for
+type checkers."""
 
 
 def package_of(module: str) -> str:
-    """What has to be installed for a module; OpenTelemetry's come from several packages."""
+    """Return the packages that provide a module; OpenTelemetry's come from several."""
     first, *rest = module.split(".")
     if first == "opentelemetry":
         return f"opentelemetry-{rest[0] if rest[0] in ('sdk', 'proto') else 'api'}"
@@ -229,25 +229,25 @@ def package_of(module: str) -> str:
 
 
 def required(extra: str) -> set[str]:
-    """The packages that we require, and those of one of our extras."""
+    """Return the packages that we require, or those of one of our extras."""
     found = [Requirement(each) for each in requires("mlflow-middleware") or ()]
     return {each.name for each in found if each.marker is None or each.marker.evaluate({"extra": extra})}
 
 
 def undeclared(path: Path) -> set[str]:
-    """The packages that a module imports, and that neither we nor the extra of its adapter require."""
+    """Return the packages that a module imports, and that neither we nor the extra of its adapter require."""
     known = {*sys.stdlib_module_names, *UNDECLARED, "mlflow_middleware"}
     others = {name for name, _ in imports(path) if name.split(".")[0] not in known}
     extra = path.relative_to(ADAPTERS).parts[0] if ADAPTERS in path.parents else ""
     return {package_of(name) for name in others} - required(extra)
 
 
-def test_what_is_imported_is_declared() -> None:
-    """Each package is one that we require, or that the extra of its adapter does."""
+def test_each_import_is_a_declared_requirement() -> None:
+    """Each package is required, or is in the extra of its adapter."""
     assert {relative(path): found for path in SOURCES if (found := undeclared(path))} == {}
 
 
-def test_what_is_required_is_bounded() -> None:
+def test_each_requirement_is_bounded() -> None:
     """Each of our own requirements has an oldest and a newest version."""
     found = [Requirement(each) for each in requires("mlflow-middleware") or ()]
     signs = {each.name: {part.operator for part in each.specifier} for each in found if each.marker is None}
@@ -256,7 +256,7 @@ def test_what_is_required_is_bounded() -> None:
 
 
 def test_the_core_imports_no_framework() -> None:
-    """Nowhere, not inside a function either."""
+    """Not even inside a function."""
     adapters = tuple(f"mlflow_middleware.{adapter.name}" for adapter in ADAPTERS.iterdir())
     found = {(relative(path), module) for path in CORE_SOURCES for module, _ in imports(path)}
 
@@ -270,12 +270,12 @@ ABOVE = {
     "delivery": {"request", "request_trace", "asgi", "wsgi", "feedback", "commands"},
     "request": {"request_trace", "asgi", "wsgi", "feedback", "commands"},
 }
-"""What no module of a room may import: the rooms above it."""
+"""Room -> the rooms above it, which its modules may not import."""
 
 
 @pytest.mark.parametrize("room", ABOVE)
-def test_no_room_knows_one_above_it(room: str) -> None:
-    """A trace's way is down: what is passed on is data."""
+def test_no_room_imports_one_above_it(room: str) -> None:
+    """A trace goes down through the rooms: only data is passed on."""
     known = {
         part
         for path in (CORE / room).rglob("*.py")
@@ -284,16 +284,16 @@ def test_no_room_knows_one_above_it(room: str) -> None:
         for part in (module.split(".")[1:2] or names_)
     }
 
-    assert "_internal" in known or "capture" in known  # else nothing was looked at
+    assert "_internal" in known or "capture" in known  # otherwise nothing was checked
     assert not known & ABOVE[room]
 
 
 WITHOUT_TRACING = ("_internal", "capture", "exchange", "identity", "propagation", "routing", "settings")
-"""Rooms and modules, by how their names begin, that are the same with each MLflow; see `mlflow-oldest` in tox.ini."""
+"""First words of the rooms and modules that do not depend on MLflow's version; see `mlflow-oldest` in tox.ini."""
 
 
-def test_what_is_the_same_with_each_mlflow_imports_nothing_of_it() -> None:
-    """So its tests do not have to run with several."""
+def test_rooms_tested_with_one_mlflow_import_none() -> None:
+    """Neither MLflow nor OpenTelemetry; so their tests do not have to run with several versions."""
     paths = [path for path in CORE_SOURCES if path.relative_to(CORE).as_posix().startswith(WITHOUT_TRACING)]
     found = {relative(path): {name for name, _ in imports(path) if name.split(".")[0] in TRACING} for path in paths}
 
@@ -302,19 +302,19 @@ def test_what_is_the_same_with_each_mlflow_imports_nothing_of_it() -> None:
 
 
 IN_APPS = [path for path in SOURCES if not {"commands", "demo"} & set(path.parts) and path.name != "clock.py"]
-"""What runs in an app's process, and so in its tests, too."""
+"""The modules that run in an app's process, and so in its tests, too."""
 
 
 def clocks(path: Path) -> set[str]:
-    """The clocks that a module reads."""
+    """Return the clocks that a module reads."""
     text = path.read_text()
     nodes = ast.walk(ast.parse(text)) if "time." in text else ()
     used = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
     return used & {"time.monotonic", "time.perf_counter"}
 
 
-def test_no_wait_is_measured_by_a_clock_that_tests_freeze() -> None:
-    """But by `_internal.clock`."""
+def test_no_wait_uses_a_clock_that_tests_freeze() -> None:
+    """All use `_internal.clock`."""
     assert {relative(path): found for path in IN_APPS if (found := clocks(path))} == {}
 
 
@@ -339,8 +339,8 @@ def test_importing_the_core_loads_no_framework() -> None:
     assert json.loads(done.stdout) == []
 
 
-def test_the_stored_format_is_that_of_mlflow() -> None:
-    """Keys and limits are literals here; they are those of the installed MLflow, as far as it has them."""
+def test_the_stored_format_is_mlflows() -> None:
+    """Keys and limits, which are literals here, are those of the installed MLflow, as far as it has them."""
     from mlflow import entities
     from mlflow.tracing import constant
 

@@ -1,4 +1,4 @@
-"""The page of limits says what the code holds."""
+"""The page of limits has the numbers of the code."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ SAID: dict[str, list[float]] = {
     "a vote": [feedback_body.MAX_BODY // 1024, feedback_body.MAX_COMMENT],
     "all of it": [DEFAULTS.shutdown_timeout],
 }
-"""Row of the page -> the numbers that it names, in their order."""
+"""Row of the page -> its numbers, in order."""
 
 
 @pytest.mark.parametrize("row", SAID)
-def test_a_limit_is_as_the_page_says(row: str) -> None:
-    """In the second column, each number."""
+def test_the_page_has_the_limits_of_the_code(row: str) -> None:
+    """Each number is in the second column."""
     lines = (ROOT / "docs" / "limits.md").read_text().splitlines()
     (bound,) = (line.split(" | ")[1] for line in lines if line.startswith(f"| {row} | "))
 

@@ -1,4 +1,4 @@
-"""The page of the tested versions says what tox has reported."""
+"""The page of the tested versions shows tox's reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def test_the_page_is_written_from_the_results() -> None:
 
 
 def test_each_environment_has_passed() -> None:
-    """Those of the label ``matrix``, and no others are recorded."""
+    """Those of the label ``matrix``, and no others, are recorded."""
     results = matrix.results()
 
     assert set(results) <= set(matrix.environments())

@@ -1,4 +1,4 @@
-"""The versions of MLflow that are said to be supported."""
+"""The supported versions of MLflow."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.servers import ROOT
 pytestmark = pytest.mark.once
 
 
-def test_all_say_the_same() -> None:
-    """The package's requirement, the README and the tox environment of the oldest name the range of the code."""
+def test_all_name_the_same_versions() -> None:
+    """The package's requirement, the README and tox's environment of the oldest version agree with the code's range."""
     floor = ".".join(map(str, supported.FLOOR))
     readme = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
 
@@ -36,28 +36,28 @@ def test_all_say_the_same() -> None:
         ("not installed", False, False),
     ],
 )
-def test_a_version_is_placed(version: str, too_old: bool, untried: bool) -> None:
-    """Below the range, in it or above; what cannot be read is in it."""
+def test_a_version_is_compared_with_the_range(version: str, too_old: bool, untried: bool) -> None:
+    """It is below the range, in it or above; an unreadable one counts as in it."""
     assert (supported.is_too_old(version), supported.is_untried(version)) == (too_old, untried)
 
 
 @pytest.mark.parametrize(
-    ("level", "version", "says"),
+    ("level", "version", "words_of_level"),
     [
         (Level.EVERYTHING, "3.10.1", "is older than"),
         (Level.PUBLIC, "3.20.0", "its own exporter stays in place"),
         (Level.NOTHING, "3.20.0", "are not traced at all"),
     ],
 )
-def test_the_line_names_the_range(level: Level, version: str, says: str) -> None:
-    """For a client that is too old and for one that has changed: which was found, which are supported, and the cure."""
-    told = Found(level, "mlflow-tracing", version, "missing: x").summary
+def test_the_line_names_the_range(level: Level, version: str, words_of_level: str) -> None:
+    """For a client that is too old or has changed, it has the found version, the supported ones, and the remedy."""
+    line = Found(level, "mlflow-tracing", version, "missing: x").summary
 
-    words = (f"mlflow-tracing {version}", says, supported.in_words(), supported.requirement())
-    assert [word for word in words if word not in told] == []
-    assert "\n" not in told
+    words = (f"mlflow-tracing {version}", words_of_level, supported.in_words(), supported.requirement())
+    assert [word for word in words if word not in line] == []
+    assert "\n" not in line
 
 
-def test_a_client_that_fits_needs_no_line() -> None:
-    """Also one that is newer than any that was tested."""
+def test_a_fitting_client_needs_no_line() -> None:
+    """Also one that is newer than any tested one."""
     assert Found(Level.EVERYTHING, "mlflow-tracing", "3.20.0", "").summary == ""

@@ -14,11 +14,11 @@ from tests.servers import ROOT
 TESTS = ROOT / "tests"
 CORE = ROOT / "middleware" / "mlflow_middleware"
 INTERNAL = {"REQUEST_KEY", "SETTINGS_KEY", "start"}
-"""What adapters share of a public module, which its page leaves out."""
+"""Names of a public module that only adapters use, which its page leaves out."""
 
 
-def test_none_is_in_the_folder_of_all() -> None:
-    """Named between two files of a folder below, it would take that folder's fixtures away.
+def test_no_test_is_at_the_top() -> None:
+    """If one were named between two files of a folder below, pytest would lose that folder's fixtures.
 
     https://github.com/pytest-dev/pytest/issues/14997
     """
@@ -28,13 +28,13 @@ def test_none_is_in_the_folder_of_all() -> None:
 @pytest.mark.parametrize(
     "folder", sorted({path.parent for path in (TESTS / "unit").rglob("test_*.py")}), ids=lambda path: path.name
 )
-def test_unit_tests_are_found_by_the_name_of_the_module(folder: Path) -> None:
-    """Each folder of them has the name of a folder of the core."""
+def test_unit_tests_mirror_the_modules(folder: Path) -> None:
+    """Each folder of unit tests has the name of a folder of the core."""
     assert (CORE / folder.relative_to(TESTS / "unit")).is_dir()
 
 
 def public_names() -> set[str]:
-    """What the pages of the API show: the names in ``__all__`` of its modules."""
+    """Return the names that the pages of the API show: those in ``__all__`` of its modules."""
     found = re.findall(r"^::: mlflow_middleware\.([\w.]+)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
     names: set[str] = set()
     for name in found:
@@ -58,7 +58,7 @@ def test_the_types_of_the_public_api_are_tested() -> None:
 
 
 def test_a_missing_server_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test installs it in passing, which would take a minute or two of somebody's deadline."""
+    """No test installs it in passing, which would take a minute or two of a test's deadline."""
     monkeypatch.setenv("TEST_MLFLOW_SERVER_HOME", str(tmp_path / "none"))
 
     with pytest.raises(AssertionError, match=r"run `python -m tests.mlflow_server`"):

@@ -1,4 +1,4 @@
-"""A request's trace is the same whether the app asks MLflow for it or not, and however it asks."""
+"""A request's trace is the same whether the app gets it from MLflow or not, and in whichever way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES = {"mlflow.trace.sizeStats", "mlflow.trace.sizeBytes"}
 
 @pytest.fixture(scope="module")
 def traces(server: MLflowServer) -> dict[str, Trace]:
-    """The trace of each way to ask."""
+    """The trace of each way."""
     stored = Traces(server.uri, f"asking-{uuid.uuid4().hex}")
     done = subprocess.run(
         [sys.executable, "-m", "tests.apps.asking", stored.experiment],
@@ -46,7 +46,7 @@ def traces(server: MLflowServer) -> dict[str, Trace]:
 
 
 def described(trace: Trace) -> dict[str, Any]:
-    """All of a trace that should be the same for all."""
+    """Return all values of a trace that should be the same for all ways."""
     root = next(span for span in trace.data.spans if span.parent_id is None)
     info = trace.info
     return {
@@ -68,8 +68,8 @@ SILENT = [way for way in WAYS if way in ("active span", "trace by its id", "thre
 
 
 @pytest.mark.parametrize("way", [*SILENT, *AFTERWARDS])
-def test_asking_changes_nothing(traces: dict[str, Trace], way: str) -> None:
-    """Names, attributes, tags, metadata, previews and times are those of a request that asked for nothing."""
+def test_getting_the_trace_changes_nothing(traces: dict[str, Trace], way: str) -> None:
+    """Names, attributes, tags, metadata, previews and times are those of a request that does not get its trace."""
     asked, plain = described(traces[way]), described(traces["nothing"])
     if way == "annotated afterwards":
         assert asked["tags"].pop("asked") == "yes"
@@ -84,14 +84,14 @@ def test_asking_changes_nothing(traces: dict[str, Trace], way: str) -> None:
 
 @pytest.mark.parametrize("way", ["active span", "trace by its id"])
 def test_the_sizes_are_the_same(traces: dict[str, Trace], way: str) -> None:
-    """As MLflow counts them; the ids and the path differ."""
+    """As MLflow counts them; only the ids and the path differ."""
     plain, made = (json.loads(traces[each].info.trace_metadata["mlflow.trace.sizeStats"]) for each in ("nothing", way))
     assert made["num_spans"] == plain["num_spans"] == 1
     assert made["total_size_bytes"] == pytest.approx(plain["total_size_bytes"], abs=200)
 
 
-def test_a_request_that_asks_for_nothing_has_all(traces: dict[str, Trace]) -> None:
-    """What the comparison is about is there."""
+def test_the_compared_values_exist(traces: dict[str, Trace]) -> None:
+    """A request that does not get its trace has all of them."""
     plain = described(traces["nothing"])
     assert plain["name"] == "POST"
     assert (plain["state"], plain["milliseconds"], plain["begins"]) == ("OK", True, True)
@@ -106,8 +106,8 @@ def test_a_request_that_asks_for_nothing_has_all(traces: dict[str, Trace]) -> No
     assert plain["tags"]["plan"] == "pro"
 
 
-def test_what_the_app_says_is_there(traces: dict[str, Trace]) -> None:
-    """However it says it."""
+def test_the_apps_annotations_are_stored(traces: dict[str, Trace]) -> None:
+    """Whichever function makes them."""
     said = {way: described(traces[way]) for way in WAYS}
     assert said["attribute"]["attributes"]["asked"] == said["opentelemetry"]["attributes"]["asked"] == "yes"
     for way in ("update", "tag by its id", "annotated"):
@@ -122,7 +122,7 @@ def test_what_the_app_says_is_there(traces: dict[str, Trace]) -> None:
 
 
 def test_children_are_found(traces: dict[str, Trace]) -> None:
-    """One, also when its trace is delivered already, and eight that begin at the same time."""
+    """A single child, one in a trace that is delivered already, and eight that begin at the same time."""
     eight = {f"child {number}" for number in range(8)}
     for way, names in (("child", {"child"}), ("child afterwards", {"child"}), ("threads", eight)):
         root, *children = sorted(traces[way].data.spans, key=lambda span: span.parent_id is not None)

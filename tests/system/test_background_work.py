@@ -1,4 +1,4 @@
-"""Work beside a request and after it, by the examples of docs/background-work.md, read back from a server."""
+"""Work beside a request and after it, with the examples of docs/background-work.md, read back from a server."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Apps:
         return stack.enter_context(serving(command, self.variables, log, port))[1]
 
     def post(self, path: str, worker: int = 0, headers: dict[str, str] | None = None, **more: Any) -> requests.Response:
-        """Ask one of them; its answer is a success."""
+        """Send one of them a request; its answer is a success."""
         answer = requests.post(self.urls[worker] + path, headers={**ASKED, **(headers or {})}, timeout=60, **more)
         assert answer.status_code == 200, answer.text
         return answer
 
     def trace(self, trace_id: str, *spans: str) -> Trace:
-        """A trace, once it has all of these spans."""
+        """Return a trace, once it has all of these spans."""
 
         def whole() -> Trace | None:
             found = [each for each in self.traces.search() if each.info.trace_id == trace_id]
@@ -66,23 +66,23 @@ def apps(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def parents(trace: Trace) -> dict[str, str | None]:
-    """Span name -> its parent's name."""
+    """Return span name -> its parent's name."""
     names = {span.span_id: span.name for span in trace.data.spans}
     return {span.name: names.get(span.parent_id) for span in trace.data.spans}
 
 
 def links(trace: Trace) -> list[tuple[str, str]]:
-    """What the root is linked to."""
+    """Return the link of the root."""
     return [(link.trace_id, link.span_id) for span in trace.data.spans if not span.parent_id for link in span.links]
 
 
 def root_id(trace: Trace) -> str:
-    """The id of its root."""
+    """Return the id of its root."""
     (root,) = [span.span_id for span in trace.data.spans if not span.parent_id]
     return str(root)
 
 
-def test_a_thread_pool_works_inside_of_the_request(apps: Apps) -> None:
+def test_a_thread_pool_works_inside_the_request(apps: Apps) -> None:
     """Each call's span is a child of the request's root."""
     answer = apps.post("/searches", json=["tea", "milk", "rum"])
 
@@ -93,7 +93,7 @@ def test_a_thread_pool_works_inside_of_the_request(apps: Apps) -> None:
 
 
 def test_a_background_task_is_a_trace_of_its_own(apps: Apps) -> None:
-    """Of the same session, user and request, linked to the request's span."""
+    """It has the same session, user and request id, and a link to the request's span."""
     request_id = uuid.uuid4().hex
     answer = apps.post("/documents", params={"document": "tea"}, headers={"X-Request-ID": request_id})
 
@@ -111,7 +111,7 @@ def test_a_background_task_is_a_trace_of_its_own(apps: Apps) -> None:
 
 
 def test_feedback_by_request_id_is_for_the_request(apps: Apps) -> None:
-    """Not for its job, which has the same id and is younger."""
+    """It is not for the request's job, which has the same id and is younger."""
     request_id = uuid.uuid4().hex
     answer = apps.post("/documents", params={"document": "tea"}, headers={"X-Request-ID": request_id})
     apps.traces.wait(f"tags.client_request_id = '{request_id}'", 2)
@@ -129,8 +129,8 @@ print(*[info["trace_id"] for info in store.find(Feedback(client_request_id=sys.a
 
 
 @pytest.mark.parametrize("worker", [0, 1])
-def test_an_approval_is_added_to_the_trace_that_asked_for_it(apps: Apps, worker: int) -> None:
-    """By whichever process; what was stored of that trace stays, and the approval's own trace is linked to it."""
+def test_an_approval_is_added_to_the_earlier_trace(apps: Apps, worker: int) -> None:
+    """In either process; the stored part of that trace stays, and the approval's own trace is linked to it."""
     proposed = apps.post("/transfers", params={"amount": 3})
     before = apps.trace(proposed.headers["X-MLflow-Trace-ID"], "plan")
 
@@ -147,7 +147,7 @@ def test_an_approval_is_added_to_the_trace_that_asked_for_it(apps: Apps, worker:
 
 
 def same(now: Trace, before: Trace) -> Trace | None:
-    """The trace, where what is told of it is what was told before."""
+    """Return the trace if its earlier values have not changed."""
     known = [
         {key: value for key, value in each.info.to_dict().items() if key != "assessments"} for each in (now, before)
     ]
@@ -155,7 +155,7 @@ def same(now: Trace, before: Trace) -> Trace | None:
 
 
 def test_an_approval_may_come_before_the_trace_is_stored(apps: Apps) -> None:
-    """Both are sent at about the same time, by two processes; nothing of either is lost."""
+    """Two processes send both at about the same time; nothing of either is lost."""
     for number in range(10):
         proposed = apps.post("/transfers", params={"amount": number})
         apps.post("/approvals", 1, {TOKEN: proposed.headers[TOKEN]}, params={"what": proposed.json()})
@@ -167,7 +167,7 @@ def test_an_approval_may_come_before_the_trace_is_stored(apps: Apps) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", None])
-def test_without_a_good_token_nothing_is_added(apps: Apps, token: str | None) -> None:
+def test_without_a_valid_token_nothing_is_added(apps: Apps, token: str | None) -> None:
     """The app answers as with one; its spans are in its own trace."""
     answer = apps.post("/approvals", headers={} if token is None else {TOKEN: token}, params={"what": "x"})
 
@@ -184,7 +184,7 @@ def test_browsers_may_read_the_token(apps: Apps) -> None:
 
 
 def test_a_script_is_traced_by_its_decorator_alone(apps: Apps) -> None:
-    """Its trace is stored when it ends; nobody has asked for it, and it has no session."""
+    """Its trace is stored when it ends; no request started it, and it has no session."""
     run([sys.executable, "examples/nightly.py"], env=apps.variables, cwd=ROOT, check=True, timeout=120)
 
     (trace,) = [each for each in apps.traces.search() if each.info.tags["mlflow.traceName"] == "tidy"]
@@ -193,8 +193,8 @@ def test_a_script_is_traced_by_its_decorator_alone(apps: Apps) -> None:
     assert trace.data.spans[0].outputs == 60
 
 
-def test_a_worker_of_a_django_project_has_its_settings(tmp_path: Path) -> None:
-    """Though it builds no middleware: what the project calls the session's header is what travels."""
+def test_a_worker_of_a_django_project_uses_its_settings(tmp_path: Path) -> None:
+    """It builds no middleware, but the session travels under the project's header name."""
     pytest.importorskip("django", reason="Django is not installed in this environment")
     script = """
 import django

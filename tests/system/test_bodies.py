@@ -1,4 +1,4 @@
-"""Bodies become inputs and outputs: run against each test app, read back from the server."""
+"""Bodies become inputs and outputs: sent to each test app, read back from the server."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def root_of(app: RunningApp, request_id: str) -> Span:
 
 
 def echoed(app: RunningApp, request_id: str, body: bytes, kind: str, path: str = "/echo", **headers: str) -> Span:
-    """The stored root span of a request whose body comes back as it is."""
+    """Return the stored root span of a request whose body is echoed."""
     answer = app.post(path, body, content_type=kind, x_request_id=request_id, **headers)
     assert answer.content == body
     return root_of(app, request_id)
 
 
 def test_json_in_and_out(app: RunningApp, request_id: str) -> None:
-    """Parsed, so that MLflow shows a chat; and the preview is what the user said."""
+    """It is parsed, so that MLflow shows a chat, and the preview is the user's message."""
     root = echoed(app, request_id, json.dumps(CHAT).encode(), JSON)
 
     assert root.inputs == CHAT
@@ -50,7 +50,7 @@ def test_json_in_and_out(app: RunningApp, request_id: str) -> None:
 
 @pytest.mark.once
 def test_query_parameters_are_inputs(app: RunningApp, request_id: str) -> None:
-    """Alone, and beside a body; repeated ones as a list, secret ones replaced."""
+    """Alone, and beside a body; repeated ones are a list, secret ones are replaced."""
     app.get("/log?q=tea&q=cake&api_key=s3cret", x_request_id=f"{request_id}-1")
     root = root_of(app, f"{request_id}-1")
     assert root.inputs == {"q": ["tea", "cake"], "api_key": "[redacted]"}
@@ -76,12 +76,12 @@ def test_query_parameters_are_inputs(app: RunningApp, request_id: str) -> None:
     ids=["form", "multipart", "text", "bytes", "secret"],
 )
 def test_bodies_by_their_type(app: RunningApp, request_id: str, kind: str, body: bytes, expected: Any) -> None:
-    """Fields, text, or what it was and how large; without secrets."""
+    """Fields, text, or type and size; without secrets."""
     assert echoed(app, request_id, body, kind).inputs == expected
 
 
 def test_a_long_upload_has_its_true_size_and_the_fields_after_it(app: RunningApp, request_id: str) -> None:
-    """A file of 300 kB, of which nothing is kept; the app has it as it came."""
+    """A file of 300 kB, of which nothing is kept; the app receives it unchanged."""
     question, file = FORM.split(b"--" + BOUNDARY.encode())[1:3]
     parts = (question, file.replace(b"x" * 1000, b"\r\n" * 150_000), question.replace(b"question", b"after"), b"--\r\n")
     body = b"".join(b"--" + BOUNDARY.encode() + part for part in parts)
@@ -94,7 +94,7 @@ def test_a_long_upload_has_its_true_size_and_the_fields_after_it(app: RunningApp
 
 @pytest.mark.once
 def test_a_compressed_body_is_read(app: RunningApp, request_id: str) -> None:
-    """The app has the bytes as they came."""
+    """The app receives the bytes unchanged."""
     body = gzip.compress(json.dumps(CHAT).encode())
     root = echoed(app, request_id, body, JSON, content_encoding="gzip")
 
@@ -102,7 +102,7 @@ def test_a_compressed_body_is_read(app: RunningApp, request_id: str) -> None:
 
 
 def test_a_large_body_is_kept_in_part(app: RunningApp, request_id: str) -> None:
-    """The app has it whole; the trace its beginning, and says so."""
+    """The app receives it whole; the trace has its start, marked as truncated."""
     chat = {"messages": [{"role": "user", "content": "x" * 100_000}]}
     root = echoed(app, request_id, json.dumps(chat).encode(), JSON)
 
@@ -117,14 +117,14 @@ LARGE = b"\x89PNG\r\n\x1a\n" + random.Random(1).randbytes(220_000)
 
 
 def with_image(content: bytes) -> dict[str, Any]:
-    """A chat with an image, as OpenAI has it."""
+    """Return a chat with an image in OpenAI's format."""
     url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
     return {"messages": [{"role": "user", "content": parts}, {"role": "user", "content": "And that?"}]}
 
 
 def test_an_image_in_a_chat_is_an_attachment(app: RunningApp, request_id: str) -> None:
-    """As MLflow makes one of it in the app's own spans; of what was asked and of what was answered."""
+    """As MLflow does it for the app's own spans; in questions and in answers."""
     chat = with_image(IMAGE)
     root = echoed(app, request_id, json.dumps(chat).encode(), JSON)
 
@@ -139,8 +139,8 @@ def test_an_image_in_a_chat_is_an_attachment(app: RunningApp, request_id: str) -
     assert trace.info.request_preview == "And that?"
 
 
-def test_of_a_chat_with_a_large_image_the_text_is_kept(app: RunningApp, request_id: str) -> None:
-    """The image is larger than what is kept of a body: its size stands in its place."""
+def test_the_text_of_a_chat_with_a_large_image_is_kept(app: RunningApp, request_id: str) -> None:
+    """The image is larger than the limit of a body: its size replaces it."""
     body = json.dumps(with_image(LARGE)).encode()
     root = echoed(app, request_id, body, JSON)
 
@@ -158,7 +158,7 @@ def test_of_a_chat_with_a_large_image_the_text_is_kept(app: RunningApp, request_
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["django-wsgi", "django-asgi"])
 def test_a_file_that_the_server_sends_has_its_size(run_app: AppRunner, request_id: str, name: str) -> None:
-    """Its content passes by, and nobody sees it."""
+    """Its content is passed on unread."""
     app = run_app(name)
     assert app.get("/file", x_request_id=request_id).content == b"abc"
 
@@ -168,8 +168,8 @@ def test_a_file_that_the_server_sends_has_its_size(run_app: AppRunner, request_i
 
 
 @pytest.mark.once
-def test_what_the_app_does_not_read_is_not_captured(app: RunningApp, request_id: str) -> None:
-    """And it is not read for it."""
+def test_a_body_that_the_app_does_not_read_is_not_captured(app: RunningApp, request_id: str) -> None:
+    """Nor is it read for the trace."""
     app.post("/unread", b'{"never": "read"}', content_type=JSON, x_request_id=request_id)
 
     root = root_of(app, request_id)
@@ -189,7 +189,7 @@ def test_headers_that_are_an_iterator_reach_the_client(run_app: AppRunner) -> No
 @pytest.mark.once
 @pytest.mark.parametrize("kind", ["object", "array"])
 def test_a_deeply_nested_body_is_stored(run_app: AppRunner, request_id: str, kind: str) -> None:
-    """A server refuses what nests too deeply in OTLP; what lies deepest is JSON text instead."""
+    """A server rejects deeply nested values in OTLP; the innermost levels become JSON text."""
     opening, closing = ('{"a":', "}") if kind == "object" else ("[", "]")
     body = (opening * 90 + '"deep"' + closing * 90).encode()
     root = echoed(run_app("asgi"), request_id, body, JSON)
@@ -203,7 +203,7 @@ def test_a_deeply_nested_body_is_stored(run_app: AppRunner, request_id: str, kin
 
 @pytest.mark.once
 def test_no_preview_holds_a_null_character(run_app: AppRunner, request_id: str) -> None:
-    """PostgreSQL would refuse it, and with it the trace."""
+    """PostgreSQL would reject it, and the trace with it."""
     app = run_app("asgi")
     chat = {"messages": [{"role": "user", "content": "Tea\0?"}]}
     root = echoed(app, request_id, json.dumps(chat).encode(), JSON)
@@ -214,7 +214,7 @@ def test_no_preview_holds_a_null_character(run_app: AppRunner, request_id: str) 
 
 @pytest.mark.once
 def test_an_attribute_length_limit_of_opentelemetry_holds(run_app: AppRunner, request_id: str) -> None:
-    """The bodies are there, cut to that length."""
+    """The bodies are truncated to that length."""
     app = run_app("asgi", OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="100")
     root = echoed(app, request_id, json.dumps({"note": "x" * 300}).encode(), JSON)
 
@@ -223,7 +223,7 @@ def test_an_attribute_length_limit_of_opentelemetry_holds(run_app: AppRunner, re
 
 
 def test_an_event_stream_becomes_one_message(app: RunningApp, request_id: str) -> None:
-    """With the statistics of a stream."""
+    """It has the statistics of a stream."""
     app.get("/events", x_request_id=request_id)
 
     trace = app.traces.one(request_id)
@@ -246,8 +246,8 @@ STREAMS = [
 
 @pytest.mark.once
 @pytest.mark.parametrize(("name", "path"), STREAMS, ids=[name for name, _ in STREAMS])
-def test_a_client_that_goes_away_is_no_error(run_app: AppRunner, request_id: str, name: str, path: str) -> None:
-    """What it was sent until then is kept."""
+def test_a_client_that_disconnects_is_no_error(run_app: AppRunner, request_id: str, name: str, path: str) -> None:
+    """The chunks that it was sent are kept."""
     app = run_app(name)
     host, _, port = app.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as client:
@@ -277,7 +277,7 @@ OFF: list[tuple[str, dict[str, Any], Any, Any]] = [
 def test_capturing_can_be_switched_off(
     run_app: AppRunner, request_id: str, name: str, options: dict[str, Any], inputs: Any, outputs: Any
 ) -> None:
-    """Each way by itself, or for some paths."""
+    """Each option by itself, or for some paths."""
     root = echoed(run_app(name, options), request_id, json.dumps(CHAT).encode(), JSON)
 
     assert (root.inputs, root.outputs) == (inputs, outputs)
@@ -286,7 +286,7 @@ def test_capturing_can_be_switched_off(
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["asgi", "wsgi", "flask", "django-wsgi", "django-asgi"])
 def test_an_error_under_200(run_app: AppRunner, request_id: str, name: str) -> None:
-    """By what the answer says, and by its headers."""
+    """By the body and by headers."""
     app = run_app(name, {"error_when": ["graphql", "tests.apps.behaviour.is_csv"]})
     roots = [
         echoed(app, f"{request_id}-1", b'{"errors": [{"message": "no such field"}]}', JSON),
@@ -301,8 +301,8 @@ def test_an_error_under_200(run_app: AppRunner, request_id: str, name: str) -> N
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])
-def test_mask_replaces_what_no_rule_knows(run_app: AppRunner, request_id: str, name: str) -> None:
-    """It sees the exchange, and what it changes is what is stored."""
+def test_mask_replaces_content_that_no_rule_knows(run_app: AppRunner, request_id: str, name: str) -> None:
+    """It receives the exchange, and its result is stored."""
     app = run_app(name, {"mask": "tests.apps.behaviour.mask"})
     root = echoed(app, request_id, b'{"note": "call 555-0100"}', JSON)
 
@@ -321,7 +321,7 @@ def test_a_mask_that_fails_lets_nothing_through(run_app: AppRunner, request_id: 
 
 
 @pytest.mark.once
-def test_mlflows_own_exporter_has_the_bodies_too(run_app: AppRunner, request_id: str) -> None:
+def test_mlflows_own_exporter_gets_the_bodies_too(run_app: AppRunner, request_id: str) -> None:
     """With ``delivery="mlflow"``."""
     app = run_app("asgi", {"delivery": "mlflow"})
     eventually(

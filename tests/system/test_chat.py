@@ -27,14 +27,14 @@ PACE = {"CHAT_PACE": "0.1"}
 
 
 def of_session(traces: Traces, session: str, count: int) -> list[Trace]:
-    """The traces of a session, in their order."""
+    """Return the traces of a session, in order."""
     found = traces.wait(f"metadata.`mlflow.trace.session` = '{session}'", count)
     assert len(found) == count
     return sorted(found, key=lambda trace: int(trace.info.request_time))
 
 
 def spans_of(trace: Trace) -> tuple[Any, dict[str, Any]]:
-    """The root span, and its children by type."""
+    """Return the root span, and its children by type."""
     (root,) = (span for span in trace.data.spans if span.parent_id is None)
     children = {span.span_type: span for span in trace.data.spans if span.parent_id == root.span_id}
     assert len(children) == len(trace.data.spans) - 1
@@ -42,22 +42,22 @@ def spans_of(trace: Trace) -> tuple[Any, dict[str, Any]]:
 
 
 def text_of(outputs: dict[str, Any]) -> str:
-    """The text of an answer in the form that OpenAI gave it."""
+    """Return the text of an answer in OpenAI's format."""
     return str(outputs["choices"][0]["message"]["content"])
 
 
 @pytest.mark.skipif(NO_BROWSER is not None, reason=str(NO_BROWSER))
 @pytest.mark.parametrize("name", CHAT_APPS)
-def test_what_a_user_does_in_the_chat_is_in_mlflow(
+def test_a_users_actions_in_the_chat_are_in_mlflow(
     server: MLflowServer, request_id: str, tmp_path: Path, name: str
 ) -> None:
-    """What was typed, what there was of a stopped answer, two sessions, the vote that counts, a failure."""
+    """Questions, the start of a stopped answer, two sessions, the vote that counts, a failure."""
     pytest.importorskip(name, reason=f"{name} is not installed in this environment")
     traces = Traces(server.uri, f"chat-{request_id}")
     with chat_app(name, server, traces.experiment, tmp_path, **PACE) as url, chromium() as browser:
         page = ChatPage(browser, url)
         first = page.session
-        told = page.ask(OSLO)
+        shown_answer = page.ask(OSLO)
         page.vote("up")
         page.comment("just right")
         page.vote("down")
@@ -73,21 +73,26 @@ def test_what_a_user_does_in_the_chat_is_in_mlflow(
 
     assert (questions, noted, failure) == ([OSLO, DISK], "stopped", "The app answered 500.")
     answered, stopped = of_session(traces, first, 2)
-    check_answered(answered, told)
+    check_answered(answered, shown_answer)
     check_stopped(stopped, shown)
     assert (
         link == f"{server.uri}/#/experiments/{traces.experiment_id}/traces?selectedEvaluationId={stopped.info.trace_id}"
     )
     (failed,) = of_session(traces, second, 1)
     assert failed.info.state == "ERROR"
-    assert len(traces.search()) == 3  # the page, the votes and the link are no traces
+    assert len(traces.search()) == 3  # the page, the votes and the link make no traces
 
 
-def check_answered(trace: Trace, told: str) -> None:
+def check_answered(trace: Trace, shown_answer: str) -> None:
     root, children = spans_of(trace)
     assert root.inputs["messages"] == [{"role": "user", "content": OSLO}]
     (document,) = children[SpanType.RETRIEVER].outputs
-    assert text_of(root.outputs) == text_of(children[SpanType.CHAT_MODEL].outputs) == document["page_content"] == told
+    assert (
+        text_of(root.outputs)
+        == text_of(children[SpanType.CHAT_MODEL].outputs)
+        == document["page_content"]
+        == shown_answer
+    )
     assert trace.info.tags["mlflow.trace.user"] == "jane"
     (vote,) = trace.search_assessments()
     assert (vote.feedback.value, vote.rationale, vote.source.source_id) == (False, "just right", "jane")
@@ -110,7 +115,7 @@ def check_stopped(trace: Trace, shown: str) -> None:
 
 @contextmanager
 def openai_endpoint(folder: Path) -> Iterator[str]:
-    """An endpoint that speaks OpenAI's language; yields its address."""
+    """An endpoint with OpenAI's API; yields its address."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "tests.apps.openai_endpoint:app"]
     with serving(command, clean_environment(), folder / "endpoint.log", port) as (_, url):
@@ -119,9 +124,7 @@ def openai_endpoint(folder: Path) -> Iterator[str]:
 
 @pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="openai is not installed in this environment")
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_an_endpoint_of_openais_kind_answers(
-    server: MLflowServer, request_id: str, tmp_path: Path, stream: bool
-) -> None:
+def test_an_openai_endpoint_answers(server: MLflowServer, request_id: str, tmp_path: Path, stream: bool) -> None:
     """With ``OPENAI_BASE_URL``, through the ``openai`` client and with the span of MLflow's autologging."""
     pytest.importorskip("fastapi", reason="FastAPI is not installed in this environment")
     traces = Traces(server.uri, f"chat-{request_id}")
@@ -145,8 +148,10 @@ def test_an_endpoint_of_openais_kind_answers(
 
 @pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="openai is not installed in this environment")
 @pytest.mark.parametrize("name", CHAT_APPS)
-def test_a_stopped_answer_of_such_an_endpoint(server: MLflowServer, request_id: str, tmp_path: Path, name: str) -> None:
-    """The trace holds what there was of it."""
+def test_a_stopped_answer_of_an_openai_endpoint(
+    server: MLflowServer, request_id: str, tmp_path: Path, name: str
+) -> None:
+    """The trace holds the words up to the stop."""
     pytest.importorskip(name, reason=f"{name} is not installed in this environment")
     traces = Traces(server.uri, f"chat-{request_id}")
     with openai_endpoint(tmp_path) as endpoint:

@@ -1,4 +1,4 @@
-"""Beside an OTLP collector: OpenTelemetry's variables name one, and both it and the MLflow server get each trace."""
+"""An OTLP collector, named by OpenTelemetry's variables: both it and the MLflow server get each trace."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.servers import PATIENT, clean_environment, eventually
 
 @pytest.fixture
 def collector() -> Iterator[CollectorStandIn]:
-    """A stand-in of the test's own."""
+    """A stand-in for one test."""
     with collecting() as server:
         yield server
 
 
 def asked(app: RunningApp, request_id: str) -> str:
-    """Make a request that opens a span; returns its trace id."""
+    """Send a request that opens a span; return its trace id."""
     answer = app.get("/sync/chats/c-1", x_request_id=request_id, x_session_id="s-1")
     assert answer.status_code == 200
     return answer.headers["X-MLflow-Trace-ID"]
@@ -34,7 +34,7 @@ def asked(app: RunningApp, request_id: str) -> str:
 def test_both_get_each_trace(
     run_app: AppRunner, collector: CollectorStandIn, name: str, variable: str, request_id: str
 ) -> None:
-    """The whole trace, with our tags as attributes of its root; the log names the variable."""
+    """It gets the whole trace, with our tags as attributes of its root; the log names the variable."""
     app = run_app(name, {}, **{variable: collector.uri + ("/v1/traces" if "TRACES" in variable else "")})
     trace_id = asked(app, request_id)
     trace = app.traces.one(request_id)
@@ -61,7 +61,7 @@ def test_both_get_each_trace(
 
 
 def test_the_collector_alone(run_app: AppRunner, collector: CollectorStandIn, request_id: str) -> None:
-    """Where ``delivery`` asks for MLflow's rule: then no MLflow server is needed."""
+    """With ``delivery`` set to MLflow's rule, no MLflow server is needed."""
     app = run_app(
         "asgi",
         {"delivery": "otlp"},
@@ -81,7 +81,7 @@ def test_the_collector_alone(run_app: AppRunner, collector: CollectorStandIn, re
 
 
 def test_an_mlflow_server_as_the_collector(run_app: AppRunner, request_id: str) -> None:
-    """It makes up the trace from the spans: session, tags and state are there, the request id is a tag only."""
+    """It builds the trace from the spans: session, tags and state are there, the request id is a tag only."""
     name = f"spans-{request_id}"
     created = requests.post(f"{run_app.server.uri}/api/2.0/mlflow/experiments/create", json={"name": name}, timeout=60)
     app = run_app(
@@ -101,7 +101,7 @@ def test_an_mlflow_server_as_the_collector(run_app: AppRunner, request_id: str) 
     assert [span.name for span in trace.data.spans] == ["GET /sync/chats/{chat_id}", "answer"]
 
 
-def test_a_collector_that_is_away_holds_up_nothing(run_app: AppRunner, request_id: str) -> None:
+def test_an_unreachable_collector_delays_nothing(run_app: AppRunner, request_id: str) -> None:
     """The MLflow server gets the trace; the log names the variable."""
     app = run_app("asgi", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     asked(app, request_id)
@@ -114,8 +114,8 @@ def test_a_collector_that_is_away_holds_up_nothing(run_app: AppRunner, request_i
     eventually(lambda: line in app.process.output(), "a line in the log")
 
 
-def test_a_collector_is_left_out(run_app: AppRunner, collector: CollectorStandIn, request_id: str) -> None:
-    """MLflow's own switch counts."""
+def test_a_collector_can_be_disabled(run_app: AppRunner, collector: CollectorStandIn, request_id: str) -> None:
+    """By MLflow's own switch."""
     app = run_app("asgi", OTEL_EXPORTER_OTLP_ENDPOINT=collector.uri, MLFLOW_ENABLE_OTLP_EXPORTER="false")
     asked(app, request_id)
 
@@ -125,21 +125,21 @@ def test_a_collector_is_left_out(run_app: AppRunner, collector: CollectorStandIn
 
 
 def checked(**variables: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    """What ``mlflow-middleware check`` finds: its exit code, and outcome and sentence of each step."""
+    """Run ``mlflow-middleware check``: its exit code, and outcome and message of each step."""
     command = [sys.executable, "-m", "mlflow_middleware.cli", "check", "--json"]
     done = subprocess.run(command, env=clean_environment(**variables), capture_output=True, timeout=120, check=False)
     steps = json.loads(done.stdout)["steps"]
-    return done.returncode, {step["step"]: (step["outcome"], step["says"]) for step in steps}
+    return done.returncode, {step["step"]: (step["outcome"], step["message"]) for step in steps}
 
 
 def test_check_names_the_variable(collector: CollectorStandIn) -> None:
-    """And what goes where; a collector that does not answer is a failure. Without a server, none is asked for."""
+    """It also names the destinations; a collector that does not answer is a failure. No server is required."""
     only = {"MLFLOW_MIDDLEWARE_DELIVERY": "otlp"}
     code, steps = checked(OTEL_EXPORTER_OTLP_ENDPOINT=collector.uri, **only)
     away, failed = checked(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://127.0.0.1:9/v1/traces", **only)
 
-    says = f"OTEL_EXPORTER_OTLP_ENDPOINT is set: all traces go to {collector.uri}/v1/traces, which answers"
-    assert (code, steps["collector"]) == (0, ("passed", says))
+    answered = f"OTEL_EXPORTER_OTLP_ENDPOINT is set: all traces go to {collector.uri}/v1/traces, which answers"
+    assert (code, steps["collector"]) == (0, ("passed", answered))
     assert {outcome for outcome, _ in steps.values()} == {"passed", "skipped"}
     assert (away, failed["collector"][0]) == (1, "failed")
     assert failed["collector"][1].startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: http://127.0.0.1:9/v1/traces cannot")
@@ -149,7 +149,7 @@ def test_check_names_the_variable(collector: CollectorStandIn) -> None:
 def test_sigterm_right_after_requests(
     run_app: AppRunner, collector: CollectorStandIn, kind: str, request_id: str
 ) -> None:
-    """In a process that has forked, too: the copies have a part of the time."""
+    """Also in a process that has forked: the copies get a share of the time."""
     app = run_app(kind, {}, OTEL_EXPORTER_OTLP_ENDPOINT=collector.uri, **PATIENT)
     trace_ids = [asked(app, f"{request_id}-{number}") for number in range(20)]
     app.process.stop()

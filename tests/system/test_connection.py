@@ -1,4 +1,4 @@
-"""MLflow's own environment variables are all that it takes to connect, and what is wrong with them is told."""
+"""MLflow's own environment variables are enough to connect, and errors in them are reported."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ pytestmark = pytest.mark.xdist_group("connection")
 Run = Callable[..., AbstractContextManager[RunningApp]]
 
 WAITING = re.compile("traces (are waiting|cannot be sent yet)(, with retries at most 30 s apart)?: ")
-"""How a line about the server begins, when it is told with the first trace or before it."""
+"""The start of a line about the server, when it is logged with the first trace or before it."""
 
 
 @pytest.fixture
 def experiment() -> str:
-    """The name of an experiment that no server knows."""
+    """The name of an experiment that does not exist on the server."""
     return f"connection-{uuid.uuid4().hex}"
 
 
 @pytest.fixture
 def run(server: MLflowServer, experiment: str, tmp_path: Path) -> Run:
-    """Runs the app with nothing but the given variables; its traces are looked for in ``into``."""
+    """Run the app with only the given variables; its traces are looked for in ``into``."""
 
     def start(into: str = experiment, **variables: str) -> AbstractContextManager[RunningApp]:
-        variables["MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT"] = "0.1"  # most of them have nowhere to send to
+        variables["MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT"] = "0.1"  # most of them have no server to send to
         return running("asgi", "tests.apps.asgi_app:app", tmp_path, Traces(server.uri, into), **variables)
 
     return start
 
 
 def create_experiment(server: MLflowServer, name: str) -> str:
-    """Create an experiment; returns its id."""
+    """Create an experiment; return its id."""
     answer = requests.post(f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": name}, timeout=30)
     return str(answer.json()["experiment_id"])
 
@@ -61,8 +61,8 @@ def delete_experiment(server: MLflowServer, experiment_id: str) -> None:
     requests.post(url, json={"experiment_id": experiment_id}, timeout=30).raise_for_status()
 
 
-def log_says(app: RunningApp, *sentences: str) -> list[str]:
-    """Wait until one line of the app's log holds all of them; returns the lines about waiting traces."""
+def log_has(app: RunningApp, *sentences: str) -> list[str]:
+    """Wait until one line of the app's log has all of these sentences; return the lines about pending traces."""
 
     def lines() -> list[str]:
         return [line for line in app.process.output().splitlines() if WAITING.search(line)]
@@ -75,7 +75,7 @@ def log_says(app: RunningApp, *sentences: str) -> list[str]:
 
 
 def answers(app: RunningApp, request_id: str) -> bool:
-    """Whether the app serves a request as ever, ids and all."""
+    """Return whether the app serves a request as usual, ids included."""
     answer = app.get("/sync/chats/c-1", x_request_id=request_id)
     return (answer.status_code, answer.headers["X-MLflow-Trace-ID"]) == (200, answer.json()["trace_id"])
 
@@ -84,7 +84,7 @@ def answers(app: RunningApp, request_id: str) -> bool:
 
 
 def test_a_missing_experiment_is_created(server: MLflowServer, run: Run, experiment: str, request_id: str) -> None:
-    """MLFLOW_EXPERIMENT_NAME means what it means in full MLflow."""
+    """MLFLOW_EXPERIMENT_NAME has the same meaning as in full MLflow."""
     with run(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=experiment) as app:
         assert answers(app, request_id)
 
@@ -92,7 +92,7 @@ def test_a_missing_experiment_is_created(server: MLflowServer, run: Run, experim
 
 
 def test_an_experiment_is_found_by_its_id(server: MLflowServer, run: Run, experiment: str, request_id: str) -> None:
-    """MLFLOW_EXPERIMENT_ID alone; a trailing slash in the address does no harm."""
+    """MLFLOW_EXPERIMENT_ID is enough; a trailing slash in the address does no harm."""
     experiment_id = create_experiment(server, experiment)
 
     with run(MLFLOW_TRACKING_URI=server.uri + "/", MLFLOW_EXPERIMENT_ID=experiment_id) as app:
@@ -101,7 +101,7 @@ def test_an_experiment_is_found_by_its_id(server: MLflowServer, run: Run, experi
         assert app.traces.one(request_id).info.experiment_id == experiment_id
 
 
-def test_without_an_experiment_the_default_one_is_taken(server: MLflowServer, run: Run, request_id: str) -> None:
+def test_without_an_experiment_the_default_one_is_used(server: MLflowServer, run: Run, request_id: str) -> None:
     """As in full MLflow, its id is 0."""
     with run("Default", MLFLOW_TRACKING_URI=server.uri) as app:
         assert answers(app, request_id)
@@ -129,10 +129,10 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> I
 
 @pytest.mark.once
 @pytest.mark.parametrize("trusted", ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "insecure"])
-def test_a_server_on_https_is_trusted_as_mlflow_trusts_it(
+def test_a_server_on_https_is_verified_as_mlflow_does(
     tls_server: MLflowServer, run: Run, certificate: Path, monkeypatch: pytest.MonkeyPatch, trusted: str
 ) -> None:
-    """The same variables say how; several traces, so that they share a connection."""
+    """The same variables apply; there are several traces, so that they share a connection."""
     how = {"MLFLOW_TRACKING_INSECURE_TLS": "true"} if trusted == "insecure" else {trusted: str(certificate)}
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))  # for this process, which reads them back
 
@@ -145,29 +145,29 @@ def test_a_server_on_https_is_trusted_as_mlflow_trusts_it(
 
 
 @pytest.mark.once
-def test_a_certificate_that_nobody_trusts_is_told(tls_server: MLflowServer, run: Run, request_id: str) -> None:
-    """The sentence has the reason."""
+def test_an_untrusted_certificate_is_reported(tls_server: MLflowServer, run: Run, request_id: str) -> None:
+    """The message has the reason."""
     with run(MLFLOW_TRACKING_URI=tls_server.uri, MLFLOW_EXPERIMENT_NAME="untrusted") as app:
         assert answers(app, request_id)
-        log_says(app, f"MLFLOW_TRACKING_URI={tls_server.uri} cannot be reached", "CERTIFICATE_VERIFY_FAILED")
+        log_has(app, f"MLFLOW_TRACKING_URI={tls_server.uri} cannot be reached", "CERTIFICATE_VERIFY_FAILED")
 
 
-# --- the server is away ---
+# --- an unreachable server ---
 
 
 @pytest.mark.once
 def test_traces_wait_for_a_server_that_starts_later(tmp_path: Path, run: Run, request_id: str) -> None:
-    """The app serves from the start, says once that it cannot reach the server, and then stores all."""
+    """The app serves from the start, reports once that it cannot reach the server, and stores all traces later."""
     late = MLflowServer(tmp_path, port=free_port())
 
     with run(MLFLOW_TRACKING_URI=late.uri, MLFLOW_EXPERIMENT_NAME="late") as app:
         app.traces = Traces(late.uri, "late")
         assert all(answers(app, f"{request_id}-{index}") for index in range(5))
-        log_says(app, f"MLFLOW_TRACKING_URI={late.uri} cannot be reached", "Connection refused")
+        log_has(app, f"MLFLOW_TRACKING_URI={late.uri} cannot be reached", "Connection refused")
         try:
             late.start()
             stored = app.traces.wait(f"tags.client_request_id LIKE '{request_id}-%'", 5)
-            complaints = log_says(app, "MLFLOW_TRACKING_URI")
+            complaints = log_has(app, "MLFLOW_TRACKING_URI")
         finally:
             late.stop()
 
@@ -176,15 +176,15 @@ def test_traces_wait_for_a_server_that_starts_later(tmp_path: Path, run: Run, re
     assert f"traces are sent again: {late.uri}" in app.process.output()
 
 
-def test_a_server_that_never_answers_holds_no_request_up(run: Run, request_id: str) -> None:
-    """The first response comes although nothing has come back from the tracking server, and nothing ever will."""
+def test_a_server_that_never_answers_delays_no_request(run: Run, request_id: str) -> None:
+    """The first response arrives although the tracking server has answered nothing, and never will."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with run(MLFLOW_TRACKING_URI=uri, MLFLOW_EXPERIMENT_NAME="never") as app:
             connection, _ = listener.accept()  # by now it asks for the experiment
             with connection:
                 assert answers(app, request_id)
-                assert not WAITING.search(app.process.output())  # it still asks
+                assert not WAITING.search(app.process.output())  # it is still asking
 
 
 # --- wrong values ---
@@ -224,13 +224,13 @@ WRONG_ADDRESSES = {
 
 @pytest.mark.once
 @pytest.mark.parametrize(("variables", "sentences"), WRONG_ADDRESSES.values(), ids=WRONG_ADDRESSES)
-def test_a_wrong_address_is_told_in_a_sentence(
+def test_a_wrong_address_is_reported(
     run: Run, request_id: str, variables: dict[str, str], sentences: list[str]
 ) -> None:
-    """It names the variable and what to write there, and no password; the app serves all the same."""
+    """The line names the variable and a correct value, and no password; the app serves all the same."""
     with run(MLFLOW_EXPERIMENT_NAME="nobody-sees-it", **variables) as app:
         assert answers(app, request_id)
-        log_says(app, *sentences)
+        log_has(app, *sentences)
         assert answers(app, request_id)
 
     output = app.process.output()
@@ -239,37 +239,37 @@ def test_a_wrong_address_is_told_in_a_sentence(
 
 
 @pytest.mark.once
-def test_an_address_that_mlflow_itself_fails_on_is_told(run: Run, request_id: str) -> None:
-    """MLflow opens no span then; the request keeps its id, and the log has the sentence."""
+def test_an_address_that_mlflow_itself_fails_on_is_reported(run: Run, request_id: str) -> None:
+    """MLflow opens no span then; the request keeps its id, and the log has the message."""
     with run(MLFLOW_TRACKING_URI="http://[bad", MLFLOW_EXPERIMENT_NAME="nobody-sees-it") as app:
         answer = app.get("/sync/chats/c-1", x_request_id=request_id)
-        log_says(app, "MLFLOW_TRACKING_URI=http://[bad cannot be parsed")
+        log_has(app, "MLFLOW_TRACKING_URI=http://[bad cannot be parsed")
 
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (200, request_id)
     assert answer.json()["request_id"] == request_id
 
 
 @pytest.mark.once
-def test_an_unknown_experiment_id_is_told(server: MLflowServer, run: Run, request_id: str) -> None:
-    """With the variable, the value and the server."""
+def test_an_unknown_experiment_id_is_reported(server: MLflowServer, run: Run, request_id: str) -> None:
+    """The line has the variable, the value and the server."""
     with run(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_ID="987654321") as app:
         assert answers(app, request_id)
-        log_says(app, f"MLFLOW_EXPERIMENT_ID='987654321': {server.uri} has no experiment with this id")
+        log_has(app, f"MLFLOW_EXPERIMENT_ID='987654321': {server.uri} has no experiment with this id")
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"])
-def test_a_deleted_experiment_is_told_and_its_restoration_noticed(
+def test_a_deleted_experiment_is_reported_and_its_restoration_noticed(
     server: MLflowServer, run: Run, experiment: str, request_id: str, variable: str
 ) -> None:
-    """By name or by id; what was served meanwhile is stored once it is back."""
+    """By name or by id; traces from the meantime are stored once it is restored."""
     experiment_id = create_experiment(server, experiment)
     delete_experiment(server, experiment_id)
     value = experiment if variable.endswith("NAME") else experiment_id
 
     with run(**{"MLFLOW_TRACKING_URI": server.uri, variable: value}) as app:
         assert answers(app, request_id)
-        log_says(app, f"{variable}='{value}': this experiment is deleted")
+        log_has(app, f"{variable}='{value}': this experiment is deleted")
         url = f"{server.uri}/api/2.0/mlflow/experiments/restore"
         requests.post(url, json={"experiment_id": experiment_id}, timeout=30).raise_for_status()
 
@@ -277,16 +277,16 @@ def test_a_deleted_experiment_is_told_and_its_restoration_noticed(
 
 
 @pytest.mark.once
-def test_a_name_and_an_id_that_contradict_are_told(
+def test_a_name_and_an_id_that_contradict_are_reported(
     server: MLflowServer, run: Run, experiment: str, request_id: str
 ) -> None:
-    """Nobody has to guess which one won."""
+    """The line shows which one won."""
     experiment_id = create_experiment(server, experiment)
     both = {"MLFLOW_EXPERIMENT_NAME": experiment, "MLFLOW_EXPERIMENT_ID": "0"}
 
     with run(MLFLOW_TRACKING_URI=server.uri, **both) as app:
         assert answers(app, request_id)
-        log_says(
+        log_has(
             app,
             f"MLFLOW_EXPERIMENT_ID=0 and MLFLOW_EXPERIMENT_NAME='{experiment}' contradict each other",
             f"that experiment's id is {experiment_id}",
@@ -296,10 +296,10 @@ def test_a_name_and_an_id_that_contradict_are_told(
 
 @pytest.mark.once
 @pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", None])
-def test_a_trace_stays_in_the_experiment_that_was_in_force_when_it_began(
+def test_a_trace_stays_in_the_experiment_in_which_it_began(
     server: MLflowServer, experiment: str, variable: str | None
 ) -> None:
-    """Also if the app chooses another one before it is sent; without a name it is the server's default."""
+    """Also if the app chooses another one before the trace is sent; without a name, it is the server's default."""
     chosen, first = f"{experiment}-chosen", f"{experiment}-first"
     values = {"MLFLOW_EXPERIMENT_NAME": first, "MLFLOW_EXPERIMENT_ID": create_experiment(server, first)}
     named = {variable: values[variable]} if variable else {}
@@ -337,7 +337,7 @@ print(resolve_first_experiment(uri))
 
 @pytest.mark.once
 def test_an_experiment_may_be_named_after_the_import(server: MLflowServer, experiment: str) -> None:
-    """As by ``load_dotenv()``: traces that began before it was found go there, whatever the app chooses then."""
+    """As with ``load_dotenv()``: traces that began before it was found go there, whatever the app chooses later."""
     first = create_experiment(server, experiment)
 
     done = subprocess.run(
@@ -357,13 +357,13 @@ def test_an_experiment_may_be_named_after_the_import(server: MLflowServer, exper
 
 
 class StandIn(BaseHTTPRequestHandler):
-    """Stands in for a gateway in front of the tracking server: who has no credentials gets a 401."""
+    """Stands in for a gateway in front of the tracking server: requests without credentials get a 401."""
 
     server_uri: ClassVar[str]
     expected: ClassVar[str]
 
     def forward(self) -> None:
-        """Hand the request on, and the answer back."""
+        """Forward the request, and return the answer."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Authorization") != self.expected:
             self.answer(401, b'{"error_code": "UNAUTHENTICATED"}')
@@ -382,12 +382,12 @@ class StandIn(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def guarded_by(authorization: str, server: MLflowServer) -> Iterator[str]:
-    """The address of a stand-in that lets nobody pass without this ``Authorization``."""
+    """Run a stand-in that requires this ``Authorization``; yields its address."""
     handler = type("Guard", (StandIn,), {"server_uri": server.uri, "expected": authorization})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as gateway:
         thread = threading.Thread(target=gateway.serve_forever)
@@ -430,20 +430,20 @@ def test_credentials_come_from_mlflows_variables(
 
 @pytest.mark.once
 @pytest.mark.parametrize("named", [{"MLFLOW_EXPERIMENT_NAME": "guarded"}, {}], ids=["by-name", "default"])
-def test_wrong_credentials_are_told(server: MLflowServer, run: Run, request_id: str, named: dict[str, str]) -> None:
-    """With the variables to look at, and without the token; also where no experiment has to be looked up."""
+def test_wrong_credentials_are_reported(server: MLflowServer, run: Run, request_id: str, named: dict[str, str]) -> None:
+    """The line has the variables to check, and not the token; also if no experiment has to be looked up."""
     with (
         guarded_by("Bearer right", server) as uri,
         run(MLFLOW_TRACKING_URI=uri, MLFLOW_TRACKING_TOKEN="hunter2", **named) as app,
     ):
         assert answers(app, request_id)
-        log_says(app, f"MLFLOW_TRACKING_URI={uri} refused the credentials (401)", "MLFLOW_TRACKING_TOKEN")
+        log_has(app, f"MLFLOW_TRACKING_URI={uri} refused the credentials (401)", "MLFLOW_TRACKING_TOKEN")
 
     assert "hunter2" not in app.process.output()
 
 
 def test_mlflow_is_the_slim_package() -> None:
-    """What this module shows is shown where MLflow's own look-up of the experiment fails."""
+    """The tests of this module run where MLflow's own look-up of the experiment fails."""
     if not mlflow.version.IS_TRACING_SDK_ONLY:
         pytest.skip("the full mlflow package is installed in this environment")
     assert not hasattr(mlflow, "MlflowClient")
@@ -455,8 +455,8 @@ def test_mlflow_is_the_slim_package() -> None:
     [["traces"], ["replay", "."], ["feedback", f"tr-{'0' * 32}", "--value", "1"], ["feedback", "r-1", "--value", "1"]],
     ids=["traces", "replay", "feedback-trace", "feedback-request"],
 )
-def test_a_command_without_an_address_says_so(tmp_path: Path, arguments: list[str]) -> None:
-    """In a sentence, and with an exit code; nothing is written in the place of a server."""
+def test_a_command_without_an_address_fails(tmp_path: Path, arguments: list[str]) -> None:
+    """It prints a message and has an exit code; nothing is written to a local store instead."""
     (tmp_path / "notes.txt").write_text("mine")
     command = [sys.executable, "-m", "mlflow_middleware.cli", *arguments]
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""What every framework, sync and async, on every server, does alike: run against each test app."""
+"""Behaviour that every framework, sync and async, on every server, shares: run against each test app."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TEMPLATES = {
 
 
 def template(app: RunningApp, kind: str) -> str:
-    """The chat route's template in the framework's own words."""
+    """Return the chat route's template in the framework's syntax."""
     pair = TEMPLATES[app.name]
     return f"/{kind}/chats/{pair[:-1]}chat_id{pair[-1]}"
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_request_is_stored_with_all_that_identifies_it(app: RunningApp, request_id: str, kind: str) -> None:
-    """Name by template, identity, deployment and the handler's own span are all there."""
+def test_a_request_is_stored_with_its_whole_identity(app: RunningApp, request_id: str, kind: str) -> None:
+    """Its name by the template, identity, deployment and the handler's own span are all there."""
     answer = app.get(f"/{kind}/chats/c-1", x_request_id=request_id, x_session_id="s-1", x_user_id="jane")
 
     assert answer.json()["request_id"] == request_id
@@ -76,7 +76,7 @@ def test_a_request_is_stored_with_all_that_identifies_it(app: RunningApp, reques
 
 
 def test_the_queries_of_mlflows_documentation_find_it(app: RunningApp, request_id: str) -> None:
-    """By user, by session and by request id."""
+    """Those by user, by session and by request id."""
     user, session = f"jane-{request_id}", f"s-{request_id}"
     app.get("/sync/chats/c-1", x_request_id=request_id, x_session_id=session, x_user_id=user)
 
@@ -91,8 +91,8 @@ def test_the_queries_of_mlflows_documentation_find_it(app: RunningApp, request_i
         assert found.info.client_request_id == request_id
 
 
-def test_the_response_tells_the_request_and_trace_id(app: RunningApp, request_id: str) -> None:
-    """Both in headers, which a browser on another origin may read."""
+def test_the_response_has_the_request_and_trace_id(app: RunningApp, request_id: str) -> None:
+    """Both are in headers, which a browser on another origin may read."""
     answer = app.get("/sync/chats/c-1", x_request_id=request_id, origin="https://shop.example")
 
     assert answer.headers["X-Request-ID"] == request_id
@@ -102,8 +102,8 @@ def test_the_response_tells_the_request_and_trace_id(app: RunningApp, request_id
     assert app.traces.one(request_id).info.trace_id == answer.headers["X-MLflow-Trace-ID"]
 
 
-def test_a_request_without_an_id_is_given_one(app: RunningApp) -> None:
-    """It is stored and told under the same new id, without session and user."""
+def test_a_request_without_an_id_gets_one(app: RunningApp) -> None:
+    """The trace and the response have the same new id; there is no session and no user."""
     generated = app.get("/sync/chats/c-1").headers["X-Request-ID"]
 
     trace = app.traces.one(generated)
@@ -113,7 +113,7 @@ def test_a_request_without_an_id_is_given_one(app: RunningApp) -> None:
 
 
 def test_a_handler_that_raises_makes_an_error_trace(app: RunningApp, request_id: str) -> None:
-    """The client gets the framework's own 500, the trace holds the exception."""
+    """The client gets the framework's own 500; the trace has the exception."""
     assert app.get("/fail", x_request_id=request_id).status_code == 500
 
     trace = app.traces.one(request_id)
@@ -124,7 +124,7 @@ def test_a_handler_that_raises_makes_an_error_trace(app: RunningApp, request_id:
     assert event.name == "exception"
     assert (event.attributes["exception.type"], event.attributes["exception.message"]) == (
         "RuntimeError",
-        "the model is away",
+        "the model is unavailable",
     )
     assert ", in fail" in str(event.attributes["exception.stacktrace"])
     assert root.name == "GET /fail"
@@ -139,8 +139,8 @@ def test_the_status_decides_the_state(app: RunningApp, request_id: str, status: 
     assert (trace.info.tags["http.status_code"], str(trace.info.state)) == (str(status), state)
 
 
-def test_no_route_gives_no_path_in_the_name(app: RunningApp, request_id: str) -> None:
-    """A 404 that no route took is called by its method only."""
+def test_without_a_route_the_name_has_no_path(app: RunningApp, request_id: str) -> None:
+    """The trace of a 404 without a route is named after the method only."""
     assert app.get(f"/nowhere/{request_id}", x_request_id=request_id).status_code == 404
 
     trace = app.traces.one(request_id)
@@ -148,8 +148,8 @@ def test_no_route_gives_no_path_in_the_name(app: RunningApp, request_id: str) ->
     assert "http.route" not in trace.info.tags
 
 
-def test_what_the_app_annotates_wins(app: RunningApp, request_id: str) -> None:
-    """Over what the headers say, as tags and as metadata."""
+def test_the_apps_annotations_win(app: RunningApp, request_id: str) -> None:
+    """They beat the headers, as tags and as metadata."""
     app.get("/annotate", x_request_id=request_id, x_user_id="header-user", x_session_id="header-session")
 
     info = app.traces.one(request_id).info
@@ -158,8 +158,8 @@ def test_what_the_app_annotates_wins(app: RunningApp, request_id: str) -> None:
     assert info.trace_metadata.items() >= {**wanted, "kb": "2026-11"}.items()
 
 
-def test_outbound_headers_carry_the_identity_on(app: RunningApp, request_id: str) -> None:
-    """The three ids, also as baggage, and a traceparent of the span that makes the call."""
+def test_outbound_headers_propagate_the_identity(app: RunningApp, request_id: str) -> None:
+    """They have the three ids, also as baggage, and a traceparent of the span that makes the call."""
     headers = app.get("/outbound", x_request_id=request_id, x_session_id="s-1", x_user_id="jane").json()
 
     trace = app.traces.one(request_id)
@@ -173,15 +173,15 @@ def test_outbound_headers_carry_the_identity_on(app: RunningApp, request_id: str
     }
 
 
-def test_log_records_carry_the_ids(app: RunningApp, request_id: str) -> None:
-    """All four, and a dash for what is not known."""
+def test_log_records_have_the_ids(app: RunningApp, request_id: str) -> None:
+    """All four, and a dash for unknown ones."""
     answer = app.get("/log", x_request_id=request_id, x_user_id="jane")
 
     assert answer.text.strip() == f"hello|{request_id}|-|jane|{answer.headers['X-MLflow-Trace-ID']}|end"
 
 
 def test_a_stream_keeps_the_context_to_its_last_chunk(app: RunningApp, request_id: str) -> None:
-    """Child spans and annotations made on each chunk belong to the request's trace."""
+    """Child spans and annotations of each chunk belong to the request's trace."""
     assert app.get("/stream", x_request_id=request_id).text == "0\n1\n2\n"
 
     trace = app.traces.one(request_id)
@@ -192,7 +192,7 @@ def test_a_stream_keeps_the_context_to_its_last_chunk(app: RunningApp, request_i
 
 
 def test_excluded_paths_are_silent(app: RunningApp, request_id: str) -> None:
-    """No trace of the request, none of what it opens inside."""
+    """Neither the request nor the spans opened inside make a trace."""
     answer = app.get("/health", x_request_id="health-" + request_id)
     app.get("/sync/chats/c-1", x_request_id=request_id)
 
@@ -203,7 +203,7 @@ def test_excluded_paths_are_silent(app: RunningApp, request_id: str) -> None:
 
 
 def test_preflights_are_silent(app: RunningApp, request_id: str) -> None:
-    """What a browser asks before a request of another origin's page; any other OPTIONS is traced."""
+    """Browsers send them before a request to another origin; any other OPTIONS is traced."""
     asks = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
     ids = [f"{request_id}-{number}" for number in range(2)]
     for headers, each in zip((asks, {"Origin": "https://shop.example"}), ids, strict=True):
@@ -239,7 +239,7 @@ def test_five_hundred_concurrent_requests_never_mix(app: RunningApp, request_id:
         assert seen["request_id"] == f"{request_id}-{index}"
         assert seen["trace_id"] == seen["header"]
     if app.name not in ("fastapi", "flask", "django-asgi"):
-        return  # how it is stored is shown by one app of each kind: a server takes 10 s for so many
+        return  # one app of each kind shows how it is stored: a server takes 10 s for that many
     stored = app.traces.wait(f"tags.client_request_id LIKE '{request_id}-%'", 500)
     for trace in stored:
         index = int(str(trace.info.client_request_id).rsplit("-", 1)[1])

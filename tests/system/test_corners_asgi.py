@@ -1,4 +1,4 @@
-"""ASGI's corners: an app behind the middleware answers the same bytes, in the same order, and all of it is traced."""
+"""ASGI's corner cases: an app behind the middleware answers the same bytes in the same order, and is traced."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def app(request: pytest.FixtureRequest) -> RunningApp:
     ],
 )
 def test_the_same_bytes_come_back(app: RunningApp, request_id: str, path: str, method: str, header: str) -> None:
-    """As without the middleware; and both apps in one that carry it make one trace, without a client gone."""
+    """As without the middleware; and nested middlewares make one trace, without a disconnect."""
     headers = [header] if header else []
     bare = raw.answer(app, f"/bare{path}", *headers, method=method)
     answer = raw.answer(app, path, *headers, f"X-Request-ID: {request_id}", method=method)
@@ -80,7 +80,7 @@ def test_the_same_bytes_come_back(app: RunningApp, request_id: str, path: str, m
 
 @pytest.mark.parametrize("path", [path for path in corners_asgi.SAID if path != "/without-headers"])
 def test_every_message_reaches_the_server(uvicorn: RunningApp, request_id: str, path: str) -> None:
-    """Each untouched, in its order; only the one that starts the response has our headers. The trace ends with them."""
+    """Each is unchanged and in order; only the start of the response has our headers. The trace ends with them."""
     heard = requests.get(f"{uvicorn.url}/transcript{path}", headers={"X-Request-ID": request_id}, timeout=60).json()
 
     assert heard["own"] == [message["type"] != "http.response.start" for message in heard["bare"]]
@@ -93,7 +93,7 @@ def test_every_message_reaches_the_server(uvicorn: RunningApp, request_id: str, 
 
 
 def test_a_start_without_headers_passes(uvicorn: RunningApp, request_id: str) -> None:
-    """The specification lets an app leave them out, and the body, too."""
+    """The specification allows an app to omit them, and the body, too."""
     heard = uvicorn.get("/transcript/without-headers", x_request_id=request_id).json()
 
     begun, ended = heard["traced"]
@@ -102,8 +102,8 @@ def test_a_start_without_headers_passes(uvicorn: RunningApp, request_id: str) ->
     assert uvicorn.traces.one(request_id).info.tags["http.status_code"] == "200"
 
 
-def test_a_broken_pipe_is_a_client_that_went_away(uvicorn: RunningApp, request_id: str) -> None:
-    """The server's word for it reaches the app, and that is no error."""
+def test_a_broken_pipe_is_a_disconnect(uvicorn: RunningApp, request_id: str) -> None:
+    """The server's exception reaches the app, and is no error."""
     heard = uvicorn.get("/transcript/chunks?broken", x_request_id=request_id).json()
 
     assert heard["traced"][-1] == heard["bare"][-1] == {"type": "BrokenPipeError"}
@@ -112,8 +112,8 @@ def test_a_broken_pipe_is_a_client_that_went_away(uvicorn: RunningApp, request_i
     assert (str(trace.info.state), corners.root_of(trace).outputs) == ("OK", "one,")
 
 
-def test_a_cancelled_task_is_a_client_that_went_away(uvicorn: RunningApp, request_id: str) -> None:
-    """With what was sent until then."""
+def test_a_cancelled_task_is_a_disconnect(uvicorn: RunningApp, request_id: str) -> None:
+    """The chunks sent before are kept."""
     heard = uvicorn.get("/transcript/cancelled", x_request_id=request_id).json()
 
     assert heard["traced"][-1] == heard["bare"][-1] == {"type": "CancelledError"}
@@ -123,7 +123,7 @@ def test_a_cancelled_task_is_a_client_that_went_away(uvicorn: RunningApp, reques
 
 
 def test_a_stream_that_raises_midway_is_an_error(app: RunningApp, request_id: str) -> None:
-    """With what was sent until then, and with the exception."""
+    """The chunks sent before are kept, with the exception."""
     raw.answer(app, "/broken", f"X-Request-ID: {request_id}")
 
     trace = app.traces.one(request_id)
@@ -134,7 +134,7 @@ def test_a_stream_that_raises_midway_is_an_error(app: RunningApp, request_id: st
 
 
 def test_a_client_that_stops_after_the_third_token(app: RunningApp, request_id: str) -> None:
-    """Is no error; what it was sent is kept, and counted."""
+    """It is no error; the tokens that it was sent are kept, and counted."""
     with raw.connect(app) as client:
         client.sendall(raw.head_of("/tokens/3000/60000", f"X-Request-ID: {request_id}"))
         raw.until_third_token(client)
@@ -143,11 +143,11 @@ def test_a_client_that_stops_after_the_third_token(app: RunningApp, request_id: 
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_client_that_leaves_before_a_whole_answer(app: RunningApp, request_id: str, method: str) -> None:
-    """Servers let the app answer nobody, and tell who asks; neither reads its request to the end."""
+def test_a_client_that_disconnects_before_a_whole_answer(app: RunningApp, request_id: str, method: str) -> None:
+    """Servers let the app answer nobody, and report it if asked; neither reads the client's request to the end."""
     with raw.connect(app) as client:
         client.sendall(raw.head_of("/late", f"X-Request-ID: {request_id}", "Content-Length: 0", method=method))
-        app.get("/health")  # the server has the first one by now
+        app.get("/health")  # the server has received the first one by now
     app.get(f"/open/{request_id}")
 
     trace = app.traces.one(request_id)
@@ -155,8 +155,8 @@ def test_a_client_that_leaves_before_a_whole_answer(app: RunningApp, request_id:
     assert str(trace.info.state) == "OK"
 
 
-def test_a_client_that_stays_has_a_late_answer(app: RunningApp, request_id: str) -> None:
-    """And its trace has no other end; the same connection serves the next request."""
+def test_a_client_that_stays_gets_a_late_answer(app: RunningApp, request_id: str) -> None:
+    """Its trace ends normally; the same connection serves the next request."""
     with requests.Session() as session, ThreadPoolExecutor() as pool:
         for number in range(2):
             headers = {"X-Request-ID": f"{request_id}-{number}"}
@@ -169,22 +169,20 @@ def test_a_client_that_stays_has_a_late_answer(app: RunningApp, request_id: str)
 
 
 def test_a_stream_longer_than_mlflow_keeps_a_trace_is_stored(app: RunningApp, request_id: str) -> None:
-    """Whole, with the right statistics, and more of them than MLflow's buffer holds."""
+    """It is stored whole, with the right statistics; there are more of them than MLflow's buffer holds."""
     corners.check_long_streams(app, request_id)
 
 
 @pytest.mark.parametrize(("path", "state"), [("/after", "OK"), ("/after-and-fail", "ERROR")])
-def test_what_runs_after_the_answer_holds_nothing_up(
-    uvicorn: RunningApp, request_id: str, path: str, state: str
-) -> None:
-    """The trace is stored while it runs, and ends with the last byte; its spans, tags and failure are added."""
+def test_work_after_the_answer_delays_nothing(uvicorn: RunningApp, request_id: str, path: str, state: str) -> None:
+    """The trace is stored during the work, and ends with the last byte; later spans, tags and a failure are added."""
     corners.check_afterwards(uvicorn, path, request_id, state)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("what", ["upload", "download"])
 def test_a_gibibyte_takes_no_memory(uvicorn: RunningApp, what: str) -> None:
-    """Of the app's process, less than 2 MiB more than without the middleware."""
+    """The app's process takes at most 2 MiB more than without the middleware."""
     assert corners.memory_for_a_gibibyte(uvicorn, what) < 2048
 
 
@@ -199,7 +197,7 @@ def test_an_async_generator_has_the_context_on_each_chunk(app: RunningApp, reque
 
 @pytest.fixture(name="h2", scope="module")
 def installed_h2() -> ModuleType:
-    """What hypercorn itself speaks HTTP/2 with."""
+    """The HTTP/2 packages that hypercorn itself uses."""
     module: ModuleType = pytest.importorskip("h2.connection", reason="h2 is not installed in this environment")
     pytest.importorskip("h2.events", reason="h2 is not installed in this environment")
     return module
@@ -220,7 +218,7 @@ class Http2:
         self._flush()
 
     def ask(self, path: str, request_id: str) -> int:
-        """Send a request; returns its stream's number."""
+        """Send a request; return its stream's number."""
         stream: int = self._connection.get_next_available_stream_id()
         pseudo = [(":method", "GET"), (":path", path), (":scheme", "http"), (":authority", "app")]
         headers = [*pseudo, ("x-request-id", request_id), ("te", "trailers")]
@@ -229,13 +227,13 @@ class Http2:
         return stream
 
     def events(self) -> Iterator[Any]:
-        """What the server sends, as it comes."""
+        """Yield the server's events as they arrive."""
         while data := self._wire.recv(65536):
             yield from self._connection.receive_data(data)
             self._flush()
 
     def reset(self, stream: int) -> None:
-        """Give one stream up; the connection goes on."""
+        """Cancel one stream; the connection goes on."""
         self._connection.reset_stream(stream, error_code=8)  # CANCEL
         self._flush()
 
@@ -250,7 +248,7 @@ class Http2:
 
 
 def listen(client: Http2, streams: set[int]) -> list[tuple[str, Any]]:
-    """All events of these streams until they have ended, by their kind; without what may differ."""
+    """Return all events of these streams until they have ended, by kind, without parts that may differ."""
     left, heard = set(streams), []
     for event in client.events():
         kind = type(event).__name__
@@ -277,7 +275,7 @@ def listen(client: Http2, streams: set[int]) -> list[tuple[str, Any]]:
 def test_http2_with_early_hints_and_trailers(
     h2: ModuleType, hypercorn: RunningApp, request_id: str, path: str, kinds: list[str]
 ) -> None:
-    """The same frames come as without the middleware."""
+    """The same frames arrive as without the middleware."""
     client = Http2(h2, hypercorn)
     bare = listen(client, {client.ask(f"/bare{path}", "")})
     traced = listen(client, {client.ask(path, request_id)})
@@ -291,7 +289,7 @@ def test_http2_with_early_hints_and_trailers(
 
 
 def test_http2_streams_of_one_connection_never_mix(h2: ModuleType, hypercorn: RunningApp, request_id: str) -> None:
-    """One of them is given up after its third token; the others go on."""
+    """One of them is cancelled after its third token; the others go on."""
     client = Http2(h2, hypercorn)
     whole = {client.ask("/tokens/20/1000", f"{request_id}-{number}") for number in range(3)}
     given_up = client.ask("/tokens/3000/60000", f"{request_id}-stop")

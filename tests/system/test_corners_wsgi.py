@@ -1,4 +1,4 @@
-"""WSGI's corners: an app behind the middleware answers the same bytes, in the same order, and all of it is traced."""
+"""WSGI's corner cases: an app behind the middleware answers the same bytes in the same order, and is traced."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     ],
 )
 def test_the_same_bytes_come_back(app: RunningApp, request_id: str, path: str, method: str, header: str) -> None:
-    """As without the middleware; and both apps in one that carry it make one trace, without a client gone."""
+    """As without the middleware; and nested middlewares make one trace, without a disconnect."""
     headers = [header] if header else []
     bare = raw.answer(app, f"/bare{path}", *headers, method=method)
     answer = raw.answer(app, path, *headers, f"X-Request-ID: {request_id}", method=method)
@@ -69,7 +69,7 @@ def test_the_same_bytes_come_back(app: RunningApp, request_id: str, path: str, m
 
 
 def test_an_iterable_has_the_context_on_each_chunk(app: RunningApp, request_id: str) -> None:
-    """On the first, on the last, and when it is closed."""
+    """On the first, on the last, and during its close."""
     app.get("/chunks", x_request_id=request_id)
 
     trace = app.traces.one(request_id)
@@ -82,7 +82,7 @@ def test_an_iterable_has_the_context_on_each_chunk(app: RunningApp, request_id: 
 def test_late_starts_and_write_are_traced(
     app: RunningApp, request_id: str, path: str, span: str, outputs: str | None
 ) -> None:
-    """An app that starts to answer with its first chunk, and one that uses ``write()``."""
+    """One app starts its answer with the first chunk, another one uses ``write()``."""
     app.get(path, x_request_id=request_id)
 
     trace = app.traces.one(request_id)
@@ -91,14 +91,14 @@ def test_late_starts_and_write_are_traced(
 
 
 def test_a_file_is_sent_by_the_server_itself(app: RunningApp) -> None:
-    """With ``wsgi.file_wrapper``, gunicorn has the kernel send it: nobody reads it in Python."""
+    """With ``wsgi.file_wrapper``, gunicorn lets the kernel send it: it is not read in Python."""
     assert raw.answer(app, "/file").endswith(Path(corners_wsgi.__file__).read_bytes())
     assert app.get("/reads").text == "0"
 
 
 @pytest.mark.parametrize(("path", "outputs"), [("/broken", "begun"), ("/too-late", "begun")])
 def test_a_stream_that_raises_midway_is_an_error(app: RunningApp, request_id: str, path: str, outputs: str) -> None:
-    """With what was sent until then, whether the app raises or the server does, of ``exc_info``."""
+    """The chunks sent before are kept, whether the app raises or the server does, from ``exc_info``."""
     raw.answer(app, path, f"X-Request-ID: {request_id}")
 
     trace = app.traces.one(request_id)
@@ -108,12 +108,12 @@ def test_a_stream_that_raises_midway_is_an_error(app: RunningApp, request_id: st
 
 
 def test_a_stream_longer_than_mlflow_keeps_a_trace_is_stored(app: RunningApp, request_id: str) -> None:
-    """Whole, with the right statistics, and more of them than MLflow's buffer holds."""
+    """It is stored whole, with the right statistics; there are more of them than MLflow's buffer holds."""
     corners.check_long_streams(app, request_id)
 
 
 def test_a_client_that_stops_after_the_third_token(app: RunningApp, request_id: str) -> None:
-    """Is no error; what it was sent is kept, and counted."""
+    """It is no error; the tokens that it was sent are kept, and counted."""
     with raw.connect(app) as client:
         client.sendall(raw.head_of("/tokens/3000/60000", f"X-Request-ID: {request_id}"))
         raw.until_third_token(client)
@@ -121,8 +121,8 @@ def test_a_client_that_stops_after_the_third_token(app: RunningApp, request_id: 
     corners.check_stopped(app.traces.one(request_id))
 
 
-def test_a_broken_pipe_in_write_is_a_client_that_went_away(app: RunningApp, request_id: str) -> None:
-    """The app gets the server's error; that is no error of the app's."""
+def test_a_broken_pipe_in_write_is_a_disconnect(app: RunningApp, request_id: str) -> None:
+    """The app gets the server's exception, which is no error of the app."""
     with raw.connect(app) as client:
         client.sendall(raw.head_of("/write-on", f"X-Request-ID: {request_id}"))
         raw.until_third_token(client)
@@ -134,19 +134,19 @@ def test_a_broken_pipe_in_write_is_a_client_that_went_away(app: RunningApp, requ
 
 
 @pytest.mark.parametrize(("path", "state"), [("/after", "OK"), ("/after-and-fail", "ERROR")])
-def test_what_runs_after_the_answer_holds_nothing_up(app: RunningApp, request_id: str, path: str, state: str) -> None:
-    """The trace is stored while ``close()`` runs, and ends with the last byte; spans, tags and failure are added."""
+def test_work_after_the_answer_delays_nothing(app: RunningApp, request_id: str, path: str, state: str) -> None:
+    """The trace is stored during ``close()``, and ends with the last byte; its spans, tags and failure are added."""
     corners.check_afterwards(app, path, request_id, state)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("what", ["upload", "download"])
 def test_a_gibibyte_takes_no_memory(app: RunningApp, what: str) -> None:
-    """Of the app's process, less than 2 MiB more than without the middleware."""
+    """The app's process takes at most 2 MiB more than without the middleware."""
     assert corners.memory_for_a_gibibyte(app, what) < 2048
 
 
-def test_a_worker_that_is_killed_for_its_time_leaves_its_trace(
+def test_a_worker_killed_by_its_timeout_leaves_its_trace(
     server: MLflowServer, tmp_path_factory: pytest.TempPathFactory, request_id: str
 ) -> None:
     """gunicorn's SIGABRT unwinds the request: its trace is an error, with the spans that were open."""

@@ -1,4 +1,4 @@
-"""What requests took and cost, read back from a real server, and summed up."""
+"""The time, tokens and cost of requests, read back from a real server, and summed up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USAGE, COST, MODEL = "mlflow.trace.tokenUsage", "mlflow.trace.cost", "gen_ai.res
 
 
 def post_all(app: RunningApp) -> dict[str, Any]:
-    """Let the app answer as each provider does, at once; the traces by the names of the cases."""
+    """Let the app answer like each provider, all at once; return the traces by the names of the cases."""
     session = uuid.uuid4().hex
     for case in ALL:
         answer = app.post(
@@ -44,22 +44,20 @@ def post_all(app: RunningApp) -> dict[str, Any]:
 
 
 def check(case: Exchanged, trace: Any) -> None:
-    """What the server has of one of them; the model is not told where only the address would tell it."""
+    """Check the stored values of one of them; the model is missing if only the address or the request names it."""
     root = next(span for span in trace.data.spans if span.parent_id is None)
     assert root.attributes["mlflow.chat.tokenUsage"] == case.usage
     assert json.loads(trace.info.trace_metadata[USAGE]) == case.usage
     assert root.attributes["gen_ai.usage.input_tokens"] == case.usage["input_tokens"]
-    if case.path == "/chat" and case.name not in ("bedrock-converse", "bedrock-converse-stream"):
+    if case.path == "/chat" and (case.model is None or case.model in case.body.decode()):
         assert (root.attributes.get("mlflow.llm.model"), trace.info.tags.get(MODEL)) == (case.model, case.model)
         assert root.attributes.get("mlflow.llm.provider") == case.provider
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 @pytest.mark.parametrize("options", [{}, {"content": "none"}], ids=["all", "none"])
-def test_each_providers_answer_is_stored_with_what_it_took(
-    run_app: AppRunner, name: str, options: dict[str, Any]
-) -> None:
-    """Streamed or not, priced where MLflow can; without what was said, the same and nothing else."""
+def test_each_providers_answer_is_stored_with_its_usage(run_app: AppRunner, name: str, options: dict[str, Any]) -> None:
+    """Streamed or not, priced where MLflow can; without contents, the same facts and nothing else."""
     found = post_all(run_app(name, options))
 
     for case in ALL:
@@ -70,6 +68,20 @@ def test_each_providers_answer_is_stored_with_what_it_took(
     assert costs["openai-chat"]["total_cost"] == pytest.approx(93 * 0.15e-6 + 1024 * 0.075e-6 + 46 * 0.6e-6)
     assert costs["openai-embeddings"]["total_cost"] == pytest.approx(8 * 0.02e-6)
     assert costs["mlflow-chat-agent"] == {}
+
+
+def test_models_on_databricks_have_a_price(run_app: AppRunner, request_id: str) -> None:
+    """MLflow's price list contains the models of Databricks' serving endpoints."""
+    app = run_app("fastapi", {})
+    answer = {
+        "model": "databricks-claude-sonnet-4-5",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": SAID}}],
+        "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 100_000, "total_tokens": 1_100_000},
+    }
+    app.post("/echo", json.dumps(answer).encode(), content_type="application/json", x_request_id=request_id)
+
+    cost = json.loads(app.traces.one(request_id).info.trace_metadata[COST])
+    assert cost["total_cost"] == pytest.approx(3 + 1.5, rel=0.001)
 
 
 # --- summed up ---
@@ -83,7 +95,7 @@ def store(server: MLflowServer) -> Store:
 
 
 def put(store: Store, user: str, model: str | None = None, *, cost: float | None = None, **more: Any) -> str:
-    """Store a trace with ten tokens, as the server would have it of a request."""
+    """Store a trace with ten tokens, like that of a request."""
     tags = {**({MODEL: model} if model else {}), **more.pop("tags", {})}
     metadata = {USAGE: json.dumps(used(8, 2, cache_read_input_tokens=3))} if model else {}
     if cost is not None:
@@ -111,7 +123,7 @@ def fill(store: Store) -> None:
     ],
 )
 def test_traces_are_summed_up(store: Store, by: str, names: dict[str, int]) -> None:
-    """By who asked, in which conversation, which model answered, and what the app has tagged."""
+    """By user, session, model, and a tag of the app."""
     fill(store)
 
     found = traces.summary(by=by, experiment=store.experiment)
@@ -122,7 +134,7 @@ def test_traces_are_summed_up(store: Store, by: str, names: dict[str, int]) -> N
 
 
 def test_a_row_has_all_figures(store: Store) -> None:
-    """Those with tokens and without a price are counted apart."""
+    """Traces with tokens and without a price are counted separately."""
     fill(store)
 
     jane, joe = traces.summary(by="user", experiment=store.experiment).rows
@@ -140,8 +152,8 @@ def test_a_row_has_all_figures(store: Store) -> None:
     assert (joe.name, joe.total_tokens, joe.cost, joe.unpriced, joe.rated_well) == ("joe", 0, None, 0, None)
 
 
-def test_the_command_prints_them(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    """As a table and as JSON; what is missing in the figures is said on stderr."""
+def test_the_command_prints_the_sums(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a table and as JSON; gaps in the figures are reported on stderr."""
     fill(store)
     command = ["traces", "--experiment", store.experiment, "--summary", "--by", "user"]
 
@@ -162,7 +174,7 @@ def test_the_command_prints_them(store: Store, capsys: pytest.CaptureFixture[str
 
 @contextmanager
 def pages_of(size: int) -> Iterator[None]:
-    """Let the server give so many traces at once."""
+    """Make the server return this many traces per page."""
     before, traces.PAGE = traces.PAGE, size
     try:
         yield
@@ -170,8 +182,8 @@ def pages_of(size: int) -> Iterator[None]:
         traces.PAGE = before
 
 
-def test_a_limit_is_told(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    """The newest are counted, page by page; as many as there are is not cut."""
+def test_a_limit_is_reported(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """The newest traces are counted, page by page; a limit equal to their number is not reported."""
     for number in range(5):
         put(store, f"user-{number}", "gpt-4o", cost=1.0)
 
@@ -190,8 +202,8 @@ def test_a_limit_is_told(store: Store, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("by", ["users", "tag:", "", "route:x"])
-def test_there_is_no_such_grouping(by: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is said before any server is asked."""
+def test_an_unknown_grouping(by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is reported before any server is called."""
     with pytest.raises(ValueError, match="by must be route, user, session, model or tag:NAME"):
         traces.summary(by=by)
     with pytest.raises(SystemExit, match="2"):
@@ -207,7 +219,7 @@ def test_a_grouping_needs_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_example_prints_costs(store: Store) -> None:
-    """``examples/costs.py``, as a user runs it."""
+    """``examples/costs.py``, run as by a user."""
     fill(store)
 
     done = subprocess.run(

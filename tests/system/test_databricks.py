@@ -1,4 +1,4 @@
-"""Traces reach a Databricks workspace, from an app that is told about it by environment variables only."""
+"""Traces reach a Databricks workspace, from an app that is configured by environment variables only."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class App:
         self.url = url
 
     def chat(self, **headers: str) -> str:
-        """One request with a child span; returns its request id."""
+        """Send a request with a child span; return its request id."""
         request_id = uuid.uuid4().hex
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = requests.get(f"{self.url}/sync/chats/c-1", headers={"X-Request-ID": request_id, **named}, timeout=60)
         assert answer.json()["request_id"] == request_id
         return request_id
 
-    def told(self, sentence: str) -> int:
-        """How many lines of its output contain a sentence."""
+    def lines_with(self, sentence: str) -> int:
+        """Count the lines of its output that contain a sentence."""
         return sum(sentence in line for line in self.process.output().splitlines())
 
 
@@ -61,7 +61,7 @@ Serve = Callable[..., App]
 
 @pytest.fixture
 def serve(databricks: Workspace, tmp_path: Path) -> Iterator[Serve]:
-    """Runs the test app with what users set; keywords are further variables, None takes one away."""
+    """Runs the test app with the usual variables; keywords are further variables, None removes one."""
     with ExitStack() as stack:
 
         def run(**changes: str | None) -> App:
@@ -84,17 +84,17 @@ def serve(databricks: Workspace, tmp_path: Path) -> Iterator[Serve]:
 
 
 def otel_id(encoded: str) -> str:
-    """An id as a trace file holds it, in hexadecimal digits."""
+    """Return an id as a trace file has it, in hexadecimal digits."""
     return base64.b64decode(encoded).hex()
 
 
 def attributes(span: dict[str, Any]) -> dict[str, Any]:
-    """A span's attributes as they were before they became JSON strings."""
+    """Return a span's attributes, decoded from JSON."""
     return {name: decoded(value) for name, value in span["attributes"].items()}
 
 
 def test_all_of_a_trace_reaches_the_workspace(databricks: Workspace, serve: Serve) -> None:
-    """The experiment is made; client request id, tags, metadata and every span arrive, and nothing goes by OTLP."""
+    """The experiment is created; client request id, tags, metadata and every span arrive, and nothing goes by OTLP."""
     app = serve()
 
     request_id = app.chat(X_Session_ID="s-1", X_User_ID="jane")
@@ -141,8 +141,33 @@ def test_all_of_a_trace_reaches_the_workspace(databricks: Workspace, serve: Serv
     assert not any("/v1/traces" in request for request in databricks.requests)
 
 
+def test_tokens_have_a_cost(databricks: Workspace, serve: Serve, tmp_path: Path) -> None:
+    """Root and trace have it once MLflow's prices are loaded, since a workspace computes none."""
+    prices = {"input_per_million_tokens": 3, "output_per_million_tokens": 15}
+    catalog = {"schema_version": "1.0", "models": {"databricks-claude-sonnet-4-5": {"pricing": prices}}}
+    (tmp_path / "databricks.json").write_text(json.dumps(catalog))
+    app = serve(MLFLOW_MODEL_CATALOG_URI=tmp_path.as_uri())
+    answer = {
+        "model": "databricks-claude-sonnet-4-5",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Paris."}}],
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+    }
+
+    def with_cost() -> dict[str, Any] | None:
+        request_id = uuid.uuid4().hex
+        requests.post(f"{app.url}/echo", json=answer, headers={"X-Request-ID": request_id}, timeout=60)
+        info = eventually(lambda: databricks.of_request(request_id), "the trace in the workspace")
+        return info if "mlflow.trace.cost" in info["trace_metadata"] else None
+
+    info = eventually(with_cost, "a trace with its cost")
+    cost = {"input_cost": 0.003, "output_cost": 0.0015, "total_cost": 0.0045}
+    assert json.loads(info["trace_metadata"]["mlflow.trace.cost"]) == pytest.approx(cost)
+    (root,) = databricks.spans[info["trace_id"]]
+    assert attributes(root)["mlflow.llm.cost"] == pytest.approx(cost)
+
+
 def test_an_existing_experiment_is_used(databricks: Workspace, serve: Serve) -> None:
-    """An experiment that is there already is found, by name or by id, and none is made."""
+    """An experiment that exists is found, by name or by id, and none is created."""
     databricks.experiments[EXPERIMENT] = "1234"
     by_name, by_id = serve(), serve(MLFLOW_EXPERIMENT_NAME=None, MLFLOW_EXPERIMENT_ID="1234")
 
@@ -153,8 +178,8 @@ def test_an_existing_experiment_is_used(databricks: Workspace, serve: Serve) -> 
     assert "POST /api/2.0/mlflow/experiments/create" not in databricks.requests
 
 
-def test_sigterm_delivers_what_waits(databricks: Workspace, serve: Serve) -> None:
-    """A server that is told to stop right after its requests has every trace and all spans in the workspace."""
+def test_sigterm_delivers_pending_traces(databricks: Workspace, serve: Serve) -> None:
+    """A server that gets SIGTERM right after its requests has every trace and all spans in the workspace."""
     app = serve(**PATIENT)
     ids = [app.chat() for _ in range(50)]
 
@@ -164,41 +189,41 @@ def test_sigterm_delivers_what_waits(databricks: Workspace, serve: Serve) -> Non
     assert [len(spans) for spans in databricks.spans.values()] == [2] * 50
 
 
-def test_a_wrong_token_is_told_once_and_clearly(databricks: Workspace, serve: Serve) -> None:
-    """The log names the variable to look at, in one line, and the app goes on answering."""
+def test_a_wrong_token_is_reported_once(databricks: Workspace, serve: Serve) -> None:
+    """One line in the log names the variable to check, and the app goes on answering."""
     app = serve(DATABRICKS_TOKEN="dapi-of-somebody-else")
 
     app.chat()
 
     sentence = "MLFLOW_TRACKING_URI=databricks refused the credentials (401); check "
-    eventually(lambda: app.told(sentence), "the sentence")
+    eventually(lambda: app.lines_with(sentence), "the sentence")
     app.chat()
     app.process.stop()
-    assert app.told(sentence) == 1
+    assert app.lines_with(sentence) == 1
     assert "DATABRICKS_TOKEN" in app.process.output()
     assert "dapi-of-somebody-else" not in app.process.output()
-    assert app.told("Traceback") == 0
+    assert app.lines_with("Traceback") == 0
     assert not databricks.infos
 
 
-def test_a_missing_experiment_is_told_once_and_clearly(databricks: Workspace, serve: Serve) -> None:
-    """Without an experiment the log says at start-up which variable to set, and to what."""
+def test_a_missing_experiment_is_reported_once(databricks: Workspace, serve: Serve) -> None:
+    """Without an experiment, the log names at start-up the variable to set, and an example value."""
     app = serve(MLFLOW_EXPERIMENT_NAME=None)
 
     sentence = "MLFLOW_EXPERIMENT_NAME is not set, and a Databricks workspace has no default experiment; set it to"
-    eventually(lambda: app.told(sentence), "the sentence")
+    eventually(lambda: app.lines_with(sentence), "the sentence")
     app.chat()
     app.process.stop()
-    assert app.told(sentence) == 1
+    assert app.lines_with(sentence) == 1
     assert not databricks.infos
 
 
-def test_an_experiment_that_the_workspace_refuses_is_told(databricks: Workspace, serve: Serve) -> None:
-    """The workspace's own words about a bad experiment name are in the log."""
+def test_an_experiment_that_the_workspace_refuses_is_reported(databricks: Workspace, serve: Serve) -> None:
+    """The workspace's own message about a bad experiment name is in the log."""
     app = serve(MLFLOW_EXPERIMENT_NAME="no-path")
 
-    eventually(lambda: app.told("invalid experiment name 'no-path'"), "the sentence")
-    assert app.told("MLFLOW_EXPERIMENT_NAME='no-path'") == 1
+    eventually(lambda: app.lines_with("invalid experiment name 'no-path'"), "the sentence")
+    assert app.lines_with("MLFLOW_EXPERIMENT_NAME='no-path'") == 1
 
 
 @pytest.mark.heavy
@@ -220,7 +245,7 @@ def test_an_experiment_that_the_workspace_refuses_is_told(databricks: Workspace,
 def test_nothing_is_lost_while_the_workspace_fails(
     databricks: Workspace, serve: Serve, path: str, status: int, code: str, headers: dict[str, str]
 ) -> None:
-    """Whichever request fails for a while, and however, every trace is complete in the end."""
+    """Whichever request fails for a while, and in whichever way, every trace is complete in the end."""
     trouble = databricks.fail(status, code, path, times=3, headers=headers)
     app = serve()
 
@@ -237,7 +262,7 @@ def test_nothing_is_lost_while_the_workspace_fails(
 def test_an_exit_during_an_outage_keeps_traces_in_the_spool(
     databricks: Workspace, serve: Serve, tmp_path: Path, path: str
 ) -> None:
-    """An app that ends while the workspace fails leaves its traces in the spool, and the next one delivers them."""
+    """An app that ends during an outage leaves its traces in the spool, and the next one delivers them."""
     trouble = databricks.fail(503, "TEMPORARILY_UNAVAILABLE", path)
     spool = str(tmp_path / "spool")
     first = serve(MLFLOW_MIDDLEWARE_SPOOL_DIR=spool, MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="1")
@@ -272,7 +297,7 @@ def test_a_script_without_a_server_delivers_at_its_end(databricks: Workspace, tm
 
 
 def test_a_trace_that_is_too_large_for_the_storage_is_cut(databricks: Workspace, tmp_path: Path) -> None:
-    """It is there without its largest inputs, and says so."""
+    """It is stored without its largest inputs, and marked."""
     databricks.fail(413, "REQUEST_TOO_LARGE", UPLOAD, times=1)
     environment = {
         "MLFLOW_TRACKING_URI": "databricks",
@@ -291,7 +316,7 @@ def test_a_trace_that_is_too_large_for_the_storage_is_cut(databricks: Workspace,
 
 
 def uploaded(databricks: Workspace, experiment: str) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """The traces of an experiment by name: info and spans, without ids and times."""
+    """Return the traces of an experiment by name: info and spans, without ids and times."""
     experiment_id = databricks.experiments[experiment]
     traces = {}
     for trace_id, info in databricks.infos.items():
@@ -312,7 +337,7 @@ def uploaded(databricks: Workspace, experiment: str) -> dict[str, tuple[dict[str
 
 
 def decoded(attribute: object) -> object:
-    """An attribute's value: JSON, but for what was set by OpenTelemetry's API, which MLflow's exporter leaves bare."""
+    """Return an attribute's value: JSON, unless set by OpenTelemetry's API, which MLflow's exporter leaves bare."""
     try:
         return json.loads(attribute) if isinstance(attribute, str) else attribute
     except ValueError:
@@ -328,11 +353,11 @@ PATTERNS = {
     r'"[0-9-]+T[0-9:.]+Z"': '"<time>"',
     r'"[0-9.]+s"': '"<duration>"',
 }
-"""What of an id or a time differs between two runs."""
+"""Parts of ids and times that differ between two runs."""
 
 
-def test_a_workspace_gets_what_the_exporter_of_mlflow_sends(databricks: Workspace, tmp_path: Path) -> None:
-    """Info and spans of every kind of trace are, field by field, what MLflow's own exporter sends."""
+def test_a_workspace_gets_the_same_as_from_mlflows_exporter(databricks: Workspace, tmp_path: Path) -> None:
+    """Info and spans of every kind of trace equal, field by field, those that MLflow's own exporter sends."""
     for exporter in ("ours", "mlflow"):
         environment = clean_environment(
             MLFLOW_TRACKING_URI="databricks",
@@ -358,7 +383,7 @@ def test_a_workspace_gets_what_the_exporter_of_mlflow_sends(databricks: Workspac
 
 
 def test_stored_traces_are_found_in_a_workspace(databricks: Workspace, serve: Serve, tmp_path: Path) -> None:
-    """By the same request, with the same credentials; whatever it makes of the filter, no other trace is given."""
+    """By the same request, with the same credentials; even if it ignores the filter, no other trace is returned."""
     app = serve()
     wanted = [app.chat(X_User_ID="jane"), app.chat(X_User_ID="sam"), app.chat(X_User_ID="jane")][::2]
     eventually(lambda: len(databricks.spans) == 3, "the traces in the workspace")

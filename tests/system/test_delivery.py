@@ -1,4 +1,4 @@
-"""Delivery loses nothing: not at exits, not over forks, not while the server is away or ill."""
+"""Delivery loses nothing: not at exits, not over forks, not while the server is unreachable or failing."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventu
 
 @pytest.fixture
 def name() -> str:
-    """A name for an experiment, and a prefix for request ids, that nobody else uses."""
+    """A name for an experiment, and a prefix for request ids, that no other test uses."""
     return uuid.uuid4().hex
 
 
 @pytest.fixture
 def proxy(server: MLflowServer) -> Iterator[FaultyServer]:
-    """What stands between us and the MLflow server, and fails as told."""
+    """The stand-in between us and the MLflow server, which fails on demand."""
     with faulty(server.uri) as running:
         yield running
 
@@ -47,7 +47,7 @@ def ask(app: RunningApp, prefix: str, count: int, threads: int = 8) -> None:
 
 
 def counted(stats: dict[str, Any]) -> dict[str, Any]:
-    """What became of the traces, without what else the counts tell."""
+    """Return the counts of the outcomes, without the other counts."""
     return {key: stats[key] for key in ("delivered", "spooled", "waiting", "sampled_out", "dropped")}
 
 
@@ -65,19 +65,19 @@ class Burst:
             self.lines.append(self._read())
 
     def stats(self, command: str = "stats") -> dict[str, Any]:
-        """Its counts; ``flush`` flushes first."""
+        """Return its counts; with ``flush``, after a flush."""
         self._input.write(command + "\n")
         self._input.flush()
         answer: dict[str, Any] = json.loads(self._read())
         return answer
 
     def end(self) -> int:
-        """Let it end by itself; returns its exit code."""
+        """Let it end by itself; return its exit code."""
         self._input.close()
         return self.process.wait(60)
 
     def log(self) -> str:
-        """What it logged."""
+        """Return its log."""
         return self._log.read_text()
 
     @property
@@ -94,7 +94,7 @@ class Burst:
 
 @contextmanager
 def burst(folder: Path, *arguments: object, **variables: str) -> Iterator[Burst]:
-    """Run `tests.apps.bursts`; it has made its traces."""
+    """Run `tests.apps.bursts`, until it has made its traces."""
     log = folder / f"{uuid.uuid4().hex}.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -119,11 +119,11 @@ def burst(folder: Path, *arguments: object, **variables: str) -> Iterator[Burst]
 
 
 POISON = b"arsenic"
-"""What number POISON of `tests.apps.bursts` holds."""
+"""The content of number POISON of `tests.apps.bursts`."""
 
 
 def to(uri: str, name: str, **variables: str) -> dict[str, str]:
-    """The environment variables for a server and an experiment."""
+    """Return the environment variables for a server and an experiment."""
     return {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": name, "PREFIX": name, **variables}
 
 
@@ -133,7 +133,7 @@ def to(uri: str, name: str, **variables: str) -> dict[str, str]:
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", SERVERS)
 def test_sigterm_right_after_200_requests_loses_none(run_app: AppRunner, kind: str, name: str) -> None:
-    """Under every server, whether it runs lifespan, atexit or neither in its workers."""
+    """Under every server, whether its workers run lifespan, atexit or neither."""
     app = run_app(kind, None, ONCE=name, **PATIENT)
     ask(app, name, 200)
 
@@ -143,7 +143,7 @@ def test_sigterm_right_after_200_requests_loses_none(run_app: AppRunner, kind: s
 
 
 def test_workers_forked_after_a_trace_report_all(run_app: AppRunner, name: str) -> None:
-    """gunicorn --preload, a trace exported before the fork, two workers: 20 of 20, and the one before."""
+    """gunicorn --preload, a trace exported before the fork, two workers: 20 of 20 are stored, and the earlier one."""
     app = run_app("gunicorn-preload", None, ONCE=name, **PATIENT)
     ask(app, name, 20)
 
@@ -171,8 +171,8 @@ def test_forks_while_threads_trace_deadlock_no_child(server: MLflowServer, name:
     assert len(Traces(server.uri, name).wait("tags.client_request_id LIKE 'child-%'", 40)) == 40
 
 
-def test_an_exit_with_the_server_down_counts_what_is_lost(tmp_path: Path, name: str) -> None:
-    """Without a spool the process ends, and one line says how many."""
+def test_an_exit_with_an_unreachable_server_counts_the_losses(tmp_path: Path, name: str) -> None:
+    """Without a spool, the process ends, and one line has their number."""
     nowhere = f"http://127.0.0.1:{free_port()}"
     with burst(tmp_path, 200, **to(nowhere, name, MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="1")) as running:
         assert running.end() == 0
@@ -180,8 +180,8 @@ def test_an_exit_with_the_server_down_counts_what_is_lost(tmp_path: Path, name: 
 
 
 @pytest.mark.once
-def test_an_exit_with_the_server_down_spools_all(server: MLflowServer, tmp_path: Path, name: str) -> None:
-    """With a spool all 200 are in it, and are stored by the next process."""
+def test_an_exit_with_an_unreachable_server_spools_all(server: MLflowServer, tmp_path: Path, name: str) -> None:
+    """All 200 are in the spool, and are stored by the next process."""
     spool = tmp_path / "spool"
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
     with burst(tmp_path, 200, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
@@ -196,7 +196,7 @@ def test_an_exit_with_the_server_down_spools_all(server: MLflowServer, tmp_path:
 
 
 def test_an_exit_while_the_server_hangs_spools_all(proxy: FaultyServer, tmp_path: Path, name: str) -> None:
-    """What is stuck in a request that gets no answer is spooled too."""
+    """Traces in a request without an answer are spooled too."""
     spool = tmp_path / "spool"
     proxy.mode = "hang"
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool), "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "2"}
@@ -205,16 +205,16 @@ def test_an_exit_while_the_server_hangs_spools_all(proxy: FaultyServer, tmp_path
     assert spooled(spool) == 200
 
 
-# --- a server that is away or ill ---
+# --- an unreachable or failing server ---
 
 
 @pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("mode", ["500", "429", "reset", "truncate", "401", "login", "spans", "pool"])
-def test_an_ill_server_costs_nothing_but_time(
+def test_a_failing_server_costs_nothing_but_time(
     proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, mode: str
 ) -> None:
-    """Whatever it answers for a while: no hot loop, and all is stored when it is well again."""
+    """Whatever it answers for a while, there is no hot loop, and all traces are stored when it has recovered."""
     with burst(tmp_path, 0, **to(proxy.uri, name)) as first:
         eventually(lambda: Traces(server.uri, name).experiment_id, "the experiment")
         assert first.end() == 0
@@ -244,7 +244,7 @@ def test_an_ill_server_costs_nothing_but_time(
 def test_a_server_that_answers_in_its_own_manner_gets_all(
     proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, manner: str
 ) -> None:
-    """One that closes each connection, sends no lengths, or loses what is sent before it has answered."""
+    """One closes each connection, another sends no lengths, another loses requests that are sent ahead."""
     proxy.manner = manner
     with burst(tmp_path, 60, **to(proxy.uri, name)) as running:
         assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 60)) == 60
@@ -259,7 +259,7 @@ def test_a_server_that_answers_in_its_own_manner_gets_all(
 
 @pytest.mark.heavy
 def test_an_outage_under_traffic_loses_nothing(server: MLflowServer, run_app: AppRunner, name: str) -> None:
-    """Requests served while the server is away are answered, and stored when it is back."""
+    """Requests during the outage are answered, and stored afterwards."""
     port = free_port()
     with faulty(server.uri, port):
         app = run_app("asgi", None, ONCE=name, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}", **PATIENT)
@@ -277,11 +277,12 @@ def test_an_outage_under_traffic_loses_nothing(server: MLflowServer, run_app: Ap
 def test_one_poisonous_trace_in_512_is_the_only_one_lost(
     proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str
 ) -> None:
-    """511 are stored, the one that the server refuses is named."""
+    """511 are stored; the one that the server rejects is named."""
     proxy.refuse_over = POISON
     with burst(tmp_path, 512, 300, **to(proxy.uri, name)) as running:
         poison = next(line.split()[1] for line in running.lines if line.startswith("poison"))
-        stats = running.stats("flush")
+        eventually(lambda: running.stats("flush")["waiting"] == 0, "the end of delivery")
+        stats = running.stats()
 
         assert (stats["delivered"], stats["dropped"]) == (511, {"refused by the server": 1})
         assert f"trace dropped, refused by the server: {poison}" in running.log()
@@ -289,8 +290,8 @@ def test_one_poisonous_trace_in_512_is_the_only_one_lost(
 
 
 @pytest.mark.once
-def test_a_full_queue_drops_the_newest_and_says_so_once(tmp_path: Path, name: str) -> None:
-    """What does not fit is counted; one line tells it, not one for each."""
+def test_a_full_queue_drops_the_newest_and_logs_it_once(tmp_path: Path, name: str) -> None:
+    """Dropped traces are counted; one line reports them, not one for each."""
     variables = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_MAX_QUEUE_BYTES="65536")
     with burst(tmp_path, 500, **variables, MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="0") as running:
         stats = running.stats()
@@ -300,7 +301,7 @@ def test_a_full_queue_drops_the_newest_and_says_so_once(tmp_path: Path, name: st
 
 
 def test_an_mlflow_of_an_unknown_shape_keeps_its_exporter() -> None:
-    """It is said once, and nothing of it is replaced."""
+    """That is logged once, and nothing of MLflow is replaced."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.apps.unknown_shape"],
         env=clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}"),
@@ -319,7 +320,7 @@ def test_an_mlflow_of_an_unknown_shape_keeps_its_exporter() -> None:
 
 
 def test_a_killed_process_leaves_its_outage_to_the_next(server: MLflowServer, tmp_path: Path, name: str) -> None:
-    """SIGKILL during an outage: what the spool took is stored once, by another process."""
+    """SIGKILL during an outage: the traces in the spool are stored once, by another process."""
     spool = tmp_path / "spool"
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
     with burst(tmp_path, 200, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
@@ -357,7 +358,7 @@ def _sum(*processes: Burst) -> int:
 
 @pytest.mark.once
 def test_the_spools_files_are_plain_otlp_for_their_owner_only(tmp_path: Path, name: str) -> None:
-    """Named so that order and experiment can be read off."""
+    """Order and experiment can be read from their names."""
     spool = tmp_path / "spool"
     variables = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
     with burst(tmp_path, 3, **variables) as running:
@@ -372,10 +373,8 @@ def test_the_spools_files_are_plain_otlp_for_their_owner_only(tmp_path: Path, na
 
 
 @pytest.mark.once
-def test_files_that_cannot_be_read_are_set_aside_and_stop_nothing(
-    server: MLflowServer, tmp_path: Path, name: str
-) -> None:
-    """A corrupt and a half-written file are named in the log; the good one is sent. One of somebody else's stays."""
+def test_unreadable_files_are_set_aside_and_stop_nothing(server: MLflowServer, tmp_path: Path, name: str) -> None:
+    """A corrupt and an incomplete file are named in the log; the good one is sent. Another user's file stays."""
     spool = tmp_path / "spool"
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
     with burst(tmp_path, 20, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
@@ -400,8 +399,8 @@ def test_files_that_cannot_be_read_are_set_aside_and_stop_nothing(
 
 @pytest.mark.once
 @pytest.mark.parametrize("trouble", ["not a directory", "too small"])
-def test_a_spool_that_takes_nothing_stops_nothing(tmp_path: Path, name: str, trouble: str) -> None:
-    """The traces wait in memory, one line says why, and the exit counts them."""
+def test_an_unusable_spool_stops_nothing(tmp_path: Path, name: str, trouble: str) -> None:
+    """The traces wait in memory, one line has the reason, and the exit counts them."""
     spool = tmp_path / "spool"
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool), "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
     count = 50
@@ -420,7 +419,7 @@ def test_a_spool_that_takes_nothing_stops_nothing(tmp_path: Path, name: str, tro
 
 @pytest.mark.once
 def test_replay_sends_a_spool_and_shows_its_progress(server: MLflowServer, tmp_path: Path, name: str) -> None:
-    """From the command line: exit code 0, a bar, and the traces on the server."""
+    """On the command line: exit code 0, a progress bar, and the traces on the server."""
     spool = tmp_path / "spool"
     gone = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
     with burst(tmp_path, 30, **gone) as running:
@@ -450,7 +449,7 @@ def test_replay_sends_a_spool_and_shows_its_progress(server: MLflowServer, tmp_p
 def test_a_trace_that_the_server_fails_over_does_not_hold_up_the_others(
     proxy: FaultyServer, server: MLflowServer, tmp_path: Path, name: str, with_spool: bool
 ) -> None:
-    """It is told from the others by trying, and counts as refused in the end; with a spool too."""
+    """It is found by trial, and counts as refused in the end, also with a spool."""
     variables = to(proxy.uri, name)
     if with_spool:
         variables["MLFLOW_MIDDLEWARE_SPOOL_DIR"] = str(tmp_path / "spool")
@@ -464,7 +463,7 @@ def test_a_trace_that_the_server_fails_over_does_not_hold_up_the_others(
 @pytest.mark.slow
 @pytest.mark.once
 def test_a_trickle_during_an_outage_is_in_the_spool_soon(tmp_path: Path, name: str) -> None:
-    """However long the pauses between attempts have become: within a second or two, not at the next attempt."""
+    """Even after long pauses between attempts: within a second or two, not at the next attempt."""
     spool = tmp_path / "spool"
     variables = to(f"http://127.0.0.1:{free_port()}", name, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
     with burst(tmp_path, 1, **variables) as running:

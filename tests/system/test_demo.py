@@ -30,7 +30,7 @@ ROUTES = {"fastapi": "/chats/{chat_id}", "flask": "/chats/<chat_id>", "django": 
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Where the demo makes its folder, and a user's own variables, which must not reach its servers."""
+    """The demo's parent folder, and a user's own variables, which must not reach its servers."""
     return {
         **os.environ,
         "TMPDIR": str(folder),
@@ -44,7 +44,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def processes_in(folder: Path) -> list[str]:
-    """The processes that know of a folder, where the system tells (Linux)."""
+    """Return the processes that refer to a folder, if the system reports them (Linux)."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -59,8 +59,8 @@ def refuses_connections(port: int) -> bool:
 
 
 @needs_the_extra
-def test_every_request_of_the_demo_is_found_as_sent_and_nothing_stays_behind(tmp_path: Path) -> None:
-    """Two users in three sessions, a failure and a nameless request in each app; then no process and no file."""
+def test_every_request_of_the_demo_is_found_as_sent_and_nothing_is_left(tmp_path: Path) -> None:
+    """Two users in three sessions, a failure and an anonymous request in each app; no process and no file is left."""
     done = subprocess.run(COMMAND, check=False, env=environment(tmp_path), capture_output=True, text=True, timeout=300)
 
     assert done.returncode == 0, done.stderr
@@ -97,7 +97,7 @@ def check_rows(app: str, route: str, rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("start", [[], IN_BACKGROUND], ids=["foreground", "background"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals, start: list[str]) -> None:
-    """Also while a server is starting, and where a script runs it: no process and no file stays behind."""
+    """Also while a server is starting, and if a script runs it: no process and no file is left."""
     with subprocess.Popen([*start, *COMMAND], env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
         eventually(lambda: list(tmp_path.glob("*/mlflow.log")), "the start of the MLflow server")
         process.send_signal(signum)
@@ -110,8 +110,8 @@ def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals, st
 
 
 @needs_the_extra
-def test_the_page_to_chat_with_comes_first(tmp_path: Path) -> None:
-    """Its address is the first line, and it is up then; what is asked there before MLflow is up has an answer, too."""
+def test_the_chat_page_comes_first(tmp_path: Path) -> None:
+    """Its address is the first line, and works by then; questions before MLflow has started have an answer, too."""
     with subprocess.Popen(COMMAND, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = process.stderr.readline()
@@ -128,8 +128,8 @@ def test_the_page_to_chat_with_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_of_ignored_signals_only_a_hangup_stays_ignored(signum: signal.Signals) -> None:
-    """``nohup`` keeps its meaning, and there is a signal left to end the demo with; afterwards all is as before."""
+def test_only_an_ignored_hangup_stays_ignored(signum: signal.Signals) -> None:
+    """``nohup`` works, and another signal can still end the demo; afterwards the handlers are as before."""
     before = signal.signal(signum, signal.SIG_IGN)
     try:
         with Progress() as progress:
@@ -141,8 +141,8 @@ def test_of_ignored_signals_only_a_hangup_stays_ignored(signum: signal.Signals) 
         signal.signal(signum, before)
 
 
-def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It names what is missing and what to install, and nothing is started."""
+def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names it and the command to install it, and nothing is started."""
     monkeypatch.setitem(sys.modules, "flask", None)
 
     assert main(["demo"]) == 2
@@ -167,7 +167,7 @@ SENT = Sent(
 
 
 def stored(sent: Sent) -> dict[str, Any]:
-    """The trace info of a request, as MLflow's REST API answers."""
+    """Return the trace info of a request, as in MLflow's REST API."""
     known = {key: value for key, value in sent.expected().items() if value is not None}
     nested = {
         place: {key.removeprefix(f"{place}."): value for key, value in known.items() if key.startswith(f"{place}.")}
@@ -178,7 +178,7 @@ def stored(sent: Sent) -> dict[str, Any]:
 
 
 def test_a_trace_is_compared_with_its_request() -> None:
-    """A right one is found as sent; one that is missing, doubled or another's is not, and the row says why."""
+    """A correct one is found as sent; a missing, duplicate or wrong one is not, and the row has the reason."""
     trace = stored(SENT)
 
     (right,) = compare([SENT], [trace])
@@ -198,7 +198,7 @@ def test_a_trace_is_compared_with_its_request() -> None:
 
 
 def test_a_vote_is_compared_too() -> None:
-    """The last valid one, with its comment; and none where there was none."""
+    """The last valid one, with its comment; or none, if there was none."""
     changed = [
         {"valid": False, "feedback": {"value": False}, "rationale": "Too short?"},
         {"valid": True, "feedback": {"value": True}, "rationale": "No."},

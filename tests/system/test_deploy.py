@@ -21,7 +21,7 @@ TOKEN = "dapi-of-the-tests"
 
 
 def variables(file: Path) -> dict[str, str]:
-    """What a file of variables sets, as the shell reads it."""
+    """Return the variables that a file sets, as the shell reads it."""
     command = ["sh", "-c", 'set -a; . "$0"; env', str(file)]
     lines = subprocess.check_output(command, env={}, text=True, timeout=60).splitlines()
     return dict(line.split("=", 1) for line in lines if not line.startswith(("PWD=", "_=", "SHLVL=")))
@@ -36,7 +36,7 @@ def databricks() -> Iterator[Workspace]:
 
 @pytest.fixture
 def environment(databricks: Workspace, tmp_path: Path) -> dict[str, str]:
-    """The example's variables, filled in as its page asks for."""
+    """The example's variables, filled in as on its page."""
     said = variables(DATABRICKS / "workspace.env")
     filled_in = {"DATABRICKS_HOST": databricks.url, "DATABRICKS_TOKEN": TOKEN}
     assert said.keys() > filled_in.keys()
@@ -55,8 +55,8 @@ def run(script: str, environment: dict[str, str], *arguments: str) -> subprocess
     )
 
 
-def test_the_example_of_databricks(databricks: Workspace, environment: dict[str, str], tmp_path: Path) -> None:
-    """With its variables an app's traces are in the workspace; the script verifies that, and the queries find them."""
+def test_the_databricks_example(databricks: Workspace, environment: dict[str, str], tmp_path: Path) -> None:
+    """With its variables, an app's traces are in the workspace; the script verifies that, and the queries find them."""
     port = free_port()
     ids = [uuid.uuid4().hex for _ in range(2)]
     with serving(command_for("asgi", port), environment, tmp_path / "app.log", port) as (_, url):
@@ -80,8 +80,8 @@ def test_the_example_of_databricks(databricks: Workspace, environment: dict[str,
     assert jane in answers["the user's, by MLflow's own search"]
 
 
-def test_a_wrong_token_is_told(environment: dict[str, str]) -> None:
-    """In one sentence, with the variables to look at, and an exit code."""
+def test_a_wrong_token_is_reported(environment: dict[str, str]) -> None:
+    """In one sentence, with the variables to check, and an exit code."""
     done = run("verify.py", {**environment, "DATABRICKS_TOKEN": "dapi-of-somebody-else"})
 
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Django: WSGI and ASGI, sync and async views, streams, URL files, other middleware, system checks."""
+"""Django: WSGI and ASGI, sync and async views, streams, URL configurations, other middleware, system checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROTOCOLS = [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-routes"))
 
 @dataclass
 class Asked:
-    """One request: its answer, and the trace that was stored."""
+    """One request: its answer, and its stored trace."""
 
     answer: requests.Response
     trace: Trace
@@ -77,7 +77,7 @@ def asgi(
 
 @pytest.fixture(scope="module")
 def asked(app: RunningApp) -> dict[str, Asked]:
-    """What became of one request to each path."""
+    """The outcome of one request to each path."""
     return ask_all(
         app,
         [
@@ -103,13 +103,13 @@ def asked(app: RunningApp) -> dict[str, Asked]:
     ],
 )
 def test_the_name_is_the_whole_pattern(asked: dict[str, Asked], path: str, route: str) -> None:
-    """What `include()` puts in front is part of it."""
+    """The prefix of `include()` is part of it."""
     assert asked[path].name == f"GET {route}"
     assert asked[path].trace.info.tags["http.route"] == route
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_sync_and_async_views_see_their_request(asked: dict[str, Asked], kind: str) -> None:
+def test_sync_and_async_views_know_their_request(asked: dict[str, Asked], kind: str) -> None:
     """Under both protocols."""
     chat = asked[f"/shops/amsterdam/{kind}/c-1"]
 
@@ -118,7 +118,7 @@ def test_sync_and_async_views_see_their_request(asked: dict[str, Asked], kind: s
 
 
 @pytest.mark.parametrize("path", ["/rescued", "/async/rescued"])
-def test_an_exception_that_another_middleware_answers_is_no_error(asked: dict[str, Asked], path: str) -> None:
+def test_an_exception_that_another_middleware_handles_is_no_error(asked: dict[str, Asked], path: str) -> None:
     """Its `process_exception` made a 409 of it."""
     rescued = asked[path]
 
@@ -128,7 +128,7 @@ def test_an_exception_that_another_middleware_answers_is_no_error(asked: dict[st
 
 
 def test_a_404_is_no_error(asked: dict[str, Asked]) -> None:
-    """Whether a view raises it or no pattern takes the path; only the first has a route."""
+    """Whether a view raises it or no pattern matches; only the first has a route."""
     gone, nothing = asked["/gone"], asked["/nothing"]
 
     assert (gone.answer.status_code, gone.state, gone.name) == (404, "OK", "GET /gone")
@@ -138,7 +138,7 @@ def test_a_404_is_no_error(asked: dict[str, Asked]) -> None:
 
 @pytest.mark.parametrize("path", ["/stream", "/async/stream"])
 def test_sync_and_async_streams_keep_the_request_to_the_last_chunk(asked: dict[str, Asked], path: str) -> None:
-    """Under both protocols, what is annotated while the last chunk is made is stored."""
+    """Under both protocols, annotations of the last chunk are stored."""
     stream = asked[path]
 
     assert stream.answer.text == "0\n1\n2\n"
@@ -147,7 +147,7 @@ def test_sync_and_async_streams_keep_the_request_to_the_last_chunk(asked: dict[s
     assert (stream.state, stream.name) == ("OK", f"GET {path}")
 
 
-def test_a_stream_that_breaks_off_is_an_error(app: RunningApp, request_id: str) -> None:
+def test_an_interrupted_stream_is_an_error(app: RunningApp, request_id: str) -> None:
     """The client sees it end too early, the trace has the exception."""
     with pytest.raises(requests.RequestException):
         requests.get(f"{app.url}/broken-stream", headers={"X-Request-ID": request_id}, timeout=60)
@@ -160,22 +160,22 @@ def test_a_stream_that_breaks_off_is_an_error(app: RunningApp, request_id: str) 
 
 @pytest.mark.once
 @pytest.mark.parametrize("path", ["/after", "/after/stream"])
-def test_what_runs_when_a_response_is_closed_holds_nothing_up(app: RunningApp, request_id: str, path: str) -> None:
-    """Its ``close()``, its resources' and `request_finished`: their spans and tags are added."""
+def test_work_on_close_delays_nothing(app: RunningApp, request_id: str, path: str) -> None:
+    """It runs in the response's ``close()``, its resources' and `request_finished`: its spans and tags are added."""
     corners.check_afterwards(app, path, request_id)
 
 
 @pytest.mark.once
-def test_a_cache_around_us_can_keep_an_answer(app: RunningApp, request_id: str) -> None:
-    """It pickles what it keeps; the copy is closed as any other."""
+def test_a_cache_around_the_middleware_can_keep_an_answer(app: RunningApp, request_id: str) -> None:
+    """It pickles the answer; the copy is closed like any other."""
     answer = app.get("/pickled", x_request_id=request_id)
 
     assert (answer.text, answer.status_code) == ("pickled", 200)
     assert corners.root_of(app.traces.one(request_id)).outputs == "pickled"
 
 
-def test_one_response_for_many_requests_tells_each_its_own(app: RunningApp, request_id: str) -> None:
-    """Ids are those of the request; what the app itself exposes stays, once."""
+def test_one_response_for_many_requests_has_each_requests_ids(app: RunningApp, request_id: str) -> None:
+    """The app's own exposed headers stay, once."""
     for number in (1, 2):
         answer = app.get("/always", x_request_id=f"{request_id}-{number}", origin="https://example.com")
         assert answer.headers["X-Request-ID"] == f"{request_id}-{number}"
@@ -183,16 +183,18 @@ def test_one_response_for_many_requests_tells_each_its_own(app: RunningApp, requ
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Own, X-Request-ID, X-MLflow-Trace-ID"
 
 
-tells_of_clients_that_leave = pytest.mark.skipif(
+reports_disconnects = pytest.mark.skipif(
     django.VERSION < (5, 0), reason="before 5.0, Django does not listen for clients that leave"
 )
-NOT_TOLD = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not tell of a task's cancellation")
+NOT_REPORTED = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 does not tell of a task's cancellation"
+)
 
 
-@tells_of_clients_that_leave
-@pytest.mark.parametrize("kind", ["async", pytest.param("sync", marks=NOT_TOLD)])
-def test_a_client_that_leaves_while_a_view_works(asgi: RunningApp, request_id: str, kind: str) -> None:
-    """Django cancels the view, and waits for one in a thread; the trace has its route, and tells who has left."""
+@reports_disconnects
+@pytest.mark.parametrize("kind", ["async", pytest.param("sync", marks=NOT_REPORTED)])
+def test_a_client_that_disconnects_during_a_view(asgi: RunningApp, request_id: str, kind: str) -> None:
+    """Django cancels the view, and waits for one in a thread; the trace has its route, and the disconnect."""
     path = {"async": "/async/slow/7", "sync": "/slow/7"}[kind]
     with raw.connect(asgi) as client:
         client.sendall(raw.head_of(path, f"X-Request-ID: {request_id}"))
@@ -204,9 +206,9 @@ def test_a_client_that_leaves_while_a_view_works(asgi: RunningApp, request_id: s
     assert corners.root_of(trace).attributes["http.client_disconnected"] is True
 
 
-@tells_of_clients_that_leave
-def test_a_client_that_leaves_in_the_middle_of_a_stream(asgi: RunningApp, request_id: str) -> None:
-    """The trace has what was sent."""
+@reports_disconnects
+def test_a_client_that_disconnects_during_a_stream(asgi: RunningApp, request_id: str) -> None:
+    """The trace has the chunks that were sent."""
     with raw.connect(asgi) as client:
         client.sendall(raw.head_of("/endless/7", f"X-Request-ID: {request_id}"))
         while b"\n3\n" not in client.recv(65536):
@@ -219,7 +221,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream(asgi: RunningApp, reques
 
 
 def test_a_stream_on_an_excluded_path_is_silent(app: RunningApp, request_id: str) -> None:
-    """None of the spans that its chunks open is a trace."""
+    """None of the spans of its chunks is a trace."""
     assert [app.get(path).text for path in ("/metrics", "/healthz")] == ["up 1", "up 1"]
 
     app.get("/pickled", x_request_id=request_id)
@@ -228,7 +230,7 @@ def test_a_stream_on_an_excluded_path_is_silent(app: RunningApp, request_id: str
 
 
 def check(**variables: str) -> tuple[int, str]:
-    """Exit code and output of ``manage.py check``."""
+    """Return exit code and output of ``manage.py check``."""
     ended = subprocess.run(
         [sys.executable, "-m", "django", "check", "--settings", "tests.apps.django_settings"],
         env=clean_environment(**variables),
@@ -242,8 +244,8 @@ def check(**variables: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout
 
 
-def test_the_system_check_is_content_with_a_right_configuration() -> None:
-    """No issues, and exit code 0."""
+def test_the_system_check_accepts_a_valid_configuration() -> None:
+    """It reports no issues, and the exit code is 0."""
     assert check(MLFLOW_MIDDLEWARE_SESSION_ID_HEADER="X-Chat-ID") == (
         0,
         "System check identified no issues (0 silenced).\n",
@@ -268,7 +270,7 @@ def test_the_system_check_is_content_with_a_right_configuration() -> None:
     ids=["misspelt", "ill-typed variable", "no dict"],
 )
 def test_the_system_check_names_a_wrong_option(options: object, variables: dict[str, str], problem: str) -> None:
-    """As an error with a stable id, so that a deployment stops there."""
+    """It is an error with a stable id, so that a deployment stops there."""
     code, printed = check(APP_OPTIONS=json.dumps(options), **variables)
 
     assert code != 0
@@ -276,7 +278,7 @@ def test_the_system_check_names_a_wrong_option(options: object, variables: dict[
 
 
 def test_a_wrong_option_stops_the_server() -> None:
-    """In Django's own word for it."""
+    """With Django's own exception."""
     printed = refusal("django-wsgi", APP_OPTIONS=json.dumps({"session_header": "X-Chat-ID"}))
 
     assert "ImproperlyConfigured: mlflow-middleware is misconfigured: unknown option 'session_header'" in printed
@@ -291,8 +293,8 @@ def test_the_system_check_warns_when_nothing_will_be_traced() -> None:
     assert "HINT: Add 'mlflow_middleware.django.TraceMiddleware' as the first entry of MIDDLEWARE" in printed
 
 
-def test_the_system_check_knows_a_projects_own_subclass() -> None:
-    """A subclass of the middleware traces as well, so there is nothing to warn of."""
+def test_the_system_check_accepts_a_projects_own_subclass() -> None:
+    """A subclass of the middleware traces as well, so there is nothing to warn about."""
     code, printed = check(APP_TRACE="tests.apps.django_settings.OwnTraceMiddleware")
 
     assert (code, "W001" in printed) == (0, False)

@@ -1,4 +1,4 @@
-"""What an exit or a server's shutdown delivers in its time, and that it takes none where that cannot help."""
+"""The traces that an exit or a server's shutdown delivers in its time; it takes no time if that cannot help."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIFESPANS = 5
 
 @pytest.fixture
 def slow(server: MLflowServer) -> Iterator[FaultyServer]:
-    """The MLflow server, as if it were across an ocean."""
+    """The MLflow server with the latency of another continent."""
     with faulty(server.uri) as running:
         running.delay = 0.1
         yield running
@@ -31,7 +31,7 @@ def slow(server: MLflowServer) -> Iterator[FaultyServer]:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn-sync"])
-def test_sigterm_makes_all_readable_where_each_request_takes_100_ms(
+def test_sigterm_makes_all_readable_at_100_ms_per_request(
     run_app: AppRunner, slow: FaultyServer, server: MLflowServer, kind: str
 ) -> None:
     """Within the default time, right after 200 requests; each is found by session, user and request id."""
@@ -60,7 +60,7 @@ def test_sigterm_makes_all_readable_where_each_request_takes_100_ms(
 
 
 def lifespans(**variables: str) -> subprocess.CompletedProcess[str]:
-    """Start, ask and shut down an app again and again in one process, as a suite with test clients does."""
+    """Start an app, send requests and shut it down repeatedly in one process, as a suite with test clients does."""
     return subprocess.run(
         [sys.executable, "-m", "tests.apps.lifespans", str(LIFESPANS)],
         env=clean_environment(MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="30", **variables),
@@ -73,8 +73,8 @@ def lifespans(**variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("where", ["unset", "nobody-listens", "no-such-host", "wrong-server"])
-def test_a_shutdown_does_not_wait_where_that_cannot_help(where: str, slow: FaultyServer) -> None:
-    """Neither a lifespan's nor the exit's, though they might take half a minute each. What they log is what is so."""
+def test_a_shutdown_does_not_wait_if_that_cannot_help(where: str, slow: FaultyServer) -> None:
+    """Neither a lifespan's nor the exit's, though they might take half a minute each. Their log lines are accurate."""
     slow.delay, slow.mode = 0.0, "login"
     uris = {
         "unset": "",
@@ -86,8 +86,8 @@ def test_a_shutdown_does_not_wait_where_that_cannot_help(where: str, slow: Fault
 
     assert max(float(seconds) for seconds in re.findall(r"took (\S+) s", done.stdout)) < 30
     assert done.stdout.splitlines()[-1] == f"{LIFESPANS} waiting"
-    told = re.findall(r"at (\w+): (.*)", done.stderr)
-    assert told == [
+    printed = re.findall(r"at (\w+): (.*)", done.stderr)
+    assert printed == [
         *(("shutdown", f"0 delivered, 0 spooled, {count} waiting, 0 dropped") for count in range(1, LIFESPANS + 1)),
         (
             "exit",
@@ -96,8 +96,8 @@ def test_a_shutdown_does_not_wait_where_that_cannot_help(where: str, slow: Fault
     ]
 
 
-def test_a_shutdown_waits_for_a_server_that_is_there(server: MLflowServer) -> None:
-    """Each shutdown delivers what its requests have left; the exit has nothing to add."""
+def test_a_shutdown_waits_for_a_reachable_server(server: MLflowServer) -> None:
+    """Each shutdown delivers the pending traces; the exit has nothing to add."""
     name = uuid.uuid4().hex
     done = lifespans(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=name)
 
@@ -107,8 +107,8 @@ def test_a_shutdown_waits_for_a_server_that_is_there(server: MLflowServer) -> No
     ]
 
 
-def test_a_shutdown_waits_for_a_server_that_is_busy(slow: FaultyServer, server: MLflowServer) -> None:
-    """One that answers, and asks for patience, is tried again."""
+def test_a_shutdown_waits_for_a_busy_server(slow: FaultyServer, server: MLflowServer) -> None:
+    """A server that asks for patience is tried again."""
     name = uuid.uuid4().hex
     slow.delay, slow.busy = 0.0, 3
     lifespans(MLFLOW_TRACKING_URI=slow.uri, MLFLOW_EXPERIMENT_NAME=name)
@@ -118,7 +118,7 @@ def test_a_shutdown_waits_for_a_server_that_is_busy(slow: FaultyServer, server: 
 
 
 def frozen(how: str, **variables: str) -> str:
-    """Ask an app, and shut it down, while time stands still; what it prints."""
+    """Send requests to an app and shut it down while time is frozen; return the output."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.apps.frozen", how],
         env=clean_environment(**variables),
@@ -133,7 +133,7 @@ def frozen(how: str, **variables: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["time-machine", "freezegun", "patched"])
-def test_no_wait_is_for_ever_while_time_stands_still(slow: FaultyServer, how: str, tmp_path: Path) -> None:
+def test_no_wait_is_endless_while_time_is_frozen(slow: FaultyServer, how: str, tmp_path: Path) -> None:
     """As in a test that freezes the clocks: neither for a ``mask`` that hangs nor for a busy server."""
     slow.delay, slow.busy = 0.0, 1_000_000
     variables = {"MLFLOW_TRACKING_URI": slow.uri, "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
@@ -143,7 +143,7 @@ def test_no_wait_is_for_ever_while_time_stands_still(slow: FaultyServer, how: st
 
 
 @pytest.mark.parametrize("how", ["time-machine", "freezegun", "patched"])
-def test_traces_are_delivered_while_time_stands_still(server: MLflowServer, how: str) -> None:
+def test_traces_are_delivered_while_time_is_frozen(server: MLflowServer, how: str) -> None:
     """The lifespan's end does not give up, either."""
     name = uuid.uuid4().hex
     output = frozen(how, MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=name, **PATIENT)
@@ -154,7 +154,7 @@ def test_traces_are_delivered_while_time_stands_still(server: MLflowServer, how:
 
 @pytest.mark.parametrize("when", ["threads", "atexit"])
 def test_a_signal_when_the_main_thread_is_over(server: MLflowServer, when: str) -> None:
-    """From Python 3.12 on, no thread begins then: while others of the app go on, and while others' exits run."""
+    """From Python 3.12 on, no thread can start then: while others of the app go on, and while exit handlers run."""
     name = uuid.uuid4().hex
     script = """
 import atexit, os, signal, sys, threading, mlflow
@@ -180,8 +180,8 @@ else:
     assert len(Traces(server.uri, name).search()) == 1
 
 
-def test_a_mask_that_never_returns_holds_up_no_exit(server: MLflowServer) -> None:
-    """Beyond ``shutdown_timeout``: it is the app's, and runs where traces are delivered."""
+def test_a_mask_that_never_returns_delays_no_exit(server: MLflowServer) -> None:
+    """At most for ``shutdown_timeout``: it is the app's code, and runs where traces are delivered."""
     script = """
 import logging, threading
 from wsgiref.util import setup_testing_defaults
@@ -207,7 +207,7 @@ masked.wait()
 
 
 def test_an_exit_after_the_streams_are_closed_prints_no_traceback(tmp_path: Path) -> None:
-    """As with pytest's capture, which the app's logging was set up with. A handler that can write has the line."""
+    """As with pytest's capture, which the app's logging writes to. A handler that can still write gets the line."""
     script = """
 import io, logging, sys
 from mlflow_middleware import delivery

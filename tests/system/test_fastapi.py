@@ -1,4 +1,4 @@
-"""FastAPI and Starlette: routers, mounts, other middleware, and who answers an exception."""
+"""FastAPI and Starlette: routers, mounts, other middleware, and exception handlers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORIGIN = "https://shop.example"
 
 @dataclass
 class Asked:
-    """One request: its answer, and the trace that was stored."""
+    """One request: its answer, and its stored trace."""
 
     answer: requests.Response
     trace: Trace
@@ -66,19 +66,19 @@ def start(target: str, server: MLflowServer, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """The app to which the middleware was added between others."""
+    """The app with the middleware added between others."""
     yield from start("tests.apps.fastapi_routes:app", server, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def wrapped(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """The app that is wrapped as a whole."""
+    """The app wrapped as a whole."""
     yield from start("tests.apps.fastapi_routes:wrapped", server, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def asked(app: RunningApp) -> dict[str, Asked]:
-    """What became of one request to each path."""
+    """The outcome of one request to each path."""
     return ask_all(
         app,
         [
@@ -121,8 +121,8 @@ def test_the_name_is_the_whole_template(asked: dict[str, Asked], path: str, rout
     assert asked[path].trace.info.tags["http.route"] == route
 
 
-def test_an_app_mounted_in_an_app_gives_one_trace(asked: dict[str, Asked]) -> None:
-    """Where both carry the middleware, the outer one's trace is the one that the handler sees."""
+def test_an_app_mounted_in_an_app_makes_one_trace(asked: dict[str, Asked]) -> None:
+    """If both have the middleware, the handler belongs to the outer one's trace."""
     inner = asked["/inner/here/now"]
 
     assert len(inner.trace.data.spans) == 1
@@ -131,8 +131,8 @@ def test_an_app_mounted_in_an_app_gives_one_trace(asked: dict[str, Asked]) -> No
 
 
 @pytest.mark.once
-def test_a_wsgi_app_mounted_in_an_app_gives_one_trace(app: RunningApp, request_id: str) -> None:
-    """Though nothing of the outer request is in what it is called with."""
+def test_a_wsgi_app_mounted_in_an_app_makes_one_trace(app: RunningApp, request_id: str) -> None:
+    """Although its environ has nothing of the outer request."""
     answer = app.post("/wsgi/of/flask?q=1", b"{}", x_request_id=request_id)
 
     trace = app.traces.one(request_id)
@@ -142,14 +142,14 @@ def test_a_wsgi_app_mounted_in_an_app_gives_one_trace(app: RunningApp, request_i
 
 
 def test_other_middleware_works_on_both_sides(asked: dict[str, Asked]) -> None:
-    """What is further in can annotate the trace, what is further out sees our headers."""
+    """Inner middleware can annotate the trace, outer middleware sees our headers."""
     shop = asked["/v1/shops/amsterdam"]
 
     assert shop.trace.info.tags.items() >= {"below": "before", "below-after": "200"}.items()
     assert shop.answer.headers["X-Seen-Above"] == shop.trace.info.trace_id
 
 
-def test_cors_outside_of_us_leaves_our_headers_readable(asked: dict[str, Asked]) -> None:
+def test_cors_middleware_outside_leaves_our_headers_readable(asked: dict[str, Asked]) -> None:
     """A page on an allowed origin may read both ids."""
     headers = asked["/v1/shops/amsterdam"].answer.headers
 
@@ -158,24 +158,24 @@ def test_cors_outside_of_us_leaves_our_headers_readable(asked: dict[str, Asked])
 
 
 @pytest.mark.parametrize(("path", "status"), [("/teapot", 418), ("/wrong-value", 400)])
-def test_an_exception_that_the_app_answers_is_no_error(asked: dict[str, Asked], path: str, status: int) -> None:
-    """An HTTPException, and any other for which the app has a handler."""
+def test_an_exception_that_the_app_handles_is_no_error(asked: dict[str, Asked], path: str, status: int) -> None:
+    """An HTTPException, and any other with a handler in the app."""
     assert asked[path].answer.status_code == status
     assert asked[path].state == "OK"
     assert asked[path].trace.data.spans[0].events == []
     assert asked[path].trace.info.tags["http.status_code"] == str(status)
 
 
-def test_an_exception_that_nobody_answers_is_an_error(asked: dict[str, Asked]) -> None:
-    """Its 500 is made outside of all added middleware, so only the trace tells of it."""
+def test_an_unhandled_exception_is_an_error(asked: dict[str, Asked]) -> None:
+    """Its 500 is made outside all added middleware, so only the trace reports it."""
     failed = asked["/fail"]
 
     assert (failed.answer.status_code, failed.state, failed.name) == (500, "ERROR", "GET /fail")
     assert "X-MLflow-Trace-ID" not in failed.answer.headers
 
 
-def test_wrapped_around_the_whole_app_it_tells_of_failures_too(wrapped: RunningApp) -> None:
-    """The 500 that the framework makes of an exception carries the ids."""
+def test_wrapped_around_the_whole_app_it_reports_failures_too(wrapped: RunningApp) -> None:
+    """The framework's 500 has the ids."""
     asked = ask_all(wrapped, ["/v1/shops/amsterdam", "/fail"], origin=ORIGIN)
 
     for path, status in (("/fail", 500), ("/v1/shops/amsterdam", 200)):
@@ -190,15 +190,15 @@ def test_wrapped_around_the_whole_app_it_tells_of_failures_too(wrapped: RunningA
 
 @pytest.mark.once
 @pytest.mark.parametrize("which", ["app", "wrapped"])
-def test_background_tasks_hold_nothing_up(request: pytest.FixtureRequest, request_id: str, which: str) -> None:
+def test_background_tasks_delay_nothing(request: pytest.FixtureRequest, request_id: str, which: str) -> None:
     """The trace is stored while they run, also below other middleware, and then has their spans and tags."""
     app: RunningApp = request.getfixturevalue(which)
     corners.check_afterwards(app, "/after", request_id)
 
 
 @pytest.mark.once
-def test_a_file_keeps_what_it_is_sent_with(app: RunningApp) -> None:
-    """Its length, its parts, and the 304 for who has it already."""
+def test_a_file_keeps_its_headers(app: RunningApp) -> None:
+    """Its length, its ranges, and the 304 for clients that have it already."""
     path, content = "/static/launch.py", Path(launch.__file__).read_bytes()
     whole = app.get(path)
     part = app.get(path, range="bytes=10-19")
@@ -206,7 +206,7 @@ def test_a_file_keeps_what_it_is_sent_with(app: RunningApp) -> None:
     head = app.session.head(app.url + path, timeout=60)
 
     assert (whole.content, whole.headers["Content-Length"]) == (content, str(len(content)))
-    assert part.content == (content[10:20] if part.status_code == 206 else content)  # older Starlette knows no parts
+    assert part.content == (content[10:20] if part.status_code == 206 else content)  # older Starlette knows no ranges
     assert (known.status_code, known.content) == (304, b"")
     assert (head.headers["Content-Length"], head.content) == (str(len(content)), b"")
     for answer in (whole, part, known, head):
@@ -220,7 +220,7 @@ def test_a_file_keeps_what_it_is_sent_with(app: RunningApp) -> None:
 def test_a_chat_over_one_websocket_is_a_session_of_traces(
     request: pytest.FixtureRequest, wsproto: ModuleType, which: str
 ) -> None:
-    """Each trace opened inside carries what the handshake said, and what the app says later."""
+    """Each trace opened inside has the ids of the handshake, and later annotations of the app."""
     app: RunningApp = request.getfixturevalue(which)
     request_id = uuid.uuid4().hex
     headers = {"X-Request-ID": request_id, "X-Session-ID": "s-7", "X-User-ID": "guest"}
@@ -254,7 +254,7 @@ def installed_wsproto() -> ModuleType:
 
 
 def say(wsproto: ModuleType, url: str, path: str, texts: list[str], headers: dict[str, str]) -> list[str]:
-    """Say some things over a websocket, one after the other; returns what is heard."""
+    """Send some messages over a websocket, one after the other; return the answers."""
     events = wsproto.events
     host, port = url.removeprefix("http://").split(":")
     connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
@@ -277,7 +277,7 @@ def say(wsproto: ModuleType, url: str, path: str, texts: list[str], headers: dic
 def test_plain_starlette_routes_have_their_templates(
     server: MLflowServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Functions and classes, with converters, inside of mounts and behind a host pattern."""
+    """Functions and classes, with converters, inside mounts and behind a host pattern."""
     for starlette in start("tests.apps.starlette_routes:app", server, tmp_path_factory):
         asked = ask_all(starlette, ["/plain/3", "/class/c-1", "/api/v2/api"])
         of_host = ask_all(starlette, ["/of/shoes"], host="acme.example")
@@ -292,7 +292,7 @@ def test_plain_starlette_routes_have_their_templates(
 
 
 def test_feedback_on_plain_starlette(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """``feedback_route`` is a route as any other, with its prefix; no FastAPI is needed for it."""
+    """``feedback_route`` is a route like any other, with its prefix; it does not need FastAPI."""
     for starlette in start("tests.apps.starlette_routes:app", server, tmp_path_factory):
         request_id = uuid.uuid4().hex
         trace_id = starlette.get("/plain/3", x_request_id=request_id).headers["X-MLflow-Trace-ID"]

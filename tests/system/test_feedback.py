@@ -41,26 +41,26 @@ PATIENT = 8.0
 
 @pytest.fixture(params=FRAMEWORKS)
 def app(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
-    """An app on each framework, whose feedback needs no token."""
+    """An app on each framework, with feedback that needs no token."""
     return run_app(request.param, {"feedback_wait": PATIENT}, APP_CSRF="1")
 
 
 @pytest.fixture(params=FRAMEWORKS[:3])
 def signing(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
-    """An app on each framework, whose feedback has to be signed, and which stores pseudonyms."""
+    """An app on each framework, with signed feedback and pseudonyms."""
     secrets = [NEW, OLD]
     return run_app(request.param, {"feedback_secret": secrets, "feedback_wait": 0, "user_id_hmac_key": PSEUDONYMS})
 
 
 @pytest.fixture(params=FRAMEWORKS[:3])
 def lonely(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
-    """An app on each framework, whose tracking server is away."""
+    """An app on each framework, with an unreachable tracking server."""
     return run_app(request.param, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}", MLFLOW_EXPERIMENT_ID="0")
 
 
 @pytest.fixture
 def user(request_id: str) -> str:
-    """A user whom no other test knows."""
+    """A user that no other test uses."""
     return f"jane-{request_id}"
 
 
@@ -70,7 +70,7 @@ def say(app: RunningApp, said: object, **headers: str) -> requests.Response:
 
 
 def chat(app: RunningApp, request_id: str, **headers: str) -> str:
-    """A chat request, stored; returns its trace id."""
+    """A stored chat request; returns its trace id."""
     trace_id = app.get("/sync/chats/c-1", x_request_id=request_id, **headers).headers["X-MLflow-Trace-ID"]
     query = f"tags.client_request_id = '{request_id}' AND span.name LIKE '%'"
     eventually(lambda: app.traces.search(query, spans=False), "the trace")
@@ -78,20 +78,20 @@ def chat(app: RunningApp, request_id: str, **headers: str) -> str:
 
 
 def stored(app: RunningApp, request_id: str, everything: bool = False) -> list[Assessment]:
-    """The assessments of a request's trace."""
+    """Return the assessments of a request's trace."""
     (trace,) = app.traces.search(f"tags.client_request_id = '{request_id}'", spans=False)
     found: list[Assessment] = trace.search_assessments(all=everything)
     return found
 
 
 def only(app: RunningApp, request_id: str) -> Any:
-    """The one valid assessment of a request's trace."""
+    """Return the one valid assessment of a request's trace."""
     (found,) = stored(app, request_id)
     return found
 
 
 def refused(answer: requests.Response) -> tuple[int, str]:
-    """How feedback was refused, in each framework in the same form."""
+    """Return the reason why feedback was refused, which has the same form in each framework."""
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json().keys() == {"detail"}
     return answer.status_code, answer.json()["detail"]
@@ -101,7 +101,7 @@ def refused(answer: requests.Response) -> tuple[int, str]:
 
 
 def test_feedback_by_trace_id(app: RunningApp, request_id: str, user: str) -> None:
-    """It is a human's assessment of that trace, with all that was said."""
+    """It is a human's assessment of that trace, with all its fields."""
     trace_id = chat(app, request_id)
 
     said = {"trace_id": trace_id, "value": True, "comment": "right\nand short", "metadata": {"page": "/help"}}
@@ -116,7 +116,7 @@ def test_feedback_by_trace_id(app: RunningApp, request_id: str, user: str) -> No
 
 @pytest.mark.parametrize("name", FRAMEWORKS[:3])
 def test_feedback_finds_requests_in_other_experiments(run_app: AppRunner, request_id: str, name: str) -> None:
-    """In the experiment of the app's option, and in that of a route; by request and by session."""
+    """Those of the app's option, and of a route's; by request and by session."""
     of_app, of_route = f"app-{uuid.uuid4().hex}", f"route-{uuid.uuid4().hex}"
     routes = {"/sync/*": {"experiment": of_route}}
     app = run_app(name, {"feedback_wait": PATIENT, "experiment": of_app, "routes": routes}, APP_CSRF="1")
@@ -132,7 +132,7 @@ def test_feedback_finds_requests_in_other_experiments(run_app: AppRunner, reques
 
 @pytest.mark.parametrize("header", ["x_session_id", "x_user_id"])
 def test_feedback_by_request_id(app: RunningApp, request_id: str, header: str) -> None:
-    """With the request's session, or its user; the id may be longer than MLflow's own column."""
+    """It needs the request's session, or its user; the id may be longer than MLflow's own column."""
     request_id = request_id.ljust(100, "x")
     who = {header: f"who-{request_id}"}
     trace_id = chat(app, request_id, **who)
@@ -144,7 +144,7 @@ def test_feedback_by_request_id(app: RunningApp, request_id: str, header: str) -
 
 
 def test_a_changed_vote_replaces_the_first(app: RunningApp, request_id: str, user: str) -> None:
-    """Of the same user on the same name; other users' and other names' stay, and so does the history."""
+    """Of the same user under the same name; other users' votes, other names and the history stay."""
     trace_id = chat(app, request_id)
     for value, name, who in (
         (True, "right", user),
@@ -161,7 +161,7 @@ def test_a_changed_vote_replaces_the_first(app: RunningApp, request_id: str, use
     assert (first.feedback.value, last.overrides) == (True, first.assessment_id)
 
 
-def test_votes_of_one_moment_leave_one(app: RunningApp, request_id: str, user: str) -> None:
+def test_simultaneous_votes_leave_one(app: RunningApp, request_id: str, user: str) -> None:
     """A user who clicks several times at once has one vote, and each click is answered."""
     trace_id = chat(app, request_id)
 
@@ -173,7 +173,7 @@ def test_votes_of_one_moment_leave_one(app: RunningApp, request_id: str, user: s
 
 
 def test_feedback_may_come_before_its_trace(app: RunningApp, request_id: str, user: str) -> None:
-    """It waits for the trace, and the app answers others meanwhile."""
+    """It waits for the trace, and the app answers other requests meanwhile."""
     said = json.dumps({"client_request_id": request_id, "value": True})
     early = HTTPConnection(app.url.removeprefix("http://"), timeout=60)
     early.request("POST", "/feedback", said, {"Content-Type": "application/json", "X-User-ID": user})
@@ -185,8 +185,8 @@ def test_feedback_may_come_before_its_trace(app: RunningApp, request_id: str, us
     assert only(app, request_id).value is True
 
 
-def test_feedback_comes_at_once(app: RunningApp, user: str) -> None:
-    """What a page sends as soon as it has its answer is never too early."""
+def test_feedback_right_after_the_answer(app: RunningApp, user: str) -> None:
+    """A page may send it as soon as it has its answer."""
     ids = [uuid.uuid4().hex for _ in range(5)]
     traces = [app.get("/async/chats/c-1", x_request_id=each).headers["X-MLflow-Trace-ID"] for each in ids]
 
@@ -196,7 +196,7 @@ def test_feedback_comes_at_once(app: RunningApp, user: str) -> None:
 
 
 def test_feedback_on_a_session(app: RunningApp, request_id: str, user: str) -> None:
-    """It is on the session's first trace, marked as MLflow marks it, beside feedback on that trace itself."""
+    """It is on the session's first trace, marked as in MLflow, beside feedback on that trace itself."""
     session, second = f"it's {request_id}", uuid.uuid4().hex
     first_trace = chat(app, request_id, x_session_id=session)
     chat(app, second, x_session_id=session)
@@ -225,7 +225,7 @@ def test_feedback_without_a_framework(run_app: AppRunner, request_id: str, user:
 
 @contextmanager
 def example(name: str, server: MLflowServer, experiment: str, folder: Path) -> Iterator[str]:
-    """An app of ``examples/``, up; yields its address."""
+    """Serve an app of ``examples/``; yields its address."""
     module = {"django-wsgi": "django_app:wsgi"}.get(name, f"{name}_app:app")
     port = free_port()
     command = [*command_for(name, port)[:-1], f"examples.{module}"]
@@ -236,7 +236,7 @@ def example(name: str, server: MLflowServer, experiment: str, folder: Path) -> I
 
 @pytest.mark.parametrize("name", [*FRAMEWORKS[:3], "wsgi"])
 def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_path: Path, name: str) -> None:
-    """As the documentation shows it."""
+    """As in the documentation."""
     if name != "wsgi":
         pytest.importorskip(name.partition("-")[0], reason=f"{name} is not installed in this environment")
     experiment = f"examples-{request_id}"
@@ -246,7 +246,7 @@ def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_p
         answer = requests.post(f"{url}/chats/c-1/messages", json=question, headers=headers, timeout=60)
         said = {"trace_id": answer.headers["X-MLflow-Trace-ID"], "value": True, "comment": "just right"}
         assert requests.post(f"{url}/feedback", json=said, timeout=60).json() == {"trace_id": said["trace_id"]}
-        bare = HTTPConnection(url.removeprefix("http://"), timeout=60)  # a body of no told length is no body
+        bare = HTTPConnection(url.removeprefix("http://"), timeout=60)  # a body of unknown length is no body
         with closing(bare):
             bare.putrequest("POST", "/feedback")
             bare.putheader("Content-Type", "application/json")
@@ -259,8 +259,8 @@ def test_the_examples_take_feedback(server: MLflowServer, request_id: str, tmp_p
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js, which has the browsers' fetch, is not installed")
-def test_the_example_of_a_page_rates_an_answer(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
-    """``examples/feedback.mjs``, where an address without a host is the app's; what was refused is thrown."""
+def test_the_example_page_rates_an_answer(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
+    """In ``examples/feedback.mjs``, an address without a host is the app's; a refused vote throws."""
     experiment = f"examples-{request_id}"
     with example("wsgi", server, experiment, tmp_path) as url:
         program = f"""
@@ -285,22 +285,22 @@ def test_the_example_of_a_page_rates_an_answer(server: MLflowServer, request_id:
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_what_is_not_yours(run_app: AppRunner, request_id: str, user: str, name: str) -> None:
-    """A request id alone, or with another session or user, lets nobody vote, nor learn that there is such a request."""
+def test_other_users_requests_are_refused(run_app: AppRunner, request_id: str, user: str, name: str) -> None:
+    """A request id alone, or with another session or user, allows no vote and does not reveal that it exists."""
     app = run_app(name, {"feedback_wait": 0})
     chat(app, request_id, x_session_id="s-1", x_user_id=user)
 
     others: list[dict[str, str]] = [{}, {"x_session_id": "s-2"}, {"x_user_id": "joe"}, {"x_session_id": user}]
     for headers in others:
-        told = [
+        refusals = [
             refused(say(app, {"client_request_id": each, "value": True}, **headers)) for each in (request_id, "r-0")
         ]
-        assert told == [(404, "no request with this id is stored")] * 2
+        assert refusals == [(404, "no request with this id is stored")] * 2
     assert stored(app, request_id) == []
 
 
 @pytest.mark.slow
-def test_what_is_unknown(app: RunningApp, request_id: str) -> None:
+def test_unknown_ids_are_refused(app: RunningApp, request_id: str) -> None:
     """After the wait."""
     targets = {"trace_id": UNKNOWN, "client_request_id": request_id, "session_id": request_id}
     with ThreadPoolExecutor(2) as pool:
@@ -312,8 +312,8 @@ def test_what_is_unknown(app: RunningApp, request_id: str) -> None:
 
 
 @pytest.mark.slow
-def test_unknown_ids_hold_few_threads(app: RunningApp) -> None:
-    """Two votes wait for what may come; the others are told at once to come again, and the app goes on."""
+def test_unknown_ids_block_few_threads(app: RunningApp) -> None:
+    """Two votes wait; the others are refused at once, with a time to retry, and the app goes on."""
     with ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(lambda n: say(app, {"trace_id": UNKNOWN, "value": n}), range(5)))
 
@@ -350,7 +350,7 @@ INPUT: list[tuple[Any, str]] = [
 
 
 def test_bad_input(app: RunningApp) -> None:
-    """It is said what is wrong, and what is allowed."""
+    """The answer has the error, and the allowed values."""
     for said, sentence in INPUT:
         status, detail = refused(say(app, said))
         assert status == 422
@@ -360,7 +360,7 @@ def test_bad_input(app: RunningApp) -> None:
 
 
 def test_an_oversized_body(app: RunningApp) -> None:
-    """Refused, whether its length is told or it comes in chunks; those Django does not read on WSGI."""
+    """It is refused, whether its length is declared or it comes in chunks; Django on WSGI does not read the latter."""
     sentence = "the body is too large: at most 65536 bytes are allowed"
     body = b" " * (64 * 1024 + 1)
 
@@ -371,16 +371,16 @@ def test_an_oversized_body(app: RunningApp) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
-def test_a_body_that_another_sites_form_could_send(app: RunningApp, kind: str) -> None:
-    """Is refused: only what a browser asks permission for is taken."""
+def test_a_body_that_a_form_of_another_site_could_send(app: RunningApp, kind: str) -> None:
+    """It is refused: only content types that browsers ask permission for are accepted."""
     answer = app.post("/feedback", json.dumps({"trace_id": UNKNOWN, "value": 1}).encode(), content_type=kind)
 
     assert refused(answer) == (415, "the body must be JSON, with Content-Type: application/json")
     assert app.get("/feedback").status_code == 405
 
 
-def test_the_server_is_away(lonely: RunningApp) -> None:
-    """Which is said at once, by whatever id, with when to try again."""
+def test_the_server_is_unreachable(lonely: RunningApp) -> None:
+    """This is reported at once, for each kind of id, with a time to retry."""
     for target in ({"trace_id": UNKNOWN}, {"client_request_id": "r-1"}, {"session_id": "s-1"}):
         answer = say(lonely, {**target, "value": True})
         assert refused(answer) == (503, "the tracking server is unavailable, try again later")
@@ -406,8 +406,8 @@ def test_with_a_secret_the_token_is_needed(signing: RunningApp, request_id: str,
     assert [each.source.source_id for each in stored(signing, request_id)] == [pseudonym] * 2
 
 
-def test_what_is_no_good_token(signing: RunningApp, request_id: str, user: str) -> None:
-    """A wrong one, one that has expired, one for another trace, one of another user: each is refused."""
+def test_an_invalid_token_is_refused(signing: RunningApp, request_id: str, user: str) -> None:
+    """A wrong one, an expired one, one for another trace, one of another user."""
     trace_id = chat(signing, request_id, x_user_id=user)
     pseudonym = hmac.new(PSEUDONYMS.encode(), user.encode(), hashlib.sha256).hexdigest()
     later = int(time.time()) + 600
@@ -447,7 +447,7 @@ def test_what_is_no_good_token(signing: RunningApp, request_id: str, user: str) 
 
 
 def test_a_session_of_another_user_is_not_voted_on(signing: RunningApp, request_id: str, user: str) -> None:
-    """Whoever sends another's session id has a token for a trace of it, and that is all the token is good for."""
+    """A client that sends another's session id has a token for a trace of it, and the token is good for no more."""
     first = signing.get("/sync/chats/c-1", x_request_id=request_id, x_user_id=user, x_session_id=request_id)
     signing.traces.one(request_id)
     said = {"session_id": request_id, "value": True}
@@ -459,13 +459,13 @@ def test_a_session_of_another_user_is_not_voted_on(signing: RunningApp, request_
         answer = signing.get("/sync/chats/c-1", x_request_id=other, x_session_id=request_id, **who)
         signing.traces.one(other)
         vote = {"session_id": request_id, "value": False}
-        told = refused(say(signing, vote, x_feedback_token=answer.headers["X-Feedback-Token"], **who))
-        assert told == (403, "the token is for another session")
+        refusal = refused(say(signing, vote, x_feedback_token=answer.headers["X-Feedback-Token"], **who))
+        assert refusal == (403, "the token is for another session")
     assert only(signing, request_id).value is True
 
 
 def test_an_anonymous_token_is_one_voter(signing: RunningApp, request_id: str) -> None:
-    """Whatever user it is shown by, and another token is another voter."""
+    """Whichever user presents it; and another token is another voter."""
     ids = [f"{request_id}-{number}" for number in range(2)]
     tokens = []
     for each in ids:
@@ -486,8 +486,8 @@ def test_an_anonymous_token_is_one_voter(signing: RunningApp, request_id: str) -
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_unknown_ids_hold_no_thread_of_a_small_app(run_app: AppRunner, name: str) -> None:
-    """By default ten votes for what nobody knows are answered at once, unless no thread of the app waits for it."""
+def test_unknown_ids_block_no_thread_of_a_small_app(run_app: AppRunner, name: str) -> None:
+    """By default, ten votes on unknown ids are answered at once, unless waiting blocks no thread of the app."""
     app = run_app(name)
 
     with ThreadPoolExecutor(10) as pool:
@@ -497,8 +497,8 @@ def test_unknown_ids_hold_no_thread_of_a_small_app(run_app: AppRunner, name: str
     assert statuses.count(404) == (2 if name == "fastapi" else 10)
 
 
-def test_votes_on_one_trace_have_a_bound(signing: RunningApp, request_id: str, user: str) -> None:
-    """A script that votes on and on is told to stop, and others' traces are voted on as before."""
+def test_votes_on_one_trace_are_rate_limited(signing: RunningApp, request_id: str, user: str) -> None:
+    """A script that keeps voting is refused, and votes on other traces go on."""
     answer = signing.get("/sync/chats/c-1", x_request_id=request_id, x_user_id=user)
     token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
     signing.traces.one(request_id)
@@ -509,11 +509,11 @@ def test_votes_on_one_trace_have_a_bound(signing: RunningApp, request_id: str, u
     assert votes[-1].headers["Retry-After"] == "1"
 
 
-# --- around it ---
+# --- the requests themselves ---
 
 
-def test_feedback_is_no_trace(app: RunningApp, request_id: str) -> None:
-    """Its request is stored nowhere, and told no trace id; an ordinary one afterwards is."""
+def test_feedback_makes_no_trace(app: RunningApp, request_id: str) -> None:
+    """Its request is stored nowhere, and its answer has no trace id; that of an ordinary request has."""
     answer = say(app, {"value": 1}, x_request_id=request_id)
     after = uuid.uuid4().hex
     chat(app, after)
@@ -526,7 +526,7 @@ def test_feedback_is_no_trace(app: RunningApp, request_id: str) -> None:
 
 @pytest.mark.parametrize("name", [FRAMEWORKS[0], pytest.param("wsgi", marks=pytest.mark.xdist_group("wsgi"))])
 def test_an_excluded_feedback_route_keeps_its_options(run_app: AppRunner, request_id: str, name: str) -> None:
-    """A route that the middleware passes by still needs the token of its secret, also without a framework."""
+    """A route that the middleware does not trace still needs the token of its secret, also without a framework."""
     app = run_app(name, {"feedback_secret": [NEW], "exclude": ["/feedback"]})
     answer = app.get("/sync/chats/c-1", x_request_id=request_id)
     token, trace_id = answer.headers["X-Feedback-Token"], answer.headers["X-MLflow-Trace-ID"]
@@ -536,8 +536,8 @@ def test_an_excluded_feedback_route_keeps_its_options(run_app: AppRunner, reques
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS[:2])
-def test_a_routes_own_options_leave_the_others(run_app: AppRunner, request_id: str, user: str, name: str) -> None:
-    """Those of the middleware: the token is asked for, and the user stays a pseudonym."""
+def test_a_routes_own_options_keep_the_others(run_app: AppRunner, request_id: str, user: str, name: str) -> None:
+    """The middleware's other options stay: the token is required, and the user stays a pseudonym."""
     options = {"feedback_secret": [NEW], "user_id_hmac_key": PSEUDONYMS, "feedback_wait": PATIENT}
     app = run_app(name, options, APP_FEEDBACK_OPTIONS='{"feedback_wait": 0}')
     answer = app.get("/sync/chats/c-1", x_request_id=request_id, x_user_id=user)
@@ -571,7 +571,7 @@ def test_the_route_is_in_fastapis_schema(run_app: AppRunner) -> None:
 
 @pytest.mark.xdist_group("fastapi")
 def test_schemathesis_finds_no_server_error(run_app: AppRunner, request_id: str) -> None:
-    """Whatever it makes of the schema, for a trace that is there and for others."""
+    """Whatever it generates from the schema, for an existing trace and for others."""
     pytest.importorskip("schemathesis", reason="schemathesis is not installed in this environment")
     app = run_app("fastapi", {"feedback_wait": 0})
     trace_id = chat(app, request_id)
@@ -588,20 +588,20 @@ def test_schemathesis_finds_no_server_error(run_app: AppRunner, request_id: str)
 
 @pytest.mark.xdist_group("fastapi")
 def test_feedback_from_a_terminal(run_app: AppRunner, server: MLflowServer, request_id: str) -> None:
-    """By trace id or request id, without anybody's session; what is unknown or wrong is an exit code of 1."""
+    """By trace id or request id, without a session; an unknown or invalid one is an exit code of 1."""
     app = run_app("fastapi", {"feedback_wait": PATIENT}, APP_CSRF="1")
     trace_id = chat(app, request_id)
     environment = clean_environment(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=app.traces.experiment)
 
-    def tell(target: str, value: str) -> tuple[int, str, str]:
+    def give_feedback(target: str, value: str) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "mlflow_middleware.cli", "feedback", target, "--value", value, "--user", "ann"]
         done = run([*command, "--comment", "right"], env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
-    assert tell(trace_id, "true") == (0, f"{trace_id}: response_is_correct = true, by ann\n", "")
+    assert give_feedback(trace_id, "true") == (0, f"{trace_id}: response_is_correct = true, by ann\n", "")
     assert only(app, request_id).value is True
-    assert tell(request_id, "0.5")[0] == 0
+    assert give_feedback(request_id, "0.5")[0] == 0
     found = only(app, request_id)
     assert (found.value, found.rationale, found.source.source_id) == (0.5, "right", "ann")
-    assert tell(UNKNOWN, "no")[::2] == (1, "mlflow-middleware feedback: no trace with this id is stored\n")
-    assert tell("'", "no")[0] == 1
+    assert give_feedback(UNKNOWN, "no")[::2] == (1, "mlflow-middleware feedback: no trace with this id is stored\n")
+    assert give_feedback("'", "no")[0] == 1

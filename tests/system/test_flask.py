@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("flask-routes")
 
 @dataclass
 class Asked:
-    """One request: its answer, and the trace that was stored."""
+    """One request: its answer, and its stored trace."""
 
     answer: requests.Response
     trace: Trace
@@ -48,7 +48,7 @@ def app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def asked(app: RunningApp) -> dict[str, Asked]:
-    """What became of one request to each path."""
+    """The outcome of one request to each path."""
     paths = [
         "/v1/shops/7?key=1",
         "/v1/shops/7",
@@ -80,12 +80,12 @@ def asked(app: RunningApp) -> dict[str, Asked]:
     ],
 )
 def test_the_name_is_the_whole_rule(asked: dict[str, Asked], path: str, name: str) -> None:
-    """Prefixes of blueprints and mounts are part of it; a path that no rule takes gives none."""
+    """Prefixes of blueprints and mounts are part of it; a path without a rule gives none."""
     assert asked[path].name == name
 
 
-def test_tracing_set_up_twice_gives_one_trace(asked: dict[str, Asked]) -> None:
-    """As does an app mounted in an app, where both carry the middleware."""
+def test_tracing_set_up_twice_makes_one_trace(asked: dict[str, Asked]) -> None:
+    """As does an app mounted in an app if both have the middleware."""
     for path in ("/v1/shops/7?key=1", "/mounted/v1/shops/7?key=1"):
         assert len(asked[path].trace.data.spans) == 1
         assert asked[path].answer.headers["X-MLflow-Trace-ID"] == asked[path].trace.info.trace_id
@@ -99,8 +99,8 @@ def test_a_hook_that_answers_early_keeps_the_route(asked: dict[str, Asked]) -> N
     assert refused.name == "GET /v1/shops/<int:shop_id>"
 
 
-def test_an_exception_that_the_app_answers_is_judged_by_the_answer(asked: dict[str, Asked]) -> None:
-    """A 404 made of a LookupError is no error; a 500 page of the app's own is one, without the exception."""
+def test_a_handled_exception_is_judged_by_the_answer(asked: dict[str, Asked]) -> None:
+    """A 404 for a LookupError is no error; the app's own 500 page is one, without the exception."""
     missing, divided = asked["/missing"], asked["/divide"]
 
     assert (missing.answer.status_code, missing.state) == (404, "OK")
@@ -108,8 +108,8 @@ def test_an_exception_that_the_app_answers_is_judged_by_the_answer(asked: dict[s
     assert missing.trace.data.spans[0].events == divided.trace.data.spans[0].events == []
 
 
-def test_the_apps_own_sessions_work_on(app: RunningApp, asked: dict[str, Asked]) -> None:
-    """Its cookie comes and goes as ever."""
+def test_the_apps_own_sessions_still_work(app: RunningApp, asked: dict[str, Asked]) -> None:
+    """Its cookie is received and sent as before."""
     visit = asked["/visit"].answer
 
     assert (visit.json()["visits"], visit.cookies["visits"]) == (1, "1")
@@ -117,18 +117,18 @@ def test_the_apps_own_sessions_work_on(app: RunningApp, asked: dict[str, Asked])
     assert again.json() == {"visits": 42}
 
 
-def test_an_exception_that_only_the_500_page_takes_is_recorded(asked: dict[str, Asked]) -> None:
+def test_an_exception_that_only_the_500_page_handles_is_recorded(asked: dict[str, Asked]) -> None:
     """The client gets the app's page, with the ids; the trace gets the exception."""
     failed = asked["/fail"]
 
     assert (failed.answer.text, failed.answer.status_code, failed.state) == ("sorry", 500, "ERROR")
     assert failed.answer.headers["X-MLflow-Trace-ID"] == failed.trace.info.trace_id
     (event,) = failed.trace.data.spans[0].events
-    assert event.attributes["exception.message"] == "the model is away"
+    assert event.attributes["exception.message"] == "the model is unavailable"
 
 
 @pytest.mark.parametrize("path", ["/count/3", "/mounted/count/3"])
-def test_teardown_functions_run_in_the_request_that_ends(app: RunningApp, asked: dict[str, Asked], path: str) -> None:
+def test_teardown_functions_run_in_their_request(app: RunningApp, asked: dict[str, Asked], path: str) -> None:
     """After the last chunk of a stream, whose generator has both Flask's request and ours."""
     counted = asked[path]
     request_id = counted.trace.info.client_request_id
@@ -140,6 +140,6 @@ def test_teardown_functions_run_in_the_request_that_ends(app: RunningApp, asked:
 
 @pytest.mark.once
 @pytest.mark.parametrize("path", ["/after", "/mounted/after"])
-def test_what_is_called_on_close_holds_nothing_up(app: RunningApp, request_id: str, path: str) -> None:
+def test_work_on_close_delays_nothing(app: RunningApp, request_id: str, path: str) -> None:
     """The trace is stored while it runs, and then has its spans and tags."""
     corners.check_afterwards(app, path, request_id)

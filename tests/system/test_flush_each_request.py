@@ -1,4 +1,4 @@
-"""`flush_each_request`: whoever freezes the process at the answer's end finds its trace stored already."""
+"""`flush_each_request`: if the process is frozen at the end of the answer, its trace is stored already."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLUSHING = {"MLFLOW_MIDDLEWARE_FLUSH_EACH_REQUEST": "true", "MLFLOW_MIDDLEWARE_S
 
 @contextmanager
 def frozen(app: RunningApp) -> Iterator[None]:
-    """The app's processes stand still."""
+    """Freeze the app's processes."""
     os.killpg(app.process.pid, signal.SIGSTOP)
     try:
         yield
@@ -33,7 +33,7 @@ def frozen(app: RunningApp) -> Iterator[None]:
 @pytest.mark.parametrize("path", ["/status/200", "/stream", "/fail"])
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in APPS])
 def test_the_trace_is_stored_when_the_answer_ends(run_app: AppRunner, name: str, path: str, request_id: str) -> None:
-    """With all of its info, also of a stream, and where the app raised."""
+    """With all of its info, also for a stream, and if the app raised."""
     app = run_app(name, None, **FLUSHING)
     app.get(path, x_request_id=request_id)
 
@@ -45,8 +45,8 @@ def test_the_trace_is_stored_when_the_answer_ends(run_app: AppRunner, name: str,
 
 @pytest.mark.parametrize("path", ["/file", "/announced-stream", "/broken-stream"])
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in DJANGO])
-def test_files_and_odd_streams_of_django(run_app: AppRunner, name: str, path: str, request_id: str) -> None:
-    """They end as other answers do."""
+def test_files_and_unusual_streams_of_django(run_app: AppRunner, name: str, path: str, request_id: str) -> None:
+    """They end like other answers."""
     app = run_app(name, None, **FLUSHING)
     with suppress(requests.RequestException):
         app.get(path, x_request_id=request_id)
@@ -57,8 +57,8 @@ def test_files_and_odd_streams_of_django(run_app: AppRunner, name: str, path: st
 
 
 @pytest.mark.parametrize("mode", ["hang", "500", "reset"])
-def test_an_answer_is_not_held_for_ever(server: MLflowServer, run_app: AppRunner, mode: str) -> None:
-    """But for ``shutdown_timeout`` at most; the trace is delivered when the server is well again."""
+def test_an_answer_is_not_held_forever(server: MLflowServer, run_app: AppRunner, mode: str) -> None:
+    """At most for ``shutdown_timeout``; the trace is delivered when the server has recovered."""
     name = uuid.uuid4().hex
     with faulty(server.uri) as proxy:
         variables = {**FLUSHING, "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1", "MLFLOW_TRACKING_URI": proxy.uri}

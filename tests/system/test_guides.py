@@ -1,4 +1,4 @@
-"""The pages of the frameworks, of streams and of WebSockets: their examples, served and read back from a server."""
+"""The pages of the frameworks, streams and WebSockets: their examples, served and read back from a server."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ APPS = {
 
 
 @pytest.mark.parametrize("like", APPS)
-def test_what_the_page_of_a_framework_says(server: MLflowServer, request_id: str, tmp_path: Path, like: str) -> None:
-    """The login's user, a stream with its model's span below the request's, and an exception that the app answered."""
+def test_the_example_of_a_frameworks_page(server: MLflowServer, request_id: str, tmp_path: Path, like: str) -> None:
+    """The login's user, a stream with its model's span below the request's, and an exception that the app handled."""
     package, target = APPS[like]
     pytest.importorskip(package, reason=f"{package} is not installed in this environment")
     traces = Traces(server.uri, f"guide-{request_id}")
@@ -50,22 +50,22 @@ def test_what_the_page_of_a_framework_says(server: MLflowServer, request_id: str
     assert [event.name for event in found["busy"].data.spans[0].events] == ["exception"]
 
 
-def test_a_trusted_proxy_tells_where_a_request_came_from(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
-    """By the headers that it adds; the option is a keyword of the example."""
+def test_a_trusted_proxy_reports_the_origin_of_a_request(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
+    """In the headers that it adds; the option is a keyword of the example."""
     pytest.importorskip("fastapi", reason="fastapi is not installed in this environment")
     traces = Traces(server.uri, f"proxy-{request_id}")
-    variables = {**connected(traces, server.uri), "FORWARDED_ALLOW_IPS": ""}  # else uvicorn has taken the proxy's place
+    variables = {**connected(traces, server.uri), "FORWARDED_ALLOW_IPS": ""}  # else uvicorn has applied the headers
     with running("fastapi", APPS["fastapi"][1], tmp_path, traces, **variables) as app:
         forwarded = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "chat.example"}
         requests.get(f"{app.url}/me", headers={**forwarded, "X-Request-ID": request_id}, timeout=DEADLINE)
         (root,) = app.traces.one(request_id).data.spans
 
-    told = ("client.address", "url.scheme", "server.address", "network.peer.address")
-    assert [root.attributes[key] for key in told] == ["203.0.113.7", "https", "chat.example", "127.0.0.1"]
+    origin = ("client.address", "url.scheme", "server.address", "network.peer.address")
+    assert [root.attributes[key] for key in origin] == ["203.0.113.7", "https", "chat.example", "127.0.0.1"]
 
 
 def test_each_message_of_a_websocket_is_a_trace(captured_traces: list[Trace]) -> None:
-    """Of the session that the handler has named."""
+    """Its session is the one that the handler named."""
     pytest.importorskip("fastapi", reason="fastapi is not installed in this environment")
     pytest.importorskip("httpx2", reason="httpx2 is not installed in this environment")
     from fastapi.testclient import TestClient
@@ -82,7 +82,7 @@ def test_each_message_of_a_websocket_is_a_trace(captured_traces: list[Trace]) ->
 
 @pytest.mark.parametrize(("path", "spans"), [("/decorated", ["request"]), ("/held", ["request", "model"])])
 def test_a_stream_that_is_closed_early(captured_traces: list[Trace], path: str, spans: list[str]) -> None:
-    """A span that the generator holds ends then; MLflow's decorator loses its own, which the page of streams says."""
+    """A span that the generator holds ends then; MLflow's decorator loses its own, as the page of streams documents."""
     pytest.importorskip("flask", reason="flask is not installed in this environment")
     from flask import Flask, Response
 

@@ -1,6 +1,6 @@
-"""Hostile requests: whatever a client sends, the app answers as it would without us, and nothing comes back raw.
+"""Hostile requests: for any request, the app answers as without the middleware, and nothing is reflected unescaped.
 
-Each request goes, byte for byte the same, to an app and to its twin whose middleware is switched off.
+Each request goes, byte for byte the same, to an app and to its twin with the middleware disabled.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tests.conftest import AppRunner, RunningApp
 from tests.servers import eventually
 
 OURS = {"x-request-id", "x-mlflow-trace-id", "access-control-expose-headers"}
-"""The response headers that an app has from us."""
+"""The response headers that the middleware adds."""
 
 VARYING = OURS | {"date"}
 
 OUR_TAGS = {"client_request_id", "mlflow.trace.session", "mlflow.trace.user", "http.route", "http.status_code"}
-"""What a trace's tags and metadata hold of the request."""
+"""The tags and metadata that contain parts of the request."""
 
 ACCEPTABLE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{{0,{MAX_REQUEST_ID - 1}}}")
 
@@ -80,36 +80,36 @@ class Sent:
         return b"\r\n".join([*lines, *(b"%b: %b" % header for header in self.headers), b"", b""])
 
     def request_id(self) -> str | None:
-        """The request id sent, where there is one that has to be kept."""
+        """The request id that was sent, if it is one that must be kept."""
         values = [value for name, value in self.headers if name == b"X-Request-ID"]
         text = values[0].decode("latin-1").strip() if len(values) == 1 and not self.is_split() else ""
         return text if ACCEPTABLE.fullmatch(text) else None
 
     def is_split(self) -> bool:
-        """Whether line breaks make other headers of it, which each server understands in its own way."""
+        """Whether line breaks turn it into other headers, which each server interprets in its own way."""
         parts = (self.target, self.host, *(value for _, value in self.headers))
         return any(line_break in part for part in parts for line_break in (b"\r", b"\n"))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; a status of None is a connection closed without an answer."""
+    """The answer; a status of None is a connection closed without an answer."""
 
     status: int | None
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
     def of(self, name: str) -> list[str]:
-        """The values of a header."""
+        """Return the values of a header."""
         return [value for key, value in self.headers if key.lower() == name]
 
     def without_ours(self) -> tuple[Any, ...]:
-        """All that has to be the same with and without us."""
+        """Return everything that must be the same with and without the middleware."""
         return (self.status, sorted(pair for pair in self.headers if pair[0].lower() not in VARYING), self.body)
 
 
 class _Received:
-    """Bytes in the place of a socket, for ``HTTPResponse``."""
+    """Bytes instead of a socket, for ``HTTPResponse``."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -128,7 +128,7 @@ def exchange(app: RunningApp, sent: Sent) -> Answer:
             while chunk := connection.recv(65536):
                 received.append(chunk)
         except ConnectionError:
-            pass  # a server that refuses a request may close before it has read all of it
+            pass  # a server that rejects a request may close before it has read all of it
     response = HTTPResponse(cast(socket.socket, _Received(b"".join(received))))
     try:
         response.begin()
@@ -139,14 +139,14 @@ def exchange(app: RunningApp, sent: Sent) -> Answer:
 
 @dataclass
 class Twins:
-    """An app, and the same app with the middleware switched off."""
+    """An app, and the same app with the middleware disabled."""
 
     app: RunningApp
     twin: RunningApp
     began: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def ask(self, sent: Sent) -> Answer:
-        """Send a request to both; what the app answers has passed all that holds for every request."""
+        """Send a request to both; return the app's answer, once the general assertions have passed."""
         answer, expected = exchange(self.app, sent), exchange(self.twin, sent)
         assert answer.without_ours() == expected.without_ours()
         assert all(value.isascii() and value.isprintable() for name in OURS for value in answer.of(name))
@@ -174,12 +174,12 @@ class Twins:
 
 @pytest.fixture
 def twins(app: RunningApp, run_app: AppRunner) -> Twins:
-    """Each test app in turn, and its twin without us."""
+    """Each test app in turn, and its twin without the middleware."""
     return Twins(app, run_app(app.name, {"enabled": False}))
 
 
 def table() -> list[Sent]:
-    """Every hostile value in every place that we read."""
+    """Yield every hostile value in every place that the middleware reads."""
     return [
         *(Sent(headers=tuple((name, value) for name in HEADERS)) for value in VALUES),
         *(Sent(headers=tuple((name, value) for name in IDENTITY * 2)) for value in VALUES[:3]),
@@ -198,12 +198,12 @@ def table() -> list[Sent]:
 
 
 def is_safe(text: str) -> bool:
-    """Whether a text holds no control, format or surrogate character and no line or paragraph separator."""
+    """Return whether a text has no control, format or surrogate character and no line or paragraph separator."""
     return not any(unicodedata.category(char)[0] == "C" or unicodedata.category(char) in ("Zl", "Zp") for char in text)
 
 
 def unsafe(trace: Trace) -> dict[str, str]:
-    """What a stored trace holds of its request that is too long or not printable."""
+    """Return the values of a stored trace that are too long or not printable."""
     (root,) = [span for span in trace.data.spans if span.parent_id is None]
     stored = [
         *((key, value, MAX_ID) for key, value in trace.info.tags.items() if key in OUR_TAGS),
@@ -236,8 +236,8 @@ REQUESTS = st.builds(
 
 
 @pytest.mark.heavy
-def test_whatever_is_sent_is_answered_as_without_us(twins: Twins) -> None:
-    """The same status, headers and body, nothing reflected, and a clean trace of every request that came in."""
+def test_hostile_requests_are_answered_as_without_the_middleware(twins: Twins) -> None:
+    """With the same status, headers and body, nothing reflected, and a clean trace of every request that was parsed."""
     answers = [twins.ask(sent) for sent in table()]
 
     @given(REQUESTS)
@@ -248,15 +248,15 @@ def test_whatever_is_sent_is_answered_as_without_us(twins: Twins) -> None:
     ask()
     traces = twins.stored(answers)
     assert {trace.info.trace_id: bad for trace in traces if (bad := unsafe(trace))} == {}
-    told = {answer.of("x-mlflow-trace-id")[0]: answer for answer in answers if answer.of("x-mlflow-trace-id")}
-    assert len(told) > len(VALUES)
+    traced = {answer.of("x-mlflow-trace-id")[0]: answer for answer in answers if answer.of("x-mlflow-trace-id")}
+    assert len(traced) > len(VALUES)
     assert {trace.info.trace_id: [trace.info.client_request_id] for trace in traces} == {
-        trace_id: answer.of("x-request-id") for trace_id, answer in told.items()
+        trace_id: answer.of("x-request-id") for trace_id, answer in traced.items()
     }
 
 
 def test_log_lines_stay_one_line(app: RunningApp) -> None:
-    """The ids on a log record never begin another line and never reach a terminal's controls."""
+    """The ids on a log record never start another line and never reach a terminal's controls."""
     answers = [exchange(app, Sent(b"/log", tuple((name, value) for name in IDENTITY))) for value in VALUES]
 
     lines = [answer.body.decode() for answer in answers if answer.status == 200]

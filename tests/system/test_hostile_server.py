@@ -1,4 +1,4 @@
-"""A tracking server that is none, or no longer ours: it is told nothing it should not know, and fills no memory."""
+"""A server that is no tracking server, or not ours any more: it learns no secrets, and fills no memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOMB = gzip.compress(b" " * (answers.MAX_ANSWER + 1))
 
 
 class Hostile(ThreadingHTTPServer):
-    """Answers as its ``answer`` says.
+    """Answers with its ``answer``.
 
     Attributes:
         asked: Method, path, headers and body of each request.
@@ -39,7 +39,7 @@ class Hostile(ThreadingHTTPServer):
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that have had enough are part of it."""
+        """Ignore clients that disconnect."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -89,8 +89,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
         yield server
 
 
-def told(server: Hostile) -> str:
-    """What is said of the server."""
+def message_about(server: Hostile) -> str:
+    """Return the message about the server."""
     with pytest.raises(ConnectionProblem) as caught:
         ask(server.uri, "POST", "/api/3.0/mlflow/traces", json={"private": "words"})
     return str(caught.value)
@@ -98,11 +98,11 @@ def told(server: Hostile) -> str:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_to_another_host_is_named_and_not_followed(server: Hostile, status: int) -> None:
-    """Neither credentials nor a body reach it."""
+    """It gets neither credentials nor a body."""
     with serving() as other:
         for location in (f"{other.uri}/moved?token=hunter2", f"//127.0.0.1:{other.server_address[1]}/moved"):
             server.answer = (status, {"Location": location}, b"")
-            said = told(server)
+            said = message_about(server)
             assert urlsplit(other.uri).netloc in said
             assert "hunter2" not in said
     assert other.asked == []
@@ -110,7 +110,7 @@ def test_a_redirect_to_another_host_is_named_and_not_followed(server: Hostile, s
 
 @pytest.mark.parametrize("status", [301, 307, 308])
 def test_a_redirect_of_the_same_server_is_followed(server: Hostile, status: int) -> None:
-    """With all that was sent: it is the same server, under another path."""
+    """It is the same server under another path, and gets the whole request."""
     server.answer = (status, {"Location": "/moved?a=1"}, b"")
 
     assert ask(server.uri, "POST", "/api", json={"private": "words"}) == (200, {"here": True})
@@ -119,11 +119,11 @@ def test_a_redirect_of_the_same_server_is_followed(server: Hostile, status: int)
     assert headers["Authorization"] == "Bearer hunter2"
 
 
-def test_a_redirect_that_goes_round_ends(server: Hostile) -> None:
-    """After a few times."""
+def test_a_redirect_loop_ends(server: Hostile) -> None:
+    """After a few redirects."""
     server.answer = (308, {"Location": "/round"}, b"")
 
-    assert "does not answer like an MLflow server (status 308)" in told(server)
+    assert "does not answer like an MLflow server (status 308)" in message_about(server)
     assert len(server.asked) == answers.MAX_REDIRECTS + 1
 
 
@@ -131,21 +131,21 @@ def test_a_redirect_that_goes_round_ends(server: Hostile) -> None:
     ("headers", "body"), [({}, None), ({"Content-Encoding": "gzip"}, BOMB)], ids=["gigabytes", "bomb"]
 )
 def test_an_endless_answer_is_cut(server: Hostile, headers: dict[str, str], body: bytes | None) -> None:
-    """Also one that is small, until it is decompressed."""
+    """Also one that is small until it is decompressed."""
     server.answer = (200, headers, body)
 
-    assert f"more than {answers.MAX_ANSWER} bytes" in told(server)
+    assert f"more than {answers.MAX_ANSWER} bytes" in message_about(server)
 
 
 def test_a_compressed_answer_is_read(server: Hostile) -> None:
-    """Though none was asked for."""
+    """Although none was requested."""
     server.answer = (200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"a": 1}'))
 
     assert ask(server.uri, "GET", "/api") == (200, {"a": 1})
 
 
-def test_an_endless_answer_is_not_begun_over_our_own_connection(server: Hostile) -> None:
-    """Its length is told first."""
+def test_an_endless_answer_is_not_read_over_our_own_connection(server: Hostile) -> None:
+    """Its length is announced first."""
     server.answer = (200, {}, None)
     host, port = urlsplit(server.uri).hostname or "", urlsplit(server.uri).port or 0
 
@@ -153,8 +153,8 @@ def test_an_endless_answer_is_not_begun_over_our_own_connection(server: Hostile)
         list(PipelinedConnection(Address(host, port, None, "", {"Host": host}), 10).post("/api", {}, [b"{}"]))
 
 
-def test_what_a_server_says_is_one_line_of_500_characters(server: Hostile) -> None:
-    """Without what would act on a terminal."""
+def test_a_servers_message_is_one_line_of_500_characters(server: Hostile) -> None:
+    """Without control characters that a terminal would obey."""
     server.answer = (400, {}, b'{"error_code": "X", "message": "\\u001b[2J' + b"x" * 1000 + b'\\nsecond"}')
 
     message = ask(server.uri, "GET", "/api")[1]["message"]

@@ -1,4 +1,4 @@
-"""Hostile surroundings: whatever server or disk do, no trace is lost silently, and an exit waits for neither."""
+"""Hostile surroundings: whatever server or disk do, no trace is lost silently, and no exit waits for either."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.system.test_delivery import burst, to
 
 @pytest.mark.once
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_what_a_server_does_not_take_is_in_the_spool_before_a_crash(tmp_path: Path, kind: str) -> None:
-    """Whether it fails or does not answer: within seconds, with a line in the log."""
+def test_undelivered_traces_are_spooled_before_a_crash(tmp_path: Path, kind: str) -> None:
+    """Whether the server fails or does not answer: within seconds, with a line in the log."""
     spool = tmp_path / "spool"
     with serving(SCRIPTS[kind]) as uri:
         variables = to(uri, uuid.uuid4().hex, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
@@ -35,7 +35,7 @@ def test_what_a_server_does_not_take_is_in_the_spool_before_a_crash(tmp_path: Pa
 @pytest.mark.once
 @pytest.mark.parametrize("kind", ["silent", "slow-body", "endless"])
 def test_an_exit_does_not_wait_for_a_server(tmp_path: Path, kind: str) -> None:
-    """What it does not take by then is spooled."""
+    """Undelivered traces are spooled."""
     spool = tmp_path / "spool"
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool), "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
     with serving(SCRIPTS[kind]) as uri, burst(tmp_path, 20, **to(uri, uuid.uuid4().hex, **variables)) as running:
@@ -46,7 +46,7 @@ def test_an_exit_does_not_wait_for_a_server(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.once
 def test_neither_delivery_nor_an_exit_waits_for_a_pipe_in_the_spool(server: MLflowServer, tmp_path: Path) -> None:
-    """It has the name of a file of the spool, and nobody ever writes to it."""
+    """It is named like a file of the spool, and never written to."""
     spool = tmp_path / "spool"
     spool.mkdir()
     os.mkfifo(spool / NAME)
@@ -59,8 +59,8 @@ def test_neither_delivery_nor_an_exit_waits_for_a_pipe_in_the_spool(server: MLfl
 
 
 @pytest.mark.once
-def test_a_server_that_refuses_its_host_name_is_told_so(server: MLflowServer, tmp_path: Path) -> None:
-    """The log names the server's option; the traces wait, and are stored once it takes the name."""
+def test_a_server_that_refuses_its_host_name_is_reported(server: MLflowServer, tmp_path: Path) -> None:
+    """The log names the server's option; the traces wait, and are stored once the server accepts the name."""
     name = uuid.uuid4().hex
     with faulty(server.uri) as proxy:
         proxy.host = "mlflow:5000"
@@ -74,10 +74,10 @@ def test_a_server_that_refuses_its_host_name_is_told_so(server: MLflowServer, tm
 
 @pytest.mark.once
 @pytest.mark.parametrize("with_spool", [False, True], ids=["memory", "spool"])
-def test_a_trace_that_a_proxy_finds_too_large_is_stored_without_its_largest_parts(
+def test_a_trace_that_a_proxy_rejects_as_too_large_is_stored_without_its_largest_parts(
     server: MLflowServer, tmp_path: Path, with_spool: bool
 ) -> None:
-    """It says what is missing, and so does the log, once; all others are whole."""
+    """It marks the missing parts, and the log reports it once; all others are complete."""
     name = uuid.uuid4().hex
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(tmp_path / "spool")} if with_spool else {}
     with faulty(server.uri) as proxy:

@@ -1,4 +1,4 @@
-"""Ids that are not in the usual headers, read back from a server: bodies, paths, queries, cookies, logins, baggage."""
+"""Ids in unusual places, read back from a server: bodies, paths, queries, cookies, logins, baggage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.servers import MLflowServer
 pytestmark = pytest.mark.once
 
 NAMES = [name for name in APPS if name != "asgi-hypercorn"]
-"""That one differs in the server only."""
+"""Those two differ in the server only."""
 
 OPTIONS: dict[str, Any] = {
     "request_id_from": ["query.rid", "header.X-Request-ID"],
@@ -34,20 +34,20 @@ FORM = "application/x-www-form-urlencoded"
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
 def app(request: pytest.FixtureRequest, run_app: AppRunner) -> RunningApp:
-    """Each test app in turn, told where its ids are."""
+    """Each test app in turn, with the sources of its ids configured."""
     return run_app(request.param, OPTIONS)
 
 
 def who(trace: Trace) -> tuple[str | None, str | None]:
-    """Session and user, which tags and metadata have alike."""
+    """Return session and user, which must be the same in tags and metadata."""
     found = [trace.info.tags, trace.info.trace_metadata]
     sessions, users = ({each.get(f"mlflow.trace.{kind}") for each in found} for kind in ("session", "user"))
     (session,), (user,) = sessions, users
     return session, user
 
 
-def test_ids_are_read_from_where_they_are(app: RunningApp) -> None:
-    """In each framework, of bodies that are not stored, too."""
+def test_ids_are_read_from_their_sources(app: RunningApp) -> None:
+    """In each framework, also from bodies that are not stored."""
     batch = uuid.uuid4().hex
     asked: dict[str, tuple[str, str, dict[str, str], str | None]] = {
         "json": ("POST", "/echo", {"content-type": "application/json", "cookie": "chat=by-cookie"}, BODY),
@@ -69,10 +69,10 @@ def test_ids_are_read_from_where_they_are(app: RunningApp) -> None:
     assert who(stored["form"])[0] == "by-form"
     assert who(stored["unread"]) == ("by-cookie", None)
     assert who(stored["path"]) == ("by-path", "jos\N{LATIN SMALL LETTER E WITH ACUTE}")
-    if app.name != "asgi":  # which tells its route only when it has answered
+    if app.name != "asgi":  # it reports its route only when it has answered
         assert answers["path"].json()["session_id"] == "by-path"
     assert "|by-cookie|" in answers["log"].text
-    if app.name != "wsgi":  # which reads the body after it has begun to answer
+    if app.name != "wsgi":  # it reads the body after it has started to answer
         assert answers["json"].headers["X-Session-ID"] == "by-body"
     assert answers["json"].headers["X-Request-ID"] == f"{batch}-json"
     assert answers["json"].json() == json.loads(BODY)
@@ -99,7 +99,7 @@ def test_presets(
 
 @pytest.mark.parametrize("name", ["fastapi", "flask", "django-wsgi"])
 def test_a_wrong_source_stops_the_app(name: str) -> None:
-    """In the framework's own way, with the option, what was given, and what is allowed."""
+    """With the framework's own error, which has the option, the value, and the allowed values."""
     pytest.importorskip(name.partition("-")[0], reason=f"{name} is not installed in this environment")
     printed = refusal(name, MLFLOW_MIDDLEWARE_SESSION_ID_FROM="boddy.chat")
 
@@ -108,7 +108,7 @@ def test_a_wrong_source_stops_the_app(name: str) -> None:
 
 
 def test_a_wrong_source_is_an_error_of_djangos_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As any other wrong option is."""
+    """Like any other wrong option."""
     pytest.importorskip("django", reason="django is not installed in this environment")
     from mlflow_middleware.django.checks import check_settings
 
@@ -134,8 +134,8 @@ def project(request: pytest.FixtureRequest, server: MLflowServer, tmp_path: Path
         yield app
 
 
-def test_who_is_logged_in_to_django(project: RunningApp, request_id: str) -> None:
-    """By its own sessions and database, in sync and async views that do not look at it; nobody where nobody is."""
+def test_the_logged_in_user_of_django(project: RunningApp, request_id: str) -> None:
+    """From its own sessions and database, in sync and async views that do not use it; none without a login."""
     project.get("/login/jane")
     paths = ["/chat", "/async/chat", "/async/stream"]
     for path in paths:
@@ -149,7 +149,7 @@ def test_who_is_logged_in_to_django(project: RunningApp, request_id: str) -> Non
 
 
 def test_the_examples(server: MLflowServer, request_id: str, tmp_path: Path) -> None:
-    """``examples/identity_app.py`` does what the page says."""
+    """``examples/identity_app.py`` works as documented."""
     pytest.importorskip("fastapi", reason="fastapi is not installed in this environment")
     traces = Traces(server.uri, f"identity-{request_id}")
     variables = connected(traces, server.uri)

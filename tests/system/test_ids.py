@@ -1,4 +1,4 @@
-"""Ids of traces and spans come from the operating system: none comes twice, whatever the app does to ``random``."""
+"""Ids of traces and spans come from the operating system: they are unique, even if the app seeds ``random``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.servers import ROOT, clean_environment
 
 RUN = [sys.executable, "-W", "ignore", "-m", "tests.apps.seeded"]
 IDS_OF_A_ROUND = 10 * (3 + 2)
-"""A request's trace and its two spans, and a trace by hand with its span."""
+"""A request's trace and its two spans, and an explicit trace with its span."""
 
 
 @pytest.mark.parametrize("mode", ["", "own-provider"])
-def test_no_id_comes_twice_in_an_app_that_seeds_random(mode: str) -> None:
-    """Not in two runs, not in a forked child, and not in one that was forked behind Python's back; with a tracer
-    provider of the app's own either.
+def test_ids_are_unique_in_an_app_that_seeds_random(mode: str) -> None:
+    """Over two runs, a forked child, and one that was forked in C, without Python's hooks; also with a tracer
+    provider of the app's own.
     """
     lines: list[str] = []
     variables = {"MLFLOW_USE_DEFAULT_TRACER_PROVIDER": "false"} if mode else {}
@@ -54,8 +54,8 @@ for _ in range(2):
 """
 
 
-def test_no_id_comes_twice_where_only_public_functions_of_mlflow_are_used() -> None:
-    """MLflow makes the spans itself there."""
+def test_ids_are_unique_with_only_public_functions_of_mlflow() -> None:
+    """There, MLflow makes the spans itself."""
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PUBLIC],
         env=clean_environment(),

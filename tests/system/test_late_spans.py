@@ -1,4 +1,4 @@
-"""Spans that outlive their root, traces that stay open for long, and more of them than MLflow's own buffer holds."""
+"""Spans that outlive their root, traces that stay open for long, and more traces than MLflow's own buffer holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Run = Callable[..., tuple[Traces, str]]
 
 @pytest.fixture
 def run(server: MLflowServer) -> Run:
-    """Runs one function of `tests.apps.late_spans` to its end; gives its traces and its output."""
+    """Run one function of `tests.apps.late_spans` to its end; return its traces and its output."""
 
     def start(function: str, **variables: str) -> tuple[Traces, str]:
         experiment = f"{function}-{uuid.uuid4().hex}"
@@ -40,14 +40,14 @@ def run(server: MLflowServer) -> Run:
 
 
 def tree(trace: Trace) -> dict[str, str | None]:
-    """Span name -> its parent's name."""
+    """Return span name -> its parent's name."""
     names = {span.span_id: span.name for span in trace.data.spans}
     return {span.name: names.get(span.parent_id) for span in trace.data.spans}
 
 
 @pytest.mark.parametrize("function", ["soon", "much_later"])
 def test_a_span_that_ends_after_its_root_is_added(run: Run, function: str) -> None:
-    """Whether it ends before or after its trace was sent, it is stored, and the trace keeps what it had."""
+    """Whether it ends before or after its trace was sent, it is stored, and the trace keeps its other values."""
     traces, _ = run(function)
 
     (trace,) = traces.search()
@@ -60,8 +60,8 @@ def test_a_span_that_ends_after_its_root_is_added(run: Run, function: str) -> No
     assert json.loads(trace.info.trace_metadata["mlflow.trace.sizeStats"])["num_spans"] == 3
 
 
-def test_a_span_that_never_ends_holds_nothing_up(server: MLflowServer) -> None:
-    """Its trace is stored while the process runs on, complete but for that span, and so are those that follow."""
+def test_a_span_that_never_ends_delays_nothing(server: MLflowServer) -> None:
+    """Its trace is stored while the process runs on, complete except for that span, and so are later traces."""
     experiment = f"never-{uuid.uuid4().hex}"
     command = [sys.executable, "-m", "tests.apps.late_spans", experiment, "never"]
     environment = clean_environment(MLFLOW_TRACKING_URI=server.uri)
@@ -85,7 +85,7 @@ def test_a_span_that_never_ends_holds_nothing_up(server: MLflowServer) -> None:
 
 
 def test_a_span_that_never_ends_does_not_cost_the_trace_at_exit(run: Run) -> None:
-    """A process that ends with a span open has the trace of that span stored."""
+    """The trace of a process that ends with an open span is stored."""
     traces, _ = run("never_at_exit")
 
     (trace,) = traces.search()
@@ -94,7 +94,7 @@ def test_a_span_that_never_ends_does_not_cost_the_trace_at_exit(run: Run) -> Non
 
 
 @pytest.mark.heavy
-def test_more_traces_at_once_than_the_buffer_of_mlflow_holds(run: Run) -> None:
+def test_more_open_traces_than_mlflows_buffer_holds(run: Run) -> None:
     """1,100 traces that are open at the same time are all stored, with their spans."""
     traces, _ = run("many")
 
@@ -104,7 +104,7 @@ def test_more_traces_at_once_than_the_buffer_of_mlflow_holds(run: Run) -> None:
 
 
 @pytest.mark.once
-def test_the_limits_of_the_buffer_of_mlflow_evict_nothing(run: Run) -> None:
+def test_the_limits_of_mlflows_buffer_evict_nothing(run: Run) -> None:
     """Traces that are open for longer than its TTL, and more than its size, are stored whole."""
     traces, _ = run("slow", MLFLOW_TRACE_BUFFER_TTL_SECONDS="1", MLFLOW_TRACE_BUFFER_MAX_SIZE="10")
 
@@ -113,7 +113,7 @@ def test_the_limits_of_the_buffer_of_mlflow_evict_nothing(run: Run) -> None:
 
 
 def test_a_flush_makes_a_trace_readable(run: Run) -> None:
-    """After ``mlflow.flush_trace_async_logging()``, ``mlflow.get_trace`` gives the whole trace."""
+    """After ``mlflow.flush_trace_async_logging()``, ``mlflow.get_trace`` returns the whole trace."""
     _, output = run("flushed")
 
     seen = json.loads(output.splitlines()[-1])

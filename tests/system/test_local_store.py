@@ -1,4 +1,4 @@
-"""Full MLflow without a server, as most people start: a database of its own, or whatever it takes by default."""
+"""Full MLflow without a server, as most people start: a database of its own, or its default store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(json.dumps([
 
 
 def stored(folder: Path, experiment: str, query: str, **variables: str) -> list[tuple[str, str, int, dict[str, str]]]:
-    """What MLflow finds there: request id, state, number of spans and metadata of each trace."""
+    """Return MLflow's traces there: request id, state, number of spans and metadata of each trace."""
     command = [sys.executable, "-c", ASK, experiment, query]
     environment = clean_environment(**variables)
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120, check=True)
@@ -51,7 +51,7 @@ def stored(folder: Path, experiment: str, query: str, **variables: str) -> list[
 def test_sigterm_right_after_20_requests_loses_none(
     tmp_path: Path, kind: str, where: str, variables: dict[str, str]
 ) -> None:
-    """The first 20 of a new database: all of them are whole, and found by who asked."""
+    """The first 20 of a new database: all of them are whole, and found by their user."""
     if kind != "uvicorn" and where in ("named", "folder"):
         pytest.skip("once is enough")
     name, port = uuid.uuid4().hex, free_port()
@@ -70,7 +70,7 @@ def test_sigterm_right_after_20_requests_loses_none(
 
 
 def test_a_database_that_cannot_be_made_stops_no_app(tmp_path: Path) -> None:
-    """It answers, the log tells why traces wait, and its exit does not wait for them."""
+    """It answers, the log has the reason why traces wait, and its exit does not wait for them."""
     port = free_port()
     environment = clean_environment(
         MLFLOW_TRACKING_URI="sqlite:////dev/null/x.db", MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="120"
@@ -83,7 +83,7 @@ def test_a_database_that_cannot_be_made_stops_no_app(tmp_path: Path) -> None:
 
 
 def test_a_database_is_written_where_no_file_can_be_made_beside_it(tmp_path: Path) -> None:
-    """As in a container whose own file system is read-only: it has no place for the lock of a new database."""
+    """In a container with a read-only file system, the lock of a new database cannot be created."""
     script = """
 import tempfile, mlflow
 tempfile.tempdir = "/dev/null"
@@ -101,7 +101,7 @@ assert delivery.flush(120)
 
 
 def test_check_reports_that_there_is_no_server(tmp_path: Path) -> None:
-    """Also where nothing is configured; and leaves no database behind."""
+    """Also if nothing is configured; and it leaves no database behind."""
     command = [sys.executable, "-m", "mlflow_middleware.cli", "check"]
     done = subprocess.run(
         command, env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
@@ -112,7 +112,7 @@ def test_check_reports_that_there_is_no_server(tmp_path: Path) -> None:
 
 
 def test_feedback_reports_that_there_is_no_server(tmp_path: Path) -> None:
-    """It names the way out, as the log does."""
+    """It names the remedy, as the log does."""
     command = [sys.executable, "-m", "mlflow_middleware.cli", "feedback", "tr-" + 32 * "0", "--value", "true"]
     environment = clean_environment(MLFLOW_TRACKING_URI="sqlite:///x.db")
     done = subprocess.run(
@@ -124,7 +124,7 @@ def test_feedback_reports_that_there_is_no_server(tmp_path: Path) -> None:
 
 
 def test_a_later_process_adds_spans_to_a_trace_of_the_database(tmp_path: Path) -> None:
-    """What was stored of the trace stays, how long it took as well."""
+    """The stored values of the trace stay, its duration included."""
     script = """
 import sys, mlflow
 from mlflow_middleware import delivery
@@ -160,3 +160,55 @@ assert delivery.flush(120)
     assert (before[2], after[2]) == (1, 2)
     assert (after[:2], after[3]) == (before[:2], before[3])
     assert len(stored(tmp_path, "Default", "name = 'own'", **variables)) == 1
+
+
+def test_a_folder_gets_all_without_a_deadline(tmp_path: Path) -> None:
+    """The first trace is stored, and its spans as a file: the folder does not take them as a database does."""
+    script = """
+import mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+for _ in range(3):
+    with mlflow.start_span("work"):
+        pass
+    assert delivery.flush(120)
+assert not delivery.stats().dropped
+"""
+    variables = {"MLFLOW_TRACKING_URI": "file:./traces", "MLFLOW_ALLOW_FILE_STORE": "true"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command,
+        env=clean_environment(**variables),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=True,
+    )
+
+    assert [spans for *_, spans, _ in stored(tmp_path, "Default", "name = 'work'", **variables)] == [1, 1, 1]
+    assert done.stderr == ""
+
+
+def test_a_folder_takes_a_trace_again_that_an_attempt_left_half_stored(tmp_path: Path) -> None:
+    """A full disk ends an attempt after the trace's first file; the next finds that file there."""
+    script = """
+import pathlib, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+with mlflow.start_span("first"):
+    pass
+assert delivery.flush(120)
+with mlflow.start_span("work") as span:
+    trace = pathlib.Path("traces/0/traces", span.trace_id)
+    trace.mkdir()
+    (trace / "trace_info.yaml").touch()
+assert delivery.flush(120)
+"""
+    variables = {"MLFLOW_TRACKING_URI": "file:./traces", "MLFLOW_ALLOW_FILE_STORE": "true"}
+    environment = clean_environment(**variables)
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, timeout=150, check=True)
+
+    assert [spans for *_, spans, _ in stored(tmp_path, "Default", "name = 'work'", **variables)] == [1]

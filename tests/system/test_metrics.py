@@ -1,4 +1,4 @@
-"""What an operator is shown of delivery: the same by OpenTelemetry, in Prometheus' text and by prometheus_client."""
+"""The metrics of delivery: the same through OpenTelemetry, in Prometheus' text format and through prometheus_client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ parse_openmetrics: Callable[[str], Iterable[Metric]] = openmetrics_parser.text_s
 NAMES = {metric.prometheus_name for metric in METRICS}
 GRAFANA = ROOT / "examples" / "grafana"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-"""What Prometheus sends as ``Accept``."""
+"""The ``Accept`` header of Prometheus."""
 
 EXAMPLES = {
     "fastapi": ("uvicorn", "metrics_fastapi:app"),
@@ -49,7 +49,7 @@ Values = dict[tuple[str, str], float]
 
 
 def when(url: str, what: str, **expected: float) -> Values:
-    """Scrape until these have these values: a client has its answer before its trace is put, and the counts are read
+    """Scrape until these have these values: a client has its answer before its trace is queued, and the counts are read
     one by one.
     """
 
@@ -62,7 +62,7 @@ def when(url: str, what: str, **expected: float) -> Values:
 
 @contextmanager
 def example(name: str, folder: Path, **variables: str) -> Iterator[str]:
-    """An example, up; yields its address."""
+    """Serve an example; yields its address."""
     if name in ("fastapi", "flask", "django") and importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed in this environment")
     server, app = EXAMPLES[name]
@@ -74,7 +74,7 @@ def example(name: str, folder: Path, **variables: str) -> Iterator[str]:
 
 
 def shown(url: str, accept: str = OPENMETRICS) -> dict[tuple[str, str], float]:
-    """What a scrape finds of ours: name and reason -> value. There is one process, and one destination."""
+    """Return our metrics in a scrape: name and reason -> value. There is one process, and one destination."""
     answer = requests.get(f"{url}/metrics", headers={"Accept": accept}, timeout=DEADLINE)
     assert answer.status_code == 200
     is_open = answer.headers["Content-Type"].startswith("application/openmetrics-text")
@@ -83,7 +83,7 @@ def shown(url: str, accept: str = OPENMETRICS) -> dict[tuple[str, str], float]:
 
 
 def samples(families: Iterable[Metric]) -> dict[tuple[str, str], float]:
-    """Name and reason -> value."""
+    """Return name and reason -> value."""
     found = [each for family in families for each in family.samples if each.name.startswith(PREFIX)]
     assert {each.labels["destination"] for each in found} == {"mlflow"}
     assert len({each.labels["pid"] for each in found}) == 1
@@ -94,16 +94,16 @@ def samples(families: Iterable[Metric]) -> dict[tuple[str, str], float]:
 
 @pytest.fixture
 def proxy(server: MLflowServer) -> Iterator[FaultyServer]:
-    """What stands before the server, and fails when told to."""
+    """The stand-in in front of the server, which fails on demand."""
     with faulty(server.uri) as running:
         yield running
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_examples_show_what_became_of_a_trace(
+def test_the_examples_show_the_outcome_of_a_trace(
     name: str, server: MLflowServer, tmp_path: Path, request_id: str
 ) -> None:
-    """In both formats; a scrape itself is no trace."""
+    """In both formats; a scrape itself makes no trace."""
     with example(name, tmp_path, MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=request_id) as url:
         began = time.time()
         requests.get(f"{url}/chats/c-1", headers={"X-Request-ID": request_id}, timeout=DEADLINE)
@@ -115,8 +115,8 @@ def test_the_examples_show_what_became_of_a_trace(
         assert len(Traces(server.uri, request_id).search(spans=False)) == 1
 
 
-def test_a_route_elsewhere_is_no_trace_either(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
-    """Also at a path that ``exclude`` does not have."""
+def test_a_route_elsewhere_makes_no_trace_either(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
+    """Also at a path that ``exclude`` does not contain."""
     pytest.importorskip("fastapi")
     variables = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_EXPERIMENT_NAME": request_id}
     with example("fastapi", tmp_path, **variables, MLFLOW_MIDDLEWARE_EXCLUDE="/health") as url:
@@ -127,8 +127,8 @@ def test_a_route_elsewhere_is_no_trace_either(server: MLflowServer, tmp_path: Pa
         when(url, "one delivery", traces_delivered_total=1)
 
 
-def test_an_outage_is_seen_and_its_end(proxy: FaultyServer, tmp_path: Path, request_id: str) -> None:
-    """What waits and for how long, that the server fails and how; then that all is well."""
+def test_an_outage_and_its_end_are_visible(proxy: FaultyServer, tmp_path: Path, request_id: str) -> None:
+    """Pending traces, their age, and the server's failures by reason; then none."""
     proxy.mode = "500"
     variables = {"MLFLOW_TRACKING_URI": proxy.uri, "MLFLOW_EXPERIMENT_NAME": request_id}
     with example("opentelemetry", tmp_path, **variables) as url:
@@ -148,8 +148,8 @@ def test_an_outage_is_seen_and_its_end(proxy: FaultyServer, tmp_path: Path, requ
         when(url, "the rest", traces_delivered_total=3, **well)
 
 
-def test_a_full_queue_is_seen(tmp_path: Path, request_id: str) -> None:
-    """Where nothing listens: what there was no room for, and all else waits."""
+def test_a_full_queue_is_visible(tmp_path: Path, request_id: str) -> None:
+    """With an unreachable server: dropped and pending traces."""
     variables = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}", "MLFLOW_EXPERIMENT_NAME": request_id}
     with example("opentelemetry", tmp_path, **variables, MLFLOW_MIDDLEWARE_MAX_QUEUE_BYTES="65536") as url:
         for _ in range(50):
@@ -165,8 +165,8 @@ def test_a_full_queue_is_seen(tmp_path: Path, request_id: str) -> None:
         assert values["queue_size_bytes", ""] <= values["queue_limit_bytes", ""] == 65536
 
 
-def test_a_spool_is_seen(tmp_path: Path, request_id: str) -> None:
-    """Where nothing listens: what it takes, and how old it is."""
+def test_a_spool_is_visible(tmp_path: Path, request_id: str) -> None:
+    """With an unreachable server: its size and its age."""
     spool = tmp_path / "spool"
     variables = {
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
@@ -197,14 +197,14 @@ def test_opentelemetry_gets_the_same(server: MLflowServer, tmp_path: Path, reque
         eventually(delivered, "an exported delivery")
 
 
-def test_all_ways_have_the_same_names() -> None:
-    """Each name once, by the rules of Prometheus; OpenTelemetry's are what its exporters make the same of."""
+def test_all_formats_have_the_same_names() -> None:
+    """Each name once, by the rules of Prometheus; OpenTelemetry's exporters convert its names to them."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     metrics.register(provider)
-    metrics.register(provider)  # warns of nothing, and registers nothing twice
+    metrics.register(provider)  # logs no warning, and registers nothing twice
     data: Any = json.loads(reader.get_metrics_data().to_json())  # type: ignore[union-attr]
-    told = {each["name"]: each for each in data["resource_metrics"][0]["scope_metrics"][0]["metrics"]}
+    otel_metrics = {each["name"]: each for each in data["resource_metrics"][0]["scope_metrics"][0]["metrics"]}
     text = {family.name for family in parse_text(prometheus_text())}
     opened = {family.name for family in parse_openmetrics(prometheus_text(openmetrics=True))}
     registry = CollectorRegistry(auto_describe=True)
@@ -212,8 +212,8 @@ def test_all_ways_have_the_same_names() -> None:
     collected = {family.name for family in registry.collect()}
     absent = {"last_delivery.timestamp", "spool.size", "spool.limit"}  # nothing was delivered, and there is no spool
 
-    assert told.keys() == {each.name for each in METRICS} - {f"mlflow_middleware.{name}" for name in absent}
-    assert text == opened == collected == {each.family for each in METRICS if each.name in told}
+    assert otel_metrics.keys() == {each.name for each in METRICS} - {f"mlflow_middleware.{name}" for name in absent}
+    assert text == opened == collected == {each.family for each in METRICS if each.name in otel_metrics}
     for metric in METRICS:
         assert re.fullmatch(r"mlflow_middleware(_[a-z]+)+", metric.prometheus_name)
         assert metric.prometheus_name.endswith("_total") == (metric.kind == "counter")
@@ -226,8 +226,8 @@ def test_a_label_is_escaped() -> None:
 
 
 @pytest.mark.once
-def test_the_dashboard_asks_for_what_there_is() -> None:
-    """Names and labels in its queries; each metric is in it. The alerts, too, which the page shows."""
+def test_the_dashboard_queries_existing_metrics() -> None:
+    """Names and labels in its queries exist, and each metric is in it. The same holds for the alerts on the page."""
     panels = json.loads((GRAFANA / "dashboard.json").read_text())["panels"]
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
     alerts = (GRAFANA / "alerts.yml").read_text()
@@ -240,8 +240,8 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     assert all(f"`{name}`" in (ROOT / "docs" / "metrics.md").read_text() for name in NAMES)
 
 
-def test_importing_costs_no_prometheus_client() -> None:
-    """It need not be installed."""
+def test_importing_needs_no_prometheus_client() -> None:
+    """It does not have to be installed."""
     program = (
         "import sys; sys.modules['prometheus_client'] = None\n"
         "from mlflow_middleware import metrics; print(len(metrics.prometheus_text()) > 100)"

@@ -1,4 +1,4 @@
-"""An MLflow or OpenTelemetry that has lost a name: the app starts, answers and says so, and mostly is traced still."""
+"""An MLflow or OpenTelemetry without one of its names: the app starts, answers, logs it, and mostly is still traced."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SPARED = {
     "mlflow.tracing.client:TracingClient._upload_trace_data",
     "mlflow.utils.rest_utils.get_workspace_client",
 }
-"""Names that only searches, artifacts and Databricks need: requests are traced without them as ever."""
+"""Names that only searches, artifacts and Databricks need: requests are traced without them as usual."""
 
 
 @dataclass
 class Outcome:
-    """What became of an app in whose MLflow a name was missing."""
+    """The outcome of an app whose MLflow lacks a name."""
 
     name: str
     id: str
@@ -41,13 +41,13 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def stored(server: MLflowServer) -> Traces:
-    """What these apps have stored."""
+    """Return the traces that these apps have stored."""
     return Traces(server.uri, f"missing-{uuid.uuid4().hex}")
 
 
 @pytest.fixture(scope="module")
 def outcomes(stored: Traces, tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
-    """One for each name of the list, and for each that the bridge imports."""
+    """One app for each name of the list, and for each that the bridge imports."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.apps.missing_names", stored.experiment, str(tmp_path_factory.mktemp("logs"))],
         env=clean_environment(MLFLOW_TRACKING_URI=stored.uri),
@@ -67,8 +67,8 @@ def test_every_app_starts_and_answers(outcomes: list[Outcome]) -> None:
     assert [(each.name, each.error) for each in outcomes if each.answer != "answered answered answered"] == []
 
 
-def test_it_is_said_once(outcomes: list[Outcome]) -> None:
-    """The line names the MLflow found, the ones supported, and what is off; nothing is said where nothing is off."""
+def test_it_is_logged_once(outcomes: list[Outcome]) -> None:
+    """The line has the installed MLflow, the supported ones, and the failed features; without any, there is no line."""
     for each in outcomes:
         assert len(each.lines) == (each.level != "EVERYTHING"), each
         for line in each.lines:
@@ -77,13 +77,13 @@ def test_it_is_said_once(outcomes: list[Outcome]) -> None:
             assert "pip install 'mlflow-tracing>=3." in line
 
 
-def test_what_few_need_is_no_loss_for_others(outcomes: list[Outcome]) -> None:
-    """Names for Databricks, artifacts and searches are missed by nobody else."""
+def test_rarely_used_names_are_no_loss_for_others(outcomes: list[Outcome]) -> None:
+    """Names for Databricks, artifacts and searches affect nothing else."""
     assert {each.name for each in outcomes if each.level == "EVERYTHING"} >= SPARED
 
 
 def test_most_requests_are_stored_all_the_same(outcomes: list[Outcome], stored: Traces) -> None:
-    """With identity, tags, inputs and outputs; the others are those whose name MLflow itself cannot do without."""
+    """With identity, tags, inputs and outputs; the others are those whose name MLflow itself needs."""
     wanted = len(outcomes) * 6 // 10
 
     def complete() -> list[Trace]:
@@ -93,7 +93,7 @@ def test_most_requests_are_stored_all_the_same(outcomes: list[Outcome], stored: 
 
 
 def is_complete(trace: Trace) -> bool:
-    """Whether a trace holds what the middleware says of a request."""
+    """Return whether a trace has the middleware's values for a request."""
     metadata: dict[str, Any] = trace.info.trace_metadata
     (root,) = trace.data.spans
     return (
@@ -106,8 +106,8 @@ def is_complete(trace: Trace) -> bool:
     ) == ("s-1", "jane", True, "POST", {"question": 1}, "answered")
 
 
-def test_no_log_is_left_behind_by_the_bridge(tmp_path: Path) -> None:
-    """An MLflow that fits needs no word."""
+def test_the_bridge_leaves_no_log_record_behind(tmp_path: Path) -> None:
+    """An MLflow that fits needs no line."""
     program = "from mlflow_middleware import mlflow_bridge as b; print(repr(b.found.summary), b.found.level.name)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
@@ -129,8 +129,8 @@ def test_no_log_is_left_behind_by_the_bridge(tmp_path: Path) -> None:
         "MLFLOW_TRACKING_URI=databricks",
     ],
 )
-def test_the_environment_is_no_misfit(variable: str, tmp_path: Path) -> None:
-    """What an operator sets for MLflow and OpenTelemetry has no part in whether MLflow fits."""
+def test_environment_variables_are_no_misfit(variable: str, tmp_path: Path) -> None:
+    """An operator's variables for MLflow and OpenTelemetry do not affect whether MLflow fits."""
     program = "from mlflow_middleware import mlflow_bridge as b; print(b.found.level.name, b.found.why)"
     name, _, value = variable.partition("=")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What apps say with MLflow's own functions is stored, can be read again, and agrees with itself."""
+"""Values that apps set through MLflow's own functions are stored, can be read again, and agree with each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlflow.version import IS_TRACING_SDK_ONLY
 
 from mlflow_middleware import feedback, traces
 from mlflow_middleware.feedback import Feedback
-from tests.apps.said import HALF, LONG, NUL, VALUES, WAYS, arrays
+from tests.apps.odd_values import HALF, LONG, NUL, VALUES, WAYS, arrays
 from tests.conftest import Traces
 from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment
 from tests.unit.encoded import sent_traces
@@ -32,7 +32,7 @@ Stored = dict[str, Trace]
 
 
 def run(server: MLflowServer, module: str, experiment: str, *arguments: str) -> tuple[Stored, str]:
-    """Run an app; gives its traces by their request ids, and its output."""
+    """Run an app; return its traces by their request ids, and its output."""
     done = subprocess.run(
         [sys.executable, "-m", f"tests.apps.{module}", experiment, *arguments],
         env=clean_environment(MLFLOW_TRACKING_URI=server.uri, **PATIENT),
@@ -44,7 +44,7 @@ def run(server: MLflowServer, module: str, experiment: str, *arguments: str) -> 
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert "tracing failed" not in done.stderr
-    found = Traces(server.uri, experiment).search()  # one unreadable trace, and this fails
+    found = Traces(server.uri, experiment).search()  # one unreadable trace makes this fail
     by_id = {str(each.info.client_request_id or each.info.tags["client_request_id"]): each for each in found}
     return by_id, done.stdout
 
@@ -59,26 +59,26 @@ def child_of(trace: Trace) -> Span:
     return child
 
 
-# --- what JSON, protobuf or a database cannot hold ---
+# --- values that JSON, protobuf or a database cannot hold ---
 
 
 @pytest.fixture(scope="module")
-def said(server: MLflowServer) -> Stored:
-    """The traces of `tests.apps.said`."""
-    return run(server, "said", f"said-{uuid.uuid4().hex}")[0]
+def stored(server: MLflowServer) -> Stored:
+    """The traces of `tests.apps.odd_values`."""
+    return run(server, "odd_values", f"odd-{uuid.uuid4().hex}")[0]
 
 
 def request_id(way: str) -> str:
     return way.replace(" ", "-").replace(",", "")
 
 
-def test_all_of_them_are_found_by_one_search(said: Stored) -> None:
+def test_all_of_them_are_found_by_one_search(stored: Stored) -> None:
     """No trace is lost, and none makes the search of its experiment fail."""
-    assert said.keys() == {request_id(way) for way in WAYS} | {f"own {way}" for way in WAYS}
+    assert stored.keys() == {request_id(way) for way in WAYS} | {f"own {way}" for way in WAYS}
 
 
 def unfolded(value: Any) -> Any:
-    """A value with the parts that became text read from it again."""
+    """Return a value whose parts that became text are parsed again."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         return unfolded(json.loads(value))
     if isinstance(value, dict):
@@ -91,13 +91,13 @@ def depth(value: Any) -> int:
     return 0 if inner is None else 1 + max(map(depth, inner), default=0)
 
 
-def filled(said: Stored, way: str) -> Iterator[Any]:
-    """The values that one way has set: by a request and by itself, as inputs, outputs and an attribute."""
+def filled(stored: Stored, way: str) -> Iterator[Any]:
+    """Return the values that one function has set: in a request and outside, as inputs, outputs and an attribute."""
     for key in (request_id(way), f"own {way}"):
-        span = child_of(said[key]) if way.startswith("child") else root_of(said[key])
+        span = child_of(stored[key]) if way.startswith("child") else root_of(stored[key])
         if key.startswith("own"):
-            assert len(said[key].data.spans) == (2 if way.startswith("child") else 1)
-        yield from (span.inputs, span.outputs, span.attributes["said"])
+            assert len(stored[key].data.spans) == (2 if way.startswith("child") else 1)
+        yield from (span.inputs, span.outputs, span.attributes["odd"])
 
 
 EXPECTED: dict[str, Any] = {
@@ -113,50 +113,50 @@ EXPECTED: dict[str, Any] = {
     "digits": VALUES["digits"],
     "bytes": {"b": "b'\\x00\\xff'"},
 }
-"""What is read of each value that is not told in a test of its own."""
+"""The expected result for each value without a test of its own."""
 
 
 @pytest.mark.parametrize("where", ["child", "root"])
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_value_is_read_back(said: Stored, where: str, name: str) -> None:
-    """As it was, or with what a server cannot hold as text."""
-    assert list(filled(said, f"{where} {name}")) == [EXPECTED[name]] * 6
+def test_a_value_is_read_back(stored: Stored, where: str, name: str) -> None:
+    """It is unchanged, or a part that a server cannot hold is text."""
+    assert list(filled(stored, f"{where} {name}")) == [EXPECTED[name]] * 6
 
 
 @pytest.mark.parametrize("where", ["child", "root"])
 @pytest.mark.parametrize("name", ["nested 31", "nested 33", "nested 34", "nested 100", "nested 400"])
-def test_what_lies_deep_is_read_back_as_text(said: Stored, where: str, name: str) -> None:
-    """No search fails over more than 32 levels, and nothing of them is lost."""
-    for value in filled(said, f"{where} {name}"):
+def test_deep_values_are_read_back_as_text(stored: Stored, where: str, name: str) -> None:
+    """No search fails because of more than 32 levels, and nothing of them is lost."""
+    for value in filled(stored, f"{where} {name}"):
         assert 20 <= depth(value) <= 30
         assert unfolded(value) == VALUES[name]
 
 
 @pytest.mark.parametrize("where", ["child", "root"])
-def test_deep_objects_of_other_kinds_are_read_back(said: Stored, where: str) -> None:
-    """Of pydantic's and dataclasses, and with half a surrogate pair inside."""
-    for value in filled(said, f"{where} model"):
+def test_deep_objects_of_other_kinds_are_read_back(stored: Stored, where: str) -> None:
+    """Objects of pydantic and dataclasses, also with half a surrogate pair inside."""
+    for value in filled(stored, f"{where} model"):
         assert unfolded(value) == {"question": "?", "deep": VALUES["model"].deep}
-    for value in filled(said, f"{where} dataclass"):
+    for value in filled(stored, f"{where} dataclass"):
         assert unfolded(value) == {"x": 1, "inner": VALUES["dataclass"].inner}
-    for value in filled(said, f"{where} half, nested"):
+    for value in filled(stored, f"{where} half, nested"):
         assert 20 <= depth(value) <= 30
         assert "half a fox" in str(value)
 
 
 @pytest.mark.parametrize("where", ["child", "root"])
-def test_what_is_no_number_is_read_back(said: Stored, where: str) -> None:
-    """As Python writes it."""
-    for value in filled(said, f"{where} not a number"):
+def test_nan_and_infinity_are_read_back(stored: Stored, where: str) -> None:
+    """In Python's notation."""
+    for value in filled(stored, f"{where} not a number"):
         assert [str(each) for each in value["n"]] == ["nan", "inf", "-inf"]
 
 
 @pytest.mark.parametrize("by", ["", "own "])
-def test_what_else_of_a_span_is_read_back(said: Stored, by: str) -> None:
+def test_the_other_parts_of_a_span_are_read_back(stored: Stored, by: str) -> None:
     """Its name, events, exceptions and identity."""
     half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
-    assert child_of(said[f"{by}name"]).name == f"{half} {nul}"
-    odd, lists = child_of(said[f"{by}events"]).events
+    assert child_of(stored[f"{by}name"]).name == f"{half} {nul}"
+    odd, lists = child_of(stored[f"{by}events"]).events
     assert odd.name == f"{half} event"
     assert {**odd.attributes, "not a number": "nan"} == {
         half: half,
@@ -170,38 +170,38 @@ def test_what_else_of_a_span_is_read_back(said: Stored, by: str) -> None:
         "texts": [half, NUL],
         "big": [str(2**70), 1],
     }
-    for span in said[f"{by}exceptions"].data.spans:
+    for span in stored[f"{by}exceptions"].data.spans:
         (event,) = span.events
         assert event.attributes["exception.message"] == f"{half} {NUL} {LONG}"
-    for span in said[f"{by}session"].data.spans:
+    for span in stored[f"{by}session"].data.spans:
         assert (span.attributes["session.id"], span.attributes["gen_ai.conversation.id"]) == ("s" * 250, "c" * 250)
-    assert child_of(said[f"{by}usage"]).attributes["mlflow.chat.tokenUsage"] == {}
+    assert child_of(stored[f"{by}usage"]).attributes["mlflow.chat.tokenUsage"] == {}
 
 
 @pytest.mark.parametrize("by", ["", "own "])
-def test_what_a_trace_is_said_to_be_is_read_back(said: Stored, by: str) -> None:
-    """Tags, metadata and previews, cut as MLflow cuts them."""
+def test_a_traces_values_are_read_back(stored: Stored, by: str) -> None:
+    """Tags, metadata and previews, truncated as in MLflow."""
     half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
-    info = said[f"{by}tags"].info
+    info = stored[f"{by}tags"].info
     for given, longest in ((info.tags, 4096), (info.trace_metadata, 250)):
         assert (given["half"], given["nul"], given["number"]) == (half, nul, "7")
         assert given["long"] == LONG[:longest]
         assert given["deep"].startswith("{'deeper': [{'deeper'")
         assert given["k" * 250] == "long key"
-    info = said[f"{by}previews"].info
+    info = stored[f"{by}previews"].info
     for preview in (info.request_preview, info.response_preview):
         assert preview.startswith(f"{half} {nul} tttt")
         assert len(preview) == 1000
-    info = said["own identity" if by else "identity"].info
+    info = stored["own identity" if by else "identity"].info
     assert info.trace_metadata["mlflow.trace.session"] == "s" * 250
     assert info.trace_metadata["mlflow.trace.user"] == "u" * 250
 
 
 @pytest.mark.parametrize("by", ["", "own "])
-def test_what_a_trace_is_worth_is_read_back(said: Stored, by: str) -> None:
+def test_assessments_are_read_back(stored: Stored, by: str) -> None:
     """Feedback and expectations of any value, with any reason."""
     half, nul = HALF.replace("\ud83e", "?"), NUL.replace("\0", "\ufffd")
-    found = said[f"{by}feedback"].info.assessments
+    found = stored[f"{by}feedback"].info.assessments
     for values in (
         {each.name: each.feedback.value for each in found if each.feedback},
         {each.name: each.expectation.value for each in found if each.expectation},
@@ -213,7 +213,7 @@ def test_what_a_trace_is_worth_is_read_back(said: Stored, by: str) -> None:
     assert {each.rationale for each in found if each.feedback} == {f"{half} {nul}"}
 
 
-# --- what agrees ---
+# --- values that must agree ---
 
 
 @pytest.fixture(scope="module")
@@ -232,8 +232,8 @@ def agreeing(server: MLflowServer) -> Stored:
         ("late and again", 2, ["afterwards"]),
     ],
 )
-def test_what_a_trace_is_worth_is_stored_once(agreeing: Stored, way: str, late: int, afterwards: list[str]) -> None:
-    """Also where its info is sent again, for a span that ends late or an assessment that comes late."""
+def test_assessments_are_stored_once(agreeing: Stored, way: str, late: int, afterwards: list[str]) -> None:
+    """Also if the info is sent again, for a span that ends late or an assessment that comes late."""
     trace = agreeing[request_id(way)]
 
     assert Counter(each.name for each in trace.info.assessments) == Counter(["right", "expected", "score", *afterwards])
@@ -255,18 +255,18 @@ def status_of(trace: Trace) -> tuple[str, str]:
         ("sampled ERROR", "ERROR", "ERROR"),
     ],
 )
-def test_how_it_ended(agreeing: Stored, way: str, state: str, status: str) -> None:
-    """The app's word beats the status of the answer, for the trace and its root; two different words both stand."""
+def test_the_outcome_of_a_trace(agreeing: Stored, way: str, state: str, status: str) -> None:
+    """The app's status beats that of the answer, for the trace and its root; two different ones both stay."""
     assert status_of(agreeing[request_id(way)]) == (state, status)
 
 
-def test_what_is_said_to_be_an_error_is_kept(agreeing: Stored) -> None:
-    """At ``sample_ratio=0`` as well; and nothing else is."""
+def test_a_trace_that_the_app_marks_as_an_error_is_kept(agreeing: Stored) -> None:
+    """At ``sample_ratio=0`` as well; and no other trace is."""
     assert [name for name in agreeing if name.startswith("sampled")] == ["sampled-ERROR"]
 
 
-def test_the_request_id_of_the_app_is_in_column_and_tag(agreeing: Stored) -> None:
-    """So that it is found in either; one that is too long for the column is in the tag, a tag of the app's stays."""
+def test_the_apps_request_id_is_in_column_and_tag(agreeing: Stored) -> None:
+    """It is found in either; one that is too long for the column is in the tag, and a tag of the app's stays."""
     for key, column, tag in (
         ("of-the-app", "of-the-app", "of-the-app"),
         ("i" * 60, None, "i" * 60),
@@ -276,8 +276,8 @@ def test_the_request_id_of_the_app_is_in_column_and_tag(agreeing: Stored) -> Non
         assert (info.client_request_id or None, info.tags["client_request_id"]) == (column, tag)
 
 
-def test_what_else_is_said_of_the_trace(agreeing: Stored) -> None:
-    """Metadata, model, session and user; tags set by the trace's id."""
+def test_the_other_values_of_a_trace(agreeing: Stored) -> None:
+    """Metadata, model, session and user, and tags set by the trace's id."""
     info = agreeing["metadata"].info
     known = {key: info.trace_metadata[key] for key in ("kind", "mlflow.modelId")}
     assert known == {"kind": "odd", "mlflow.modelId": "m-7"}
@@ -296,21 +296,21 @@ def test_what_else_is_said_of_the_trace(agreeing: Stored) -> None:
     ],
 )
 def test_spans_nest_however_they_are_opened(agreeing: Stored, way: str, names: set[str]) -> None:
-    """In generators, in MLflow's contexts, and when tracing is reset meanwhile."""
+    """Inside generators, in MLflow's contexts, and while tracing is reset."""
     assert {span.name for span in agreeing[way].data.spans if span.parent_id is not None} == names
 
 
-# --- what it belongs to ---
+# --- links to runs and models ---
 
 
 @pytest.mark.skipif(IS_TRACING_SDK_ONLY, reason="the slim package has neither runs nor models")
 @pytest.mark.parametrize("delivery", ["auto", "mlflow"])
 def test_a_run_or_model_that_begins_inside_is_linked(server: MLflowServer, delivery: str) -> None:
-    """As if the request's root had begun inside; what the app says itself comes first."""
+    """As if the request's root had started inside; the app's own values have priority."""
     experiment = f"linked-{uuid.uuid4().hex}"
     stored, output = run(server, "linked", experiment, delivery)
     ids = json.loads(output.splitlines()[-1])
-    assert "other-experiment" not in stored  # it is where its run is
+    assert "other-experiment" not in stored  # it is in its run's experiment
     elsewhere = Traces(server.uri, f"{experiment}-other").search()
     linked = {str(each.info.client_request_id): each.info.trace_metadata for each in (*stored.values(), *elsewhere)}
     for way in ("run", "run with child", "nested runs", "own word", "other experiment"):
@@ -319,12 +319,12 @@ def test_a_run_or_model_that_begins_inside_is_linked(server: MLflowServer, deliv
     assert not {"mlflow.sourceRun", "mlflow.modelId"} & linked["nothing"].keys()
 
 
-# --- what is read at once ---
+# --- traces that are read at once ---
 
 
 @pytest.fixture
 def experiment_id(server: MLflowServer) -> str:
-    """An empty experiment, at the server that MLflow then talks to."""
+    """An empty experiment, on the server that MLflow then uses."""
     named = {"name": f"half-{uuid.uuid4().hex}"}
     answer = requests.post(f"{server.uri}/api/2.0/mlflow/experiments/create", json=named, timeout=60)
     mlflow.set_tracking_uri(server.uri)
@@ -332,14 +332,14 @@ def experiment_id(server: MLflowServer) -> str:
 
 
 def store_spans(experiment_id: str, otlp: bytes | None) -> None:
-    """Store spans as a collector does."""
+    """Store spans like a collector does."""
     headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
     requests.post(f"{mlflow.get_tracking_uri()}/v1/traces", data=otlp, headers=headers, timeout=60).raise_for_status()
 
 
 @pytest.fixture
 def half_stored(server: MLflowServer, experiment_id: str) -> tuple[str, Callable[[], None]]:
-    """A trace of which the server has the info, and what stores its spans."""
+    """A trace whose info is stored, and a function that stores its spans."""
     with sent_traces() as sent, mlflow.start_span("whole") as span:
         pass
     info = sent[0].trace_info
@@ -352,7 +352,7 @@ def half_stored(server: MLflowServer, experiment_id: str) -> tuple[str, Callable
 def test_a_trace_is_waited_for_until_it_is_whole(
     half_stored: tuple[str, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not taken for a corrupted one while the server has its info only; a vote on it is kept meanwhile."""
+    """It does not count as corrupted while the server has its info only; a vote on it is kept meanwhile."""
     trace_id, complete = half_stored
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
     assert traces.get(trace_id, wait=0) is None
@@ -369,7 +369,7 @@ def test_a_trace_is_waited_for_until_it_is_whole(
 
 
 def test_an_old_trace_is_not_waited_for(experiment_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it came through a Collector its info never comes, and a script that reads hundreds would wait for each."""
+    """If it came through a Collector, its info never comes, and a script that reads hundreds would wait for each."""
     with sent_traces() as sent:
         began = time.time_ns() - 120 * 10**9
         span = mlflow.start_span_no_context("old", start_time_ns=began)
@@ -385,8 +385,8 @@ def test_an_old_trace_is_not_waited_for(experiment_id: str, monkeypatch: pytest.
     assert [span.name for span in trace.data.spans] == ["old"]
 
 
-def test_a_trace_that_is_not_there_is_waited_for_in_vain(server: MLflowServer) -> None:
-    """The wait is bounded, and its end is no error; what is no id is refused."""
+def test_the_wait_for_a_missing_trace_is_bounded(server: MLflowServer) -> None:
+    """Its end is no error; an invalid id is rejected."""
     mlflow.set_tracking_uri(server.uri)
     assert traces.get(f"tr-{uuid.uuid4().hex}", wait=0.2) is None
     with pytest.raises(ValueError, match="must start with 'tr-'"):

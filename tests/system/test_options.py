@@ -1,4 +1,4 @@
-"""Every option does what it says, whichever way and in whichever framework it is given."""
+"""Every option works as documented, however it is given, and in every framework."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import APPS, AppRunner, RunningApp
 pytestmark = pytest.mark.once
 
 NAMES = [name for name in APPS if name not in ("asgi-hypercorn", "django-asgi")]
-"""The other two differ in the server only."""
+"""Those two differ in the server only."""
 
 CALLER = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 """Trace and span of a calling service."""
@@ -55,7 +55,7 @@ VARIABLES = {
 
 @dataclass
 class Asked:
-    """One request: its answer, and the trace that was stored."""
+    """One request: its answer, and its stored trace."""
 
     answer: requests.Response
     trace: Trace
@@ -91,7 +91,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-# --- given in the framework's own way ---
+# --- options given in the framework's own way ---
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def changed_app(name: str, run_app: AppRunner) -> RunningApp:
 
 @pytest.fixture(scope="module")
 def changed(changed_app: RunningApp) -> dict[str, Asked]:
-    """What became of requests to it."""
+    """The outcome of requests to it."""
     who = {"X-Chat-ID": "s-1", "X-Account": "jane", "X-Session-ID": "wrong", "X-User-ID": "wrong"}
     wanted = {
         "chat": ("/sync/chats/c-1", who),
@@ -134,12 +134,12 @@ MALFORMED = [
 
 
 def test_identity_is_read_from_the_headers_that_the_options_name(changed: dict[str, Asked]) -> None:
-    """The default names mean nothing any more."""
+    """The default names have no meaning any more."""
     assert changed["chat"].tags["mlflow.trace.session"] == "s-1"
     assert changed["chat"].answer.json()["user_id"] == "jane"
 
 
-def test_the_request_id_goes_back_under_the_name_it_came_with(changed: dict[str, Asked]) -> None:
+def test_the_request_id_returns_under_its_own_name(changed: dict[str, Asked]) -> None:
     """Changing `request_id_header` is enough."""
     chat = changed["chat"]
 
@@ -149,7 +149,7 @@ def test_the_request_id_goes_back_under_the_name_it_came_with(changed: dict[str,
 
 
 def test_a_user_id_is_stored_as_a_pseudonym_only(changed: dict[str, Asked]) -> None:
-    """Tag, metadata, span and log lines hold its HMAC-SHA256; the user id itself is nowhere."""
+    """Tag, metadata, span and log lines have its HMAC-SHA256; the user id itself is nowhere."""
     pseudonym = hmac.new(b"a key of ours", b"jane", hashlib.sha256).hexdigest()
     chat, log = changed["chat"], changed["log"]
 
@@ -160,8 +160,8 @@ def test_a_user_id_is_stored_as_a_pseudonym_only(changed: dict[str, Asked]) -> N
     assert log.answer.text.split("|")[3] == pseudonym
 
 
-def test_the_next_service_is_told_the_user_id_itself(changed: dict[str, Asked]) -> None:
-    """Outbound headers go under our own header names, and the next service has a key of its own."""
+def test_the_next_service_gets_the_user_id_itself(changed: dict[str, Asked]) -> None:
+    """Outbound headers have our own header names, and the next service has a key of its own."""
     headers = changed["outbound"].answer.json()
 
     assert (headers["X-Account"], headers["X-Chat-ID"]) == ("jane", "s-1")
@@ -177,7 +177,7 @@ def test_tags_are_the_chosen_ones(changed: dict[str, Asked]) -> None:
 
 
 def test_captured_headers_are_on_the_span_without_secrets(changed: dict[str, Asked]) -> None:
-    """Those that were asked for and came; what the redaction list names is replaced, in the query too."""
+    """Requested headers that the client sent; names in the redaction list are replaced, in the query too."""
     attributes = changed["secrets"].root.attributes
     captured = {key: value for key, value in attributes.items() if key.startswith("http.request.header.")}
 
@@ -190,7 +190,7 @@ def test_captured_headers_are_on_the_span_without_secrets(changed: dict[str, Ask
 
 
 def test_other_statuses_can_be_errors(changed: dict[str, Asked]) -> None:
-    """With 404 among them, a 404 is one."""
+    """If 404 is among them, a 404 is an error."""
     assert str(changed["404"].trace.info.state) == "ERROR"
 
 
@@ -204,7 +204,7 @@ def test_other_paths_can_be_excluded(changed_app: RunningApp, changed: dict[str,
 
 
 def test_a_trusted_caller_is_the_parent(changed: dict[str, Asked]) -> None:
-    """Its trace id is ours, its span our root's parent, and the trace is stored as whole as any."""
+    """Its trace id is ours, its span our root's parent, and the trace is stored as complete as others."""
     called = changed["called"]
     trace_id = called.answer.request.headers["traceparent"].split("-")[1]
 
@@ -218,7 +218,7 @@ def test_a_trusted_caller_is_the_parent(changed: dict[str, Asked]) -> None:
 
 @pytest.mark.parametrize("index", range(len(MALFORMED)), ids=MALFORMED)
 def test_a_malformed_traceparent_is_ignored(changed: dict[str, Asked], index: int) -> None:
-    """The trace is one of its own, without parent and link."""
+    """The trace is a new one, without parent and link."""
     asked = changed[f"malformed-{index}"]
 
     assert asked.trace.info.trace_id not in {f"tr-{CALLER[0]}", f"tr-{'0' * 32}"}
@@ -231,7 +231,7 @@ def test_a_malformed_traceparent_is_ignored(changed: dict[str, Asked], index: in
 
 @pytest.fixture(scope="module")
 def from_environment(name: str, run_app: AppRunner) -> dict[str, Asked]:
-    """What became of requests to an app whose options are environment variables, but for one."""
+    """The outcome of requests to an app whose options, except one, are environment variables."""
     app = run_app(name, {"request_id_header": "X-Correlation-ID"}, **VARIABLES)
     wanted = {
         "chat": (
@@ -245,7 +245,7 @@ def from_environment(name: str, run_app: AppRunner) -> dict[str, Asked]:
     return ask_all(app, wanted, "X-Correlation-ID")
 
 
-def test_environment_variables_are_followed(from_environment: dict[str, Asked]) -> None:
+def test_environment_variables_are_applied(from_environment: dict[str, Asked]) -> None:
     """Header names, mappings and lists; the framework's own settings beat them."""
     chat, tags = from_environment["chat"], from_environment["chat"].tags
 
@@ -254,7 +254,7 @@ def test_environment_variables_are_followed(from_environment: dict[str, Asked]) 
     assert [str(from_environment[status].trace.info.state) for status in ("404", "500")] == ["ERROR", "OK"]
 
 
-def test_the_redaction_list_is_the_given_one(from_environment: dict[str, Asked]) -> None:
+def test_the_configured_redaction_list_applies(from_environment: dict[str, Asked]) -> None:
     """It replaces the default list."""
     attributes = from_environment["chat"].root.attributes
 
@@ -262,14 +262,14 @@ def test_the_redaction_list_is_the_given_one(from_environment: dict[str, Asked])
     assert attributes["http.request.header.authorization"] == ["Bearer-7"]
 
 
-def test_who_identify_says_beats_the_header(from_environment: dict[str, Asked]) -> None:
-    """Given as a dotted path; what it leaves open the headers say."""
+def test_identify_beats_the_header(from_environment: dict[str, Asked]) -> None:
+    """It is given as a dotted path; the headers fill in the rest."""
     tags = from_environment["chat"].tags
 
     assert (tags["mlflow.trace.user"], tags["mlflow.trace.session"]) == ("auth-of-Bearer-7", "s-1")
 
 
-def test_response_headers_are_the_chosen_ones(from_environment: dict[str, Asked]) -> None:
+def test_response_headers_are_the_configured_ones(from_environment: dict[str, Asked]) -> None:
     """Under the names given, and nothing else."""
     chat = from_environment["chat"]
 
@@ -278,7 +278,7 @@ def test_response_headers_are_the_chosen_ones(from_environment: dict[str, Asked]
     assert not {"X-Request-ID", "X-Correlation-ID", "X-MLflow-Trace-ID"} & set(chat.answer.headers)
 
 
-def test_a_caller_is_linked_to_unless_trusted(from_environment: dict[str, Asked]) -> None:
+def test_a_caller_is_linked_unless_trusted(from_environment: dict[str, Asked]) -> None:
     """The trace has its own id and root, and a link to the caller's span."""
     called = from_environment["called"]
 
@@ -288,11 +288,11 @@ def test_a_caller_is_linked_to_unless_trusted(from_environment: dict[str, Asked]
     assert (link.trace_id.removeprefix("tr-"), link.span_id) == CALLER
 
 
-# --- switched off, and wrong ---
+# --- disabled, and wrong ---
 
 
-def test_switched_off_everything_passes_through(name: str, run_app: AppRunner, request_id: str) -> None:
-    """No headers of ours, no trace of the request; what the app traces itself goes MLflow's own way."""
+def test_a_disabled_middleware_passes_everything_through(name: str, run_app: AppRunner, request_id: str) -> None:
+    """There are no headers of ours, and no trace of the request; the app's own traces go through MLflow's exporter."""
     app = run_app(name, {"enabled": False}, ONCE=request_id)
 
     answer = app.get("/status/200", x_request_id=request_id)
@@ -305,7 +305,7 @@ def test_switched_off_everything_passes_through(name: str, run_app: AppRunner, r
 
 
 def test_wrong_options_stop_the_start(name: str) -> None:
-    """The server process ends, and tells each one: what was given, and what is allowed."""
+    """The server process ends, and reports each one with its value and the allowed values."""
     options = {"session_header": "X-Chat-ID", "max_queue_bytes": "lots", "user_id_header": "X User"}
     variables = {
         "MLFLOW_MIDDLEWARE_SESION_ID_HEADER": "X-Chat-ID",
@@ -327,7 +327,7 @@ def test_wrong_options_stop_the_start(name: str) -> None:
 
 
 def test_a_misspelt_variable_alone_stops_the_start(name: str) -> None:
-    """Nobody finds out weeks later that the conversations were not told apart."""
+    """Otherwise the mistake would show weeks later, in conversations without sessions."""
     printed = refusal(name, MLFLOW_MIDDLEWARE_SESSION_HEADER="X-Chat-ID")
 
     assert "unknown option 'session_header' (did you mean 'session_id_header'?)" in printed

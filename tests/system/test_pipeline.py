@@ -1,4 +1,4 @@
-"""Answers over one connection, however the network cuts them: a real socket, with a server that is a few lines."""
+"""Answers over one connection, however the network splits them: a real socket, with a server that is a few lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BODIES = [b'{"number": %d}' % number for number in range(12)]
 
 @contextmanager
 def answering(pieces: Sequence[bytes]) -> Iterator[PipelinedConnection]:
-    """A pipeline to a server that sends these pieces once it has been asked for something, and then says no more."""
+    """A pipeline to a server that sends these pieces after the first request, and then nothing."""
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -77,15 +77,15 @@ def test_lines_may_end_without_a_carriage_return() -> None:
     ],
     ids=["bare-line-feeds", "chunked", "no-length", "long-head", "no-http"],
 )
-def test_other_answers_are_left_to_a_whole_http_client(answer: bytes) -> None:
-    """They are told at once, not waited for."""
+def test_other_answers_are_left_to_a_complete_http_client(answer: bytes) -> None:
+    """They are reported at once, not waited for."""
     with answering([answer]) as pipeline, pytest.raises(Unreadable):
         answers(pipeline)
 
 
 @pytest.mark.parametrize("left", [1, 40, 70])
-def test_a_connection_that_ends_early_ends_the_answers(left: int) -> None:
-    """What was answered whole counts; the others are to be sent again."""
+def test_an_early_end_of_the_connection_ends_the_answers(left: int) -> None:
+    """Complete answers count; the other requests must be sent again."""
     whole = ANSWER % (2, b"{}")
 
     with answering([whole, whole, whole[:left]]) as pipeline:

@@ -28,12 +28,12 @@ WHOLE = [
 
 
 def text_of(trace: Trace) -> str:
-    """All that the server has of a trace: spans, tags, metadata, previews."""
+    """Return all that the server has of a trace: spans, tags, metadata, previews."""
     return json.dumps(trace.to_dict(), ensure_ascii=False)
 
 
 class Asked(NamedTuple):
-    """An app that was sent cases of the corpus, with their twins, and sent them back; and what is stored of it.
+    """An app that received and echoed cases of the corpus and their twins, and its stored traces.
 
     Attributes:
         app: The app.
@@ -48,7 +48,7 @@ class Asked(NamedTuple):
 
 @pytest.fixture(scope="module", params=[*SHARES, *WHOLE])
 def asked(request: pytest.FixtureRequest, run_app: AppRunner) -> Asked:
-    """Each framework in turn, with its share of the corpus, and with all of it."""
+    """Run each framework in turn, with its share of the corpus, and with all of it."""
     name, cases = request.param
     app = run_app(name)
     session = uuid.uuid4().hex
@@ -68,14 +68,14 @@ def asked(request: pytest.FixtureRequest, run_app: AppRunner) -> Asked:
 
 
 def test_no_secret_is_stored_or_logged(asked: Asked) -> None:
-    """In spans, tags, metadata and previews, and in the app's log."""
+    """Nowhere in spans, tags, metadata and previews, or in the app's log."""
     pairs = zip(asked.cases, asked.traces, strict=True)
 
     assert [str(case) for case, (leak, _) in pairs if not case.is_clean(text_of(leak))] == []
     assert [str(case) for case in asked.cases if case.secret in asked.app.process.output()] == []
 
 
-def test_what_only_looks_like_a_secret_is_stored_as_it_is(asked: Asked) -> None:
+def test_harmless_lookalikes_are_stored_unchanged(asked: Asked) -> None:
     """To the letter."""
     pairs = list(zip(asked.cases, asked.traces, strict=True))
 
@@ -86,14 +86,14 @@ def test_what_only_looks_like_a_secret_is_stored_as_it_is(asked: Asked) -> None:
             assert root.inputs == json.loads(case.twin)
 
 
-def told_of(trace: Trace) -> set[str]:
-    """User and session, as far as somebody has told them."""
+def identity_of(trace: Trace) -> set[str]:
+    """Return user and session, as far as they are known."""
     keys = ("mlflow.trace.user", "mlflow.trace.session")
     return {trace.info.trace_metadata[key] for key in keys if key in trace.info.trace_metadata}
 
 
-def test_who_knows_a_trace_id_does_not_rewrite_the_trace(run_app: AppRunner, request_id: str) -> None:
-    """Where callers are trusted, a second request of the same trace adds its spans: user, session and previews stay."""
+def test_a_known_trace_id_does_not_allow_rewriting_the_trace(run_app: AppRunner, request_id: str) -> None:
+    """If callers are trusted, a second request of the same trace adds its spans: user, session and previews stay."""
     app = run_app("fastapi", {"trust_incoming_trace": True})
     traceparent = f"00-{request_id}-b7ad6b7169203331-01"
 
@@ -104,10 +104,10 @@ def test_who_knows_a_trace_id_does_not_rewrite_the_trace(run_app: AppRunner, req
         return app.traces.one(f"{request_id}-{user}")
 
     said("mine", "jane")
-    told = eventually(
-        lambda: told_of(app.traces.one(f"{request_id}-jane")), "the trace, of which its caller tells nothing"
+    identity = eventually(
+        lambda: identity_of(app.traces.one(f"{request_id}-jane")), "the trace, of which its caller tells nothing"
     )
-    assert told == {"jane", "s-jane"}
+    assert identity == {"jane", "s-jane"}
     trace = said("theirs", "joe")
 
     assert {trace.info.trace_metadata[f"mlflow.trace.{key}"] for key in ("user", "session")} == {"jane", "s-jane"}

@@ -1,9 +1,10 @@
-"""Every kind of process delivers what it has traced: whoever started it, whatever its threads are, however it ends."""
+"""Every kind of process delivers its traces, however it is started, runs its threads, and ends."""
 
 from __future__ import annotations
 
 import importlib.util
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -42,7 +43,7 @@ class Host:
 
     @contextmanager
     def serving(self, command: list[str], *, fresh: bool = False, **variables: str) -> Iterator[Process]:
-        """A server on ``{port}`` that is up, or that just begins to listen and has answered nobody."""
+        """A server on ``{port}`` that is running, or that has just begun to listen."""
         with serving(command, self.environment(**variables), self.log, fresh=fresh) as (process, self.url):
             try:
                 yield process
@@ -73,14 +74,14 @@ class Host:
             assert list(pool.map(one, range(start, start + count))) == [200] * count
 
     def stored(self, count: int) -> None:
-        """Wait until so many of them are stored, each once."""
+        """Wait until this many of them are stored, each once."""
         found = self.traces.wait(f"tags.client_request_id LIKE '{self.name}-%'", count)
         assert sorted(str(trace.info.client_request_id) for trace in found) == sorted(
             f"{self.name}-{number}" for number in range(count)
         )
 
     def text(self) -> str:
-        """What it printed and logged."""
+        """Return its output and its log."""
         return self.log.read_text()
 
 
@@ -97,7 +98,7 @@ GEVENT = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--wor
 @needs("gevent")
 @pytest.mark.parametrize("preload", ["--preload", "--reuse-port"])
 def test_requests_that_find_a_fresh_gevent_worker_at_once(host: Host, preload: str) -> None:
-    """Also where the app was loaded before gevent has patched the worker."""
+    """Also if the app was loaded before gevent has patched the worker."""
     with host.serving([*GEVENT, preload, "tests.apps.preloaded_app:app"], fresh=True) as process:
         host.ask(8)
         host.stored(8)
@@ -106,8 +107,8 @@ def test_requests_that_find_a_fresh_gevent_worker_at_once(host: Host, preload: s
 
 @needs("gevent")
 @pytest.mark.parametrize("patch", ["before", "after"])
-def test_a_process_that_gevent_has_patched(host: Host, patch: str) -> None:
-    """Before us or after us: greenlets and native threads wake each other, also at the exit."""
+def test_a_process_patched_by_gevent(host: Host, patch: str) -> None:
+    """Before our import or after it: greenlets and native threads wake each other, also at the exit."""
     command = [sys.executable, "-m", "tests.apps.patched_app", "{port}"]
     with host.serving(command, PATCH=patch) as process:
         host.ask(8)
@@ -117,7 +118,7 @@ def test_a_process_that_gevent_has_patched(host: Host, patch: str) -> None:
     host.stored(20)
 
 
-# --- processes that nobody told that they are others ---
+# --- processes that are forked without Python's hooks ---
 
 UWSGI = [str(Path(sys.executable).with_name("uwsgi")), "--http-socket", "127.0.0.1:{port}", "--master", "--die-on-term"]
 needs_uwsgi = pytest.mark.skipif(not Path(UWSGI[0]).exists(), reason="not installed: uwsgi")
@@ -126,7 +127,7 @@ needs_uwsgi = pytest.mark.skipif(not Path(UWSGI[0]).exists(), reason="not instal
 @needs_uwsgi
 @pytest.mark.parametrize("way", ["-p 2", "-p 2 --enable-threads", "-p 1 --lazy-apps", "-p 2 --threads 4"])
 def test_uwsgi_workers(host: Host, way: str) -> None:
-    """They are forked in C, so Python tells nobody; older uWSGI runs no threads unless it is told to."""
+    """They are forked in C, without Python's hooks; older uWSGI runs no threads unless configured to."""
     with host.serving([*UWSGI, *way.split(), "-w", "tests.apps.wsgi_app:app"]) as process:
         host.ask(20)
         assert process.stop() == 0
@@ -137,14 +138,14 @@ def test_uwsgi_workers(host: Host, way: str) -> None:
 @needs("gevent")
 @pytest.mark.parametrize("way", ["--gevent 20", "--gevent 20 --gevent-monkey-patch"])
 def test_uwsgi_with_greenlets(host: Host, way: str) -> None:
-    """While it runs; with greenlets, uWSGI calls nobody at its end."""
+    """While it runs; with greenlets, uWSGI runs no exit hooks."""
     with host.serving([*UWSGI, "-p", "2", *way.split(), "-w", "tests.apps.wsgi_app:app"]):
         host.ask(20)
         host.stored(20)
 
 
 @needs_uwsgi
-def test_a_spooler_of_uwsgi(host: Host) -> None:
+def test_uwsgis_spooler(host: Host) -> None:
     """It is no worker, and forks none: its tasks' traces are stored while it runs."""
     folder = host.folder / "spool"
     folder.mkdir()
@@ -168,7 +169,7 @@ def test_children_of_multiprocessing(host: Host, kind: str, method: str, parent:
 
 @needs("billiard")
 def test_children_of_billiard(host: Host) -> None:
-    """Which is Celery's multiprocessing."""
+    """Celery's fork of multiprocessing."""
     host.run(sys.executable, "-m", "tests.apps.children", "billiard", "fork", host.name, TRACES_IN_PARENT="yes")
     host.stored(5)
 
@@ -176,7 +177,7 @@ def test_children_of_billiard(host: Host) -> None:
 @needs("celery")
 @pytest.mark.parametrize("limit", ["1", "100"])
 def test_celery_workers(host: Host, limit: str) -> None:
-    """Those that end after each task, and those that end with the worker."""
+    """Workers that end after each task, and workers that end with their parent."""
     celery = [sys.executable, "-m", "celery", "-A", "tests.apps.celery_app"]
     folder = str(host.folder)
     for number in range(6):
@@ -193,7 +194,7 @@ def test_celery_workers(host: Host, limit: str) -> None:
 
 @pytest.mark.parametrize("path", ["/fork", "/process"])
 def test_a_child_that_is_forked_inside_a_request(host: Host, path: str) -> None:
-    """What it traces is a trace of its own, as the request ends elsewhere, with a link to the request's."""
+    """Its traces are its own, as the request ends elsewhere, with a link to the request's span."""
     gunicorn = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:{port}", "tests.apps.forking_app:app"]
     with host.serving(gunicorn):
         host.ask(1, path=path)
@@ -222,7 +223,7 @@ KILLED = {
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("killed", [pytest.param(name, marks=needs(name)) for name in KILLED if name != "granian"])
 def test_a_signal_that_kills(host: Host, killed: str, number: signal.Signals) -> None:
-    """First all is delivered; then it kills."""
+    """It delivers all traces first; then it kills."""
     with host.serving(KILLED[killed]) as process:
         host.ask(20)
         assert process.stop(number) == -number
@@ -230,7 +231,7 @@ def test_a_signal_that_kills(host: Host, killed: str, number: signal.Signals) ->
 
 
 @needs("granian")
-def test_workers_that_granian_ends(host: Host) -> None:
+def test_workers_ended_by_granian(host: Host) -> None:
     """They leave by ``os._exit``."""
     with host.serving(KILLED["granian"]) as process:
         host.ask(20)
@@ -238,8 +239,8 @@ def test_workers_that_granian_ends(host: Host) -> None:
     host.stored(20)
 
 
-def test_a_signal_that_is_left_alone(host: Host) -> None:
-    """Where the option says so, and where the app has a handler of its own."""
+def test_a_signal_without_our_handler(host: Host) -> None:
+    """If the option disables it, and if the app has a handler of its own."""
     script = """
 import os, signal, mlflow_middleware.delivery as delivery
 from mlflow_middleware.settings import Settings
@@ -253,7 +254,7 @@ assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_child_that_never_traces_dies_at_once(host: Host) -> None:
-    """The parent's handler is not its own: it may be in the middle of something that no handler interrupts."""
+    """The parent's handler is not its own: the child may be in a call that no handler interrupts."""
     script = """
 import os, signal, mlflow_middleware.delivery as delivery
 from mlflow_middleware.settings import Settings
@@ -267,7 +268,7 @@ assert os.wait()[1] == 0
 
 
 def test_a_handler_that_passes_a_signal_on(host: Host) -> None:
-    """One of the app's own, set after ours, which calls what was there before: it stays, and ends the process."""
+    """An app's own handler, set after ours, which calls the previous one: it stays, and ends the process."""
     script = """
 import os, signal, sys, mlflow
 from mlflow_middleware import delivery
@@ -288,8 +289,48 @@ with mlflow.start_span("the last request"):
     host.stored(1)
 
 
+def test_a_signal_that_comes_twice_at_once(host: Host) -> None:
+    """A supervisor signals the whole process group, and `uv run` passes its own signal on: that is one stop."""
+    script = """
+import os, signal, sys, threading, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+with mlflow.start_span("the last request"):
+    mlflow.update_current_trace(client_request_id=sys.argv[1], tags={"client_request_id": sys.argv[1]})
+os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(60)
+"""
+    command = [sys.executable, "-c", script, f"{host.name}-0"]
+    ended = subprocess.run(command, env=host.environment(), cwd=ROOT, timeout=120, check=False)
+    assert ended.returncode == -signal.SIGTERM
+    host.stored(1)
+
+
+def test_a_later_signal_does_not_wait(host: Host) -> None:
+    """Someone who stops it once more does not want to wait for a server that does not answer."""
+    script = """
+import os, signal, threading, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+with mlflow.start_span("the last request"):
+    pass
+while True:
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(0.2)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = host.environment(MLFLOW_TRACKING_URI=uri, MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="300")
+        command = [sys.executable, "-c", script]
+        ended = subprocess.run(command, env=environment, cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGTERM
+
+
 def test_a_child_that_is_forked_while_its_parent_dies(host: Host) -> None:
-    """The parent's signal is not the child's."""
+    """The parent's signal is not for the child."""
     script = """
 import os, threading
 from mlflow_middleware import delivery

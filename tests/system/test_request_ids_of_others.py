@@ -1,4 +1,4 @@
-"""One id for a request, whoever else makes one: what the client is told finds the trace."""
+"""One id for a request, whoever else makes one: the id that the client receives finds the trace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def library(name: str) -> Any:
 
 
 def asked(app: asgi.ASGIApp, **headers: str) -> tuple[list[str], Trace]:
-    """The request ids that a client is told, and the trace."""
+    """The request ids that a client received, and the trace."""
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     with captured_traces() as traces:
         sent: list[Any] = asyncio.run(Serving(app, http("/", *pairs), request()).end())
@@ -54,7 +54,7 @@ async def cut_off(scope: Any, receive: Any, send: Any) -> None:
 
 
 def found_by(trace: Trace) -> set[str | None]:
-    """The ids that find a trace."""
+    """Return the ids that find a trace."""
     return {trace.info.client_request_id, trace.info.tags["client_request_id"]}
 
 
@@ -64,22 +64,24 @@ def found_by(trace: Trace) -> set[str | None]:
     ids=["whole", "stream", "cut-off"],
 )
 @pytest.mark.parametrize("given", [{}, {"x_request_id": "r-given"}], ids=["none", "given"])
-def test_what_the_app_tells_is_the_traces(app: asgi.ASGIApp, given: dict[str, str]) -> None:
-    """Whatever the client has sent."""
-    told, trace = asked(asgi.TraceMiddleware(app), **given)
+def test_the_apps_request_id_is_the_traces(app: asgi.ASGIApp, given: dict[str, str]) -> None:
+    """Whatever id the client has sent."""
+    received_ids, trace = asked(asgi.TraceMiddleware(app), **given)
 
-    assert (told, found_by(trace)) == (["r-own"], {"r-own"})
-
-
-def test_what_is_no_id_is_not(request_id: str) -> None:
-    """The app's header stays as it is, and the trace has an id that a query can hold."""
-    told, trace = asked(asgi.TraceMiddleware(answering((b"x-request-id", b"<script>"))), x_request_id=request_id)
-
-    assert (told, found_by(trace)) == (["<script>"], {request_id})
+    assert (received_ids, found_by(trace)) == (["r-own"], {"r-own"})
 
 
-def test_another_name_for_the_response(request_id: str) -> None:
-    """What the app tells under the request's name counts, too; both say the same."""
+def test_an_invalid_request_id_of_the_app_is_not_the_traces(request_id: str) -> None:
+    """The app's header stays unchanged, and the trace has an id that a query can contain."""
+    received_ids, trace = asked(
+        asgi.TraceMiddleware(answering((b"x-request-id", b"<script>"))), x_request_id=request_id
+    )
+
+    assert (received_ids, found_by(trace)) == (["<script>"], {request_id})
+
+
+def test_another_header_name_in_the_response(request_id: str) -> None:
+    """An id that the app sends under the request's header counts, too; both headers have the same id."""
     app = asgi.TraceMiddleware(answering((b"x-request-id", b"r-own")), response_headers={"request_id": "X-Told"})
     with captured_traces() as traces:
         sent: list[Any] = asyncio.run(Serving(app, http(), request()).end())
@@ -88,8 +90,8 @@ def test_another_name_for_the_response(request_id: str) -> None:
     assert found_by(traces[0]) == {"r-own"}
 
 
-def test_a_trace_id_of_the_apps_own_stays_alone() -> None:
-    """A gateway may pass on those of the service behind it."""
+def test_a_trace_id_of_the_apps_own_is_the_only_one() -> None:
+    """A gateway may pass on that of the service behind it."""
     app = asgi.TraceMiddleware(answering((b"X-MLflow-Trace-ID", b"tr-1")))
     with captured_traces():
         sent: list[Any] = asyncio.run(Serving(app, http(), request()).end())
@@ -106,18 +108,18 @@ def test_asgi_correlation_id(where: str, given: dict[str, str]) -> None:
     middleware = library("asgi_correlation_id").CorrelationIdMiddleware
     app = answering()
     app = asgi.TraceMiddleware(middleware(app)) if where == "inside" else middleware(asgi.TraceMiddleware(app))
-    told, trace = asked(app, **given)
+    received_ids, trace = asked(app, **given)
 
-    assert len(told) == 1
-    assert found_by(trace) == set(told)
-    assert told == [GIVEN] or given != {"x_request_id": GIVEN}
+    assert len(received_ids) == 1
+    assert found_by(trace) == set(received_ids)
+    assert received_ids == [GIVEN] or given != {"x_request_id": GIVEN}
 
 
 @pytest.mark.parametrize("given", [{}, {"x_request_id": GIVEN}], ids=["none", "given"])
 @pytest.mark.parametrize("kind", ["RawContextMiddleware", "ContextMiddleware"])
 @pytest.mark.parametrize("where", ["inside", "around"])
 def test_starlette_context(where: str, kind: str, given: dict[str, str]) -> None:
-    """What it tells last finds the trace; around ours, the raw one adds a header of its own."""
+    """Its last id finds the trace; around ours, its raw middleware adds a header of its own."""
     library("starlette_context")
     module = importlib.import_module("starlette_context.middleware")
     plugin = importlib.import_module("starlette_context.plugins").RequestIdPlugin(validate=False)
@@ -127,14 +129,14 @@ def test_starlette_context(where: str, kind: str, given: dict[str, str]) -> None
 
     app: Any = answering()
     app = asgi.TraceMiddleware(added(app)) if where == "inside" else added(asgi.TraceMiddleware(app))
-    told, trace = asked(app, **given)
+    received_ids, trace = asked(app, **given)
 
-    assert found_by(trace) == {told[-1]}
-    assert len(told) == 1 or (where, kind) == ("around", "RawContextMiddleware")
+    assert found_by(trace) == {received_ids[-1]}
+    assert len(received_ids) == 1 or (where, kind) == ("around", "RawContextMiddleware")
 
 
-def test_a_middleware_in_the_apps_own_words() -> None:
-    """As Starlette's documentation has it, around ours: it replaces what we have set."""
+def test_a_hand_written_middleware() -> None:
+    """As in Starlette's documentation, around ours: it replaces our header."""
     base: Any = library("starlette.middleware.base").BaseHTTPMiddleware
 
     async def dispatch(request: Any, call_next: Callable[[Any], Any]) -> Any:
@@ -142,9 +144,9 @@ def test_a_middleware_in_the_apps_own_words() -> None:
         response.headers["X-Request-ID"] = "r-own"
         return response
 
-    told, trace = asked(base(asgi.TraceMiddleware(answering(pieces=3)), dispatch=dispatch))
+    received_ids, trace = asked(base(asgi.TraceMiddleware(answering(pieces=3)), dispatch=dispatch))
 
-    assert (told, found_by(trace)) == (["r-own"], {"r-own"})
+    assert (received_ids, found_by(trace)) == (["r-own"], {"r-own"})
 
 
 @pytest.mark.parametrize("where", ["inside", "around"])
@@ -217,7 +219,7 @@ print([response.headers["X-Request-ID"]], traces[0].info.client_request_id, trac
 
 
 def ids(program: str, *arguments: str) -> list[str]:
-    """Run a program; what it prints: the ids told, and those of the trace."""
+    """Run a program; return its output: the ids received, and those of the trace."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env=clean_environment(),
@@ -248,14 +250,14 @@ def test_django(where: str, name: str, how: str) -> None:
     """Its own middlewares, in either order."""
     library("django")
     library(name.partition(".")[0])
-    told, *stored = ids(DJANGO, where, name, how)
+    received_ids, *stored = ids(DJANGO, where, name, how)
 
-    assert stored == [told] * 2
+    assert stored == [received_ids] * 2
 
 
 @pytest.mark.parametrize("how", ["iterators", "conductor"])
 def test_falcons_test_client(how: str) -> None:
-    """It hands over iterators for headers, for each of them and for the addresses: the app sees them all."""
+    """Headers, each of them and the addresses are iterators: the app sees them all."""
     falcon: Any = library("falcon.asgi")
     testing: Any = library("falcon.testing")
 
@@ -272,7 +274,7 @@ def test_falcons_test_client(how: str) -> None:
         async with testing.ASGIConductor(traced) as conductor:
             return await conductor.simulate_post("/x", **asking)
 
-    async def function(scope: Any, receive: Any, send: Any) -> None:  # the only kind that it takes for an ASGI app
+    async def function(scope: Any, receive: Any, send: Any) -> None:  # the only kind that it recognizes as an ASGI app
         await traced(scope, receive, send)
 
     with captured_traces() as traces:

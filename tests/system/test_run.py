@@ -1,4 +1,4 @@
-"""``mlflow-middleware run``: apps without a line of ours, under real servers, are traced by what starts them."""
+"""``mlflow-middleware run``: unchanged apps under real servers are traced by the command that starts them."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ BIN = Path(sys.executable).parent
 
 
 def program(name: str, *arguments: str) -> tuple[str, ...]:
-    """A server's own command, as it is in the environment of the tests."""
+    """Return a server's own command in the environment of the tests."""
     return (str(BIN / name), *arguments)
 
 
 def module(*arguments: str) -> tuple[str, ...]:
-    """A server as a module of Python."""
+    """Return a server as a module of Python."""
     return (sys.executable, "-m", *arguments)
 
 
@@ -52,9 +52,9 @@ class Way:
     """A way to serve an app.
 
     Attributes:
-        command: The command; ``{port}`` is where it is to listen.
-        needs: What has to be installed.
-        name: What the root span of ``GET /chats/c-1`` is called.
+        command: The command; ``{port}`` is the port to listen on.
+        needs: Packages that must be installed.
+        name: The name of the root span of ``GET /chats/c-1``.
     """
 
     command: Sequence[str]
@@ -138,7 +138,7 @@ class Running:
 def run(
     server: MLflowServer, folder: Path, options: Sequence[str], command: Sequence[str], **variables: str
 ) -> Iterator[Running]:
-    """Have a command run by ours, until it answers."""
+    """Run a command with ours, until it answers."""
     experiment = f"run-{uuid.uuid4().hex}"
     environment = clean_environment(
         MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME=experiment, **PATIENT, **variables
@@ -156,7 +156,7 @@ def skip_without(*packages: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_an_unchanged_app_is_traced(way: Way, server: MLflowServer, tmp_path: Path, request_id: str) -> None:
-    """Under each server: the answer has our headers, and one trace has the route's name and our option's session."""
+    """Under each server: the answer has our headers, and one trace has the route's name and the option's session."""
     skip_without(*way.needs)
     with run(server, tmp_path, ["--session-id-header", "X-Chat-ID", "--"], way.command) as running:
         headers = {"X-Request-ID": request_id, "X-Chat-ID": "s-1"}
@@ -182,8 +182,10 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_an_app_with_the_line_is_left_alone(name: str, server: MLflowServer, tmp_path: Path, request_id: str) -> None:
-    """Its own options count, there is one trace of a request, and a line says so, once in a process."""
+def test_an_app_with_its_own_middleware_is_left_alone(
+    name: str, server: MLflowServer, tmp_path: Path, request_id: str
+) -> None:
+    """Its own options apply, there is one trace of a request, and a line reports it, once in a process."""
     command, needs = OWN[name]
     skip_without(*needs)
     own = json.dumps({"session_id_header": "X-Own"})
@@ -199,8 +201,8 @@ def test_an_app_with_the_line_is_left_alone(name: str, server: MLflowServer, tmp
         assert 1 <= running.process.output().count("the app has the middleware already; nothing is added") <= workers
 
 
-def test_what_is_no_app_of_ours_is_reported(server: MLflowServer, tmp_path: Path) -> None:
-    """Granian's own kind runs, without traces."""
+def test_an_unsupported_app_is_reported(server: MLflowServer, tmp_path: Path) -> None:
+    """An app for Granian's own protocol runs without traces."""
     skip_without("granian")
     command = (*GRANIAN, "--interface", "rsgi", f"{APPS}.plain:rsgi")
     with run(server, tmp_path, [], command) as running:
@@ -208,7 +210,7 @@ def test_what_is_no_app_of_ours_is_reported(server: MLflowServer, tmp_path: Path
 
 
 def test_a_reloaded_app_is_traced(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
-    """Before its code changes, and after."""
+    """Before and after its code changes."""
     skip_without("fastapi")
     text = (
         "from tests.apps.unchanged.fastapi_app import app\n@app.get('/version')\ndef version() -> int:\n    return 1\n"
@@ -234,7 +236,7 @@ def test_a_reloaded_app_is_traced(server: MLflowServer, tmp_path: Path, request_
 
 
 @pytest.mark.parametrize("name", ["uvicorn-django", "flask-run", "waitress"])
-def test_what_is_traced_last_is_delivered(name: str, server: MLflowServer, tmp_path: Path, request_id: str) -> None:
+def test_the_last_traces_are_delivered(name: str, server: MLflowServer, tmp_path: Path, request_id: str) -> None:
     """At SIGTERM, though Django has no lifespan of its own, and requests of Flask come in threads."""
     skip_without(*WAYS[name].needs)
     with run(server, tmp_path, [], WAYS[name].command) as running:
@@ -249,7 +251,7 @@ def test_what_is_traced_last_is_delivered(name: str, server: MLflowServer, tmp_p
 
 
 def start(*arguments: str, folder: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run ours, to its end."""
+    """Run our command to its end."""
     command = [sys.executable, "-m", "mlflow_middleware.cli", "run", *arguments]
     environment = clean_environment(**variables)
     return subprocess.run(
@@ -261,14 +263,14 @@ PRINT = "import os, sys; print(os.environ.get('MLFLOW_MIDDLEWARE_SESSION_ID_HEAD
 
 
 def test_arguments_and_exit_code_pass_through() -> None:
-    """Our options become variables; the command's own, our names among them, stay the command's."""
+    """Our options become variables; the command's options, even with our names, stay the command's."""
     done = start("--session-id-header=X-A", sys.executable, "-c", PRINT, "--session-id-header", "X-B", "--", "-h")
 
     assert (done.stdout, done.stderr, done.returncode) == ("X-A --session-id-header X-B -- -h\n", "", 7)
 
 
 def test_the_process_becomes_the_command() -> None:
-    """It has its id, and a signal reaches nobody else."""
+    """It has the same process id, and a signal reaches it directly."""
     program = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
     command = [sys.executable, "-m", "mlflow_middleware.cli", "run", "--", sys.executable, "-c", program]
     with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, text=True) as process:
@@ -280,7 +282,7 @@ def test_the_process_becomes_the_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["--session-idheader", "X", "uvicorn"], 2, "'session_idheader' (did you mean 'session_id_header'?)"),
         (["--sample-ratio", "7", "uvicorn"], 2, "'sample_ratio': input should be less than or equal to 1, not '7'"),
@@ -292,16 +294,16 @@ def test_the_process_becomes_the_command() -> None:
         (["./tox.ini"], 126, "./tox.ini cannot be run"),
     ],
 )
-def test_a_mistake_is_told_before_the_app_starts(arguments: list[str], code: int, says: str) -> None:
+def test_a_mistake_is_reported_before_the_app_starts(arguments: list[str], code: int, message: str) -> None:
     """The exit code is a shell's, and nothing is started."""
     done = start(*arguments, folder=str(ROOT))
 
     assert (done.returncode, done.stdout) == (code, "")
-    assert says in done.stderr
+    assert message in done.stderr
 
 
-def test_a_wrong_option_in_the_environment_is_told_too() -> None:
-    """But what names the app's own code is left to the app."""
+def test_a_wrong_option_in_the_environment_is_reported_too() -> None:
+    """Options that name the app's own code are checked by the app."""
     own = {"MLFLOW_MIDDLEWARE_IDENTIFY": "code_of_the_app:identify"}
     assert start(sys.executable, "-c", "", **own).returncode == 0
 
@@ -311,8 +313,8 @@ def test_a_wrong_option_in_the_environment_is_told_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn-flask", "uvicorn-plain"])
-def test_code_of_the_app_that_is_wrong_fails_its_start(name: str) -> None:
-    """As with the line."""
+def test_wrong_code_of_the_app_fails_its_start(name: str) -> None:
+    """As with an explicit middleware."""
     skip_without(*WAYS[name].needs)
     port = free_port()
     done = start(
@@ -324,7 +326,7 @@ def test_code_of_the_app_that_is_wrong_fails_its_start(name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [["-I"], ["-E"], ["-S"], ["-sIB"], ["-X", "dev", "-I"], ["-Wignore", "-E"]])
-def test_a_python_that_loads_nothing_of_ours_is_told(options: list[str]) -> None:
+def test_a_python_that_ignores_our_path_is_reported(options: list[str]) -> None:
     """The app runs all the same."""
     done = start("--", sys.executable, *options, "-c", "print('runs')")
 
@@ -345,8 +347,8 @@ def test_a_python_that_loads_nothing_of_ours_is_told(options: list[str]) -> None
         ("\x7fELF", []),
     ],
 )
-def test_who_runs_a_script_is_found(first_line: str, python: list[str], tmp_path: Path) -> None:
-    """By its first lines, also as pip writes them for a long path."""
+def test_the_interpreter_of_a_script_is_found(first_line: str, python: list[str], tmp_path: Path) -> None:
+    """In its first lines, also as pip writes them for a long path."""
     script = tmp_path / "serve"
     script.write_text(f"{first_line}\n")
     script.chmod(0o755)
@@ -357,7 +359,7 @@ def test_who_runs_a_script_is_found(first_line: str, python: list[str], tmp_path
     assert bool(list(program.problems())) == (not python or len(python) > 1)
 
 
-def test_programs_that_hide_the_app_are_told(tmp_path: Path) -> None:
+def test_programs_that_hide_the_app_are_reported(tmp_path: Path) -> None:
     """By their names."""
     for name in ("opentelemetry-instrument", "sanic", "uwsgi"):
         (tmp_path / name).write_text(f"#!{sys.executable}\n")
@@ -366,7 +368,7 @@ def test_programs_that_hide_the_app_are_told(tmp_path: Path) -> None:
         assert name in line.lower()
 
 
-def test_another_python_without_us_is_told() -> None:
+def test_another_python_without_the_package_is_reported() -> None:
     """It runs the app, without traces."""
     other = str(Path(sys.base_prefix) / "bin" / "python3")
     done = start("--", other, "-c", "print('runs')")
@@ -375,7 +377,7 @@ def test_another_python_without_us_is_told() -> None:
     assert f"{other}, which runs python3, has no mlflow-middleware; install it there" in done.stderr
 
 
-def test_a_file_that_is_no_program_runs_in_our_python(tmp_path: Path) -> None:
+def test_a_file_that_is_not_executable_runs_in_our_python(tmp_path: Path) -> None:
     """As `manage.py` is often given."""
     (tmp_path / "manage.py").write_text("import sys; print(sys.executable, *sys.argv)")
 
@@ -383,7 +385,7 @@ def test_a_file_that_is_no_program_runs_in_our_python(tmp_path: Path) -> None:
 
 
 def test_another_sitecustomize_is_loaded_too(tmp_path: Path) -> None:
-    """The one that Python would have found; and it is the one that can be imported."""
+    """It is the one that Python would have found, and the one that can be imported."""
     (tmp_path / "sitecustomize.py").write_text("print('theirs')\nname = 'theirs'\n")
     program = "import sitecustomize, sys; print(sitecustomize.name, *map(str, sys.meta_path[:1]))"
     done = start("--", sys.executable, "-c", program, PYTHONPATH=str(tmp_path))
@@ -402,8 +404,8 @@ def test_an_empty_entry_of_the_path_stays(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("beside\n", "")
 
 
-def test_a_process_that_serves_nothing_loads_nothing() -> None:
-    """Neither MLflow nor our settings; and in a `run` inside of another, the folder is there once."""
+def test_a_process_that_serves_nothing_imports_nothing() -> None:
+    """Neither MLflow nor our settings; and in a `run` inside another, the folder is on the path once."""
     program = "import os, sys; print('mlflow' in sys.modules, 'pydantic' in sys.modules, os.environ['PYTHONPATH'])"
     ours = [sys.executable, "-m", "mlflow_middleware.cli", "run"]
     done = start("--", *ours, "--", sys.executable, "-c", program, PYTHONPATH="/somewhere")
@@ -422,7 +424,7 @@ def test_options_end_where_the_command_begins() -> None:
 
 
 def test_help_lists_the_options() -> None:
-    """Before a command; after it, it is the command's."""
+    """Before a command; after it, the option is the command's."""
     done = start("--help")
 
     assert done.returncode == 0
@@ -442,7 +444,7 @@ print("runs")
 
 
 def test_an_installation_that_is_broken_breaks_no_app() -> None:
-    """What cannot be imported is reported, and the app goes on."""
+    """An import error is reported, and the app goes on."""
     skip_without("flask")
     program = BROKEN if importlib.util.find_spec("waitress") else re.sub(".*create_server.*", "", BROKEN)
     done = start("--", sys.executable, "-c", program)

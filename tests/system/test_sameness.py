@@ -1,4 +1,4 @@
-"""What a stored trace holds is the same as when MLflow's own exporter had sent it."""
+"""A stored trace has the same content as one sent by MLflow's own exporter."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ KINDS = {
     "with attachments": 2,
     "processed": 1,
 }
-"""The traces of `tests.apps.rich_traces`, by name, and how many spans each has."""
+"""The traces of `tests.apps.rich_traces`, by name, and the number of spans of each."""
 
 CALLS = [
     *("set_experiment", "set_tracking_uri", "reset", "disable and enable", "set_destination", "set_destination here"),
     *("configure", "flush", "provider reset"),
 ]
-"""What `tests.apps.reconfigured` calls between its traces."""
+"""Calls of `tests.apps.reconfigured` between its traces."""
 
 GIVEN = frozenset({"experiment_id", "assessment_id", "create_time", "last_update_time"})
-"""Fields of which only is compared whether they are there."""
+"""Fields whose presence is compared, but not their values."""
 
 MEASURED = GIVEN | {
     *("start_time_unix_nano", "end_time_unix_nano", "time_unix_nano", "request_time"),
     *("execution_duration", "execution_duration_ms"),
 }
-"""The same, for a trace whose times were measured."""
+"""Further such fields, for a trace with measured times."""
 
 WITHOUT = {} if HAS_LINKS else {"linked": NO_LINKS, "links": NO_LINKS}
-"""Those that the installed MLflow cannot make -> why."""
+"""Traces that the installed MLflow cannot make -> reason."""
 
 FIXED_TIMES = {"without context"}
-"""Traces whose times were given."""
+"""Traces with explicit times."""
 
 
 of_each_kind = pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def wait_for_all(traces: Traces, deadline: float) -> None:
 
 
 def plain(traces: dict[str, Trace], kind: str) -> dict[str, Any]:
-    """One of the traces as a dictionary, with ids and measured times replaced by what they stand for."""
+    """Return one of the traces as a dictionary, with placeholders for ids and measured times."""
     trace = traces[kind]
     text = trace.to_json()
     for name, other in traces.items():
@@ -154,7 +154,7 @@ def plain(traces: dict[str, Trace], kind: str) -> dict[str, Any]:
 
 
 def forget(value: Any, keys: frozenset[str]) -> None:
-    """Replace the values of these keys, wherever they are, by whether there is one."""
+    """Replace the values of these keys, wherever they are, by whether they are present."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         if key in keys:
             value[key] = None if inner is None else "<some>"
@@ -163,7 +163,7 @@ def forget(value: Any, keys: frozenset[str]) -> None:
 
 
 def size_stats(info: dict[str, Any]) -> dict[str, int]:
-    """The sizes of a trace, taken out of its info."""
+    """Return the sizes of a trace, and remove them from its info."""
     stats = json.loads(info["trace_metadata"].pop("mlflow.trace.sizeStats"))
     return {**stats, "total": int(info["trace_metadata"].pop("mlflow.trace.sizeBytes"))}
 
@@ -195,15 +195,15 @@ def test_its_spans_are_the_same(both: tuple[dict[str, Trace], dict[str, Trace]],
     assert ours == mlflows
 
 
-def test_what_was_compared_was_there(both: tuple[dict[str, Trace], dict[str, Trace]]) -> None:
-    """The traces hold what the comparison is about: a field that both lack proves nothing."""
+def test_the_compared_values_exist(both: tuple[dict[str, Trace], dict[str, Trace]]) -> None:
+    """A field that both traces lack proves nothing."""
     ours, _ = both
     nested = ours["nested"].info
     assert json.loads(nested.trace_metadata["mlflow.trace.tokenUsage"])["total_tokens"] == 307
     assert json.loads(nested.trace_metadata["mlflow.trace.cost"])["total_cost"] == pytest.approx(0.00042)
     annotated = ours["annotated"].info
     assert (annotated.client_request_id, annotated.tags["plan"]) == ("request-1", "pro")
-    assert (annotated.request_preview, annotated.response_preview) == ("asks something", "is told something")
+    assert (annotated.request_preview, annotated.response_preview) == ("asks something", "gets something")
     assert annotated.trace_metadata["mlflow.trace.session"] == "s-1"
     assert annotated.trace_metadata["mlflow.trace.user"] == "jane"
     assert str(ours["overridden"].info.state) == "ERROR"
@@ -214,7 +214,7 @@ def test_what_was_compared_was_there(both: tuple[dict[str, Trace], dict[str, Tra
     assert "mlflow.linkedPrompts" in ours["with a prompt"].info.tags
 
 
-def test_a_linked_prompt_finds_its_traces(
+def test_traces_are_found_by_a_linked_prompt(
     server: MLflowServer, both: tuple[dict[str, Trace], dict[str, Trace]]
 ) -> None:
     """The trace that used a prompt is found by that prompt."""
@@ -227,7 +227,7 @@ def test_a_linked_prompt_finds_its_traces(
 
 
 def test_attachments_are_stored(both: tuple[dict[str, Trace], dict[str, Trace]]) -> None:
-    """Files in inputs and outputs, also those that MLflow takes out of chat messages, are kept beside the trace."""
+    """Files in inputs and outputs, also those that MLflow extracts from chat messages, are kept beside the trace."""
     ours, mlflows = (attachments(traces["with attachments"]) for traces in both)
 
     assert [len(content) for content in mlflows] == ([21, 5128] if TAKES_FILES_OUT else [21])
@@ -235,7 +235,7 @@ def test_attachments_are_stored(both: tuple[dict[str, Trace], dict[str, Trace]])
 
 
 def test_a_link_of_opentelemetry_is_sent() -> None:
-    """Whether MLflow knows links or not: that is how a request is linked to its caller's span."""
+    """Whether MLflow knows links or not: a request is linked to its caller's span like that."""
     caller = SpanContext(2**127 + 1, 2**63 + 1, is_remote=True)
     otel = TracerProvider().get_tracer("tests").start_span("linked", links=[Link(caller)])
     span = create_mlflow_span(otel, "tr-1")
@@ -247,7 +247,7 @@ def test_a_link_of_opentelemetry_is_sent() -> None:
     assert (int.from_bytes(link.trace_id, "big"), int.from_bytes(link.span_id, "big")) == (2**127 + 1, 2**63 + 1)
 
 
-def test_what_cannot_be_encoded_is_replaced(server: MLflowServer) -> None:
+def test_values_that_cannot_be_encoded_are_replaced(server: MLflowServer) -> None:
     """Numbers and characters that protobuf refuses cost their own value, and neither their span nor the trace."""
     experiment = f"refused-values-{uuid.uuid4().hex}"
     run(server, "refused_values", experiment)
@@ -264,8 +264,8 @@ def test_what_cannot_be_encoded_is_replaced(server: MLflowServer) -> None:
     assert trace.info.client_request_id == "request-1"
 
 
-def test_each_experiment_gets_its_own(server: MLflowServer) -> None:
-    """Traces of one process reach the experiment that was chosen when they began, in whichever way it was chosen."""
+def test_each_experiment_gets_its_own_traces(server: MLflowServer) -> None:
+    """Traces of one process reach the experiment that was chosen when they began, in whichever way."""
     names = [f"experiment-{number}-{uuid.uuid4().hex}" for number in range(4)]
     ids = [create_experiment(server, name) for name in names]
     run(server, "experiments", *names[:2], *ids[2:], MLFLOW_EXPERIMENT_NAME=names[3])
@@ -281,14 +281,14 @@ def test_each_experiment_gets_its_own(server: MLflowServer) -> None:
 
 
 def create_experiment(server: MLflowServer, name: str) -> str:
-    """Make an experiment; returns its id."""
+    """Make an experiment; return its id."""
     answer = requests.post(f"{server.uri}/api/2.0/mlflow/experiments/create", json={"name": name}, timeout=30)
     return str(answer.json()["experiment_id"])
 
 
 @pytest.fixture(scope="module")
 def reconfigured(server: MLflowServer) -> dict[str, int]:
-    """How many traces of each name `tests.apps.reconfigured` has on the server."""
+    """Count the traces of each name that `tests.apps.reconfigured` has on the server."""
     experiment = f"reconfigured-{uuid.uuid4().hex}"
     run(server, "reconfigured", experiment, MLFLOW_EXPERIMENT_NAME=experiment)
     return Counter(trace.info.tags["mlflow.traceName"] for trace in Traces(server.uri, experiment).search())

@@ -1,4 +1,4 @@
-"""Sampling: a share of the conversations, whole, and what is worth keeping in any case."""
+"""Sampling: a share of the conversations, each whole, and traces that are kept in any case."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tests.conftest import AppRunner
 
 NAMES = ["asgi", "flask", "django-asgi"]
 KEY = "the key of these tests"
-"""Else the share is drawn with the name of each app's experiment."""
+"""Otherwise the share is drawn with the name of each app's experiment."""
 
 
 def kept(key: str = "s-1", *, failed: bool = False, seconds: float = 0.1, **options: object) -> bool:
-    """Whether a trace is kept with these options."""
+    """Return whether a trace is kept with these options."""
     return keeps(Settings(**options), key, failed=failed, seconds=seconds)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 1.0])
 def test_the_share_is_the_ratio(ratio: float) -> None:
-    """Of many sessions, about that many; of the same sessions, always the same."""
+    """Of many sessions, about that share; of the same sessions, always the same ones."""
     keys = [f"session-{number}" for number in range(10_000)]
 
     def chosen(share: float) -> set[str]:
@@ -34,13 +34,13 @@ def test_the_share_is_the_ratio(ratio: float) -> None:
     assert chosen(ratio) <= chosen(min(1.0, ratio + 0.1))
 
 
-def test_errors_are_kept_unless_said_otherwise() -> None:
-    """Whatever the ratio says."""
+def test_errors_are_kept_by_default() -> None:
+    """With any ratio."""
     assert kept(failed=True, sample_ratio=0)
     assert not kept(failed=True, sample_ratio=0, keep_errors=False)
 
 
-def test_slow_requests_are_kept_where_asked_for() -> None:
+def test_slow_requests_are_kept_on_demand() -> None:
     """From the given number of seconds on."""
     assert kept(seconds=2.1, sample_ratio=0, keep_slower_than=2)
     assert not kept(seconds=1.9, sample_ratio=0, keep_slower_than=2)
@@ -48,7 +48,7 @@ def test_slow_requests_are_kept_where_asked_for() -> None:
 
 
 @pytest.mark.parametrize("option", [{"sample_ratio": 1.5}, {"sample_ratio": -0.1}, {"keep_slower_than": -1}])
-def test_a_value_that_makes_no_sense_is_named(option: dict[str, float]) -> None:
+def test_a_meaningless_value_is_reported(option: dict[str, float]) -> None:
     """At start-up, with the option's name."""
     with pytest.raises(SettingsError, match=next(iter(option))):
         Settings.load(**option)
@@ -74,7 +74,7 @@ def test_a_conversation_is_kept_or_dropped_whole(run_app: AppRunner, request_id:
         for session in sessions:
             app.get("/status/200", x_session_id=session, x_request_id=f"{session}-{turn}")
     dropped = next(session for session in sessions if not kept(session, sample_ratio=0.5, sample_key=KEY))
-    app.get("/status/500", x_session_id=dropped, x_request_id=f"{dropped}-error")  # stored after all before it
+    app.get("/status/500", x_session_id=dropped, x_request_id=f"{dropped}-error")  # stored after all others
 
     app.traces.one(f"{dropped}-error")
     stored = app.traces.search(f"tags.client_request_id LIKE '{request_id}-%' AND tags.`http.status_code` = '200'")

@@ -13,8 +13,8 @@ from tests.conftest import Traces
 from tests.servers import MLflowServer, clean_environment, eventually, free_port, serving
 
 
-def test_one_trace_a_request(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
-    """Of the server span, the request's under it, and the handler's; the same at the app's own exporter."""
+def test_one_trace_per_request(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
+    """It has the server span, the request's below it, and the handler's; the app's own exporter has the same."""
     experiment, port, exported = f"shared-{uuid.uuid4().hex}", free_port(), tmp_path / "exported"
     environment = clean_environment(
         MLFLOW_TRACKING_URI=server.uri,
@@ -25,7 +25,7 @@ def test_one_trace_a_request(server: MLflowServer, tmp_path: Path, request_id: s
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "tests.apps.shared_provider:app"]
     traces = Traces(server.uri, experiment)
     with serving(command, environment, tmp_path / "log", port) as (_, url):
-        for _ in range(2):  # the first may find MLflow unprepared
+        for _ in range(2):  # MLflow may not be ready for the first
             headers = {"X-Request-ID": request_id, "X-Session-ID": "s-1"}
             answer = requests.post(f"{url}/chats/c-1", json={"question": "hello"}, headers=headers, timeout=60)
         found = traces.wait(f"tags.client_request_id = '{request_id}'", 2)

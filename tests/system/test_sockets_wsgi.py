@@ -1,4 +1,4 @@
-"""WebSockets under WSGI servers, by the libraries that there are: as on ASGI, they have no trace of their own."""
+"""WebSockets under WSGI servers, by the existing libraries: as on ASGI, they have no trace of their own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def app(request: pytest.FixtureRequest, server: MLflowServer, tmp_path: Path, re
 
 
 def stored(app: RunningApp, request_id: str) -> dict[str, list[Trace]]:
-    """All traces, by name, once that of a last request is there."""
+    """Return all traces by name, once that of a last request is there."""
     app.get("/after", x_request_id=request_id)
     app.traces.one(request_id)
     found: dict[str, list[Trace]] = {}
@@ -50,7 +50,7 @@ def stored(app: RunningApp, request_id: str) -> dict[str, list[Trace]]:
 
 @pytest.mark.parametrize("end", ["client", "app"])
 def test_a_socket_gives_its_identity_to_the_traces_inside(app: RunningApp, request_id: str, end: str) -> None:
-    """flask-sock: two turns are two traces of one session, the socket none; nobody's end is an error."""
+    """flask-sock: two turns are two traces of one session, the socket has none; a normal end is no error."""
     ws = Client.connect(app.url.replace("http", "ws") + "/chat", headers={**IDS, "X-Login": "jane@shop"})
     for question in ("a", "b"):
         ws.send(question)
@@ -71,7 +71,7 @@ def test_a_socket_gives_its_identity_to_the_traces_inside(app: RunningApp, reque
 
 
 def test_socket_io(app: RunningApp, request_id: str) -> None:
-    """Its protocol over one socket; it is served before Flask knows of a request, so that headers tell who asks."""
+    """Its protocol over one socket; it is served before Flask has a request, so the user comes from the headers."""
     ws = Client.connect(app.url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket", headers=IDS)
 
     def receive() -> str:
@@ -93,8 +93,8 @@ def test_socket_io(app: RunningApp, request_id: str) -> None:
     assert found["answer"][0].info.tags["mlflow.trace.user"] == "jane"
 
 
-def test_an_upgrade_that_is_none_is_a_request(app: RunningApp, request_id: str) -> None:
-    """A client that only names it, which Werkzeug refuses, is traced as any other."""
+def test_a_failed_upgrade_is_a_request(app: RunningApp, request_id: str) -> None:
+    """A client that only asks for one, and that Werkzeug refuses, is traced like any other."""
     answer = app.get("/after", x_request_id=request_id, upgrade="websocket", connection="Upgrade")
 
     assert answer.status_code == 400

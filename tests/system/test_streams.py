@@ -1,4 +1,4 @@
-"""Streams: what a language model sent in pieces is one answer in the trace."""
+"""Streams: a language model's answer in pieces is one answer in the trace."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ redactor = Redactor(Settings.model_fields["redact"].default)
 
 
 def answer(*pieces: Any) -> Any:
-    """What the trace shows of these events."""
+    """Return the trace's output for these events."""
     return streams.read_events(sse(*pieces), False, json.loads)[0]
 
 
-def test_events_are_parsed_as_the_standard_says() -> None:
+def test_events_are_parsed_as_in_the_standard() -> None:
     """Any line end, a byte order mark, comments, several lines of data, names."""
     data = b"\xef\xbb\xbf: hi\r\ndata: a\r\ndata:b\r\rid: 1\nevent: x\ndata\n\nevent: none\n\ndata: last"
 
@@ -40,7 +40,7 @@ def test_events_are_parsed_as_the_standard_says() -> None:
 
 
 def test_chat_chunks_become_one_completion() -> None:
-    """Texts and tool calls are joined, each choice for itself, and the usage is read."""
+    """Texts and tool calls are joined, separately for each choice, and the usage is read."""
     whole = answer(
         chunk(role="assistant", content="Hel"),
         chunk(1, content="B"),
@@ -58,8 +58,8 @@ def test_chat_chunks_become_one_completion() -> None:
     assert usage.usage_of(whole) == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
 
 
-def test_a_stream_that_breaks_off_inside_an_event_is_an_answer() -> None:
-    """The client has stopped, or the model's server has: what came before is shown."""
+def test_a_stream_that_ends_inside_an_event_is_an_answer() -> None:
+    """The client has disconnected, or the model's server has failed: the earlier events are shown."""
     data = sse(chunk(content="Hel"), chunk(content="lo")).replace(b"data: [DONE]", b'data: {"id": "chatc')
 
     def parse(text: str) -> Any:
@@ -72,8 +72,8 @@ def test_a_stream_that_breaks_off_inside_an_event_is_an_answer() -> None:
     assert (answer["choices"][0]["message"]["content"], is_more) == ("Hello", False)
 
 
-def test_an_event_without_data_is_no_piece() -> None:
-    """Some servers send one now and then, so that nobody takes the connection for dead."""
+def test_an_event_without_data_is_ignored() -> None:
+    """Some servers send one now and then to keep the connection alive."""
     data = sse(chunk(content="a")).replace(b"data: [DONE]", b"data\n\n" + sse(chunk(content="b")))
 
     answer, is_more = streams.read_events(data, False, lambda text: json.loads(text) if text else text)
@@ -81,7 +81,7 @@ def test_an_event_without_data_is_no_piece() -> None:
 
 
 def test_response_events_become_one_response() -> None:
-    """The whole response where it came; else its items and what the deltas say."""
+    """The complete response, if it was sent; otherwise its items and the deltas."""
     delta = {"type": "response.output_text.delta", "item_id": "i", "delta": "Hi"}
     item = {"type": "message", "id": "i", "content": [{"type": "output_text", "text": "HiHi"}]}
     result = {"type": "function_call_output", "output": "1"}
@@ -95,7 +95,7 @@ def test_response_events_become_one_response() -> None:
 
 
 def test_anthropic_events_become_one_message() -> None:
-    """Text and the input of tools are joined; usage and stop reason are those of the end."""
+    """Text and the input of tools are joined; usage and stop reason are the last ones."""
     block = {"type": "content_block_delta", "index": 1}
     whole = answer(
         {"type": "message_start", "message": {"role": "assistant", "model": "m", "usage": {"input_tokens": 4}}},
@@ -114,7 +114,7 @@ def test_anthropic_events_become_one_message() -> None:
 
 @pytest.mark.parametrize("bad", [chunk("0"), chunk(10**9), chunk(content=["a"]), {"choices": 7}, [], None])
 def test_a_stream_of_wrong_types_stays_a_list_of_events(bad: Any) -> None:
-    """What cannot be put together is shown as it came."""
+    """Events that cannot be joined are shown unchanged."""
     assert answer(chunk(content="a"), bad) == [chunk(content="a"), bad]
 
 
@@ -126,8 +126,8 @@ CONVERSE = (
 
 
 @pytest.mark.parametrize("bad", [AUDIO, CONVERSE])
-def test_two_chunks_that_contradict_each_other_are_shown_as_they_came(bad: tuple[Any, ...]) -> None:
-    """A part is text in one and an object in the other."""
+def test_two_chunks_that_contradict_each_other_are_shown_unchanged(bad: tuple[Any, ...]) -> None:
+    """The same part is text in one and an object in the other."""
     assert answer(*bad) == list(bad)
 
 
@@ -142,17 +142,17 @@ def test_other_streams_are_lists() -> None:
 
 @given(st.lists(hostile, max_size=5))
 def test_no_stream_raises(pieces: list[Any]) -> None:
-    """Whatever stands where."""
+    """Whatever it contains."""
     json.dumps(answer(*pieces))
     for piece in pieces:
         usage.usage_of(piece)
 
 
-# --- longer than what is kept of a body ---
+# --- longer than the limit of a body ---
 
 
 def passed(chunks: Iterable[bytes], content_type: str, encoding: str = "", limit: int = LIMIT) -> Content:
-    """What the trace shows of an answer that passed in these chunks."""
+    """Return the trace's output for an answer in these chunks."""
     exchange, body = Exchange("GET", "/", {}, response_type=content_type, response_encoding=encoding), Body(limit)
     for each in chunks:
         if body.add(each):
@@ -165,7 +165,7 @@ def in_pieces(data: bytes, size: int) -> list[bytes]:
 
 
 def used(stream: Stream) -> dict[str, int]:
-    """The tokens of a stream, as MLflow has them."""
+    """Return the tokens of a stream, in MLflow's names."""
     return {**USAGE, **({"cache_read_input_tokens": stream.cached} if stream.cached else {})}
 
 
@@ -174,7 +174,7 @@ LONG = pytest.mark.parametrize("stream", STREAMS, ids=[stream.name for stream in
 
 @LONG
 def test_a_long_stream_keeps_its_text_its_end_and_its_usage(stream: Stream) -> None:
-    """A megabyte of wire, of which little is text."""
+    """A megabyte of the protocol's chunks, with little text."""
     chunks, said = written(stream)
     content = passed(chunks, stream.content_type)
     text = stream.text(content.value)
@@ -186,8 +186,8 @@ def test_a_long_stream_keeps_its_text_its_end_and_its_usage(stream: Stream) -> N
 
 
 @LONG
-def test_of_a_long_text_both_ends_are_kept(stream: Stream) -> None:
-    """With how much is left out between them."""
+def test_both_ends_of_a_long_text_are_kept(stream: Stream) -> None:
+    """Between them is the number of omitted bytes."""
     chunks, said = written(stream, word=300)
     content = passed(chunks, stream.content_type)
     text = stream.text(content.value)
@@ -201,8 +201,8 @@ def test_of_a_long_text_both_ends_are_kept(stream: Stream) -> None:
 
 @LONG
 @pytest.mark.parametrize("size", [7, 1000, 40_000])
-def test_where_a_long_stream_is_cut_into_chunks_does_not_matter(stream: Stream, size: int) -> None:
-    """In the middle of an event or of a character."""
+def test_chunk_boundaries_of_a_long_stream_do_not_matter(stream: Stream, size: int) -> None:
+    """They may be in the middle of an event or of a character."""
     chunks, _ = written(stream, wire=200_000)
     data = b"".join(chunks)
 
@@ -211,7 +211,7 @@ def test_where_a_long_stream_is_cut_into_chunks_does_not_matter(stream: Stream, 
 
 @pytest.mark.parametrize("encoding", ENCODERS)
 def test_a_long_compressed_stream_is_read(encoding: str) -> None:
-    """Whether what passes is short or long, and wherever it is cut."""
+    """With short and long chunks, and boundaries anywhere."""
     stream = STREAMS[0]
     chunks, said = written(stream)
     data = ENCODERS[encoding][0](b"".join(chunks))
@@ -222,7 +222,7 @@ def test_a_long_compressed_stream_is_read(encoding: str) -> None:
 
 
 def test_a_stream_that_is_compressed_chunk_by_chunk_is_read() -> None:
-    """As middleware does that compresses what it passes on: more than what is kept is passed."""
+    """As by middleware that compresses each chunk: the whole stream is longer than the limit."""
     stream = STREAMS[0]
     chunks, said = written(stream)
     encoder = zlib.compressobj(wbits=31)
@@ -234,7 +234,7 @@ def test_a_stream_that_is_compressed_chunk_by_chunk_is_read() -> None:
 
 
 def test_a_long_compressed_stream_takes_little_memory_while_it_passes() -> None:
-    """It is decoded as fast as it comes."""
+    """It is decoded as fast as it arrives."""
     exchange, body = Exchange("GET", "/", {}, response_type=SSE, response_encoding="gzip"), Body(LIMIT)
     encoder = zlib.compressobj(level=0, wbits=31)
     for each in written(STREAMS[0])[0]:
@@ -257,7 +257,7 @@ def test_line_ends_comments_and_names_of_a_long_stream(end: str) -> None:
 
 
 def test_an_unknown_long_stream_keeps_both_ends_and_its_usage() -> None:
-    """Events and lines of a form of somebody's own."""
+    """Events and lines in a proprietary format."""
     events = [{"number": number, "text": "word " * 10} for number in range(10_000)]
     last = {"number": -1, "usage": {"input_tokens": 11, "output_tokens": 22, "total_tokens": 33}}
     for content_type, data in (
@@ -280,7 +280,7 @@ def test_a_long_text_keeps_both_ends() -> None:
 
 
 def test_a_long_json_answer_keeps_its_usage() -> None:
-    """It stands at its end."""
+    """The usage is at its end."""
     usage = {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}
     message = {"role": "assistant", "content": "word " * 40_000}
     answer = json.dumps({"choices": [{"message": message}], "usage": usage, "service_tier": "default"})
@@ -297,8 +297,8 @@ SECRETS = [
 
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("form", [STREAMS[0], STREAMS[3]], ids=["chat", "anthropic"])
-def test_no_secret_survives_where_a_text_is_cut(secret: str, form: Stream) -> None:
-    """Wherever it stands: at the end of the first part, at the beginning of the last one, over several pieces."""
+def test_no_secret_survives_where_a_text_is_truncated(secret: str, form: Stream) -> None:
+    """At the end of the first part, at the beginning of the last one, or over several pieces."""
     limit, size = 8192, 60_000
     for place in (limit // 2, size - limit // 2, size - limit // 2 - texts.CONTEXT):
         for shift in range(-60, 60, 8):
@@ -315,13 +315,13 @@ def in_words(text: str, size: int) -> list[str]:
 
 @given(stream_bodies(), st.integers(1, 200), st.sampled_from([50, 300]))
 def test_no_secret_of_a_stream_survives(sample: Sample, size: int, limit: int) -> None:
-    """Whatever it is of, whether it has been split by pieces, and however little of it is kept."""
+    """In every kind of stream, even if split over pieces, and however little of it is kept."""
     content = passed(in_pieces(sample.data, size), sample.content_type, limit=limit)
 
     assert MARKER[:6] not in json.dumps(content.value)
 
 
-# --- agents, whose tools say more than they do ---
+# --- agents, whose tools return more than they answer ---
 
 HITS = "what a tool has found, " * 1000
 
@@ -371,8 +371,8 @@ def anthropic_tools(said: list[str]) -> Iterable[Any]:
 
 
 @pytest.mark.parametrize("make", [ag_ui_tools, ui_tools, ui_status, response_tools, anthropic_tools])
-def test_the_end_of_an_answer_is_kept_whatever_came_before_it(make: Callable[[list[str]], Iterable[Any]]) -> None:
-    """A megabyte of what tools have found: some of that is left out, and not what is told in the end."""
+def test_the_end_of_an_answer_is_kept_after_long_tool_results(make: Callable[[list[str]], Iterable[Any]]) -> None:
+    """A megabyte of tools' results: some of that is left out, but not the final text."""
     said = [f"word{number} " for number in range(300)]
     content = passed((event(each).encode() for each in make(said)), SSE)
 
@@ -383,8 +383,8 @@ def test_the_end_of_an_answer_is_kept_whatever_came_before_it(make: Callable[[li
     assert content.usage == USAGE or make is response_tools
 
 
-def test_both_ends_of_long_texts_are_kept_whatever_characters_they_have() -> None:
-    """Each of them takes four bytes in memory; and there are two texts."""
+def test_both_ends_of_long_texts_are_kept_with_any_characters() -> None:
+    """Each takes four bytes in memory; and there are two texts."""
     thought = [f" t{number}\N{FOX FACE}" for number in range(20_000)]
     said = [f" w{number}\N{FOX FACE}" for number in range(20_000)]
     pieces = [chunk(reasoning_content=word) for word in thought] + [chunk(content=word) for word in said]
@@ -396,11 +396,11 @@ def test_both_ends_of_long_texts_are_kept_whatever_characters_they_have() -> Non
         assert "characters left out]" in text
 
 
-# --- others than those that a protocol's own page shows ---
+# --- formats that the protocols' own pages do not show ---
 
 
 def test_the_text_of_a_delta_is_found_under_each_of_its_names() -> None:
-    """What AI SDK calls it in a UI message, in a full stream of version 5, and in one of version 4."""
+    """In AI SDK's UI message, in version 5's full stream, and in version 4's."""
     for name in ("delta", "text", "textDelta"):
         whole = answer({"type": "start-step"}, *[{"type": "text-delta", "id": "t", name: word} for word in ("a", "b")])
         assert whole["parts"] == [{"type": "text", "text": "ab"}]
@@ -409,7 +409,7 @@ def test_the_text_of_a_delta_is_found_under_each_of_its_names() -> None:
 
 
 def test_content_in_parts_is_read() -> None:
-    """Of Mistral's models that think; and what OpenAI's say aloud."""
+    """The reasoning of Mistral's models, and the transcripts of OpenAI's speech."""
     thinking = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
     whole = answer(chunk(content=thinking), chunk(content=thinking), chunk(content="Yes"), chunk(content="."))
     assert whole["choices"][0]["message"] == {"role": "assistant", "thinking": "hmhm", "content": "Yes."}
@@ -417,8 +417,8 @@ def test_content_in_parts_is_read() -> None:
     assert answer(*aloud)["choices"][0]["message"]["audio"] == {"id": "a", "transcript": "Hello"}
 
 
-def test_what_a_response_has_thought_is_kept_if_it_is_never_whole() -> None:
-    """The client has left while it was thinking."""
+def test_the_reasoning_of_an_incomplete_response_is_kept() -> None:
+    """The client has disconnected during the reasoning."""
     deltas = [
         {"type": "response.output_item.added", "item": {"type": "reasoning", "id": "r", "summary": []}},
         *[{"type": "response.reasoning_summary_text.delta", "item_id": "r", "delta": word} for word in ("a", "b")],
@@ -445,8 +445,8 @@ TOKENS = {"input_tokens": 11, "output_tokens": 22}
     ],
     ids=["cohere", "cohere-1", "groq", "langserve", "langgraph", "assistants", "bedrock"],
 )
-def test_where_others_report_tokens(last: Any) -> None:
-    """Among events with names, in a list, in an object around: in short and in long streams."""
+def test_other_places_of_usage(last: Any) -> None:
+    """Among named events, in a list, inside another object: in short and in long streams."""
     assert usage.usage_of(last) == USAGE
     name = last.get("event", "") if isinstance(last, dict) else ""
     data = event(last["data"], name) if name else event(last)
@@ -456,8 +456,8 @@ def test_where_others_report_tokens(last: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [-1, 2**53 + 1, 2**63 - 1, True, 1.5, "1"])
-def test_what_is_no_number_of_tokens_is_not_taken_for_one(count: Any) -> None:
-    """A server adds them up in a column of 64 bits, and would refuse the trace."""
+def test_invalid_token_counts_are_ignored(count: Any) -> None:
+    """A server adds them up in a 64-bit column, and would reject the trace."""
     assert usage.usage_of({"usage": {"prompt_tokens": count, "completion_tokens": 1}}) is None
     assert usage.usage_of({"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": count}}) == {
         "input_tokens": 1,
@@ -466,8 +466,8 @@ def test_what_is_no_number_of_tokens_is_not_taken_for_one(count: Any) -> None:
     }
 
 
-def test_lines_that_are_said_to_be_json_are_lines() -> None:
-    """Short ones as long ones."""
+def test_lines_declared_as_json_are_lines() -> None:
+    """Short ones like long ones."""
     stream = next(each for each in STREAMS if each.name == "ollama")
     for wire in (3000, 200_000):
         chunks, said = written(stream, wire)
@@ -519,7 +519,7 @@ HOSTILE = [many_choices, many_calls, many_items, endless_line, huge_event, deep_
 
 @pytest.mark.parametrize("make", HOSTILE)
 def test_a_hostile_stream_takes_little_memory(make: Callable[[], Iterable[bytes]]) -> None:
-    """Megabytes of wire; and what it holds counts with what it takes."""
+    """Megabytes of chunks; and its size in memory counts."""
     exchange, body = Exchange("GET", "/", {}, response_type=SSE), Body(LIMIT)
     tracemalloc.start()
     try:
@@ -538,14 +538,14 @@ def test_a_hostile_stream_takes_little_memory(make: Callable[[], Iterable[bytes]
 
 @given(st.lists(hostile, max_size=5), st.integers(1, 300))
 def test_no_long_stream_raises(pieces: list[Any], size: int) -> None:
-    """Whatever stands where, among what is known."""
+    """Whatever it contains, also among valid events."""
     data = sse(*chat(["a", "b"]), *pieces, *chat(["c", "d"]) * 2)
 
     json.dumps(passed(in_pieces(data, size), SSE, limit=200).value)
 
 
-def test_a_tool_input_of_a_wrong_type_costs_no_long_stream() -> None:
-    """It is kept as it came, beside the text."""
+def test_a_tool_input_of_a_wrong_type_does_not_spoil_a_long_stream() -> None:
+    """It is kept unchanged, beside the text."""
     block = {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "partial_json": ["a"]}}
     delta = {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "hello "}}
 
@@ -562,7 +562,7 @@ def test_a_tool_input_of_a_wrong_type_costs_no_long_stream() -> None:
 @LONG
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])
 def test_a_long_stream_is_stored(run_app: AppRunner, request_id: str, name: str, stream: Stream) -> None:
-    """With its usage, its end, and the cost that the server makes of it."""
+    """With its usage, its end, and the cost that the server computes."""
     app = run_app(name)
     chunks, said = written(stream)
     data = b"".join(chunks)

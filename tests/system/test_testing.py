@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 
 def run_pytest(*arguments: str, **variables: str) -> str:
-    """What a pytest of its own prints; it fails when that does."""
+    """Run pytest; return its output, and fail if it fails."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "-rs", *arguments]
     ended = subprocess.run(
         command,
@@ -34,7 +34,7 @@ def run_pytest(*arguments: str, **variables: str) -> str:
 
 
 def test_traces_are_captured_and_nothing_is_sent(server: MLflowServer) -> None:
-    """`tests.apps.captured`, with a tracking server in its environment that counts what it is asked."""
+    """`tests.apps.captured`, with a tracking server in its environment that counts its requests."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = "500"
         printed = run_pytest("tests/apps/captured.py", "-k", "not waited_before", MLFLOW_TRACKING_URI=stand_in.uri)
@@ -43,20 +43,20 @@ def test_traces_are_captured_and_nothing_is_sent(server: MLflowServer) -> None:
 
 
 def test_without_a_tracking_server() -> None:
-    """Nobody has to set one for tests; and none is looked for."""
+    """Tests do not need one; and none is looked for."""
     printed = run_pytest("tests/apps/captured.py", "-k", "not waited_before", "-o", "log_cli=true")
 
     assert "MLFLOW_TRACKING_URI" not in printed
     assert "traces cannot be sent" not in printed
 
 
-def test_a_process_whose_exporter_is_mlflows_own() -> None:
-    """With ``delivery="mlflow"`` as well, before and after."""
+def test_a_process_that_uses_mlflows_own_exporter() -> None:
+    """Capturing works with ``delivery="mlflow"`` as well, before and after."""
     run_pytest("tests/apps/captured.py", "-k", "nested or flask or own", MLFLOW_MIDDLEWARE_DELIVERY="mlflow")
 
 
-def test_what_waits_is_delivered_afterwards(server: MLflowServer) -> None:
-    """What came before and after the capture reaches the server; what was captured does not."""
+def test_pending_traces_are_delivered_after_the_capture(server: MLflowServer) -> None:
+    """Traces from before and after the capture reach the server; captured ones do not."""
     traces = Traces(server.uri, f"captured-{uuid.uuid4().hex}")
     variables = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_EXPERIMENT_NAME": traces.experiment}
     program = (
@@ -69,7 +69,7 @@ def test_what_waits_is_delivered_afterwards(server: MLflowServer) -> None:
     assert sorted(trace.data.spans[0].name for trace in traces.search()) == ["after", "before"]
 
 
-def test_the_example_is_right() -> None:
+def test_the_example_passes() -> None:
     """The tests in ``examples/`` pass."""
     pytest.importorskip("fastapi", reason="fastapi is not installed in this environment")
     pytest.importorskip("httpx2", reason="httpx2 is not installed in this environment")
@@ -79,7 +79,7 @@ def test_the_example_is_right() -> None:
 
 
 @pytest.mark.parametrize("framework", ["flask", "django"])
-def test_the_example_of_a_framework_is_right(framework: str) -> None:
+def test_the_example_of_a_framework_passes(framework: str) -> None:
     """With the test client of the framework."""
     pytest.importorskip(framework, reason=f"{framework} is not installed in this environment")
 
@@ -87,7 +87,7 @@ def test_the_example_of_a_framework_is_right(framework: str) -> None:
 
 
 def test_pytest_starts_without_mlflow(tmp_path: Path) -> None:
-    """The fixture is there, and MLflow is imported only by a test that asks for it."""
+    """The fixture is available, and MLflow is imported only by a test that uses it."""
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test_it():\n    assert 'mlflow' not in sys.modules\n"
         "def test_fixture(captured_traces):\n    assert captured_traces == [] and 'mlflow' in sys.modules\n"

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.once
     ("path", "sources"),
     [("/pool", ["wiki", "web"]), ("/thread", ["wiki"]), ("/context", ["wiki"]), ("/asyncio", ["wiki", "web"])],
 )
-def test_what_is_carried_is_part_of_the_request(captured_traces: list[Trace], path: str, sources: list[str]) -> None:
-    """One trace, with the spans and annotations of the threads."""
+def test_carried_work_is_part_of_the_request(captured_traces: list[Trace], path: str, sources: list[str]) -> None:
+    """One trace has the spans and annotations of the threads."""
     from examples.threads import app
 
     assert app.test_client().get(path).status_code == 200

@@ -1,4 +1,4 @@
-"""Traces are found by what they hold, exactly and whatever characters that has; the command line shows them."""
+"""Traces are found by their values, exactly and with any characters; the command line shows them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SESSION, USER, NAME = "mlflow.trace.session", "mlflow.trace.user", "mlflow.trace
 
 
 class Store:
-    """An experiment of one test or module, into which traces are put as a client puts them."""
+    """An experiment of one test or module, which stores traces like a client does."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -59,7 +59,7 @@ class Store:
         said: tuple[str, str] | None = None,
         metadata: dict[str, str] | None = None,
     ) -> str:
-        """Store a trace; returns its id."""
+        """Store a trace; return its id."""
         trace_id = f"tr-{uuid.uuid4().hex}"
         known = {key: value for key, value in ((SESSION, session), (USER, user)) if value is not None}
         info: dict[str, Any] = {
@@ -80,7 +80,7 @@ class Store:
         return trace_id
 
     def find(self, **conditions: Any) -> list[str]:
-        """The ids of the traces that `traces.find` finds here."""
+        """Return the ids of the traces that `traces.find` finds here."""
         return ids(traces.find(experiment=self.experiment, **conditions))
 
 
@@ -97,7 +97,7 @@ def store(server: MLflowServer) -> Store:
 
 @pytest.fixture(scope="module")
 def full(server: MLflowServer) -> tuple[Store, defaultdict[str, list[str]]]:
-    """An experiment that fills up, and which traces it has for each value."""
+    """An experiment that fills up, and its traces for each value."""
     mlflow.set_tracking_uri(server.uri)
     return Store(server.uri), defaultdict(list)
 
@@ -156,7 +156,7 @@ VALUES = st.one_of(
 def test_exactly_the_traces_with_that_value_are_found(
     full: tuple[Store, defaultdict[str, list[str]]], value: str
 ) -> None:
-    """As request id, session, user, tag or route, alone and together, beside traces with all the other values."""
+    """By request id, session, user, tag or route, alone and together, beside traces with all the other values."""
     store, stored = full
     tags = {"client_request_id": value, "plan: pro/a.b-c": value, "http.route": value, NAME: value}
     stored[value].append(store.put(tags=tags, session=value, user=value))
@@ -175,8 +175,8 @@ def test_exactly_the_traces_with_that_value_are_found(
 
 
 @pytest.mark.parametrize("name", ["name", "text", "prompt", "run_id", "timestamp", "mlflow.linkedPrompts", "Name"])
-def test_a_tag_whose_name_means_something_else_to_mlflow_is_a_tag(store: Store, name: str) -> None:
-    """MLflow's search takes ``tags.name`` for the trace's name, and so on."""
+def test_a_tag_whose_name_has_another_meaning_in_mlflow_is_a_tag(store: Store, name: str) -> None:
+    """MLflow's search takes ``tags.name`` as the trace's name, and so on."""
     wanted = store.put(tags={name: "x/1", NAME: "other"})
     store.put(tags={name: "y/1", NAME: "x/1"})
 
@@ -184,7 +184,7 @@ def test_a_tag_whose_name_means_something_else_to_mlflow_is_a_tag(store: Store, 
 
 
 @pytest.mark.parametrize(
-    ("conditions", "says"),
+    ("conditions", "error_text"),
     [
         ({"user_id": ""}, "user_id must not be empty"),
         ({"request_id": ""}, "request_id must not be empty"),
@@ -201,17 +201,17 @@ def test_a_tag_whose_name_means_something_else_to_mlflow_is_a_tag(store: Store, 
         ({"limit": 0}, "limit"),
     ],
 )
-def test_what_cannot_be_looked_up_is_refused(store: Store, conditions: dict[str, Any], says: str) -> None:
-    """With a sentence, before any trace is given."""
-    with pytest.raises(ValueError, match=re.escape(says)):
+def test_values_that_cannot_be_looked_up_are_refused(store: Store, conditions: dict[str, Any], error_text: str) -> None:
+    """With a message, before any trace is returned."""
+    with pytest.raises(ValueError, match=re.escape(error_text)):
         store.find(**conditions)
 
 
-# --- what is found ---------------------------------------------------------------------------------------------
+# --- results ---
 
 
-def test_the_newest_come_first_and_pages_do_not_show(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when a trace arrives between two pages, which moves the others along."""
+def test_the_newest_come_first_across_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a trace arrives between two pages, which shifts the others."""
     monkeypatch.setattr(traces, "PAGE", 3)
     stored = [store.put(ago=timedelta(minutes=minutes)) for minutes in range(8)]
 
@@ -225,7 +225,7 @@ def test_the_newest_come_first_and_pages_do_not_show(store: Store, monkeypatch: 
 
 
 def test_time_duration_and_state_are_conditions(store: Store) -> None:
-    """Since and until as times or how long ago; longer than; errors only."""
+    """Since and until as times or as ages; longer than; errors only."""
     now = store.put(milliseconds=2001)
     hour = store.put(ago=timedelta(hours=1), state="ERROR")
     day = store.put(ago=timedelta(days=1), milliseconds=2000)
@@ -241,7 +241,7 @@ def test_time_duration_and_state_are_conditions(store: Store) -> None:
 
 
 def test_a_user_is_looked_up_by_the_pseudonym(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the key that is given, or that of the environment."""
+    """With the given key, or that of the environment."""
     plain = store.put(user="jane")
     hidden = store.put(user=pseudonym("jane", b"a key of ours"))
 
@@ -252,7 +252,7 @@ def test_a_user_is_looked_up_by_the_pseudonym(store: Store, monkeypatch: pytest.
 
 
 def test_a_session_is_a_conversation(store: Store) -> None:
-    """All of its traces in order, also those that did not meet the conditions; the session last active first."""
+    """All of its traces are in order, also those that did not match; the most recently active session is first."""
     store.put(session="s-1", user="jane", said=("Tea?", "Yes."), ago=timedelta(minutes=9))
     store.put(session="s-2", user="sam", said=("Hello", "Hello."), ago=timedelta(minutes=8))
     store.put(session="s-1", said=("And cake?", ""), ago=timedelta(minutes=7), state="ERROR")
@@ -298,10 +298,10 @@ def served(run_app: AppRunner) -> RunningApp:
         ({"user_id": "nobody"}, set()),
     ],
 )
-def test_what_an_app_has_served_is_found(
+def test_an_apps_traces_are_found(
     served: RunningApp, server: MLflowServer, conditions: dict[str, Any], request_ids: set[str]
 ) -> None:
-    """By each of the things that the middleware stores; a request id may be longer than MLflow's own column."""
+    """By each of the middleware's values; a request id may be longer than MLflow's own column."""
     mlflow.set_tracking_uri(server.uri)
 
     found = traces.find(experiment=served.traces.experiment, **conditions)
@@ -320,8 +320,8 @@ def test_what_an_app_has_served_is_found(
         )
     ],
 )
-def test_what_each_framework_has_served_is_found(run_app: AppRunner, name: str, route: str) -> None:
-    """A chat, by what each writes in its own way, and by what all write alike."""
+def test_each_frameworks_traces_are_found(run_app: AppRunner, name: str, route: str) -> None:
+    """A chat, by values that each framework writes differently, and by those that all write alike."""
     app = run_app(name, None, TRACES="a process of our own")
     long = uuid.uuid4().hex.ljust(100, "x")
     app.get("/sync/chats/c-1", x_request_id=long, x_session_id="s-1", x_user_id="o'brien")
@@ -345,10 +345,10 @@ def test_what_each_framework_has_served_is_found(run_app: AppRunner, name: str, 
     assert missing.tags["client_request_id"] == "missing"
 
 
-def test_an_experiment_that_is_not_there_is_told_and_not_created(
+def test_a_missing_experiment_is_reported_and_not_created(
     server: MLflowServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it was named in the call or in the environment; one is found by its id, too."""
+    """Whether it is named in the call or in the environment; one is found by its id, too."""
     trace_id = store.put()
     assert ids(traces.find(experiment=store.experiment_id)) == [trace_id]
 
@@ -392,7 +392,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def shown(store: Store, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs ``mlflow-middleware traces`` and gives what it prints."""
+    """Runs ``mlflow-middleware traces`` and returns its output."""
 
     def run(*arguments: str) -> str:
         assert main(["traces", "--experiment", store.experiment, *arguments]) == 0
@@ -409,7 +409,7 @@ def rate(trace_id: str, value: Any, by: str = "jane", kind: str = "HUMAN") -> No
 
 
 def test_the_table_has_a_line_for_each_trace(store: Store, shown: Run) -> None:
-    """What steers a terminal is not printed."""
+    """Control characters are not printed."""
     tags = {NAME: "POST /chats", "http.status_code": "200", "client_request_id": "r-1"}
     rated = store.put(tags=tags, session="s-1", user="jane\x1b[2J\nroot", milliseconds=1234)
     store.put(ago=timedelta(hours=2), state="ERROR")
@@ -429,7 +429,7 @@ def test_the_table_has_a_line_for_each_trace(store: Store, shown: Run) -> None:
 
 
 def test_arguments_are_conditions(store: Store, shown: Run) -> None:
-    """Each of them, together."""
+    """Alone and together."""
     tags = {
         "http.route": "/chats",
         NAME: "POST /chats",
@@ -455,7 +455,7 @@ def test_arguments_are_conditions(store: Store, shown: Run) -> None:
 
 
 def test_the_summary_counts_by_route(store: Store, shown: Run) -> None:
-    """A judge's ratings do not count; a number is good from where one says."""
+    """A judge's ratings do not count; a number is good from the threshold on."""
     chats = [store.put(tags={NAME: "POST /chats"}, milliseconds=milliseconds) for milliseconds in range(1, 21)]
     store.put(tags={NAME: "GET /fail"}, state="ERROR")
     for trace_id, value in zip(chats, (True, True, False, "yes", 4, 3), strict=False):
@@ -473,8 +473,8 @@ def test_the_summary_counts_by_route(store: Store, shown: Run) -> None:
     assert [(row["name"], row["rated"]) for row in as_json] == [("POST /chats", 0.3), ("GET /fail", 0)]
 
 
-def test_a_vote_that_was_replaced_does_not_count(store: Store, shown: Run) -> None:
-    """MLflow keeps it, as history."""
+def test_a_replaced_vote_does_not_count(store: Store, shown: Run) -> None:
+    """MLflow keeps it as history."""
     trace_id = store.put()
     source = AssessmentSource(source_type="HUMAN", source_id="jane")
     first = mlflow.log_feedback(trace_id=trace_id, name="response_is_correct", value=False, source=source)
@@ -486,7 +486,7 @@ def test_a_vote_that_was_replaced_does_not_count(store: Store, shown: Run) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "error_text"),
     [
         (["--since", "yesterday"], "argument --since: 'yesterday' is not a time"),
         (["--slower-than", "2 fortnights"], "argument --slower-than: '2 fortnights' is not a duration"),
@@ -498,19 +498,19 @@ def test_a_vote_that_was_replaced_does_not_count(store: Store, shown: Run) -> No
         (["--tag", "a`b=c"], "is not a tag name"),
     ],
 )
-def test_bad_input_is_told(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
-    """In a sentence, with exit code 2, before any server is asked."""
+def test_bad_input_is_reported(capsys: pytest.CaptureFixture[str], arguments: list[str], error_text: str) -> None:
+    """With a message and exit code 2, before any server is called."""
     try:
         code: object = main(["traces", *arguments])
     except SystemExit as ended:
         code = ended.code
 
     assert code == 2
-    assert says in capsys.readouterr().err
+    assert error_text in capsys.readouterr().err
 
 
-def test_a_server_that_is_away_is_told(capsys: pytest.CaptureFixture[str], store: Store) -> None:
-    """In a sentence, with exit code 1."""
+def test_an_unreachable_server_is_reported(capsys: pytest.CaptureFixture[str], store: Store) -> None:
+    """With a message and exit code 1."""
     mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
 
     assert main(["traces", "--experiment", store.experiment]) == 1
@@ -519,7 +519,7 @@ def test_a_server_that_is_away_is_told(capsys: pytest.CaptureFixture[str], store
 
 @pytest.mark.parametrize("start", [[], IN_BACKGROUND], ids=["foreground", "background"])
 def test_new_traces_are_printed_as_they_arrive(store: Store, start: list[str]) -> None:
-    """Also one whose request began before; each once, none of what was there beyond the limit, until Ctrl-C."""
+    """Also one whose request began before; each once, no older ones beyond the limit, until Ctrl-C."""
     store.put(ago=timedelta(minutes=3))
     there = store.put(ago=timedelta(minutes=2))
     command = [*start, sys.executable, "-m", "mlflow_middleware.cli", "traces", "--follow", "--json", "--limit", "1"]

@@ -1,4 +1,4 @@
-"""Traces that the app opens itself, and what it says of its requests in MLflow's own words."""
+"""Traces that the app opens itself, and its annotations of requests through MLflow's own functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TARGET = "tests.apps.others_app:app"
 
 @pytest.fixture(scope="module")
 def app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """The app that traces on its own account."""
+    """The app that also traces by itself."""
     traces = Traces(server.uri, f"others-{uuid.uuid4().hex}")
     folder = tmp_path_factory.mktemp("others")
     with running("asgi", TARGET, folder, traces, **connected(traces, server.uri)) as running_app:
@@ -28,23 +28,23 @@ def app(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def named(app: RunningApp, name: str) -> Trace:
-    """Wait for the one trace of this name."""
+    """Wait for the one trace with this name."""
     query = f"tags.`mlflow.traceName` = '{name}'"
     eventually(lambda: app.traces.search(f"{query} AND span.name LIKE '%'"), name)
     (trace,) = app.traces.search(query)
     return trace
 
 
-def test_what_is_traced_at_import_is_stored(app: RunningApp) -> None:
-    """By the same delivery: in the experiment that the environment names, with all its spans."""
+def test_traces_at_import_are_stored(app: RunningApp) -> None:
+    """By the same delivery: in the experiment that the environment names, with all their spans."""
     trace = named(app, "after-the-middleware")
 
     assert {span.name for span in trace.data.spans} == {"after-the-middleware", "read"}
     assert "client_request_id" not in trace.info.tags
 
 
-def test_what_a_thread_of_the_apps_own_traces_is_stored(app: RunningApp) -> None:
-    """Without a request, and with what it said of itself."""
+def test_traces_of_the_apps_own_threads_are_stored(app: RunningApp) -> None:
+    """Without a request, and with their own annotations."""
     app.get("/background")
 
     trace = named(app, "nightly")
@@ -53,8 +53,8 @@ def test_what_a_thread_of_the_apps_own_traces_is_stored(app: RunningApp) -> None
     assert trace.data.spans[0].inputs == {"documents": 3}
 
 
-def test_mlflows_own_words_for_a_request_win(app: RunningApp, request_id: str) -> None:
-    """What `mlflow.update_current_trace` says beats the headers, and is found by tag, metadata and attribute."""
+def test_mlflows_own_annotations_of_a_request_win(app: RunningApp, request_id: str) -> None:
+    """Values of `mlflow.update_current_trace` beat the headers, and are found by tag, metadata and attribute."""
     app.get("/update", x_request_id=request_id, x_session_id="from-the-header", x_user_id="header-user")
 
     trace = app.traces.one(request_id)
@@ -72,7 +72,7 @@ def test_mlflows_own_flush_waits_until_all_is_stored(app: RunningApp) -> None:
     assert trace_id in {trace.info.trace_id for trace in app.traces.search()}
 
 
-def test_the_experiment_that_the_app_chooses_is_taken(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
+def test_the_experiment_that_the_app_chooses_is_used(server: MLflowServer, tmp_path: Path, request_id: str) -> None:
     """`mlflow.set_experiment` at start-up beats the environment, for requests and all other traces of the process."""
     chosen, other = (Traces(server.uri, f"others-{uuid.uuid4().hex}") for _ in range(2))
     variables = {**connected(other, server.uri), "APP_EXPERIMENT": chosen.experiment}

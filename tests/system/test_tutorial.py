@@ -1,4 +1,4 @@
-"""The tutorial, step by step as a reader takes it."""
+"""The tutorial, step by step like a reader."""
 
 from __future__ import annotations
 

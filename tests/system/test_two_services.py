@@ -1,4 +1,4 @@
-"""A service that is called by another one: its spans are in the caller's trace, and that stays the caller's."""
+"""A service that is called by another one: its spans are in the caller's trace, whose values stay the caller's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import Traces
 from tests.servers import MLflowServer, clean_environment, eventually, free_port, serving
 
 BACKS = ("middleware", "handler", "handler with the middleware")
-"""How a back service is traced: see `tests.apps.two_services`."""
+"""Ways to trace a back service: see `tests.apps.two_services`."""
 
 
 @dataclass
@@ -25,8 +25,8 @@ class Services:
 
     Attributes:
         front: Its address.
-        backs: Theirs, by how they are traced.
-        traces: What the server has.
+        backs: Their addresses, by the way they are traced.
+        traces: The traces on the server.
     """
 
     front: str
@@ -34,11 +34,11 @@ class Services:
     traces: Traces
 
     def ask(self, back: str, first: str) -> Trace:
-        """Make the front call a back; returns the trace with the spans of both.
+        """Let the front call a back; return the trace with the spans of both.
 
         Args:
             back: How the back is traced.
-            first: Who ends first: ``front``, ``back``, or ``both`` at once.
+            first: Which one ends first: ``front``, ``back``, or ``both`` at once.
         """
         path = "/slow" if first == "front" else "/quick"
         headers = {"X-Request-ID": uuid.uuid4().hex, "X-Session-ID": "front", "X-User-ID": "front"}
@@ -58,7 +58,7 @@ class Services:
 
 @pytest.fixture(scope="module")
 def services(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """The services, each in a process of its own, and all of one experiment."""
+    """The services, each in a process of its own, with one experiment."""
     experiment = f"services-{uuid.uuid4().hex}"
     folder = tmp_path_factory.mktemp("services")
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def services(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize("first", ["both", "front", "back"])
 @pytest.mark.parametrize("back", BACKS)
 def test_the_trace_stays_that_of_the_front(services: Services, back: str, first: str) -> None:
-    """Its name, state, times, previews, tags and identity, whoever ends first."""
+    """Its name, state, times, previews, tags and identity, whichever ends first."""
     trace = services.ask(back, first)
     info = trace.info
 

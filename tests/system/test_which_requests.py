@@ -1,4 +1,4 @@
-"""Which requests have a trace: what is left out by default, `include`, `keep`, `routes`, and what the app decides."""
+"""Which requests have a trace: default exclusions, `include`, `keep`, `routes`, and the app's decisions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def experiment(uri: str) -> str:
 
 
 class Deserving:
-    """A running app, and what is stored of the requests to it.
+    """A running app, and the stored traces of its requests.
 
     Args:
         app: The app.
@@ -61,12 +61,12 @@ class Deserving:
     def ask(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> requests.Response:
-        """Send a request, which is known by what was asked."""
+        """Send a request, which is identified by its path."""
         known = {"X-Request-ID": f"{self._batch}-{method} {path}".replace(" ", "-"), "Content-Type": "application/json"}
         return requests.request(method, self.app.url + path, data=body, headers=known | (headers or {}), timeout=60)
 
     def stored(self, *expected: str, experiment: str = "") -> dict[str, Trace]:
-        """What is stored once one more is there, which is asked for after all others: just what is expected."""
+        """Return the stored traces once that of a last request is there: exactly the expected ones."""
         self.ask("POST", "/do/span")
         traces = self.app.traces if not experiment else Traces(self.app.traces.uri, experiment)
         if not experiment:
@@ -78,7 +78,7 @@ class Deserving:
         return {each: by_name[each.replace(" ", "-")] for each in expected}
 
     def left_out(self) -> dict[str, int]:
-        """What `delivery.stats()` has counted since the app was up: until then it was asked for its health."""
+        """Return the counts of `delivery.stats()` since the app has started: until then, its health was requested."""
         counts = {reason: count - self._before.get(reason, 0) for reason, count in self._counts().items()}
         return {reason: count for reason, count in counts.items() if count}
 
@@ -106,8 +106,8 @@ def start(name: str, server: MLflowServer, tmp_path: Path) -> Iterator[Callable[
         yield begin
 
 
-def test_what_is_left_out_by_default(name: str, start: Callable[..., Deserving]) -> None:
-    """Preflights, HEAD, documentation, probes, and what no route took; each is counted, and nothing else is missing."""
+def test_the_default_exclusions(name: str, start: Callable[..., Deserving]) -> None:
+    """Preflights, HEAD, documentation, probes, and unrouted paths; each is counted, and nothing else is missing."""
     deserving = start()
     ids = deserving.ask("GET", "/items/i-1").headers
     assert "X-MLflow-Trace-ID" in ids
@@ -141,17 +141,17 @@ def test_what_is_left_out_by_default(name: str, start: Callable[..., Deserving])
 
 
 def mounted_ones(name: str) -> list[str]:
-    """What is stored of the requests to a mounted app."""
+    """Return the stored traces of requests to a mounted app."""
     return ["GET /mounted/items/i-2"] if name == "fastapi" else []
 
 
 def template(name: str, prefix: str, parameter: str) -> str:
-    """A route's template in the framework's own words."""
+    """Return a route's template in the framework's syntax."""
     return prefix + TEMPLATES[name].replace("item", parameter)
 
 
-def test_one_word_switches_it_back_on(start: Callable[..., Deserving]) -> None:
-    """Each by its name, and a path as well."""
+def test_include_switches_each_back_on(start: Callable[..., Deserving]) -> None:
+    """By name, and by path."""
     deserving = start(include=["head", "docs", "unrouted", "preflight", "/health"])
     asked = [("HEAD", "/items/i-1"), ("GET", "/openapi.json"), ("GET", "/nothing"), ("GET", "/health")]
     for method, path in asked:
@@ -161,8 +161,8 @@ def test_one_word_switches_it_back_on(start: Callable[..., Deserving]) -> None:
     deserving.stored(*(f"{method} {path}" for method, path in asked), "OPTIONS /do/plain")
 
 
-def test_only_what_a_model_is_asked(start: Callable[..., Deserving]) -> None:
-    """With ``keep="genai"``: spans, bodies of a chat, errors, and what the app keeps."""
+def test_only_a_models_traffic_is_kept(start: Callable[..., Deserving]) -> None:
+    """With ``keep="genai"``: spans, bodies of a chat, errors, and requests that the app keeps."""
     deserving = start(keep="genai")
     deserving.ask("POST", "/do/plain", b'{"amount": 3}')
     deserving.ask("GET", "/items/i-1")
@@ -170,7 +170,7 @@ def test_only_what_a_model_is_asked(start: Callable[..., Deserving]) -> None:
     deserving.ask("POST", "/do/fail", b"{}")
     deserving.ask("POST", "/sync/keep", b"{}")
 
-    assert deserving.left_out() == {"not_genai": 3}  # one to learn what is left out
+    assert deserving.left_out() == {"not_genai": 3}  # one to read the counts of requests that were left out
     stored = deserving.stored("POST /do/chat", "POST /do/fail", "POST /sync/keep")
     (root,) = stored["POST /do/chat"].data.spans
     assert root.inputs == json.loads(CHAT)
@@ -212,7 +212,7 @@ def test_options_of_routes(name: str, start: Callable[..., Deserving]) -> None:
 
 
 def test_the_experiment_that_a_handler_chooses(start: Callable[..., Deserving]) -> None:
-    """By MLflow's own functions, in the event loop and in a thread; the next request has its own again."""
+    """By MLflow's own functions, in the event loop and in a thread; the next request uses its own again."""
     deserving = start()
     chosen = [f"POST /{kind}/{what}" for kind in ("do", "sync") for what in ("destination", "decorated")]
     for each in chosen:
@@ -238,13 +238,13 @@ def test_the_experiment_that_a_handler_chooses(start: Callable[..., Deserving]) 
     ],
 )
 def test_a_wrong_option_of_a_route_stops_the_app(name: str, routes: dict[str, object], said: str) -> None:
-    """In the framework's own way; it names the route, the option and what is allowed."""
+    """With the framework's own error, which names the route, the option and the allowed values."""
     like = name.replace("asgi", "wsgi")
     assert said in refusal(like, MLFLOW_MIDDLEWARE_ROUTES=json.dumps(routes))
 
 
 def test_the_example(server: MLflowServer, tmp_path: Path) -> None:
-    """``examples/which_requests_app.py`` does what the page says."""
+    """``examples/which_requests_app.py`` works as documented."""
     pytest.importorskip("fastapi", reason="fastapi is not installed in this environment")
     traces = Traces(server.uri, f"example-{uuid.uuid4().hex}")
     with running(

@@ -57,7 +57,7 @@ def bodiless(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
 
 
 def failed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Changes its mind, with ``exc_info``."""
+    """Replaces its answer, with ``exc_info``."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     try:
         raise ValueError("sorry")
@@ -67,14 +67,14 @@ def failed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 
 
 def echoed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Reads the body in pieces, in each way that there is, and answers with it."""
+    """Reads the body in pieces, in each possible way, and answers with it."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     stream: Any = environ["wsgi.input"]
     return [stream.read(2), stream.readline(), *stream.readlines(1), *stream, stream.read(10)]
 
 
 def asked(app: WSGIApplication, method: str = "GET", body: bytes = b"") -> tuple[list[str], bytes]:
-    """Ask an app as a server does; returns the statuses that it started with, and all that it sent."""
+    """Call an app like a server; return the statuses that it started with, and all that it sent."""
     environ: dict[str, Any] = {"REQUEST_METHOD": method, "wsgi.input": io.BytesIO(body), "QUERY_STRING": ""}
     if body:
         environ |= {"CONTENT_TYPE": "text/plain", "CONTENT_LENGTH": str(len(body))}
@@ -108,8 +108,10 @@ def asked(app: WSGIApplication, method: str = "GET", body: bytes = b"") -> tuple
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"exclude": ["*"]}], ids=["traced", "excluded"])
-def test_valid_around_and_beneath(app: WSGIApplication, method: str, body: bytes, options: dict[str, Any]) -> None:
-    """No rule of WSGI is broken on either side, and the answer is the same as without the middleware."""
+def test_wsgis_rules_hold_on_both_sides(
+    app: WSGIApplication, method: str, body: bytes, options: dict[str, Any]
+) -> None:
+    """No rule is broken towards the server or the app, and the answer is the same as without the middleware."""
     plain = asked(validator(app), method, body)
 
     assert asked(validator(TraceMiddleware(validator(app), **options)), method, body) == plain
@@ -117,7 +119,7 @@ def test_valid_around_and_beneath(app: WSGIApplication, method: str, body: bytes
 
 
 @pytest.mark.parametrize("options", [{}, {"exclude": ["*"]}], ids=["traced", "excluded"])
-def test_what_the_app_sets_in_its_context_stays(options: dict[str, Any]) -> None:
+def test_the_apps_context_variables_stay(options: dict[str, Any]) -> None:
     """As without the middleware: Flask's ``with client:`` reads its request after the answer."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -135,7 +137,7 @@ def test_what_the_app_sets_in_its_context_stays(options: dict[str, Any]) -> None
 
 
 def test_a_span_stays_open_from_chunk_to_chunk() -> None:
-    """What a generator opens in one step is the parent in the next, and the server sees nothing of it between them."""
+    """A span that a generator opens in one step is the parent in the next, and is not current between them."""
     parents = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -167,7 +169,7 @@ print(*read)
 """
 
 
-def test_an_answer_that_is_never_closed_holds_no_exit() -> None:
+def test_an_answer_that_is_never_closed_delays_no_exit() -> None:
     """A test client may forget it: the process ends all the same, at once."""
     environment = clean_environment(MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="0.1")
     done = subprocess.run([sys.executable, "-c", UNCLOSED], env=environment, check=False, timeout=60, text=True)

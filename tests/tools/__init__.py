@@ -1,1 +1,1 @@
-"""Beside the SDKs of others, each with a stand-in for where it sends: only the environment `tools` has them."""
+"""Beside third-party SDKs, each with a stand-in for its server: only tox's `tools` installs them."""

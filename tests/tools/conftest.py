@@ -1,4 +1,4 @@
-"""Fixtures: stand-ins for where tools send, and apps that have such tools."""
+"""Fixtures: stand-ins for the tools' servers, and apps that use the tools."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.conftest import RunningApp, Traces
 from tests.servers import MLflowServer, clean_environment, free_port, serving
 
 RunTool = Callable[..., RunningApp]
-"""Runs ``module:factory``, on ASGI or WSGI, with these environment variables."""
+"""Run ``module:factory``, on ASGI or WSGI, with these environment variables."""
 
 
 @pytest.fixture
 def collector() -> Iterator[CollectorStandIn]:
-    """A stand-in of the test's own."""
+    """A stand-in for one test."""
     with collecting() as server:
         yield server
 
 
 @pytest.fixture
 def run_tool(server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunTool]:
-    """Runs an app until the test ends."""
+    """Run an app until the test ends."""
     with ExitStack() as stack:
 
         def run(factory: str, kind: str = "asgi", **variables: str) -> RunningApp:

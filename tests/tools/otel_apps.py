@@ -1,6 +1,6 @@
-"""Apps with an OpenTelemetry SDK of their own, which exports to a collector, and its instrumentation.
+"""Apps with an OpenTelemetry SDK of their own that exports to a collector, and its instrumentation.
 
-``APP_ORDER`` is where that is: ``outside`` of our middleware or ``inside``.
+``APP_ORDER`` is its place: ``outside`` our middleware or ``inside``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IS_OUTSIDE = os.environ.get("APP_ORDER", "outside") == "outside"
 
 
 def set_up() -> None:
-    """What an app does that has OpenTelemetry."""
+    """Set OpenTelemetry up, as an app does."""
     provider = TracerProvider(resource=Resource.create({"service.name": "the app"}))
     exporter = OTLPSpanExporter(os.environ["APP_COLLECTOR"] + "/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=200))
@@ -34,14 +34,14 @@ tracer = trace.get_tracer("the app")
 
 
 def work(body: dict[str, str]) -> dict[str, str]:
-    """A span of OpenTelemetry's around one of MLflow's."""
+    """Open a span of OpenTelemetry's around one of MLflow's."""
     with tracer.start_as_current_span("query"), mlflow.start_span("answer") as span:
         span.set_inputs(body)
     return {"answer": body["question"]}
 
 
 def fastapi() -> Any:
-    """Served by uvicorn."""
+    """Return the app for uvicorn."""
     from fastapi import FastAPI
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
@@ -56,7 +56,7 @@ def fastapi() -> Any:
     def chat(chat_id: str, body: dict[str, str]) -> dict[str, str]:
         return work(body)
 
-    if os.environ.get("APP_ORDER") == "native":  # FastAPI's own telemetry, which is around all middleware
+    if os.environ.get("APP_ORDER") == "native":  # FastAPI's own telemetry, which is outside all middleware
         app.add_middleware(TraceMiddleware)
     elif IS_OUTSIDE:
         app.add_middleware(TraceMiddleware)
@@ -69,7 +69,7 @@ def fastapi() -> Any:
 
 
 def flask() -> Any:
-    """Served by gunicorn."""
+    """Return the app for gunicorn."""
     from flask import Flask, request
 
     from mlflow_middleware.flask import MLflowMiddleware

@@ -1,4 +1,4 @@
-"""Beside an app's own OpenTelemetry whose tracer provider MLflow shares: one trace a request, whole in both places."""
+"""Beside an app's own OpenTelemetry, whose tracer provider MLflow shares: one trace per request, complete in both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARED = {"MLFLOW_USE_DEFAULT_TRACER_PROVIDER": "false"}
 
 
 def ancestors(parents: dict[str, str | None], span: str) -> list[str]:
-    """The spans above one."""
+    """Return the ancestors of a span."""
     parent = parents[span]
     return [parent, *ancestors(parents, parent)] if parent else []
 
@@ -43,7 +43,7 @@ def test_one_trace(
     set_up: str,
     request_id: str,
 ) -> None:
-    """With the server span of OpenTelemetry, ours, and those of the handler under each other."""
+    """It has the server span of OpenTelemetry, ours, and those of the handler, nested."""
     variables = {**SHARED, "APP_COLLECTOR": collector.uri, "APP_ORDER": order, "APP_SET_UP": set_up}
     app = run_tool(f"tests.tools.otel_apps:{name}", kind, **variables)
     body = json.dumps({"question": "hello"}).encode()
@@ -69,7 +69,7 @@ def test_one_trace(
     assert parents[answered] == query
     above = {each: [each, *ancestors(parents, each)] for each in parents}
     assert ours in above[query]
-    assert len(above[ours]) == (1 if order == "inside" else 2)  # below the server span, and nothing else
+    assert len(above[ours]) == (1 if order == "inside" else 2)  # below the server span, and no others
     info = trace.info
     assert (info.tags["mlflow.traceName"], info.request_preview) == (f"POST /chats/{route}", '{"question": "hello"}')
     assert json.loads(info.response_preview) == {"answer": "hello"}

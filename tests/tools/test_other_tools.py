@@ -1,4 +1,4 @@
-"""Beside Sentry, Datadog, Logfire and OpenTelemetry as they are: each has its own trace, and shows the other's id."""
+"""Beside Sentry, Datadog, Logfire and plain OpenTelemetry: each has its own trace, and shows the other's id."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def test_opentelemetry(
 def test_sentry(
     run_tool: RunTool, collector: CollectorStandIn, framework: str, kind: str, rate: str, request_id: str
 ) -> None:
-    """What Sentry is told of a request has our trace id as a tag, an error too; our root has Sentry's."""
+    """Sentry's transactions and errors have our trace id as a tag; our root has Sentry's."""
     dsn = collector.uri.replace("http://", "http://key@") + "/1"
     app = run_tool("tests.tools.tool_apps:sentry", kind, APP_DSN=dsn, APP_FRAMEWORK=framework, APP_RATE=rate)
     app.get("/fail", x_request_id=request_id)
     trace = app.traces.one(request_id)
     attributes = root_attributes(trace)
 
-    def told() -> list[bytes]:
+    def sent() -> list[bytes]:
         return [asked.body for asked in list(collector.asked) if trace.info.trace_id.encode() in asked.body]
 
-    first = eventually(told, "an event with our trace id", 30)[0]
+    first = eventually(sent, "an event with our trace id", 30)[0]
     assert b"mlflow.trace_id" in first
     assert str(attributes["sentry.trace_id"]).encode() in first
 
@@ -71,8 +71,8 @@ def test_datadog(run_tool: RunTool, collector: CollectorStandIn, framework: str,
     app.get("/chats/c-1", x_request_id=request_id)
     trace = app.traces.one(request_id)
 
-    def told() -> list[bytes]:
+    def sent() -> list[bytes]:
         return [asked.body for asked in list(collector.asked) if trace.info.trace_id.encode() in asked.body]
 
-    assert b"mlflow.trace_id" in eventually(told, "a span with our trace id", 30)[0]
+    assert b"mlflow.trace_id" in eventually(sent, "a span with our trace id", 30)[0]
     assert len(str(root_attributes(trace)["dd.trace_id"])) == 32

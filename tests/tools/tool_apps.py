@@ -1,4 +1,4 @@
-"""One app for each other tracing tool, started as its users do; ``APP_FRAMEWORK`` is the framework."""
+"""An app for each other tracing tool, started as its users do; ``APP_FRAMEWORK`` is the framework."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _flask() -> Any:
 
 
 def sentry() -> Any:
-    """Sentry, with what it integrates by itself."""
+    """Start Sentry with its default integrations."""
     import sentry_sdk
 
     sentry_sdk.init(dsn=os.environ["APP_DSN"], traces_sample_rate=float(os.environ.get("APP_RATE", "1")))
@@ -56,14 +56,14 @@ def sentry() -> Any:
 
 
 def datadog() -> Any:
-    """Datadog's tracer, as ``ddtrace-run`` or ``ddtrace.auto`` starts it."""
+    """Start Datadog's tracer, like ``ddtrace-run`` or ``ddtrace.auto``."""
     import ddtrace.auto  # noqa: F401
 
     return _app()
 
 
 def logfire() -> Any:
-    """Logfire, which sends to an OTLP collector only."""
+    """Start Logfire, which sends to an OTLP collector only."""
     import logfire as tool
 
     tool.configure(send_to_logfire=False, service_name="the app", console=False)
@@ -73,7 +73,7 @@ def logfire() -> Any:
 
 
 def opentelemetry() -> Any:
-    """OpenTelemetry's SDK and instrumentation, around our middleware (FastAPI) or inside it (Flask)."""
+    """Start OpenTelemetry's SDK and instrumentation, outside our middleware (FastAPI) or inside it (Flask)."""
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
     from opentelemetry.instrumentation.flask import FlaskInstrumentor
 

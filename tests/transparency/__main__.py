@@ -1,10 +1,10 @@
-"""Other projects' own tests, as they are and with every app wrapped in our middleware: the same tests pass.
+"""Other projects' own tests, unmodified and with every app wrapped in our middleware: the same tests pass.
 
     python -m tests.transparency [--only PROJECT[,PROJECT]] [--folder FOLDER]
 
-Their source distributions are downloaded, of the versions that are installed here. Wrapped, the apps trace to a real
+Their source distributions are downloaded in the versions that are installed here. Wrapped, the apps trace to a real
 MLflow server, with all options at their defaults but two: the response headers are off, because the tests compare
-headers, and no path is excluded. Exits with 1 when a test passes as it is and not wrapped, when tracing itself failed,
+headers, and no path is excluded. Exits with 1 if a test passes unmodified and not wrapped, if tracing itself failed,
 lost a trace or made none.
 """
 
@@ -31,7 +31,7 @@ TIMEOUT = 1200.0
 
 
 def unpacked(project: str, folder: Path) -> Path:
-    """Download and unpack the source distribution of the installed version; returns its folder."""
+    """Download and unpack the source distribution of the installed version; return its folder."""
     place = folder / project
     place.mkdir()
     wanted = f"{project}=={metadata.version(project)}"
@@ -45,7 +45,7 @@ def unpacked(project: str, folder: Path) -> Path:
 
 
 def run(suite: Suite, source: Path, way: str, server: MLflowServer) -> dict[str, Any]:
-    """Run a suite's tests one way; returns what `plugins.wrapping.write` has written."""
+    """Run a suite's tests one way; return the report of `plugins.wrapping.write`."""
     report, log = source.parent / "report.json", source.parent / "log"
     report.unlink(missing_ok=True)
     environment = clean_environment(
@@ -65,7 +65,7 @@ def run(suite: Suite, source: Path, way: str, server: MLflowServer) -> dict[str,
             stdout=output,
             stderr=subprocess.STDOUT,
             timeout=TIMEOUT,
-            check=False,  # some tests fail as they are, in an environment that is not their project's own
+            check=False,  # some tests fail unmodified, in an environment that is not their project's own
         )
     if not report.exists():
         raise SystemExit(f"{suite.project}, {way}: the tests did not run\n{log.read_text(errors='replace')[-4000:]}")
@@ -74,7 +74,7 @@ def run(suite: Suite, source: Path, way: str, server: MLflowServer) -> dict[str,
 
 
 def compared(suite: Suite, plain: dict[str, Any], wrapped: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What differs between two reports: the faults, and what is worth knowing."""
+    """Compare two reports: return the faults, and other findings."""
     faults, notes = [], []
     for failure, times in wrapped["failures"].items():
         line = f"{failure}, {times} times"
@@ -100,7 +100,7 @@ def compared(suite: Suite, plain: dict[str, Any], wrapped: dict[str, Any]) -> tu
 
 
 def check(suite: Suite, source: Path, server: MLflowServer) -> bool:
-    """Run a suite as it is and in each way, and print what came of it; returns whether all is well."""
+    """Run a suite unmodified and in each way, and print the results; return whether there were no faults."""
     plain = run(suite, source, AS_IT_IS, server)
     counts = Counter(plain["outcomes"].values())
     print(f"{source.name}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()), flush=True)

@@ -1,4 +1,4 @@
-"""The test suites of other projects, which of their tests are run, and the differences that are no fault."""
+"""The test suites of other projects, the tests of them that are run, and accepted differences."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Suite:
 
     Attributes:
         project: Its name on the package index.
-        ways: What its apps are wrapped in, one run each; names of `plugins.wrapping.WAYS`.
-        command: What runs the tests.
-        folder: Where in the source distribution the command runs.
+        ways: The ways to wrap its apps, one run each; names of `plugins.wrapping.WAYS`.
+        command: The command that runs the tests.
+        folder: The working directory of the command, in the source distribution.
         known: Tests that differ, and failures of tracing itself, for a good reason -> that reason.
     """
 
@@ -77,7 +77,7 @@ SUITES = (
         ),
         "tests",
     ),
-    Suite(  # other tests call the WSGI handler themselves, and take its answer for the response object that it is
+    Suite(  # other tests call the WSGI handler directly, and use its answer as the response object that it is
         "django",
         ("mlflow_middleware.asgi and .wsgi around .django",),
         (*DJANGO, "asgi", "servers"),

@@ -37,12 +37,12 @@ from mlflow_middleware.traces import ConnectionProblem, Figures, Session, Summar
 
 
 def search(query: str, *, limit: int = 10) -> list[str]:
-    """A function as users have them."""
+    """A function of a user's app."""
     return [query] * limit
 
 
 async def answer(question: str) -> str:
-    """Another one, that is awaited."""
+    """An async one."""
     return question
 
 
@@ -180,5 +180,5 @@ def tests_and_logs() -> None:
 
 
 async def streams() -> AsyncIterator[str]:
-    """Generators keep their type: they are carried by the request itself."""
+    """Generators keep their type: the request itself propagates to them."""
     yield await answer("a")

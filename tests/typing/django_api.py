@@ -20,13 +20,13 @@ urlpatterns = [path("feedback", feedback), path("metrics", metrics)]
 
 @job_trace
 def view(request: HttpRequest) -> HttpResponse:
-    """A view as users have them."""
+    """A view of a user's app."""
     annotate(user_id=str(request.user))
     return HttpResponse("yes")
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:
-    """Another one, that is awaited."""
+    """An async one."""
     return view(request)
 
 

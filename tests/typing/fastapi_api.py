@@ -24,7 +24,7 @@ from mlflow_middleware.settings import Settings
 
 
 def identify(exchange: Exchange) -> Identity:
-    """Say who asks."""
+    """Return the user."""
     return Identity(user_id=exchange.headers.get("x-user"))
 
 

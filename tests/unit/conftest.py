@@ -1,4 +1,4 @@
-"""Fixtures: the traces of a test, captured in this process, and no failure of tracing that nobody looks at."""
+"""Fixtures: the traces of a test, captured in this process; a failure of tracing fails the test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _no_middleware_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def traces() -> Iterator[list[Trace]]:
-    """The traces that the test's requests make; nothing is sent. That tracing itself fails, fails the test."""
+    """The traces of the test's requests; nothing is sent. A failure of tracing fails the test."""
     before = guard.failures.copy()
     with captured_traces() as captured:
         yield captured

@@ -1,6 +1,6 @@
-"""What would be sent of the traces of this process.
+"""The encoded traces of this process.
 
-The only place of the unit tests that knows how the product gets from a finished trace to its bytes.
+The only place of the unit tests that knows how the product encodes a finished trace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 
 @dataclass(frozen=True)
 class Sent:
-    """One trace, as it is sent.
+    """An encoded trace.
 
     Attributes:
         otlp: Its spans, as the body of ``POST /v1/traces``.
@@ -34,30 +34,30 @@ class Sent:
 
     @property
     def spans(self) -> list[Span]:
-        """Its spans, as whoever receives them reads them."""
+        """Return its spans, as their receiver reads them."""
         request = ExportTraceServiceRequest.FromString(self.otlp)
         return [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
 
     @property
     def root(self) -> Span:
-        """The span without a parent."""
+        """Return the span without a parent."""
         (root,) = (span for span in self.spans if not span.parent_span_id)
         return root
 
     @property
     def trace_info(self) -> dict[str, Any]:
-        """Its trace info."""
+        """Return its trace info."""
         found: dict[str, Any] = json.loads(self.info)["trace"]["trace_info"]
         return found
 
 
 @contextmanager
 def sent_traces(*, at_once: bool = False) -> Iterator[list[Sent]]:
-    """What is sent of each trace that ends inside; it is there when the block has ended.
+    """Encode each trace that ends inside; the result is there when the block has ended.
 
     Args:
-        at_once: Encode each as soon as the request is answered, as a flush does; then a trace comes once more for what
-            the app does afterwards. Otherwise they are encoded when all is over.
+        at_once: Encode each as soon as the request is answered, like a flush; then a trace comes once more for later
+            work of the app. Otherwise they are encoded when all work is over.
     """
     finished: list[PendingTrace] = []
     sent: list[Sent] = []
@@ -73,14 +73,14 @@ def sent_traces(*, at_once: bool = False) -> Iterator[list[Sent]]:
 
 
 def attributes_of(span: Span) -> dict[str, Any]:
-    """A span's attributes as a server reads them, by their keys, of which there is each once."""
+    """Return a span's attributes as a server reads them, by their keys, each of which occurs once."""
     found = {each.key: _read(each.value) for each in span.attributes}
     assert len(found) == len(span.attributes)
     return found
 
 
 def _read(value: AnyValue) -> Any:
-    """What a tracking server reads: text that is an object or array in JSON is taken for that."""
+    """Return an attribute as a tracking server reads it: text that is an object or array in JSON is parsed."""
     kind = value.WhichOneof("value")
     if kind == "string_value" and value.string_value[:1] in ("{", "["):
         with suppress(ValueError):

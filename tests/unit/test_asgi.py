@@ -1,4 +1,4 @@
-"""The ASGI middleware: what the server gets is the app's own, and the trace tells what happened."""
+"""The ASGI middleware: the server gets the app's own messages, and the trace describes the request."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TRAILERS: HTTPResponseTrailersEvent = {
 
 
 def saying(*said: ASGISendEvent) -> ASGI3Application:
-    """An app that reads the whole request, and answers these messages."""
+    """Return an app that reads the whole request, and answers with these messages."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         while True:
@@ -60,14 +60,14 @@ def saying(*said: ASGISendEvent) -> ASGI3Application:
 
 
 async def ask(app: ASGI3Application, scope: HTTPScope, *pieces: bytes) -> list[Any]:
-    """What a server gets of an app that was given a whole request."""
+    """Return the messages that a server gets from an app that received a whole request."""
     given = pieces or (b"",)
     last = len(given) - 1
     return await Serving(app, scope, *[request(each, number < last) for number, each in enumerate(given)]).end()
 
 
 def without_ours(sent: list[Any]) -> list[Any]:
-    """Messages without the headers that the middleware adds."""
+    """Return messages without the headers that the middleware adds."""
     return [
         {**each, "headers": [pair for pair in each["headers"] if pair[0] not in OURS]} if "headers" in each else each
         for each in sent
@@ -75,7 +75,7 @@ def without_ours(sent: list[Any]) -> list[Any]:
 
 
 def headers_of(sent: list[Any]) -> dict[str, str]:
-    """The response's headers."""
+    """Return the response's headers."""
     return {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 
@@ -83,7 +83,7 @@ def headers_of(sent: list[Any]) -> dict[str, str]:
 
 
 async def test_a_plain_answer(traces: list[Trace]) -> None:
-    """The app's messages arrive as they are, with our headers behind its own; the trace tells all of the request."""
+    """The app's messages arrive unchanged, with our headers after its own; the trace has all of the request."""
     said: list[ASGISendEvent] = [start(200, JSON, (b"x-own", b"1")), body(ANSWER)]
     headers = [JSON, (b"host", b"example:8000"), (b"x-user-id", b"jane"), (b"x-session-id", b"s-1")]
     scope = http("/chats/1", *headers, (b"x-request-id", b"r-1"), method="POST", query=b"a=1&token=t")
@@ -109,7 +109,7 @@ async def test_a_plain_answer(traces: list[Trace]) -> None:
 
 
 async def test_the_root_span_of_a_plain_answer(traces: list[Trace]) -> None:
-    """One span, with the bodies and OpenTelemetry's names for the rest; secrets are replaced."""
+    """One span has the bodies and OpenTelemetry's names for the rest; secrets are replaced."""
     scope = http("/chats/1", JSON, (b"host", b"example:8000"), method="POST", query=b"a=1&token=t")
     await ask(TraceMiddleware(saying(start(200, JSON), body(ANSWER))), scope, QUESTION)
 
@@ -137,7 +137,7 @@ async def test_the_root_span_of_a_plain_answer(traces: list[Trace]) -> None:
 
 
 async def test_a_stream_is_passed_on_piece_by_piece(traces: list[Trace]) -> None:
-    """Nothing is held back: the app makes the next piece when the server has the last one."""
+    """Nothing is buffered: the app makes the next piece when the server has the last one."""
     taken = asyncio.Semaphore(0)
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -163,7 +163,7 @@ async def test_a_stream_is_passed_on_piece_by_piece(traces: list[Trace]) -> None
 
 
 async def test_head_has_no_outputs(traces: list[Trace]) -> None:
-    """A server sends no body, whatever the app says."""
+    """A server sends no body, even if the app does."""
     sent = await ask(TraceMiddleware(saying(start(200, TEXT), body(b"whole")), include="head"), http(method="HEAD"))
 
     assert sent[1] == body(b"whole")
@@ -184,8 +184,8 @@ async def test_head_has_no_outputs(traces: list[Trace]) -> None:
     ],
     ids=lambda said: said[0]["type"] + "+" + said[1]["type"],
 )
-async def test_what_only_some_servers_know_passes_untouched(traces: list[Trace], said: list[Any]) -> None:
-    """The very objects, in their order; and all of it is one complete trace."""
+async def test_server_extensions_pass_unchanged(traces: list[Trace], said: list[Any]) -> None:
+    """They are the same objects, in order; and all of it is one complete trace."""
     sent = await ask(TraceMiddleware(saying(*said)), http())
 
     assert [each["type"] for each in sent] == [each["type"] for each in said]
@@ -205,7 +205,7 @@ async def test_what_only_some_servers_know_passes_untouched(traces: list[Trace],
     ids=["path", "pieces", "whole", "empty"],
 )
 async def test_the_trace_ends_with_the_last_byte(traces: list[Trace], end: list[Any]) -> None:
-    """Not before, and whatever the app still has to do."""
+    """Not before, and whatever work the app still has to do."""
     may_end = asyncio.Event()
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -243,7 +243,7 @@ async def test_trailers_end_a_response_that_announces_them(traces: list[Trace]) 
 
 
 async def test_the_apps_own_header_list_stays_as_it_is(traces: list[Trace]) -> None:
-    """An app may send the same one again; ours are in the server's message only. It may also be an iterator."""
+    """An app may send the same list again; our headers are in the server's message only. It may also be an iterator."""
     own = [TEXT]
     middleware = TraceMiddleware(saying({**start(200), "headers": own}, body(b"a")))
     sent = [await ask(middleware, http()) for _ in range(2)]
@@ -258,7 +258,7 @@ async def test_the_apps_own_header_list_stays_as_it_is(traces: list[Trace]) -> N
 
 
 async def test_an_exception_before_the_response(traces: list[Trace]) -> None:
-    """It reaches the server, and the trace tells it as the answer 500 that the server makes of it."""
+    """It reaches the server, and the trace has it as the answer 500 that the server makes of it."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await receive()
@@ -279,7 +279,7 @@ async def test_an_exception_before_the_response(traces: list[Trace]) -> None:
 
 
 async def test_an_exception_in_the_middle_of_a_stream(traces: list[Trace]) -> None:
-    """The status that the client got stays, and what it got of the body."""
+    """The client's status stays, and the chunks that it received."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await send(start(200, TEXT))
@@ -299,14 +299,14 @@ async def test_an_exception_in_the_middle_of_a_stream(traces: list[Trace]) -> No
 
 @pytest.mark.parametrize(("status", "state"), [(200, "OK"), (404, "OK"), (500, "ERROR"), (503, "ERROR")])
 async def test_the_status_decides(traces: list[Trace], status: int, state: str) -> None:
-    """By default the server's own errors are errors."""
+    """By default, the server's own errors are errors."""
     await ask(TraceMiddleware(saying(start(status), body())), http())
 
     assert (traces[0].info.state, traces[0].info.tags["http.status_code"]) == (state, str(status))
 
 
-async def test_a_client_that_goes_away(traces: list[Trace]) -> None:
-    """Is an outcome, no error; what it got is kept."""
+async def test_a_client_that_disconnects(traces: list[Trace]) -> None:
+    """This is an outcome, no error; the chunks that it received are kept."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await send(start(200, TEXT))
@@ -321,8 +321,8 @@ async def test_a_client_that_goes_away(traces: list[Trace]) -> None:
     assert root.attributes["http.client_disconnected"] is True
 
 
-async def test_what_was_asked_ahead_is_handed_on(traces: list[Trace], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server is asked who is there; an app that reads its request after the answer misses nothing."""
+async def test_a_message_received_ahead_is_passed_on(traces: list[Trace], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is asked for a disconnect; an app that reads its request after the answer misses nothing."""
     monkeypatch.setattr(leaving, "ASK_AFTER", 0)
     read: list[Any] = []
 
@@ -340,10 +340,10 @@ async def test_what_was_asked_ahead_is_handed_on(traces: list[Trace], monkeypatc
 @pytest.mark.parametrize(
     "header", [(b"expect", b"100-continue"), (b"content-length", b"9"), (b"transfer-encoding", b"chunked")]
 )
-async def test_a_body_that_the_app_refuses_is_not_asked_for(
+async def test_a_body_that_the_app_refuses_is_not_requested(
     traces: list[Trace], monkeypatch: pytest.MonkeyPatch, header: tuple[bytes, bytes]
 ) -> None:
-    """Whoever asks for it makes a server read on, or tell the client to go on."""
+    """A request for it would make a server read on, or tell the client to continue."""
     monkeypatch.setattr(leaving, "ASK_AFTER", 0)
     serving = Serving(TraceMiddleware(saying_at_once(start(413), body(b"no"))), http("/", header), request(b"x", True))
     await serving.end()
@@ -352,10 +352,10 @@ async def test_a_body_that_the_app_refuses_is_not_asked_for(
 
 
 @pytest.mark.parametrize("ends", ["cancelled", "raises", "raises when cancelled"])
-async def test_a_server_that_does_not_like_to_be_asked(
+async def test_a_server_that_refuses_to_be_asked(
     traces: list[Trace], monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
-    """Its answer is whole all the same, and nothing is logged."""
+    """Its answer is complete all the same, and nothing is logged."""
     monkeypatch.setattr(leaving, "ASK_AFTER", 0)
     sent: list[ASGISendEvent] = []
     logged: list[dict[str, Any]] = []
@@ -382,10 +382,10 @@ async def test_a_server_that_does_not_like_to_be_asked(
     assert (len(traces), logged) == (1, [])
 
 
-async def test_an_app_that_listens_itself_is_asked_by_nobody_else(
+async def test_an_app_that_listens_itself_is_the_only_listener(
     traces: list[Trace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two who wait for one message would take it from each other."""
+    """Two listeners would take messages from each other."""
     monkeypatch.setattr(leaving, "ASK_AFTER", 0)
     heard: list[Any] = []
 
@@ -408,7 +408,7 @@ async def test_an_app_that_listens_itself_is_asked_by_nobody_else(
 
 
 def saying_at_once(*said: ASGISendEvent) -> ASGI3Application:
-    """An app that answers these messages without a look at the request."""
+    """Return an app that answers with these messages without reading the request."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         for each in said:
@@ -417,8 +417,8 @@ def saying_at_once(*said: ASGISendEvent) -> ASGI3Application:
     return app
 
 
-async def test_a_client_that_has_its_answer_may_go(traces: list[Trace]) -> None:
-    """The end of the connection after the last byte is ordinary."""
+async def test_a_client_that_has_its_answer_may_disconnect(traces: list[Trace]) -> None:
+    """The end of the connection after the last byte is normal."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await send(start(200, TEXT))
@@ -431,7 +431,7 @@ async def test_a_client_that_has_its_answer_may_go(traces: list[Trace]) -> None:
 
 
 async def test_a_server_that_cannot_send(traces: list[Trace]) -> None:
-    """Its OSError reaches the app, and tells that the client is gone, also at the last byte."""
+    """Its OSError reaches the app, and counts as a disconnect, also at the last byte."""
 
     async def broken(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         async def refuse(message: ASGISendEvent) -> None:
@@ -453,7 +453,7 @@ async def test_a_server_that_cannot_send(traces: list[Trace]) -> None:
 def test_an_end_in_another_context(
     scope: Callable[[str], Any], path: str, traces: list[Trace], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A connection that nobody waits for any more is closed by whoever notices: no line in any log tells of it."""
+    """A connection that nothing waits for any more is closed wherever that is noticed: no line is logged."""
     app = TraceMiddleware(saying())
     connection = app(scope(path), Waiting, None).__await__()
     copy_context().run(next, connection)
@@ -464,14 +464,14 @@ def test_an_end_in_another_context(
 
 
 class Waiting:
-    """A message that does not come."""
+    """A message that never arrives."""
 
     def __await__(self) -> Iterator[None]:
         yield
 
 
 async def test_a_cancelled_app(traces: list[Trace]) -> None:
-    """As servers do it to a request that nobody waits for."""
+    """Servers cancel requests without a client."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await send(start(200, TEXT))
@@ -487,12 +487,12 @@ async def test_a_cancelled_app(traces: list[Trace]) -> None:
     assert root_of(traces[0]).attributes["http.client_disconnected"] is True
 
 
-# --- what is not traced ------------------------------------------------------------------------------------------
+# --- requests that are not traced --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"exclude": ["/ping*"]}])
 async def test_an_excluded_path_is_silent(traces: list[Trace], options: dict[str, Any]) -> None:
-    """No trace, no headers of ours, and none of the spans that the app opens inside."""
+    """It has no trace, no headers of ours, and none of the spans that the app opens inside."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         with mlflow.start_span("inside"):
@@ -517,8 +517,8 @@ async def test_disabled(traces: list[Trace]) -> None:
     assert "client_request_id" not in traces[0].info.tags
 
 
-async def test_what_is_not_sampled(traces: list[Trace]) -> None:
-    """The request has its id all the same; its spans are dropped with it."""
+async def test_a_request_that_is_sampled_out(traces: list[Trace]) -> None:
+    """It has its id all the same; its spans are dropped with it."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         with mlflow.start_span("inside"):
@@ -530,7 +530,7 @@ async def test_what_is_not_sampled(traces: list[Trace]) -> None:
     assert traces == []
 
 
-async def test_an_error_is_kept_whatever_the_ratio_says(traces: list[Trace]) -> None:
+async def test_an_error_is_kept_with_any_ratio(traces: list[Trace]) -> None:
     """By default."""
     await ask(TraceMiddleware(saying(start(500), body()), sample_ratio=0.0), http())
 
@@ -558,7 +558,7 @@ async def test_the_lifespan_passes_through(traces: list[Trace]) -> None:
 
 
 async def test_a_lifespan_that_fails(traces: list[Trace]) -> None:
-    """An app without one raises, which tells the server; one that cannot start says so."""
+    """An app without one raises, which the server recognizes; one that cannot start reports it."""
     scope: LifespanScope = {"type": "lifespan", "asgi": messages.ASGI}
     failed: ASGISendEvent = {"type": "lifespan.startup.failed", "message": "no index"}
 
@@ -592,7 +592,7 @@ async def test_another_protocol_passes_through(traces: list[Trace], scope: Any) 
 
 
 async def test_a_websocket_gives_its_identity_to_the_traces_inside(traces: list[Trace]) -> None:
-    """It has no trace of its own; each message passes as the object that it is."""
+    """It has no trace of its own; each message passes as the same object."""
     said: list[ASGISendEvent] = [
         {"type": "websocket.accept", "subprotocol": None, "headers": []},
         {"type": "websocket.send", "text": "There.", "bytes": None},
@@ -627,8 +627,8 @@ async def test_a_websocket_gives_its_identity_to_the_traces_inside(traces: list[
         assert (trace.info.tags["plan"], trace.info.tags["turn"]) == ("pro", root_of(trace).inputs)
 
 
-async def test_framework_auth_is_asked_when_a_websocket_is_accepted(traces: list[Trace]) -> None:
-    """It beats the header for what is opened from there on; before, nobody has checked anything."""
+async def test_framework_auth_is_read_when_a_websocket_is_accepted(traces: list[Trace]) -> None:
+    """It beats the header for traces opened from there on; before, no login has been checked."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         opened("before")
@@ -642,7 +642,7 @@ async def test_framework_auth_is_asked_when_a_websocket_is_accepted(traces: list
 
 
 async def test_a_websocket_that_breaks(traces: list[Trace]) -> None:
-    """The app's exception reaches the server; what is opened afterwards has none of its identity."""
+    """The app's exception reaches the server; traces opened afterwards have none of its identity."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         raise ValueError("no")
@@ -661,7 +661,7 @@ async def test_a_websocket_that_breaks(traces: list[Trace]) -> None:
 
 
 async def test_the_body_is_seen_as_the_app_reads_it(traces: list[Trace]) -> None:
-    """What the app does not read, nobody does."""
+    """Parts that the app does not read are not read."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         assert await receive() == request(b"read ", True)
@@ -676,8 +676,8 @@ async def test_the_body_is_seen_as_the_app_reads_it(traces: list[Trace]) -> None
     assert root_of(traces[0]).attributes["http.request.body.size"] == 5
 
 
-async def test_a_body_that_nobody_reads(traces: list[Trace]) -> None:
-    """Stays with the server."""
+async def test_a_body_that_is_never_read(traces: list[Trace]) -> None:
+    """It stays with the server."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await send(start(200))
@@ -691,7 +691,7 @@ async def test_a_body_that_nobody_reads(traces: list[Trace]) -> None:
 
 
 async def test_a_body_in_pieces(traces: list[Trace]) -> None:
-    """A character may begin in one and end in the next; a message may leave out its body."""
+    """A character may start in one and end in the next; a message may omit its body."""
     pieces = ['{"q": "é'.encode()[:-1], 'é"}'.encode()[1:]]
     given = [request(pieces[0], True), other("http.request", more_body=True), request(pieces[1])]
     await Serving(TraceMiddleware(saying(start(200), body())), http("/", JSON, method="POST"), *given).end()
@@ -702,8 +702,8 @@ async def test_a_body_in_pieces(traces: list[Trace]) -> None:
 @pytest.mark.parametrize(
     "options", [{"capture_request_body": False, "capture_response_body": False}, {"metadata_only": ["/chats/*"]}]
 )
-async def test_bodies_that_are_not_wanted(traces: list[Trace], options: dict[str, Any]) -> None:
-    """Are counted, not kept."""
+async def test_bodies_that_are_not_captured(traces: list[Trace], options: dict[str, Any]) -> None:
+    """They are counted, not kept."""
     middleware = TraceMiddleware(saying(start(200, JSON), body(ANSWER)), **options)
     await ask(middleware, http("/chats/1", JSON, method="POST"), QUESTION)
 
@@ -721,7 +721,7 @@ async def test_bodies_that_are_not_wanted(traces: list[Trace], options: dict[str
     [("r-1", True), ("", False), ("a b", False), ("x" * 129, False), ("é", False), ("<script>", False)],
 )
 async def test_a_request_id_is_echoed_or_made(traces: list[Trace], given: str, kept: bool) -> None:
-    """What could do harm is replaced by a new one; the client is told which it is."""
+    """A harmful id is replaced by a new one; the client receives it."""
     scope = http("/", (b"x-request-id", given.encode()))
     sent = await ask(TraceMiddleware(saying(start(200), body())), scope)
 
@@ -731,8 +731,8 @@ async def test_a_request_id_is_echoed_or_made(traces: list[Trace], given: str, k
     assert (traces[0].info.client_request_id, traces[0].info.tags["client_request_id"]) == (echoed, echoed)
 
 
-async def test_ids_from_headers_of_other_names(traces: list[Trace]) -> None:
-    """In, and back out."""
+async def test_ids_from_headers_with_other_names(traces: list[Trace]) -> None:
+    """In the request, and in the response."""
     options: dict[str, Any] = {
         "request_id_header": "X-Correlation-ID",
         "session_id_header": "X-Chat-ID",
@@ -755,7 +755,7 @@ async def test_a_header_that_the_app_sets_is_the_apps(traces: list[Trace], name:
 
 
 async def test_a_browser_may_read_our_headers(traces: list[Trace]) -> None:
-    """Beside what the app exposes, for a request with an Origin."""
+    """Beside the app's exposed headers, for a request with an Origin."""
     said = start(200, (b"access-control-expose-headers", b"X-Own"))
     scope = http("/", (b"origin", b"https://example.org"))
     sent = await ask(TraceMiddleware(saying(said, body())), scope)
@@ -763,8 +763,8 @@ async def test_a_browser_may_read_our_headers(traces: list[Trace]) -> None:
     assert headers_of(sent)["access-control-expose-headers"] == "X-Own, X-Request-ID, X-MLflow-Trace-ID"
 
 
-async def test_framework_auth_is_asked_when_the_response_starts(traces: list[Trace]) -> None:
-    """It beats the header, and ``annotate`` beats it; it is asked once, with the scope at hand."""
+async def test_framework_auth_is_read_when_the_response_starts(traces: list[Trace]) -> None:
+    """It beats the header, and ``annotate`` beats it; it is read once, with the current scope."""
     asked: list[Any] = []
 
     def identify(exchange: Any) -> Identity:
@@ -785,7 +785,7 @@ async def test_framework_auth_is_asked_when_the_response_starts(traces: list[Tra
     assert (tags["mlflow.trace.user"], tags["mlflow.trace.session"]) == ("joe", "s-of-app")
 
 
-async def test_framework_auth_is_asked_also_where_no_response_starts(traces: list[Trace]) -> None:
+async def test_framework_auth_is_read_also_if_no_response_starts(traces: list[Trace]) -> None:
     """A request that fails has a user, too."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -801,7 +801,7 @@ async def test_framework_auth_is_asked_also_where_no_response_starts(traces: lis
 
 
 def opened(name: str) -> None:
-    """A span of the app's own."""
+    """Open a span of the app's own."""
     with mlflow.start_span(name):
         pass
 
@@ -821,7 +821,7 @@ async def by_update() -> None:
 
 @pytest.mark.parametrize("handler", [in_the_handler, in_a_task, by_update])
 async def test_spans_of_the_app_are_inside(traces: list[Trace], handler: Callable[[], Awaitable[None]]) -> None:
-    """In the same task, in another one and in a thread; and MLflow's own calls reach the request's trace."""
+    """In the same task, in another one and in a thread; and MLflow's own functions reach the request's trace."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await handler()
@@ -858,7 +858,7 @@ async def _nowhere(message: ASGISendEvent) -> None: ...
 
 
 async def test_background_work_after_the_last_byte(traces: list[Trace]) -> None:
-    """The trace is there before it begins; a span that it opens joins the same trace, whose end stays."""
+    """The trace is stored before it starts; a span that it opens joins the same trace, whose end stays."""
     may_begin = asyncio.Event()
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -882,7 +882,7 @@ async def test_background_work_after_the_last_byte(traces: list[Trace]) -> None:
 
 
 async def test_two_around_one_app_make_one_trace(traces: list[Trace]) -> None:
-    """Also where they are of different settings: the outer one's hold."""
+    """Also with different settings: the outer one's apply."""
     inner = TraceMiddleware(saying(start(200), body(b"a")), tags={"which": "inner"})
     sent = await ask(TraceMiddleware(inner, tags={"which": "outer"}), http())
 
@@ -890,8 +890,8 @@ async def test_two_around_one_app_make_one_trace(traces: list[Trace]) -> None:
     assert [name for name, _ in sent[0]["headers"]].count(b"x-request-id") == 1
 
 
-async def test_requests_at_the_same_time_never_mix(traces: list[Trace]) -> None:
-    """All wait for each other, and each has its own; the middleware holds nothing of any."""
+async def test_simultaneous_requests_do_not_mix(traces: list[Trace]) -> None:
+    """All wait for each other, and each has its own identity; the middleware keeps nothing of any."""
     count = 20
     arrived = 0
     all_here = asyncio.Event()
@@ -928,7 +928,7 @@ PARENT = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331
 
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_a_callers_trace(traces: list[Trace], trusted: bool) -> None:
-    """Where it is trusted, the request belongs to it; otherwise it has a trace of its own."""
+    """If it is trusted, the request belongs to it; otherwise it has a trace of its own."""
     middleware = TraceMiddleware(saying(start(200), body()), trust_incoming_trace=trusted)
     await ask(middleware, http("/", PARENT))
 
@@ -958,6 +958,6 @@ async def test_a_subclass_knows_the_route(traces: list[Trace]) -> None:
 
 
 def test_a_wrong_option_is_named_at_once() -> None:
-    """Not when the first request comes."""
+    """Not only when the first request arrives."""
     with pytest.raises(SettingsError, match="sampel_ratio"):
         TraceMiddleware(saying(), sampel_ratio=1.0)

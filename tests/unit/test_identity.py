@@ -1,4 +1,4 @@
-"""Identity: what a client says of itself becomes safe to store, or is replaced."""
+"""Identity: ids that a client sends become safe to store, or are replaced."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ REQUEST_IDS = st.builds(
     st.tuples(st.sampled_from(LETTERS_AND_DIGITS), st.text(CHARSET, max_size=MAX_REQUEST_ID - 1)),
 )
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=2000)
-"""Surrogates and controls too."""
+"""Any text, with surrogates and controls."""
 
 
 def read(**headers: str) -> Identity:
-    """The identity of a request with these headers, under their usual names."""
+    """Return the identity of a request with these headers, under their usual names."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return from_headers(named, "x-request-id", "x-session-id", "x-user-id")
 
 
 def is_safe(text: str) -> bool:
-    """Whether nothing in a text can break a log line, a header or a query: no controls, separators or surrogates."""
+    """Return whether a text cannot break a log line, a header or a query: no controls, separators or surrogates."""
     return not any(unicodedata.category(char)[0] == "C" or unicodedata.category(char) in ("Zl", "Zp") for char in text)
 
 
 @given(REQUEST_IDS)
-def test_a_request_id_in_the_documented_characters_stays(request_id: str) -> None:
-    """1 to 128 of them, whichever they are."""
+def test_a_request_id_in_the_documented_characters_is_kept(request_id: str) -> None:
+    """1 to 128 of them, in any combination."""
     assert clean_request_id(request_id) == request_id
     assert read(x_request_id=request_id).request_id == request_id
 
 
 @given(ANY_TEXT)
 def test_a_request_id_is_never_anything_else(text: str) -> None:
-    """What is accepted is what was sent, in the documented characters; all else is refused, not repaired."""
+    """An accepted id is the one sent, in the documented characters; others are refused, not repaired."""
     cleaned = clean_request_id(text)
 
     if cleaned is not None:
@@ -108,7 +108,7 @@ def test_a_missing_request_id_is_generated() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", " ", "\r\n\t", "\N{NO-BREAK SPACE}"])
-def test_nothing_to_read_is_none(value: object) -> None:
+def test_an_empty_id_is_none(value: object) -> None:
     """Whitespace alone is nothing."""
     assert clean_text(value) is None
     assert clean_request_id(value) is None
@@ -116,7 +116,7 @@ def test_nothing_to_read_is_none(value: object) -> None:
 
 @given(ANY_TEXT, st.integers(1, 300))
 def test_text_is_always_bounded_and_safe(text: str, limit: int) -> None:
-    """No control, format, surrogate or separator character gets through, and never more than the limit."""
+    """No control, format, surrogate or separator character is kept, and never more than the limit."""
     cleaned = clean_text(text, limit)
 
     if cleaned is not None:
@@ -126,8 +126,8 @@ def test_text_is_always_bounded_and_safe(text: str, limit: int) -> None:
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=MAX_ID))
-def test_readable_text_stays_as_it_is(text: str) -> None:
-    """Letters of any script, digits, punctuation and symbols are not touched."""
+def test_readable_text_is_unchanged(text: str) -> None:
+    """Letters of any script, digits, punctuation and symbols are kept."""
     assert clean_text(text) == text
 
 
@@ -144,13 +144,13 @@ def test_readable_text_stays_as_it_is(text: str) -> None:
         (42, "42"),
     ],
 )
-def test_what_is_unsafe_is_replaced_one_by_one(text: object, cleaned: str) -> None:
-    """Each unsafe character becomes U+FFFD; what is around it stays readable."""
+def test_unsafe_characters_are_replaced_one_by_one(text: object, cleaned: str) -> None:
+    """Each becomes U+FFFD; the text around it stays readable."""
     assert clean_text(text) == cleaned
 
 
-def test_ids_of_sessions_and_users_are_clipped() -> None:
-    """They keep what MLflow stores of a metadata value."""
+def test_ids_of_sessions_and_users_are_truncated() -> None:
+    """They keep as much as MLflow stores of a metadata value."""
     who = read(x_session_id="s" * 10_000, x_user_id="u" * 10_000)
 
     assert (who.session_id, who.user_id) == ("s" * MAX_ID, "u" * MAX_ID)
@@ -158,19 +158,19 @@ def test_ids_of_sessions_and_users_are_clipped() -> None:
 
 @given(st.text(max_size=200).filter(lambda text: not text.isascii()))
 def test_utf_8_in_a_header_is_repaired(text: str) -> None:
-    """Servers give its bytes as latin-1; the text that was meant comes back."""
+    """Servers decode its bytes as latin-1; the intended text is restored."""
     assert decode_header(text.encode().decode("latin-1")) == text
 
 
 @pytest.mark.parametrize("text", ["caf\xe9", "\xff\xfe", "\xe9t\xe9", "jane", "", "10 \u20ac", None])
-def test_true_latin_1_stays(text: str | None) -> None:
-    """What is no UTF-8, or was decoded already, is left as it came."""
+def test_true_latin_1_is_unchanged(text: str | None) -> None:
+    """Text that is no UTF-8, or was decoded already, is kept."""
     assert decode_header(text) == text
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_in_headers_give_a_safe_identity(value: bytes) -> None:
-    """Whatever bytes a client sends as its ids, a request id is there and all three are safe."""
+    """With any bytes as its ids, there is a request id and all three are safe."""
     text = value.decode("latin-1")
     who = read(x_request_id=text, x_session_id=text, x_user_id=text)
 
@@ -207,8 +207,8 @@ def test_identity_is_read_from_the_headers_named() -> None:
         ({"user_id": 42}, Identity("r", "s", "42")),
     ],
 )
-def test_over_fills_what_is_left_open(given_: dict[str, Any], expected: Identity) -> None:
-    """What an app says beats the headers where it is usable, and is made safe like them."""
+def test_over_fills_in_missing_ids(given_: dict[str, Any], expected: Identity) -> None:
+    """An app's usable values beat the headers, and are sanitized like them."""
     assert Identity(**given_).over(Identity("r", "s", "u")) == expected
 
 

@@ -1,4 +1,4 @@
-"""Where ids are read: each place, the first that has one, and nothing that a client could break."""
+"""The sources of ids: each place, the first one with an id, and resistance to hostile clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHAT = {"context": {"conversation_id": "c-1", "ids": ["o", "i"]}, "messages": [{
 
 
 def token(claims: object) -> str:
-    """A JSON web token that nobody has signed."""
+    """Return an unsigned JSON web token."""
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
     return f"e30.{payload}.c2ln"
 
@@ -41,7 +41,7 @@ def exchange(
     limit: int = 65536,
     **known: Any,
 ) -> Exchange:
-    """A request of which that is known."""
+    """Return a request with these properties."""
     found = Exchange("POST", known.pop("path", "/"), {"content-type": body_type, **(headers or {})}, **known)
     found.request_body = Body(limit)
     found.request_body.add(body or b"")
@@ -49,7 +49,7 @@ def exchange(
 
 
 def read(source: str, *of_exchange: Any, **known: Any) -> Any:
-    """What a source says of a request; that reading it fails, fails the test."""
+    """Return the value of a source in a request; a failure to read it fails the test."""
     before = guard.failures.copy()
     said = Source.parse(source).read(exchange(*of_exchange, **known))
     assert guard.failures == before
@@ -81,18 +81,18 @@ def read(source: str, *of_exchange: Any, **known: Any) -> Any:
     ],
 )
 def test_headers(source: str, headers: dict[str, str], said: object) -> None:
-    """And what is in them."""
+    """And prefixes of their values."""
     assert read(source, headers) == said
 
 
-def test_a_token_that_the_app_has_refused_says_nothing() -> None:
+def test_a_token_that_the_app_has_refused_does_not_count() -> None:
     """It was not verified, so anybody may have written it."""
     assert read("jwt.sub", {"authorization": f"Bearer {token({'sub': 'jane'})}"}, status=401) is None
 
 
 @pytest.mark.parametrize(("query", "said"), [("chat=c%201&chat=c-2", "c 1"), ("chat=", ""), ("", None)])
 def test_the_query_string(query: str, said: object) -> None:
-    """Decoded; the first of one that is repeated."""
+    """Decoded; the first one if it is repeated."""
     assert read("query.chat", query_string=query) == said
 
 
@@ -111,7 +111,7 @@ def test_the_query_string(query: str, said: object) -> None:
     ],
 )
 def test_json_bodies(source: str, said: object) -> None:
-    """Keys, also such with dots, and indexes."""
+    """Keys, also with dots, and indexes."""
     assert read(source, body=json.dumps(CHAT).encode()) == said
 
 
@@ -130,7 +130,7 @@ def test_json_bodies(source: str, said: object) -> None:
     ],
 )
 def test_other_bodies(body: bytes, body_type: str) -> None:
-    """Forms, and JSON under whatever type."""
+    """Forms, and JSON with any content type."""
     source = "body.1.chat" if body_type == "" else "body.chat"
     assert read(source, body=body, body_type=body_type) == "c-1"
 
@@ -147,8 +147,8 @@ def test_other_bodies(body: bytes, body_type: str) -> None:
         ),
     ],
 )
-def test_a_value_that_is_cut_is_none(body: bytes, body_type: str) -> None:
-    """Half an id is another's; what came before it is still there."""
+def test_a_truncated_value_does_not_count(body: bytes, body_type: str) -> None:
+    """Half an id is another one; earlier values are still there."""
     limit = body.index(b"c-123") + 3
 
     assert read("body.chat", body=body, body_type=body_type, limit=limit) is None
@@ -162,7 +162,7 @@ def test_no_body_makes_it_fail(body: bytes, body_type: str) -> None:
     read("body.a.b", {"content-encoding": "gzip"}, body=body, body_type=body_type)
 
 
-def test_hostile_nesting_ends() -> None:
+def test_hostile_nesting_is_bounded() -> None:
     """Neither depth nor keys with many dots take long."""
     deep = b'{"a":' * 50_000
     parts = ["a"] * (MAX_PARTS - 1)
@@ -175,7 +175,7 @@ def test_hostile_nesting_ends() -> None:
 
 
 class Session:
-    """As Django's: it has keys, but is no mapping."""
+    """A session like Django's: it has keys, but is no mapping."""
 
     def __getitem__(self, key: str) -> object:
         return {"chat": "c-1", "_auth_user_id": "7"}[key]
@@ -203,15 +203,15 @@ USER = SimpleNamespace(id=uuid.UUID(int=7), name="jane", _secret="s", is_staff=T
     ],
 )
 @pytest.mark.parametrize("kind", [dict, SimpleNamespace])
-def test_what_the_framework_knows(kind: Any, source: str, said: object) -> None:
+def test_values_of_the_framework(kind: Any, source: str, said: object) -> None:
     """Keys and public attributes; nothing is called."""
     known = kind(user=USER, session=Session(), clients=("127.0.0.1", 1), my={"request": {"user": "j"}})
 
     assert read(source, request=known) == said
 
 
-def test_an_attribute_that_raises_is_told_once() -> None:
-    """And costs the request nothing."""
+def test_an_attribute_that_raises_is_logged_once() -> None:
+    """It costs the request nothing."""
 
     class User:
         @property
@@ -251,15 +251,15 @@ def test_parameters_of_the_path(known: dict[str, Any]) -> None:
     ],
 )
 def test_no_parameters_of_the_path(known: dict[str, Any]) -> None:
-    """Where there are none, or the template is none."""
+    """If there are none, or there is no template."""
     assert read("path.chat_id", **known) is None
 
 
-# --- which of them counts ---
+# --- priorities ---
 
 
 def identified(options: Mapping[str, Any], of: Exchange) -> Identity:
-    """Who asks, by sources of which all is known."""
+    """Return the identity by sources of which all values are known."""
     sources = Settings.load(**options).identity_sources
     assert sources is not None
     return sources.identity(lambda source: source.read(of))
@@ -276,7 +276,7 @@ def identified(options: Mapping[str, Any], of: Exchange) -> Identity:
     ],
 )
 def test_several_parameters_of_a_template(route: str, path: str, found: dict[str, str]) -> None:
-    """Shared out as frameworks do."""
+    """Divided like in frameworks."""
     assert path_params({}, route, path) == found
 
 
@@ -291,15 +291,15 @@ def test_several_parameters_of_a_template(route: str, path: str, found: dict[str
         ("/{a}/{b:path}/{c}-{d}/{e:path}/x", "/a-a" * 500),
     ],
 )
-def test_no_path_takes_long_to_compare(route: str, path: str) -> None:
-    """A path that does not fit its template can be shared out in very many ways; this ends within the test's time."""
+def test_no_path_takes_long_to_match(route: str, path: str) -> None:
+    """A path that does not fit its template can be divided in very many ways; this ends within the test's time."""
     assert path_params({}, route, path) == {}
     settings = Settings.load(routes={route: {"sample_ratio": 0.5}})
     assert settings.of_routes.of("GET", path).sample_ratio == 1
 
 
-def test_the_first_that_has_one_wins() -> None:
-    """In the order of the list, not of what is known first; what is unusable is passed over."""
+def test_the_first_source_with_an_id_wins() -> None:
+    """In the order of the list, not of their time; unusable values are skipped."""
     options = {
         "session_id_from": ["body.chat", "header.X-Session-ID"],
         "user_id_from": "query.user, header.X-User-ID",
@@ -313,13 +313,13 @@ def test_the_first_that_has_one_wins() -> None:
 
 
 def test_a_list_replaces_its_header() -> None:
-    """Only its own: the others are read as ever."""
+    """Only its own: the others are read as before."""
     who = identified({"session_id_from": ["query.chat"]}, exchange({"x-session-id": "s", "x-user-id": "u"}))
 
     assert (who.session_id, who.user_id) == (None, "u")
 
 
-def test_sessions_may_lie_in_each_other_and_nothing_else_may() -> None:
+def test_only_sessions_may_be_nested() -> None:
     """A list is stored as one text."""
     options = {"session_id_from": ["body.ids"], "user_id_from": ["body.ids"], "request_id_from": ["body.ids"]}
 
@@ -327,8 +327,8 @@ def test_sessions_may_lie_in_each_other_and_nothing_else_may() -> None:
     assert identified(options, exchange(body=b'{"ids": ["o", {}]}')) == Identity()
 
 
-def test_hostile_values_are_made_safe() -> None:
-    """As those of headers are."""
+def test_hostile_values_are_sanitized() -> None:
+    """Like those of headers."""
     who = identified(
         {"session_id_from": ["body.s"], "user_id_from": ["body.u"], "request_id_from": ["body.r"]},
         exchange(body=json.dumps({"s": "a\r\nb\u202e", "u": "x" * 999, "r": "a\nb"}).encode()),
@@ -337,7 +337,7 @@ def test_hostile_values_are_made_safe() -> None:
     assert who == Identity(None, "a\ufffd\ufffdb\ufffd", "x" * 250)
 
 
-def test_baggage_counts_where_it_is_trusted() -> None:
+def test_baggage_counts_if_it_is_trusted() -> None:
     """After the headers."""
     headers = {"baggage": "session.id=s-1,user.id=jane"}
 
@@ -378,16 +378,16 @@ SENT = {
 
 
 @pytest.mark.parametrize("preset", SENT)
-def test_what_platforms_send(preset: str) -> None:
-    """The headers of their documentation."""
+def test_headers_of_platforms(preset: str) -> None:
+    """As in their documentation."""
     headers, who = SENT[preset]
 
     assert identified({"identity_preset": preset}, exchange(headers)) == who
 
 
 @pytest.mark.parametrize("preset", [name for name, (headers, _) in SENT.items() if "x-user-id" not in headers])
-def test_what_a_client_sends_itself_does_not_count_as_the_user(preset: str) -> None:
-    """Behind a platform, the header of the settings is none of it."""
+def test_a_clients_own_header_does_not_count_as_the_user(preset: str) -> None:
+    """Behind a platform, the header of the settings is ignored."""
     assert identified({"identity_preset": preset}, exchange({"x-user-id": "forged"})).user_id is None
 
 
@@ -397,14 +397,14 @@ def test_the_user_of_librechat_is_in_the_body() -> None:
 
 
 def test_a_list_beats_the_preset() -> None:
-    """Only its own."""
+    """Only for its own id."""
     options = {"identity_preset": "open-webui", "user_id_from": ["header.X-OpenWebUI-User-Email"]}
 
     assert identified(options, exchange(SENT["open-webui"][0])) == Identity(None, "c-1", "j@x.org")
 
 
 def test_each_preset_is_an_option_and_documented() -> None:
-    """No other is."""
+    """And no other."""
     assert set(get_args(PresetName)) == set(PRESETS) == set(SENT)
     assert all(preset.documented.startswith("https://") for preset in PRESETS.values())
 
@@ -426,21 +426,21 @@ def test_each_preset_is_an_option_and_documented() -> None:
     ],
 )
 def test_a_wrong_source_is_named(wrong: str) -> None:
-    """The option, what was given and what is allowed."""
-    with pytest.raises(SettingsError, match=r"option 'session_id_from'.* is not a source; use header\.NAME") as told:
+    """With the option, the value and the allowed values."""
+    with pytest.raises(SettingsError, match=r"option 'session_id_from'.* is not a source; use header\.NAME") as raised:
         Settings.load(session_id_from=["header.X-Session-ID", wrong])
-    assert repr(wrong) in str(told.value)
+    assert repr(wrong) in str(raised.value)
 
 
 @pytest.mark.parametrize("options", [{"user_id_from": []}, {"identity_preset": "azure"}, {"request_id_from": 5}])
 def test_other_wrong_values_are_named(options: dict[str, Any]) -> None:
-    """As those of any option."""
+    """Like those of any option."""
     with pytest.raises(SettingsError, match=f"option '{next(iter(options))}'"):
         Settings.load(**options)
 
 
 def test_the_environment_has_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between commas, or as JSON."""
+    """Separated by commas, or as JSON."""
     monkeypatch.setenv("MLFLOW_MIDDLEWARE_SESSION_ID_FROM", "body.chat_id, header.X-Session-ID")
     monkeypatch.setenv("MLFLOW_MIDDLEWARE_USER_ID_FROM", '["query.a,b"]')
 

@@ -11,8 +11,8 @@ from mlflow_middleware.propagation import MAX_BYTES, MAX_MEMBERS, baggage_header
 
 
 @given(st.text(max_size=250))
-def test_what_is_written_is_read(text: str) -> None:
-    """By us and by OpenTelemetry, whatever it consists of; the header is plain ASCII without a space."""
+def test_written_baggage_can_be_read(text: str) -> None:
+    """By us and by OpenTelemetry, with any values; the header is plain ASCII without a space."""
     safe = text.encode("utf-8", "replace").decode()
     header = baggage_header({"session.id": safe, "user.id": "jane"})
 
@@ -24,8 +24,8 @@ def test_what_is_written_is_read(text: str) -> None:
     assert theirs.get("session.id", "") == safe.strip()
 
 
-def test_what_opentelemetry_writes_is_read() -> None:
-    """But for its spaces, which it writes as no standard has them."""
+def test_opentelemetrys_baggage_is_read() -> None:
+    """Except for its spaces, which it does not write as in the standard."""
     from opentelemetry.baggage import set_baggage
 
     carrier: dict[str, str] = {}
@@ -35,7 +35,7 @@ def test_what_opentelemetry_writes_is_read() -> None:
 
 
 def test_headers_are_bounded() -> None:
-    """What does not fit is left out, and no more is read than has to be passed on."""
+    """Values that do not fit are left out, and no more is read than must be passed on."""
     long = "\N{SNOWMAN}" * 1000
 
     assert baggage_header({"session.id": long, "user.id": "jane"}) == "user.id=jane"
@@ -43,7 +43,7 @@ def test_headers_are_bounded() -> None:
     assert len(baggage_of(",".join(f"k{number}=v" for number in range(1000)))) == MAX_MEMBERS
 
 
-def test_nothing_is_no_header() -> None:
-    """Of ids that are not known."""
+def test_without_ids_there_is_no_header() -> None:
+    """Nor for ids that are not known."""
     assert baggage_header({"session.id": None, "user.id": ""}) == ""
     assert baggage_of("") == {}

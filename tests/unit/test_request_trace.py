@@ -1,4 +1,4 @@
-"""What a request's trace says, from what is known of its exchange; and what the app may say of it."""
+"""A request's trace, described from its exchange and from the app's annotations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY = "0123456789abcdef"
 
 
 def nothing() -> None:
-    """What a handler does by default."""
+    """Do nothing."""
 
 
 def handled(
@@ -39,7 +39,7 @@ def handled(
     options: dict[str, Any] | None = None,
     **of_exchange: Any,
 ) -> Trace:
-    """The trace of one request, whose handler runs inside."""
+    """Return the trace of one request, whose handler runs inside."""
     exchange = Exchange(**{"method": "GET", "path": "/", "headers": headers or {}, **of_exchange})
     with captured_traces() as traces:
         trace = RequestTrace.open(exchange, Settings.load(**(options or {})))
@@ -56,7 +56,7 @@ def handled(
 
 @pytest.fixture(autouse=True)
 def nothing_fails() -> Any:
-    """That tracing itself fails, fails the test."""
+    """Make a failure of tracing fail the test."""
     before = guard.failures.copy()
     yield
     assert guard.failures == before
@@ -84,8 +84,8 @@ def test_its_name(method: str, route: str | None, name: str) -> None:
     assert root_of(trace).attributes.get("http.route") == route
 
 
-def test_a_method_that_is_none() -> None:
-    """As OpenTelemetry has it: what the client said is kept apart."""
+def test_an_unknown_method() -> None:
+    """As in OpenTelemetry: the client's method is kept separately."""
     attributes = root_of(handled(method="BREW\n" * 1000)).attributes
 
     assert attributes["http.request.method"] == "_OTHER"
@@ -106,16 +106,16 @@ def test_a_method_that_is_none() -> None:
         ("", "192.0.2.2", 80),
     ],
 )
-def test_where_it_was_sent_to(host: str, address: str, port: int | None) -> None:
-    """What the client says, if it can be a host; otherwise what the server knows."""
+def test_the_server_address(host: str, address: str, port: int | None) -> None:
+    """The client's host, if it is a valid one; otherwise the server's own."""
     attributes = root_of(handled(headers={"host": host}, server=("192.0.2.2", 80))).attributes
 
     assert (attributes.get("server.address"), attributes.get("server.port")) == (address, port)
 
 
 @pytest.mark.parametrize("name", ["url.path", "url.query", "user_agent.original"])
-def test_what_a_client_sends_is_cut_and_clean(name: str) -> None:
-    """However much it sends."""
+def test_a_clients_values_are_bounded_and_clean(name: str) -> None:
+    """Of any length."""
     long = "a\0\x1b" + "b" * 100_000
     attributes = root_of(handled(headers={"user-agent": long}, path=f"/{long}", query_string=long)).attributes
 
@@ -123,7 +123,7 @@ def test_what_a_client_sends_is_cut_and_clean(name: str) -> None:
     assert not {"\0", "\x1b"} & set(attributes[name])
 
 
-def test_headers_that_are_wanted() -> None:
+def test_captured_headers() -> None:
     """Only those, and no secret."""
     headers = {"x-a": "1", "authorization": "Basic x", "x-b": "2"}
     attributes = root_of(handled(headers=headers, options={"capture_headers": ["X-A", "Authorization"]})).attributes
@@ -136,17 +136,17 @@ def test_headers_that_are_wanted() -> None:
 
 @pytest.mark.parametrize(("status", "state"), [(200, "OK"), (404, "ERROR"), (503, "OK")])
 def test_statuses_that_are_errors(status: int, state: str) -> None:
-    """Are the user's choice."""
+    """They are the user's choice."""
     trace = handled(status=status, options={"error_statuses": ["400-404"]})
 
     assert (trace.info.state, root_of(trace).status.description) == (state, "HTTP 404" if state == "ERROR" else "")
 
 
-# --- who asked ---------------------------------------------------------------------------------------------------
+# --- identity ----------------------------------------------------------------------------------------------------
 
 
 def both() -> None:
-    """Say one thing with MLflow's function, and another with ours."""
+    """Set one value through MLflow's function, and another through ours."""
     mlflow.update_current_trace(**identity(user="u-mlflow"))
     annotate(session_id="s-app", tags={"plan": "pro"})
 
@@ -172,8 +172,10 @@ BOTH = {"x-user-id": "u-header", "x-session-id": "s-header"}
     ],
     ids=["headers", "identify", "annotate", "annotate over identify", "MLflow", "MLflow, identify", "MLflow, annotate"],
 )
-def test_who_is_believed(handler: Callable[[], object], identify: Identity | None, user: str, session: str) -> None:
-    """The app before framework auth before headers; as tag, metadata and attribute alike."""
+def test_the_order_of_the_sources(
+    handler: Callable[[], object], identify: Identity | None, user: str, session: str
+) -> None:
+    """The app before framework auth before headers; in tag, metadata and attribute alike."""
     trace = handled(handler, BOTH, options={"identify": (lambda exchange: identify) if identify else None})
 
     for key, attribute, value in (("user", "user.id", user), ("session", "session.id", session)):
@@ -187,8 +189,8 @@ def test_who_is_believed(handler: Callable[[], object], identify: Identity | Non
     [nothing, lambda: annotate(user_id="u-header"), lambda: mlflow.update_current_trace(**identity(user="u-header"))],
     ids=["header", "annotate", "MLflow"],
 )
-def test_a_pseudonym_stands_for_the_user(handler: Callable[[], object]) -> None:
-    """Wherever the user id came from; the id itself is nowhere."""
+def test_a_pseudonym_replaces_the_user(handler: Callable[[], object]) -> None:
+    """From any source; the id itself is nowhere."""
     trace = handled(handler, BOTH, options={"user_id_hmac_key": KEY})
     expected = hmac.new(KEY.encode(), b"u-header", hashlib.sha256).hexdigest()
 
@@ -198,7 +200,7 @@ def test_a_pseudonym_stands_for_the_user(handler: Callable[[], object]) -> None:
 
 
 def test_an_identify_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the headers, and the request goes on."""
+    """The headers stay, and the request goes on."""
 
     def identify(exchange: Exchange) -> Identity:
         raise ValueError("no claims")
@@ -211,11 +213,11 @@ def test_an_identify_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
 
 
-# --- what the app says -------------------------------------------------------------------------------------------
+# --- the app's annotations ---------------------------------------------------------------------------------------
 
 
 def test_annotations_become_text() -> None:
-    """Which is safe to store; a later one beats an earlier one."""
+    """It is safe to store; a later one beats an earlier one."""
 
     def handler() -> None:
         annotate(tags={"plan": "free", "count": 3, "odd": "a\0b", "none": None}, metadata={"m": 1.5})
@@ -233,7 +235,7 @@ def test_annotations_become_text() -> None:
 
 
 def test_outside_of_a_request(traces: list[Trace]) -> None:
-    """Nothing happens, and nothing is known."""
+    """Nothing happens, and no ids are known."""
     annotate(user_id="jane", tags={"a": "b"})
 
     assert current() is None
@@ -242,7 +244,7 @@ def test_outside_of_a_request(traces: list[Trace]) -> None:
 
 
 def test_another_thread_is_outside() -> None:
-    """A thread that is started without the context knows nothing of the request."""
+    """A thread that is started without the context does not know the request."""
     seen: list[object] = []
 
     def handler() -> None:
@@ -277,7 +279,7 @@ def in_executor(work: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("run", [in_thread, in_pool, in_executor])
 def test_a_request_is_carried_to_another_thread(run: Callable[[Callable[[], object]], None]) -> None:
-    """Annotations and spans of what runs there belong to it."""
+    """Annotations and spans of the function belong to it."""
 
     def work() -> None:
         annotate(tags={"plan": "pro"})
@@ -290,8 +292,8 @@ def test_a_request_is_carried_to_another_thread(run: Callable[[Callable[[], obje
     assert trace.info.tags["plan"] == "pro"
 
 
-def test_what_is_carried_runs_in_several_threads_at_once() -> None:
-    """With its arguments, answers and exceptions; what one call sets in its context, no other sees."""
+def test_a_carried_function_runs_in_several_threads_at_once() -> None:
+    """With its arguments, results and exceptions; no call sees the context variables of another."""
     together = threading.Barrier(4, timeout=30)
 
     def work(number: int) -> int:
@@ -317,8 +319,8 @@ def test_what_is_carried_runs_in_several_threads_at_once() -> None:
 
 
 def test_an_annotation_outside_of_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """At debug, with where it was called from and what helps."""
-    request_trace._say_that_nothing_is_annotated.cache_clear()
+    """At debug level, with the calling line and the remedy."""
+    request_trace._log_ignored_annotation.cache_clear()
     with caplog.at_level("DEBUG", logger="mlflow_middleware"):
         annotate(user_id="jane")
         annotate(user_id="jane")
@@ -329,7 +331,7 @@ def test_an_annotation_outside_of_a_request_is_logged_once(caplog: pytest.LogCap
 
 
 def test_headers_for_the_next_service() -> None:
-    """The ids, as they came, and the span that is current."""
+    """The ids, unchanged, and the current span."""
     seen: list[dict[str, str]] = []
 
     def handler() -> None:
@@ -353,7 +355,7 @@ def test_headers_for_the_next_service() -> None:
 
 
 def test_an_id_that_no_client_could_send_is_left_out() -> None:
-    """HTTP clients refuse such headers."""
+    """HTTP clients reject such headers."""
     seen: list[dict[str, str]] = []
     handled(lambda: seen.append(outbound_headers()), {"x-user-id": "jos\u00e9"})
 
@@ -376,7 +378,7 @@ def test_an_id_that_no_client_could_send_is_left_out() -> None:
     ],
 )
 def test_the_app_names_the_route(given: Any, name: str) -> None:
-    """It beats what the framework has told; it is made safe and bounded, and has a slash in front."""
+    """It beats the framework's route; it is sanitized and bounded, and has a slash in front."""
     found = handled(lambda: annotate(route=given), route="/framework")
 
     assert found.data.spans[0].name == name
@@ -395,9 +397,9 @@ def test_a_route_that_is_no_text_is_none(given: Any) -> None:
     guard.failures.update(before)
 
 
-def test_the_app_tells_of_an_exception() -> None:
-    """It is an error of the trace, whatever the status, and recorded once."""
-    error = ValueError("the model is away")
+def test_the_app_reports_an_exception() -> None:
+    """It is an error of the trace, with any status, and recorded once."""
+    error = ValueError("the model is unavailable")
 
     def handler() -> None:
         annotate(exception=error)
@@ -406,7 +408,7 @@ def test_the_app_tells_of_an_exception() -> None:
     found = handled(handler)
 
     assert found.info.state == "ERROR"
-    assert [event.attributes["exception.message"] for event in root_of(found).events] == ["the model is away"]
+    assert [event.attributes["exception.message"] for event in root_of(found).events] == ["the model is unavailable"]
 
 
 def test_a_route_and_an_exception_outside_of_a_request() -> None:

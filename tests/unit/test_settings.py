@@ -1,4 +1,4 @@
-"""Settings: every option from each source, and an error that helps where one is wrong."""
+"""Settings: every option from each source, and errors with a remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY = "0123-the-key-that-nobody-may-see"
 
 
 def identify(exchange: Exchange) -> Identity:
-    """What a dotted path in these tests leads to."""
+    """The target of a dotted path in these tests."""
     return Identity(user_id=exchange.method)
 
 
@@ -25,7 +25,7 @@ NOT_CALLABLE = 1
 
 @pytest.fixture(autouse=True)
 def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment without options of ours, and of no platform that would tell of a deployment."""
+    """Remove our options from the environment, and the variables of platforms, which would add deployment tags."""
     signs = {platform.sign for platform in PLATFORMS.values()}
     for name in os.environ:
         if name.upper().startswith(ENV_PREFIX) or name in signs:
@@ -34,7 +34,7 @@ def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def problems(framework: dict[str, object] | None = None, /, **keywords: object) -> list[str]:
-    """What is wrong with these options."""
+    """Return the errors in these options."""
     with pytest.raises(SettingsError) as caught:
         Settings.load(framework, **keywords)
     assert all(problem in str(caught.value) for problem in caught.value.problems)
@@ -42,16 +42,16 @@ def problems(framework: dict[str, object] | None = None, /, **keywords: object) 
 
 
 def problem(framework: dict[str, object] | None = None, /, **keywords: object) -> str:
-    """The one thing that is wrong with these options."""
+    """Return the one error in these options."""
     (only,) = problems(framework, **keywords)
     return only
 
 
-# --- where options come from ---
+# --- sources of options ---
 
 
 def test_the_stronger_source_wins(env: pytest.MonkeyPatch) -> None:
-    """Keywords beat the framework's settings, those the environment, that the default."""
+    """Keywords beat the framework's settings, those beat the environment, and that beats the default."""
     assert Settings.load().user_id_header == "X-User-ID"
     env.setenv("MLFLOW_MIDDLEWARE_USER_ID_HEADER", "X-Environment")
     assert Settings.load().user_id_header == "X-Environment"
@@ -71,7 +71,7 @@ def test_sources_are_not_mixed_inside_one_option(env: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", ["session_id_header", "SESSION_ID_HEADER", "Session_Id_Header"])
 def test_framework_settings_are_read_in_any_case(name: str) -> None:
-    """Django and Flask write theirs in capitals."""
+    """Django's and Flask's are in capitals."""
     assert Settings.load({name: "X-Chat-ID"}).session_id_header == "X-Chat-ID"
 
 
@@ -86,7 +86,7 @@ def test_a_switch_in_the_environment(env: pytest.MonkeyPatch, variable: str, val
 
 @pytest.mark.parametrize("value", ["/a,/b*", " /a , /b* ,", '["/a", "/b*"]', ' ["/a","/b*"]'])
 def test_a_list_in_the_environment(env: pytest.MonkeyPatch, value: str) -> None:
-    """Between commas or as JSON."""
+    """Separated by commas or as JSON."""
     env.setenv("MLFLOW_MIDDLEWARE_EXCLUDE", value)
 
     assert Settings.load().exclude == ("/a", "/b*")
@@ -96,7 +96,7 @@ def test_a_list_in_the_environment(env: pytest.MonkeyPatch, value: str) -> None:
     "value", ["plan=pro,query=a=b", " plan = pro , query = a=b ,", '{"plan": "pro", "query": "a=b"}']
 )
 def test_a_mapping_in_the_environment(env: pytest.MonkeyPatch, value: str) -> None:
-    """As ``key=value`` between commas or as JSON; a value may hold ``=``."""
+    """As ``key=value`` separated by commas or as JSON; a value may contain ``=``."""
     env.setenv("MLFLOW_MIDDLEWARE_TAGS", value)
 
     assert Settings.load().tags == {"plan": "pro", "query": "a=b"}
@@ -138,11 +138,11 @@ def test_identify_may_be_a_dotted_path(env: pytest.MonkeyPatch, path: str) -> No
         assert settings.identify(request) == Identity(user_id="GET")
 
 
-# --- what is wrong ---
+# --- errors ---
 
 
 def test_an_unknown_keyword_is_an_error() -> None:
-    """It is named, with the option that was probably meant."""
+    """It is named, with the most similar option."""
     assert problem(session_header="X-Chat-ID") == "unknown option 'session_header' (did you mean 'session_id_header'?)"
 
 
@@ -152,22 +152,22 @@ def test_an_unknown_framework_setting_is_an_error() -> None:
 
 
 def test_an_unknown_variable_is_an_error(env: pytest.MonkeyPatch) -> None:
-    """Under its full name, to be found in a deployment's files."""
+    """Under its full name, which can be found in a deployment's files."""
     env.setenv("MLFLOW_MIDDLEWARE_EXCLUED", "/a")
 
     assert problem() == "unknown option 'exclued' (did you mean 'exclude'?) (from MLFLOW_MIDDLEWARE_EXCLUED)"
 
 
-def test_an_option_unlike_any_other_lists_them_all() -> None:
-    """Where no option is near, all are named."""
-    told = problem(zzz=1)
+def test_an_option_unlike_any_other_lists_all() -> None:
+    """If no option is similar, all are named."""
+    found = problem(zzz=1)
 
-    assert told.startswith("unknown option 'zzz' (options: ")
-    assert all(option in told for option in Settings.model_fields)
+    assert found.startswith("unknown option 'zzz' (options: ")
+    assert all(option in found for option in Settings.model_fields)
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "told"),
+    ("option", "value", "found"),
     [
         ("enabled", "maybe", ["valid boolean", "not 'maybe'"]),
         ("enabled", None, ["valid boolean", "not None"]),
@@ -201,33 +201,33 @@ def test_an_option_unlike_any_other_lists_them_all() -> None:
         ("shutdown_timeout", "soon", ["valid number", "not 'soon'"]),
     ],
 )
-def test_an_ill_typed_option_is_an_error(option: str, value: object, told: list[str]) -> None:
-    """It names the option, what it takes and what was given."""
+def test_an_ill_typed_option_is_an_error(option: str, value: object, found: list[str]) -> None:
+    """The error has the option, its type and the value."""
     message = problem(**{option.partition("[")[0]: value})
 
     assert message.startswith(f"option {option!r}: ")
-    assert [part for part in told if part not in message] == []
+    assert [part for part in found if part not in message] == []
 
 
 def test_an_ill_typed_variable_is_named(env: pytest.MonkeyPatch) -> None:
-    """The error says which variable holds the wrong value."""
+    """The error has the variable with the wrong value."""
     env.setenv("MLFLOW_MIDDLEWARE_ENABLED", "maybe")
 
     assert problem().startswith("option 'enabled' (from MLFLOW_MIDDLEWARE_ENABLED): ")
 
 
-def test_a_long_value_is_cut_in_the_error() -> None:
-    """An error stays readable whatever was given."""
+def test_a_long_value_is_truncated_in_the_error() -> None:
+    """An error stays readable with any value."""
     assert len(problem(enabled="x" * 10_000)) < 300
 
 
-def test_all_problems_are_told_at_once(env: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_at_once(env: pytest.MonkeyPatch) -> None:
     """Unknown and ill-typed ones, from every source, one sentence each."""
     env.setenv("MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT", "soon")
     env.setenv("MLFLOW_MIDDLEWARE_TAG", "a=b")
 
-    told = problems({"ENABLED": "maybe", "HEADERS": "a"}, exclude=None, identfy=None)
-    assert sorted(message.split("'")[1] for message in told) == [
+    found = problems({"ENABLED": "maybe", "HEADERS": "a"}, exclude=None, identfy=None)
+    assert sorted(message.split("'")[1] for message in found) == [
         "enabled",
         "exclude",
         "headers",
@@ -242,7 +242,7 @@ def test_all_problems_are_told_at_once(env: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("value", [KEY, SecretStr(KEY)])
 def test_the_hmac_key_is_never_shown(value: object) -> None:
-    """Not in the settings' text and not in an error of another option."""
+    """Neither in the settings' text nor in an error of another option."""
     settings = Settings.load(user_id_hmac_key=value)
 
     assert settings.hmac_key == KEY.encode()
@@ -252,29 +252,29 @@ def test_the_hmac_key_is_never_shown(value: object) -> None:
 
 @pytest.mark.parametrize("value", [[KEY], {KEY: KEY}, 123456])
 def test_an_ill_typed_hmac_key_is_not_shown_either(value: object) -> None:
-    """The error names the option only."""
-    told = problem(user_id_hmac_key=value)
+    """The error has the option only."""
+    found = problem(user_id_hmac_key=value)
 
-    assert "user_id_hmac_key" in told
-    assert KEY not in told
-    assert "123456" not in told
+    assert "user_id_hmac_key" in found
+    assert KEY not in found
+    assert "123456" not in found
 
 
 def test_an_hmac_key_must_not_be_empty() -> None:
-    """An empty key would make pseudonyms that everybody can compute."""
+    """Everybody could compute the pseudonyms of an empty key."""
     assert "user_id_hmac_key" in problem(user_id_hmac_key="")
 
 
 def test_no_key_means_no_pseudonyms() -> None:
-    """The default stores user ids as they are."""
+    """The default stores user ids unchanged."""
     assert Settings.load().hmac_key is None
 
 
-# --- what follows from several options ---
+# --- values from several options ---
 
 
-def test_the_request_id_goes_back_where_it_is_read(env: pytest.MonkeyPatch) -> None:
-    """Under the header's own name, wherever that was set; later settings are not affected."""
+def test_the_request_id_is_sent_under_the_header_that_is_read(env: pytest.MonkeyPatch) -> None:
+    """Wherever the header's name was set; later settings are not affected."""
     expected = {"request_id": "X-Correlation-ID", "trace_id": "X-MLflow-Trace-ID"}
 
     assert Settings.load(request_id_header="X-Correlation-ID").response_headers == expected
@@ -284,8 +284,8 @@ def test_the_request_id_goes_back_where_it_is_read(env: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("value", [{"request_id": "X-Answer-ID"}, "request_id=X-Answer-ID", {}])
-def test_response_headers_are_what_is_said(value: object) -> None:
-    """Once they are set, the request id's header has no part in them."""
+def test_response_headers_are_the_configured_ones(value: object) -> None:
+    """Once they are set, the request id's header has no effect on them."""
     settings = Settings.load(request_id_header="X-Correlation-ID", response_headers=value)
 
     assert settings.response_headers == ({"request_id": "X-Answer-ID"} if value else {})
@@ -302,7 +302,7 @@ def test_deployment_tags_come_from_the_environment(env: pytest.MonkeyPatch) -> N
 
 
 def test_fixed_tags_beat_those_of_the_deployment(env: pytest.MonkeyPatch) -> None:
-    """Both are made safe and bounded, as everything that is stored."""
+    """Both are sanitized and bounded, like all stored values."""
     env.setenv("TIER", "g\told")
     env.setenv("LONG", "x" * 10_000)
     settings = Settings.load(
@@ -337,7 +337,7 @@ def test_excluded_paths_are_globs(globs: tuple[str, ...], path: str, is_excluded
 
 @pytest.mark.parametrize("path", ["/health", "/healthz", "/livez", "/readyz", "/metrics", "/favicon.ico"])
 def test_probes_are_excluded_by_default(path: str) -> None:
-    """What asks every few seconds makes no traces."""
+    """Requests every few seconds make no traces."""
     assert Settings.load().excludes(path)
     assert not Settings.load().excludes("/chats/1")
 
@@ -371,7 +371,7 @@ def test_methods_and_preflights_are_excluded(
 
 
 def test_preflights_are_excluded_by_default(env: pytest.MonkeyPatch) -> None:
-    """Browsers ask before many a request, and no person does; an entry of one's own can be added to the default."""
+    """Browsers send them before many requests, and no user does; the default can be extended."""
     assert Settings.load().excludes("/x", "OPTIONS", PREFLIGHT)
 
     env.setenv("MLFLOW_MIDDLEWARE_EXCLUDE", "default,HEAD *")
@@ -383,8 +383,8 @@ def test_preflights_are_excluded_by_default(env: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("entry", ["preflights", "health", "OPTIONS", "HEAD health", ""])
-def test_what_would_exclude_nothing_is_an_error(entry: str) -> None:
-    """It names the entry and what is allowed."""
+def test_an_entry_that_would_exclude_nothing_is_an_error(entry: str) -> None:
+    """The error has the entry and the allowed values."""
     text = problem(exclude=[entry])
 
     assert repr(entry) in text
@@ -394,7 +394,7 @@ def test_what_would_exclude_nothing_is_an_error(entry: str) -> None:
 # --- the secrets of feedback ---
 
 
-def test_a_secret_for_feedback_is_not_told(env: pytest.MonkeyPatch) -> None:
+def test_a_secret_for_feedback_is_never_shown(env: pytest.MonkeyPatch) -> None:
     """In no error; too short ones and an empty list, which would sign nothing, are refused."""
     assert KEY not in problem(feedback_secret={KEY: 1})
     assert "short-one" not in problem(feedback_secret=["short-one"])

@@ -1,4 +1,4 @@
-"""What is read of stored traces for their figures, whatever others have written there."""
+"""The figures in stored traces, including those written by other code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_middleware.summaries import cost_of, tokens_of
 
 
 def trace(**metadata: str) -> TraceInfo:
-    """A stored trace."""
+    """Return a stored trace."""
     given = {f"mlflow.trace.{name}": value for name, value in metadata.items()}
     return TraceInfo("tr-1", TraceLocation.from_experiment_id("0"), 0, TraceState.OK, trace_metadata=given)
 
@@ -37,6 +37,6 @@ def test_tokens_and_cost_are_read() -> None:
     ],
     ids=["nothing", "text", "null", "list", "nan", "bool", "deep", "large"],
 )
-def test_what_is_no_cost_is_none(written: str) -> None:
-    """One trace with something else there does not end the summary of all."""
+def test_an_invalid_cost_is_ignored(written: str) -> None:
+    """One such trace does not break the summary of all."""
     assert (cost_of(trace(cost=written)), tokens_of(trace(tokenUsage=written))) == (None, {})

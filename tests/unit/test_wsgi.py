@@ -1,4 +1,4 @@
-"""The WSGI middleware: what the server gets is the app's own, and the trace tells what happened."""
+"""The WSGI middleware: the server gets the app's own answer, and the trace describes the request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXT = [("Content-Type", "text/plain")]
 
 
 def saying(*chunks: bytes, status: str = "200 OK", headers: list[tuple[str, str]] = TEXT) -> WSGIApplication:
-    """An app that answers with a list."""
+    """Return an app that answers with a list."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response(status, list(headers))
@@ -48,10 +48,10 @@ def saying(*chunks: bytes, status: str = "200 OK", headers: list[tuple[str, str]
 
 
 class Closing:
-    """An app's answer, which tells when it is closed.
+    """An app's answer that records when it is closed.
 
     Args:
-        chunks: What it yields.
+        chunks: Its chunks.
     """
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -69,7 +69,7 @@ class Closing:
 
 
 def answering(answer: Iterable[bytes]) -> WSGIApplication:
-    """An app with this very answer."""
+    """Return an app with this answer object."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", list(TEXT))
@@ -79,7 +79,7 @@ def answering(answer: Iterable[bytes]) -> WSGIApplication:
 
 
 def ask(app: WSGIApplication, path: str = "/", **how: Any) -> tuple[bytes, str, Headers]:
-    """Body, status and headers of an answer that is read to its end and closed, as a server does it."""
+    """Return body, status and headers of an answer that is read to its end and closed, like a server does."""
     iterable, status, headers = run_wsgi_app(app, EnvironBuilder(path, **how).get_environ(), buffered=True)
     return b"".join(iterable), status, headers
 
@@ -88,7 +88,7 @@ def ask(app: WSGIApplication, path: str = "/", **how: Any) -> tuple[bytes, str, 
 
 
 def test_a_plain_answer(traces: list[Trace]) -> None:
-    """Status, headers and body are the app's, with our headers behind its own; the trace tells all of the request."""
+    """Status, headers and body are the app's, with our headers after its own; the trace has all of the request."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         assert json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))) == QUESTION
@@ -117,7 +117,7 @@ def test_a_plain_answer(traces: list[Trace]) -> None:
 
 
 def test_the_root_span_of_a_plain_answer(traces: list[Trace]) -> None:
-    """One span, with the bodies and OpenTelemetry's names for the rest; secrets are replaced."""
+    """One span has the bodies and OpenTelemetry's names for the rest; secrets are replaced."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         environ["wsgi.input"].read()
@@ -148,8 +148,8 @@ def test_the_root_span_of_a_plain_answer(traces: list[Trace]) -> None:
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
-def test_a_whole_answer_reaches_the_server_as_it_is(traces: list[Trace], kind: type) -> None:
-    """Servers look at its length; it is in the trace before anybody has read it."""
+def test_a_whole_answer_reaches_the_server_as_the_same_object(traces: list[Trace], kind: type) -> None:
+    """Servers read its length; it is in the trace before it is read."""
     answer = kind([b"one,", b"two"])
     got, _, _ = run_wsgi_app(TraceMiddleware(answering(answer)), EnvironBuilder().get_environ())
 
@@ -188,7 +188,7 @@ def test_a_generator_runs_piece_by_piece(traces: list[Trace]) -> None:
 
 
 def close(answer: Iterable[bytes]) -> None:
-    """What a server does at the end of each request."""
+    """Close an answer, like a server at the end of each request."""
     end: Callable[[], None] = answer.close  # type: ignore[attr-defined]
     end()
 
@@ -202,14 +202,14 @@ def test_the_apps_close_is_called_once(traces: list[Trace]) -> None:
     assert [root_of(trace).outputs for trace in traces] == ["ab"]
 
 
-def test_what_cannot_be_closed(traces: list[Trace]) -> None:
-    """Need not be."""
+def test_an_answer_without_close(traces: list[Trace]) -> None:
+    """It does not have to have one."""
     assert ask(TraceMiddleware(answering(map(bytes, ([97], [98])))))[0] == b"ab"
     assert [root_of(trace).outputs for trace in traces] == ["ab"]
 
 
-def test_an_answer_that_nobody_closes(traces: list[Trace]) -> None:
-    """Some test clients do not: its trace ends when it is gone."""
+def test_an_answer_that_is_never_closed(traces: list[Trace]) -> None:
+    """Some test clients do not: its trace ends when it is garbage-collected."""
     answer = TraceMiddleware(answering(iter([b"a", b"b"])))(EnvironBuilder().get_environ(), lambda *_: print)
     assert next(iter(answer)) == b"a"
     assert traces == []
@@ -219,8 +219,8 @@ def test_an_answer_that_nobody_closes(traces: list[Trace]) -> None:
     assert root_of(traces[0]).attributes["http.client_disconnected"] is True
 
 
-def test_what_is_written(traces: list[Trace]) -> None:
-    """Comes before what is returned, in the answer and in the trace."""
+def test_written_chunks(traces: list[Trace]) -> None:
+    """They come before the returned ones, in the answer and in the trace."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         write = start_response("200 OK", list(TEXT))
@@ -232,7 +232,7 @@ def test_what_is_written(traces: list[Trace]) -> None:
 
 
 def test_exc_info_reaches_the_server(traces: list[Trace]) -> None:
-    """An app may take its status back as long as nothing is sent; the last one counts."""
+    """An app may replace its status as long as nothing is sent; the last one counts."""
     seen: list[Any] = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -252,8 +252,8 @@ def test_exc_info_reaches_the_server(traces: list[Trace]) -> None:
     assert (trace.info.state, trace.info.tags["http.status_code"]) == ("ERROR", "503")
 
 
-def test_a_file_wrapper_reaches_the_server_as_it_is(traces: list[Trace]) -> None:
-    """So that it can use sendfile; the trace then has no outputs."""
+def test_a_file_wrapper_reaches_the_server_as_the_same_object(traces: list[Trace]) -> None:
+    """The server can then use sendfile; the trace has no outputs."""
     wrapper = FileWrapper(io.BytesIO(b"content"))
     environ = EnvironBuilder().get_environ()
     environ["wsgi.file_wrapper"] = FileWrapper
@@ -266,7 +266,7 @@ def test_a_file_wrapper_reaches_the_server_as_it_is(traces: list[Trace]) -> None
 @pytest.mark.parametrize("answer", [[b"whole"], [b"who", b"le"]])
 @pytest.mark.parametrize("kind", [list, iter])
 def test_head_has_no_outputs(traces: list[Trace], kind: Callable[[Any], Any], answer: list[bytes]) -> None:
-    """Whatever the app says; and that a server does not read it to the end means nothing."""
+    """Even if the app sends some; and it is no disconnect if the server does not read them."""
     close_at_once, status, _ = run_wsgi_app(
         TraceMiddleware(answering(kind(answer)), include="head"), EnvironBuilder(method="HEAD").get_environ()
     )
@@ -282,7 +282,7 @@ def test_head_has_no_outputs(traces: list[Trace], kind: Callable[[Any], Any], an
 
 
 def test_an_exception_before_the_response(traces: list[Trace]) -> None:
-    """It reaches the server, and the trace tells it as the answer 500 that the server makes of it."""
+    """It reaches the server, and the trace has it as the answer 500 that the server makes of it."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         raise ValueError("no model")
@@ -299,7 +299,7 @@ def test_an_exception_before_the_response(traces: list[Trace]) -> None:
 
 
 def test_an_exception_in_the_middle_of_a_stream(traces: list[Trace]) -> None:
-    """The status that the client got stays, and what it got of the body."""
+    """The client's status stays, and the chunks that it received."""
 
     def chunks() -> Iterator[bytes]:
         yield b"begun"
@@ -314,7 +314,7 @@ def test_an_exception_in_the_middle_of_a_stream(traces: list[Trace]) -> None:
 
 
 def test_an_exception_in_close(traces: list[Trace]) -> None:
-    """Reaches the server, and is an error of the request."""
+    """It reaches the server, and is an error of the request."""
 
     class Failing(Closing):
         def close(self) -> None:
@@ -326,8 +326,8 @@ def test_an_exception_in_close(traces: list[Trace]) -> None:
     assert [trace.info.state for trace in traces] == ["ERROR"]
 
 
-def test_a_client_that_goes_away(traces: list[Trace]) -> None:
-    """The server closes the answer early: an outcome, no error; what the client got is kept."""
+def test_a_client_that_disconnects(traces: list[Trace]) -> None:
+    """The server closes the answer early: an outcome, no error; the chunks that the client received are kept."""
     answer = Closing([b"partly", b" and more"])
     chunks = TraceMiddleware(answering(answer))(EnvironBuilder().get_environ(), lambda *_: print)
     next(iter(chunks))
@@ -339,7 +339,7 @@ def test_a_client_that_goes_away(traces: list[Trace]) -> None:
 
 
 def test_a_server_that_cannot_write(traces: list[Trace]) -> None:
-    """Its OSError reaches the app, and tells that the client is gone."""
+    """Its OSError reaches the app, and counts as a disconnect."""
 
     def start_response(status: str, headers: Any, *exc_info: Any) -> Callable[[bytes], object]:
         def write(chunk: bytes) -> object:
@@ -363,7 +363,7 @@ BODY = b"first\nsecond\nthird"
 
 
 def into(stream: Any) -> bytes:
-    """Read with ``readinto``, which returns how much of the buffer it has filled."""
+    """Read with ``readinto``, which returns the number of bytes in the buffer."""
     buffer, found = bytearray(4), b""
     while count := stream.readinto(buffer):
         found += buffer[:count]
@@ -388,7 +388,7 @@ def into(stream: Any) -> bytes:
     ids=["all", "some", "twice", "line", "part", "lines", "each", "next", "read1", "readinto", "nothing"],
 )
 def test_the_body_is_seen_as_the_app_reads_it(traces: list[Trace], read: Callable[[Any], bytes], seen: bytes) -> None:
-    """In each way that there is; what the app does not read, nobody does."""
+    """In each way to read it; parts that the app does not read are not read."""
     left: list[bytes] = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -405,8 +405,8 @@ def test_the_body_is_seen_as_the_app_reads_it(traces: list[Trace], read: Callabl
     assert root_of(traces[0]).attributes.get("http.request.body.size", 0) == len(seen)
 
 
-def test_the_input_keeps_what_else_it_can(traces: list[Trace]) -> None:
-    """As frameworks and servers use it."""
+def test_the_input_keeps_its_other_methods(traces: list[Trace]) -> None:
+    """Frameworks and servers use them."""
     seen: list[object] = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -429,7 +429,7 @@ HANDSHAKE = {"Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket", "Sec-W
 def test_a_websocket_gives_its_identity_to_the_traces_inside(
     traces: list[Trace], kind: str, end: Exception | None
 ) -> None:
-    """In the call and in a generator; it has no trace of its own, and its end is nobody's error."""
+    """In the call and in a generator; it has no trace of its own, and its end is no error."""
 
     def chat() -> Iterator[bytes]:
         opened("first")
@@ -459,19 +459,19 @@ def test_a_websocket_gives_its_identity_to_the_traces_inside(
 
 @pytest.mark.parametrize("change", [{"Upgrade": "h2c"}, {"Connection": "close"}, {"Sec-WebSocket-Key": ""}])
 def test_other_upgrades_are_requests(traces: list[Trace], change: dict[str, str]) -> None:
-    """Only what can become a WebSocket is none; nobody hides a request by half of a handshake."""
+    """Only a valid WebSocket handshake has no trace; half a handshake does not hide a request."""
     headers = {name: value for name, value in {**HANDSHAKE, **change}.items() if value}
     ask(TraceMiddleware(saying(b"fine")), headers=headers)
 
     assert [trace.data.spans[0].name for trace in traces] == ["GET"]
 
 
-# --- what is not traced ------------------------------------------------------------------------------------------
+# --- requests that are not traced --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [list, iter])
 def test_an_excluded_path_is_silent(traces: list[Trace], kind: Callable[[Any], Any]) -> None:
-    """No trace, no headers of ours, and none of the spans that the app opens: in the call, in a step, in its close."""
+    """It has no trace, no headers of ours, and none of the app's spans: in the call, in a step, in its close."""
 
     class Opening(Closing):
         def close(self) -> None:
@@ -493,21 +493,21 @@ def test_an_excluded_path_is_silent(traces: list[Trace], kind: Callable[[Any], A
 
 
 def opened(name: str) -> None:
-    """A span of the app's own."""
+    """Open a span of the app's own."""
     with mlflow.start_span(name):
         pass
 
 
 def test_disabled(traces: list[Trace]) -> None:
-    """The app's very answer passes."""
+    """The app's own answer object passes."""
     answer = Closing([b"fine"])
 
     assert TraceMiddleware(answering(answer), enabled=False)(EnvironBuilder().get_environ(), lambda *_: print) is answer
     assert traces == []
 
 
-def test_what_is_not_sampled(traces: list[Trace]) -> None:
-    """The request has its id all the same; its spans are dropped with it."""
+def test_a_request_that_is_sampled_out(traces: list[Trace]) -> None:
+    """It has its id all the same; its spans are dropped with it."""
 
     def chunks() -> Iterator[bytes]:
         opened("step")
@@ -523,7 +523,7 @@ def test_what_is_not_sampled(traces: list[Trace]) -> None:
 
 
 def test_two_around_one_app_make_one_trace(traces: list[Trace]) -> None:
-    """Also where they are of different settings: the outer one's hold."""
+    """Also with different settings: the outer one's apply."""
     inner = TraceMiddleware(answering(iter([b"a"])), tags={"which": "inner"})
     _, _, headers = ask(TraceMiddleware(inner, tags={"which": "outer"}))
 
@@ -532,7 +532,7 @@ def test_two_around_one_app_make_one_trace(traces: list[Trace]) -> None:
 
 
 def test_a_mounted_app(traces: list[Trace]) -> None:
-    """The path is the client's, the mount's prefix included; one trace, whichever of the two carries the middleware."""
+    """The path is the client's, including the mount's prefix; there is one trace, whichever of the two is traced."""
     traced = TraceMiddleware(saying(b"inner"))
     outer = TraceMiddleware(DispatcherMiddleware(saying(b"outer"), {"/api": traced}))
     alone = DispatcherMiddleware(saying(b"outer"), {"/api": traced})
@@ -542,7 +542,7 @@ def test_a_mounted_app(traces: list[Trace]) -> None:
 
 
 async def test_mounted_in_an_asgi_app(traces: list[Trace]) -> None:
-    """A bridge passes no more than the context on: the request has its trace already."""
+    """A bridge passes only the context on: the request has its trace already."""
 
     async def bridge(scope: Any, receive: Any, send: Any) -> None:
         environ = EnvironBuilder(scope["path"]).get_environ()
@@ -557,8 +557,8 @@ async def test_mounted_in_an_asgi_app(traces: list[Trace]) -> None:
     assert [root_of(trace).outputs for trace in traces] == ["a"]
 
 
-def test_what_a_request_leaves_running_asks_for_the_same_path(traces: list[Trace]) -> None:
-    """In the context of a request that has ended, it is another one."""
+def test_work_left_running_calls_the_same_path(traces: list[Trace]) -> None:
+    """In the context of a request that has ended, it is another request."""
     contexts: list[Context] = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -573,7 +573,7 @@ def test_what_a_request_leaves_running_asks_for_the_same_path(traces: list[Trace
 
 
 def test_a_path_that_is_not_ascii(traces: list[Trace]) -> None:
-    """It is the text that the client meant."""
+    """It is the text that the client sent."""
     ask(TraceMiddleware(saying(b"")), "/caf\u00e9/\U0001f642")
 
     assert root_of(traces[0]).attributes["url.path"] == "/caf\u00e9/\U0001f642"
@@ -586,7 +586,7 @@ def test_a_path_that_is_not_ascii(traces: list[Trace]) -> None:
     ("given", "kept"), [("r-1", True), ("a b", False), ("x" * 129, False), ("\u00e9", False), ("<script>", False)]
 )
 def test_a_request_id_is_echoed_or_made(traces: list[Trace], given: str, kept: bool) -> None:
-    """What could do harm is replaced by a new one; the client is told which it is."""
+    """A harmful id is replaced by a new one; the client receives it."""
     echoed = ask(TraceMiddleware(saying(b"")), headers={"X-Request-ID": given})[2]["X-Request-ID"]
 
     assert (echoed == given) is kept
@@ -595,7 +595,7 @@ def test_a_request_id_is_echoed_or_made(traces: list[Trace], given: str, kept: b
 
 
 def test_the_apps_header_list_stays_as_it_is(traces: list[Trace]) -> None:
-    """An app may send the same one again."""
+    """An app may send the same list again."""
     own = [("Content-Type", "text/plain"), ("X-Request-ID", "mine")]
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -616,8 +616,8 @@ def test_a_browser_may_read_our_headers(traces: list[Trace]) -> None:
     assert headers["Access-Control-Expose-Headers"] == "X-Request-ID, X-MLflow-Trace-ID"
 
 
-def test_framework_auth_is_asked_when_the_response_starts(traces: list[Trace]) -> None:
-    """It beats the header, and ``annotate`` beats it; it sees what the app has put into the environ."""
+def test_framework_auth_is_read_when_the_response_starts(traces: list[Trace]) -> None:
+    """It beats the header, and ``annotate`` beats it; it sees the values that the app has put into the environ."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         environ["REMOTE_USER"] = "joe"
@@ -634,6 +634,6 @@ def test_framework_auth_is_asked_when_the_response_starts(traces: list[Trace]) -
 
 
 def test_a_wrong_option_is_named_at_once() -> None:
-    """Not when the first request comes."""
+    """Not only when the first request arrives."""
     with pytest.raises(SettingsError, match="sampel_ratio"):
         TraceMiddleware(saying(), sampel_ratio=1.0)

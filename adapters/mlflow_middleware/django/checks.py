@@ -77,7 +77,7 @@ def check_server(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Chec
 def _message(result: check.Result) -> CheckMessage:
     kind = STEP_IDS[result.step]
     message = Error if kind.startswith("E") else CheckWarning
-    return message(f"{result.step}: {result.says}", id=f"mlflow_middleware.{kind}")
+    return message(f"{result.step}: {result.message}", id=f"mlflow_middleware.{kind}")
 
 
 def traces(path: str) -> bool:

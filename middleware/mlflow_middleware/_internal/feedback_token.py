@@ -57,9 +57,9 @@ def verify(token: str, keys: Iterable[bytes], now: float) -> Token:
     Raises:
         BadToken: None of the keys signed the token, or it has expired.
     """
-    said = signed_token.verify(_PURPOSE, token, keys)
+    content = signed_token.verify(_PURPOSE, token, keys)
     try:
-        signed = Token(*said)
+        signed = Token(*content)
     except TypeError:
         raise BadToken(signed_token.NOT_OURS) from None
     if signed.expires_at <= now:

@@ -17,18 +17,18 @@ NOT_OURS = "the token was not signed by this app"
 
 
 class BadToken(Exception):
-    """An invalid token; the message says why."""
+    """An invalid token; the message has the reason."""
 
 
-def sign(purpose: bytes, said: Sequence[object], key: bytes) -> str:
+def sign(purpose: bytes, content: Sequence[object], key: bytes) -> str:
     """Return a signed token.
 
     Args:
         purpose: The purpose of the token; it is not valid for any other.
-        said: The content, JSON-serializable.
+        content: The content, JSON-serializable.
         key: The key to sign with.
     """
-    payload = _base64(json.dumps(said, ensure_ascii=False).encode("utf-8", "replace"))
+    payload = _base64(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
     return f"{payload}.{_signature(purpose, payload, key)}"
 
 
@@ -43,12 +43,12 @@ def verify(purpose: bytes, token: str, keys: Iterable[bytes]) -> list[Any]:
     if not any(hmac.compare_digest(given, _signature(purpose, payload, key).encode()) for key in keys):
         raise BadToken(NOT_OURS)
     try:
-        said = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        content = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (binascii.Error, ValueError):
         raise BadToken(NOT_OURS) from None
-    if not isinstance(said, list):
+    if not isinstance(content, list):
         raise BadToken(NOT_OURS)
-    return said
+    return content
 
 
 def _signature(purpose: bytes, payload: str, key: bytes) -> str:

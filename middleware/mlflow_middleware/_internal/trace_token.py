@@ -39,8 +39,8 @@ class TraceToken(NamedTuple):
 
 def sign(token: TraceToken, expires_at: int, key: bytes) -> str:
     """Return a signed token."""
-    said = [f"{token.trace_id:032x}", f"{token.span_id:016x}", token.experiment_id, expires_at]
-    return signed_token.sign(_PURPOSE, said, key)
+    content = [f"{token.trace_id:032x}", f"{token.span_id:016x}", token.experiment_id, expires_at]
+    return signed_token.sign(_PURPOSE, content, key)
 
 
 def verify(token: str, keys: Iterable[bytes], now: float) -> TraceToken:

@@ -67,7 +67,7 @@ def _patch_after(loader: Any) -> None:
     try:
         loader.exec_module = execute_and_patch
     except AttributeError as error:
-        say(f"the app may not be traced: its modules are loaded by {type(loader).__name__} ({error})")
+        report(f"the app may not be traced: its modules are loaded by {type(loader).__name__} ({error})")
 
 
 def patch(module: ModuleType) -> None:
@@ -75,10 +75,10 @@ def patch(module: ModuleType) -> None:
     try:
         importlib.import_module(TARGETS[module.__name__]).patch(module)
     except Exception as error:
-        say(f"the app may not be traced: {module.__name__} cannot be patched ({type(error).__name__}: {error})")
+        report(f"the app may not be traced: {module.__name__} cannot be patched ({type(error).__name__}: {error})")
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     """Print a line for the user who has started the app; logging is not configured yet."""
     print(f"mlflow-middleware run: {line}", file=sys.stderr, flush=True)  # noqa: T201
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_middleware.auto import say
+from mlflow_middleware.auto import report
 
 
 def patch(module: Any) -> None:
@@ -25,7 +25,7 @@ def _adapter(framework: str) -> Any:
     try:
         return importlib.import_module(f"mlflow_middleware.{framework}.auto")
     except Exception as error:
-        say(f"the app is not traced: {type(error).__name__}: {error}")
+        report(f"the app is not traced: {type(error).__name__}: {error}")
         return None
 
 

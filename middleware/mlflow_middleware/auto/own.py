@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from mlflow_middleware.auto import say
+from mlflow_middleware.auto import report
 
 in_frameworks: list[Callable[[], bool]] = []
 """Functions that return whether an app of one framework has the middleware, built or not."""
@@ -54,4 +54,4 @@ def found() -> bool:
 @functools.cache
 def left_alone() -> None:
     """Report, once, that nothing is added."""
-    say("the app has the middleware already; nothing is added, its own options apply")
+    report("the app has the middleware already; nothing is added, its own options apply")

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_middleware.auto import frameworks, say
+from mlflow_middleware.auto import frameworks, report
 
 
 def patch(module: Any) -> None:
@@ -23,7 +23,7 @@ def _wrapped(app: Any, kind: str = "") -> Any:
     try:
         from mlflow_middleware.auto.wrapping import wrapped
     except Exception as error:
-        say(f"the app is not traced: {type(error).__name__}: {error}")
+        report(f"the app is not traced: {type(error).__name__}: {error}")
         return app
     return wrapped(app, kind)
 

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from mlflow_middleware import asgi, wsgi
-from mlflow_middleware.auto import frameworks, own, say
+from mlflow_middleware.auto import frameworks, own, report
 from mlflow_middleware.settings import Settings
 
 FRAMEWORKS = {
@@ -35,7 +35,7 @@ def wrapped(app: Any, kind: str = "") -> Any:
         return app
     kind = kind or interface(app)
     if kind not in ("ASGI", "WSGI"):
-        say(f"the app is not traced: {type(app).__qualname__} is {kind}, not ASGI 3 or WSGI")
+        report(f"the app is not traced: {type(app).__qualname__} is {kind}, not ASGI 3 or WSGI")
         return app
     with own.adding():
         traced = asgi.TraceMiddleware if kind == "ASGI" else wsgi.TraceMiddleware

@@ -24,6 +24,9 @@ from mlflow_middleware.capture.usage import last_usage_of, usage_in, usage_of
 MAX_FIELDS = 1000
 """Maximum number of fields that are read of a form, or parameters of a query string."""
 
+_MAX_ANSWERS = 20
+"""Maximum number of items of a list that are examined for token usage."""
+
 _MAX_NAME = 200
 """Maximum number of characters kept of a content type or encoding."""
 
@@ -199,11 +202,15 @@ def _as_it_is(data: bytes, redactor: Redactor) -> Content:
     """
     text = data.decode().removesuffix("\n")  # Flask ends its JSON with one
     value = strict_json.parsed_as_it_is(text)
-    if text[:1] == "[" and streams.assembled(value) is not None:
-        raise ValueError("the pieces of an answer")
     if not redactor.is_clean(text):
         raise ValueError("there may be a secret")
-    return Content(value, False, usage_of(value), text)
+    return Content(value, False, _usage_of_list(value) if text[:1] == "[" else usage_of(value), text)
+
+
+def _usage_of_list(values: list[Any]) -> dict[str, int] | None:
+    if streams.assembled(values) is not None:
+        raise ValueError("the pieces of an answer")
+    return last_usage_of(values[:_MAX_ANSWERS])
 
 
 @functools.lru_cache(maxsize=256)

@@ -52,12 +52,12 @@ class Rule(NamedTuple):
     """A rule that makes a response an error.
 
     Attributes:
-        said: The rule as written in the option.
+        written: The rule as written in the option.
         decide: Returns the failure, or None. May raise.
         is_possible: Whether the rule may apply: a quick check before the body is parsed.
     """
 
-    said: str
+    written: str
     decide: Callable[[Exchange], Failure | None]
     is_possible: Callable[[Exchange], bool]
 
@@ -68,11 +68,11 @@ def failure_of(exchange: Exchange, rules: Sequence[Rule], redactor: Redactor) ->
         try:
             found = rule.decide(exchange)
         except Exception as error:  # the app's own function
-            report(f"error_when ({rule.said})", error)
+            report(f"error_when ({rule.written})", error)
             continue
         if found is not None:
             text = clean_text(redactor.string(found.message[: 4 * MAX_ATTRIBUTE]), MAX_ATTRIBUTE)
-            return Failure(clean_text(found.type, 100) or rule.said, text or rule.said)
+            return Failure(clean_text(found.type, 100) or rule.written, text or rule.written)
     return None
 
 
@@ -98,14 +98,14 @@ def _holds(*marks: str) -> Callable[[Exchange], bool]:
 # --- rules ---
 
 
-def of_function(function: Callable[[Exchange], object], said: str) -> Rule:
+def of_function(function: Callable[[Exchange], object], written: str) -> Rule:
     """Return a rule for the app's function: a true result is a failure; if it is text, it is the message."""
 
     def decide(exchange: Exchange) -> Failure | None:
         found = function(exchange)
-        return Failure("error_when", found if isinstance(found, str) else said) if found else None
+        return Failure("error_when", found if isinstance(found, str) else written) if found else None
 
-    return Rule(said, decide, lambda exchange: True)
+    return Rule(written, decide, lambda exchange: True)
 
 
 def of_path(path: str) -> Rule:
@@ -181,14 +181,14 @@ def _mcp(exchange: Exchange) -> Failure | None:
 
 def _grpc_web(exchange: Exchange) -> Failure | None:
     """Find a gRPC status other than OK (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md)."""
-    told = exchange.response_headers
-    if "grpc-status" not in told and _is_grpc_web(exchange):
-        told = _trailers_of(exchange)
-    status = told.get("grpc-status", "0").strip()
+    trailers = exchange.response_headers
+    if "grpc-status" not in trailers and _is_grpc_web(exchange):
+        trailers = _trailers_of(exchange)
+    status = trailers.get("grpc-status", "0").strip()
     if status == "0":
         return None
     name = _GRPC_CODES.get(status, status)
-    return Failure(name, unquote(told.get("grpc-message", "")) or f"gRPC status {name}")
+    return Failure(name, unquote(trailers.get("grpc-message", "")) or f"gRPC status {name}")
 
 
 def _is_grpc_web(exchange: Exchange) -> bool:
@@ -255,7 +255,7 @@ _GRPC_CODES = {
 """See https://grpc.io/docs/guides/status-codes/."""
 
 READY = {
-    rule.said: rule
+    rule.written: rule
     for rule in (
         Rule("graphql", _graphql, _holds('"errors"')),
         Rule("mcp", _mcp, _holds('"error"', '"isError"')),

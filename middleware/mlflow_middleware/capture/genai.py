@@ -1,89 +1,160 @@
-"""Recognition of a language model's traffic: OpenAI, Anthropic, Gemini, Bedrock, Ollama and MLflow.
+"""Recognition of a model's or an agent's traffic by the shape of its bodies.
 
-Features that other bodies may share, such as ``messages`` without roles, do not count.
+Keys that other APIs use, too, are not enough, such as ``messages`` without roles.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
-_ROLES = frozenset(("user", "assistant", "system", "developer", "tool", "model", "human", "ai", "function"))
-_RESULTS = frozenset(("response", "embeddings", "embedding", "completion"))
+Shape: TypeAlias = Any
+"""The shape of a value. A dict: an object with at least these keys. A list: a list with such an item. A set: one of
+these texts. A pattern: a text that begins like this. A type: a value of that type. A tuple: any of these."""
+
 _MAX_LOOKS = 20
 """Maximum number of items of a list that are examined, the first ones."""
 
-_IN_TEXT = re.compile(r'"role"\s*:\s*"(?:user|assistant|system|developer|tool|model)"|"(?:chat\.completion|max_tokens)')
+_ROLES = frozenset(("user", "assistant", "system", "developer", "tool", "model", "human", "ai", "function"))
+_PART: Shape = tuple({key: object} for key in ("text", "inlineData", "inline_data", "functionCall"))
+_WITH_ROLE: Shape = tuple({"role": _ROLES, key: object} for key in ("content", "parts", "text", "tool_calls"))
+_MESSAGE: Shape = (
+    *_WITH_ROLE,
+    {"type": frozenset(("human", "ai")), "content": object},  # LangChain
+    {"type": frozenset(("function_call", "function_call_output", "reasoning"))},  # items of OpenAI's Responses
+    {"parts": [_PART]},  # Gemini, A2A, Vercel
+)
+_MESSAGES: Shape = [_MESSAGE]
+_AUDIO: Shape = (
+    {"content_type": re.compile(r"(?:audio|video)/")},
+    {"filename": re.compile(r".*\.(?:flac|m4a|mp3|mp4|mpeg|mpga|oga|ogg|wav|webm)$", re.IGNORECASE)},
+)
+_SAMPLING: Shape = tuple(
+    {key: object}
+    for key in ("max_new_tokens", "temperature", "top_k", "top_p", "do_sample", "return_full_text", "details")
+)
+_RPC = frozenset(
+    (
+        *("message/send", "message/stream", "tasks/get", "tasks/cancel", "tasks/resubscribe"),  # A2A
+        *("tasks/send", "tasks/sendSubscribe", "SendMessage", "SendStreamingMessage", "GetTask"),  # other versions
+        *("tools/call", "prompts/get", "completion/complete", "sampling/createMessage"),  # MCP
+    )
+)
+_RPC_RESULT: Shape = (
+    {"kind": frozenset(("task", "message", "status-update", "artifact-update"))},
+    {"content": [{"type": frozenset(("text", "image", "audio", "resource", "resource_link"))}]},
+)
+_NUMBER: Shape = (float, int)
+_VECTOR: Shape = ([_NUMBER], str)
+
+_REQUESTS: Shape = (
+    *({key: _MESSAGES} for key in ("messages", "input", "contents")),  # OpenAI, Anthropic, Ollama, AG-UI; Gemini
+    *({key: _MESSAGE} for key in ("message", "content")),  # Vercel, A2A; Gemini's embeddings
+    *({key: {"messages": _MESSAGES}} for key in ("input", "inputs", "request")),  # LangServe; MLflow's model server
+    {"request": {"input": _MESSAGES}},
+    {"requests": [{"content": _MESSAGE}]},  # Gemini's embeddings
+    {"model": str, "input": (str, list)},  # OpenAI's Responses, embeddings, speech, moderations
+    {"model": str, "prompt": (str, list)},
+    {"model": str, "file": _AUDIO},  # OpenAI's transcriptions and translations
+    *({key: str} for key in ("prompt", "inputText", "anthropic_version")),  # completions, images; Bedrock
+    {"text_prompts": [{"text": str}]},  # Stability
+    {"textToImageParams": {"text": str}},  # Titan
+    {"model": str, "query": str, "documents": list},  # rerank
+    {"model": str, "texts": [str]},  # Cohere's embeddings
+    {"chat_history": list},  # Cohere
+    {"inputs": str, "parameters": _SAMPLING},  # TGI
+    {"instances": [({"prompt": str}, {"content": str, "task_type": str})]},  # Vertex
+    {"instances": [{"messages": [{"content": object}]}]},
+    {"jsonrpc": str, "method": _RPC},
+    {"threadId": str, "runId": str, "messages": list},  # AG-UI
+    {"query": str, "response_mode": str},  # Dify
+    {"inputs": dict, "response_mode": frozenset(("blocking", "streaming"))},
+    {"input": object, "config": dict, "kwargs": dict},  # LangServe
+    {"assistant_id": str, "input": object},  # LangGraph
+    {"assistant_id": re.compile(r"asst_")},  # OpenAI's Assistants
+    {"session": {"type": frozenset(("realtime", "transcription"))}},  # OpenAI's Realtime
+    {"model": str, "modalities": [str]},
+    {"role": _ROLES, "content": (str, [dict])},
+)
+
+_ANSWERS: Shape = (
+    *({key: _MESSAGES} for key in ("messages", "output")),
+    {"message": _MESSAGE},
+    {"output": {"message": _MESSAGE}},  # Bedrock
+    _WITH_ROLE,
+    {"choices": [({"message": dict}, {"delta": dict}, {"text": str, "finish_reason": object}, {"logprobs": object})]},
+    {"candidates": [({"content": dict}, {"finishReason": object}, {"finish_reason": object})]},
+    {"data": [({"embedding": _VECTOR}, {"b64_json": str}, {"revised_prompt": str})]},
+    {"embedding": _VECTOR, "inputTextTokenCount": int},
+    *({"model": str, key: object} for key in ("response", "embeddings", "embedding", "completion")),
+    {"embeddings": ([[_NUMBER]], {"float": list})},
+    {"results": [({"index": int, "relevance_score": _NUMBER}, {"outputText": str})]},  # rerank; Titan
+    {"results": [{"flagged": bool, "categories": dict}]},  # OpenAI's moderations
+    {"outputs": [{"text": str, "stop_reason": object}]},  # Mistral on Bedrock
+    {"generation": str, "stop_reason": object},  # Llama on Bedrock
+    {"generated_text": object},  # TGI
+    {"token": {"text": str, "logprob": object}},
+    {"predictions": [({"candidates": list, "safetyAttributes": object}, {"embeddings": {"values": list}})]},  # Vertex
+    {"text": str, "generation_id": str},  # Cohere
+    {"event_type": frozenset(("stream-start", "text-generation", "stream-end"))},
+    {"type": frozenset(("content-delta", "transcript.text.delta", "transcript.text.done"))},
+    {"task": frozenset(("transcribe", "translate")), "text": str},
+    {"jsonrpc": str, "result": _RPC_RESULT},
+    {"answer": str, "conversation_id": str},  # Dify
+    {"output": object, "metadata": ({"run_id": str}, {"run_ids": list})},  # LangServe
+    {"object": re.compile(r"(?:chat\.completion|text_completion|realtime\.|thread\.)")},
+    {"object": frozenset(("thread", "response", "assistant")), "id": re.compile(r"(?:thread|resp|asst)_")},
+)
+
+_IN_TEXT = re.compile(
+    r'"role"\s*:\s*"(?:user|assistant|system|developer|tool|model)"|"(?:chat\.completion|max_tokens)'
+    r'|"method"\s*:\s*"(?:message/s|tools/call)|"(?:generated_text|chat_history)"'
+)
 """A sign in incomplete JSON."""
 
 
 def is_model_traffic(inputs: Any, outputs: Any) -> bool:
-    """Return whether a request or its response looks like traffic of a language model.
+    """Return whether a request or its response looks like traffic of a model or an agent.
 
     Args:
         inputs: The request's body, parsed.
         outputs: The response's body, parsed: a model's stream assembled, any other stream as a list of its events.
     """
-    return _is_request(inputs) or any(map(_is_answer, outputs[:_MAX_LOOKS] if isinstance(outputs, list) else [outputs]))
+    return _is_request(inputs) or _is_answer(outputs)
 
 
 def _is_request(value: Any) -> bool:
-    if isinstance(value, str):
-        return _IN_TEXT.search(value) is not None
     if isinstance(value, list):  # a bare chat, or a batch of requests
-        return _are_messages(value) or any(map(_is_request, _dicts(value)))
-    if not isinstance(value, dict):
-        return False
-    asked = value.get("input")
-    singles = [value.get("content"), value.get("message")]  # Vercel's SDK may send only the last message
-    if any(map(_are_messages, (value.get("messages"), asked, value.get("contents"), singles))):
-        return True
-    if any(_are_messages([each.get("content")]) for each in _dicts(value.get("requests"))):  # Gemini's embeddings
-        return True
-    if isinstance(value.get("model"), str) and isinstance(asked or value.get("prompt"), str | list):
-        return True
-    if any(isinstance(value.get(key), str) for key in ("prompt", "inputText", "anthropic_version")):
-        return True
-    around = (asked, value.get("inputs"))  # LangServe; MLflow's model server
-    return any(isinstance(each, dict) and _are_messages(each.get("messages")) for each in around)
+        return _fits(value, _MESSAGES) or _fits(value, [_REQUESTS])
+    return _is_one(value, _REQUESTS)
 
 
 def _is_answer(value: Any) -> bool:
-    if isinstance(value, str):
-        return _IN_TEXT.search(value) is not None
-    if not isinstance(value, dict):
-        return False
-    output = value.get("output")
-    around = output if isinstance(output, dict) else value  # Bedrock
-    if any(map(_are_messages, (value.get("messages"), output, [value, around.get("message")]))):
-        return True
-    if any({"message", "delta", "text", "logprobs"} & each.keys() for each in _dicts(value.get("choices"))):
-        return True
-    if any({"content", "finishReason", "finish_reason"} & each.keys() for each in _dicts(value.get("candidates"))):
-        return True
-    if any(isinstance(each.get("embedding"), list) for each in _dicts(value.get("data"))):
-        return True
-    return isinstance(value.get("model"), str) and not _RESULTS.isdisjoint(value)
+    if isinstance(value, list):
+        return any(_is_one(_data(each), _ANSWERS) for each in value[:_MAX_LOOKS])
+    return _is_one(value, _ANSWERS)
 
 
-def _are_messages(value: Any) -> bool:
-    """Return whether these are messages of a chat, or items of OpenAI's Responses."""
-    return any(map(_is_message, _dicts(value)))
+def _data(event: Any) -> Any:
+    """Return the data of a server-sent event that has a name."""
+    return event["data"] if isinstance(event, dict) and event.keys() == {"event", "data"} else event
 
 
-def _is_message(value: dict[str, Any]) -> bool:
-    has_content = not {"content", "parts", "text", "tool_calls"}.isdisjoint(value)
-    if isinstance(value.get("role"), str):
-        return value["role"] in _ROLES and has_content
-    if value.get("type") in ("human", "ai"):  # LangChain
-        return has_content
-    return value.get("type") in ("function_call", "function_call_output", "reasoning") or _has_parts(value.get("parts"))
+def _is_one(value: Any, shapes: Shape) -> bool:
+    return _IN_TEXT.search(value) is not None if isinstance(value, str) else _fits(value, shapes)
 
 
-def _has_parts(value: Any) -> bool:
-    return any(not {"text", "inlineData", "inline_data", "functionCall"}.isdisjoint(each) for each in _dicts(value))
-
-
-def _dicts(value: Any) -> Iterable[dict[str, Any]]:
-    return (each for each in value[:_MAX_LOOKS] if isinstance(each, dict)) if isinstance(value, list) else ()
+def _fits(value: Any, shape: Shape) -> bool:
+    """Return whether a value has a shape."""
+    if isinstance(shape, dict):
+        is_larger = isinstance(value, dict) and shape.keys() <= value.keys()
+        return is_larger and all(_fits(value[key], part) for key, part in shape.items())
+    if isinstance(shape, list):
+        return isinstance(value, list) and any(_fits(each, shape[0]) for each in value[:_MAX_LOOKS])
+    if isinstance(shape, tuple):
+        return any(_fits(value, each) for each in shape)
+    if isinstance(shape, frozenset):
+        return isinstance(value, str) and value in shape
+    if isinstance(shape, re.Pattern):
+        return isinstance(value, str) and shape.match(value) is not None
+    return isinstance(value, shape)

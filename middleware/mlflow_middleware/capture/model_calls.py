@@ -113,6 +113,8 @@ def names_of(sent: Any, answer: Any, path: str, usage: Mapping[str, int] | None,
 def _names(asked: str, answered: str, shape: str, marked: str) -> Names:
     request_model, response_model = name_of(asked), name_of(answered)
     used = response_model or request_model
+    if request_model and request_model.startswith("databricks-"):
+        used, marked = request_model, "databricks"  # priced by this name; the response has that of the model's maker
     provider = _provider(shape, used or "", marked)
     is_known = used or shape in _EXCLUSIVE
     found = {

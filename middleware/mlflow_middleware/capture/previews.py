@@ -23,10 +23,10 @@ def of_request(value: Any) -> str | None:
     if not isinstance(value, dict) or _ASKING.isdisjoint(value):
         return None
     for key in ("messages", "input"):
-        said = value.get(key)
-        if isinstance(said, str):
-            return said or None
-        if text := _last_message(said, "user"):
+        content = value.get(key)
+        if isinstance(content, str):
+            return content or None
+        if text := _last_message(content, "user"):
             return text
     if "request" in value:  # as in a call of a ResponsesAgent
         return of_request(value["request"]) if isinstance(value["request"], dict) else None

@@ -133,9 +133,9 @@ class Redactor:
         if isinstance(value, list):
             return self._list(value, depth - 1)
         value = secret_objects.without_columns(value, self._keys, REDACTED)
-        told = secret_objects.told(value, self._keys)
+        secrets = secret_objects.named_secrets(value, self._keys)
         return {
-            self._key(key): REDACTED if key in told else self._item(key, item, value, depth - 1)
+            self._key(key): REDACTED if key in secrets else self._item(key, item, value, depth - 1)
             for key, item in value.items()
         }
 

@@ -63,7 +63,7 @@ _TYPES = ("string", "object", "array", "integer", "number", "boolean")
 _WORD = re.compile(r"[a-z_-]{1,30}")
 
 
-def told(value: dict[str, Any], keys: Keys) -> Collection[str]:
+def named_secrets(value: dict[str, Any], keys: Keys) -> Collection[str]:
     """Return the keys of an object's entries that are secrets because another entry names one."""
     if _LOCATION in value and isinstance(value[_LOCATION], (list, tuple)) and _names_secret(value[_LOCATION], keys):
         return _BESIDE_LOCATION

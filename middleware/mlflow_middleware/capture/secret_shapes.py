@@ -266,9 +266,9 @@ def in_messages(text: str, keys: Keys, value_end: Callable[[str, int], int]) -> 
     for instance in islice(_SCHEMA.finditer(text), _MAX_MESSAGES):
         if any(keys.kind(name) for name in _STRING.findall(instance[1])):
             yield instance.span(2)
-            said = text.find(instance[2].strip(), 0, instance.start())
-            if said >= 0:
-                yield said, said + len(instance[2].strip())
+            start = text.find(instance[2].strip(), 0, instance.start())
+            if start >= 0:
+                yield start, start + len(instance[2].strip())
     for parameters in islice(_PARAMETERS.finditer(text), _MAX_MESSAGES):
         statement = text[max(0, parameters.start() - _MAX_TAG) : parameters.start()]
         if any(keys.kind(name) for name in _COLUMN.findall(statement)):

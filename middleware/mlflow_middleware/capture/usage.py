@@ -43,8 +43,8 @@ _AROUND = (
     *("response", "message", "messageMetadata", "metadata", "result", "value", "event", "custom_outputs"),
     *("predictions", "data", "delta", "x_groq"),
 )
-_FLAT = frozenset(("eval_count", "prompt_eval_count", "inputTextTokenCount", "generation_token_count"))
-"""Keys of counts at the top level of a response."""
+_FLAT = frozenset(("eval_count", "prompt_eval_count", "inputTextTokenCount", "generation_token_count", "details"))
+"""Keys of counts at the top level of a response; TGI has them in its details."""
 
 _ALL = frozenset((*_HOLDERS, *_AROUND, *_FLAT))
 
@@ -73,14 +73,15 @@ def usage_of(value: Any) -> dict[str, int] | None:
         return None
     for each in (value, *_inside(value)):
         for holder in (*[each.get(key) for key in _HOLDERS], None if _FLAT.isdisjoint(each) else _flat(each)):
-            if isinstance(holder, dict) and (found := _tokens(holder) or _cohere(holder)):
+            if isinstance(holder, dict) and (found := _tokens(holder) or _unusual(holder)):
                 return found
     return None
 
 
-def _cohere(usage: dict[str, Any]) -> dict[str, int] | None:
-    """Return Cohere's counts, which are nested one level deeper."""
-    return _tokens(usage.get("tokens")) or _tokens(usage.get("billed_units"))
+def _unusual(usage: dict[str, Any]) -> dict[str, int] | None:
+    """Return Cohere's counts, which are nested one level deeper, or Jina's and Voyage's, which have only a total."""
+    nested = _tokens(usage.get("tokens")) or _tokens(usage.get("billed_units"))
+    return nested or (_tokens({"prompt_tokens": usage["total_tokens"]}) if usage.keys() == {"total_tokens"} else None)
 
 
 def _inside(value: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,8 +92,12 @@ def _inside(value: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the response itself; for Titan, with the sum of the output tokens."""
-    results = answer.get("results")
+    """Return the response itself; for Titan, with the sum of the output tokens; for TGI, the counts in its details."""
+    details, results = answer.get("details"), answer.get("results")
+    if isinstance(details, dict) and "generated_tokens" in details:
+        prefill = details.get("prefill")
+        asked = len(prefill) if isinstance(prefill, list) and prefill else details.get("input_length")
+        return {"prompt_tokens": asked, "completion_tokens": details["generated_tokens"]}
     if "inputTextTokenCount" not in answer or not isinstance(results, list):
         return answer
     counts = [_count(each.get("tokenCount")) or 0 for each in results if isinstance(each, dict)]

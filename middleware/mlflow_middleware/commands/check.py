@@ -61,13 +61,13 @@ class Result:
     Attributes:
         step: The name of the step, one of `STEPS`.
         outcome: ``passed``, ``failed`` or ``skipped``.
-        says: The finding; for a failed step, the problem and its remedy.
+        message: The finding; for a failed step, the problem and its remedy.
         seconds: The duration.
     """
 
     step: str
     outcome: Outcome
-    says: str
+    message: str
     seconds: float = 0.0
 
 
@@ -76,7 +76,8 @@ def run(load: Callable[[], Settings] | None = None, *, as_json: bool = False) ->
 
     Args:
         load: See `walk`.
-        as_json: Whether to print a JSON object instead: ``{"ok", "steps": [{"step", "outcome", "says", "seconds"}]}``.
+        as_json: Whether to print a JSON object instead:
+            ``{"ok", "steps": [{"step", "outcome", "message", "seconds"}]}``.
 
     Returns:
         The exit code: 0 if no step has failed, otherwise 1.
@@ -94,7 +95,7 @@ def run(load: Callable[[], Settings] | None = None, *, as_json: bool = False) ->
 
 def line(result: Result) -> str:
     """Format a step's result as a line of text."""
-    return f"{result.outcome:8}{result.step:16}{' '.join(result.says.split())}"
+    return f"{result.outcome:8}{result.step:16}{' '.join(result.message.split())}"
 
 
 def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LIMIT) -> Iterator[Result]:
@@ -119,8 +120,8 @@ def walk(load: Callable[[], Settings] | None = None, time_limit: float = TIME_LI
         except queue.Empty:
             seconds = time.monotonic() - began
             why = _BUSY_HERE if name in _WITHOUT_A_SERVER else _NO_ANSWER
-            says = f"not finished within {time_limit:g} s: {why}{check_probe.clean_up(chain)}"
-            yield Result(name, "failed", says, round(seconds, 4))
+            message = f"not finished within {time_limit:g} s: {why}{check_probe.clean_up(chain)}"
+            yield Result(name, "failed", message, round(seconds, 4))
             yield from (Result(late, "skipped", "no time was left") for late, _, _ in STEPS[place + 1 :])
             return
         yield result
@@ -146,11 +147,11 @@ def _attempt(name: str, step: Step, chain: Chain) -> Result:
     began = time.monotonic()
     outcome: Outcome = "passed"
     try:
-        says = step(chain)
+        message = step(chain)
     except NotNeeded as reason:
-        outcome, says = "skipped", str(reason)
+        outcome, message = "skipped", str(reason)
     except Wrong as problem:
-        outcome, says = "failed", str(problem)
+        outcome, message = "failed", str(problem)
     except Exception as error:
-        outcome, says = "failed", f"this step itself failed ({type(error).__name__}: {error}); please report it"
-    return Result(name, outcome, says, round(time.monotonic() - began, 4))
+        outcome, message = "failed", f"this step itself failed ({type(error).__name__}: {error}); please report it"
+    return Result(name, outcome, message, round(time.monotonic() - began, 4))

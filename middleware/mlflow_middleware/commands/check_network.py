@@ -43,15 +43,16 @@ def reachability(chain: Chain) -> str:
 def _unreachable(chain: Chain, error: Exception) -> str:
     from mlflow_middleware.delivery.rest import root_cause
 
-    says = f"{chain.shown_uri} cannot be reached ({root_cause(error)})"
+    problem = f"{chain.shown_uri} cannot be reached ({root_cause(error)})"
     if remedy := proxy_remedy(chain.uri):
-        return says + remedy
+        return problem + remedy
     if chain.uri.startswith("databricks"):
-        return f"{says}; check DATABRICKS_HOST, and DATABRICKS_TOKEN or the profile in ~/.databrickscfg"
+        return f"{problem}; check DATABRICKS_HOST, and DATABRICKS_TOKEN or the profile in ~/.databrickscfg"
     host = urlsplit(chain.uri).hostname or ""
     if host == "localhost" or host.startswith("127."):
-        return f"{says}; start the server, or correct the address (inside a container, {host} is the container itself)"
-    return f"{says}; start the server, correct the address, or check DNS, firewalls and proxies on the way"
+        where = f"inside a container, {host} is the container itself"
+        return f"{problem}; start the server, or correct the address ({where})"
+    return f"{problem}; start the server, correct the address, or check DNS, firewalls and proxies on the way"
 
 
 def tls(chain: Chain) -> str:

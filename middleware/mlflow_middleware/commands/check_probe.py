@@ -47,8 +47,8 @@ def write(chain: Chain) -> str:
             if apart == sink.sends_spans_apart:
                 break
     except (RetryableError, PermanentError) as problem:
-        says = f"a trace could not be stored: {problem}; check the server's log"
-        raise Wrong(f"{says}{_delete(chain)}") from problem
+        message = f"a trace could not be stored: {problem}; check the server's log"
+        raise Wrong(f"{message}{_delete(chain)}") from problem
     finally:
         sink.close()
     chain.stored_in = time.monotonic() - began

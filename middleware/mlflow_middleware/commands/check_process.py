@@ -85,12 +85,12 @@ def spool(chain: Chain) -> str:
 def _leftovers(directory: Path, files: int) -> str:
     aside = directory / "set-aside"
     unreadable = len(list(aside.iterdir())) if aside.is_dir() else 0
-    says = ""
+    message = ""
     if files:
-        says += (
+        message += (
             f"; {files} file{'s' * (files != 1)} of traces still wait{'s' * (files == 1)} there: an app with this "
             f"spool_dir sends them, or mlflow-middleware replay {directory}"
         )
     if unreadable:
-        says += f"; {unreadable} that could not be read: look at them in {aside}, and remove them"
-    return says
+        message += f"; {unreadable} that could not be read: look at them in {aside}, and remove them"
+    return message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from functools import partial
 
-from requests import HTTPError, RequestException
+from requests import HTTPError, RequestException, Response
 
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware._internal.deadline import within
@@ -13,6 +13,7 @@ from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.joined import info_for, stored_at
 from mlflow_middleware.delivery.replies import (
     JSON,
+    NO_ADDED_SPANS,
     REQUEST_TIMEOUT,
     TRACES,
     Outcome,
@@ -20,6 +21,7 @@ from mlflow_middleware.delivery.replies import (
     RetryableError,
     add_attachments_and_prompts,
     check,
+    delete_trace,
     one_by_one,
     post,
     retry_after,
@@ -37,13 +39,15 @@ class ArtifactServer:
     """Sink for servers that store a trace's info in a database and its spans as an artifact, such as Databricks.
 
     Args:
-        tracking_uri: ``databricks``, ``databricks://<profile>``, or an old server's address.
+        tracking_uri: ``databricks``, ``databricks://<profile>``, or the address of a server without OTLP.
+        overwrites: Whether the server stores a trace's info again; a file store fails.
     """
 
     sends_spans_apart = False
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, *, overwrites: bool = True) -> None:
         self._uri = tracking_uri
+        self._overwrites = overwrites
         self._stored = stored_at(tracking_uri)
 
     def send_infos(self, experiment_id: str, traces: Sequence[EncodedTrace]) -> Generator[Outcome, None, None]:
@@ -62,9 +66,8 @@ class ArtifactServer:
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         info = info_for(self._stored, experiment_id, trace)
         if info is None:
-            raise PermanentError("the trace is a caller's, and this server cannot add spans to a stored trace")
-        response = post(self._uri, TRACES, info, JSON)
-        check(self._uri, response)
+            raise PermanentError(NO_ADDED_SPANS)
+        response = self._store_info(experiment_id, trace, info)
         try:
             within(
                 UPLOAD_TIMEOUT,
@@ -87,3 +90,11 @@ class ArtifactServer:
         except Exception as error:
             raise RetryableError(f"{printable(self._uri)} took no spans ({root_cause(error)})", ill=True) from error
         add_attachments_and_prompts(self._uri, response, trace)
+
+    def _store_info(self, experiment_id: str, trace: EncodedTrace, info: bytes) -> Response:
+        response = post(self._uri, TRACES, info, JSON)
+        if response.status_code == 500 and not self._overwrites:  # an earlier attempt may have stored it
+            delete_trace(self._uri, experiment_id, trace.trace_id)
+            response = post(self._uri, TRACES, info, JSON)
+        check(self._uri, response)
+        return response

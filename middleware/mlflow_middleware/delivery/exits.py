@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlflow_middleware._internal import clock
 from mlflow_middleware._internal.guard import guarded
 
 LAST = -100
@@ -22,8 +23,17 @@ LAST = -100
 _SIGNALS: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
 """The signals of servers, containers and closed terminals, which kill a process without a handler."""
 
+ONE_STOP = 1.0
+"""Seconds during which another signal is part of the same stop.
+
+A supervisor signals a whole process group, and a parent in it, such as ``uv run``, passes its own signal on.
+"""
+
 _signalled: int | None = None
 """The signal that is ending this process; None if there is none."""
+
+_kill_from = 0.0
+"""The time from which another signal ends this process: `ONE_STOP` after the first, or when all is delivered."""
 
 _is_finishing = False
 """Whether this process is exiting by itself and pending traces are being delivered."""
@@ -85,11 +95,15 @@ def _is_caught(number: int) -> bool:
 
 def _on_signal(shutdown: Callable[[], None], number: int, _: object) -> None:
     """Deliver in a thread: the interrupted code may hold any lock, and running requests may end meanwhile."""
-    global _signalled  # noqa: PLW0603 - a process dies once
+    global _signalled, _kill_from
     if not _is_ours(number):  # a handler that has replaced ours, and calls it, ends the process in its own way
         return
-    _signalled = number
-    signal.signal(number, signal.SIG_DFL)  # a second signal does not wait
+    if _signalled is not None:
+        if clock.monotonic() >= _kill_from:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    _signalled, _kill_from = number, clock.monotonic() + ONE_STOP
     if _thread.start_new_thread.__module__.startswith("eventlet."):
         _raise_signal()  # its hub would not run a new greenlet before the next request
     try:
@@ -109,7 +123,9 @@ def _deliver(shutdown: Callable[[], None]) -> None:
 
 def _raise_signal() -> None:
     """Raise the received signal, if any, also if the process is exiting by itself."""
+    global _kill_from  # noqa: PLW0603
     if _signalled is not None:
+        _kill_from = 0.0
         os.kill(os.getpid(), _signalled)
 
 

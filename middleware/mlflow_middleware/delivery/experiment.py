@@ -77,24 +77,16 @@ def resolve_first_experiment(tracking_uri: str) -> str:
         return active
 
 
-def resolve_named_experiment(tracking_uri: str, name: str) -> str:
-    """Find (or create) an experiment by its name.
-
-    Raises:
-        ConnectionProblem: See `resolve_experiment`.
-    """
-    check_address(tracking_uri)
-    return _by_name(tracking_uri, name, create=True, timeout=REQUEST_TIMEOUT, source="experiment")
-
-
 def find_or_create_experiment(tracking_uri: str, experiment: str) -> str:
     """Find an experiment as the option ``experiment`` specifies it: by its id, or else by its name.
 
     Raises:
         ConnectionProblem: See `resolve_experiment`.
     """
-    find = resolve_named_experiment if is_name(experiment) else find_experiment
-    return find(tracking_uri, experiment)
+    if not is_name(experiment):
+        return find_experiment(tracking_uri, experiment)
+    check_address(tracking_uri)
+    return _by_name(tracking_uri, experiment, create=True, timeout=REQUEST_TIMEOUT, source="experiment")
 
 
 def _experiment_id() -> str | None:

@@ -48,14 +48,14 @@ class Health:
         return self.server.failures + self.experiment.failures > 0
 
     @property
-    def is_away(self) -> bool:
+    def is_unreachable(self) -> bool:
         """Whether the last attempt has failed in a way that an early retry will not fix."""
         return self.server.failures > 0 and self._needs_help
 
     @property
     def is_hopeless(self) -> bool:
         """Whether the server has failed like that since the deadline was set, so that waiting for it is pointless."""
-        return self.is_away and self._was_tried
+        return self.is_unreachable and self._was_tried
 
     def hurry(self) -> None:
         """Record that there is a deadline from now on; one more attempt shows the server's state."""

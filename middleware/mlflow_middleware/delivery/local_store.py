@@ -11,7 +11,7 @@ from mlflow.entities.trace_info import TraceInfo
 
 from mlflow_middleware.delivery.encoded import EncodedTrace
 from mlflow_middleware.delivery.joined import info_for, is_joined
-from mlflow_middleware.delivery.replies import Outcome, PermanentError, RetryableError, one_by_one
+from mlflow_middleware.delivery.replies import NO_ADDED_SPANS, Outcome, PermanentError, RetryableError, one_by_one
 from mlflow_middleware.delivery.rest import printable, root_cause
 from mlflow_middleware.delivery.tagged import with_tags
 from mlflow_middleware.mlflow_bridge import local_store
@@ -61,12 +61,23 @@ class LocalStore:
 
     def _send_one(self, experiment_id: str, trace: EncodedTrace) -> None:
         body = info_for(self._stored, experiment_id, trace)
+        if body is None and not self.sends_spans_apart:
+            raise PermanentError(NO_ADDED_SPANS)
         if body is None:
             return
-        info = self._ask(local_store.store_info, self._uri, body)
+        info = self._store_info(experiment_id, trace, body)
         if not self.sends_spans_apart:
             self._ask(local_store.store_spans_as_artifact, self._uri, info, trace.otlp)
         self._add_attachments_and_prompts(info, trace)
+
+    def _store_info(self, experiment_id: str, trace: EncodedTrace, body: bytes) -> TraceInfo:
+        try:
+            return self._ask(local_store.store_info, self._uri, body)
+        except RetryableError:
+            if self.sends_spans_apart:
+                raise
+            self.delete_info(experiment_id, trace)  # a folder does not overwrite what an earlier attempt has stored
+            return self._ask(local_store.store_info, self._uri, body)
 
     def _stored(self, trace_id: str) -> dict[str, Any] | None:
         return self._ask(local_store.stored_info, self._uri, trace_id)

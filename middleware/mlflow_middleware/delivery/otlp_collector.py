@@ -87,11 +87,11 @@ class OtlpCollector:
 
     def _log_rejected(self, partly: ExportTracePartialSuccess) -> None:
         """Log a collector's reason for rejected spans, each reason once."""
-        said = clean_text(partly.error_message, MAX_LINE) or "without a reason"
-        if partly.rejected_spans and said not in self._logged and len(self._logged) < MAX_LOGGED:
-            self._logged.add(said)
+        reason = clean_text(partly.error_message, MAX_LINE) or "without a reason"
+        if partly.rejected_spans and reason not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(reason)
             logger.warning(
-                "spans rejected by the OTLP collector: %d at %s: %s", partly.rejected_spans, self._shown, said
+                "spans rejected by the OTLP collector: %d at %s: %s", partly.rejected_spans, self._shown, reason
             )
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
@@ -148,8 +148,8 @@ def _check(collector: Collector, response: Response) -> None:
     status = response.status_code
     if 200 <= status < 300 and not response.headers.get("content-type", "").startswith("text/html"):
         return
-    said = "" if response.content[:1] in (b"\x08", b"\x12", b"<") else clean_text(response.text[:MAX_LINE], MAX_LINE)
-    answer = f"{_named(collector)}{printable(collector.url)} answered {status}" + (f": {said}" if said else "")
+    message = "" if response.content[:1] in (b"\x08", b"\x12", b"<") else clean_text(response.text[:MAX_LINE], MAX_LINE)
+    answer = f"{_named(collector)}{printable(collector.url)} answered {status}" + (f": {message}" if message else "")
     if status in (401, 403):
         answer += "; check OTEL_EXPORTER_OTLP_HEADERS"
     elif status < 400 or status in (404, 405):

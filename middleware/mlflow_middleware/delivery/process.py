@@ -75,7 +75,7 @@ class Delivery:
         self._begin()
 
     def _begin(self) -> None:
-        """Create an empty queue without a thread, and locks that nobody holds."""
+        """Create an empty queue without a thread, and released locks."""
         self.pid = os.getpid()
         self._queue = TraceQueue(self._max_queue_bytes)
         self._stats = Stats()
@@ -85,7 +85,7 @@ class Delivery:
         self._successors: dict[int, Delivery] = {}
         self._exit_by: float | None = None
         self._logged = Stats()
-        self._turned_away = 0
+        self._rejected = 0
         self._full_logged_at = float("-inf")
         self._is_stuck = False
         self._relieved_at = 0.0
@@ -155,8 +155,8 @@ class Delivery:
         def is_hopeless() -> bool:
             return self._sender.is_hopeless
 
-        with self._sender.in_a_hurry() as was_away:
-            if was_away and (self._flush(min(timeout, LAST_ATTEMPT), is_hopeless) or self._sender.is_away()):
+        with self._sender.in_a_hurry() as unreachable:
+            if unreachable and (self._flush(min(timeout, LAST_ATTEMPT), is_hopeless) or self._sender.is_unreachable()):
                 return self._queue.pending == 0
             return self._flush(max(0.0, deadline - clock.monotonic()), is_hopeless)
 
@@ -210,17 +210,17 @@ class Delivery:
 
     def stats(self) -> Stats:
         """Return the current counts."""
-        return standing(self._stats, self._queue, self._sender, self._turned_away)
+        return standing(self._stats, self._queue, self._sender, self._rejected)
 
     def _full(self) -> None:
-        self._turned_away += 1  # one step, as requests in many threads get here at once
+        self._rejected += 1  # one step, as requests in many threads get here at once
         now = clock.monotonic()
         if now - self._full_logged_at >= LOG_INTERVAL:
             self._full_logged_at = now
             logger.warning(
                 "traces dropped, queue full: %d so far, always the newest; fix what earlier lines report, if anything, "
                 "or raise max_queue_bytes=%d",
-                self._turned_away,
+                self._rejected,
                 self._max_queue_bytes,
             )
 

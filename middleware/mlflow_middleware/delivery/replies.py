@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import logging
@@ -37,6 +38,9 @@ REQUEST_TIMEOUT = 30.0
 TRACES = "/api/3.0/mlflow/traces"
 JSON = {"Content-Type": "application/json"}
 
+NO_ADDED_SPANS = "the trace is a caller's, and this server cannot add spans to a stored trace"
+
+_DELETE = "/api/2.0/mlflow/traces/delete-traces"
 _LINK_PROMPTS = "/api/2.0/mlflow/traces/link-prompts"
 
 _FAILED = "Failed to log OpenTelemetry spans"
@@ -109,6 +113,13 @@ def post(tracking_uri: str, path: str, body: bytes, headers: dict[str, str]) -> 
         raise RetryableError(why, needs_help=never_connected(error)) from error
 
 
+def delete_trace(tracking_uri: str, experiment_id: str, trace_id: str) -> None:
+    """Delete a trace, if the server can be reached."""
+    body = json.dumps({"experiment_id": experiment_id, "request_ids": [trace_id]}).encode()
+    with contextlib.suppress(RetryableError):
+        post(tracking_uri, _DELETE, body, JSON)
+
+
 def reason_of(problem: object) -> str:
     """Return a failure's reason in one or two words, from a small set."""
     if isinstance(problem, (RetryableError, ConnectionProblem)) and problem.status:
@@ -142,8 +153,8 @@ def _check(tracking_uri: str, response: Response | Answer) -> None:
         raise RetryableError(refused_host(tracking_uri, status))
     if status in (401, 403):
         raise RetryableError(refused_credentials(printable(tracking_uri), status), needs_help=True)
-    said = clean_text(mlflow_error(response).get("message") or response.text[:MAX_LINE], MAX_LINE) or ""
-    answer = f"{printable(tracking_uri)} answered {status}: {said}"
+    message = clean_text(mlflow_error(response).get("message") or response.text[:MAX_LINE], MAX_LINE) or ""
+    answer = f"{printable(tracking_uri)} answered {status}: {message}"
     if status == 422 and _FAILED in response.text:
         raise RetryableError(answer, ill=True)
     if mlflow_error(response).get("error_code") == "BAD_REQUEST":

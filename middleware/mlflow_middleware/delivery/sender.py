@@ -17,7 +17,11 @@ from mlflow_middleware.delivery.batch import PATIENCE
 from mlflow_middleware.delivery.destination import Destination
 from mlflow_middleware.delivery.disk import Disk, at_once
 from mlflow_middleware.delivery.encoder import Encoder
-from mlflow_middleware.delivery.experiment import resolve_experiment, resolve_first_experiment, resolve_named_experiment
+from mlflow_middleware.delivery.experiment import (
+    find_or_create_experiment,
+    resolve_experiment,
+    resolve_first_experiment,
+)
 from mlflow_middleware.delivery.ledger import Ledger
 from mlflow_middleware.delivery.queue import TraceQueue
 from mlflow_middleware.delivery.rest import chosen_uri
@@ -101,20 +105,20 @@ class Sender:
         Yields:
             Whether the servers are known to be unreachable.
         """
-        is_away = self.is_away()
+        is_unreachable = self.is_unreachable()
         for destination in list(self.destinations.values()):
             destination.health.hurry()
         self.is_hopeless = False
         self._hurries.append(True)  # without the lock: the app's own ``mask`` may block the sender forever
         try:
-            yield is_away
+            yield is_unreachable
         finally:
             self._hurries.pop()
 
-    def is_away(self) -> bool:
+    def is_unreachable(self) -> bool:
         """Return whether every known server is unreachable."""
         known = list(self.destinations.values())
-        return bool(known) and all(each.health.is_away for each in known)
+        return bool(known) and all(each.health.is_unreachable for each in known)
 
     def give_up(self, deadline: float = 0.0, *, last: bool = False) -> None:
         """Spool the remaining traces when the time is over, as far as the spool takes them by then or soon after.
@@ -144,12 +148,12 @@ class Sender:
         if self._spool:
             self._spool.disown()
 
-    def send_spool(self, uri: str, tell: Callable[[int], None]) -> str:
+    def send_spool(self, uri: str, report: Callable[[int], None]) -> str:
         """Send the spooled traces in the current thread.
 
         Args:
             uri: The tracking server.
-            tell: Called with the number of traces delivered so far.
+            report: Called with the number of traces delivered so far.
 
         Returns:
             The problem if the server does not accept them; empty if all were sent, except those that another process is
@@ -159,7 +163,7 @@ class Sender:
         destination = self._destination(uri)
         while destination.health.server.failures + destination.health.experiment.failures < PATIENCE:
             self._round(min(SHORT_PAUSE, self._pause() or 0.0))
-            tell(self._stats.delivered)
+            report(self._stats.delivered)
             if destination.is_idle(clock.monotonic()):
                 return ""
         return destination.health.server.problem or destination.health.experiment.problem
@@ -246,6 +250,6 @@ class Sender:
 def _resolve(action: Action, uri: str) -> str:
     """Find the experiment of traces that specify one or none, or of traces to come."""
     if isinstance(action, ResolveExperiment) and action.name:
-        return resolve_named_experiment(uri, action.name)
+        return find_or_create_experiment(uri, action.name)
     is_needed = isinstance(action, ResolveExperiment) and action.is_needed
     return (resolve_first_experiment if is_needed else resolve_experiment)(uri)

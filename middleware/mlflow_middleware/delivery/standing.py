@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from mlflow_middleware.delivery.sender import Sender
 
 
-def standing(stats: Stats, queue: TraceQueue, sender: Sender, turned_away: int) -> Stats:
+def standing(stats: Stats, queue: TraceQueue, sender: Sender, rejected: int) -> Stats:
     """Return the counts, completed by the state of queue and servers, without access to the disk.
 
     Args:
         stats: The counts.
         queue: The queue of pending traces.
         sender: The sender with its destinations.
-        turned_away: Number of traces that found the queue full.
+        rejected: Number of traces that found the queue full.
     """
     destinations = list(sender.destinations.values())
     return replace(
         stats,
         waiting=queue.pending,
-        dropped={**stats.dropped, **({"queue full": turned_away} if turned_away else {})},
+        dropped={**stats.dropped, **({"queue full": rejected} if rejected else {})},
         left_out=dict(stats.left_out),
         failures=dict(sum((each.health.failures for each in destinations), Counter())),
         is_failing=any(each.health.is_failing for each in destinations),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Generator, Sequence
 
 from requests import Response
@@ -23,6 +22,7 @@ from mlflow_middleware.delivery.replies import (
     RetryableError,
     add_attachments_and_prompts,
     check,
+    delete_trace,
     mlflow_error,
     outcome_of,
     post,
@@ -34,7 +34,6 @@ CONNECTION_LIFE = 300.0
 """Seconds after which MLflow's client is asked again for the headers of each request: tokens and workspace."""
 
 _SPANS = "/v1/traces"
-_DELETE = "/api/2.0/mlflow/traces/delete-traces"
 
 
 class TrackingServer:
@@ -51,7 +50,7 @@ class TrackingServer:
         self.sends_spans_apart = True
         self._uri = tracking_uri
         self._stored = stored_at(tracking_uri)
-        self._artifacts = ArtifactServer(tracking_uri)
+        self._artifacts = ArtifactServer(tracking_uri, overwrites=False)
         self._connection: PipelinedConnection | None = None
         self._may_keep_connection = True
         self._connection_until = 0.0
@@ -86,9 +85,7 @@ class TrackingServer:
 
     def delete_info(self, experiment_id: str, trace: EncodedTrace) -> None:
         """See `Sink`."""
-        body = json.dumps({"experiment_id": experiment_id, "request_ids": [trace.trace_id]}).encode()
-        with contextlib.suppress(RetryableError):
-            post(self._uri, _DELETE, body, JSON)
+        delete_trace(self._uri, experiment_id, trace.trace_id)
 
     def close(self) -> None:
         """See `Sink`."""

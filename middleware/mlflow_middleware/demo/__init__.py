@@ -70,10 +70,10 @@ def run(*, once: bool = False, as_json: bool = False) -> int:
         try:
             return _run(progress, once, as_json)
         except Interrupted as interrupted:
-            progress.say(f"{interrupted}: all servers have been stopped.")
+            progress.show(f"{interrupted}: all servers have been stopped.")
             return interrupted.exit_code
         except (DemoError, requests.RequestException) as error:
-            progress.say(f"The demo failed: {error}")
+            progress.show(f"The demo failed: {error}")
             return 1
 
 
@@ -107,17 +107,17 @@ def _run(progress: Progress, once: bool, as_json: bool) -> int:
         http.headers["Connection"] = "close"  # uvicorn closes a connection after a failure without notice
         mlflow = _start_mlflow(stack, folder)
         apps = _start_apps(stack, progress, http, folder, mlflow)
-        progress.say(f"The demo's files are in {folder} until it stops.")
+        progress.show(f"The demo's files are in {folder} until it stops.")
         experiment_id = _experiment_id(http, mlflow)
         sent = [each for name, app in apps.items() for each in _converse(http, name, app)]
-        progress.say(f"{len(sent)} requests sent and answered.")
+        progress.show(f"{len(sent)} requests sent and answered.")
         rows = _read_back(progress, http, mlflow, experiment_id, sent)
         print(json.dumps([asdict(row) for row in rows], indent=2) if as_json else _table(rows), flush=True)
         _report_problems(progress, rows, apps)
         if not once:
             _report_addresses(progress, mlflow, experiment_id, apps)
             _serve(progress, [mlflow, *apps.values()])
-        progress.say("Stopping the servers.")
+        progress.show("Stopping the servers.")
     return 0 if all(row.found_as_sent for row in rows) else 1
 
 
@@ -247,18 +247,18 @@ def _table(rows: Sequence[Row]) -> str:
 def _report_problems(progress: Progress, rows: Sequence[Row], apps: Mapping[str, Server]) -> None:
     wrong = [row for row in rows if not row.found_as_sent]
     for name in {row.app: None for row in wrong}:
-        progress.say(f"The end of the {name} app's log:\n{apps[name].log_tail()}")
+        progress.show(f"The end of the {name} app's log:\n{apps[name].log_tail()}")
     for row in wrong:
-        progress.say(f"{row.app}, {row.method} {row.route}, {row.request_id}: {'; '.join(row.problems)}.")
-    progress.say(f"{len(rows) - len(wrong)} of {len(rows)} traces were found as sent.")
+        progress.show(f"{row.app}, {row.method} {row.route}, {row.request_id}: {'; '.join(row.problems)}.")
+    progress.show(f"{len(rows) - len(wrong)} of {len(rows)} traces were found as sent.")
 
 
 def _report_addresses(progress: Progress, mlflow: Server, experiment_id: str, apps: Mapping[str, Server]) -> None:
     traces = f"{mlflow.url}/#/experiments/{experiment_id}/traces"
     addresses = {f"The chat on {name}": app.url for name, app in apps.items()}
     addresses |= {"MLflow, traces": traces, "MLflow, sessions": f"{traces}?groupBy=session"}
-    progress.say("".join(f"\n{what:21}{url}" for what, url in addresses.items()))
-    progress.say(
+    progress.show("".join(f"\n{what:21}{url}" for what, url in addresses.items()))
+    progress.show(
         "\nSend a request of your own, or open the chat:\n"
         f"    curl -i {apps['fastapi'].url}/chats/mine/messages -H 'Content-Type: application/json' \\\n"
         "      -H 'X-Session-ID: mine' -H 'X-User-ID: me' \\\n"

@@ -64,7 +64,7 @@ class Progress:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._noted = signum
 
-    def say(self, text: str, end: str = "\n") -> None:
+    def show(self, text: str, end: str = "\n") -> None:
         """Print to stderr."""
         print(text, end=end, file=sys.stderr, flush=True)
 
@@ -85,23 +85,23 @@ class Progress:
         Returns:
             Whether it was done in time.
         """
-        self.say(f"{what} ", end="")
+        self.show(f"{what} ", end="")
         start = time.monotonic()
         dots = 0
         try:
             while not done():
                 elapsed = time.monotonic() - start
                 if elapsed > seconds:
-                    self.say(f" not within {seconds:g} s", end="")
+                    self.show(f" not within {seconds:g} s", end="")
                     return False
                 if elapsed > dots + 1:
                     dots += 1
-                    self.say(".", end="")
+                    self.show(".", end="")
                 self.pause(every)
-            self.say(f" done in {time.monotonic() - start:.1f} s", end="")
+            self.show(f" done in {time.monotonic() - start:.1f} s", end="")
             return True
         finally:
-            self.say("")
+            self.show("")
 
 
 class Server:

@@ -134,7 +134,7 @@ class Client:
         Some answers are streamed, and one of those is stopped; the votes come last.
         """
         for turn in SCRIPT:
-            self._say(turn)
+            self._ask(turn)
         self._post("build", "fail", "sam", expected_status=500)
         self._chats["guest"].append({"role": "user", "content": "Who am I?"})
         self._post("guest", "messages", None)
@@ -143,7 +143,7 @@ class Client:
                 self._vote(number, value, comment)
         return self.sent
 
-    def _say(self, turn: Turn) -> None:
+    def _ask(self, turn: Turn) -> None:
         self._chats[turn.chat].append({"role": "user", "content": turn.text})
         with self._post(turn.chat, "messages", turn.user, stream=turn.stream) as answer:
             if answer.ok and turn.stream:
@@ -155,11 +155,11 @@ class Client:
     def _vote(self, number: int, value: bool, comment: str) -> None:
         """Vote on an answer as soon as its trace is stored."""
         sent = self.sent[number]
-        said = {"trace_id": sent.trace_id, "value": value} | ({"comment": comment} if comment else {})
+        vote = {"trace_id": sent.trace_id, "value": value} | ({"comment": comment} if comment else {})
         until = time.monotonic() + TIMEOUT
         while True:
             answer = self.http.post(
-                f"{self.url}/feedback", json=said, headers={"X-User-ID": sent.user_id}, timeout=TIMEOUT
+                f"{self.url}/feedback", json=vote, headers={"X-User-ID": sent.user_id}, timeout=TIMEOUT
             )
             if answer.ok or time.monotonic() > until:
                 self.sent[number] = replace(sent, vote=value, comment=comment)

@@ -122,5 +122,5 @@ def described(error: ValidationError) -> str:
         place = ".".join(str(part) for part in each["loc"][: 2 if each["loc"][:1] == ("metadata",) else 1])
         problems.setdefault(place, []).append(each["msg"].removeprefix("Value error, "))
     return "; ".join(
-        f"{place}: {' or '.join(dict.fromkeys(said))}" if place else said[0] for place, said in problems.items()
+        f"{place}: {' or '.join(dict.fromkeys(texts))}" if place else texts[0] for place, texts in problems.items()
     )[:MAX_TEXT]

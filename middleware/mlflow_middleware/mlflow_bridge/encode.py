@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
 from mlflow_middleware.capture.spans import is_wordless, redacted, redacted_text
-from mlflow_middleware.mlflow_bridge import otlp, readable, trace_info, usage
+from mlflow_middleware.mlflow_bridge import otlp, prices, readable, trace_info, usage
 from mlflow_middleware.mlflow_bridge.attachments import attachment
 from mlflow_middleware.mlflow_bridge.materialize import (
     FAILED_ROOT_ATTRIBUTES,
@@ -93,8 +93,13 @@ def _add_contents(root: Root, description: Description) -> None:
     if contents.outputs:
         texts[keys.OUTPUTS] = contents.outputs.text
         description.response_preview = readable.preview(contents.outputs.preview)
-    if contents.call or contents.usage:
-        usage.add_call(description, contents, root.spans)
+    if (
+        (contents.call or contents.usage)
+        and usage.add_call(description, contents, root.spans)
+        and root.source.processor
+        and root.source.processor.is_for_databricks
+    ):
+        prices.add_cost(description)
 
 
 def _cut(description: Description, longest: int) -> None:

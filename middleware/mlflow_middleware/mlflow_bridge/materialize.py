@@ -220,10 +220,10 @@ class Objects:
 
     def _give_previews(self, description: Description) -> None:
         """Set the previews for MLflow's own exporter, which creates its own for replaced inputs and outputs."""
-        info, said = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
-        if keys.INPUTS not in said:
+        info, own = self.trace.info, _changed(span_attributes.attributes_of(self.otel), self._attributes)
+        if keys.INPUTS not in own:
             info.request_preview = info.request_preview or description.request_preview
-        if keys.OUTPUTS not in said:
+        if keys.OUTPUTS not in own:
             info.response_preview = info.response_preview or description.response_preview
 
     def end(self, end_time: int, description: Description | None = None, processors: Iterable[object] = ()) -> None:
@@ -290,9 +290,9 @@ class Objects:
         info, status = self.trace.info, self.otel.status
         texts = dict(redacted(_changed(span_attributes.attributes_of(self.otel), self._attributes)))
         if user := texts.get("user.id"):
-            said = storable(record, {keys.USER: span_attributes.decoded(user)})
+            safe = storable(record, {keys.USER: span_attributes.decoded(user)})
             names = ("user.id", "user.hash") if record.settings.hmac_key else ("user.id",)
-            texts.update(span_attributes.to_texts(dict.fromkeys(names, said[keys.USER])))
+            texts.update(span_attributes.to_texts(dict.fromkeys(names, safe[keys.USER])))
         description.tags.update(storable(record, _changed(info.tags, self._tags)))
         if self.otel.name != self._name and "http.route" not in description.common.attributes:
             description.name = description.tags[keys.NAME] = self.otel.name.replace("\0", "\ufffd")
@@ -314,14 +314,14 @@ class Objects:
 
     def _merge_request_id(self, description: Description) -> None:
         """Use the app's request id for column and tag; one that is too long for the column is only in the tag."""
-        said = self.trace.info.client_request_id
-        is_by_app = said != self._client_request_id
-        if said and len(said) <= keys.MAX_CLIENT_REQUEST_ID:
-            description.client_request_id = said
+        request_id = self.trace.info.client_request_id
+        is_by_app = request_id != self._client_request_id
+        if request_id and len(request_id) <= keys.MAX_CLIENT_REQUEST_ID:
+            description.client_request_id = request_id
         elif is_by_app:
             description.client_request_id = None
-        if said and is_by_app and keys.CLIENT_REQUEST_ID not in _changed(self.trace.info.tags, self._tags):
-            description.tags[keys.CLIENT_REQUEST_ID] = said
+        if request_id and is_by_app and keys.CLIENT_REQUEST_ID not in _changed(self.trace.info.tags, self._tags):
+            description.tags[keys.CLIENT_REQUEST_ID] = request_id
 
 
 def _changed(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def redacted_entity(span: LiveSpan) -> MlflowSpan:
     return entity
 
 
-SENT_AS_TEXT = frozenset({keys.INPUTS, keys.OUTPUTS, keys.USAGE})
+SENT_AS_TEXT = frozenset({keys.INPUTS, keys.OUTPUTS, keys.USAGE, keys.COST})
 """The attributes of a request's spans that are sent as text if possible."""
 
 

@@ -36,6 +36,7 @@ from mlflow_middleware.mlflow_bridge.pending import PendingTrace
 from mlflow_middleware.mlflow_bridge.root import Root
 from mlflow_middleware.mlflow_bridge.span_attributes import is_local_root
 from mlflow_middleware.mlflow_bridge.tracking_client import is_slim
+from mlflow_middleware.mlflow_bridge.uris import is_databricks
 from mlflow_middleware.trace import keys
 from mlflow_middleware.trace.record import Surroundings, TraceRecord
 
@@ -58,6 +59,7 @@ class Processor(BaseMlflowSpanProcessor):
     Attributes:
         metadata: The metadata of each trace: where it came from.
         is_lazy: Whether the objects of a request's root may be created on demand.
+        is_for_databricks: Whether the traces go to a Databricks workspace.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Processor(BaseMlflowSpanProcessor):
         self.metadata: dict[str, str] = {**resolve_env_metadata(), keys.SCHEMA_VERSION: keys.SCHEMA}
         self._manager = InMemoryTraceManager.get_instance()
         self.is_lazy = not (self._exports_metrics or MLFLOW_TRACE_TIMEOUT_SECONDS.get())
+        self.is_for_databricks = is_databricks(tracking_uri)
 
     def _metadata_of(self, run: Run | None) -> dict[str, Any]:
         metadata: dict[str, Any]

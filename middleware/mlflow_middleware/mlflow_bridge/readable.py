@@ -120,7 +120,7 @@ def preview(text: str | None) -> str | None:
 def unquoted(text: Any) -> Any:
     """Restore a text that `value_of` has quoted, if no server does so; return None for other values."""
     value = decoded(text)
-    is_quoted = type(value) is str and value[:1] == '"' and _looks_like_what_is_unreadable(inner := decoded(value))
+    is_quoted = type(value) is str and value[:1] == '"' and _looks_unreadable(inner := decoded(value))
     return value if is_quoted and inner != value else None
 
 
@@ -171,7 +171,7 @@ def _is_structure(text: Any) -> bool:
 
 def _of_text(value: Any) -> Any:
     """Return the value for a text that a server may parse as JSON."""
-    return _quoted(value) if type(value) is str and _looks_like_what_is_unreadable(value) else value
+    return _quoted(value) if type(value) is str and _looks_unreadable(value) else value
 
 
 def _quoted(text: str) -> str:
@@ -179,7 +179,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text.encode(errors="replace").decode(), ensure_ascii=False)
 
 
-def _looks_like_what_is_unreadable(text: Any) -> bool:
+def _looks_unreadable(text: Any) -> bool:
     """Return whether a server that parses a text as JSON fails, at once or later."""
     if type(text) is not str or text.lstrip()[:1] not in _STARTS:
         return False

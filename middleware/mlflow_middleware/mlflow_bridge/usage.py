@@ -27,15 +27,17 @@ _MAX_MODELS = 10
 """Maximum number of models in the tag of a trace."""
 
 
-def add_call(description: Description, contents: Contents, spans: Sequence[LiveSpan]) -> None:
+def add_call(description: Description, contents: Contents, spans: Sequence[LiveSpan]) -> bool:
     """Add the model, the time until a stream begins, and the reported tokens to a root; leave the tokens out if a span
-    inside has reported its own."""
+    inside has reported its own. Return whether it has tokens now."""
     description.call, used = contents.call, contents.usage
     if (first := description.attributes.get("http.response.time_to_first_byte")) is not None:
         description.attributes["gen_ai.response.time_to_first_chunk"] = first
-    if used and not any(map(_reports_usage, spans)):
-        description.texts[keys.USAGE] = json.dumps(dict(used))
-        description.attributes.update(counts_of(used))
+    if not used or (spans and any(map(_reports_usage, spans))):
+        return False
+    description.texts[keys.USAGE] = json.dumps(dict(used))
+    description.attributes.update(counts_of(used))
+    return True
 
 
 def _reports_usage(span: LiveSpan) -> bool:

@@ -25,7 +25,7 @@ def observed(
     send: ASGISendCallable,
     trace: RequestTrace,
     answered: Callable[[], None],
-    see_who_is_there: Callable[[], Awaitable[None]],
+    detect_disconnect: Callable[[], Awaitable[None]],
 ) -> ASGISendCallable:
     """Wrap the server's ``send`` so that the trace records the response.
 
@@ -33,7 +33,7 @@ def observed(
         send: The server's ``send``.
         trace: The request's trace.
         answered: Called when the whole response has been sent.
-        see_who_is_there: Called before the end of a response that took long, to detect a disconnected client.
+        detect_disconnect: Called before the end of a response that took long, to detect a disconnected client.
     """
     ending = _ENDING
     head: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def observed(
         is_last = kind in ending and not message.get(ending[kind], False)
         # before it is sent: a client that disconnects after the last byte has missed nothing
         if is_last and trace.last_byte() > leaving.ASK_AFTER:
-            await see_who_is_there()
+            await detect_disconnect()
         try:
             await (held.send(message, is_last) if held else send(message))
         except OSError:

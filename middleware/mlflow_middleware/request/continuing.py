@@ -16,7 +16,7 @@ from mlflow_middleware.trace.record import KEPT, SpanIds, TraceRecord
 
 logger = logging.getLogger("mlflow_middleware")
 
-_told: set[str] = set()
+_logged: set[str] = set()
 """Reasons that have been logged."""
 
 
@@ -27,8 +27,8 @@ def trace_token_of(record: TraceRecord) -> str | None:
     if record.verdict != KEPT and not sampling.keeps(settings, key, failed=False, seconds=0.0):
         return None
     record.is_promised = True  # even if the session changes later
-    said = TraceToken(*record.ids, record.experiment_id)
-    return trace_token.sign(said, int(time.time()) + trace_token.LIFETIME, settings.trace_token_keys[0])
+    token = TraceToken(*record.ids, record.experiment_id)
+    return trace_token.sign(token, int(time.time()) + trace_token.LIFETIME, settings.trace_token_keys[0])
 
 
 @guarded
@@ -44,14 +44,14 @@ def begin(token: str | None) -> mlflow_bridge.Undo | None:
     try:
         earlier = _verified(token, settings.trace_token_keys)
     except BadToken as problem:
-        _tell(str(problem))
+        _log(str(problem))
         return None
     ids = SpanIds(earlier.trace_id, earlier.span_id)
     request = current_request.get()
     keeps_words = request is None or request.record.keeps_words
     undo = mlflow_bridge.tracing.continue_trace(ids, earlier.experiment_id, keeps_words=keeps_words)
     if undo is None:
-        _tell("the delivery of traces is not the middleware's own")
+        _log("the delivery of traces is not the middleware's own")
     return undo
 
 
@@ -63,8 +63,8 @@ def _verified(token: str | None, keys: tuple[bytes, ...]) -> TraceToken:
     return trace_token.verify(str(token), keys, time.time())
 
 
-def _tell(why: str) -> None:
+def _log(why: str) -> None:
     """Log each reason once as a warning, then at level DEBUG: anybody can send a wrong token."""
-    level = logging.DEBUG if why in _told else logging.WARNING
-    _told.add(why)
+    level = logging.DEBUG if why in _logged else logging.WARNING
+    _logged.add(why)
     logger.log(level, "earlier trace not continued, spans stay in the trace of this request: %s", why)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from mlflow_middleware._internal import feedback_token, trace_token
 from mlflow_middleware.request import other_tools
 from mlflow_middleware.request.continuing import trace_token_of
-from mlflow_middleware.request.request_ids import is_told_around
+from mlflow_middleware.request.request_ids import is_sent_by_outer_middleware
 from mlflow_middleware.trace.record import TraceRecord
 
 EXPOSE = "access-control-expose-headers"
@@ -51,7 +51,7 @@ def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tupl
         other_tools.meet(record)
     settings, user_id, request_id = record.settings, record.user_id, record.identity.request_id
     known = {
-        "request_id": None if is_told_around(request_id) else request_id,
+        "request_id": None if is_sent_by_outer_middleware(request_id) else request_id,
         "session_id": record.identity.session_id,
         "user_id": user_id,
         "trace_id": trace_id,

@@ -205,7 +205,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _is_in_event_loop() -> bool:
-    """Return whether to wait here would block an event loop, which goes on after the job."""
+    """Return whether waiting here would block an event loop, which goes on after the job."""
     import asyncio
 
     try:

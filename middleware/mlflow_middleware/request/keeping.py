@@ -79,7 +79,11 @@ def _settle(record: TraceRecord) -> None:
 def _noise(record: TraceRecord, root: RootSpan) -> str | None:
     exchange, exclusions = record.exchange, record.settings.exclusions
     reason = None
-    if exchange.status == 404 and not record.is_route_said and exclusions.is_unrouted(exchange.path, exchange.method):
+    if (
+        exchange.status == 404
+        and not record.is_route_explicit
+        and exclusions.is_unrouted(exchange.path, exchange.method)
+    ):
         reason = UNROUTED if record.is_unrouted or routes.none_took(exchange.request) else None
     elif exchange.status != 404 and exclusions.is_page(exchange.path, exchange.method):
         reason = DOCS

@@ -61,7 +61,7 @@ class Received:
             self._trace.disconnected()
         return message
 
-    async def see_who_is_there(self) -> None:
+    async def detect_disconnect(self) -> None:
         """Ask the server whether the client has disconnected, if no message can be lost to the app."""
         record = self._trace.record
         if not record.start_time or record.client_disconnected:

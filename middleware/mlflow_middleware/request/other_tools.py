@@ -55,10 +55,10 @@ def _opentelemetry() -> Tool | None:
     if hasattr(provider, "add_span_processor"):
         provider.add_span_processor(_stamp(sdk.SpanProcessor))
 
-    def tell(record: TraceRecord) -> Mapping[str, str]:
+    def exchange_ids(record: TraceRecord) -> Mapping[str, str]:
         return _stamped(record, trace.get_current_span())
 
-    return tell
+    return exchange_ids
 
 
 def _stamp(base: type[Any]) -> Any:
@@ -90,7 +90,7 @@ def _sentry() -> Tool | None:
     if sentry is None:
         return None
 
-    def tell(record: TraceRecord) -> Mapping[str, str]:
+    def exchange_ids(record: TraceRecord) -> Mapping[str, str]:
         scope = sentry.get_current_scope()
         if not sentry.get_client().is_active() or scope.transaction is None:  # else process-wide
             return {}
@@ -99,7 +99,7 @@ def _sentry() -> Tool | None:
         ids = scope.get_trace_context()
         return {"sentry.trace_id": str(ids["trace_id"]), "sentry.span_id": str(ids["span_id"])}
 
-    return tell
+    return exchange_ids
 
 
 def _datadog() -> Tool | None:
@@ -108,11 +108,11 @@ def _datadog() -> Tool | None:
     if tracer is None:
         return None
 
-    def tell(record: TraceRecord) -> Mapping[str, str]:
+    def exchange_ids(record: TraceRecord) -> Mapping[str, str]:
         span = tracer.current_root_span()
         if span is None:
             return {}
         span.set_tag(TRACE_ID, record.trace_id)
         return {"dd.trace_id": f"{span.trace_id:032x}", "dd.span_id": str(span.span_id)}
 
-    return tell
+    return exchange_ids

@@ -24,15 +24,15 @@ def learn(trace: RequestTrace, headers: Iterable[tuple[Any, Any]]) -> None:
         trace: The request's trace.
         headers: The response's headers, as bytes or text. If several carry an id, the last one is not ours.
     """
-    told = {_text(name).lower(): _text(value) for name, value in headers}
-    for name in trace.settings.told_request_id_headers:
-        if (request_id := clean_request_id(told.get(name))) is not None:
+    sent = {_text(name).lower(): _text(value) for name, value in headers}
+    for name in trace.settings.reported_request_id_headers:
+        if (request_id := clean_request_id(sent.get(name))) is not None:
             if request_id != trace.identity.request_id:
                 trace.annotate(Identity(request_id=request_id), {}, {})
             return
 
 
-def is_told_around(request_id: str | None) -> bool:
+def is_sent_by_outer_middleware(request_id: str | None) -> bool:
     """Return whether an outer middleware adds this id to the response: asgi-correlation-id adds it unconditionally."""
     context: Any = sys.modules.get("asgi_correlation_id.context")
     return context is not None and context.correlation_id.get(None) == request_id

@@ -20,17 +20,17 @@ MAX_ROUTE = 250
 
 def learn(trace: RequestTrace, route: str | None) -> None:
     """Record the framework's route, unless the app has set one."""
-    if route and not trace.record.is_route_said:
+    if route and not trace.record.is_route_explicit:
         trace.exchange.route = route
 
 
-def say(trace: RequestTrace, route: object) -> None:
+def set_explicitly(trace: RequestTrace, route: object) -> None:
     """Record the route that the app sets, sanitized and bounded."""
     if not isinstance(route, str):
         raise TypeError(f"route must be text, not {type(route).__name__}")
     if route.strip():
         trace.exchange.route = clean_text(f"/{route.strip().removeprefix('/')}", MAX_ROUTE)
-        trace.record.is_route_said = trace.record.is_changed = True
+        trace.record.is_route_explicit = trace.record.is_changed = True
 
 
 def below(trace: RequestTrace, script_name: str) -> str:
@@ -62,8 +62,8 @@ def none_took(request: Any) -> bool:
 
 def _only_routers_took(scope: Mapping[str, Any]) -> bool:
     """Return whether a request reached only routers, the outermost or a mounted one, but no route."""
-    endpoint = scope.get("endpoint")
-    return endpoint is None or (hasattr(endpoint, "routes") and _inside(scope, _selected(scope)) is None)
+    taken_by = scope.get("route") or scope.get("endpoint")  # Lilya records no endpoint
+    return taken_by is None or (hasattr(taken_by, "routes") and _inside(scope, _selected(scope)) is None)
 
 
 # --- WSGI ---

@@ -61,8 +61,8 @@ def _without_user(name: str, value: str, settings: Settings) -> str:
     if name != "baggage":
         after = settings.user_names["header"][name]
         return _hidden(value.rpartition(after)[2] if after else value, settings)
-    told = _USER_IN_BAGGAGE.sub(lambda match: match[1] + _hidden(unquote(match[2].strip()), settings), value)
-    return settings.redactor.value(name, told)
+    hidden = _USER_IN_BAGGAGE.sub(lambda match: match[1] + _hidden(unquote(match[2].strip()), settings), value)
+    return settings.redactor.value(name, hidden)
 
 
 def storable_query(query: str, settings: Settings) -> str:

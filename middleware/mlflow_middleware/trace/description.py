@@ -141,12 +141,12 @@ def metadata_of(record: TraceRecord, metadata: Mapping[str, str] = NOTHING) -> d
     return known
 
 
-def storable(record: TraceRecord, said: Mapping[str, str]) -> Mapping[str, str]:
+def storable(record: TraceRecord, given: Mapping[str, str]) -> Mapping[str, str]:
     """Return tags or metadata with a pseudonym for the user, if one is configured."""
-    user, key = said.get(keys.USER), record.settings.hmac_key
+    user, key = given.get(keys.USER), record.settings.hmac_key
     if not (user and key) or user == record.user_id:
-        return said
-    return {**said, keys.USER: identity.pseudonym(str(user), key)}
+        return given
+    return {**given, keys.USER: identity.pseudonym(str(user), key)}
 
 
 def _error_of(record: TraceRecord, exceptions: Sequence[RecordedException]) -> str | None:

@@ -18,13 +18,13 @@ def judge(record: TraceRecord) -> None:
     if record.is_complete and not record.is_judged:
         record.is_judged = True
         keeping = record.settings.keeping(record.exchange.path)
-        with _only_what_is_stored(record.exchange, keeping):
+        with _stored_content_only(record.exchange, keeping):
             if error_rules.may_fail(record.exchange, record.settings.error_when):
                 _judge(record, keeping)
 
 
 @contextmanager
-def _only_what_is_stored(exchange: Exchange, keeping: Keeping) -> Iterator[None]:
+def _stored_content_only(exchange: Exchange, keeping: Keeping) -> Iterator[None]:
     """Hide the parts of the bodies that are read but not stored, so that no reason reveals them."""
     bodies = exchange.request_body, exchange.response_body
     if not keeping.inputs:

@@ -58,8 +58,8 @@ def _forwarded(header: str) -> list[Origin]:
     hops = []
     for element in _parts(header):
         pairs = (_PAIR.fullmatch(pair) for pair in element.split(";"))
-        said = {match[1].lower(): match[2] or match[3] or "" for match in pairs if match}
-        hops.append(Origin(_address(said.get("for", "")), said.get("proto", ""), said.get("host", "")))
+        fields = {match[1].lower(): match[2] or match[3] or "" for match in pairs if match}
+        hops.append(Origin(_address(fields.get("for", "")), fields.get("proto", ""), fields.get("host", "")))
     return hops
 
 

@@ -140,7 +140,7 @@ class TraceRecord:
         failure: Why the response is an error according to ``error_when``, after it has been judged.
         is_judged: Whether it has been judged.
         held: An exception that the framework is about to handle.
-        is_route_said: Whether the app itself has set the route.
+        is_route_explicit: Whether the app itself has set the route.
         is_promised: Whether the client was promised the trace, by a token to continue it.
         verdict: The app's decision about the trace: `KEPT`, the reason to drop it, or empty.
         is_genai: Whether the bodies look like a language model's traffic; None until it has been checked.
@@ -167,7 +167,7 @@ class TraceRecord:
     failure: Failure | None = None
     is_judged = False
     held: BaseException | None = None
-    is_complete = client_disconnected = is_changed = is_route_said = is_promised = False
+    is_complete = client_disconnected = is_changed = is_route_explicit = is_promised = False
     verdict = ""
     is_genai: bool | None = None
     is_unwanted = is_directed = is_unrouted = False

@@ -1,1 +1,1 @@
-"""Apps without a line of ours, as `mlflow-middleware run` finds them."""
+"""Apps without any code of ours, as `mlflow-middleware run` finds them."""

@@ -1,4 +1,4 @@
-"""A FastAPI app inside of middleware that wraps it whole."""
+"""A FastAPI app inside another middleware that wraps it."""
 
 from __future__ import annotations
 

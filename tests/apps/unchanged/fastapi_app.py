@@ -1,4 +1,4 @@
-"""A FastAPI app; also by a factory."""
+"""A FastAPI app, also as a factory."""
 
 from __future__ import annotations
 

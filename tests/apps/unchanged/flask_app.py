@@ -1,4 +1,4 @@
-"""A Flask app; also by a factory."""
+"""A Flask app, also as a factory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project's `manage.py`, which is no program by its mode."""
+"""The project's `manage.py`, which is not executable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An app that has our line, with an option of its own, inside of what wraps it whole."""
+"""An app with our middleware and an option of its own, inside another middleware that wraps it."""
 
 from __future__ import annotations
 

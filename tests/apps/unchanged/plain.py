@@ -1,4 +1,4 @@
-"""Apps of no framework: ASGI and WSGI, what nobody can wrap, and what wraps others."""
+"""Apps without a framework: ASGI and WSGI, one that cannot be wrapped, and one that wraps others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
-    """Answers all paths."""
+    """Answer all paths."""
     if scope["type"] == "lifespan":
         while (message := await receive())["type"] != "lifespan.shutdown":
             await send({"type": f"{message['type']}.complete"})
@@ -21,7 +21,7 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
 
 
 def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answers all paths."""
+    """Answer all paths."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"well"]
 
@@ -38,12 +38,12 @@ class Answer:
 
 
 async def rsgi(scope: Any, protocol: Any) -> None:
-    """Granian's own protocol."""
+    """An app for Granian's own protocol."""
     protocol.response_str(200, [], "well")
 
 
 class Around:
-    """Middleware of somebody else's, around a whole app."""
+    """A third-party middleware around a whole app."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""What differs between the tools: a few lines to set each up, and its own functions."""
+"""The differences between the tools: a few lines to set each up, and its own functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI  # the page is made where there is none
+    from fastapi import FastAPI  # the page is also written where no tool is installed
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,7 +26,7 @@ MODES = ("plain", "options", "route")
 
 
 class Tool:
-    """A tool, as an app uses it; what it does not have, does nothing.
+    """A tool as an app uses it; missing features do nothing.
 
     Attributes:
         mode: One of ``MODES``.
@@ -40,10 +40,10 @@ class Tool:
         return self.mode != "plain"
 
     def set_up(self, app: FastAPI) -> None:
-        """Do what the documentation says for a FastAPI app."""
+        """Set the tool up as documented for a FastAPI app."""
 
     def span(self, name: str) -> AbstractContextManager[Any]:
-        """Open a child span, which every app with a tool does by that tool."""
+        """Open a child span through the tool, as every app does."""
         return nullcontext()
 
     def decorated(self, function: Function, name: str) -> Function:
@@ -54,55 +54,55 @@ class Tool:
         """Trace a generator that yields an answer's words, in mode ``route`` only."""
         return function
 
-    def told(self, words: str) -> None:
-        """Say what was streamed, in mode ``route`` only, for tools that do not collect it."""
+    def report_answer(self, words: str) -> None:
+        """Report the streamed answer, in mode ``route`` only, for tools that do not collect it."""
 
     def noted(self, **values: object) -> None:
-        """Store what else is to be known, in mode ``route`` only, for tools that have no option for it."""
+        """Store further values, in mode ``route`` only, for tools that have no option for them."""
 
     def identified(self, session: str, user: str, request_id: str) -> AbstractContextManager[Any]:
-        """Say whose request it is, in mode ``route`` only."""
+        """Report whose request it is, in mode ``route`` only."""
         return nullcontext()
 
     def answered(self, answer: dict[str, Any]) -> None:
-        """Say what was answered, with which model and how many tokens, in mode ``route`` only."""
+        """Report the answer, its model and its tokens, in mode ``route`` only."""
 
     def trace_headers(self) -> dict[str, str]:
         """Name the trace in the answer, in mode ``route`` only."""
         return {}
 
     def called(self, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
-        """Go on with a caller's trace, in mode ``route`` only, for tools that do not by themselves."""
+        """Continue a caller's trace, in mode ``route`` only, for tools that do not by themselves."""
         return nullcontext()
 
     def carried(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """What a thread pool is to run: by the tool's own way in mode ``route``, else the function itself."""
+        """Return the function for a thread pool: wrapped by the tool in mode ``route``, else the function itself."""
         return function
 
     def carrier(self) -> dict[str, str]:
-        """What a message to a job carries, in mode ``route`` only."""
+        """Return the carrier for a job's message, in mode ``route`` only."""
         return {}
 
     def job(self, carrier: dict[str, str]) -> AbstractContextManager[Any]:
-        """The trace of a job, which has that carrier."""
+        """Open the trace of a job with that carrier."""
         return self.span("job")
 
     def feedback(self, trace_id: str) -> None:
         """Store a user's vote, in mode ``route`` only."""
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send pending data."""
 
 
-def hidden(said: Any) -> Any:
-    """A mask of one's own, for the tools that take one: without passwords."""
-    if isinstance(said, dict):
-        return {key: "hidden" if key == "password" else hidden(each) for key, each in said.items()}
-    return [hidden(each) for each in said] if isinstance(said, (list, tuple)) else said
+def hidden(content: Any) -> Any:
+    """Remove passwords, for the tools that accept a mask."""
+    if isinstance(content, dict):
+        return {key: "hidden" if key == "password" else hidden(each) for key, each in content.items()}
+    return [hidden(each) for each in content] if isinstance(content, (list, tuple)) else content
 
 
 def chosen() -> Tool:
-    """The tool that ``COMPARE_TOOL`` and ``COMPARE_MODE`` name."""
+    """Return the tool that ``COMPARE_TOOL`` and ``COMPARE_MODE`` name."""
     module = importlib.import_module(f"{__name__}.{MODULES[os.environ['COMPARE_TOOL']]}")
     tool: Tool = module.Compared(os.environ["COMPARE_MODE"])
     return tool

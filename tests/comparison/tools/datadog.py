@@ -1,4 +1,4 @@
-"""Datadog: ``ddtrace-run``; with options its LLM Observability, too, which has a decorator for each route."""
+"""Datadog: ``ddtrace-run``; with options also its LLM Observability, which has a decorator for each route."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Compared(tools.Tool):
         traced: tools.Function = workflow(function)
         return traced
 
-    def told(self, words: str) -> None:
+    def report_answer(self, words: str) -> None:
         if self.mode == "route":
             LLMObs.annotate(output_data=words)
 

@@ -1,4 +1,4 @@
-"""Langfuse: its client takes its settings from the environment; its decorator on each route."""
+"""Langfuse: its client reads its settings from the environment; its decorator is on each route."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Compared(tools.Tool):
     def streamed(self, function: tools.Function) -> tools.Function:
         return self.decorated(function, "words")
 
-    def told(self, words: str) -> None:
+    def report_answer(self, words: str) -> None:
         if self.mode == "route":
             get_client().update_current_generation(output=words)
 

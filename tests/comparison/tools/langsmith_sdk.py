@@ -1,4 +1,4 @@
-"""LangSmith: ``TracingMiddleware``, which goes on with a caller's trace, and ``@traceable`` on each route."""
+"""LangSmith: ``TracingMiddleware``, which continues a caller's trace, and ``@traceable`` on each route."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from opentelemetry.trace import get_current_span
 from tests.comparison import tools
 
 WORDLESS = os.environ.get("COMPARE_WORDLESS")
-"""Set where nothing of what is said is to be stored."""
+"""Set if contents are not to be stored."""
 
 
 class Compared(tools.Tool):
@@ -57,7 +57,7 @@ class Compared(tools.Tool):
                 values["gen_ai.output"] = answer["choices"][0]["message"]["content"]
             get_current_span().set_attributes(values)
 
-    def told(self, words: str) -> None:
+    def report_answer(self, words: str) -> None:
         if self.mode == "route":
             get_current_span().set_attribute("gen_ai.output", words)
 

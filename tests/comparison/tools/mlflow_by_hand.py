@@ -37,7 +37,7 @@ class Compared(tools.Tool):
         traced: tools.Function = mlflow.trace(function, output_reducer="".join)
         return traced
 
-    def told(self, words: str) -> None:
+    def report_answer(self, words: str) -> None:
         if self.mode == "route" and (span := mlflow.get_current_active_span()):
             span.set_outputs(words)
 

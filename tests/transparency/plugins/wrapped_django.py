@@ -1,4 +1,4 @@
-"""Settings for Django's ``runtests.py``: those of its own for SQLite, and a runner that wraps the handlers."""
+"""Settings for Django's ``runtests.py``: its own for SQLite, and a runner that wraps the handlers."""
 
 from __future__ import annotations
 

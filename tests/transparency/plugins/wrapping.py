@@ -1,7 +1,7 @@
-"""In the process that runs another project's tests: every app is wrapped, and each test's outcome is written down.
+"""In the process that runs another project's tests: every app is wrapped, and each test's outcome is recorded.
 
 A plugin for pytest (``-p wrapping``), in a folder that is put on the path alone, because each of the projects has a
-package ``tests`` of its own. The environment says what to do:
+package ``tests`` of its own. Environment variables:
 
 * ``TRANSPARENCY_WAY``: a key of ``WAYS``, or ``plain``;
 * ``TRANSPARENCY_OUTCOMES``: the file that the outcomes go to, as JSON.
@@ -25,13 +25,13 @@ DELIVERY = 60.0
 
 
 def replace(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Put in the place of a function what ``make`` makes of it."""
+    """Replace a function with the result of ``make``."""
     original = getattr(owner, name)
     setattr(owner, name, functools.wraps(original)(make(original)))
 
 
 def around_asgi_clients(middleware: str) -> None:
-    """Wrap what Starlette's test client and httpx's transport are given, whole."""
+    """Wrap the apps that Starlette's test client and httpx's transport receive."""
     import httpx2
     from starlette.testclient import TestClient
 
@@ -40,7 +40,7 @@ def around_asgi_clients(middleware: str) -> None:
     def testing(original: Callable[..., None]) -> Callable[..., None]:
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
             original(self, *args, **kwargs)
-            self.app = self._transport.app = wrapper(self.app)  # after it has told ASGI 2 from 3
+            self.app = self._transport.app = wrapper(self.app)  # after it has detected ASGI 2 or 3
 
         return init
 
@@ -55,7 +55,7 @@ def around_asgi_clients(middleware: str) -> None:
 
 
 def added_to_starlette() -> None:
-    """``app.add_middleware(TraceMiddleware)`` for each Starlette app, as its last."""
+    """Add ``TraceMiddleware`` to each Starlette app, as its last middleware."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
 
@@ -76,7 +76,7 @@ def added_to_starlette() -> None:
 
 
 def added_to_flask() -> None:
-    """``MLflowMiddleware(app)`` for each Flask app."""
+    """Call ``MLflowMiddleware(app)`` for each Flask app."""
     from flask import Flask
 
     from mlflow_middleware.flask import MLflowMiddleware
@@ -92,7 +92,7 @@ def added_to_flask() -> None:
 
 
 def around_wsgi_clients() -> None:
-    """Wrap what Werkzeug's test client and its server are given."""
+    """Wrap the apps that Werkzeug's test client and its server receive."""
     import werkzeug.test
     from werkzeug.serving import BaseWSGIServer
 
@@ -111,7 +111,7 @@ def around_wsgi_clients() -> None:
 
 
 def added_to_django() -> None:
-    """The first entry of ``MIDDLEWARE``, whatever a test has set it to."""
+    """Add the first entry of ``MIDDLEWARE``, even if a test sets it."""
     from django.core.handlers.base import BaseHandler
     from django.core.handlers.exception import convert_exception_to_response
 
@@ -128,14 +128,14 @@ def added_to_django() -> None:
 
 
 def around_django() -> None:
-    """The ASGI and WSGI middleware around the whole project, and Django's own middleware inside."""
+    """Wrap the whole project in the ASGI and WSGI middleware, with Django's own middleware inside."""
     from django.core.handlers.asgi import ASGIHandler
     from django.core.handlers.wsgi import WSGIHandler
 
     from mlflow_middleware import asgi, wsgi
 
     def calling(original: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(self: Any, *args: Any) -> None:  # clients tell ASGI 2 from 3 by its being async
+        async def call(self: Any, *args: Any) -> None:  # clients detect ASGI 3 by its being async
             await asgi.TraceMiddleware(functools.partial(original, self))(*args)
 
         return call
@@ -157,16 +157,16 @@ WAYS: Mapping[str, Callable[[], None]] = {
     "mlflow_middleware.django added": added_to_django,
     "mlflow_middleware.asgi and .wsgi around .django": around_django,
 }
-"""What is wrapped around the apps, by name."""
+"""Functions that wrap the apps, by name."""
 
 
 def wrap() -> None:
-    """Wrap from here on what the environment says."""
+    """Wrap apps from here on, as the environment specifies."""
     WAYS.get(os.environ["TRANSPARENCY_WAY"], lambda: None)()
 
 
 def write(outcomes: Mapping[str, str]) -> None:
-    """Write the outcomes of all tests, what became of the traces, and where tracing itself has failed."""
+    """Write the outcomes of all tests, the counts of the traces, and failures of tracing itself."""
     delivery.flush(DELIVERY)
     stats = delivery.stats()
     report = {
@@ -187,7 +187,7 @@ def pytest_configure(config: object) -> None:
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """A test's set-up, call and tear-down are one: the worst of them is its outcome."""
+    """Combine a test's set-up, call and tear-down: the worst of them is its outcome."""
     outcome = "expected to fail" if hasattr(report, "wasxfail") else report.outcome
     if _outcomes.setdefault(report.nodeid, outcome) == "passed":
         _outcomes[report.nodeid] = outcome
@@ -196,5 +196,5 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def pytest_sessionfinish(session: object) -> None:
-    """Leave the report."""
+    """Write the report."""
     write(_outcomes)

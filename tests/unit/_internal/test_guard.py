@@ -1,4 +1,4 @@
-"""The guard: a failure of ours ends here, is logged once and counted always."""
+"""The guard: a failure of tracing is contained, logged once and always counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_middleware._internal.guard import guarded
 
 @pytest.fixture(autouse=True)
 def failures(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
-    """The counts of this test alone."""
+    """The counts of this test only."""
     counts: Counter[tuple[str, str]] = Counter()
     monkeypatch.setattr(guard, "failures", counts)
     return counts
@@ -27,7 +27,7 @@ def divide(number: int, by: int) -> float:
 
 
 def test_a_guarded_function_works_as_before() -> None:
-    """Arguments, answer, name and docstring are the function's own."""
+    """Arguments, result, name and docstring are the function's own."""
     assert divide(6, by=3) == 2
     assert (divide.__name__, divide.__doc__) == ("divide", "Divides.")
 
@@ -38,10 +38,10 @@ def test_a_failure_becomes_none(failures: Counter[tuple[str, str]]) -> None:
     assert failures == {("divide", "ZeroDivisionError"): 1}
 
 
-def test_the_first_failure_of_a_kind_is_logged(
+def test_the_first_failure_of_each_kind_is_logged(
     caplog: pytest.LogCaptureFixture, failures: Counter[tuple[str, str]]
 ) -> None:
-    """With its traceback; those that follow are counted only."""
+    """It has its traceback; later ones are only counted."""
     for _ in range(5):
         divide(1, by=0)
 
@@ -75,8 +75,10 @@ def test_another_kind_is_logged_again(caplog: pytest.LogCaptureFixture, failures
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
-def test_what_ends_a_program_is_not_held_up(error: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
-    """Interrupts and cancellation are no failures of ours."""
+def test_exceptions_that_end_a_program_pass_through(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Interrupts and cancellation are no failures of tracing."""
 
     @guarded
     def interrupted() -> None:
@@ -88,7 +90,7 @@ def test_what_ends_a_program_is_not_held_up(error: type[BaseException], caplog: 
 
 
 def test_a_guarded_method_keeps_its_object() -> None:
-    """Methods are guarded as functions are, and reported under their class's name."""
+    """Methods are guarded like functions, and reported under their class's name."""
 
     class Counting:
         count = 0
@@ -106,8 +108,8 @@ def test_a_guarded_method_keeps_its_object() -> None:
     assert where.endswith("Counting.add")
 
 
-def test_a_handler_that_shows_no_stream_gets_the_line_all_the_same() -> None:
-    """Such as a proxy of a request's, where there is none."""
+def test_a_handler_without_a_stream_gets_the_line_all_the_same() -> None:
+    """Such as a request-local proxy outside a request."""
     lines: list[str] = []
 
     class Own(logging.Handler):

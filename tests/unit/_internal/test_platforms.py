@@ -1,4 +1,4 @@
-"""Deployment tags that the hosting platform tells, where no variable of the user's does."""
+"""Deployment tags from the hosting platform, if none of the user's variables is set."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ SET_BY = {
 
 @pytest.fixture(autouse=True)
 def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment that tells nothing, wherever these tests run."""
+    """An environment without any platform, wherever these tests run."""
     ours = {variable for platform in PLATFORMS.values() for variables in platform[1:] for variable in variables}
     signs = {platform.sign for platform in PLATFORMS.values()}
     for name in (*ours, *signs, "ENVIRONMENT", "APP_VERSION", "DEPLOYMENT_ID", "REGION"):
@@ -126,19 +126,19 @@ def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 
 def run_on(env: pytest.MonkeyPatch, *names: str) -> None:
-    """Set what these platforms set."""
+    """Set the variables of these platforms."""
     for name in names:
         for variable, value in SET_BY[name][0].items():
             env.setenv(variable, value)
 
 
-def test_every_platform_is_tried() -> None:
+def test_every_platform_is_tested() -> None:
     """Each has its row above."""
     assert SET_BY.keys() == PLATFORMS.keys()
 
 
 def test_the_page_names_the_variables() -> None:
-    """Those of each platform and tag, in their order; the last of AWS' two names is left out."""
+    """Those of each platform and tag, in order; the last of AWS' two names is left out."""
     page = (ROOT / "docs" / "deployment.md").read_text().split("## Tags without a variable", 1)[1]
     rows = [[re.findall(r"`(\w+)`", cell) for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     table = {row[0][0]: row[1:] for row in rows if len(row) == 5 and row[0] and row[0][0] in PLATFORMS}
@@ -151,16 +151,16 @@ def test_the_page_names_the_variables() -> None:
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
-def test_a_platform_tells_its_tags(env: pytest.MonkeyPatch, name: str) -> None:
-    """With no variable of the user's, every trace has them."""
+def test_a_platform_provides_its_tags(env: pytest.MonkeyPatch, name: str) -> None:
+    """Without any variable of the user's, every trace has them."""
     run_on(env, name)
 
     assert Settings.load().trace_tags == SET_BY[name][1]
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
-def test_nothing_is_told_without_its_sign(env: pytest.MonkeyPatch, name: str) -> None:
-    """A variable such as AWS_REGION on somebody's laptop is no deployment."""
+def test_without_its_sign_a_platform_provides_nothing(env: pytest.MonkeyPatch, name: str) -> None:
+    """A variable such as AWS_REGION on a laptop is no deployment."""
     run_on(env, name)
     env.delenv(PLATFORMS[name].sign)
 
@@ -168,8 +168,8 @@ def test_nothing_is_told_without_its_sign(env: pytest.MonkeyPatch, name: str) ->
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
-def test_what_the_user_says_comes_first(env: pytest.MonkeyPatch, name: str) -> None:
-    """Variables of `deployment_tags` and fixed tags beat what the platform tells."""
+def test_the_users_values_beat_the_platforms(env: pytest.MonkeyPatch, name: str) -> None:
+    """These are the variables of `deployment_tags` and fixed tags."""
     run_on(env, name)
     for tag in TAGS:
         env.setenv(tag.upper(), f"my {tag}")
@@ -182,8 +182,8 @@ def test_what_the_user_says_comes_first(env: pytest.MonkeyPatch, name: str) -> N
     }
 
 
-def test_a_variable_that_is_not_set_is_filled_in(env: pytest.MonkeyPatch) -> None:
-    """Tag by tag; tags that `deployment_tags` does not name are not made."""
+def test_an_unset_variable_is_filled_in(env: pytest.MonkeyPatch) -> None:
+    """Tag by tag; tags that `deployment_tags` does not name are not added."""
     run_on(env, "fly")
     env.setenv("VERSION", "1.2")
 
@@ -210,7 +210,7 @@ def test_a_variable_that_is_not_set_is_filled_in(env: pytest.MonkeyPatch) -> Non
 def test_one_option_switches_it_off(
     env: pytest.MonkeyPatch, value: object, expected: dict[str, str], as_variable: bool
 ) -> None:
-    """All of it, or all but the platforms that it names; in code and in the environment."""
+    """All of it, or all except the platforms that it names; in code and in the environment."""
     run_on(env, "kubernetes")
     if not as_variable:
         assert Settings.load(detect_deployment=value).trace_tags == expected
@@ -221,7 +221,7 @@ def test_one_option_switches_it_off(
 
 @pytest.mark.parametrize("value", ["herokku", ["kubernetes", "k8s"], 3, None, {"heroku": True}])
 def test_an_unknown_platform_is_an_error(value: object) -> None:
-    """It names the option, what was given, and what there is."""
+    """It names the option, the value, and the known platforms."""
     with pytest.raises(SettingsError, match="detect_deployment") as caught:
         Settings.load(detect_deployment=value)
 
@@ -229,7 +229,7 @@ def test_an_unknown_platform_is_an_error(value: object) -> None:
     assert "true, false, or any of aws_lambda, ecs" in str(caught.value)
 
 
-def test_the_platform_on_top_of_kubernetes_knows_better(env: pytest.MonkeyPatch) -> None:
+def test_the_platform_on_top_of_kubernetes_takes_priority(env: pytest.MonkeyPatch) -> None:
     """Knative's revision names the deployment, the pod's namespace the environment."""
     run_on(env, "kubernetes", "cloud_run")
 
@@ -237,7 +237,7 @@ def test_the_platform_on_top_of_kubernetes_knows_better(env: pytest.MonkeyPatch)
 
 
 def test_a_pod_without_the_downward_api(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its host name is the pod's name, and its service account knows the namespace."""
+    """Its host name is the pod's name, and its service account has the namespace."""
     env.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     env.setenv("HOSTNAME", "chat-7d9f8-x2x9z")
     (tmp_path / "namespace").write_text("staging\n")
@@ -246,8 +246,8 @@ def test_a_pod_without_the_downward_api(env: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", [None, b"default", b"\xff\xfe", b""])
-def test_a_namespace_that_says_nothing(env: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None) -> None:
-    """The default one names no environment, and a file that is missing or unreadable stops no app."""
+def test_an_uninformative_namespace(env: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None) -> None:
+    """The default one names no environment, and a missing or unreadable file stops no app."""
     env.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     if content is not None:
         (tmp_path / "namespace").write_bytes(content)
@@ -256,7 +256,7 @@ def test_a_namespace_that_says_nothing(env: pytest.MonkeyPatch, tmp_path: Path, 
 
 
 def test_an_unpublished_function_has_no_version(env: pytest.MonkeyPatch) -> None:
-    """Lambda calls it $LATEST, whatever its code is."""
+    """Lambda calls it $LATEST, whichever code it runs."""
     run_on(env, "aws_lambda")
     env.setenv("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
 
@@ -264,7 +264,7 @@ def test_an_unpublished_function_has_no_version(env: pytest.MonkeyPatch) -> None
 
 
 def test_values_are_made_safe(env: pytest.MonkeyPatch) -> None:
-    """As all that is stored: without control characters, and bounded."""
+    """Like all stored values: without control characters, and bounded."""
     run_on(env, "kubernetes")
     env.setenv("POD_NAME", "a\x1bb" + "x" * 10_000)
 

@@ -1,4 +1,4 @@
-"""Capture: secrets are replaced, everything else stays."""
+"""Capture: secrets are replaced, and everything else is kept."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ ORDINARY_KEYS = [
 
 
 @pytest.mark.parametrize("key", SECRET_KEYS)
-def test_secret_keys_are_known_in_any_spelling(key: str) -> None:
+def test_secret_keys_are_recognized_in_any_spelling(key: str) -> None:
     """Hyphens, underscores, brackets, camel case, upper case, and words before or after."""
     assert redactor.matches(key)
     assert redactor.value(key, "s3cret") == REDACTED
@@ -102,14 +102,14 @@ def test_listed_keys_are_read_in_any_spelling() -> None:
         ("max_tokens=5&%zz=%&&=&=x", "max_tokens=5&%zz=%&&=&=x"),
     ],
 )
-def test_only_secret_values_leave_a_query_string(query: str, kept: str) -> None:
-    """The value of a secret parameter is replaced; names, order, encoding and everything else stay."""
+def test_only_secret_values_are_removed_from_a_query_string(query: str, kept: str) -> None:
+    """The value of a secret parameter is replaced; names, order, encoding and everything else are kept."""
     assert redactor.query(query) == kept
 
 
 @given(st.text("&=%+;[]_-. \n\x00\xe9\xffabxABX08", max_size=300))
 def test_a_query_without_secrets_stays_byte_for_byte(query: str) -> None:
-    """However broken it is; no secret's name can be spelt with these characters."""
+    """However malformed it is; no secret's name can be spelt with these characters."""
     assert redactor.query(query) == query
 
 
@@ -120,7 +120,7 @@ def test_a_query_without_secrets_stays_byte_for_byte(query: str) -> None:
     st.booleans(),
 )
 def test_no_secret_gets_through_a_query(ordinary: list[str], key: str, secret: str, is_encoded: bool) -> None:
-    """Between any other parameters, and with its name spelt in percent signs."""
+    """Between any other parameters, and with its name percent-encoded."""
     name = "".join(f"%{byte:02x}" for byte in key.encode()) if is_encoded else quote(key)
     before = "".join(f"{each}=1&" for each in ordinary)
 
@@ -146,7 +146,7 @@ def test_no_secret_gets_through_a_query(ordinary: list[str], key: str, secret: s
     ],
 )
 def test_secret_keys_in_json_lose_their_values(value: Any, kept: Any) -> None:
-    """At any depth, and in text that is JSON itself; text without secrets is not written anew."""
+    """At any depth, and in text that is JSON itself; text without secrets is not rewritten."""
     assert redactor.json(value) == kept
 
 
@@ -156,7 +156,7 @@ def test_a_long_list_of_names_and_secrets_is_searched_once() -> None:
 
 
 def test_json_that_is_nested_too_deeply_is_replaced() -> None:
-    """What nobody can look into is not shown."""
+    """Content that cannot be searched is not shown."""
     value: Any = "s3cret"
     for _ in range(5000):
         value = [value]
@@ -182,7 +182,7 @@ def test_json_that_is_nested_too_deeply_is_replaced() -> None:
     ],
 )
 def test_secret_keys_in_text_lose_their_values(text: str, kept: str) -> None:
-    """In JSON that is broken, or inside another string, in forms and in headers; prose stays."""
+    """In broken JSON, or JSON inside another string, in forms and in headers; prose is kept."""
     assert redactor.text(text) == kept
 
 
@@ -190,20 +190,20 @@ def test_secret_keys_in_text_lose_their_values(text: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "text", ['{{"{}": "x"}}', '{{"a": "{}=x"}}', '{{"a": "{{\\"{}\\": 1}}"}}', '[[{{"{}": null}}]]']
 )
-def test_no_secret_is_overlooked_at_a_glance(key: str, text: str) -> None:
+def test_the_quick_check_misses_no_secret(key: str, text: str) -> None:
     """Wherever its key is."""
     assert not redactor.is_clean(text.format(key))
 
 
 @pytest.mark.parametrize("key", ["max_tokens", "total_tokens", "tokenizer", "author", "monkey", "secretary"])
-def test_ordinary_text_is_clean_at_a_glance(key: str) -> None:
-    """The answer of a language model says how many tokens it took."""
+def test_the_quick_check_clears_ordinary_text(key: str) -> None:
+    """A language model's answer contains its number of tokens."""
     assert redactor.is_clean(f'{{"{key}": 1, "content": "Là-bas, 100 % sûr\\n"}}')
 
 
 @pytest.mark.parametrize(("listed", "key"), [("oauth2", "oauth2x"), ("s3", "S3secret"), ("md5", "my_md5hash")])
 def test_a_listed_key_may_end_in_a_digit(listed: str, key: str) -> None:
-    """A letter behind it begins another word."""
+    """A letter after it starts another word."""
     redactor = Redactor([listed])
 
     assert redactor.matches(key)
@@ -211,7 +211,7 @@ def test_a_listed_key_may_end_in_a_digit(listed: str, key: str) -> None:
 
 
 def escaped(text: str) -> str:
-    """Each character by its number."""
+    """Text with each character by its number."""
     return "".join(f"\\u{ord(char):04x}" for char in text)
 
 
@@ -240,8 +240,8 @@ texts = st.recursive(
 
 
 @given(texts, st.booleans())
-def test_what_is_clean_at_a_glance_is_left_as_it_is(value: Any, is_ascii: bool) -> None:
-    """A closer look replaces nothing."""
+def test_text_cleared_by_the_quick_check_is_unchanged(value: Any, is_ascii: bool) -> None:
+    """The full search replaces nothing."""
     text = json.dumps(value, ensure_ascii=is_ascii)
     for each in (text, text.replace("\\\\", "\\")):
         if redactor.is_clean(each):

@@ -1,4 +1,4 @@
-"""Content: what the trace shows of a body, and that no secret in it survives."""
+"""Content: a body as the trace shows it, without any of its secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIECES = [{"a": '{"token": "[redacted]"}'}, {"a": ""}]
 
 
 def seen(data: bytes, content_type: str, encoding: str = "", cut: bool = False) -> Content:
-    """What is read of a body, of which 100 more bytes were not kept if it is cut."""
+    """Return a body's content; if truncated, 100 more bytes were not kept."""
     return read(data, len(data) + 100 * cut, content_type, encoding, LIMIT, redactor)
 
 
@@ -59,14 +59,14 @@ def seen(data: bytes, content_type: str, encoding: str = "", cut: bool = False) 
     ],
 )
 def test_bodies_are_shown_by_their_media_type(data: bytes, content_type: str, value: Any) -> None:
-    """JSON, forms, lines and text are read; anything else is told by its type and size."""
+    """JSON, forms, lines and text are shown; anything else as its type and size."""
     content = seen(data, content_type)
 
     assert (strict_json.written(content.value)[0], content.cut) == (value, False)
 
 
 def test_form_data_is_shown_without_its_files() -> None:
-    """Of a file its name, type and size."""
+    """Files are shown as name, type and size."""
     head = b'--b\r\nContent-Disposition: form-data; name="'
     data = head + b'a"\r\n\r\nhello\r\n' + head + b'f"; filename="x%22.png"\r\n\r\n\x00\x01\r\n--b--\r\n'
 
@@ -74,8 +74,8 @@ def test_form_data_is_shown_without_its_files() -> None:
     assert seen(data, "multipart/form-data; boundary=b").value == {"a": "hello", "f": file}
 
 
-def test_cut_bodies_show_what_there_is() -> None:
-    """JSON is completed, without what may have gone on; text says that it is cut."""
+def test_truncated_bodies_are_shown_as_far_as_they_go() -> None:
+    """JSON is closed, without values that may be incomplete; text is marked as truncated."""
     assert seen(b'{"a": [1, {"b": "hel', "application/json", cut=True) == Content({"a": [1, {"b": "hel"}]}, cut=True)
     assert seen(b'{"a": 1, "b": 12', "application/json", cut=True).value == {"a": 1}
     assert seen(b"hell\xff", "text/plain; charset=utf-16", cut=True).value == "hell\ufffd … [cut: 5 of 105 bytes]"
@@ -83,7 +83,7 @@ def test_cut_bodies_show_what_there_is() -> None:
 
 
 def test_compressed_bodies_are_read_within_the_limit() -> None:
-    """Also when a few bytes stand for millions, or some are missing."""
+    """Also if a few bytes expand to millions, or some are missing."""
     data = b'{"a": "b"}'
     bare = zlib.compressobj(wbits=-15)
     assert seen(gzip.compress(data), "application/json", "gzip").value == {"a": "b"}
@@ -103,7 +103,7 @@ def test_compressed_bodies_are_read_within_the_limit() -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "zstd"])
 def test_newer_encodings_are_read_within_the_limit(encoding: str) -> None:
-    """Whole, cut, on top of another, and bombs; alone and inside of another bomb."""
+    """Whole, truncated, nested, and as bombs; alone and inside another bomb."""
     encode = encoder(encoding)
     data = json.dumps({"a": [str(number**9) for number in range(2000)]}).encode()
     packed = encode(data)
@@ -124,14 +124,14 @@ def test_newer_encodings_are_read_within_the_limit(encoding: str) -> None:
 
 
 def encoder(encoding: str) -> Callable[[bytes], bytes]:
-    """What encodes so; the test is skipped where no library does."""
+    """Return the encoder; skip the test if no library has it."""
     if encoding not in ENCODERS:
         pytest.skip(f"no library for {encoding} is installed in this environment")
     return ENCODERS[encoding][0]
 
 
 def test_a_zstd_window_of_gigabytes_is_not_opened() -> None:
-    """More than HTTP allows: a decoder would hold that much back."""
+    """It is larger than HTTP allows: a decoder would buffer that much."""
     encoder("zstd")
     zstandard = pytest.importorskip("zstandard", reason="zstandard is not installed in this environment")
     parameters = zstandard.ZstdCompressionParameters(window_log=27)
@@ -156,7 +156,7 @@ TYPES = [
     st.sampled_from(["", "gzip", "deflate"]),
 )
 def test_no_body_raises(data: bytes, content_type: str, encoding: str) -> None:
-    """What comes out is strict JSON, whatever went in."""
+    """The result is strict JSON, whatever the body."""
     value, text = strict_json.written(seen(data, content_type, encoding).value)
 
     assert json.dumps(value, allow_nan=False, ensure_ascii=False) == text
@@ -164,7 +164,7 @@ def test_no_body_raises(data: bytes, content_type: str, encoding: str) -> None:
 
 
 def wrapped(document: Any, how: str) -> tuple[bytes, str, str]:
-    """A document as a body, with its content type and encoding."""
+    """Return a document as a body, with its content type and encoding."""
     text = json.dumps(document)
     part = '--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + text + "\r\n--b--\r\n"
     return {
@@ -186,7 +186,7 @@ HOW = ["json", "utf-16", "broken", "unnamed", "text", "form", "multipart", "gzip
 @pytest.mark.parametrize("how", HOW)
 @given(documents, st.floats(0, 1))
 def test_no_secret_survives(how: str, document: Any, share: float) -> None:
-    """However the document is wrapped, and wherever it is cut."""
+    """However the document is wrapped, and wherever it is truncated."""
     data, content_type, encoding = wrapped(document, how)
     kept = data[: round(len(data) * share)]
     content = read(kept, len(data), content_type, encoding, LIMIT, redactor)
@@ -213,8 +213,8 @@ def test_no_secret_survives(how: str, document: Any, share: float) -> None:
         (b'{"a": 1', None),
     ],
 )
-def test_json_that_can_be_stored_as_it_came_is(data: bytes, text: str | None) -> None:
-    """It is not written anew; anything that a trace cannot hold is."""
+def test_storable_json_is_kept_verbatim(data: bytes, text: str | None) -> None:
+    """It is not rewritten; anything that a trace cannot store is."""
     content = seen(data, "application/json")
 
     assert content.text == text

@@ -1,4 +1,4 @@
-"""Answers that are errors under status 200: by rules with a name, by a path, and by a function of the app's own."""
+"""Answers that are errors despite status 200: by named rules, by a path, and by the app's own function."""
 
 from __future__ import annotations
 
@@ -27,18 +27,25 @@ GRPC, GRPC_TEXT = "application/grpc-web+proto", "application/grpc-web-text+proto
 
 
 def frames(*trailers: str, message: bytes = b"\x08\x01") -> bytes:
-    """A gRPC-web answer: a message, and the trailers."""
-    told = "".join(f"{each}\r\n" for each in trailers).encode()
-    return b"\0" + len(message).to_bytes(4, "big") + message + b"\x80" + len(told).to_bytes(4, "big") + told
+    """Return a gRPC-web answer: a message, and the trailers."""
+    sent_headers = "".join(f"{each}\r\n" for each in trailers).encode()
+    return (
+        b"\0"
+        + len(message).to_bytes(4, "big")
+        + message
+        + b"\x80"
+        + len(sent_headers).to_bytes(4, "big")
+        + sent_headers
+    )
 
 
 def events(*data: object, name: str = "") -> bytes:
-    """A stream of server-sent events."""
+    """Return a stream of server-sent events."""
     return "".join((f"event: {name}\n" if name else "") + f"data: {json.dumps(each)}\n\n" for each in data).encode()
 
 
 def rpc(**said: object) -> dict[str, object]:
-    """A JSON-RPC answer."""
+    """Return a JSON-RPC answer."""
     return {"jsonrpc": "2.0", "id": 1, **said}
 
 
@@ -125,18 +132,18 @@ def is_teapot(exchange: Exchange) -> str:
 
 
 def content_of(value: object) -> bytes:
-    """A body as it is sent."""
+    """Return a body in its encoded form."""
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
 async def answered(kind: str, value: object, *headers: tuple[bytes, bytes], **options: Any) -> None:
-    """One request, answered with this body and status 200."""
-    told = [(b"content-type", kind.encode()), (b"X-Own", b"1"), *headers]
-    await ask(TraceMiddleware(saying(start(200, *told), body(content_of(value))), **options), http())
+    """Return the trace of one request, answered with this body and status 200."""
+    sent_headers = [(b"content-type", kind.encode()), (b"X-Own", b"1"), *headers]
+    await ask(TraceMiddleware(saying(start(200, *sent_headers), body(content_of(value))), **options), http())
 
 
 def outcome(trace: Trace) -> tuple[str, object, object]:
-    """State, ``error.type`` and description."""
+    """Return state, ``error.type`` and description."""
     root = root_of(trace)
     return trace.info.state, root.attributes.get("error.type"), root.status.description or None
 
@@ -145,7 +152,7 @@ def outcome(trace: Trace) -> tuple[str, object, object]:
 async def test_an_error_under_200(
     traces: list[Trace], rule: object, kind: str, value: object, error: str, message: str
 ) -> None:
-    """The trace says what it was, and why."""
+    """The trace has the error's type and message."""
     await answered(kind, value, error_when=rule)
 
     assert outcome(traces[0]) == ("ERROR", error, message)
@@ -155,7 +162,7 @@ async def test_an_error_under_200(
 async def test_an_error_at_the_end_of_a_long_answer(
     traces: list[Trace], rule: str, kind: str, value: object, error: str, message: str
 ) -> None:
-    """More than is kept stands before it."""
+    """More than the limit precedes it."""
     for ratio in (1, 0):
         await answered(kind, value, error_when=rule, sample_ratio=ratio)
 
@@ -163,16 +170,18 @@ async def test_an_error_at_the_end_of_a_long_answer(
 
 
 @pytest.mark.parametrize(("rule", "kind", "value"), LATE_AND_FINE)
-async def test_the_end_of_a_long_answer_that_is_none(traces: list[Trace], rule: str, kind: str, value: object) -> None:
-    """What stands there is deeper, or only quoted."""
+async def test_a_long_answer_without_an_error_at_its_end(
+    traces: list[Trace], rule: str, kind: str, value: object
+) -> None:
+    """The text there is nested deeper, or only quoted."""
     await answered(kind, value, error_when=rule)
 
     assert outcome(traces[0]) == ("OK", None, None)
 
 
 @pytest.mark.parametrize(("rule", "kind", "value"), FINE)
-async def test_an_answer_that_is_none(traces: list[Trace], rule: object, kind: str, value: object) -> None:
-    """What only looks like one, or what no rule looks for."""
+async def test_an_answer_without_an_error(traces: list[Trace], rule: object, kind: str, value: object) -> None:
+    """It only resembles one, or no rule covers it."""
     await answered(kind, value, error_when=rule)
 
     assert outcome(traces[0]) == ("OK", None, None)
@@ -180,10 +189,10 @@ async def test_an_answer_that_is_none(traces: list[Trace], rule: object, kind: s
 
 @pytest.mark.parametrize(("rule", "kind", "value"), [each[:3] for each in FAILING[:-4]])
 @pytest.mark.parametrize("encoding", ["", "gzip"])
-async def test_it_is_kept_whatever_the_ratio_says(
+async def test_an_error_is_kept_with_any_ratio(
     traces: list[Trace], rule: object, kind: str, value: object, encoding: str
 ) -> None:
-    """Its answer is looked at before it is dropped, compressed or not."""
+    """Its answer is searched before it is dropped, compressed or not."""
     if encoding and "grpc" in kind:
         return
     content = gzip.compress(content_of(value)) if encoding else content_of(value)
@@ -196,29 +205,29 @@ async def test_it_is_kept_whatever_the_ratio_says(
 
 
 async def test_status_and_message_in_headers_and_trailers(traces: list[Trace]) -> None:
-    """Also where no body is captured, and there is none."""
-    told = (b"grpc-status", b"16"), (b"Grpc-Message", b"who%20are%20you")
+    """Also if no body is captured, or there is none."""
+    sent_headers = (b"grpc-status", b"16"), (b"Grpc-Message", b"who%20are%20you")
     options: dict[str, Any] = {"error_when": "grpc-web", "capture_response_body": False}
-    await answered(GRPC, b"", *told, **options)
-    trailers: Any = {"type": "http.response.trailers", "headers": iter(told), "more_trailers": False}
+    await answered(GRPC, b"", *sent_headers, **options)
+    trailers: Any = {"type": "http.response.trailers", "headers": iter(sent_headers), "more_trailers": False}
     first: Any = {**start(200, (b"content-type", GRPC.encode())), "trailers": True}
     sent = await ask(TraceMiddleware(saying(first, body(b"\0\0\0\0\0"), trailers), **options), http())
 
-    assert list(sent[-1]["headers"]) == list(told)
+    assert list(sent[-1]["headers"]) == list(sent_headers)
     assert [outcome(trace) for trace in traces] == [("ERROR", "UNAUTHENTICATED", "who are you")] * 2
 
 
 @pytest.mark.parametrize("options", [{"capture_response_body": False}, {"metadata_only": ["*"]}])
 async def test_without_a_captured_body_headers_decide(traces: list[Trace], options: dict[str, Any]) -> None:
-    """What is not captured, no rule sees."""
+    """Rules see only captured content."""
     await answered(JSON, GRAPHQL, error_when="graphql", **options)
     await answered(GRPC, frames("grpc-status: 5"), error_when="grpc-web", **options)
 
     assert [outcome(trace) for trace in traces] == [("OK", None, None)] * 2
 
 
-async def test_a_mask_hides_nothing_from_a_rule(traces: list[Trace]) -> None:
-    """It is asked first; the reason is redacted as all else."""
+async def test_a_mask_does_not_hide_the_body_from_a_rule(traces: list[Trace]) -> None:
+    """Rules run first; the reason is redacted like everything else."""
 
     def mask(exchange: Exchange) -> None:
         exchange.outputs = "masked"
@@ -229,7 +238,7 @@ async def test_a_mask_hides_nothing_from_a_rule(traces: list[Trace]) -> None:
 
 
 async def test_a_rule_that_raises_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """It counts as no error, and the rules after it are asked."""
+    """It counts as no error, and the later rules run."""
 
     def broken(exchange: Exchange) -> bool:
         raise KeyError("choices")
@@ -269,7 +278,7 @@ def test_the_option_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         '["graphql", "body.errors", "mcp"]',
     ):
         monkeypatch.setenv("MLFLOW_MIDDLEWARE_ERROR_WHEN", value)
-        assert [rule.said for rule in Settings.load().error_when][:2] == ["graphql", "body.errors"]
+        assert [rule.written for rule in Settings.load().error_when][:2] == ["graphql", "body.errors"]
 
 
 @pytest.mark.parametrize(
@@ -284,15 +293,15 @@ def test_the_option_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (ask, "async"),
     ],
 )
-def test_a_value_that_is_no_rule_is_named(value: object, allowed: str) -> None:
-    """At start-up, with what is allowed."""
+def test_an_invalid_rule_is_reported(value: object, allowed: str) -> None:
+    """At start-up, with the allowed values."""
     with pytest.raises(SettingsError, match="error_when") as raised:
         Settings.load(error_when=value)
 
     assert allowed in str(raised.value)
 
 
-async def test_what_is_dropped_counts_as_sampled_out() -> None:
+async def test_dropped_requests_count_as_sampled_out() -> None:
     """As without the option."""
     before = delivery.stats()
     with captured_traces() as traces:

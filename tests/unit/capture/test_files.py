@@ -1,4 +1,4 @@
-"""Files in JSON: attached where they are whole, left out of a body that is too large."""
+"""Files in JSON: attached if they are complete, left out of a body that is too large."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("part", "kind"), FILES)
 def test_a_file_is_attached(part: Any, kind: str) -> None:
-    """In the messages of each provider; all else stays."""
+    """In the messages of each provider; everything else is kept."""
     attached: list[tuple[str, bytes]] = []
 
     def attach(content_type: str, content: bytes) -> str:
@@ -66,13 +66,13 @@ def test_a_file_is_attached(part: Any, kind: str) -> None:
         {"audio": {}},
     ],
 )
-def test_what_is_no_file_stays(value: Any) -> None:
-    """The same object."""
+def test_other_values_are_kept(value: Any) -> None:
+    """The result is the same object."""
     assert without_files(value, lambda *_: "reference") is value
 
 
 def followed(data: bytes, size: int, limit: int = LIMIT) -> Body:
-    """A request's body that has passed in pieces."""
+    """Return the content of a request's body that arrived in pieces."""
     exchange, body = Exchange("POST", "/", {"content-type": "application/json"}), Body(limit)
     for start in range(0, len(data), size):
         if body.add(data[start : start + size]):
@@ -83,7 +83,7 @@ def followed(data: bytes, size: int, limit: int = LIMIT) -> Body:
 @pytest.mark.parametrize("size", [1, 1000, 10_000_000])
 @pytest.mark.parametrize("slash", ["/", "\\/"])
 def test_text_around_files_is_kept(size: int, slash: str) -> None:
-    """Wherever the chunks end, also in JSON inside of JSON, and as PHP writes it."""
+    """With any chunk boundaries, also in JSON inside JSON, and as PHP writes it."""
     text = base64.b64encode(random.Random(2).randbytes(90_000)).decode()
     inner = json.dumps({"image": text, "after": 1})
     value = {"first": "a", "image": text, "middle": "b", "arguments": inner, "last": ["c", text]}
@@ -113,8 +113,8 @@ pieces = st.lists(
 
 
 @given(pieces, st.integers(1, 4000))
-def test_where_a_body_is_cut_into_chunks_does_not_matter(parts: list[str], size: int) -> None:
-    """Whatever is in it; and what is short stays to the letter."""
+def test_chunk_boundaries_of_a_body_do_not_matter(parts: list[str], size: int) -> None:
+    """Whatever it contains; and a short body is verbatim."""
     data = "".join(parts).encode()
     whole = LongRuns(data, LIMIT, None)
     cut = LongRuns(data[:size], LIMIT, None)

@@ -1,4 +1,4 @@
-"""Which model answered, and what it took, by what each provider documents of its answers."""
+"""Model and usage of a request, by each provider's documentation of its answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOKENS = {
 
 
 def ask(case: Exchanged, **options: Any) -> Trace:
-    """The trace of one request, which came in pieces and was answered so."""
+    """Return the trace of a request in pieces, with this answer."""
     exchange = Exchange("POST", case.path, {"content-type": "application/json"}, "q=tea")
     with captured_traces() as traces:
         trace = RequestTrace.open(exchange, Settings(**options))
@@ -43,8 +43,8 @@ def ask(case: Exchanged, **options: Any) -> Trace:
 
 
 @EACH
-def test_the_root_tells_model_and_tokens(case: Exchanged) -> None:
-    """Under MLflow's names and OpenTelemetry's, for the span and the trace."""
+def test_the_root_has_model_and_tokens(case: Exchanged) -> None:
+    """Under MLflow's names and OpenTelemetry's, on the span and the trace."""
     trace = ask(case)
     root = trace.data.spans[0].attributes
 
@@ -61,8 +61,8 @@ def test_the_root_tells_model_and_tokens(case: Exchanged) -> None:
 
 @EACH
 @pytest.mark.parametrize("options", [{"content": "none"}, {"metadata_only": ["*"]}, {"privacy": "strict"}])
-def test_without_what_was_said_they_are_told_all_the_same(case: Exchanged, options: dict[str, Any]) -> None:
-    """And sizes; but nothing of the bodies, nor of the query."""
+def test_without_content_they_are_stored_all_the_same(case: Exchanged, options: dict[str, Any]) -> None:
+    """And sizes; but nothing of the bodies or the query."""
     trace = ask(case, **options)
     root = trace.data.spans[0]
 
@@ -74,8 +74,8 @@ def test_without_what_was_said_they_are_told_all_the_same(case: Exchanged, optio
     assert not [word for word in (SAID, "tea") if word in json.dumps(trace.to_dict())]
 
 
-def test_a_stream_tells_when_its_first_chunk_came() -> None:
-    """In seconds, as OpenTelemetry has it; with what was said and without."""
+def test_a_stream_has_the_time_of_its_first_chunk() -> None:
+    """In seconds, as in OpenTelemetry; with contents and without."""
     case = next(case for case in ALL if case.name == "openai-chat-stream")
 
     for options in ({}, {"content": "none"}):
@@ -105,8 +105,8 @@ def test_a_stream_tells_when_its_first_chunk_came() -> None:
         ("meta-llama/Llama-3-8B", "openai"),
     ],
 )
-def test_a_model_tells_its_provider(model: str, provider: str) -> None:
-    """Whoever passes its answer on in OpenAI's form; of a model that anybody may serve, the protocol's."""
+def test_a_models_name_implies_its_provider(model: str, provider: str) -> None:
+    """Even if another service passes its answer on in OpenAI's format; for open models, the protocol implies it."""
     answer = {"object": "chat.completion", "model": model, "choices": []}
 
     named = dict(model_calls.names_of({}, answer, "/", None, None))
@@ -126,7 +126,7 @@ def test_a_model_tells_its_provider(model: str, provider: str) -> None:
         ([], [1, 2]),
     ],
 )
-def test_what_is_no_models_has_no_model(sent: Any, answer: Any) -> None:
+def test_other_answers_have_no_model(sent: Any, answer: Any) -> None:
     """A car is none, and a sentence is no model's name."""
     assert dict(model_calls.names_of(sent, answer, "/cars", None, None)) == {}
 
@@ -145,20 +145,20 @@ anything = st.recursive(
 
 @given(anything, anything)
 def test_nothing_raises(sent: Any, answer: Any) -> None:
-    """Whatever stands where."""
+    """Whatever the values are."""
     names = model_calls.names_of(sent, answer, "/", usage_of(answer), None)
 
     assert all(isinstance(value, str) and len(value) <= 200 for _, value in names)
 
 
 def test_tokens_are_counts() -> None:
-    """Not negative, not beyond what a server can add up."""
+    """They are not negative, and not larger than a server can add up."""
     for count in (-1, 2**60, 1.5, True, "7", None):
         assert usage_of({"usage": {"prompt_tokens": count, "completion_tokens": 1}}) is None
 
 
 def test_a_converse_stream_is_one_message() -> None:
-    """With its text, its thoughts, and a tool's input parsed, as ``Converse`` would have answered."""
+    """It has the text, the reasoning, and a tool's parsed input, like an answer of ``Converse``."""
     events = [
         {"messageStart": {"role": "assistant"}},
         {"contentBlockDelta": {"delta": {"reasoningContent": {"text": "hm"}}, "contentBlockIndex": 0}},

@@ -1,4 +1,4 @@
-"""Forms, as their bytes pass: what is kept of them, and what hostile ones cost."""
+"""Forms, while their bytes pass: the parts that are kept, and the cost of hostile ones."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ HEADERS = {"content-type": "multipart/form-data; boundary=bound"}
 
 
 def part(name: str, value: bytes, more: str = "", kind: str = "") -> bytes:
-    """One part of a form."""
+    """Return one part of a form."""
     head = f'--bound\r\nContent-Disposition: form-data; name="{name}"{more}\r\n{kind}\r\n'
     return head.encode() + value + b"\r\n"
 
 
 def form(*parts: bytes) -> bytes:
-    """A whole form."""
+    """Return a whole form."""
     return b"".join(parts) + b"--bound--\r\n"
 
 
 def seen(
     data: bytes, step: int = 65536, limit: int = LIMIT, headers: dict[str, str] | None = None
 ) -> tuple[Any, bool, Body]:
-    """The inputs of a request with this body, whether something is missing in them, and what was kept."""
+    """Return the inputs of a request with this body, whether they are incomplete, and the number of kept bytes."""
     exchange = Exchange("POST", "/", HEADERS if headers is None else headers)
     exchange.request_body = body = Body(limit)
     for start in range(0, len(data), step):
@@ -51,7 +51,7 @@ SIZE = 40_000 * 8
 
 @pytest.mark.parametrize("step", [1, 7, 1000, 16384, 65536, 10**7])
 def test_a_long_upload_has_its_true_size_and_the_fields_after_it(step: int) -> None:
-    """However the bytes come in; little of them is kept."""
+    """However the bytes arrive; few of them are kept."""
     data = form(part("a", b"before"), FILE, part("b", b"after"), part("b", b"again"))
     values, cut, body = seen(data, step)
 
@@ -64,8 +64,8 @@ def test_a_long_upload_has_its_true_size_and_the_fields_after_it(step: int) -> N
 @given(
     st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"--bound", b"-", b"x", b"\r\n--boun"]), max_size=30), st.data()
 )
-def test_contents_like_a_boundary_are_none(pieces: list[bytes], data: st.DataObject) -> None:
-    """The size of a file is that of its bytes, wherever these are cut in two."""
+def test_contents_that_resemble_a_boundary(pieces: list[bytes], data: st.DataObject) -> None:
+    """A file's size is that of its bytes, with any chunk boundaries."""
     content = b"x" + b"".join(pieces)
     assume(not re.search(rb"[\r\n]--bound", content))
     whole = form(part("f", content, '; filename="x"'), part("a", b"after"))
@@ -79,14 +79,14 @@ def test_contents_like_a_boundary_are_none(pieces: list[bytes], data: st.DataObj
 
 
 def test_secrets_after_a_long_file_are_replaced() -> None:
-    """As in every other body."""
+    """Like in every other body."""
     values, _, _ = seen(form(FILE, part("password", b"hunter2"), part("note", b"password: hunter2")))
 
     assert (values["password"], values["note"]) == ("[redacted]", "password: [redacted]")
 
 
 def test_text_is_kept_up_to_the_limit_in_total() -> None:
-    """What follows it is still told."""
+    """Later fields are still listed."""
     values, cut, body = seen(form(part("a", b"x" * 100_000), part("b", b"y" * 100_000), FILE), limit=1000)
 
     assert (values["a"], values["b"], values["f"]["size"], cut) == ("x" * 1000, "", SIZE, True)
@@ -94,14 +94,14 @@ def test_text_is_kept_up_to_the_limit_in_total() -> None:
 
 
 def test_without_capture_nothing_is_read() -> None:
-    """The size of the body is all that is known."""
+    """Only the size of the body is known."""
     values, _, body = seen(form(FILE), limit=0)
 
     assert (values, body.held, body.follower) == (None, 0, None)
 
 
-def test_a_client_that_goes_leaves_what_has_passed() -> None:
-    """The file's size is what came of it."""
+def test_a_client_that_disconnects_leaves_the_first_part() -> None:
+    """The file's size is that of the received bytes."""
     values, cut, _ = seen(form(part("a", b"before"), FILE)[:200_000])
 
     assert cut
@@ -109,8 +109,8 @@ def test_a_client_that_goes_leaves_what_has_passed() -> None:
     assert 199_000 < values["f"]["size"] < 200_000
 
 
-def test_text_and_names_are_in_the_encoding_of_the_page() -> None:
-    """Latin-1 names hide nothing that comes after them."""
+def test_text_and_names_are_in_the_pages_encoding() -> None:
+    """Latin-1 names hide no later fields."""
     latin = part("n", "grün".encode("latin-1")) + part("f", b"1", '; filename="grün.txt"').decode().encode("latin-1")
     charset = {"content-type": "multipart/form-data; boundary=bound; charset=latin-1"}
 
@@ -120,8 +120,8 @@ def test_text_and_names_are_in_the_encoding_of_the_page() -> None:
         assert (values["n"], values["f"][0] if more else values["f"], values["z"]) == ("grün", file, "after")
 
 
-def test_a_charset_that_headers_cannot_have_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The names stay readable as far as they are."""
+def test_an_invalid_charset_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Names stay readable as far as possible."""
     latin = part("a", b"1") + part("\u00e9", b"2").decode().encode("latin-1")
     values, cut, _ = seen(form(latin), headers={"content-type": "multipart/form-data; boundary=bound; charset=utf-16"})
 
@@ -163,7 +163,7 @@ ENDLESS = b'--bound\r\nContent-Disposition: form-data; name="a"\r\n' + b"X: y\r\
 )
 @pytest.mark.parametrize("step", [100, 65536])
 def test_hostile_forms_cost_no_more_than_their_size(data: bytes, step: int, caplog: pytest.LogCaptureFixture) -> None:
-    """What is kept stays bounded, nothing raises, and nothing is logged."""
+    """The kept part is bounded, nothing raises, and nothing is logged."""
     values, _, body = seen(data, step)
 
     assert body.follower is not None
@@ -176,14 +176,14 @@ def test_hostile_forms_cost_no_more_than_their_size(data: bytes, step: int, capl
     "kind", ["multipart/form-data", "multipart/form-data; boundary=", f"multipart/form-data; boundary={'b' * 500}"]
 )
 def test_without_a_boundary_it_is_no_form(kind: str) -> None:
-    """Its type and size are told."""
+    """Its type and size are shown."""
     values, _, body = seen(form(FILE), headers={"content-type": kind})
 
     assert values == {"content_type": kind[:200], "bytes": body.size}
 
 
 def test_a_compressed_form_is_read_as_far_as_it_is_kept() -> None:
-    """It would have to be decompressed while it passes."""
+    """Otherwise it would have to be decompressed while it passes."""
     _, cut, body = seen(form(FILE), headers={**HEADERS, "content-encoding": "gzip"})
 
     assert (body.follower, body.held, cut) == (None, LIMIT, False)

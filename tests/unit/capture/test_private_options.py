@@ -1,4 +1,4 @@
-"""What the options keep out of a trace, and the secrets that the app itself puts into one: as it would be sent."""
+"""Content that the options keep out of a trace, and secrets that the app itself adds: in the encoded trace."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PLAIN = Settings()
 
 
 def ask(app: Any = lambda: None, body: bytes = b'{"a": 1}', path: str = "/users/jane", **options: Any) -> Trace:
-    """One request's trace."""
+    """Return one request's trace."""
     settings = Settings(**options) if options else PLAIN
     exchange = Exchange("POST", path, dict(HEADERS), "q=tea&sid=hunter2", client="203.0.113.77")
     with captured_traces() as traces:
@@ -55,20 +55,20 @@ def ask(app: Any = lambda: None, body: bytes = b'{"a": 1}', path: str = "/users/
 
 
 def root(trace: Trace) -> dict[str, Any]:
-    """The root span's attributes."""
+    """Return the root span's attributes."""
     return dict(trace.data.spans[0].attributes)
 
 
 def test_without_request_bodies_the_query_is_not_kept_either() -> None:
-    """It says as much of the user as a form does; the answer stays."""
+    """It reveals as much about the user as a form does; the answer is kept."""
     trace = ask(capture_request_body=False)
 
     assert "url.query" not in root(trace)
     assert (trace.data.spans[0].inputs, trace.data.spans[0].outputs) == (None, {"a": 1})
 
 
-def test_a_path_of_metadata_only_is_stored_as_its_route() -> None:
-    """Without query and bodies; elsewhere all stays as it was."""
+def test_a_metadata_only_path_is_stored_as_its_route() -> None:
+    """Without query and bodies; other paths are stored as before."""
     hidden, shown = ask(metadata_only=["/users/*"]), ask(metadata_only=["/other/*"])
 
     assert root(hidden)["url.path"] == "/users/{name}"
@@ -78,7 +78,7 @@ def test_a_path_of_metadata_only_is_stored_as_its_route() -> None:
 
 
 @pytest.mark.parametrize(("kept", "address"), [("full", "203.0.113.77"), ("network", "203.0.113.0"), ("none", None)])
-def test_the_clients_address_is_kept_as_far_as_wanted(kept: str, address: str | None) -> None:
+def test_the_clients_address_is_kept_as_configured(kept: str, address: str | None) -> None:
     """All of it, its network, or nothing."""
     assert root(ask(client_address=kept)).get("client.address") == address
 
@@ -92,12 +92,12 @@ def test_the_clients_address_is_kept_as_far_as_wanted(kept: str, address: str | 
     ],
 )
 def test_a_secret_in_the_path_is_replaced(path: str, stored: str) -> None:
-    """Where it is known for one."""
+    """If it is recognized as one."""
     assert root(ask(path=path))["url.path"] == stored
 
 
 def test_captured_headers_honour_redaction_and_pseudonyms() -> None:
-    """A URL's token, and the header that names the user."""
+    """A URL's token, and the header that identifies the user."""
     attributes = root(ask(capture_headers=["Referer", "X-User-ID", "Host"], user_id_hmac_key="k"))
 
     assert attributes["http.request.header.referer"] == ["https://shop.example/?token=[redacted]"]
@@ -120,15 +120,17 @@ def test_captured_headers_honour_redaction_and_pseudonyms() -> None:
 def test_a_pseudonym_holds_wherever_the_user_is_read(
     options: dict[str, Any], headers: dict[str, str], query: str
 ) -> None:
-    """What is captured beside it does not tell what it hides."""
+    """Values captured elsewhere do not reveal it."""
     exchange = Exchange("GET", "/", headers, query_string=query)
     settings = Settings.load(capture_headers=list(headers) or ["Host"], user_id_hmac_key="k", **options)
 
     stored = describe(TraceRecord(exchange, settings)).all_attributes()
 
-    told = [value for key, value in stored.items() if key.startswith("http.request.header.") or key == "url.query"]
-    assert len(told) == len(headers) + bool(query)
-    assert all(pseudonym("jane", b"k") in str(value) for value in told)
+    captured_values = [
+        value for key, value in stored.items() if key.startswith("http.request.header.") or key == "url.query"
+    ]
+    assert len(captured_values) == len(headers) + bool(query)
+    assert all(pseudonym("jane", b"k") in str(value) for value in captured_values)
     assert "ane" not in str(stored)
 
 
@@ -141,7 +143,7 @@ def test_a_pseudonym_holds_in_the_inputs_as_well() -> None:
 
 
 def test_strict_privacy_is_one_switch() -> None:
-    """No bodies, query, headers, address or user agent, whatever else is said; the user is a pseudonym."""
+    """No bodies, query, headers, address or user agent, whatever the other options; the user is a pseudonym."""
     trace = ask(privacy="strict", capture_response_body=True, capture_headers=["Referer"], client_address="full")
 
     assert (
@@ -153,8 +155,8 @@ def test_strict_privacy_is_one_switch() -> None:
     assert keyed.info.trace_metadata["mlflow.trace.user"] == pseudonym("jane", b"k")
 
 
-def test_nobody_chooses_a_session_that_is_kept() -> None:
-    """The share is drawn with a key; the same in each process that has it."""
+def test_clients_cannot_choose_a_session_that_is_kept() -> None:
+    """The share is drawn with a key, which is the same in each process that has it."""
     sessions = [f"s-{number}" for number in range(200)]
 
     def kept(**options: Any) -> list[str]:
@@ -164,12 +166,12 @@ def test_nobody_chooses_a_session_that_is_kept() -> None:
     assert kept(sample_key="a") == kept(sample_key="a")
     assert kept(sample_key="a") != kept(sample_key="b")
     assert kept(user_id_hmac_key="a") == kept(sample_key="a") != kept()
-    assert kept(privacy="strict") == kept()  # its own key is another one in each process
+    assert kept(privacy="strict") == kept()  # its own key differs between processes
 
 
 @pytest.fixture
 def redacting() -> Iterator[None]:
-    """The process's redaction of spans, whatever other tests have set."""
+    """Use the process's own redaction of spans, whatever other tests have set."""
     before = list(spans._redactors)
     spans.redact_with(PLAIN.redactor)
     yield
@@ -196,8 +198,8 @@ def test_a_secret_in_the_apps_own_spans_is_replaced(case: Case) -> None:
 
 @pytest.mark.usefixtures("redacting")
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_harmless_in_the_apps_own_spans_is_left(case: Case) -> None:
-    """To the letter."""
+def test_harmless_values_in_the_apps_own_spans_are_unchanged(case: Case) -> None:
+    """It is verbatim."""
     said = json.loads(case.twin) if case.type == "application/json" else case.twin
 
     def app() -> None:
@@ -213,7 +215,7 @@ def test_what_is_harmless_in_the_apps_own_spans_is_left(case: Case) -> None:
 
 
 @pytest.mark.usefixtures("redacting")
-def test_what_tells_of_a_secret_in_the_apps_own_spans_is_left() -> None:
+def test_properties_of_secrets_in_the_apps_own_spans_are_left() -> None:
     """Truth values and durations."""
     said = {"use_auth": True, "token": None, "time_to_first_token": 0.35, "cost_per_token": 1.5e-05}
 
@@ -226,7 +228,7 @@ def test_what_tells_of_a_secret_in_the_apps_own_spans_is_left() -> None:
 
 
 @pytest.mark.usefixtures("redacting")
-def test_a_span_that_tells_of_an_exception_is_redacted_as_others() -> None:
+def test_an_exceptions_text_in_an_attribute_is_redacted() -> None:
     """Some libraries set a stack trace as an attribute."""
 
     def app() -> None:
@@ -238,7 +240,7 @@ def test_a_span_that_tells_of_an_exception_is_redacted_as_others() -> None:
 
 
 def test_redaction_of_spans_can_be_switched_off() -> None:
-    """Then the app's spans are sent as they are; the request's own inputs never."""
+    """The app's spans are sent unchanged; the request's own inputs never are."""
     before = list(spans._redactors)
     spans.redact_with(None)
 
@@ -253,14 +255,14 @@ def test_redaction_of_spans_can_be_switched_off() -> None:
     assert whole.inputs["password"] == "[redacted]"
 
 
-def test_a_key_that_cannot_be_compared_is_told() -> None:
+def test_a_key_that_cannot_match_is_reported() -> None:
     """It would protect nothing."""
     with pytest.raises(SettingsError, match="redact"):
         Settings.load(redact=["default", "пароль"])
 
 
 @pytest.mark.parametrize("pattern", ["(", "a*"])
-def test_a_pattern_that_cannot_be_used_is_told(pattern: str) -> None:
-    """At start-up, with what is wrong."""
+def test_an_invalid_pattern_is_reported(pattern: str) -> None:
+    """At start-up, with the reason."""
     with pytest.raises(SettingsError, match="redact_values"):
         Settings.load(redact_values=[pattern])

@@ -1,4 +1,4 @@
-"""The corpus of secrets: each is replaced in what is read of a body, and its harmless twin is left as it is."""
+"""The corpus of secrets: each is replaced in a body's content, and its harmless twin is unchanged."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ blind = Redactor([], [])
 LIMIT = 65536
 
 MAX_SECONDS = 2.0
-"""CPU time of a text of that size; each takes far less than a tenth of it."""
+"""CPU time for a text of that size; each takes far less than a tenth of it."""
 
 
 def seen(text: str, kind: str, redactor: Redactor = redactor) -> Any:
-    """What a trace shows of a body."""
+    """Return a body's content in the trace."""
     data = text.encode()
     return read(data, len(data), kind, "", LIMIT, redactor).value
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_secret_is_replaced(case: Case) -> None:
-    """Whatever shape it comes in."""
+    """Whatever its format."""
     shown = json.dumps(seen(case.leak, case.type), ensure_ascii=False)
 
     assert case.is_clean(shown)
@@ -40,14 +40,14 @@ def test_a_secret_is_replaced(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_only_looks_like_it_is_left(case: Case) -> None:
-    """To the letter."""
+def test_a_harmless_lookalike_is_unchanged(case: Case) -> None:
+    """It is verbatim."""
     assert seen(case.twin, case.type) == seen(case.twin, case.type, blind)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.type == "application/json"], ids=str)
 def test_a_secret_in_text_that_is_json_is_replaced(case: Case) -> None:
-    """In the arguments of a tool, in an event of a stream, under another type, and where the body was cut."""
+    """In a tool's arguments, in an event of a stream, under another content type, and in a truncated body."""
     inside = json.dumps({"arguments": case.leak})
     event = f"data: {inside}\n\n"
 
@@ -56,7 +56,7 @@ def test_a_secret_in_text_that_is_json_is_replaced(case: Case) -> None:
 
 
 def test_own_patterns_are_added_to_ours_or_replace_them() -> None:
-    """And an empty list looks at keys alone."""
+    """An empty list searches for keys only."""
     said = json.dumps({"a": "ACME-1234", "b": "ghp_abcDEF1234567890abcDEF1234567890abcd", "token": "x"})
     both, own, none = (
         Settings(redact_values=given).redactor for given in (("default", r"ACME-\d+"), (r"ACME-\d+",), ())
@@ -68,8 +68,8 @@ def test_own_patterns_are_added_to_ours_or_replace_them() -> None:
     assert seen(said, "application/json", none)["token"] == REDACTED
 
 
-def test_an_own_pattern_is_found_at_the_begin_of_a_line() -> None:
-    """In JSON, there is a letter before it."""
+def test_an_own_pattern_is_found_at_the_start_of_a_line() -> None:
+    """In JSON, a letter precedes it."""
     said = json.dumps({"content": "my order:\nACME-1234\n"})
 
     assert "ACME-1234" not in json.dumps(
@@ -87,12 +87,12 @@ HOSTILE = {
     "many words": "".join(f"session{number}=a" for number in range(LIMIT // 13)),
     "rows without an end": "Key (token)=(" * (LIMIT // 13),
 }
-"""Texts that a look for secrets may go over again and again."""
+"""Texts that a search for secrets could scan repeatedly."""
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_text_is_read_in_linear_time(kind: str) -> None:
-    """Some of them took a minute, in which nothing else ran in the process."""
+    """Some of them took a minute, during which nothing else ran in the process."""
     began = time.process_time()
     seen(HOSTILE[kind], "text/plain")
 
@@ -100,7 +100,7 @@ def test_a_hostile_text_is_read_in_linear_time(kind: str) -> None:
 
 
 def test_own_keys_are_added_to_ours_or_replace_them() -> None:
-    """As a list says."""
+    """By a list."""
     both, own = (Settings(redact=given).redactor for given in (("default", "shoe_size"), ("shoe_size",)))
 
     assert [both.matches(key) for key in ("shoeSize", "password", "session")] == [True] * 3
@@ -124,8 +124,8 @@ ELASTIC = (
 
 
 @pytest.mark.parametrize("key", sorted({*SENTRY, *ELASTIC, *KEYS}))
-def test_none_of_others_keys_is_missing(key: str) -> None:
-    """A value that a machine has made is replaced under each."""
+def test_no_key_of_other_libraries_is_missing(key: str) -> None:
+    """A machine-made value is replaced under each."""
     value = "4fG7abcDEF1234567890xyz9"
 
     assert redactor.json({key: value}) == {key: REDACTED}

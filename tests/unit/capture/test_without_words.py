@@ -1,4 +1,4 @@
-"""``content="none"`` and ``metadata_only``: nothing of what was said is stored, wherever the app says it."""
+"""``content="none"`` and ``metadata_only``: no content is stored, wherever the app puts it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ OPTIONS = pytest.mark.parametrize("options", [{"content": "none"}, {"metadata_on
 USED = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
 
 
-def says_it() -> None:
-    """Say it in every way that an app has."""
+def add_content() -> None:
+    """Add content in every way that an app has."""
     root = mlflow.get_current_active_span()
     assert root is not None
     root.set_inputs({"messages": [SAID]})
@@ -51,14 +51,14 @@ def says_it() -> None:
 
 
 def ask(app: Any, **options: Any) -> Sent:
-    """What is sent of a request that an app serves."""
+    """Return the encoded trace of a request to an app."""
     with sent_traces() as sent:
         asked(app, **options)
     return sent[-1]
 
 
 def asked(app: Any, **options: Any) -> None:
-    """One request that an app serves."""
+    """Send one request to an app."""
     exchange = Exchange("POST", "/chat", {"content-type": "application/json"}, f"q={SAID}")
     trace = RequestTrace.open(exchange, Settings(**options))
     trace.activate()
@@ -75,9 +75,9 @@ def asked(app: Any, **options: Any) -> None:
 
 
 @OPTIONS
-def test_nothing_that_was_said_is_sent(options: dict[str, Any]) -> None:
-    """In no span, event, status, preview, tag or metadata; and all of it is by default."""
-    hidden, shown = ask(says_it, **options, error_when="graphql"), ask(says_it)
+def test_no_content_is_sent(options: dict[str, Any]) -> None:
+    """Not in spans, events, status, preview, tags or metadata; by default, all of it is."""
+    hidden, shown = ask(add_content, **options, error_when="graphql"), ask(add_content)
 
     assert SAID not in hidden.info.decode()
     assert SAID.encode() not in hidden.otlp
@@ -86,9 +86,9 @@ def test_nothing_that_was_said_is_sent(options: dict[str, Any]) -> None:
 
 
 @OPTIONS
-def test_what_says_nothing_is_sent(options: dict[str, Any]) -> None:
+def test_other_values_are_sent(options: dict[str, Any]) -> None:
     """Names, types, numbers, tokens, models, times."""
-    sent = ask(says_it, **options)
+    sent = ask(add_content, **options)
     spans = {span.name: span for span in sent.spans}
     root, call = attributes_of(sent.root), attributes_of(spans["call"])
 
@@ -103,7 +103,7 @@ def test_what_says_nothing_is_sent(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("options", "files"), [({}, 1), ({"content": "none"}, 0)])
 def test_files_of_spans_are_no_exception(options: dict[str, Any], files: int) -> None:
-    """An image that the app has shown to a model."""
+    """This covers an image that the app has shown to a model."""
 
     def attaches() -> None:
         image = "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 8).decode()
@@ -114,12 +114,12 @@ def test_files_of_spans_are_no_exception(options: dict[str, Any], files: int) ->
     with delivery.capturing(lambda trace: encoded.append(EncodedTrace.encode(trace))):
         asked(attaches, **options)
 
-    is_known = hasattr(LiveSpan, "_should_extract_base64")  # not to MLflow 3.11
+    is_known = hasattr(LiveSpan, "_should_extract_base64")  # unknown to MLflow 3.11
     assert len(encoded[-1].attachments) == files * is_known
 
 
-def test_traces_of_the_app_itself_follow_the_process() -> None:
-    """Those that no request has; the option of the process's first middleware counts."""
+def test_the_apps_own_traces_follow_the_process() -> None:
+    """These are traces outside requests; the option of the process's first middleware applies."""
     from mlflow_middleware.capture import spans
 
     def own() -> Sent:
@@ -142,7 +142,7 @@ def test_traces_of_the_app_itself_follow_the_process() -> None:
 
 
 async def test_a_connection_is_no_exception() -> None:
-    """The traces that are opened inside a websocket."""
+    """This covers the traces that are opened inside a websocket."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         with mlflow.start_span("turn") as span:
@@ -164,7 +164,7 @@ async def test_a_connection_is_no_exception() -> None:
 
 @pytest.mark.parametrize("is_over", [True, False])
 def test_spans_that_are_added_to_an_earlier_trace_are_no_exception(is_over: bool) -> None:
-    """What counts is the request that adds them."""
+    """The option of the request that adds them applies."""
     secret = {"trace_token_secret": "0123456789abcdef"}
     with sent_traces() as sent:
         earlier = RequestTrace.open(Exchange("GET", "/", {}), Settings.load(**secret))
@@ -184,11 +184,11 @@ def test_spans_that_are_added_to_an_earlier_trace_are_no_exception(is_over: bool
     assert not any(SAID.encode() in each.otlp or SAID in each.info.decode() for each in sent)
 
 
-def test_numbers_that_were_said_are_no_exception() -> None:
-    """Such as that of a card, under whatever name tools give to what went into a model and came out."""
+def test_numbers_are_no_exception() -> None:
+    """Such as a card's number, under any of the tools' names for a model's inputs and outputs."""
     names = ("input.value", "gen_ai.prompt.0.content", "gen_ai.completion", "gen_ai.tool.call.arguments")
 
-    def says_a_number() -> None:
+    def add_number() -> None:
         root = mlflow.get_current_active_span()
         assert root is not None
         root.set_inputs(4111)
@@ -200,7 +200,7 @@ def test_numbers_that_were_said_are_no_exception() -> None:
     def said(sent: Sent) -> set[str]:
         return {key for span in sent.spans for key, value in attributes_of(span).items() if value == 4111}
 
-    hidden, shown = ask(says_a_number, content="none"), ask(says_a_number)
+    hidden, shown = ask(add_number, content="none"), ask(add_number)
 
     assert said(shown) == {"mlflow.spanInputs", *names}
     assert said(hidden) == set()
@@ -208,8 +208,8 @@ def test_numbers_that_were_said_are_no_exception() -> None:
     assert (call["tokens"], call.get("mlflow.spanOutputs")) == (5, None)
 
 
-def test_the_exception_is_told_to_nobody(captured_traces: list[Trace]) -> None:
-    """A test's captured traces are those that a server would have."""
+def test_captured_traces_are_no_exception(captured_traces: list[Trace]) -> None:
+    """A test's captured traces are those that a server would get."""
     exchange = Exchange("POST", "/chat", {})
     trace = RequestTrace.open(exchange, Settings(content="none"))
     trace.failed(KeyError(SAID))
@@ -219,14 +219,14 @@ def test_the_exception_is_told_to_nobody(captured_traces: list[Trace]) -> None:
     assert captured_traces[0].data.spans[0].events[0].attributes == {"exception.type": "KeyError"}
 
 
-def test_a_wrong_value_is_named() -> None:
-    """With what is allowed."""
+def test_a_wrong_value_is_reported() -> None:
+    """With the allowed values."""
     with pytest.raises(SettingsError, match=r"'content': input should be 'all' or 'none', not 'some'"):
         Settings.load(content="some")
 
 
 def test_a_request_inside_another_ones_trace_is_no_exception() -> None:
-    """What was said in its spans is not stored by the other one, which stores words."""
+    """The content of its spans is not stored by the other one, which stores content."""
     with sent_traces() as sent:
         outer = RequestTrace.open(Exchange("POST", "/gateway", {}), Settings())
         outer.activate()

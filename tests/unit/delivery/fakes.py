@@ -1,4 +1,4 @@
-"""A clock that a test sets, a server that answers as a test says, and the loop of the sender without its thread."""
+"""A clock that a test sets, a server with scripted answers, and the sender's loop without its thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE = 1000
 
 
 class Clock:
-    """Seconds that pass only where a test says so."""
+    """Seconds that pass only when a test advances them."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -41,7 +41,7 @@ class Clock:
 
 @dataclass
 class Finished:
-    """A finished trace; the only place of these tests that knows what delivery asks of one."""
+    """Return a finished trace; the only place of these tests that knows delivery's requirements on one."""
 
     trace_id: str = "tr-1"
     tracking_uri: str = URI
@@ -70,13 +70,13 @@ def finished(trace_id: str = "tr-1", **values: Any) -> Any:
 
 
 class FakeServer:
-    """A sink that remembers what it was asked, and answers as a test says.
+    """A sink that records its calls, and returns scripted answers.
 
     Attributes:
-        infos: What it answers to a trace's info.
-        spans: What it answers to the spans of many.
-        asked: Each request, as its kind and the traces of it.
-        stops_after: How many infos it answers for each request at most.
+        infos: The answer to a trace's info.
+        spans: The answer to the spans of many traces.
+        asked: Each request, as its kind and its traces.
+        stops_after: The maximal number of infos that it answers in a request.
     """
 
     def __init__(self) -> None:
@@ -107,13 +107,13 @@ class FakeServer:
         pass
 
     def requests(self, kind: str) -> list[list[str]]:
-        """The traces of each request of a kind."""
+        """Return the traces of each request of a kind."""
         return [traces for asked, traces in self.asked if asked == kind]
 
 
 @dataclass
 class Driven:
-    """A destination, driven as the sender does it, by hand."""
+    """A destination, driven by hand like the sender does."""
 
     spool: Spool | None = None
     clock: Clock = field(default_factory=Clock)
@@ -132,7 +132,7 @@ class Driven:
     def add(
         self, *trace_ids: str, experiment_id: str | None = None, info: bytes = b"{}", supplement: bool = False
     ) -> None:
-        """Let traces be pending."""
+        """Add pending traces."""
         for trace_id in trace_ids:
             assert self.queue.put(finished(trace_id))
             encoded = EncodedTrace(trace_id, experiment_id, b"", info, supplement=supplement, held=SIZE)
@@ -148,13 +148,13 @@ class Driven:
         self.destination.done(self.clock.now)
 
     def work(self) -> None:
-        """Do all that is due now."""
+        """Do all work that is due now."""
         while (due := self.destination.due()) is not None and due <= self.clock.now:
             while action := self.plan():
                 self.perform(action)
 
     def wait(self) -> float:
-        """Let time pass until something is due, and do it; returns the seconds."""
+        """Let time pass until work is due, and do it; return the seconds."""
         due = self.destination.due()
         assert due is not None
         passed, self.clock.now = due - self.clock.now, due
@@ -166,7 +166,7 @@ class Driven:
 
 
 def away() -> str:
-    raise ConnectionProblem("the server is away")
+    raise ConnectionProblem("the server is unreachable")
 
 
 def spool_in(directory: Path) -> Spool:

@@ -1,4 +1,4 @@
-"""Spans that are added to a stored trace: what is sent of them, and what never is."""
+"""Spans that are added to a stored trace: the requests for them, and those that must never be sent."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Sink:
 
 
 def addition() -> EncodedTrace:
-    """Spans for a stored trace, of which one ended after another."""
+    """Return spans for a stored trace, of which one ended after another."""
     return EncodedTrace("tr-1", "7", b"", INFO, has_late_spans=True)
 
 
 def batch(*traces: EncodedTrace, apart: bool = True) -> Batch:
-    """A batch of them."""
+    """Return a batch of them."""
     return Batch("7", traces, Sink(sends_spans_apart=apart), Ledger(TraceQueue(10**6), Stats()), Passed())
 
 
 def test_their_info_is_never_sent() -> None:
-    """Only their spans, and nothing that would make the server read the info for the trace's."""
+    """Their spans are, and nothing that would make the server use the info as the trace's."""
     trace = addition()
 
     assert isinstance(batch(trace).next(), SendSpans)
@@ -59,7 +59,7 @@ def test_their_info_is_never_sent() -> None:
 
 
 def test_a_refusal_does_not_delete_the_trace() -> None:
-    """It is somebody else's."""
+    """It belongs to another request."""
     trace = addition()
     sent = batch(trace)
     action = sent.next()
@@ -71,8 +71,8 @@ def test_a_refusal_does_not_delete_the_trace() -> None:
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_a_server_that_takes_spans_once_gets_none(is_known: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """It would replace the spans that it has. Other traces of the batch go their way."""
+def test_a_server_that_accepts_spans_once_gets_none(is_known: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """It would replace the spans that it has. Other traces of the batch are sent."""
     trace, other = addition(), EncodedTrace("tr-2", "7", b"", b"{}")
     sink: Any = Sink(sends_spans_apart=not is_known)
     sent = Batch("7", [trace, other], sink, Ledger(TraceQueue(10**6), Stats()), Passed())
@@ -90,8 +90,8 @@ def test_a_server_that_takes_spans_once_gets_none(is_known: bool, caplog: pytest
     assert "accepts the spans of a trace only once" in caplog.text
 
 
-def test_they_are_still_additions_when_they_come_from_the_spool() -> None:
-    """And are sent as such."""
+def test_they_are_still_additions_when_loaded_from_the_spool() -> None:
+    """They are sent as such."""
     with tempfile.TemporaryFile() as file:
         file.write(encoded([addition()]))
         file.flush()
@@ -101,8 +101,8 @@ def test_they_are_still_additions_when_they_come_from_the_spool() -> None:
     assert (trace.is_addition, trace.has_info) == (True, True)
 
 
-def test_words_of_a_request_make_no_addition() -> None:
-    """What the mark is in an info is text that no body can write there."""
+def test_contents_of_a_request_make_no_addition() -> None:
+    """The mark in an info is text that no body can write there."""
     said = json.dumps(
         {"trace": {"trace_info": {"request_preview": INFO.decode(), "tags": {"x": '"mlflow_middleware.continued"'}}}}
     )

@@ -1,4 +1,4 @@
-"""What is cut of a trace that is too large for a server."""
+"""The parts that are cut from a trace that is too large for a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow_middleware.delivery.cutting import CUT, SMALL, cut, cut_info
 
 
 def request(**attributes: int) -> bytes:
-    """A span with attributes of so many characters."""
+    """Return a span with attributes of this many characters."""
     built = ExportTraceServiceRequest()
     span = built.resource_spans.add().scope_spans.add().spans.add(name="span")
     for key, size in attributes.items():
@@ -19,13 +19,13 @@ def request(**attributes: int) -> bytes:
 
 
 def attributes_of(otlp: bytes) -> dict[str, str]:
-    """What is left of them, in the first characters."""
+    """Return the first characters of the remaining values."""
     span = ExportTraceServiceRequest.FromString(otlp).resource_spans[0].scope_spans[0].spans[0]
     return {attribute.key: attribute.value.string_value[:6] for attribute in span.attributes}
 
 
-def test_the_largest_inputs_and_outputs_come_first() -> None:
-    """As few as will do, and before attributes that are larger."""
+def test_the_largest_inputs_and_outputs_are_cut_first() -> None:
+    """As few as necessary, and before larger attributes."""
     smaller = cut(request(mlflow_spanInputs=60_000, mlflow_spanOutputs=2_000, my_attribute=70_000))
 
     assert smaller
@@ -39,7 +39,7 @@ def test_the_largest_inputs_and_outputs_come_first() -> None:
 
 
 def test_it_ends_when_nothing_is_left_to_cut() -> None:
-    """Whatever is small stays."""
+    """Small values stay."""
     otlp: bytes | None = request(mlflow_spanInputs=60_000, my_attribute=SMALL // 2)
     assert otlp
     rounds = 0
@@ -53,7 +53,7 @@ def test_it_ends_when_nothing_is_left_to_cut() -> None:
 
 
 def test_the_largest_texts_of_an_info_are_cut() -> None:
-    """As few as will do; what is small stays, and is all that is left in the end."""
+    """As few as necessary; small texts stay, and are all that is left in the end."""
     ours = {"trace_id": "tr-1", "request_preview": "p" * 900, "tags": {"a": "t" * 4000, "b": "t" * 100}}
     info = json.dumps({"trace": {"trace_info": ours}}).encode()
     smaller = cut_info(info)

@@ -1,4 +1,4 @@
-"""A deadline for a whole answer: no server keeps a call for longer, and none fills the memory."""
+"""A deadline for a whole answer: no server holds a call for longer, and none fills the memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMEOUT = 0.25
 
 @pytest.fixture(autouse=True)
 def less(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too large comes sooner."""
+    """An answer that is too large ends it sooner."""
     monkeypatch.setattr(pipelined_http, "MAX_ANSWER", 10_000_000)
     monkeypatch.setattr(tracking_client, "MAX_ANSWER", 10_000_000)
     monkeypatch.setattr(deadline, "_abandoned", [])
@@ -47,8 +47,8 @@ def test_a_call_over_a_kept_connection_ends(kind: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, a full queue of a listener refuses")
-def test_a_host_that_takes_no_connection_is_away() -> None:
-    """As one is that has been switched off: nobody waits for it at an exit."""
+def test_a_host_that_accepts_no_connection_is_unreachable() -> None:
+    """Like one that has been switched off: no exit waits for it."""
     with socket.socket() as nobody, contextlib.ExitStack() as others:
         nobody.bind(("127.0.0.1", 0))
         nobody.listen(0)
@@ -63,8 +63,8 @@ def test_a_host_that_takes_no_connection_is_away() -> None:
     assert never_connected(caught.value)
 
 
-def test_calls_that_nobody_waits_for_are_bounded() -> None:
-    """Each keeps a thread: there are no more once so many go on, and again when those have ended."""
+def test_abandoned_calls_are_bounded() -> None:
+    """Each holds a thread: at the limit, further calls are refused until some have ended."""
     released = threading.Event()
     for _ in range(MAX_ABANDONED):
         with pytest.raises(TimeoutError, match="no complete answer"):
@@ -79,7 +79,7 @@ def test_calls_that_nobody_waits_for_are_bounded() -> None:
     assert within(10, lambda: "an answer") == "an answer"
 
 
-def test_an_error_is_that_of_the_call() -> None:
+def test_an_error_of_the_call_is_raised() -> None:
     """The thread does not hide it."""
     with pytest.raises(ZeroDivisionError):
         within(10, lambda: 1 / 0)

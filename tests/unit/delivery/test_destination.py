@@ -52,7 +52,7 @@ def spooling(tmp_path: Path) -> Driven:
 
 
 def test_an_info_that_is_too_large_is_cut_and_sent_again(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
-    """A proxy may allow less than many tags take; one of which nothing can be cut is refused."""
+    """A proxy may allow less than many tags need; an info without anything to cut is refused."""
     large = json.dumps({"trace": {"trace_info": {"tags": {"a": "t" * 4000}}}}).encode()
     driven.add("tr-0", info=large)
     driven.add("tr-1")
@@ -74,7 +74,7 @@ def test_an_info_that_is_too_large_is_cut_and_sent_again(driven: Driven, caplog:
 
 
 def test_batches_grow_while_all_goes_well(driven: Driven) -> None:
-    """From one trace, by which the way is found, to `MAX_SENT`; infos before spans."""
+    """From one trace, which finds the path, to `MAX_SENT`; infos before spans."""
     driven.add(*ids(200))
     driven.work()
 
@@ -86,7 +86,7 @@ def test_batches_grow_while_all_goes_well(driven: Driven) -> None:
 
 
 def test_a_batch_is_bounded_in_bytes(driven: Driven) -> None:
-    """And has at least one trace."""
+    """It has at least one trace."""
     driven.add(*ids(6), info=b" " * (MAX_BATCH_BYTES // 2 + 1))
     driven.work()
 
@@ -94,7 +94,7 @@ def test_a_batch_is_bounded_in_bytes(driven: Driven) -> None:
 
 
 def test_a_batch_is_of_one_experiment(driven: Driven) -> None:
-    """Traces of another one wait for the next."""
+    """Another experiment's traces wait for the next one."""
     driven.add("first")
     driven.add("a", experiment_id="1")
     driven.add("c", experiment_id="2")
@@ -105,8 +105,8 @@ def test_a_batch_is_of_one_experiment(driven: Driven) -> None:
     assert driven.server.experiments == {"7", "1", "2"}
 
 
-def test_infos_that_were_not_answered_are_sent_again(driven: Driven) -> None:
-    """The connection may end early; the spans come when all have an info."""
+def test_infos_without_an_answer_are_sent_again(driven: Driven) -> None:
+    """The connection may end early; the spans follow when all have an info."""
     driven.add(*ids(7))
     driven.server.stops_after = 3
     driven.work()
@@ -116,8 +116,8 @@ def test_infos_that_were_not_answered_are_sent_again(driven: Driven) -> None:
     assert driven.stats == Stats(delivered=7)
 
 
-def test_a_server_that_takes_no_spans_apart_gets_them_with_the_infos(driven: Driven) -> None:
-    """As soon as it has shown that."""
+def test_a_server_that_rejects_separate_spans_gets_them_with_the_infos(driven: Driven) -> None:
+    """As soon as it has rejected them once."""
 
     def refuse(trace_ids: list[str]) -> None:
         driven.server.sends_spans_apart = False
@@ -131,11 +131,11 @@ def test_a_server_that_takes_no_spans_apart_gets_them_with_the_infos(driven: Dri
     assert driven.stats == Stats(delivered=3)
 
 
-# --- what is refused ---
+# --- refusals ---
 
 
-def test_a_poisonous_trace_stands_alone_and_is_refused(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
-    """The batch is halved until it is found; its info goes, and the others are stored."""
+def test_a_poisonous_trace_is_isolated_and_refused(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """The batch is halved until it is found; its info is deleted, and the others are stored."""
     driven.server.spans = lambda trace_ids: REFUSED if "tr-9" in trace_ids else None
     driven.add(*ids(15))
     driven.work()
@@ -166,7 +166,7 @@ def test_the_info_of_a_refused_supplement_stays(driven: Driven) -> None:
     assert driven.queue.pending == 0
 
 
-def test_a_refused_info_costs_that_trace_only(driven: Driven) -> None:
+def test_a_refused_info_costs_only_its_trace(driven: Driven) -> None:
     """Its spans are not sent."""
     driven.server.infos = lambda trace_id: REFUSED if trace_id == "tr-2" else None
     driven.add(*ids(7))
@@ -180,7 +180,7 @@ def test_a_refused_info_costs_that_trace_only(driven: Driven) -> None:
 
 
 def test_pauses_double_within_bounds(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
-    """Give or take a quarter; the trouble is logged once, and so is its end."""
+    """Plus or minus a quarter; the failure is logged once, and so is its end."""
     driven.server.infos = lambda trace_id: RetryableError("away")
     driven.add("tr-0")
     driven.work()
@@ -198,8 +198,8 @@ def test_pauses_double_within_bounds(driven: Driven, caplog: pytest.LogCaptureFi
     ]
 
 
-def test_the_same_trouble_is_logged_again_after_a_recovery(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
-    """And begins with a short pause."""
+def test_the_same_failure_is_logged_again_after_a_recovery(driven: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """It starts with a short pause."""
     driven.add("tr-0", "tr-1")
     failures = iter([RetryableError("away"), None, RetryableError("away")])
     driven.server.infos = lambda trace_id: next(failures, None)
@@ -214,7 +214,7 @@ def test_the_same_trouble_is_logged_again_after_a_recovery(driven: Driven, caplo
 
 
 def test_no_two_pauses_are_the_same(driven: Driven) -> None:
-    """Workers that lost their server at the same time do not come back at the same time."""
+    """Workers that lost their server at the same time do not return at the same time."""
     driven.server.infos = lambda trace_id: RetryableError("away")
     driven.add("tr-0")
     driven.work()
@@ -235,7 +235,7 @@ def test_retry_after_is_honoured(driven: Driven, asked: float, waits: float) -> 
 
 
 def test_a_flush_ends_a_pause_once(driven: Driven) -> None:
-    """After one more attempt the pause is there again."""
+    """After one more attempt, the pause resumes."""
     driven.server.infos = lambda trace_id: RetryableError("busy", 120.0)
     driven.add("tr-0")
     driven.work()
@@ -247,8 +247,8 @@ def test_a_flush_ends_a_pause_once(driven: Driven) -> None:
     assert driven.plan() is None
 
 
-def test_pauses_are_short_while_somebody_flushes(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often it has failed."""
+def test_pauses_are_short_during_a_flush(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After any number of failures."""
     monkeypatch.setattr(driven.queue, "_flushing", 1)
     driven.server.infos = lambda trace_id: RetryableError("away")
     driven.add("tr-0")
@@ -258,7 +258,7 @@ def test_pauses_are_short_while_somebody_flushes(driven: Driven, monkeypatch: py
 
 
 def test_spans_that_failed_are_sent_in_half_the_number(driven: Driven) -> None:
-    """The infos are there already; then the batches grow again."""
+    """The infos are stored already; then the batches grow again."""
     driven.add(*ids(7))
     driven.work()
     failures = iter([RetryableError("too slow")])
@@ -273,7 +273,7 @@ def test_spans_that_failed_are_sent_in_half_the_number(driven: Driven) -> None:
 
 
 def test_infos_that_failed_are_sent_one_by_one(driven: Driven) -> None:
-    """Those that were answered well are not sent again."""
+    """Infos that were stored are not sent again."""
     driven.add(*ids(7))
     driven.work()
     failures = iter([None, RetryableError("busy")])
@@ -287,8 +287,8 @@ def test_infos_that_failed_are_sent_one_by_one(driven: Driven) -> None:
     assert driven.stats == Stats(delivered=11)
 
 
-def test_what_could_not_be_sent_waits_packed(driven: Driven) -> None:
-    """It counts as large as it is by then, and is sent as it was."""
+def test_undelivered_traces_are_compressed(driven: Driven) -> None:
+    """They count with their compressed size, and are sent unchanged."""
     info = b'{"a": "' + b"a" * SIZE + b'"}'
     driven.server.infos = lambda trace_id: RetryableError("away")
     driven.add("tr-0", info=info)
@@ -303,7 +303,7 @@ def test_what_could_not_be_sent_waits_packed(driven: Driven) -> None:
     assert driven.queue.bytes == 0
 
 
-def test_an_error_that_nobody_expected_is_a_failure_like_others(driven: Driven) -> None:
+def test_an_unexpected_error_is_a_failure_like_others(driven: Driven) -> None:
     """The batch is sent again after a pause."""
     driven.add("tr-0")
     assert driven.plan() is not None
@@ -319,7 +319,7 @@ def test_an_error_that_nobody_expected_is_a_failure_like_others(driven: Driven) 
 
 
 def fails_over(driven: Driven, poison: str) -> None:
-    """Let the server fail over one trace, wherever it comes."""
+    """Make the server fail over one trace, in any batch."""
     ill = RetryableError("internal error", ill=True)
     driven.server.spans = lambda trace_ids: ill if poison in trace_ids else None
 
@@ -339,8 +339,8 @@ def test_a_trace_that_the_server_fails_over_is_refused_in_the_end(driven: Driven
     assert driven.stats == Stats(delivered=9, dropped={"refused by the server": 1})
 
 
-def test_a_trace_is_not_refused_where_nothing_passes(driven: Driven) -> None:
-    """Then the server may be ill by itself."""
+def test_a_trace_is_not_refused_if_nothing_passes(driven: Driven) -> None:
+    """Then the server itself may be failing."""
     fails_over(driven, "tr-0")
     driven.add("tr-0")
     driven.work()
@@ -354,7 +354,7 @@ def test_a_trace_is_not_refused_where_nothing_passes(driven: Driven) -> None:
 
 
 def test_a_suspect_stays_in_memory(spooling: Driven) -> None:
-    """There it is counted how often it has failed; the others are spooled, and come back."""
+    """Its failures are counted there; the others are spooled, and come back."""
     fails_over(spooling, "tr-0")
     spooling.add(*ids(3))
     spooling.work()
@@ -369,8 +369,8 @@ def test_a_suspect_stays_in_memory(spooling: Driven) -> None:
 # --- the spool ---
 
 
-def test_what_cannot_be_sent_is_spooled_and_sent_later(spooling: Driven) -> None:
-    """When the server is there again."""
+def test_undelivered_traces_are_spooled_and_sent_later(spooling: Driven) -> None:
+    """When the server is back."""
     spooling.server.infos = lambda trace_id: RetryableError("away")
     spooling.add(*ids(5))
     spooling.work()
@@ -388,7 +388,7 @@ def test_what_cannot_be_sent_is_spooled_and_sent_later(spooling: Driven) -> None
 
 
 def test_a_trickle_during_an_outage_is_spooled_every_second(spooling: Driven) -> None:
-    """Not each trace in a file of its own; and the server is not asked for it."""
+    """Not each trace in a file of its own; and without a call to the server."""
     spooling.server.infos = lambda trace_id: RetryableError("busy", 120.0)
     spooling.add("first")
     spooling.work()
@@ -405,8 +405,8 @@ def test_a_trickle_during_an_outage_is_spooled_every_second(spooling: Driven) ->
     assert len(spooling.server.asked) == 1
 
 
-def test_traces_wait_in_memory_when_the_spool_takes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and they are sent when the server is there again."""
+def test_traces_wait_in_memory_if_the_spool_is_unusable(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """This is logged, and they are sent when the server is back."""
     (tmp_path / "spool").write_text("a file")
     driven = Driven(spool_in(tmp_path / "spool"))
     driven.server.infos = lambda trace_id: RetryableError("away")
@@ -421,10 +421,8 @@ def test_traces_wait_in_memory_when_the_spool_takes_nothing(tmp_path: Path, capl
     assert driven.stats == Stats(delivered=1)
 
 
-def test_what_is_pending_is_spooled_while_a_call_gets_no_answer(
-    spooling: Driven, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Every second again, once it takes long; what the server takes in time is not spooled."""
+def test_pending_traces_are_spooled_while_a_call_hangs(spooling: Driven, caplog: pytest.LogCaptureFixture) -> None:
+    """Again every second; traces of a call that returns in time are not spooled."""
     spooling.add(*ids(3))
     action = spooling.plan()
     assert action
@@ -446,7 +444,7 @@ def test_what_is_pending_is_spooled_while_a_call_gets_no_answer(
 
 
 def test_a_file_may_take_its_time_to_load(tmp_path: Path) -> None:
-    """Nothing waits for it: what is in memory is sent meanwhile, and nothing is said of the server."""
+    """Nothing waits for it: traces in memory are sent meanwhile, and the server does not count as failing."""
     spool = spool_in(tmp_path / "spool")
     spool_in(tmp_path / "spool").write([EncodedTrace("tr-0", "1", b"", b"{}")])
     jobs: list[Callable[[], object]] = []
@@ -467,7 +465,7 @@ def test_a_file_may_take_its_time_to_load(tmp_path: Path) -> None:
     assert list(spool.files()) == []
 
 
-def test_what_is_delivered_while_it_is_written_is_not_sent_again(tmp_path: Path) -> None:
+def test_a_trace_delivered_while_it_is_spooled_is_not_sent_again(tmp_path: Path) -> None:
     """Its file is removed when it is read next."""
     jobs: list[Callable[[], object]] = []
     driven = Driven(spool_in(tmp_path / "spool"), run=jobs.append)
@@ -498,13 +496,13 @@ def test_what_is_delivered_while_it_is_written_is_not_sent_again(tmp_path: Path)
 # --- the experiment ---
 
 
-def test_the_experiment_is_looked_for_with_nothing_to_send(caplog: pytest.LogCaptureFixture) -> None:
-    """What is wrong is told at the start; once it is found, nothing is due."""
+def test_the_experiment_is_looked_up_without_any_trace(caplog: pytest.LogCaptureFixture) -> None:
+    """An error is logged at the start; once it is found, nothing is due."""
     driven = Driven(resolve=away)
     driven.work()
     pauses = [driven.wait() for _ in range(3)]
     assert pauses == sorted(pauses)
-    assert caplog.messages == ["traces cannot be sent yet, with retries at most 30 s apart: the server is away"]
+    assert caplog.messages == ["traces cannot be sent yet, with retries at most 30 s apart: the server is unreachable"]
 
     assert driven.destination.health.is_failing
 
@@ -516,7 +514,7 @@ def test_the_experiment_is_looked_for_with_nothing_to_send(caplog: pytest.LogCap
 
 
 def test_traces_wait_for_the_experiment(caplog: pytest.LogCaptureFixture) -> None:
-    """A failure to find it is a failure to send; what was told already is not told again."""
+    """A failed look-up is a failure to send; a logged one is not logged again."""
     driven = Driven(resolve=away)
     driven.work()
     driven.add("tr-0")
@@ -532,8 +530,8 @@ def test_traces_wait_for_the_experiment(caplog: pytest.LogCaptureFixture) -> Non
     assert not driven.destination.health.is_failing
 
 
-def test_a_trace_that_names_its_experiment_does_not_wait_for_another() -> None:
-    """The one that the environment names is looked for afterwards."""
+def test_a_trace_with_its_own_experiment_does_not_wait_for_another() -> None:
+    """The environment's experiment is looked up afterwards."""
     driven = Driven(resolve=away)
     driven.add("tr-0", experiment_id="3")
     driven.add("tr-1")
@@ -548,14 +546,14 @@ def test_a_trace_that_names_its_experiment_does_not_wait_for_another() -> None:
 
 @pytest.fixture
 def hurried(driven: Driven) -> Driven:
-    """A destination whose time is short."""
+    """A destination with a deadline."""
     driven.in_a_hurry = True
     driven.destination.health.hurry()
     return driven
 
 
-def test_with_a_deadline_the_spans_of_all_come_before_any_info(hurried: Driven) -> None:
-    """In as few requests as can be, also the first time."""
+def test_with_a_deadline_the_spans_of_all_precede_any_info(hurried: Driven) -> None:
+    """In as few requests as possible, also the first time."""
     hurried.add(*ids(MAX_SENT_AT_ONCE + 10))
     hurried.work()
 
@@ -566,8 +564,8 @@ def test_with_a_deadline_the_spans_of_all_come_before_any_info(hurried: Driven) 
     assert (hurried.queue.pending, hurried.queue.bytes) == (0, 0)
 
 
-def test_a_deadline_in_the_middle_of_a_batch_finds_every_trace(driven: Driven) -> None:
-    """Infos that are there already are not sent again; the spans of all come next."""
+def test_a_deadline_in_the_middle_of_a_batch_reaches_every_trace(driven: Driven) -> None:
+    """Stored infos are not sent again; the spans of all come next."""
     driven.add(*ids(3))
     driven.work()
     driven.add(*"abcd")
@@ -585,8 +583,8 @@ def test_a_deadline_in_the_middle_of_a_batch_finds_every_trace(driven: Driven) -
     assert driven.stats == Stats(delivered=8)
 
 
-def test_when_the_time_is_over_what_can_be_read_counts_as_delivered(hurried: Driven) -> None:
-    """The rest waits, for the process may go on; or is lost, and counted so."""
+def test_after_the_deadline_readable_traces_count_as_delivered(hurried: Driven) -> None:
+    """The rest stays pending if the process may go on, and counts as lost otherwise."""
     hurried.server.infos = lambda trace_id: RetryableError("slow")
     hurried.add("tr-0", "tr-1")
     hurried.work()
@@ -601,8 +599,8 @@ def test_when_the_time_is_over_what_can_be_read_counts_as_delivered(hurried: Dri
     assert hurried.queue.pending == 0
 
 
-def test_a_trace_whose_info_is_missing_goes_to_the_spool(spooling: Driven) -> None:
-    """Whoever reads it there completes the trace."""
+def test_a_trace_without_its_info_goes_to_the_spool(spooling: Driven) -> None:
+    """The process that reads it there completes the trace."""
     spooling.in_a_hurry = True
     spooling.server.infos = lambda trace_id: RetryableError("slow", 60.0)
     spooling.add("tr-0")
@@ -618,7 +616,7 @@ def test_a_trace_whose_info_is_missing_goes_to_the_spool(spooling: Driven) -> No
 
 
 def test_a_deadline_takes_nothing_from_the_spool(spooling: Driven) -> None:
-    """What is safe there waits for a better time."""
+    """Spooled traces are safe, and can wait."""
     spooling.server.infos = lambda trace_id: RetryableError("away")
     spooling.add("old")
     spooling.work()
@@ -630,7 +628,7 @@ def test_a_deadline_takes_nothing_from_the_spool(spooling: Driven) -> None:
 
 
 def test_a_poisonous_trace_is_found_with_a_deadline_too(hurried: Driven) -> None:
-    """There is no info of it yet that would have to be deleted."""
+    """It has no stored info that would have to be deleted."""
     hurried.server.spans = lambda trace_ids: REFUSED if "tr-9" in trace_ids else None
     hurried.add(*ids(15))
     hurried.work()
@@ -639,7 +637,7 @@ def test_a_poisonous_trace_is_found_with_a_deadline_too(hurried: Driven) -> None
     assert hurried.stats == Stats(delivered=14, dropped={"refused by the server": 1})
 
 
-def test_a_trace_that_can_be_read_is_not_lost_with_its_info(hurried: Driven, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_readable_trace_is_not_lost_with_its_info(hurried: Driven, caplog: pytest.LogCaptureFixture) -> None:
     """It is named in the log."""
     hurried.server.infos = lambda trace_id: REFUSED
     hurried.add("tr-0")
@@ -651,8 +649,8 @@ def test_a_trace_that_can_be_read_is_not_lost_with_its_info(hurried: Driven, cap
     ]
 
 
-def test_a_server_that_takes_no_spans_apart_is_served_as_ever(hurried: Driven) -> None:
-    """By the infos, which take the spans with them."""
+def test_a_server_that_rejects_separate_spans_is_served_as_usual(hurried: Driven) -> None:
+    """By the infos, which carry the spans."""
     hurried.server.sends_spans_apart = False
     hurried.add(*ids(3))
     hurried.work()
@@ -669,15 +667,15 @@ def test_a_server_that_takes_no_spans_apart_is_served_as_ever(hurried: Driven) -
         (RetryableError("ill", ill=True), False),
     ],
 )
-def test_a_deadline_does_not_wait_for_a_server_that_is_away(
+def test_a_deadline_does_not_wait_for_an_unreachable_server(
     driven: Driven, problem: RetryableError, hopeless: bool
 ) -> None:
-    """One that failed before is tried once more first; one that is busy is waited for."""
+    """One that failed before is tried once more first; a busy one is waited for."""
     driven.server.infos = lambda trace_id: problem
     driven.server.spans = lambda trace_ids: problem
     driven.add("tr-0")
     driven.work()
-    assert driven.destination.health.is_away is hopeless
+    assert driven.destination.health.is_unreachable is hopeless
 
     driven.in_a_hurry = True
     driven.destination.health.hurry()
@@ -692,10 +690,10 @@ def test_a_deadline_does_not_wait_for_a_server_that_is_away(
 
 @pytest.mark.parametrize("answer", [None, REFUSED, RetryableError("away"), RetryableError("broken", ill=True)])
 @pytest.mark.parametrize("kind", [SendInfos, SendSpans])
-def test_an_exit_in_the_middle_of_a_request_finds_every_trace(
+def test_an_exit_in_the_middle_of_a_request_keeps_every_trace(
     spooling: Driven, kind: type[SendInfos] | type[SendSpans], answer: Outcome
 ) -> None:
-    """All are spooled; an answer that comes afterwards counts none of them again."""
+    """All are spooled; an answer that comes later counts none of them again."""
     spooling.add(*ids(7))
     action = spooling.plan()
     while not (isinstance(action, kind) and len(action.traces) > 1):
@@ -713,7 +711,7 @@ def test_an_exit_in_the_middle_of_a_request_finds_every_trace(
     assert spooling.stats == Stats(delivered=1, spooled=6)
 
 
-def test_without_a_spool_an_exit_leaves_all_where_it_was(driven: Driven) -> None:
+def test_without_a_spool_an_exit_leaves_all_pending(driven: Driven) -> None:
     """The process may go on after a server's shutdown hook."""
     driven.add(*ids(3))
     action = driven.plan()
@@ -726,8 +724,8 @@ def test_without_a_spool_an_exit_leaves_all_where_it_was(driven: Driven) -> None
     assert driven.stats == Stats(delivered=3)
 
 
-def test_an_exit_spools_what_nobody_has_taken_yet(tmp_path: Path) -> None:
-    """What is still in the queue, and what waits for late spans."""
+def test_an_exit_spools_traces_before_the_destination(tmp_path: Path) -> None:
+    """Those in the queue, and those that wait for late spans."""
     queue, stats, spool = TraceQueue(1_000_000), Stats(), spool_in(tmp_path / "spool")
     for trace_id in ids(3):
         assert queue.put(finished(trace_id, complete=trace_id != "tr-1"))

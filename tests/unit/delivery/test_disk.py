@@ -1,4 +1,4 @@
-"""A disk that stalls: nobody waits for it but an exit, and that not for long."""
+"""A stalled disk: only an exit waits for it, and not for long."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.delivery.fakes import finished
 
 
 class Stalled(Spool):
-    """A spool whose disk does not answer until the test is over."""
+    """A spool whose disk does not respond until the test is over."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, 1_000_000)
@@ -41,7 +41,7 @@ def stalled(tmp_path: Path) -> Iterator[Stalled]:
 
 
 def test_an_exit_does_not_wait_for_a_stalled_disk(stalled: Stalled) -> None:
-    """Its time is over; what could not be written is lost, and counts as waiting."""
+    """Its time is over; traces that could not be written are lost, and count as pending."""
     queue = TraceQueue(1_000_000)
     assert queue.put(finished())
 
@@ -50,8 +50,8 @@ def test_an_exit_does_not_wait_for_a_stalled_disk(stalled: Stalled) -> None:
     assert queue.pending == 1
 
 
-def test_what_is_under_way_is_done_in_its_order() -> None:
-    """One after the other, and the exit waits for all of it."""
+def test_pending_jobs_are_done_in_order() -> None:
+    """One after the other, and the exit waits for all of them."""
     done: list[int] = []
     disk = Disk(bool)
     for number in range(100):

@@ -1,4 +1,4 @@
-"""What is encoded when: complete traces, not many ahead of what is sent, and never for long while the app is busy."""
+"""The time of encoding: complete traces, not many ahead of the sender, and never for long while the app is busy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.delivery.fakes import SIZE, URI, Driven, finished
 
 
 class Encoding:
-    """An encoder before a destination."""
+    """An encoder in front of a destination."""
 
     def __init__(self, max_bytes: int = 1_000_000) -> None:
         self.driven = Driven()
@@ -39,7 +39,7 @@ class Encoding:
 
 
 def test_a_complete_trace_is_encoded_at_once() -> None:
-    """For the server that it goes to."""
+    """For its own server."""
     encoding = Encoding()
 
     assert encoding.take(finished("a", experiment_id="3")) == [URI]
@@ -61,8 +61,8 @@ def test_a_trace_waits_for_its_late_spans() -> None:
     assert encoding.encoded == 1
 
 
-def test_a_trace_does_not_wait_for_ever_for_its_late_spans() -> None:
-    """Those that end later come in a supplement."""
+def test_a_trace_does_not_wait_forever_for_its_late_spans() -> None:
+    """Later ones come in a supplement."""
     encoding = Encoding()
     encoding.take(finished(complete=False))
 
@@ -72,8 +72,8 @@ def test_a_trace_does_not_wait_for_ever_for_its_late_spans() -> None:
 
 
 @pytest.mark.parametrize("everything", [False, True])
-def test_nobody_who_waits_waits_for_late_spans(everything: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a flush nor an exit."""
+def test_no_flush_or_exit_waits_for_late_spans(everything: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both send the trace without them."""
     encoding = Encoding()
     monkeypatch.setattr(encoding.queue, "_flushing", int(not everything))
 
@@ -81,8 +81,8 @@ def test_nobody_who_waits_waits_for_late_spans(everything: bool, monkeypatch: py
     assert encoding.encoded == 1
 
 
-def test_not_many_are_encoded_ahead() -> None:
-    """More only as these are sent."""
+def test_few_are_encoded_ahead() -> None:
+    """More follow as these are sent."""
     encoding = Encoding()
     encoding.take(*(finished() for _ in range(AHEAD + 20)))
     assert encoding.encoded == AHEAD
@@ -95,8 +95,8 @@ def test_not_many_are_encoded_ahead() -> None:
     assert encoding.encoded == AHEAD
 
 
-def test_all_are_encoded_and_packed_while_the_server_is_unreachable() -> None:
-    """They have to be small, and are spooled."""
+def test_all_are_encoded_and_compressed_while_the_server_is_unreachable() -> None:
+    """They must be small, and are spooled."""
     encoding = Encoding()
     encoding.destination.failed(RetryableError("away"), encoding.clock.now)
     encoding.take(*(finished() for _ in range(AHEAD + 20)))
@@ -105,8 +105,8 @@ def test_all_are_encoded_and_packed_while_the_server_is_unreachable() -> None:
     assert all(trace.info != b"{}" and trace.plain()[1] == b"{}" for trace in encoding.destination.pending)
 
 
-def test_all_are_encoded_and_packed_when_the_queue_fills_up() -> None:
-    """What is encoded and packed takes less room."""
+def test_all_are_encoded_and_compressed_when_the_queue_fills_up() -> None:
+    """Compressed traces take less room."""
     encoding = Encoding(max_bytes=(AHEAD + 30) * SIZE)
     encoding.take(*(finished() for _ in range(AHEAD + 20)))
 
@@ -116,7 +116,7 @@ def test_all_are_encoded_and_packed_when_the_queue_fills_up() -> None:
 
 
 def test_a_trace_that_cannot_be_encoded_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """It is named, its room is given back, and the others go on."""
+    """It is named, its room is released, and the others go on."""
     encoding = Encoding()
     encoding.take(finished("bad", on_encode=lambda: 1 / 0), finished("good"))
 
@@ -125,8 +125,8 @@ def test_a_trace_that_cannot_be_encoded_is_counted(caplog: pytest.LogCaptureFixt
     assert "trace dropped, not encodable: bad" in caplog.text
 
 
-def test_the_app_is_let_in_while_traces_are_encoded() -> None:
-    """After each stretch, for as long."""
+def test_the_app_may_run_while_traces_are_encoded() -> None:
+    """After each period of encoding, for as long."""
     encoding = Encoding()
 
     def take_time() -> None:
@@ -137,7 +137,7 @@ def test_the_app_is_let_in_while_traces_are_encoded() -> None:
     assert encoding.clock.slept == [MAX_STRETCH] * 19
 
 
-def test_what_is_encoded_is_sent_before_the_rest_is() -> None:
+def test_encoded_traces_are_sent_before_the_rest_is_encoded() -> None:
     """After `MAX_ENCODING`."""
     encoding = Encoding()
 
@@ -150,7 +150,7 @@ def test_what_is_encoded_is_sent_before_the_rest_is() -> None:
 
 
 def test_an_exit_encodes_all_without_a_pause() -> None:
-    """When that takes long, without their bodies."""
+    """If that takes long, without their bodies."""
     encoding = Encoding()
 
     def take_long() -> None:

@@ -1,4 +1,4 @@
-"""What waits takes the memory that it counts for: else ``max_queue_bytes`` bounds nothing."""
+"""Pending traces take no more memory than they count for: otherwise ``max_queue_bytes`` bounds nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEADERS: dict[str, Callable[[int], list[Header]]] = {
     "not-ascii": lambda number: [(b"x-%d-%d" % (number, index), b"\xe9" * 200) for index in range(200)],
     "large": lambda number: [(b"x-%d" % number, b"%d" % number * 20_000)],
 }
-"""The headers of a request, by their kind."""
+"""The headers of a request, by kind."""
 
 
 def in_pieces(number: int) -> list[bytes]:
@@ -59,7 +59,7 @@ APPS: dict[str, Callable[[int], list[bytes]]] = {
     "with-tags": with_tags,
     "with-an-error": with_an_error,
 }
-"""What an app answers a request with, and does beside it."""
+"""Answers of an app, and its other calls."""
 
 SETTINGS = Settings()
 
@@ -77,7 +77,7 @@ async def serve(number: int, headers: list[Header], answer: Callable[[int], list
 
 
 async def assert_counted(each: Callable[[int], Any]) -> None:
-    """Make traces, and compare what they take with what they count for; then the same once they are encoded."""
+    """Make traces, and compare their memory with their counted size; then the same once they are encoded."""
     pending: list[Any] = []
     with delivery.capturing(pending.append):
         for number in range(10):  # caches
@@ -102,8 +102,8 @@ async def assert_counted(each: Callable[[int], Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", HEADERS)
-async def test_headers_count_with_what_they_take(kind: str) -> None:
-    """Short ones, too, whose objects are larger than their texts."""
+async def test_headers_count_with_their_memory(kind: str) -> None:
+    """Also short ones, whose objects are larger than their texts."""
     await assert_counted(lambda number: serve(number, HEADERS[kind](number), lambda number: []))
 
 
@@ -126,11 +126,11 @@ FORGETTING = [
 
 
 @pytest.mark.parametrize("kind", FORGETTING)
-async def test_what_an_app_does_counts_with_what_it_takes(kind: str) -> None:
+async def test_the_apps_calls_count_with_their_memory(kind: str) -> None:
     """Bodies in any pieces, the app's own spans and tags."""
     await assert_counted(lambda number: serve(number, [], APPS[kind]))
 
 
-async def test_a_query_string_counts_with_what_it_takes() -> None:
+async def test_a_query_string_counts_with_its_memory() -> None:
     """However long."""
     await assert_counted(lambda number: serve(number, [], lambda number: [], b"a=%d&" % number * 2_000))

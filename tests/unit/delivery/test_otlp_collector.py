@@ -1,4 +1,4 @@
-"""What a collector is sent, by HTTP and by gRPC, and what is said of its answers."""
+"""The requests to a collector, by HTTP and by gRPC, and the handling of its answers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def encoded(sent: Sent, *, supplement: bool = False) -> EncodedTrace:
 
 
 def test_no_span_is_sent_twice(server: CollectorStandIn) -> None:
-    """A collector keeps all that it gets: of a trace that comes once more, it is sent what is new."""
+    """A collector keeps everything: if a trace is sent again, it gets only the new spans."""
     with sent_traces(at_once=True) as sent:
         trace = RequestTrace.open(Exchange("GET", "/", {}), Settings.load())
         trace.activate()
@@ -61,8 +61,8 @@ def test_no_span_is_sent_twice(server: CollectorStandIn) -> None:
     assert [span.name for span in server.spans] == ["GET", "late"]
 
 
-def test_a_copy_is_what_the_server_gets() -> None:
-    """Without what a collector does not take."""
+def test_the_collector_gets_a_copy() -> None:
+    """Without the parts that a collector does not accept."""
     finished: list[PendingTrace] = []
     with delivery.capturing(finished.append), mlflow.start_span("whole"):
         pass
@@ -78,7 +78,7 @@ def test_a_copy_is_what_the_server_gets() -> None:
 
 
 def test_the_credentials_of_an_address_are_used(server: CollectorStandIn) -> None:
-    """As by OpenTelemetry's own exporter."""
+    """As with OpenTelemetry's own exporter."""
     address = server.uri.replace("://", "://team:key@")
     OtlpCollector(Collector("OTEL_EXPORTER_OTLP_ENDPOINT", f"{address}/v1/traces")).send_spans("", [])
 
@@ -89,7 +89,7 @@ def test_the_credentials_of_an_address_are_used(server: CollectorStandIn) -> Non
 def test_a_header_that_cannot_be_sent_is_left_out(
     server: CollectorStandIn, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
-    """And the spans are sent all the same."""
+    """The spans are sent all the same."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.uri)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"api-key=k,{bad}")
     OtlpCollector(collector()).send_spans("", [])
@@ -105,16 +105,16 @@ def partly(count: int, message: str) -> bytes:
     return answer.SerializeToString()
 
 
-def test_what_a_collector_says_of_rejected_spans_is_logged_once(
+def test_a_collectors_reason_for_rejected_spans_is_logged_once(
     server: CollectorStandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not with each batch, whose spans are so many or so many."""
+    """Not with each batch, whose number of spans differs."""
     sink = OtlpCollector(named(server))
     with caplog.at_level(logging.WARNING):
         for count in (3, 4, 5):
-            server.says = partly(count, "too old")
+            server.body = partly(count, "too old")
             sink.send_spans("", [])
-        server.says = partly(1, "too large")
+        server.body = partly(1, "too large")
         sink.send_spans("", [])
 
     at = f"at {server.uri}/v1/traces"
@@ -135,13 +135,13 @@ def test_what_a_collector_says_of_rejected_spans_is_logged_once(
         ("unix:///run/otel.sock", True, ("unix:///run/otel.sock", False)),
     ],
 )
-def test_where_grpc_goes(address: str, is_insecure: bool, target: tuple[str, bool]) -> None:
-    """Without a scheme, TLS is what the specification asks for: headers mostly hold a key."""
+def test_grpc_targets(address: str, is_insecure: bool, target: tuple[str, bool]) -> None:
+    """Without a scheme, the specification requires TLS: headers mostly contain a key."""
     assert target_of(Collector("", address, "grpc", is_insecure=is_insecure)) == target
 
 
 def test_an_error_of_grpc_has_no_password() -> None:
-    """The address is repeated in the log."""
+    """The log line has the address."""
     pytest.importorskip("grpc")
     address = "http://user:hunter2@localhost:1/?key=hunter2"
     post = post_by_grpc(Collector("OTEL_EXPORTER_OTLP_ENDPOINT", address, "grpc", timeout=10.0))
@@ -154,8 +154,8 @@ def test_an_error_of_grpc_has_no_password() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"verify": "/missing.pem"}, {"headers": (("x-bin", "text"),)}])
-def test_what_grpc_cannot_use_names_its_variable(wrong: dict[str, Any]) -> None:
-    """The traces wait until it is mended."""
+def test_an_invalid_value_for_grpc_names_its_variable(wrong: dict[str, Any]) -> None:
+    """The traces wait until it is corrected."""
     pytest.importorskip("grpc")
     post = post_by_grpc(Collector("OTEL_EXPORTER_OTLP_ENDPOINT", "https://localhost:1", "grpc", timeout=10.0, **wrong))
 
@@ -164,7 +164,7 @@ def test_what_grpc_cannot_use_names_its_variable(wrong: dict[str, Any]) -> None:
 
 
 def test_spans_go_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
-    """With the headers; and what is rejected is logged, as by HTTP."""
+    """With the headers; and rejections are logged, as by HTTP."""
     grpc: Any = pytest.importorskip("grpc")
     asked: list[tuple[bytes, dict[str, str]]] = []
 

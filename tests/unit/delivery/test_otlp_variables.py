@@ -1,4 +1,4 @@
-"""OpenTelemetry's variables for a collector, as the specification has them."""
+"""OpenTelemetry's variables for a collector, as in the specification."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Collector:
     ],
 )
 def test_paths(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, url: str) -> None:
-    """The path of traces is added to the address for all signals; that for traces is taken as it is."""
+    """The path of traces is appended to the address for all signals; that for traces is used unchanged."""
     found = read(monkeypatch, **{ALL + variable: value})
 
     assert (found.variable, found.url, found.problem) == (ALL + variable, url, "")
 
 
-def test_those_for_traces_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_for_traces_take_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each by itself."""
     given = {"ENDPOINT": "http://all", "HEADERS": "a=1", "TIMEOUT": "3", "COMPRESSION": "gzip", "CERTIFICATE": "/all"}
     for_traces = {"ENDPOINT": "http://traces/x", "HEADERS": "b=%32, C = 3,none", "TIMEOUT": "2500"}
@@ -53,8 +53,8 @@ def test_those_for_traces_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.timeout, found.compression, found.verify) == (2.5, "gzip", "/all")
 
 
-def test_grpc_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its port, or by the variable; where nothing is installed for it, one sentence tells what to do."""
+def test_missing_grpc_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is chosen by its port, or by the variable; if its package is missing, a message has the remedy."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     by_port = read(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT="http://c:4317")
 
@@ -65,14 +65,14 @@ def test_grpc_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["c:4318", "http://[c", "http://", "ftp://c"])
-def test_what_is_no_address(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """The problem names the variable."""
+def test_an_invalid_address(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The error names the variable."""
     assert f"{ALL}ENDPOINT" in read(monkeypatch, **{f"{ALL}ENDPOINT": value}).problem
 
 
 @pytest.mark.parametrize("off", ["MLFLOW_ENABLE_OTLP_EXPORTER=false", "OTEL_TRACES_EXPORTER=none"])
-def test_it_may_be_switched_off(monkeypatch: pytest.MonkeyPatch, off: str) -> None:
-    """By MLflow's variable, or by OpenTelemetry's; nobody names one by default."""
+def test_it_can_be_disabled(monkeypatch: pytest.MonkeyPatch, off: str) -> None:
+    """By MLflow's variable, or by OpenTelemetry's; by default, none is set."""
     assert named_collector() is None
     assert read(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT="http://c:4318") == named_collector()
     monkeypatch.setenv(*off.split("="))

@@ -1,4 +1,4 @@
-"""What is printed of addresses and of servers' words: no secret, one line."""
+"""Addresses and servers' messages in print: no secret, one line."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from mlflow_middleware.traces import Turn
     ],
 )
 def test_an_address_is_printed_without_its_secrets(uri: str) -> None:
-    """However they are written into it."""
+    """In whichever form they are written."""
     assert "hunter2" not in printable(uri)
     assert "hunter2" not in root_cause(ValueError(f"cannot reach {uri} (refused)"))
 
 
-def test_what_a_server_says_is_one_line() -> None:
-    """Without what would clear a terminal, and not longer than 500 characters."""
-    told = root_cause(ValueError("\x1b[2J" + "x" * 1000 + "\nsecond line"))
+def test_a_servers_message_is_one_line() -> None:
+    """Without control characters, and not longer than 500 characters."""
+    printed = root_cause(ValueError("\x1b[2J" + "x" * 1000 + "\nsecond line"))
 
-    assert told.isprintable()
-    assert len(told) == 500
+    assert printed.isprintable()
+    assert len(printed) == 500
 
 
 def test_a_turn_is_printed_without_control_characters() -> None:
-    """What a user has written must not act on the terminal of whoever reads it; its lines stay."""
-    told = str(Turn("user", "jane\x1b[1m\r", "a\x1b]0;x\x07b\r\nc\u202ed\te" + "x" * 2000, "tr-1"))
+    """A user's text must not control the terminal of its reader; its line breaks stay."""
+    printed = str(Turn("user", "jane\x1b[1m\r", "a\x1b]0;x\x07b\r\nc\u202ed\te" + "x" * 2000, "tr-1"))
 
-    assert told.startswith("jane\ufffd[1m: a\ufffd]0;x\ufffdb\nc\ufffdd\te")
-    assert len(told) < 1100
+    assert printed.startswith("jane\ufffd[1m: a\ufffd]0;x\ufffdb\nc\ufffdd\te")
+    assert len(printed) < 1100
 
 
-def test_votes_on_one_trace_have_a_rate() -> None:
-    """And those on others are not held up by it; what is remembered is bounded."""
+def test_votes_on_one_trace_are_rate_limited() -> None:
+    """Votes on others are not affected; the limiter's memory is bounded."""
     now = [0.0]
     rates = Rates(lambda: now[0])
     for _ in range(MAX_RATE):

@@ -1,4 +1,4 @@
-"""What there is once in each process: every trace is counted, and one that is not delivered is not silent."""
+"""State that exists once in each process: every trace is counted, and a loss is not silent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.delivery.fakes import SIZE, finished
 
 @pytest.fixture
 def frequent_switches() -> Iterator[None]:
-    """Threads take turns as often as they can."""
+    """Threads switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -24,8 +24,8 @@ def frequent_switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("frequent_switches")
-def test_each_request_that_nobody_wants_is_counted() -> None:
-    """Also where those of many threads end at once."""
+def test_each_excluded_request_is_counted() -> None:
+    """Also if those of many threads end at once."""
     delivery = Delivery(SIZE, 0.0, paused=True)
 
     def leave_out(reason: str) -> None:
@@ -40,8 +40,8 @@ def test_each_request_that_nobody_wants_is_counted() -> None:
 
 
 @pytest.mark.usefixtures("frequent_switches")
-def test_each_trace_that_finds_no_room_is_counted() -> None:
-    """Also where requests of many threads are turned away at once."""
+def test_each_rejected_trace_is_counted() -> None:
+    """Also if those of many threads are rejected at once."""
     delivery = Delivery(SIZE - 1, 0.0, paused=True)
 
     def fill(count: int) -> None:
@@ -53,23 +53,23 @@ def test_each_trace_that_finds_no_room_is_counted() -> None:
     assert delivery.stats().dropped == {"queue full": 40_000}
 
 
-def test_a_process_in_which_no_thread_can_begin_says_so(
+def test_a_process_that_cannot_start_a_thread_logs_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As where a container has as many as it may have."""
+    """As in a container at its limit of threads."""
 
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
-    monkeypatch.setattr(process, "STUCK", -1.0)  # a trace that has just come has waited long enough
+    monkeypatch.setattr(process, "STUCK", -1.0)  # a trace that has just arrived has waited long enough
     Delivery(10 * SIZE, 0.0).put(finished())
 
     assert "the thread that sends them does not run" in caplog.text
 
 
-def test_what_comes_during_a_shutdown_has_the_rest_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that goes on while a signal is delivered may answer more; then it is over."""
+def test_traces_during_a_shutdown_get_the_rest_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that goes on while a signal is delivered may answer more requests; then the time is over."""
     delivery = Delivery(10 * SIZE, 60.0)
     given: list[float] = []
 

@@ -1,4 +1,4 @@
-"""Where finished traces wait: when there is a batch to take, how much there is room for, and when a flush is over."""
+"""The queue of finished traces: when a batch is due, how much room is left, and when a flush is over."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_a_trace_waits_for_others_to_share_its_request() -> None:
     assert not queue.wait(0, 0)
 
 
-def test_enough_traces_wait_for_no_more() -> None:
-    """A full batch is there at once."""
+def test_a_full_batch_does_not_wait() -> None:
+    """It is due at once."""
     queue = TraceQueue(MAX_BATCH * SIZE, Clock())
     for _ in range(MAX_BATCH):
         queue.put(finished())
@@ -32,7 +32,7 @@ def test_enough_traces_wait_for_no_more() -> None:
 
 
 def test_a_trace_takes_room_until_its_end() -> None:
-    """Also after it was taken; what it has grown or shrunk by counts."""
+    """Also after it was taken; a change of its size counts."""
     queue = TraceQueue(2 * SIZE, Clock())
 
     assert [queue.put(finished()) for _ in range(3)] == [True, True, False]
@@ -44,8 +44,8 @@ def test_a_trace_takes_room_until_its_end() -> None:
     assert (queue.bytes, queue.pending) == (2 * SIZE, 2)
 
 
-def test_a_flush_waits_for_what_was_put_before_it() -> None:
-    """And for nothing else."""
+def test_a_flush_waits_for_earlier_traces() -> None:
+    """It waits for no others."""
     queue = TraceQueue(10 * SIZE, Clock())
     assert queue.flush(0)
     queue.put(finished())
@@ -55,7 +55,7 @@ def test_a_flush_waits_for_what_was_put_before_it() -> None:
 
 
 def test_a_flush_takes_traces_that_have_not_lingered() -> None:
-    """The sender is woken by it, and it ends with the last of them."""
+    """It wakes the sender, and ends with the last of them."""
     queue = TraceQueue(10 * SIZE, Clock())
     queue.put(finished())
     flushed: list[bool] = []
@@ -72,7 +72,7 @@ def test_a_flush_takes_traces_that_have_not_lingered() -> None:
 
 
 def test_a_flush_ends_a_wait_once() -> None:
-    """Who knows of it waits on."""
+    """A sender that knows about it waits again."""
     queue = TraceQueue(10 * SIZE, Clock())
     queue.put(finished())
     queue.flush(0)
@@ -82,7 +82,7 @@ def test_a_flush_ends_a_wait_once() -> None:
     assert not queue.wait(0, queue.flushes)
 
 
-def test_a_put_waits_for_nobody_who_is_in_the_queue() -> None:
+def test_a_put_waits_for_no_other_thread() -> None:
     """Not even for a thread that no longer runs, as in a forked child."""
     queue = TraceQueue(10 * SIZE, Clock())
     entered, done = threading.Event(), threading.Event()
@@ -106,7 +106,7 @@ def test_a_put_waits_for_nobody_who_is_in_the_queue() -> None:
     assert [trace.trace_id for trace in queue.take()] == ["a"]
 
 
-def test_puts_wake_a_sender_that_waits_for_ever() -> None:
+def test_puts_wake_an_idle_sender() -> None:
     """Whichever of many threads is first; none is lost, and each is counted once."""
     queue = TraceQueue(10_000 * SIZE)
     taken: list[str] = []
@@ -133,8 +133,8 @@ def test_puts_wake_a_sender_that_waits_for_ever() -> None:
     assert (queue.bytes, queue.pending) == (0, 0)
 
 
-def test_a_sender_that_does_not_run_is_noticed() -> None:
-    """Traces lie in front of it; one that is busy is another matter."""
+def test_a_sender_that_is_not_running_is_noticed() -> None:
+    """Traces are due and not taken; a busy sender is another matter."""
     clock = Clock()
     queue = TraceQueue(10 * SIZE, clock)
     queue.put(finished())

@@ -1,4 +1,4 @@
-"""The spool: its own files come back whole, and nothing else in its directory is ever touched."""
+"""The spool: its own files are read back whole, and nothing else in its directory is ever touched."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mlflow_middleware.delivery.spool import SET_ASIDE, Spool, SpoolProblem
 from tests.hostile.disks import NAME, OTHERS, PLACED, UNFINISHED
 
 ONLY_ROOT = {"of-another-user"}
-"""What only root can put there."""
+"""Files that only root can create."""
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    """A spool in a directory that is there."""
+    """A spool in an existing directory."""
     directory = tmp_path / "spool"
     directory.mkdir()
     return Spool(directory, 1_000_000)
 
 
 def put(spool: Spool, kind: str, name: str) -> os.stat_result:
-    """Put something hostile there; what the system says of it."""
+    """Create something hostile there; return the system's description of it."""
     if kind in ONLY_ROOT and os.geteuid() != 0:
         pytest.skip("only root can do that")
     PLACED[kind](spool.directory / name)
@@ -36,14 +36,14 @@ def trace(number: int) -> EncodedTrace:
 
 
 def claimed(spool: Spool) -> list[str]:
-    """The trace ids of the next file."""
+    """Return the trace ids of the next file."""
     file = spool.claim()
     assert file
     return [each.trace_id for each in file.traces]
 
 
-def test_files_of_others_stay_where_they_are(spool: Spool) -> None:
-    """A user may name a directory that holds something already."""
+def test_other_files_stay(spool: Spool) -> None:
+    """A user may specify a directory that is not empty."""
     for name in OTHERS:
         (spool.directory / name).write_bytes(b"precious")
 
@@ -57,10 +57,8 @@ def test_files_of_others_stay_where_they_are(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("kind", PLACED)
-def test_what_only_bears_the_name_of_our_file_is_left_alone(
-    spool: Spool, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is neither waited for, read, moved nor removed, and named once; the file after it is sent."""
+def test_other_things_with_the_name_of_our_file_stay(spool: Spool, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """They are neither waited for, read, moved nor removed, and reported once; the next file is sent."""
     before = put(spool, kind, NAME)
     spool.write([trace(1)])
 
@@ -75,7 +73,7 @@ def test_what_only_bears_the_name_of_our_file_is_left_alone(
 
 
 @pytest.mark.parametrize("kind", PLACED)
-def test_what_only_bears_the_name_of_an_unfinished_file_is_left_alone(spool: Spool, kind: str) -> None:
+def test_other_things_with_the_name_of_an_unfinished_file_stay(spool: Spool, kind: str) -> None:
     """Only regular files are set aside."""
     put(spool, kind, UNFINISHED)
 
@@ -84,7 +82,7 @@ def test_what_only_bears_the_name_of_an_unfinished_file_is_left_alone(spool: Spo
     assert os.path.lexists(spool.directory / UNFINISHED)
 
 
-def test_a_half_written_file_is_set_aside(spool: Spool) -> None:
+def test_an_incomplete_file_is_set_aside(spool: Spool) -> None:
     """Its process has died meanwhile."""
     (spool.directory / UNFINISHED).write_bytes(b"half")
 
@@ -94,7 +92,7 @@ def test_a_half_written_file_is_set_aside(spool: Spool) -> None:
 
 
 def test_nothing_is_set_aside_through_a_link(spool: Spool, tmp_path: Path) -> None:
-    """Whoever put the link there would get it."""
+    """The creator of the link would get it."""
     (tmp_path / "elsewhere").mkdir()
     (spool.directory / SET_ASIDE).symlink_to(tmp_path / "elsewhere")
     (spool.directory / NAME).write_bytes(b"damaged")
@@ -106,7 +104,7 @@ def test_nothing_is_set_aside_through_a_link(spool: Spool, tmp_path: Path) -> No
 
 
 def test_a_file_that_is_larger_than_the_spool_is_not_read(spool: Spool) -> None:
-    """It may be a sparse one, of any size."""
+    """It may be a sparse one of any size."""
     with (spool.directory / NAME).open("wb") as file:
         file.truncate(1 << 40)
 
@@ -115,7 +113,7 @@ def test_a_file_that_is_larger_than_the_spool_is_not_read(spool: Spool) -> None:
 
 
 def test_only_our_files_count_against_the_bound(spool: Spool) -> None:
-    """What else is in the directory takes no room of the spool."""
+    """Other files take none of the spool's room."""
     (spool.directory / "db.sqlite3").write_bytes(b"x" * 2_000_000)
     spool.write([trace(1)])
 

@@ -1,4 +1,4 @@
-"""How long the oldest trace waits, wherever it is on its way."""
+"""The age of the oldest pending trace, wherever it is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.delivery.fakes import finished
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic time; to be changed."""
+    """The monotonic time, which tests change."""
     times = [1000.0]
     monkeypatch.setattr(clock, "monotonic", lambda: times[0])
     return times
@@ -31,7 +31,7 @@ def age(queue: TraceQueue, sender: Sender) -> float:
 
 
 def test_the_oldest_trace_is_found_in_queue_and_encoder(now: list[float]) -> None:
-    """Its age grows; a younger one changes nothing; without any it is none."""
+    """Its age grows; a younger one changes nothing; without traces there is no age."""
     queue = TraceQueue(1_000_000, lambda: now[0])
     sender = Sender(queue, Stats(), None)
     assert age(queue, sender) == 0
@@ -48,7 +48,7 @@ def test_the_oldest_trace_is_found_in_queue_and_encoder(now: list[float]) -> Non
 
 
 def test_a_trace_in_the_spool_is_as_old_as_its_file(tmp_path: Path) -> None:
-    """And an empty one, or none, has no age."""
+    """An empty spool, or none, has no age."""
     delivery = Delivery(1_000_000, 1.0, tmp_path / "spool", 1_000_000, paused=True)
     assert (with_spool(delivery).oldest_waiting, with_spool(delivery).spool_bytes) == (0, 0)
 

@@ -1,4 +1,4 @@
-"""Spans that can be found without the info of their trace."""
+"""Spans that can be found without their trace's info."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow_middleware.delivery.tagged import with_tags
 
 
 def test_the_root_span_holds_the_tags_of_its_trace() -> None:
-    """And session and user; what it has already stays, and so do other spans."""
+    """And session and user; its own values stay, and other spans are unchanged."""
     request = ExportTraceServiceRequest()
     spans = request.resource_spans.add().scope_spans.add().spans
     spans.add(name="child", span_id=b"c" * 8, parent_span_id=b"r" * 8)
@@ -31,5 +31,5 @@ def test_the_root_span_holds_the_tags_of_its_trace() -> None:
 
 
 def test_without_spans_or_tags_nothing_changes() -> None:
-    """As where a trace's spans are all still open."""
+    """As if a trace's spans are all still open."""
     assert with_tags(b"", b"{}") == b""

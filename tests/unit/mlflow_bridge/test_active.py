@@ -1,4 +1,4 @@
-"""Runs and models that become active inside a request, as MLflow's functions make them so in the full package."""
+"""Runs and models that become active inside a request, in the way of full MLflow's functions."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def _no_active_model() -> Iterator[None]:
 
 
 def run(run_id: str) -> ActiveRun:
-    """What ``mlflow.start_run`` makes."""
+    """A run like that of ``mlflow.start_run``."""
     info = RunInfo(run_id, "7", "jane", "RUNNING", 1, None, "active")
     return ActiveRun(Run(info, RunData()))
 
 
 def model(model_id: str) -> ActiveModel:
-    """What ``mlflow.set_active_model`` makes."""
+    """A model like that of ``mlflow.set_active_model``."""
     return ActiveModel(LoggedModel("7", model_id, "bot", "there", 1, 1), set_by_user=True)
 
 
 @pytest.mark.parametrize("is_asked", [False, True], ids=["not asked for", "asked for"])
-def test_a_request_is_linked_to_what_begins_inside(is_asked: bool) -> None:
-    """Whether MLflow's objects for it are made or not; to the last of several, and to that run's experiment."""
+def test_a_request_is_linked_to_a_run_that_starts_inside(is_asked: bool) -> None:
+    """With MLflow's objects for it or without; to the last of several, and to that run's experiment."""
     with captured_traces() as traces:
         trace = RequestTrace.open(Exchange("GET", "/", {}), Settings.load())
         trace.activate()
@@ -52,8 +52,8 @@ def test_a_request_is_linked_to_what_begins_inside(is_asked: bool) -> None:
     assert traces[0].info.experiment_id == "7"
 
 
-def test_what_the_app_says_itself_comes_first() -> None:
-    """As it does for any other metadata."""
+def test_the_apps_own_link_takes_priority() -> None:
+    """As for any other metadata."""
     with captured_traces() as traces:
         trace = RequestTrace.open(Exchange("GET", "/", {}), Settings.load())
         trace.activate()
@@ -67,8 +67,8 @@ def test_what_the_app_says_itself_comes_first() -> None:
     assert (metadata["mlflow.sourceRun"], metadata["mlflow.modelId"]) == ("mine", "m-9")
 
 
-def test_what_begins_outside_is_linked_to_no_request() -> None:
-    """Nor to one that has been answered, or that runs beside it."""
+def test_a_run_outside_is_linked_to_no_request() -> None:
+    """Nor is one in a request that has been answered, or that runs at the same time."""
     with captured_traces() as traces:
         trace = RequestTrace.open(Exchange("GET", "/", {}), Settings.load())
         run("r-1")

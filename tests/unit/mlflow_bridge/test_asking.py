@@ -1,4 +1,4 @@
-"""A request's trace is encoded the same whether the app asks MLflow for it or not, in this process."""
+"""A request's encoded trace is the same whether the app gets it from MLflow or not, in this process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ASKING: dict[str, Callable[[], object]] = {way: WAYS[way] for way in SILENT}
 
 
 def described(sent: Sent) -> dict[str, Any]:
-    """All of a trace that is the same for each way to ask."""
+    """Return all values of a trace that are the same for each way."""
     root, info = sent.root, sent.trace_info
     return {
         "name": root.name,
@@ -61,15 +61,15 @@ def described(sent: Sent) -> dict[str, Any]:
 
 
 def seconds(duration: str) -> float:
-    """``"0.250s"`` -> 0.25."""
+    """Parse ``"0.250s"`` as 0.25."""
     return float(duration.removesuffix("s"))
 
 
-# --- each way that there is --------------------------------------------------------------------------------------
+# --- each way ----------------------------------------------------------------------------------------------------
 
 
 def of_way(way: str, *, at_once: bool = False) -> list[Sent]:
-    """What is sent of a request to `tests.apps.asking`."""
+    """Return the encoded trace of a request to `tests.apps.asking`."""
     with sent_traces(at_once=at_once) as sent:
         traced = TraceMiddleware(asking.app, tags={"plan": "pro", "tier": "gold"})
         asyncio.run(asking.ask(traced, way))
@@ -77,16 +77,16 @@ def of_way(way: str, *, at_once: bool = False) -> list[Sent]:
 
 
 @pytest.mark.parametrize("way", SILENT)
-def test_asking_changes_nothing(way: str) -> None:
-    """Names, attributes, tags, metadata, previews and times are those of a request that asked for nothing."""
+def test_getting_the_trace_changes_nothing(way: str) -> None:
+    """Names, attributes, tags, metadata, previews and times are those of a request that does not get its trace."""
     (asked,), (plain,) = of_way(way), of_way("nothing")
 
     assert described(asked) == described(plain)
     assert len(asked.spans) == {"child": 2, "child with a ratio": 3, "threads": 9}.get(way, 1)
 
 
-def test_what_is_compared_is_there() -> None:
-    """The request that asks for nothing has all of it."""
+def test_the_compared_values_exist() -> None:
+    """A request that does not get its trace has all of them."""
     (plain,) = of_way("nothing")
     seen = described(plain)
 
@@ -98,8 +98,8 @@ def test_what_is_compared_is_there() -> None:
 
 
 @pytest.mark.parametrize("way", AFTERWARDS)
-def test_asking_when_it_was_sent_changes_nothing(way: str) -> None:
-    """What was sent is the same; what follows has all of it again, and what the app did since."""
+def test_getting_the_trace_after_it_was_sent_changes_nothing(way: str) -> None:
+    """The sent part is the same; the next has all of it again, and the app's later work."""
     sent, (plain,) = of_way(way, at_once=True), of_way("nothing afterwards", at_once=True)
     assert described(sent[0]) == described(plain)
 
@@ -126,15 +126,15 @@ class Request:
     """A request and its answer.
 
     Attributes:
-        options: Of the middleware.
-        headers: Of the request.
+        options: The middleware's options.
+        headers: The request's headers.
         method: Its method.
-        sent: Its body.
-        status: Of the answer.
-        kind: Of both.
-        encoding: The same.
-        chunks: Of the answer.
-        error: What the app raises after them.
+        sent: The request's body.
+        status: The answer's status.
+        kind: The content type of both bodies.
+        encoding: The content encoding of both.
+        chunks: The answer's body.
+        error: The exception that the app raises after them.
     """
 
     options: dict[str, Any]
@@ -174,7 +174,7 @@ REQUESTS = {
 
 
 def of_request(given: Request, ask: Callable[[], object]) -> Sent:
-    """What is sent of a request whose handler asks."""
+    """Return the encoded trace of a request whose handler gets its trace."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await receive()
@@ -212,8 +212,8 @@ def of_request(given: Request, ask: Callable[[], object]) -> Sent:
 
 @pytest.mark.parametrize("given", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("way", ASKING)
-def test_asking_changes_nothing_of_any_request(given: Request, way: str) -> None:
-    """Whatever its kind, its end and the options are."""
+def test_getting_the_trace_changes_nothing_of_any_request(given: Request, way: str) -> None:
+    """Whatever its kind, its end and the options."""
     assert described(of_request(given, ASKING[way])) == described(of_request(given, WAYS["nothing"]))
 
 
@@ -229,7 +229,7 @@ BODIES = st.one_of(
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(BODIES | generators.mutated(BODIES), st.sampled_from([200, 404, 500]))
-def test_asking_changes_nothing_whatever_the_bodies_are(sample: Sample, status: int) -> None:
+def test_getting_the_trace_changes_nothing_with_any_bodies(sample: Sample, status: int) -> None:
     """Hostile ones too."""
     kind, encoding = (text.encode("latin-1", "replace") for text in (sample.content_type, sample.encoding))
     options, chunks = {"max_body_bytes": sample.limit}, (sample.data,)

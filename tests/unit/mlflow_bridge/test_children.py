@@ -1,4 +1,4 @@
-"""Child spans of a request whose own span nobody has asked for."""
+"""Child spans of a request whose own span the app never gets."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ USAGE = "mlflow.chat.tokenUsage"
 def trace_of(
     handler: Callable[[], object], afterwards: Callable[[], object] = lambda: None, *, at_once: bool = False
 ) -> list[Sent]:
-    """What is sent of a request, the last time all of it.
+    """Return the last encoding of a request's trace.
 
     Args:
-        handler: What the app does before it answers.
-        afterwards: What it does when its answer is complete.
-        at_once: Send the trace as soon as the answer is complete, not only when all is over.
+        handler: A function that the app calls before it answers.
+        afterwards: A function that it calls when its answer is complete.
+        at_once: Whether to send the trace as soon as the answer is complete, not only when all work is over.
     """
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -56,7 +56,7 @@ def trace_of(
 
 
 def children(sent: Sent) -> dict[str, Span]:
-    """The spans below the root, by name; each is its child."""
+    """Return the spans below the root, by name; each is its child."""
     root, *others = sent.spans
     assert {span.parent_span_id for span in others} <= {root.span_id}
     assert {span.trace_id for span in others} <= {root.trace_id}
@@ -69,7 +69,7 @@ def child(name: str = "child", **attributes: object) -> None:
 
 
 def test_a_child_needs_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the request's own span no object of MLflow's is made: that is most of what the first child would cost."""
+    """No MLflow object is made of the request's own span: that is most of the cost of the first child."""
     monkeypatch.setattr(root.Root, "materialize", None)
 
     (sent,) = trace_of(child)
@@ -79,8 +79,8 @@ def test_a_child_needs_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(sent.trace_info["trace_metadata"]["mlflow.trace.sizeStats"])["num_spans"] == 2
 
 
-def test_what_children_used_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the trace; the root has no usage of its own then."""
+def test_the_usage_of_children_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the trace; the root has no usage of its own then."""
     monkeypatch.setattr(root.Root, "materialize", None)
 
     def calls() -> None:
@@ -99,18 +99,18 @@ def test_what_children_used_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {"gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 4},
         {"gen_ai.usage.prompt_tokens": 3, "gen_ai.usage.completion_tokens": 4},
         {"llm.token_count.prompt": 3, "llm.token_count.completion": 4},
     ],
 )
-def test_what_a_child_reports_in_another_tools_words_is_not_counted_twice(told: dict[str, int]) -> None:
-    """OpenTelemetry's, Traceloop's, OpenInference's: a server reads them as MLflow's own."""
+def test_usage_in_another_tools_attributes_is_not_counted_twice(reported: dict[str, int]) -> None:
+    """OpenTelemetry's, Traceloop's, OpenInference's: a server reads them like MLflow's own."""
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        child("call", **told)
+        child("call", **reported)
         await send(start(200, (b"content-type", b"application/json")))
         await send(body(b'{"model": "gpt-4o", "usage": {"prompt_tokens": 3, "completion_tokens": 4}}'))
 
@@ -127,7 +127,7 @@ def test_what_a_child_reports_in_another_tools_words_is_not_counted_twice(told: 
     assert "mlflow.trace.tokenUsage" not in trace.trace_info["trace_metadata"]
 
 
-def test_a_child_that_asks_for_the_trace() -> None:
+def test_a_child_gets_the_trace() -> None:
     """From inside, and for a span that is not its own: it finds the request's."""
 
     def asks() -> None:
@@ -169,7 +169,7 @@ def test_children_before_and_after_the_answer() -> None:
     assert set(children(sent[-1])) == {"before", "after"}
 
 
-def test_an_exception_beside_children() -> None:
+def test_an_exception_with_children() -> None:
     """It is recorded on the request's own span, which has its children all the same."""
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""Trace infos and spans as we write them mean what MLflow's own writers say."""
+"""Trace infos and spans that we encode equal those that MLflow's own code encodes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ANY_TEXT = TEXT | st.text(st.characters(exclude_categories=()), max_size=30)
 
 
 def readable(value: Any) -> Any:
-    """Text as protobuf and PostgreSQL can hold it: half a surrogate pair becomes a question mark, NUL U+FFFD."""
+    """Return text that protobuf and PostgreSQL can store: half a surrogate pair becomes a question mark, NUL U+FFFD."""
     if isinstance(value, dict):
         return {readable(key): readable(inner) for key, inner in value.items()}
     return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd") if type(value) is str else value
@@ -51,7 +51,7 @@ def readable(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Fields:
-    """What a trace info holds; named as in ``TraceInfo``."""
+    """The content of a trace info, named as in ``TraceInfo``."""
 
     trace_id: str
     client_request_id: str | None
@@ -65,7 +65,7 @@ class Fields:
     trace_metadata: dict[str, str]
 
     def info(self, *, is_readable: bool = False) -> TraceInfo:
-        """MLflow's own object; without what protobuf refuses, if wanted."""
+        """Return MLflow's own object; on demand, without values that protobuf refuses."""
         found = {**vars(self)}
         location = TraceLocation.from_experiment_id(found.pop("experiment_id"))
         values = {key: readable(value) for key, value in found.items()} if is_readable else found
@@ -89,7 +89,7 @@ FIELDS = st.builds(
 
 @pytest.fixture(scope="module")
 def span() -> LiveSpan:
-    """A span of MLflow's own."""
+    """Return a span of MLflow's own."""
     with captured_traces():
         span = mlflow.start_span_no_context("s", inputs={"q": "é"})
         span.end()
@@ -97,12 +97,12 @@ def span() -> LiveSpan:
 
 
 def is_whole(fields: Fields) -> bool:
-    """Whether protobuf takes it as it is."""
+    """Return whether protobuf accepts it unchanged."""
     return bool(readable(vars(fields)) == vars(fields))
 
 
 def by_mlflow(info: TraceInfo, spans: list[LiveSpan]) -> StartTraceV3:
-    """What MLflow's own exporter sends of a trace info."""
+    """Return MLflow's own encoding of a trace info."""
     trace = Trace(info, TraceData([span.to_immutable_span() for span in spans]))
     add_size_stats_to_trace_metadata(trace)
     text = message_to_json(StartTraceV3(trace=Trace(info, TraceData([])).to_proto()))
@@ -110,12 +110,12 @@ def by_mlflow(info: TraceInfo, spans: list[LiveSpan]) -> StartTraceV3:
 
 
 def parsed(info: bytes) -> StartTraceV3:
-    """What whoever receives it reads."""
+    """Return the info as its receiver reads it."""
     return ParseDict(json.loads(info), StartTraceV3())
 
 
 def without_sizes(message: StartTraceV3) -> StartTraceV3:
-    """The same but for the sizes."""
+    """Return the same without the sizes."""
     for key in SIZES:
         message.trace.trace_info.trace_metadata.pop(key)
     return message
@@ -124,7 +124,7 @@ def without_sizes(message: StartTraceV3) -> StartTraceV3:
 @settings(deadline=None, max_examples=150)
 @given(fields=FIELDS)
 def test_an_info(span: LiveSpan, fields: Fields) -> None:
-    """Each field, cut where MLflow cuts it."""
+    """Each field, truncated as in MLflow."""
     ours = parsed(trace_info.of_trace(fields.info(), [span]))
 
     assert without_sizes(ours) == without_sizes(by_mlflow(fields.info(is_readable=True), [span]))
@@ -133,7 +133,7 @@ def test_an_info(span: LiveSpan, fields: Fields) -> None:
 @settings(deadline=None, max_examples=50)
 @given(fields=FIELDS.filter(is_whole), count=st.integers(1, 4))
 def test_the_sizes_of_a_trace(span: LiveSpan, fields: Fields, count: int) -> None:
-    """To the byte, of any number of spans."""
+    """To the byte, with any number of spans."""
     ours = parsed(trace_info.of_trace(fields.info(), [span] * count)).trace.trace_info.trace_metadata
     mlflows = by_mlflow(fields.info(), [span] * count).trace.trace_info.trace_metadata
 
@@ -145,8 +145,8 @@ SETTINGS = Settings()
 
 @settings(deadline=None, max_examples=150)
 @given(FIELDS, ANY_TEXT)
-def test_an_info_of_a_request(fields: Fields, name: str) -> None:
-    """Of a request."""
+def test_the_info_of_a_request(fields: Fields, name: str) -> None:
+    """Its fields equal MLflow's."""
     begin = fields.request_time * 1_000_000
     record = TraceRecord(Exchange("GET", "/", {}), SETTINGS)
     record.begin(SpanIds(1, 1), begin)
@@ -179,8 +179,8 @@ VALUES = st.recursive(
 
 
 def explicit(span: Span) -> bytes:
-    """A span in which each attribute has a value, if only an empty one: that is how we, not MLflow, write None; and no
-    NUL in its name, which we replace."""
+    """Give each attribute of a span a value, if only an empty one, as we, not MLflow, write None; and remove NUL from
+    its name, which we replace."""
 
     def fill(pairs: Iterable[KeyValue]) -> None:
         for each in pairs:
@@ -204,8 +204,8 @@ def explicit(span: Span) -> bytes:
     VALUES,
     st.sampled_from(["OK", "ERROR", "UNSET"]),
 )
-def test_a_span_of_the_apps(name: str, attributes: dict[str, Any], inputs: Any, status: str) -> None:
-    """As MLflow writes it, whatever the app gave it."""
+def test_a_span_of_the_app(name: str, attributes: dict[str, Any], inputs: Any, status: str) -> None:
+    """Like MLflow encodes it, with any values of the app's."""
     with captured_traces():
         root = mlflow.start_span_no_context(name, inputs=inputs)
         child = mlflow.start_span_no_context(name, parent_span=root, attributes=attributes)
@@ -222,7 +222,7 @@ def test_a_span_of_the_apps(name: str, attributes: dict[str, Any], inputs: Any, 
 
 
 def sent(value: Any) -> Any:
-    """What whoever receives it reads of an attribute of the app's."""
+    """Return an attribute of the app's as its receiver reads it."""
     with captured_traces():
         span = mlflow.start_span_no_context("s", attributes={"odd": value, "plain": 1})
         span.end()
@@ -243,13 +243,13 @@ def sent(value: Any) -> Any:
     ],
     ids=["largest", "larger", "smaller", "surrogate", "inside", "key"],
 )
-def test_a_span_with_what_protobuf_refuses(value: Any, read: Any) -> None:
+def test_a_span_with_values_that_protobuf_refuses(value: Any, read: Any) -> None:
     """It arrives all the same: a large integer as text, half a surrogate pair as a question mark."""
     assert sent(value) == read
 
 
 def nested(depth: int, around: Callable[[Any], Any]) -> Any:
-    """Lists in lists, or objects in objects."""
+    """Nest lists or objects."""
     found: Any = "deep"
     for _ in range(depth):
         found = around(found)
@@ -263,15 +263,15 @@ AROUND = pytest.mark.parametrize(
 
 @pytest.mark.parametrize("depth", [1, 25, 26, 27, 30])
 @AROUND
-def test_a_span_with_what_nests(depth: int, around: Callable[[Any], Any]) -> None:
-    """Parsers give up at 100 messages in each other: what nests deeper goes as JSON text, and is read as it was."""
+def test_a_span_with_nested_values(depth: int, around: Callable[[Any], Any]) -> None:
+    """Parsers fail at 100 nested messages: deeper values are sent as JSON text, and read back unchanged."""
     assert sent(nested(depth, around)) == nested(depth, around)
 
 
 @pytest.mark.parametrize("depth", [31, 33, 40, 100, 500])
 @AROUND
-def test_a_span_with_what_nests_too_deeply(depth: int, around: Callable[[Any], Any]) -> None:
-    """A server fails at each search that meets it: what lies deep is sent as JSON text inside, and nothing is lost."""
+def test_a_span_with_values_nested_too_deeply(depth: int, around: Callable[[Any], Any]) -> None:
+    """A server fails at each search that finds one: the inner part is sent as JSON text, and nothing is lost."""
     found = sent(nested(depth, around))
 
     for _ in range(24):
@@ -281,7 +281,7 @@ def test_a_span_with_what_nests_too_deeply(depth: int, around: Callable[[Any], A
 
 @pytest.mark.parametrize("begin", [-5, 2**63, 2**64])
 def test_times_that_no_server_can_store_cost_no_trace(begin: int) -> None:
-    """Of spans and of events, which the app tells."""
+    """Times of spans and of events, which the app sets."""
     with sent_traces() as sent, mlflow.start_span("root") as root:
         span = mlflow.start_span_no_context("odd", parent_span=root, start_time_ns=begin)
         span.add_event(SpanEvent("odd", timestamp=begin))

@@ -8,8 +8,8 @@ import mlflow
 from mlflow.entities import Trace
 
 
-def test_the_random_numbers_of_the_app_are_left_alone(traces: list[Trace]) -> None:
-    """It has seeded them to get the same ones each time."""
+def test_the_apps_random_numbers_are_unchanged(traces: list[Trace]) -> None:
+    """It has seeded them to get the same numbers each time."""
     random.seed(42)
     expected = random.random()
     random.seed(42)

@@ -1,4 +1,4 @@
-"""Requests traced with MLflow's public functions only, as where the rest of MLflow has changed."""
+"""Requests traced with MLflow's public functions only, as if the rest of MLflow had changed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ RECORDS: dict[RootSpan, TraceRecord] = {}
 
 
 def record_of(name: str) -> TraceRecord:
-    """What is known of a request when it begins."""
+    """Return the values of a request that are known at its start."""
     headers = {"x-session-id": name, "x-request-id": f"r-{name}"}
     return TraceRecord(Exchange("POST", f"/{name}", headers), Settings(tags={"plan": "pro"}))
 
 
 def opened(name: str) -> RootSpan:
-    """A root that is recorded."""
+    """A recorded root."""
     record = record_of(name)
     root = public.open_root_span(record)
     assert root is not None
@@ -35,7 +35,7 @@ def opened(name: str) -> RootSpan:
 
 
 def end(root: RootSpan) -> None:
-    """End one as a request does."""
+    """End one like a request does."""
     record = RECORDS.pop(root)
     exchange = record.exchange
     exchange.route, exchange.response_type = "/x", "text/plain"
@@ -48,7 +48,7 @@ def end(root: RootSpan) -> None:
     root.end()
 
 
-def test_a_request_has_all(traces: list[Trace]) -> None:
+def test_a_request_has_all_its_values(traces: list[Trace]) -> None:
     """Identity, tags, inputs, outputs and previews."""
     end(opened("s-1"))
 
@@ -60,8 +60,8 @@ def test_a_request_has_all(traces: list[Trace]) -> None:
     assert (trace.info.tags["plan"], trace.info.tags["mlflow.traceName"]) == ("pro", "POST /x")
 
 
-def test_what_was_said_last_counts(traces: list[Trace]) -> None:
-    """Whether it was annotated or told MLflow: nothing is said again when the request ends."""
+def test_the_last_value_counts(traces: list[Trace]) -> None:
+    """Set by `annotate` or through MLflow: nothing is overwritten when the request ends."""
     root = opened("s-1")
     record, told = RECORDS[root], {"tags": {"a": "told"}, "metadata": {"m": "told"}}
     record.annotate({"a": "annotated", "b": "annotated"}, {"m": "annotated"})
@@ -77,7 +77,7 @@ def test_what_was_said_last_counts(traces: list[Trace]) -> None:
 
 
 def test_children_nest_and_nothing_stays_current(traces: list[Trace]) -> None:
-    """Also when the request is entered in several steps, in contexts of their own."""
+    """Also if the request is entered in several steps, in contexts of their own."""
     root = opened("s-1")
     for step in ("first", "second"):
 
@@ -97,7 +97,7 @@ def test_children_nest_and_nothing_stays_current(traces: list[Trace]) -> None:
     assert {child.parent_id for child in children} == {parent.span_id}
 
 
-def test_requests_at_once_keep_apart(traces: list[Trace]) -> None:
+def test_simultaneous_requests_do_not_mix(traces: list[Trace]) -> None:
     """Each trace has its own session and its own child."""
 
     async def request(number: int) -> None:
@@ -121,7 +121,7 @@ def test_requests_at_once_keep_apart(traces: list[Trace]) -> None:
 
 
 def test_a_request_inside_an_open_span_is_a_trace_of_its_own(traces: list[Trace]) -> None:
-    """As everywhere: what is open around it is not its parent."""
+    """As always: an open span around it is not its parent."""
     with mlflow.start_span("around"):
         end(opened("s-1"))
         end(opened("s-2"))
@@ -130,8 +130,8 @@ def test_a_request_inside_an_open_span_is_a_trace_of_its_own(traces: list[Trace]
     assert sorted(map(str, sessions)) == ["None", "s-1", "s-2"]
 
 
-def test_what_the_app_says_stays(traces: list[Trace]) -> None:
-    """The headers' ids were first."""
+def test_the_apps_values_stay(traces: list[Trace]) -> None:
+    """The headers' ids were set first."""
     root = opened("from the header")
     entered = root.attach()
     mlflow.update_current_trace(metadata={"mlflow.trace.session": "from the app"})
@@ -154,7 +154,7 @@ def test_an_exception_is_recorded(traces: list[Trace]) -> None:
 
 
 def test_traces_inside_a_connection(traces: list[Trace]) -> None:
-    """What is known of a websocket is on each trace opened in it, and on none after it."""
+    """The values of a websocket are on each trace opened in it, and on none after it."""
     inside = public.TracesInside()
     inside.annotate({"plan": "pro"}, {"mlflow.trace.session": "s-1"})
     entered = inside.attach()
@@ -168,7 +168,7 @@ def test_traces_inside_a_connection(traces: list[Trace]) -> None:
 
 
 def test_no_request_waits_for_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is looked for, requests are not traced: MLflow would ask the server on their way."""
+    """While it is looked up, requests are not traced: MLflow would call the server during them."""
     import threading
 
     known = threading.Event()
@@ -177,7 +177,7 @@ def test_no_request_waits_for_the_experiment(monkeypatch: pytest.MonkeyPatch) ->
     assert public.open_root_span(record_of("s-1")) is None
 
 
-def test_the_caller_is_told_the_current_span(traces: list[Trace]) -> None:
+def test_the_caller_gets_the_current_span(traces: list[Trace]) -> None:
     """For ``traceparent``."""
     root = opened("s-1")
     entered = root.attach()

@@ -1,4 +1,4 @@
-"""What is tried of MLflow when the bridge is loaded."""
+"""The trial of MLflow when the bridge is loaded."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlflow_middleware.mlflow_bridge import context, processor, trial
 
 
 def of_another_shape(first: Any, second: Any, third: Any) -> None:
-    """Takes what nobody gives it."""
+    """Requires an argument that nobody passes."""
 
 
 def test_an_mlflow_that_fits() -> None:
-    """The trial passes, and leaves nothing behind."""
+    """The trial passes, and leaves no trace behind."""
     seen: list[Any] = []
     config, last = get_config(), mlflow.get_last_active_trace_id()
     random.seed(42)
@@ -49,8 +49,8 @@ def test_another_signature(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["set_span_in_context", "detach_span_from_context"])
-def test_another_way_to_be_current(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Silence is part of the trial."""
+def test_another_way_to_make_a_span_current(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The trial includes silenced spans."""
     before = provider.get_current_context()
     monkeypatch.setattr(context, name, of_another_shape)
 
@@ -65,8 +65,8 @@ def test_another_way_to_be_current(monkeypatch: pytest.MonkeyPatch, name: str) -
     [(processor, "create_mlflow_span"), (processor, "TraceInfo")],
     ids=["span", "info"],
 )
-def test_another_shape_on_the_way(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
-    """Whatever takes other arguments."""
+def test_another_signature_on_the_way(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+    """Whichever function takes other arguments."""
     monkeypatch.setattr(module, name, of_another_shape)
 
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""What waits for delivery of a request: counted as large as it is, readable at any time, gone when it is not kept."""
+"""A request's pending trace: counted with its size, readable at any time, released if it is not kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADERS = [(b"host", b"example"), (b"x-session-id", b"s-1")]
 def asked(
     *headers: tuple[bytes, bytes], path: str = "/", late: Callable[[], object] | None = None, **options: object
 ) -> tuple[list[PendingTrace], list[object]]:
-    """What waits after one request, and what a task got that it has begun and that runs after it."""
+    """The pending traces after one request, and the results of a task that it started and that outlives it."""
     waiting: list[PendingTrace] = []
     tasks: list[asyncio.Task[object]] = []
     answered = asyncio.Event()
@@ -61,12 +61,12 @@ LATE = [
     lambda: mlflow.update_current_trace(tags={"a": "b"}),
     lambda: annotate(tags={"a": "b"}),
 ]
-"""What a task may ask for that goes on after its request."""
+"""Calls of a task that outlives its request."""
 
 
 @pytest.mark.parametrize("late", LATE)
-def test_a_request_that_is_not_kept_can_be_asked_for_later(late: Callable[[], object]) -> None:
-    """A task that goes on after it gets no error, and nothing comes of what it says."""
+def test_a_request_that_is_not_kept_can_be_read_later(late: Callable[[], object]) -> None:
+    """A task that outlives it gets no error, and its annotations have no effect."""
     before = dict(guard.failures)
 
     assert asked(late=late, sample_ratio=0) == ([], [None])
@@ -74,8 +74,8 @@ def test_a_request_that_is_not_kept_can_be_asked_for_later(late: Callable[[], ob
 
 
 @pytest.mark.parametrize("late", LATE)
-def test_a_request_that_waits_can_be_asked_for(late: Callable[[], object]) -> None:
-    """A task that goes on after it takes nothing from what is sent."""
+def test_a_pending_request_can_be_read(late: Callable[[], object]) -> None:
+    """A task that outlives it removes nothing from the encoded trace."""
     (waiting,), _ = asked(late=late)
 
     encoded = EncodedTrace.encode(waiting)
@@ -87,14 +87,14 @@ def test_a_request_that_waits_can_be_asked_for(late: Callable[[], object]) -> No
 
 @pytest.mark.parametrize("headers", [[(b"x-large", b"x" * 60_000)], [(b"x" * 60_000, b"1")]])
 def test_large_headers_count(headers: list[tuple[bytes, bytes]]) -> None:
-    """They are held until the trace is read, so they take their room in the queue."""
+    """They are kept until the trace is encoded, so they take their room in the queue."""
     (waiting,), _ = asked(*headers)
 
     assert 60_000 < waiting.size < 70_000
 
 
 def test_a_large_path_counts() -> None:
-    """The same."""
+    """It is kept likewise."""
     (waiting,), _ = asked(path="/" + "x" * 60_000)
 
     assert 60_000 < waiting.size < 70_000
@@ -102,7 +102,7 @@ def test_a_large_path_counts() -> None:
 
 @pytest.mark.parametrize("value", [["x"], {"b": 1}, 1, None, b"x"])
 def test_context_tags_of_any_type_are_stored_as_text(value: object) -> None:
-    """As MLflow does it."""
+    """Like in MLflow."""
     with mlflow.tracing.context(tags={"odd": value}):
         (waiting,), _ = asked()
 

@@ -31,8 +31,8 @@ HEADER = "X-MLflow-Trace-Token"
 
 @pytest.fixture(autouse=True)
 def nothing_fails(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """That tracing itself fails, fails the test."""
-    monkeypatch.setattr(continuing, "_told", set())
+    """Make a failure of tracing fail the test."""
+    monkeypatch.setattr(continuing, "_logged", set())
     before = guard.failures.copy()
     yield
     assert guard.failures == before
@@ -42,14 +42,14 @@ PLAIN = Settings.load(trace_token_secret=SECRET)
 
 
 class Request:
-    """A request that can be left open."""
+    """A request that can stay open."""
 
     def __init__(self, method: str = "GET", **options: Any) -> None:
         settings = Settings.load(**{"trace_token_secret": SECRET, **options}) if options else PLAIN
         self.trace = RequestTrace.open(Exchange(method, "/", {}), settings)
 
     def run(self, work: Callable[[], Any]) -> Any:
-        """Do something inside, in the one task or thread that it has."""
+        """Run a function inside, in the request's one task or thread."""
         self.trace.activate()
         try:
             return work()
@@ -57,7 +57,7 @@ class Request:
             self.trace.deactivate()
 
     def end(self) -> dict[str, str]:
-        """End it; returns the headers that we add to the answer."""
+        """End it; return our headers of the answer."""
         self.trace.response_started(200)
         headers = dict(self.trace.response_headers() or [])
         self.trace.finish()
@@ -65,13 +65,13 @@ class Request:
 
 
 def token(**options: Any) -> tuple[str, Request]:
-    """A request that is over, and its token."""
+    """A finished request, and its token."""
     request = Request(**options)
     return request.end()[HEADER], request
 
 
 def continued(given: str | None, name: str = "late", **options: Any) -> None:
-    """A request that continues a trace."""
+    """Send a request that continues a trace."""
 
     def work() -> None:
         with continue_trace(given), mlflow.start_span(name), mlflow.start_span(f"{name} inner"):
@@ -85,12 +85,12 @@ def continued(given: str | None, name: str = "late", **options: Any) -> None:
 
 
 def names_of(trace: Trace) -> set[str]:
-    """The names of its spans."""
+    """Return the names of its spans."""
     return {span.name for span in trace.data.spans}
 
 
-def test_the_spans_are_those_of_the_earlier_trace() -> None:
-    """Below its root; what is opened before and after belongs to the request, which is linked to it."""
+def test_the_spans_belong_to_the_earlier_trace() -> None:
+    """Below its root; spans opened before and after belong to the request, which is linked to it."""
     with captured_traces() as traces:
         given, earlier = token()
         continued(given)
@@ -106,26 +106,26 @@ def test_the_spans_are_those_of_the_earlier_trace() -> None:
     assert is_linked(own, (first.info.trace_id, f"{earlier.trace.record.ids.span_id:016x}"))
 
 
-def test_a_token_is_told_only_where_there_is_a_secret() -> None:
-    """And not where the trace may be dropped."""
+def test_a_token_is_sent_only_if_there_is_a_secret() -> None:
+    """Nor is one sent if the trace may be dropped."""
     with captured_traces():
         assert HEADER not in Request(trace_token_secret=None).end()
         assert HEADER not in Request(sample_ratio=0.0).end()
         assert HEADER in Request().end()
 
 
-@pytest.mark.parametrize("says_so_first", [True, False])
-def test_a_trace_with_a_token_is_stored_whatever_its_session_turns_out_to_be(says_so_first: bool) -> None:
-    """The app may tell another one by MLflow's functions, or after the answer has begun."""
+@pytest.mark.parametrize("is_annotated_first", [True, False])
+def test_a_trace_with_a_token_is_stored_for_any_later_session(is_annotated_first: bool) -> None:
+    """The app may set another session through MLflow's functions, or after the answer has begun."""
     given: dict[str, bool] = {}
     with captured_traces() as traces:
         for number in range(40):
             asked = Request(sample_ratio=0.5)
             session = f"s-{number}"
-            if says_so_first:
+            if is_annotated_first:
                 asked.run(lambda: mlflow.update_current_trace(metadata={"mlflow.trace.session": session}))  # noqa: B023
             given[asked.trace.record.trace_id] = HEADER in dict(asked.trace.response_headers() or ())
-            if not says_so_first:
+            if not is_annotated_first:
                 asked.run(lambda: annotate(session_id=session))  # noqa: B023
             asked.trace.finish()
 
@@ -134,8 +134,8 @@ def test_a_trace_with_a_token_is_stored_whatever_its_session_turns_out_to_be(say
     assert 0 < len(stored) < 40
 
 
-def test_what_is_asked_for_inside_belongs_to_the_earlier_trace() -> None:
-    """The next service and a job are linked to it, whether a span is open or not."""
+def test_outgoing_calls_and_jobs_inside_belong_to_the_earlier_trace() -> None:
+    """The next service and a job are linked to it, with an open span or without."""
     with captured_traces() as traces:
         given, earlier = token()
 
@@ -155,14 +155,14 @@ def test_what_is_asked_for_inside_belongs_to_the_earlier_trace() -> None:
 
 
 def payload(given: str) -> list[Any]:
-    """What a token says to whoever looks into it."""
+    """Return the readable part of a token."""
     text = given.partition(".")[0]
     said: list[Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     return said
 
 
 def forged(given: str) -> str:
-    """A token whose words are another trace's."""
+    """Return a token with another trace's payload."""
     said = payload(given)
     said[0] = "0" * 31 + "1"
     text = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
@@ -170,12 +170,12 @@ def forged(given: str) -> str:
 
 
 def for_feedback(given: str) -> str:
-    """A token of feedback, of the same secret, for the same trace."""
+    """Return a feedback token with the same secret, for the same trace."""
     return feedback_token.sign(f"tr-{payload(given)[0]}", None, int(time.time()) + 60, SECRET.encode())
 
 
 def late(given: str) -> str:
-    """A token whose time is over."""
+    """Return an expired token."""
     trace_id, span_id, experiment_id, _ = payload(given)
     said = TraceToken(int(trace_id, 16), int(span_id, 16), experiment_id)
     return trace_token.sign(said, int(time.time()) - 1, SECRET.encode())
@@ -187,10 +187,10 @@ def late(given: str) -> str:
      lambda given: given.partition(".")[0] + ".", lambda _: "é\udcff.\x00", lambda given: given.swapcase()],
     ids=["forged", "feedback", "expired", "empty", "none", "nonsense", "longer", "unsigned", "odd", "swapped"],
 )  # fmt: skip
-def test_a_token_that_is_not_good_leaves_the_spans_where_they_are(
+def test_an_invalid_token_leaves_the_spans_in_their_own_trace(
     spoil: Callable[[str], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the request's own trace; the log has it once as a warning, and nothing is raised."""
+    """The log has the reason once as a warning, and nothing is raised."""
     with captured_traces() as traces:
         given, _ = token()
         with caplog.at_level(logging.WARNING):
@@ -204,7 +204,7 @@ def test_a_token_that_is_not_good_leaves_the_spans_where_they_are(
 
 
 def test_a_trace_token_is_no_feedback_token() -> None:
-    """Signed with the same secret or not."""
+    """With the same secret or another."""
     with captured_traces():
         given, _ = token(feedback_secret=SECRET)
 
@@ -212,8 +212,8 @@ def test_a_trace_token_is_no_feedback_token() -> None:
         feedback_token.verify(given, [SECRET.encode()], time.time())
 
 
-def test_a_secret_can_be_replaced() -> None:
-    """The first signs, all are accepted; one that is gone is accepted no more."""
+def test_a_secret_can_be_rotated() -> None:
+    """The first one signs, all are accepted; a removed one is no longer accepted."""
     with captured_traces() as traces:
         old, earlier = token(trace_token_secret=OTHER)
         continued(old, trace_token_secret=[SECRET, OTHER])
@@ -235,7 +235,7 @@ def test_without_a_secret_nothing_is_continued(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_trace_in_progress_can_be_continued() -> None:
-    """The answer streams on while the browser sends the approval: all of it is one trace, whoever ends first."""
+    """The answer still streams when the browser sends the approval: all of it is one trace, whichever ends first."""
     with captured_traces() as traces:
         first = Request()
         first.trace.response_started(200)
@@ -270,8 +270,8 @@ def test_a_trace_in_progress_can_be_continued() -> None:
     }
 
 
-def test_several_requests_continue_one_trace_at_once() -> None:
-    """None takes the other's spans away."""
+def test_simultaneous_requests_continue_one_trace() -> None:
+    """None removes the other's spans."""
     with captured_traces() as traces:
         given, earlier = token()
         together = threading.Barrier(4)
@@ -298,8 +298,8 @@ def test_several_requests_continue_one_trace_at_once() -> None:
     assert {found[f"w{n}"].parent_id for n in range(4)} == {f"{earlier.trace.record.ids.span_id:016x}"}
 
 
-def test_requests_that_continue_one_trace_lose_no_span_to_each_other() -> None:
-    """Each may begin just when the last span of another ends, or registers the trace anew."""
+def test_simultaneous_requests_of_one_trace_lose_no_span() -> None:
+    """Each may start just when the last span of another ends, or registers the trace again."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -329,7 +329,7 @@ def test_requests_that_continue_one_trace_lose_no_span_to_each_other() -> None:
 
 
 def test_a_job_continues_a_trace() -> None:
-    """What a worker does may belong to the trace of the request."""
+    """A worker's spans may belong to the trace of the request."""
     with captured_traces() as traces:
         given, earlier = token()
         with job_trace(name="job", trace_token_secret=SECRET), continue_trace(given), mlflow.start_span("in job"):
@@ -340,8 +340,8 @@ def test_a_job_continues_a_trace() -> None:
     assert ids["job"] != earlier.trace.trace_id
 
 
-def test_an_error_inside_goes_its_way() -> None:
-    """And everything is current that was current before."""
+def test_an_error_inside_is_raised() -> None:
+    """Afterwards, the previous span and request are current again."""
     with captured_traces() as traces:
         given, _ = token()
 

@@ -1,4 +1,4 @@
-"""Response headers: ours are added, the app's own stay, and browsers may read them."""
+"""Response headers: ours are added, the app's own are kept, and browsers may read them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ EXPOSE = "Access-Control-Expose-Headers"
 
 
 def joined(headers: list[tuple[str, str]], *, cross_origin: bool = False) -> list[tuple[str, str]]:
-    """What becomes of a response's headers."""
+    """Return a response's headers with ours."""
     result = list(headers)
     join(result, OURS, cross_origin=cross_origin)
     return result
 
 
-def test_ours_come_after_the_apps() -> None:
-    """Nothing of the app's is changed or moved."""
+def test_our_headers_come_after_the_apps() -> None:
+    """None of the app's is changed or moved."""
     own = [("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
 
     assert joined(own) == own + OURS
@@ -26,18 +26,18 @@ def test_ours_come_after_the_apps() -> None:
 
 @pytest.mark.parametrize("name", ["X-Request-ID", "x-request-id", "X-REQUEST-ID"])
 def test_the_apps_own_header_wins(name: str) -> None:
-    """In any case; ours of that name is left out."""
+    """In any case; ours with that name is left out."""
     assert joined([(name, "mine")]) == [(name, "mine"), ("X-MLflow-Trace-ID", "tr-1")]
 
 
 def test_a_request_of_the_same_origin_exposes_nothing() -> None:
-    """Without an ``Origin`` no CORS header appears, and one that the app sets stays as it is."""
+    """Without an ``Origin`` no CORS header appears, and one that the app sets is unchanged."""
     assert all(name != EXPOSE for name, _ in joined([]))
     assert joined([(EXPOSE, "X-Own")]) == [(EXPOSE, "X-Own"), *OURS]
 
 
-def test_a_cross_origin_request_may_read_them() -> None:
-    """The names of all of ours are exposed, also where the app set the header itself."""
+def test_a_cross_origin_request_may_read_our_headers() -> None:
+    """All our names are exposed, also if the app set the header itself."""
     exposed = (EXPOSE, "X-Request-ID, X-MLflow-Trace-ID")
 
     assert joined([], cross_origin=True) == [*OURS, exposed]
@@ -56,14 +56,14 @@ def test_a_cross_origin_request_may_read_them() -> None:
     ],
 )
 @pytest.mark.parametrize("name", [EXPOSE, EXPOSE.lower()])
-def test_what_the_app_exposes_is_extended(name: str, own: str, becomes: str) -> None:
-    """By what it lacks, without repeats and in place; ``*`` exposes everything already."""
+def test_the_apps_exposed_headers_are_extended(name: str, own: str, becomes: str) -> None:
+    """By the missing names, without repeats and in place; ``*`` exposes everything already."""
     before, after = ("Content-Type", "text/plain"), ("Vary", "Origin")
 
     assert joined([before, (name, own), after], cross_origin=True) == [before, (name, becomes), after, *OURS]
 
 
-def test_what_is_exposed_in_several_lines_is_not_repeated() -> None:
+def test_headers_exposed_in_several_lines_are_not_repeated() -> None:
     """An app may write the header more than once; each line counts."""
     own = [(EXPOSE, "X-Request-ID"), (EXPOSE, "X-Own")]
 
@@ -71,8 +71,8 @@ def test_what_is_exposed_in_several_lines_is_not_repeated() -> None:
     assert joined([(EXPOSE, "*"), (EXPOSE, "X-Own")], cross_origin=True)[:2] == [(EXPOSE, "*"), (EXPOSE, "X-Own")]
 
 
-def test_nothing_to_say_changes_nothing() -> None:
-    """With no headers of ours the response stays as it is, cross-origin too."""
+def test_without_our_headers_nothing_changes() -> None:
+    """The response is the same, also cross-origin."""
     headers = [("Content-Type", "text/plain"), (EXPOSE, "X-Own")]
 
     join(headers, [], cross_origin=True)

@@ -1,4 +1,4 @@
-"""`flush_each_request`: which message of an ASGI app's answer waits for delivery."""
+"""`flush_each_request`: the message of an ASGI app's answer that waits for delivery."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ LENGTH = (b"content-length", b"6")
     ],
     ids=["stream", "announced", "empty", "204", "head", "head-of-stream", "file"],
 )
-async def test_what_ends_the_answer_waits(
+async def test_the_last_message_of_the_answer_waits(
     traces: list[Trace], monkeypatch: pytest.MonkeyPatch, method: str, said: list[Any], before: int
 ) -> None:
-    """What comes before it does not, and all comes in its order."""
+    """Earlier ones do not, and all arrive in order."""
     sent: list[str] = []
     delivered_after: list[int] = []
     monkeypatch.setattr(asgi_response, "deliver", lambda: delivered_after.append(len(sent)))
@@ -53,7 +53,7 @@ async def test_what_ends_the_answer_waits(
 
 @pytest.mark.parametrize("closes", [True, False], ids=["app", "client"])
 async def test_the_close_of_a_websocket_waits(monkeypatch: pytest.MonkeyPatch, closes: bool) -> None:
-    """Whoever closes it: what was traced inside is delivered before the app has ended."""
+    """Whichever side closes it: traces opened inside are delivered before the app has ended."""
     done: list[str] = []
     monkeypatch.setattr(asgi, "deliver", lambda: done.append("delivered"))
     said = [other("websocket.accept"), *([other("websocket.close")] if closes else [])]

@@ -1,4 +1,4 @@
-"""Hostile requests: what is kept of them is bounded in count and in bytes, whatever the server passes on."""
+"""Hostile requests: the kept part is bounded in count and in bytes, whatever the server passes on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.serving import Serving, root_of
 
 
 def environ_of(headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
-    """Headers as a WSGI server passes them on: repeated ones joined."""
+    """Return headers as a WSGI server passes them on: repeated ones joined."""
     values: dict[str, list[str]] = {}
     for name, value in headers:
         key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
@@ -38,7 +38,7 @@ def environ_of(headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
 
 
 def assert_bounded(exchange: Exchange) -> None:
-    """What is kept of its headers counts with what it takes."""
+    """Check that a request's kept headers count with their memory."""
     size = sum(map(len, exchange.headers)) + sum(map(len, exchange.headers.values()))
     assert len(exchange.headers) <= MAX_HEADERS
     assert size <= MAX_HEADER_BYTES
@@ -47,7 +47,7 @@ def assert_bounded(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize("kind", HEADERS)
 def test_headers_of_an_asgi_request_are_bounded(kind: str) -> None:
-    """However many there are, only the first ones are looked at: the event loop is not held."""
+    """Only the first ones are read: the event loop is not blocked."""
     headers = Counted(HEADERS[kind])
 
     assert_bounded(asgi.exchange_of({**http(), "headers": headers}))
@@ -56,19 +56,19 @@ def test_headers_of_an_asgi_request_are_bounded(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", HEADERS)
 def test_headers_of_a_wsgi_request_are_bounded(kind: str) -> None:
-    """The same limits as with ASGI."""
+    """The limits are the same as with ASGI."""
     assert_bounded(wsgi.exchange_of(environ_of(HEADERS[kind])))
 
 
 def test_a_header_that_is_too_large_hides_no_other() -> None:
-    """It is left out alone: who asks is known all the same."""
+    """It alone is left out: the user is known all the same."""
     headers = [(b"x-large", b"a" * 100_000), (b"x-session-id", b"s-1"), (b"x-larger", b"b" * 200_000), (b"x-b", b"2")]
 
     assert asgi.exchange_of(http("/", *headers)).headers == {"x-session-id": "s-1", "x-b": "2"}
 
 
 def test_repeated_headers_are_joined_in_their_order() -> None:
-    """With a comma, whatever stands between them."""
+    """With a comma, whatever is between them."""
     headers = [(b"x-a", b"1"), (b"x-b", b"2"), (b"X-A", b"3"), (b"x-a", b"4")]
 
     assert asgi.exchange_of(http("/", *headers)).headers == {"x-a": "1,3,4", "x-b": "2"}
@@ -100,7 +100,7 @@ async def test_the_app_gets_all_headers_and_its_trace_is_whole(kind: str, traces
 
 
 async def test_a_client_address_is_bounded(traces: list[Trace]) -> None:
-    """A server behind a proxy takes it from a header."""
+    """A server behind a proxy reads it from a header."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(start(200))
@@ -126,12 +126,12 @@ LOOKED_AT = KEYS | {
     "input",
     "tool_calls",
 }
-"""Keys by which what a body says is found."""
+"""Keys under which contents are found in a body."""
 
 
 @pytest.fixture
 def collections() -> Iterator[list[int]]:
-    """The generations of the garbage collections that begin meanwhile."""
+    """Return the generations of the garbage collections that start inside."""
     seen: list[int] = []
 
     def see(phase: str, info: dict[str, int]) -> None:
@@ -148,7 +148,7 @@ SETTINGS = Settings()
 
 
 def answered(body_of_request: bytes, content_type: str, *, content_encoding: str = "") -> None:
-    """A request whose body is echoed."""
+    """Send a request whose body is echoed."""
     headers = {"content-type": content_type, "content-encoding": content_encoding}
     trace = RequestTrace.open(Exchange("POST", "/echo", headers), SETTINGS)
     trace.received(body_of_request)
@@ -160,8 +160,8 @@ def answered(body_of_request: bytes, content_type: str, *, content_encoding: str
 
 @pytest.mark.parametrize("kind", BRACKETS)
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
-def test_a_burst_of_brackets_begins_no_garbage_collection(kind: str, is_packed: bool, collections: list[int]) -> None:
-    """Each would hold the app, all of whose objects are looked at; there is one now and then for ordinary requests."""
+def test_a_burst_of_brackets_starts_no_garbage_collection(kind: str, is_packed: bool, collections: list[int]) -> None:
+    """Each would block the app, as it visits all its objects; there is one now and then for ordinary requests."""
     bodies = 2
     content = gzip.compress(BRACKETS[kind]) if is_packed else BRACKETS[kind]
     with sent_traces() as sent:
@@ -183,7 +183,7 @@ NESTING = {
 
 @pytest.mark.parametrize("kind", NESTING)
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
-def test_what_nests_costs_as_much_as_it_holds(kind: str, content_type: str) -> None:
+def test_nesting_costs_are_linear(kind: str, content_type: str) -> None:
     """A level costs some hundred calls, not twice as many as the one before: such a walk would never end."""
     opening, closing = NESTING[kind]
     calls = []
@@ -199,7 +199,7 @@ def test_what_nests_costs_as_much_as_it_holds(kind: str, content_type: str) -> N
 
 @contextmanager
 def counted_calls() -> Iterator[Callable[[], int]]:
-    """Count the calls of Python's functions in this thread; yields what tells how many there were."""
+    """Count the calls of Python's functions in this thread; yields a function that returns their number."""
     calls = 0
 
     def see(frame: FrameType, event: str, argument: object) -> None:
@@ -213,8 +213,8 @@ def counted_calls() -> Iterator[Callable[[], int]]:
         sys.setprofile(None)
 
 
-def test_what_the_app_says_of_its_collections_stays() -> None:
-    """Before, after, and also if it says so meanwhile."""
+def test_the_apps_settings_of_garbage_collection_stay() -> None:
+    """Before, after, and also if it changes them meanwhile."""
     before = gc.get_threshold()
     try:
         with few_collections():

@@ -1,4 +1,4 @@
-"""Which exceptions are answers, and which of the others are behind a 500."""
+"""Exceptions that are answers, and exceptions that are behind a 500."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.unit.serving import Serving, root_of
 
 
 def of(package: str, **attributes: object) -> Exception:
-    """An exception whose class a package has, or inherits from it."""
+    """Return an exception whose class is in a package, or inherits from one there."""
     base = type("HTTPException", (Exception,), {"__module__": f"{package}.exceptions", **attributes})
     return type("NotFound", (base,), {"__module__": "my_app"})()  # type: ignore[no-any-return]
 
 
 class Response:
-    """An answer that an exception brings along."""
+    """A response inside an exception."""
 
     def __init__(self, status_code: int) -> None:
         self.status_code = status_code
@@ -58,12 +58,12 @@ class Response:
     ],
 )
 def test_only_a_web_frameworks_exception_has_a_status(error: BaseException, status: int | None) -> None:
-    """A client's error has one, too: that of another server's answer."""
+    """An HTTP client's error has one, too: that of another server's answer."""
     assert status_of(error) == status
 
 
 async def serve(traces: list[Trace], app: Any, **options: Any) -> tuple[str, list[str]]:
-    """The state of the one trace of a request to an ASGI app, and the names of its exceptions."""
+    """Return the state of the one trace of a request to an ASGI app, and the names of its exceptions."""
     serving = Serving(ASGIMiddleware(app, **options), http())
     with contextlib.suppress(Exception):  # the app's own
         await serving.end()
@@ -72,7 +72,7 @@ async def serve(traces: list[Trace], app: Any, **options: Any) -> tuple[str, lis
 
 
 def answering(error: Exception, status: int) -> Any:
-    """An app that answers an exception while it handles it, as exception handlers do."""
+    """Return an app that answers while it handles an exception, like exception handlers do."""
 
     async def answer(send: ASGISendCallable) -> None:
         await send(start(status))
@@ -97,21 +97,21 @@ def answering(error: Exception, status: int) -> Any:
         (of("openai", status_code=429), 500, "ERROR", ["NotFound"]),
     ],
 )
-async def test_what_is_handled_while_a_500_starts(
+async def test_an_exception_handled_while_a_500_starts(
     traces: list[Trace], error: Exception, status: int, state: str, recorded: list[str]
 ) -> None:
-    """It is the exception behind it."""
+    """It is the exception behind the 500."""
     assert await serve(traces, answering(error, status)) == (state, recorded)
 
 
 async def test_error_statuses_decide(traces: list[Trace]) -> None:
-    """An option says which statuses are errors."""
+    """The option lists the statuses that are errors."""
     assert await serve(traces, answering(KeyError("away"), 500), error_statuses="400-404") == ("OK", [])
 
 
 @pytest.mark.parametrize(("status", "state"), [(404, "OK"), (503, "ERROR")])
 async def test_an_http_exception_passes_through(traces: list[Trace], status: int, state: str) -> None:
-    """The framework answers it further out, with its status."""
+    """The framework handles it further out, with its status."""
     error = of("litestar", status_code=status)
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -121,8 +121,8 @@ async def test_an_http_exception_passes_through(traces: list[Trace], status: int
     assert traces[0].info.tags["http.status_code"] == str(status)
 
 
-async def test_one_that_comes_after_the_start_is_an_error(traces: list[Trace]) -> None:
-    """Nobody can answer it any more."""
+async def test_an_exception_after_the_start_is_an_error(traces: list[Trace]) -> None:
+    """It cannot be answered any more."""
     error = of("litestar", status_code=404)
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -132,27 +132,27 @@ async def test_one_that_comes_after_the_start_is_an_error(traces: list[Trace]) -
     assert await serve(traces, app) == ("ERROR", ["NotFound"])
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-def test_what_a_wsgi_app_tells_the_server(traces: list[Trace], is_told: bool) -> None:
-    """``start_response`` takes the exception that an error page stands for."""
+@pytest.mark.parametrize("has_exc_info", [True, False])
+def test_a_wsgi_apps_exc_info(traces: list[Trace], has_exc_info: bool) -> None:
+    """``start_response`` receives the exception behind an error page."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
-        told = (KeyError, KeyError("away"), None) if is_told else None
-        start_response("500 Sorry", [], told)
+        error_info = (KeyError, KeyError("away"), None) if has_exc_info else None
+        start_response("500 Sorry", [], error_info)
         return [b"sorry"]
 
     WSGIMiddleware(app)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda status, headers, exc_info=None: None)  # type: ignore[arg-type]
 
     assert traces[0].info.state == "ERROR"
-    assert len(root_of(traces[0]).events) == is_told
+    assert len(root_of(traces[0]).events) == has_exc_info
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "500 Sorry"])
-def test_an_exception_that_is_answered_is_let_go(status: str) -> None:
-    """It holds the frames of the app, and the trace waits for its delivery."""
+def test_a_handled_exception_is_released(status: str) -> None:
+    """It holds the app's frames, while the trace is pending."""
     waiting: list[PendingTrace] = []
     answered: list[weakref.ref[Exception]] = []
-    away = type("Away", (Exception,), {})  # those of Python itself take no weak references
+    away = type("Away", (Exception,), {})  # Python's own exceptions take no weak references
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         error = away()

@@ -1,4 +1,4 @@
-"""Who asks, where that is known only while the request is served: what of it is on the trace, and when."""
+"""Ids that become known only while the request is served: which of them are on the trace, and from when on."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ BY_HEADER = (b"x-session-id", b"by-header")
 
 
 class Answering:
-    """An app that does things in an order.
+    """An app that performs steps in order.
 
     Args:
         steps: ``read``, ``start`` and ``end``, or a function.
-        status: Its answer's.
+        status: The status of its answer.
     """
 
     def __init__(self, *steps: Any, status: int = 200) -> None:
@@ -64,14 +64,14 @@ class Answering:
 
 
 async def ask(app: Any, *headers: Header, content: bytes = CHAT, **options: Any) -> dict[str, str]:
-    """The response's headers, of a request with that body."""
+    """Return the response's headers for a request with that body."""
     scope = http("/chats/c-1", JSON, *headers, method="POST")
     sent: list[Any] = await Serving(TraceMiddleware(app, **options), scope, request(content)).end()
     return {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 
 def session_of(trace: Trace) -> str | None:
-    """The session, which tag, metadata and attribute have alike."""
+    """Return the session, which must be the same in tag, metadata and attribute."""
     session: str | None
     (session,) = {
         trace.info.tags.get("mlflow.trace.session"),
@@ -86,13 +86,13 @@ def session_of(trace: Trace) -> str | None:
 
 @pytest.mark.parametrize("steps", [("read", "start", "end"), ("start", "read", "end"), ("start", "end", "read")])
 async def test_a_body_counts_whenever_the_app_reads_it(traces: list[Trace], steps: tuple[str, ...]) -> None:
-    """Until its answer is complete; the header counts as long as it has not, and stays where nobody reads the body."""
+    """Until its answer is complete; until then the header counts, and stays if the body is not read."""
     await ask(Answering(*steps), BY_HEADER, **BY_BODY)
 
     assert session_of(traces[0]) == ("by-header" if steps[-1] == "read" else "c-1")
 
 
-async def test_what_the_app_does_not_read_nobody_does(traces: list[Trace]) -> None:
+async def test_a_body_that_the_app_does_not_read_is_not_read(traces: list[Trace]) -> None:
     """The message stays with the server."""
     serving = Serving(TraceMiddleware(Answering("start", "end"), **BY_BODY), http("/"), request(CHAT))
     await serving.end()
@@ -109,18 +109,18 @@ async def test_what_the_app_does_not_read_nobody_does(traces: list[Trace]) -> No
         (("start", "read", "end"), {"response_headers": {"trace_id": "X-T"}}),
     ],
 )
-async def test_the_request_id_that_the_client_was_told_finds_the_trace(
+async def test_the_request_id_that_the_client_received_finds_the_trace(
     traces: list[Trace], steps: tuple[str, ...], options: dict[str, Any]
 ) -> None:
-    """A body that is read after the answer has begun changes it only where the answer tells none."""
+    """A body that is read after the start of the answer changes the id only if the answer has none."""
     headers = await ask(
         Answering(*steps), request_id_from=["body.chat.id"], session_id_from=["body.chat.id"], **options
     )
 
     (trace,) = traces
-    told = headers.get("x-request-id")
-    assert (told == "c-1") is (steps[0] == "read")
-    assert trace.info.client_request_id == trace.info.tags["client_request_id"] == (told or "c-1")
+    sent_id = headers.get("x-request-id")
+    assert (sent_id == "c-1") is (steps[0] == "read")
+    assert trace.info.client_request_id == trace.info.tags["client_request_id"] == (sent_id or "c-1")
     assert session_of(trace) == "c-1"
 
 
@@ -128,7 +128,7 @@ async def test_the_request_id_that_the_client_was_told_finds_the_trace(
     "options", [{"capture_request_body": False}, {"metadata_only": ["/chats/*"]}, {"privacy": "strict"}]
 )
 async def test_a_body_that_is_not_stored_counts_too(traces: list[Trace], options: dict[str, Any]) -> None:
-    """And nothing else of it is on the trace."""
+    """Nothing else of it is on the trace."""
     await ask(Answering("read", "start", "end"), **BY_BODY, **options)
 
     assert session_of(traces[0]) == "c-1"
@@ -137,7 +137,7 @@ async def test_a_body_that_is_not_stored_counts_too(traces: list[Trace], options
     assert root_of(traces[0]).attributes["http.request.body.size"] == len(CHAT)
 
 
-async def test_no_more_of_a_body_counts_than_is_kept(traces: list[Trace]) -> None:
+async def test_only_the_kept_part_of_a_body_counts(traces: list[Trace]) -> None:
     """The header is the next source."""
     await ask(Answering("read", "start", "end"), BY_HEADER, **BY_BODY, max_body_bytes=12)
 
@@ -145,7 +145,7 @@ async def test_no_more_of_a_body_counts_than_is_kept(traces: list[Trace]) -> Non
 
 
 async def test_secrets_are_found_all_the_same(traces: list[Trace]) -> None:
-    """Reading an id takes nothing from redaction, nor the other way round."""
+    """Reading an id does not affect redaction, nor the reverse."""
     content = b'{"token": "t-1", "api_key": "k-1"}'
     await ask(Answering("read", "start", "end"), content=content, session_id_from=["body.token"])
 
@@ -154,7 +154,7 @@ async def test_secrets_are_found_all_the_same(traces: list[Trace]) -> None:
 
 
 async def test_a_conversation_is_kept_or_dropped_by_the_id_in_its_body(traces: list[Trace]) -> None:
-    """All of its requests, in every process alike."""
+    """All of its requests, in every process."""
     options: dict[str, Any] = {"sample_ratio": 0.5, "sample_key": "the key of this test"}
     ids = [f"c-{number}" for number in range(20)]
     for each in ids:
@@ -166,8 +166,8 @@ async def test_a_conversation_is_kept_or_dropped_by_the_id_in_its_body(traces: l
     assert [session_of(trace) for trace in traces] == kept
 
 
-async def test_nothing_of_a_body_is_held_for_it_once_the_answer_is_complete() -> None:
-    """A trace that waits for its server is not larger than it says."""
+async def test_nothing_of_a_body_is_held_for_an_id_after_the_answer() -> None:
+    """A pending trace is not larger than its counted size."""
     kept: list[Any] = []
 
     def keep() -> None:
@@ -183,8 +183,8 @@ async def test_nothing_of_a_body_is_held_for_it_once_the_answer_is_complete() ->
 # --- inside the request ---
 
 
-async def test_what_is_known_by_now_goes_to_logs_and_the_next_service(traces: list[Trace]) -> None:
-    """As soon as the app has read it."""
+async def test_ids_known_so_far_go_to_logs_and_the_next_service(traces: list[Trace]) -> None:
+    """As soon as the app has read the body."""
     app = Answering(outbound_headers, "read", outbound_headers, "start", "end")
     await ask(app, BY_HEADER, (b"authorization", f"Bearer {token({'sub': 'jane'})}".encode()), **BY_BODY)
 
@@ -195,8 +195,8 @@ async def test_what_is_known_by_now_goes_to_logs_and_the_next_service(traces: li
     assert after["baggage"] == "session.id=c-1"
 
 
-async def test_the_response_tells_it_where_told_to(traces: list[Trace]) -> None:
-    """By the time it starts."""
+async def test_the_response_has_it_if_configured(traces: list[Trace]) -> None:
+    """If it is known by the start."""
     headers = await ask(
         Answering("read", "start", "end"),
         session_id_from=["body.chat.id"],
@@ -208,8 +208,8 @@ async def test_the_response_tells_it_where_told_to(traces: list[Trace]) -> None:
     assert traces[0].info.client_request_id == "by-path"
 
 
-async def test_what_the_app_says_wins(traces: list[Trace]) -> None:
-    """By `annotate`, or by MLflow's own functions, before its body is read and after it."""
+async def test_the_apps_annotation_wins(traces: list[Trace]) -> None:
+    """By `annotate`, or through MLflow's own functions, before its body is read and after it."""
     ways: list[Any] = [
         lambda: annotate(session_id="said"),
         lambda: mlflow.update_current_trace(metadata={"mlflow.trace.session": "said"}),
@@ -221,8 +221,8 @@ async def test_what_the_app_says_wins(traces: list[Trace]) -> None:
     assert [session_of(trace) for trace in traces] == ["said"] * 4
 
 
-async def test_what_the_app_says_last_wins(traces: list[Trace]) -> None:
-    """Of both ways to say it."""
+async def test_the_apps_last_annotation_wins(traces: list[Trace]) -> None:
+    """Of both functions."""
     say = [
         lambda: annotate(request_id="first", user_id="first"),
         lambda: mlflow.update_current_trace(client_request_id="last", metadata={"mlflow.trace.user": "last"}),
@@ -234,8 +234,8 @@ async def test_what_the_app_says_last_wins(traces: list[Trace]) -> None:
     assert session_of(traces[0]) == "c-1"
 
 
-async def test_what_the_framework_knows_may_look_again(traces: list[Trace]) -> None:
-    """As a user that is looked up in a database does, which logs its query with the ids that are known."""
+async def test_a_source_in_the_framework_may_read_the_ids_itself(traces: list[Trace]) -> None:
+    """Like a user that is loaded from a database, which logs its query with the known ids."""
     looks: list[dict[str, str]] = []
 
     class User:
@@ -255,7 +255,7 @@ async def test_what_the_framework_knows_may_look_again(traces: list[Trace]) -> N
 
 
 async def test_spans_of_the_app_change_nothing(traces: list[Trace]) -> None:
-    """Nor does what else it says of its trace."""
+    """Nor do its other annotations."""
 
     def work() -> None:
         with mlflow.start_span("model"):
@@ -270,7 +270,7 @@ async def test_spans_of_the_app_change_nothing(traces: list[Trace]) -> None:
 
 @pytest.mark.parametrize(("status", "user"), [(200, "jane"), (403, "jane"), (401, None)])
 async def test_a_token_counts_unless_the_app_refuses_it(traces: list[Trace], status: int, user: str | None) -> None:
-    """It is not verified here: of an answer 401, anybody may have written it."""
+    """It is not verified here: with the answer 401, anybody may have written it."""
     header = (b"authorization", f"Bearer {token({'sub': 'jane'})}".encode())
     app = Answering(outbound_headers, "start", "end", status=status)
     await ask(app, header, user_id_from=["jwt.sub"])
@@ -279,15 +279,15 @@ async def test_a_token_counts_unless_the_app_refuses_it(traces: list[Trace], sta
     assert root_of(traces[0]).attributes.get("user.id") == user
 
 
-async def test_mlflows_own_header_is_understood(traces: list[Trace]) -> None:
-    """Where ours is missing."""
+async def test_mlflows_own_header_is_read(traces: list[Trace]) -> None:
+    """If ours is missing."""
     await ask(Answering("start", "end"), (b"mlflow-session-id", b"m-1"))
     await ask(Answering("start", "end"), (b"mlflow-session-id", b"m-1"), BY_HEADER)
 
     assert [session_of(trace) for trace in traces] == ["m-1", "by-header"]
 
 
-async def test_sessions_in_sessions(traces: list[Trace]) -> None:
+async def test_nested_sessions(traces: list[Trace]) -> None:
     """From the outermost to the innermost, as one text."""
     await ask(Answering(lambda: annotate(session_id=["chat", "agent"]), "start", "end"))
     await ask(Answering("start", "end"), identify=lambda exchange: Identity(session_id=("a", "b", "c")))
@@ -299,7 +299,7 @@ async def test_sessions_in_sessions(traces: list[Trace]) -> None:
 
 
 class Routed(TraceMiddleware):
-    """Knows the template of its one route."""
+    """An app that knows the template of its one route."""
 
     def route(self, scope: Any) -> str | None:
         return "/chats/{chat_id}"
@@ -307,7 +307,7 @@ class Routed(TraceMiddleware):
 
 @pytest.mark.parametrize("options", [{}, {"capture_request_body": False}])
 async def test_identify_gets_body_route_and_parameters(traces: list[Trace], options: dict[str, Any]) -> None:
-    """By the time that the response starts."""
+    """By the start of the response."""
     given: list[object] = []
 
     def identify(exchange: Exchange) -> Identity:
@@ -323,7 +323,7 @@ async def test_identify_gets_body_route_and_parameters(traces: list[Trace], opti
     assert traces[0].info.tags["mlflow.trace.user"] == "auth"
 
 
-async def test_identify_is_asked_once_and_what_it_leaves_open_is_read(traces: list[Trace]) -> None:
+async def test_identify_is_called_once_and_other_sources_fill_in_the_rest(traces: list[Trace]) -> None:
     """Also a body that is read after that."""
     calls: list[Exchange] = []
 
@@ -338,11 +338,11 @@ async def test_identify_is_asked_once_and_what_it_leaves_open_is_read(traces: li
     assert traces[0].info.tags["mlflow.trace.user"] == "auth"
 
 
-# --- other ways in ---
+# --- other protocols ---
 
 
 async def test_a_websocket(traces: list[Trace]) -> None:
-    """What is known when it is accepted goes to the traces inside."""
+    """Ids known when it is accepted are on the traces inside."""
 
     async def app(scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         scope["path_params"] = {"chat_id": "c-1"}
@@ -367,7 +367,7 @@ async def test_a_websocket(traces: list[Trace]) -> None:
 
 
 def test_wsgi(traces: list[Trace]) -> None:
-    """The body as its app reads it, and what the server knows of the caller."""
+    """The app reads the body, and the server knows the caller."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])
@@ -391,7 +391,7 @@ def test_wsgi(traces: list[Trace]) -> None:
 def test_a_body_that_is_read_in_many_chunks_is_parsed_a_few_times(
     traces: list[Trace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also by an app that logs each of them; the id at its end counts all the same."""
+    """Also if the app logs in between; an id at its end counts all the same."""
     content, parsed = json.dumps({"question": "Why? " * 1000, "chat": {"id": "c-1"}}).encode(), []
 
     def fields_of(body: Body | None, *headers: str) -> object:

@@ -1,4 +1,4 @@
-"""Jobs: what their traces hold, whose they are, and what a job is not changed by."""
+"""Jobs: the content of their traces, their identity, and the behaviour that they keep."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ CALLER = "00-000000000000000000000000000000ab-00000000000000cd-01"
 
 @pytest.fixture(autouse=True)
 def nothing_fails() -> Any:
-    """That tracing itself fails, fails the test."""
+    """Make a failure of tracing fail the test."""
     before = guard.failures.copy()
     yield
     assert guard.failures == before
 
 
 def request(headers: Mapping[str, str] = ASKED, **options: Any) -> RequestTrace:
-    """A request that has been opened."""
+    """An open request."""
     lower = {name.lower(): value for name, value in headers.items()}
     return RequestTrace.open(Exchange("POST", "/ask", lower), Settings.load(**options))
 
 
 def in_request(work: Callable[[], Any], headers: Mapping[str, str] = ASKED, **options: Any) -> Any:
-    """Do something inside a request."""
+    """Run a function inside a request."""
     trace = request(headers, **options)
     trace.activate()
     try:
@@ -62,7 +62,7 @@ def in_request(work: Callable[[], Any], headers: Mapping[str, str] = ASKED, **op
 
 
 def identity_of(trace: Trace) -> tuple[str | None, ...]:
-    """Session, user and request id, as they are stored."""
+    """Return the stored session, user and request id."""
     metadata = trace.info.trace_metadata
     return metadata.get("mlflow.trace.session"), metadata.get("mlflow.trace.user"), trace.info.client_request_id
 
@@ -84,8 +84,8 @@ def test_a_job_has_a_trace_of_its_own_with_the_identity_of_its_request() -> None
     assert {span.name: span.parent_id for span in job.data.spans}["step"] == root_of(job).span_id
 
 
-def test_a_job_says_nothing_of_http() -> None:
-    """It has neither path nor method, route nor status, and the tags of the settings."""
+def test_a_job_has_nothing_of_http() -> None:
+    """It has neither path nor method, route nor status, but the tags of the settings."""
     with captured_traces() as traces, job_trace(ASKED, name="tidy", tags={"team": "search", "environment": "staging"}):
         pass
 
@@ -101,8 +101,8 @@ def test_a_job_says_nothing_of_http() -> None:
 
 
 @pytest.mark.parametrize("is_asked_for", [False, True])
-def test_a_job_is_what_opentelemetry_calls_a_consumer(is_asked_for: bool) -> None:
-    """Also where the app has asked for its span."""
+def test_a_job_is_a_consumer_in_opentelemetry(is_asked_for: bool) -> None:
+    """Also if the app has got its span."""
     with sent_traces() as sent, job_trace(name="tidy"):
         if is_asked_for and (span := mlflow.get_current_active_span()):
             span.set_attribute("x", 1)
@@ -111,20 +111,20 @@ def test_a_job_is_what_opentelemetry_calls_a_consumer(is_asked_for: bool) -> Non
 
 
 class Question(BaseModel):
-    """What a job may be given."""
+    """An argument of a job."""
 
     text: str
 
 
 @dataclass
 class Range:
-    """Something else."""
+    """Another kind of argument."""
 
     start: int
 
 
 def test_arguments_and_result_are_inputs_and_outputs() -> None:
-    """By name, with what JSON does not know as text, without ``self``, and without secrets."""
+    """By name, with values that JSON does not know as text, without ``self``, and without secrets."""
 
     class Jobs:
         @job_trace
@@ -140,8 +140,8 @@ def test_arguments_and_result_are_inputs_and_outputs() -> None:
     assert root.outputs == {"answer": "why?", "password": "[redacted]", "range": {"start": 1}, "to": [2]}
 
 
-def test_what_is_kept_of_them_is_bounded_and_can_be_switched_off() -> None:
-    """By the options for bodies; what is cut is said so."""
+def test_arguments_and_result_are_bounded_and_can_be_disabled() -> None:
+    """By the options for bodies; truncated values are marked."""
 
     def work(text: str) -> str:
         return text
@@ -159,11 +159,11 @@ def test_what_is_kept_of_them_is_bounded_and_can_be_switched_off() -> None:
 
 
 def masked(exchange: Exchange) -> None:
-    """A mask as users write one."""
+    """A user's mask."""
     exchange.inputs = {"masked": exchange.path, "of": exchange.method}
 
 
-def test_the_mask_sees_a_job_as_it_sees_a_request() -> None:
+def test_the_mask_gets_a_job_like_a_request() -> None:
     """By its name."""
     with captured_traces() as traces:
         job_trace(mask=masked, name="tidy")(print)("")
@@ -171,8 +171,8 @@ def test_the_mask_sees_a_job_as_it_sees_a_request() -> None:
     assert root_of(traces[0]).inputs == {"masked": "tidy", "of": "JOB"}
 
 
-def test_a_mask_sees_a_job_that_has_neither_arguments_nor_a_result() -> None:
-    """As it sees every other."""
+def test_a_mask_gets_a_job_that_has_neither_arguments_nor_a_result() -> None:
+    """Like every other."""
     with captured_traces() as traces, job_trace(mask=masked, name="tidy"):
         pass
 
@@ -180,7 +180,7 @@ def test_a_mask_sees_a_job_that_has_neither_arguments_nor_a_result() -> None:
 
 
 def test_arguments_without_names_are_a_list() -> None:
-    """Where a function in C tells no signature."""
+    """If a function in C has no signature."""
     with captured_traces() as traces:
         job_trace(name="tidy")(max)("ab", key=len)
 
@@ -188,15 +188,15 @@ def test_arguments_without_names_are_a_list() -> None:
 
 
 @pytest.mark.parametrize("arguments", [({(1, 2): 3},), (float("nan"),), ("\ud800",), (object(),)])
-def test_odd_arguments_hinder_nothing(arguments: tuple[object, ...]) -> None:
-    """What JSON cannot hold becomes text."""
+def test_odd_arguments_do_no_harm(arguments: tuple[object, ...]) -> None:
+    """Values that JSON cannot hold become text."""
     with captured_traces() as traces:
         assert job_trace(lambda value: "done")(*arguments) == "done"
 
     assert root_of(traces[0]).inputs is not None
 
 
-def test_an_argument_that_holds_itself_hinders_nothing() -> None:
+def test_an_argument_that_contains_itself_does_no_harm() -> None:
     """It becomes text."""
     value: list[object] = []
     value.append(value)
@@ -208,7 +208,7 @@ def test_an_argument_that_holds_itself_hinders_nothing() -> None:
 
 @pytest.mark.parametrize("has_cycles", [True, False])
 def test_objects_that_refer_to_each_other_are_not_walked_on_all_paths(has_cycles: bool) -> None:
-    """Thirty of them have more paths than anybody can walk; the job runs, and its trace has the first of them."""
+    """Thirty of them have more paths than can be walked; the job runs, and its trace has the first of them."""
 
     @dataclass
     class Topic:
@@ -225,7 +225,7 @@ def test_objects_that_refer_to_each_other_are_not_walked_on_all_paths(has_cycles
 
 
 def test_an_error_is_recorded_and_raised() -> None:
-    """The same object, with its stack trace on the root."""
+    """It is the same object, with its stack trace on the root."""
     error = RuntimeError("no model")
 
     @job_trace
@@ -245,7 +245,7 @@ def test_an_error_is_recorded_and_raised() -> None:
 
 @pytest.mark.parametrize(("code", "state"), [(None, "OK"), (0, "OK"), (3, "ERROR"), ("out of tea", "ERROR")])
 def test_a_script_may_end_inside(code: object, state: str) -> None:
-    """``sys.exit()`` is no error, unless it says so."""
+    """``sys.exit()`` is no error, unless its code is one."""
     with captured_traces() as traces, pytest.raises(SystemExit), job_trace(name="script"):
         sys.exit(code)  # type: ignore[arg-type]
 
@@ -253,7 +253,7 @@ def test_a_script_may_end_inside(code: object, state: str) -> None:
 
 
 class Tool:
-    """An object that is called, and takes its time."""
+    """A callable object that takes some time."""
 
     async def __call__(self, text: str) -> str | None:
         await asyncio.sleep(0)
@@ -261,7 +261,7 @@ class Tool:
             return outbound_headers().get("X-Session-ID")
 
 
-async def test_whatever_is_called_can_be_a_job() -> None:
+async def test_any_callable_can_be_a_job() -> None:
     """Partial functions, and objects, async ones as well."""
     with captured_traces() as traces:
         job_trace(functools.partial(tidy, 3))()
@@ -276,7 +276,7 @@ def tidy(days: int) -> None:
 
 
 async def test_an_async_function_is_a_job() -> None:
-    """Several at once, each with its own trace; it stays a coroutine function."""
+    """Several at once have their own traces; it stays a coroutine function."""
 
     @job_trace("carrier")
     async def work(name: str, carrier: dict[str, str]) -> str | None:
@@ -297,7 +297,7 @@ async def test_an_async_function_is_a_job() -> None:
 
 
 async def test_a_cancelled_job_is_an_error() -> None:
-    """As arq's and Dramatiq's time limits end one."""
+    """Time limits of arq and Dramatiq cancel a job."""
 
     @job_trace
     async def work() -> None:
@@ -314,7 +314,7 @@ async def test_a_cancelled_job_is_an_error() -> None:
 
 
 def test_a_job_may_be_annotated() -> None:
-    """And its identity is what it sends on; outside of it all is as before."""
+    """Its identity is the one that it sends on; outside, everything is as before."""
     with captured_traces() as traces:
         with job_trace(name="work") as trace:
             annotate(session_id="s-9", user_id="joe", tags={"plan": "pro"})
@@ -351,10 +351,8 @@ FROM: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("options", FROM.values(), ids=FROM)
 @pytest.mark.parametrize("ids", [("s-1", "jane"), ("Gespräch/1", "jürgen, 2")], ids=["plain", "not ASCII"])
-def test_a_job_has_the_ids_of_its_request_wherever_that_has_them_from(
-    options: dict[str, Any], ids: tuple[str, str]
-) -> None:
-    """They travel under the names of the header settings, and as baggage; within a process and from one to another."""
+def test_a_job_has_the_ids_of_its_request_from_any_source(options: dict[str, Any], ids: tuple[str, str]) -> None:
+    """They travel under the names of the header settings, and as baggage; within a process and between processes."""
 
     def work() -> dict[str, str]:
         annotate(session_id=ids[0], user_id=ids[1], request_id="req-1")
@@ -370,7 +368,7 @@ def test_a_job_has_the_ids_of_its_request_wherever_that_has_them_from(
 
 
 def test_a_job_may_have_its_ids_from_elsewhere() -> None:
-    """Where its queue has headers of its own, or its arguments say it; what we send ourselves wins."""
+    """If its queue has headers of its own, or its arguments have them; our own headers win."""
 
     @job_trace("headers", user_id_from=["header.tenant"], session_id_from=["body.chat"])
     def work(headers: Mapping[str, str], chat: str) -> None:
@@ -384,7 +382,7 @@ def test_a_job_may_have_its_ids_from_elsewhere() -> None:
 
 
 def test_one_context_manager_serves_several_threads_at_once() -> None:
-    """Each ends its own job, whichever began first, and keeps nothing of it."""
+    """Each ends its own job, whichever started first, and keeps nothing of it."""
     shared = job_trace(name="shared")
     has_begun, has_ended = threading.Event(), threading.Event()
 
@@ -414,20 +412,20 @@ def test_one_context_manager_serves_several_threads_at_once() -> None:
 
 
 class Odd:
-    """What fails when it is looked at."""
+    """An object that fails when it is inspected."""
 
     def __str__(self) -> str:
         raise RuntimeError("odd")
 
 
 class OddModel:
-    """What looks like a model of Pydantic's, and fails."""
+    """An object like a Pydantic model that fails."""
 
     def model_dump(self, mode: str) -> object:
         raise KeyError(mode)
 
 
-def test_one_argument_that_cannot_be_told_hides_no_other() -> None:
+def test_an_argument_that_cannot_be_encoded_hides_no_other() -> None:
     """Nor does a large one of bytes cost anything."""
     with captured_traces() as traces:
         job_trace(lambda **arguments: Odd())(a=1, b=Odd(), c=OddModel(), d=b"x" * 1000, e=memoryview(b"xy"), f=Odd)
@@ -445,15 +443,15 @@ def test_one_argument_that_cannot_be_told_hides_no_other() -> None:
 
 
 def nested(depth: int) -> list[Any]:
-    """A list in a list in a list."""
+    """Nest a list in lists."""
     found: list[Any] = []
     for _ in range(depth):
         found = [found]
     return found
 
 
-def test_what_json_refuses_hides_nothing_and_tells_no_secret() -> None:
-    """Odd keys, what holds itself, what is too deep: the rest is there, under its keys."""
+def test_values_that_json_refuses_hide_nothing_and_leak_no_secret() -> None:
+    """Odd keys, cycles, and deep values: the rest is there, under its keys."""
     ring: list[Any] = [1]
     ring.append(ring)
     odd = {(1, 2): 3, b"b": Question(text="q"), None: {4}}
@@ -469,7 +467,7 @@ def test_what_json_refuses_hides_nothing_and_tells_no_secret() -> None:
 
 
 def test_a_call_that_fails_fails_as_without_a_job() -> None:
-    """What binds its arguments says nothing of it."""
+    """Binding its arguments reports nothing."""
     with captured_traces() as traces, pytest.raises(TypeError, match="positional argument"):
         job_trace(lambda: None)(1)  # type: ignore[call-arg]
 
@@ -477,7 +475,7 @@ def test_a_call_that_fails_fails_as_without_a_job() -> None:
 
 
 class Array:
-    """What cannot be compared, as NumPy's arrays and pandas' frames."""
+    """An object that cannot be compared, like NumPy's arrays and pandas' frames."""
 
     def __ne__(self, other: object) -> bool:
         raise ValueError("The truth value of an array is ambiguous")
@@ -499,8 +497,8 @@ def test_a_job_may_be_given_an_array() -> None:
     assert root_of(traces[1]).outputs == "[1 2]"
 
 
-def test_headers_are_cleaned_as_those_of_requests() -> None:
-    """They may come from a queue that anybody writes to."""
+def test_headers_are_sanitized_like_those_of_requests() -> None:
+    """They may come from a queue that anybody can write to."""
     wicked = {"x-session-id": "a\x00b\r\nc", "X-USER-ID": "u" * 10_000, "X-Request-ID": "<script>", "big": "x" * 10**6}
     with captured_traces() as traces, job_trace(wicked, name="work"):
         pass
@@ -513,7 +511,7 @@ def test_headers_are_cleaned_as_those_of_requests() -> None:
 
 
 def test_the_user_becomes_a_pseudonym_once() -> None:
-    """It travels as it came; where it is stored, the key is applied."""
+    """It travels unchanged; the key is applied where it is stored."""
     key = "0123456789abcdef"
     with captured_traces() as traces:
         headers = in_request(outbound_headers, user_id_hmac_key=key)
@@ -526,7 +524,7 @@ def test_the_user_becomes_a_pseudonym_once() -> None:
 
 
 def test_a_job_inside_a_request_belongs_to_it_without_headers() -> None:
-    """A background task: a trace of its own, linked; the request's trace goes on as before."""
+    """A background task has a trace of its own, linked; the request's trace goes on as before."""
 
     def work() -> None:
         with mlflow.start_span("before"):
@@ -547,8 +545,8 @@ def test_a_job_inside_a_request_belongs_to_it_without_headers() -> None:
     assert job.info.tags["of"] == "request"  # the options are those of the request
 
 
-def test_a_job_that_is_not_given_its_headers_belongs_to_its_request() -> None:
-    """Where it is called in one, instead of by a worker, and leaves out the argument that would hold them."""
+def test_a_job_without_its_headers_belongs_to_its_request() -> None:
+    """If it is called in one, instead of by a worker, without the argument for the headers."""
 
     @job_trace("headers")
     def work(headers: Mapping[str, str] | None = None) -> None:
@@ -564,7 +562,7 @@ def test_a_job_that_is_not_given_its_headers_belongs_to_its_request() -> None:
 
 
 def test_a_job_inside_a_job_belongs_to_it() -> None:
-    """Whatever travelled with the outer one: it may know better by now."""
+    """Whatever headers travelled with the outer one, which may have newer ids by now."""
     with captured_traces() as traces, job_trace(ASKED, name="outer"):
         annotate(session_id="better")
         with job_trace(name="inner"):
@@ -576,7 +574,7 @@ def test_a_job_inside_a_job_belongs_to_it() -> None:
 
 
 def test_a_caller_is_never_the_parent_of_a_job() -> None:
-    """Even where callers of requests are trusted to be."""
+    """Even if callers of requests are trusted to be."""
     headers = {**ASKED, "traceparent": CALLER}
     with captured_traces() as traces, job_trace(headers, name="work", trust_incoming_trace=True):
         pass
@@ -586,7 +584,7 @@ def test_a_caller_is_never_the_parent_of_a_job() -> None:
 
 
 def test_a_job_is_sampled_with_its_conversation() -> None:
-    """Kept or dropped as the requests of the session are; errors are kept."""
+    """Kept or dropped like the requests of the session; errors are kept."""
     with captured_traces() as traces:
         for number in range(50):
             headers = {"X-Session-ID": f"s-{number}"}
@@ -606,7 +604,7 @@ def test_a_job_is_sampled_with_its_conversation() -> None:
 
 
 def test_jobs_can_be_excluded_by_name_and_switched_off() -> None:
-    """Their spans are silenced with them, as those of an excluded request."""
+    """Their spans are silenced with them, like those of an excluded request."""
 
     def work() -> str:
         with mlflow.start_span("inside"):
@@ -625,15 +623,15 @@ def identified(exchange: Exchange) -> None:
     raise AssertionError("asked for a job")
 
 
-def test_nobody_is_asked_who_asks_for_a_job() -> None:
-    """``identify`` is for requests."""
+def test_identify_is_not_called_for_a_job() -> None:
+    """It is for requests."""
     with captured_traces() as traces, job_trace(name="work", identify=identified):
         pass
 
     assert len(traces) == 1
 
 
-def test_wrong_options_are_told_where_they_are_written() -> None:
+def test_wrong_options_are_reported_where_they_are_set() -> None:
     """At the start, by name; nothing else raises."""
     with pytest.raises(SettingsError, match="sample_rate"):
         job_trace(sample_rate=2)
@@ -649,7 +647,7 @@ def test_wrong_options_are_told_where_they_are_written() -> None:
 def test_a_wrong_environment_costs_a_trace_and_no_job(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is told once."""
+    """It is reported once."""
     from mlflow_middleware.request import defaults
 
     monkeypatch.setattr(defaults, "_known", [])
@@ -685,7 +683,7 @@ def test_a_decorated_function_is_itself() -> None:
 
 
 def test_a_carried_function_runs_in_the_context_of_its_request() -> None:
-    """In a pool's threads, several at once, each in its own copy; what it changes of its context stays there."""
+    """In a pool's threads, several at once, each in its own copy; its changes of the context stay there."""
     together = threading.Barrier(4)
 
     def search(query: str) -> str | None:
@@ -708,15 +706,15 @@ def test_a_carried_function_runs_in_the_context_of_its_request() -> None:
     assert {trace.info.tags[query] for query in "abcd"} == {"found"}
 
 
-def test_a_thread_of_a_pool_keeps_nothing_of_what_was_carried() -> None:
-    """The next job of that thread is nobody's."""
+def test_a_thread_of_a_pool_keeps_nothing_of_a_carried_function() -> None:
+    """The next job of that thread belongs to no request."""
     with captured_traces(), ThreadPoolExecutor(1) as pool:
         in_request(lambda: pool.submit(carry(current)).result())
         assert pool.submit(current).result() is None
 
 
 async def test_a_coroutine_function_is_carried() -> None:
-    """To another task, that was begun outside of the request."""
+    """To another task that was started outside the request."""
 
     async def session() -> str | None:
         await asyncio.sleep(0)
@@ -729,7 +727,7 @@ async def test_a_coroutine_function_is_carried() -> None:
         assert await session() is None
 
 
-async def test_what_is_carried_is_cancelled_and_told_as_it_would_be() -> None:
+async def test_a_carried_coroutine_is_cancelled_as_usual() -> None:
     """It runs in the task that awaits it."""
     seen: list[object] = []
 
@@ -755,7 +753,7 @@ async def test_what_is_carried_is_cancelled_and_told_as_it_would_be() -> None:
 
 
 def sessions() -> Any:
-    """A generator: what it is sent, and whose it is."""
+    """A generator that yields the values it is sent, and its request."""
     sent = None
     try:
         while sent != "end":
@@ -766,7 +764,7 @@ def sessions() -> Any:
 
 
 async def awaited_sessions() -> Any:
-    """The same, with awaits in between."""
+    """Do the same as `sessions`, with awaits in between."""
     sent = None
     try:
         while sent != "end":
@@ -778,7 +776,7 @@ async def awaited_sessions() -> Any:
 
 
 def test_a_generator_is_carried_step_by_step() -> None:
-    """Whoever asks for the next item; it may be sent something, raise and be closed."""
+    """Whichever context asks for the next item; values, exceptions and its close pass through."""
     with captured_traces() as traces:
         trace = request()
         trace.activate()
@@ -800,7 +798,7 @@ def test_a_generator_is_carried_step_by_step() -> None:
 
 
 async def test_an_async_generator_is_carried_step_by_step() -> None:
-    """As a generator."""
+    """Like a generator."""
     with captured_traces() as traces:
         trace = request()
         trace.activate()
@@ -822,21 +820,21 @@ async def test_an_async_generator_is_carried_step_by_step() -> None:
     assert traces[0].info.tags["closed"] == "yes"
 
 
-def test_a_class_is_carried_as_what_makes_its_objects() -> None:
-    """Whatever these do when they are called."""
+def test_a_carried_class_creates_its_objects() -> None:
+    """Their own calls are not changed."""
     assert isinstance(carry(Tool)(), Tool)
     assert isinstance(job_trace(Tool)(), Tool)
 
 
-def test_carried_outside_of_a_request_a_function_is_as_it_was() -> None:
-    """And raises what it raises."""
+def test_outside_a_request_a_carried_function_is_unchanged() -> None:
+    """Its exceptions, too."""
     assert carry(lambda a, b=2: a + b)(1, b=3) == 4
     with pytest.raises(ZeroDivisionError):
         carry(lambda: 1 / 0)()
 
 
 def test_a_job_has_the_options_of_the_app_and_of_its_own_route(traces: list[Trace]) -> None:
-    """Not those of the route that asked for it, and nobody asks who logged in; whatever was asked of them before."""
+    """Not those of the route that enqueued it, and no login is read; whatever the request's own options were."""
     asked: list[Exchange] = []
     app = Settings.load(
         identify=asked.append,

@@ -1,4 +1,4 @@
-"""Regular expressions of Django's routes, as names that a person can read."""
+"""Regular expressions of Django's routes, as readable names."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from mlflow_middleware.request.patterns import readable
     ],
 )
 def test_an_expression_is_a_readable_template(route: str, name: str) -> None:
-    """Groups are parameters, anchors and quantifiers are left out, converters stay."""
+    """Groups become parameters, anchors and quantifiers are removed, converters stay."""
     assert readable(route) == name
 
 
 @given(st.text("()[]\\|?*+{}^$<>:P=!/a1", max_size=40))
 def test_no_expression_fails(route: str) -> None:
-    """Nor does one that is none; the name has a slash in front, and none twice."""
+    """Nor does an invalid one; the name has a slash in front, and none twice."""
     name = readable(route)
 
     assert name.startswith("/")

@@ -1,4 +1,4 @@
-"""What a protocol allows to be read once is handed on whole, and the trace is there all the same."""
+"""Values that a protocol allows to be read only once are passed on whole, and traced all the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.serving import Serving
 
 
 class OneShot:
-    """An iterable that is no iterator, and that can be read once."""
+    """An iterable that is no iterator, and can be read once."""
 
     def __init__(self, values: Iterable[Any]) -> None:
         self._values = iter(values)
@@ -30,7 +30,7 @@ class OneShot:
 
 
 KINDS: list[Callable[[Iterable[Any]], Any]] = [list, tuple, iter, OneShot, lambda values: (each for each in values)]
-"""What ASGI allows where it says "iterable"."""
+"""Kinds of iterables that ASGI allows."""
 
 kinds = st.sampled_from(KINDS)
 names = st.sampled_from([b"x-session-id", b"X-User-Id", b"x-request-id", b"x-other", b"origin", b"content-length"])
@@ -39,19 +39,19 @@ values = st.sampled_from([b"1", b"s-1", b"\xe9", b""])
 
 @st.composite
 def iterables(draw: st.DrawFn, items: list[Any]) -> Any:
-    """These items, of any kind."""
+    """Return these items as such an iterable."""
     return draw(kinds)(items)
 
 
 def read(value: Any) -> Any:
-    """What somebody finds who reads it once, whole."""
+    """Read an iterable once; return all of it."""
     if value is None or isinstance(value, str | bytes | int):
         return value
     return [read(each) for each in value]
 
 
 def served(app: asgi.ASGIApp, scope: Any) -> list[Any]:
-    """What a server gets."""
+    """Return the messages that a server gets."""
 
     async def serve() -> list[Any]:
         return await Serving(app, scope, request()).end()  # older asgiref begins at once, in the running loop
@@ -62,7 +62,7 @@ def served(app: asgi.ASGIApp, scope: Any) -> list[Any]:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(names, values), max_size=300), st.data())
 def test_an_asgi_app_sees_the_whole_scope(headers: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
-    """Headers, each of them, the addresses and the subprotocols, whatever iterables they are."""
+    """Headers, each of them, the addresses and the subprotocols, in any kind of iterable."""
     pairs = [data.draw(iterables(list(pair))) if number < 9 else pair for number, pair in enumerate(headers)]
     scope: dict[str, Any] = {**http(), "headers": data.draw(iterables(pairs))}
     for key in ("server", "client"):
@@ -89,7 +89,7 @@ def test_an_asgi_app_sees_the_whole_scope(headers: list[tuple[bytes, bytes]], da
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(names, values), max_size=9), st.data())
 def test_a_websocket_app_sees_the_whole_scope(headers: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
-    """As with requests; what it offers as subprotocols, too."""
+    """As with requests; its offered subprotocols, too."""
     pairs = [data.draw(iterables(list(pair))) for pair in headers]
     scope: dict[str, Any] = {**http(), "type": "websocket", "headers": data.draw(iterables(pairs))}
     scope["subprotocols"] = data.draw(iterables(["a", "b"]))
@@ -108,7 +108,7 @@ def test_a_websocket_app_sees_the_whole_scope(headers: list[tuple[bytes, bytes]]
 def test_a_server_gets_all_headers_of_an_answer(
     headers: list[tuple[bytes, bytes]], crosses_origins: bool, is_held: bool, data: st.DataObject
 ) -> None:
-    """With ours behind them; the trace knows the answer's type."""
+    """Ours come after them; the trace has the answer's type."""
     headers = [*headers, (b"content-type", b"application/json")]
     pairs = [data.draw(iterables(list(pair))) for pair in headers]
     message = {"type": "http.response.start", "status": 200, "headers": data.draw(iterables(pairs))}
@@ -128,7 +128,7 @@ def test_a_server_gets_all_headers_of_an_answer(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(names, values), max_size=9), st.data())
 def test_a_wsgi_server_gets_all_headers_of_an_answer(headers: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
-    """A list, in the standard's words; servers take other iterables."""
+    """The standard requires a list; servers accept other iterables."""
     texts = [(name.decode(), value.decode("latin-1")) for name, value in headers if name != b"content-length"]
     pairs = [data.draw(iterables(list(pair))) for pair in texts]
     given_headers = data.draw(iterables(pairs))
@@ -153,7 +153,7 @@ def test_a_wsgi_server_gets_all_headers_of_an_answer(headers: list[tuple[bytes, 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 @pytest.mark.parametrize("address", [None, iter(["192.0.2.7", 80])])
 def test_a_scope_without_headers(kind: str, address: Any) -> None:
-    """As some tests and bridges make it for an app that asks for none: it stays so, and is traced."""
+    """As some tests and bridges build it: it stays like that, and is traced."""
     scope: dict[str, Any] = {**http("/"), "type": kind, "client": address}
     del scope["headers"]
     seen: list[Any] = []

@@ -1,4 +1,4 @@
-"""Which requests have a trace, as far as that is known without a server."""
+"""Which requests have a trace, as far as this can be tested without a server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.unit.serving import Serving, root_of
         ({}, "GET", "/openapi.json", "docs"),
         ({}, "GET", "/api/v1/openapi.json", "docs"),
         ({}, "POST", "/openapi.json", ""),
-        ({}, "GET", "/docs", ""),  # known at its end
+        ({}, "GET", "/docs", ""),  # known at the end of the request
         ({"include": "head"}, "HEAD", "/x", ""),
         ({"include": ["docs"]}, "GET", "/openapi.json", ""),
         ({"include": ["GET /openapi.json"]}, "GET", "/openapi.json", ""),
@@ -50,8 +50,8 @@ from tests.unit.serving import Serving, root_of
         ({"exclude": ["default", "POST /x"]}, "POST", "/x", "excluded"),
     ],
 )
-def test_why_a_request_is_not_traced(options: dict[str, Any], method: str, path: str, reason: str) -> None:
-    """What it is counted as; `include` beats `exclude`."""
+def test_the_reason_why_a_request_is_not_traced(options: dict[str, Any], method: str, path: str, reason: str) -> None:
+    """It is counted under that reason; `include` beats `exclude`."""
     assert Settings.load(**options).reason_to_exclude(path, method, {}) == reason
 
 
@@ -77,7 +77,7 @@ def test_pages_of_documentation(options: dict[str, Any], method: str, path: str,
     ("kind", "is_kept"), [(b"text/html; charset=utf-8", False), (b"text/html", False), (b"application/json", True)]
 )
 async def test_an_apps_own_documents_are_traced(traces: list[Trace], kind: bytes, is_kept: bool) -> None:
-    """What is no page is none of the API's documentation."""
+    """A file that is no page does not belong to the API's documentation."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(start(200, (b"content-type", kind)))
@@ -94,7 +94,7 @@ ROUTER = SimpleNamespace(routes=[])
 @pytest.mark.parametrize(
     ("request_", "is_so"),
     [
-        ({"type": "http", "path": "/x"}, False),  # an app that tells no routes
+        ({"type": "http", "path": "/x"}, False),  # an app that reports no routes
         ({"type": "http", "path": "/x", "router": ROUTER}, True),
         ({"type": "http", "path": "/x", "router": ROUTER, "endpoint": test_pages_of_documentation}, False),
         ({"type": "http", "path": "/x", "router": ROUTER, "endpoint": ROUTER, "app_root_path": ""}, True),
@@ -108,14 +108,14 @@ ROUTER = SimpleNamespace(routes=[])
         (object(), False),
     ],
 )
-def test_whether_a_route_was_looked_for_and_none_found(request_: Any, is_so: bool) -> None:
-    """Only where the framework tells."""
+def test_an_unrouted_request(request_: Any, is_so: bool) -> None:
+    """Only if the framework reports its routes."""
     assert routes.none_took(request_) is is_so
 
 
 @pytest.mark.parametrize("kept_by", ["nothing", "span", "exception", "status", "word", "app"])
-async def test_what_keeps_a_404_that_no_route_took(traces: list[Trace], kept_by: str) -> None:
-    """A span inside, an error, `include`, and the app."""
+async def test_a_404_without_a_route_may_be_kept(traces: list[Trace], kept_by: str) -> None:
+    """By a span inside, an error, `include`, or the app."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scope["router"] = ROUTER
@@ -141,8 +141,8 @@ async def test_what_keeps_a_404_that_no_route_took(traces: list[Trace], kept_by:
 
 
 @pytest.mark.parametrize("path", ["/x", "/docs"])
-async def test_what_error_when_takes_for_an_error_is_kept(traces: list[Trace], path: str) -> None:
-    """Although nobody wants to look at its like."""
+async def test_an_error_by_error_when_is_kept(traces: list[Trace], path: str) -> None:
+    """Although similar requests are left out."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scope["router"] = ROUTER
@@ -158,7 +158,7 @@ async def test_what_error_when_takes_for_an_error_is_kept(traces: list[Trace], p
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
 @pytest.mark.parametrize(("decisions", "is_kept"), [((drop_trace,), False), ((keep_trace,), True)])
 async def test_the_app_decides(traces: list[Trace], ratio: float, decisions: tuple[Any, ...], is_kept: bool) -> None:
-    """Whatever the ratio says; the last word counts, and a dropped request tells no trace id."""
+    """With any ratio; the last call counts, and the answer of a dropped request has no trace id."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         with mlflow.start_span("inside"):
@@ -205,7 +205,7 @@ MESSAGES = [{"role": "user", "content": "Why?"}]
     ],
 )
 def test_traffic_of_a_model(inputs: Any, outputs: Any) -> None:
-    """The request or the answer tells."""
+    """The request or the answer shows it."""
     assert is_model_traffic(inputs, outputs)
 
 
@@ -231,16 +231,16 @@ def test_traffic_of_a_model(inputs: Any, outputs: Any) -> None:
         3,
     ],
 )
-def test_traffic_of_something_else(value: Any) -> None:
-    """Although it has words in common."""
+def test_other_traffic(value: Any) -> None:
+    """It has similar words."""
     assert not is_model_traffic(value, value)
 
 
 # --- options of routes ---
 
 
-def test_options_of_routes_are_laid_over_those_of_the_app() -> None:
-    """In their order; requests that none applies to have the app's own settings, and equal ones share theirs."""
+def test_options_of_routes_override_those_of_the_app() -> None:
+    """In order; requests without a matching route use the app's own settings, and equal ones share theirs."""
     settings = Settings.load(
         tags={"team": "core"},
         routes={
@@ -255,13 +255,13 @@ def test_options_of_routes_are_laid_over_those_of_the_app() -> None:
     chat = of("POST", "/api/chats/1")
     assert (chat.sample_ratio, chat.tags, chat.capture_request_body) == (1, {"team": "core", "area": "chats"}, False)
     assert of("POST", "/api/chats/2") is chat
-    assert of("POST", "/api/chats/latest", "/api/chats/latest").sample_ratio == 0.5  # another route took it
+    assert of("POST", "/api/chats/latest", "/api/chats/latest").sample_ratio == 0.5  # another route matched it
     assert of("POST", "/api/chats/3", "/api/chats/{chat_id}") is chat
     assert of("POST", "/v1/api/chats/3", "/api/chats/{chat_id}").privacy == "strict"
 
 
 def test_a_template_may_end_as_a_glob() -> None:
-    """It takes all below; a route that looks the same is another's own."""
+    """It matches everything below; a similar route is another's own."""
     of = Settings.load(routes={"/users/{user}/*": {"keep": "genai"}}).of_routes.of
 
     assert [of("GET", path).keep for path in ("/users/1/chats/2", "/users/1", "/users")] == ["genai", "all", "all"]
@@ -269,8 +269,8 @@ def test_a_template_may_end_as_a_glob() -> None:
     assert of("GET", "/", r"^users/(?P<user>\d*)/$").keep == "all"
 
 
-def test_a_route_is_less_strict_than_its_app() -> None:
-    """What the app has set counts for it; users stay pseudonyms, and only its own word changes anything."""
+def test_a_route_cannot_weaken_its_apps_privacy() -> None:
+    """The app's options apply to it; users stay pseudonyms, and only its own explicit options change anything."""
     settings = Settings.load(
         privacy="strict",
         capture_response_body=False,
@@ -308,7 +308,7 @@ def test_the_docs_name_all_options_of_routes() -> None:
     ],
 )
 def test_a_wrong_route_is_an_error(given: Any, said: str) -> None:
-    """It names the option, the route, what was given and what is allowed."""
+    """It names the option, the route, the value and the allowed values."""
     with pytest.raises(SettingsError) as error:
         Settings.load(routes=given)
 
@@ -316,8 +316,8 @@ def test_a_wrong_route_is_an_error(given: Any, said: str) -> None:
     assert said in str(error.value)
 
 
-async def test_the_route_decides_in_the_end(traces: list[Trace]) -> None:
-    """Of two templates that take the path, that of the route counts: what it does not want is not stored."""
+async def test_the_matched_route_decides_in_the_end(traces: list[Trace]) -> None:
+    """If two templates match the path, that of the route counts: requests that it excludes are not stored."""
 
     class Routed(TraceMiddleware):
         def route(self, scope: Any) -> str:
@@ -338,11 +338,11 @@ async def test_the_route_decides_in_the_end(traces: list[Trace]) -> None:
     assert root_of(trace).attributes["http.request.body.size"] == 8
 
 
-# --- what is sent where, and what is counted ---
+# --- destinations and counts ---
 
 
 def test_experiments_by_name() -> None:
-    """Each is asked for once; one that cannot be used has its traces sent to that of the environment."""
+    """Each is looked up once; the traces of an unusable one go to that of the environment."""
     experiments = Experiments(has_any=True)
     question = experiments.question("search", is_needed=True)
     assert question is not None
@@ -364,7 +364,7 @@ def test_experiments_by_name() -> None:
 
 
 def test_the_spool_keeps_the_name_of_an_experiment(tmp_path: Path) -> None:
-    """Whatever characters it has; its id is found when the file is sent."""
+    """With any characters; its id is looked up when the file is sent."""
     name = "/Users/jane@shop.example/chats"
     spool = Spool(tmp_path, 1_000_000)
     spool.write([EncodedTrace("tr-1", name, b"", b"{}")])
@@ -378,8 +378,8 @@ def test_the_spool_keeps_the_name_of_an_experiment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sent", "is_kept"), [(b'{"messages": [{"role": "user", "content": "hi"}]}', True), (b"{}", False)]
 )
-def test_what_is_redacted_tells_a_models_traffic(traces: list[Trace], sent: bytes, is_kept: bool) -> None:
-    """Bodies are looked at as they came: that also takes a small part of the time that a search for secrets takes."""
+def test_a_models_traffic_is_recognized_before_redaction(traces: list[Trace], sent: bytes, is_kept: bool) -> None:
+    """Original bodies are searched: that also takes a small part of the time of a search for secrets."""
     trace = RequestTrace.open(
         Exchange("POST", "/ask", {"content-type": "application/json"}),
         Settings.load(keep="genai", redact=["default", "messages"]),
@@ -393,13 +393,29 @@ def test_what_is_redacted_tells_a_models_traffic(traces: list[Trace], sent: byte
     assert not is_kept or root_of(traces[0]).inputs == {"messages": "[redacted]"}
 
 
+@pytest.mark.parametrize(("file", "is_kept"), [("call.mp3", True), ("golf.jpg", False)])
+def test_a_form_with_audio_is_a_models_traffic(traces: list[Trace], file: str, is_kept: bool) -> None:
+    """With any other file, the form is not: the field ``model`` may be a product's."""
+    trace = RequestTrace.open(
+        Exchange("POST", "/files", {"content-type": "multipart/form-data; boundary=b"}), Settings.load(keep="genai")
+    )
+    field = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+    trace.received(field + b'--b\r\nContent-Disposition: form-data; name="file"; filename="%b"' % file.encode())
+    trace.received(b"\r\nContent-Type: application/octet-stream\r\n\r\nID3\r\n--b--\r\n")
+    trace.response_started(200, "text/plain")
+    trace.sent(b"Hello")
+    trace.finish()
+
+    assert bool(traces) is is_kept
+
+
 def test_a_collector_is_not_asked_for_experiments() -> None:
-    """It knows none."""
+    """It has none."""
     assert Experiments(has_any=False).question("search", is_needed=True) is None
 
 
-def test_what_is_left_out_is_told() -> None:
-    """By its reasons; what was sampled out has a place of its own, too."""
+def test_excluded_requests_are_counted_by_reason() -> None:
+    """Requests that were sampled out have their own count, too."""
     stats = Stats()
     for reason in ("head", "head", "dropped_by_app", "sampled_out"):
         stats.leave_out(reason)

@@ -1,4 +1,4 @@
-"""Where a request came from, as far as the proxies are trusted."""
+"""The origin of a request, as far as the proxies are trusted."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PROXY, OUTER, CLIENT = "10.0.0.1", "10.0.0.2", "203.0.113.7"
 
 
 def asked(client: str = PROXY, **headers: str) -> Exchange:
-    """A request of this peer with these headers."""
+    """Return a request from this peer with these headers."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Exchange("GET", "/", {"host": "inner:8000", **named}, client=client)
 
 
 @functools.cache
 def trusting(*trusted: str) -> Settings:
-    """The settings of an app behind these proxies."""
+    """Return the settings of an app behind these proxies."""
     return Settings.load(trusted_proxies=trusted)
 
 
 def said_of(exchange: Exchange, *trusted: str) -> tuple[object, object, str]:
-    """The client's address, the scheme and the host and port that the trace has."""
+    """Return the client's address, the scheme and the host and port in the trace."""
     record = TraceRecord(exchange, trusting(*trusted))
     attributes = {**client_attributes(record), **describe(record).all_attributes()}
     port = attributes.get("server.port")
@@ -72,13 +72,13 @@ def said_of(exchange: Exchange, *trusted: str) -> tuple[object, object, str]:
         ({"x_forwarded_for": " , "}, (PROXY, "http", "inner:8000")),
     ],
 )
-def test_what_a_trusted_proxy_says_is_believed(headers: dict[str, str], expected: tuple[str, str, str]) -> None:
-    """Up to the first address, from the right, that is no proxy of ours."""
+def test_a_trusted_proxys_headers_are_believed(headers: dict[str, str], expected: tuple[str, str, str]) -> None:
+    """Up to the first address, from the right, that is no trusted proxy."""
     assert said_of(asked(**headers), "10.0.0.0/8") == expected
 
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
-def test_what_anybody_else_says_is_not(trusted: tuple[str, ...]) -> None:
+def test_other_clients_headers_are_not_believed(trusted: tuple[str, ...]) -> None:
     """A client may send these headers, too."""
     exchange = asked(CLIENT, x_forwarded_for="6.6.6.6", x_forwarded_proto="https", forwarded="for=6.6.6.6;host=evil")
 
@@ -106,14 +106,14 @@ def test_networks(trusted: list[str], address: str, expected: bool) -> None:
     assert Networks(trusted).has(address) is expected
 
 
-def test_a_network_that_is_none_is_a_wrong_option() -> None:
-    """The error names it, and what is allowed."""
+def test_an_invalid_network_is_a_wrong_option() -> None:
+    """The error has the entry, and the allowed values."""
     with pytest.raises(SettingsError, match=r"trusted_proxies.*'10\.0\.0\.0/99' is not an IP address or network"):
         Settings.load(trusted_proxies="unix,10.0.0.0/99")
 
 
 def test_the_trace_has_both_addresses() -> None:
-    """The client's and its peer's, and what it asked for; under the option for privacy."""
+    """The client's and its peer's, and the requested host; under the option for privacy."""
     exchange = asked(x_forwarded_for=CLIENT, x_forwarded_proto="https", x_forwarded_host="shop.test:8443")
 
     for how, addresses in (("full", (CLIENT, PROXY)), ("network", ("203.0.113.0", "10.0.0.0")), ("none", (None, None))):
@@ -132,7 +132,7 @@ ANY_HEADER = st.text(st.characters(max_codepoint=255), max_size=300) | st.text('
 
 
 @given(ANY_HEADER, ANY_HEADER, ANY_HEADER)
-def test_no_header_is_too_odd(forwarded: str, client: str, scheme: str) -> None:
-    """Whatever comes, there is an origin, and its scheme is one of the two."""
+def test_odd_headers_do_no_harm(forwarded: str, client: str, scheme: str) -> None:
+    """There is always an origin, and its scheme is one of the two."""
     for headers in ({"forwarded": forwarded}, {"x_forwarded_for": client, "x_forwarded_proto": scheme}):
         assert said_of(asked(**headers), "10.0.0.0/8")[1] in ("http", "https")

@@ -1,4 +1,4 @@
-"""``docs/tags-and-attributes.md`` has each name that a trace has, and no other."""
+"""``docs/tags-and-attributes.md`` has each name of a trace, and no other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ USAGE = {**CHUNK, "choices": [], "usage": {"prompt_tokens": 3, "completion_token
 
 
 def sent(*, is_open_inside: bool) -> Sent:
-    """What is sent of a request that has everything: a proxy, a model's stream, an exception, a client that leaves."""
+    """Return the encoded traces of requests with everything: a proxy, a model's stream, an exception, a disconnect."""
     with sent_traces() as traces:
         exchange = Exchange("BREW", "/chat", HEADERS, "q=1", client="10.0.0.1")
         trace = RequestTrace.open(exchange, Settings(**OPTIONS))
@@ -70,7 +70,7 @@ def test_each_name_that_is_sent_is_described(is_open_inside: bool, monkeypatch: 
 
 
 def test_each_name_in_the_code_is_described() -> None:
-    """A new one is a row of one of the tables."""
+    """A new one needs a row in one of the tables."""
     described = {each.name for table in (page.TAGS, page.METADATA, page.ATTRIBUTES, page.EVENT) for each in table}
 
     assert set(page.names_in_the_code()) - described - page.ELSEWHERE == set()
@@ -78,14 +78,14 @@ def test_each_name_in_the_code_is_described() -> None:
 
 OF_GIT = {"mlflow.source.git.branch", "mlflow.source.git.commit", "mlflow.source.git.repoURL"}
 MLFLOW_S = {"mlflow.user", "mlflow.source.name", "mlflow.source.type", *OF_GIT}
-"""What MLflow itself finds out of a process."""
+"""Names that MLflow itself finds out of a process."""
 
 MADE = {"http.request.body.cut", "http.response.body.cut", "http.request.header.<name>", "mlflow.traceTag.<tag>"}
 """Names that the code puts together."""
 
 
 def test_each_described_name_is_in_the_code() -> None:
-    """A name that is gone is no row any more."""
+    """A removed name needs its row removed."""
     tables = (page.TAGS, page.METADATA, page.ATTRIBUTES, page.EVENT)
     described = {each.name for table in tables for each in table} - {each.name for each in page._deployment_tags()}
 

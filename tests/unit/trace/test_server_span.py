@@ -1,4 +1,4 @@
-"""What OpenTelemetry's conventions ask of a server's span."""
+"""OpenTelemetry's conventions for a server's span."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_middleware.trace.record import TraceRecord
 
 
 def described(status: int, **options: object) -> dict[str, object]:
-    """The attributes of a request that was answered with this status."""
+    """Return the attributes of a request that was answered with this status."""
     record = TraceRecord(Exchange("GET", "/", {}, status=status), Settings.load(**options))
     record.is_complete = True
     return describe(record).all_attributes()
@@ -19,20 +19,20 @@ def described(status: int, **options: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(("status", "expected"), [(200, None), (404, None), (499, None), (500, "500"), (503, "503")])
 def test_each_server_error_has_a_type(status: int, expected: str | None) -> None:
-    """Also where nobody raised, and where the options call it no error."""
+    """Also without an exception, and if the options do not count it as an error."""
     assert described(status).get("error.type") == expected
     assert described(status, error_statuses="418").get("error.type") == expected
 
 
 @pytest.mark.parametrize("span_type", ["CHAIN", "AGENT", "CHAT_MODEL"])
 def test_the_span_type_is_an_option(span_type: str) -> None:
-    """By which MLflow knows what a root stands for."""
+    """MLflow shows a root's kind by it."""
     assert described(200, span_type=span_type)["mlflow.spanType"] == span_type
     assert described(200)["mlflow.spanType"] == "CHAIN"
 
 
-def test_the_deployment_is_named_as_opentelemetry_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside our own tags; what is unknown is left out."""
+def test_the_deployment_has_opentelemetrys_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside our own tags; unknown values are left out."""
     monkeypatch.setenv("ENVIRONMENT", "production")
     monkeypatch.delenv("APP_VERSION", raising=False)
 

@@ -1,4 +1,4 @@
-"""OTLP as we write it is, byte for byte, what the protobuf library writes."""
+"""Our OTLP encoding is, byte for byte, that of the protobuf library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from mlflow_middleware.trace import wire
 
 LENGTHS = [0, 1, 60, 99, 100, 110, 117, 118, 119, 120, 121, 126, 127, 128, 129, 200, 16_383, 16_384, 40_000]
-"""Characters around those numbers where a size takes another byte, or another way to write it is taken."""
+"""Characters around the sizes that take another byte, or another way to encode them."""
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
 """Half a surrogate pair, too."""
@@ -49,12 +49,12 @@ SPANS = st.tuples(
 
 
 def readable(text: str) -> str:
-    """Text as protobuf can hold it: half a surrogate pair becomes a question mark."""
+    """Return text that protobuf can hold: half a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode()
 
 
 def any_value(value: Any) -> AnyValue:
-    """A value as MLflow has it, in protobuf's own objects; what is no 64-bit integer is text."""
+    """Return MLflow's value as protobuf's own object; an integer outside 64 bits is text."""
     found = AnyValue()
     if isinstance(value, dict):
         found.kvlist_value.SetInParent()
@@ -76,7 +76,7 @@ def any_value(value: Any) -> AnyValue:
 
 
 def key_value(key: str, value: Any) -> KeyValue:
-    """A key with its value; one of None is there, and empty."""
+    """Return a key with its value; a value of None is present, and empty."""
     found = KeyValue(key=readable(key))
     found.value.CopyFrom(any_value(value))
     found.value.SetInParent()
@@ -84,7 +84,7 @@ def key_value(key: str, value: Any) -> KeyValue:
 
 
 def message_of(span: Any) -> Span:
-    """One of `SPANS`, in protobuf's own objects."""
+    """Return one of `SPANS` as protobuf's own object."""
     (trace_id, span_id), parent, name, (begin, end), (code, message), attributes = span
     return Span(
         trace_id=trace_id.to_bytes(16, "big"),
@@ -99,13 +99,13 @@ def message_of(span: Any) -> Span:
 
 
 def request_of(resource: Resource, spans: list[Any]) -> ExportTraceServiceRequest:
-    """Some of `SPANS` in a request, in protobuf's own objects."""
+    """Return some of `SPANS` in a request, as protobuf's own object."""
     scope_spans = ScopeSpans(spans=map(message_of, spans))
     return ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=resource, scope_spans=[scope_spans])])
 
 
 def written(span: Any) -> bytes:
-    """One of `SPANS`, as we write it."""
+    """Return our encoding of one of `SPANS`."""
     ids, parent, name, times, status, attributes = span
     rest = b"".join([wire.attribute(key, value) for key, value in attributes])
     return wire.span(ids, parent, name, times, status, rest)
@@ -118,7 +118,7 @@ few, many = (settings(deadline=None, max_examples=number) for number in (30, 200
 @many
 @given(SPANS)
 def test_a_span(span: Any) -> None:
-    """All of its fields and attributes, whatever they hold."""
+    """All of its fields and attributes, with any values."""
     assert written(span) == message_of(span).SerializeToString()
 
 
@@ -134,7 +134,7 @@ def test_a_request(resource: Resource, spans: list[Any]) -> None:
 @few
 @given(RESOURCES, st.lists(st.lists(SPANS, max_size=2), min_size=2, max_size=3))
 def test_requests_joined_end_to_end_are_one(resource: Resource, parts: list[list[Any]]) -> None:
-    """As whoever receives them reads it: the spans of all, in their order."""
+    """Their receiver reads the spans of all, in order."""
     joined = b"".join(wire.request(resource.SerializeToString(), [written(span) for span in spans]) for spans in parts)
     read = ExportTraceServiceRequest.FromString(joined)
     got = [span for each in read.resource_spans for scope in each.scope_spans for span in scope.spans]
@@ -160,13 +160,13 @@ def test_text_of_each_length(key_length: int, length: int) -> None:
 
 @pytest.mark.parametrize("equal", [(1, True, 1.0), (0, False, 0.0, -0.0), ("", b"")])
 def test_values_that_are_equal_keep_their_types(equal: tuple[Any, ...]) -> None:
-    """One after the other, and each inside of a list."""
+    """One after the other, and each inside a list."""
     for value in equal:
         for each in (value, [value], {"k": value}):
             assert wire.attribute("k", each) == Span(attributes=[key_value("k", each)]).SerializeToString()
 
 
-def test_what_is_empty() -> None:
+def test_empty_values() -> None:
     """Names, keys, and times of zero, which the library would leave out, are read as the same."""
     nothing: Any = ((1, 1), None, "", (0, 0), (0, ""), [("", ""), ("", None), ("k", {"": [{}]}), ("k", [])])
 

@@ -1,4 +1,4 @@
-"""What clients and the app say: each with a mark, to be found again in what arrives."""
+"""The contents of requests and answers, each with a mark that is searched for in the data that arrives."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BODY: dict[str, Any] = {
 
 
 def answer_to(body: dict[str, Any]) -> dict[str, Any]:
-    """What a model answers."""
+    """The model's answer."""
     message = {"role": "assistant", "content": ANSWER}
     return {
         "id": "chatcmpl-1",

@@ -1,6 +1,6 @@
-"""What apps say with MLflow's functions that JSON, protobuf or a database cannot hold, in requests and outside of them.
+"""Values, given to MLflow's functions, that JSON, protobuf or a database cannot hold, inside and outside of requests.
 
-python -m tests.apps.said EXPERIMENT
+python -m tests.apps.odd_values EXPERIMENT
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from mlflow_middleware import delivery
 from tests.apps.ways import active_span, asked, traced
 
 HALF = "half a fox \ud83e"
-"""With the first half of a surrogate pair: what a client's JSON may hold, and a stream that is cut ends in."""
+"""Ends with half a surrogate pair, which a client's JSON may contain, or a truncated stream end in."""
 
 NUL = "a\0b"
 LONG = "t" * 10_000
 
 
 def nested(levels: int, leaf: object = 1) -> Any:
-    """Lists and objects in turn, so many levels deep."""
+    """Nest lists and objects alternately, this many levels deep."""
     value = leaf
     for level in range(levels):
         value = {"deeper": value} if level % 2 else [value]
@@ -36,12 +36,12 @@ def nested(levels: int, leaf: object = 1) -> Any:
 
 
 def arrays(levels: int) -> str:
-    """Arrays in JSON, so many levels deep, as text."""
+    """Return nested JSON arrays as text, this many levels deep."""
     return "[" * levels + "]" * levels
 
 
 class Model(BaseModel):
-    """What apps give to MLflow instead of a dictionary."""
+    """A Pydantic model, which apps pass to MLflow instead of a dictionary."""
 
     question: str
     deep: Any = None
@@ -49,7 +49,7 @@ class Model(BaseModel):
 
 @dataclass
 class Point:
-    """The same."""
+    """A dataclass, which apps pass to MLflow as well."""
 
     x: int
     inner: Any = None
@@ -74,13 +74,13 @@ VALUES: dict[str, Any] = {
     "dataclass": Point(1, nested(40)),
     "long": LONG,
 }
-"""What is set as inputs, outputs and attributes of a child span, and of the root."""
+"""Values set as inputs, outputs and attributes of a child span and of the root."""
 
 
 def fill(span: Any, value: Any) -> None:
     span.set_inputs(value)
     span.set_outputs(value)
-    span.set_attribute("said", value)
+    span.set_attribute("odd", value)
 
 
 def on_root(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the app tells MLflow of its request, and what its span processors change, meets what the middleware says."""
+"""The app's annotations through MLflow, and changes by its span processors, combined with the middleware's values."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ USER = "mlflow.trace.user"
 
 
 def nothing() -> None:
-    """Neither says nor asks for anything."""
+    """Do nothing."""
 
 
 def active() -> LiveSpan:
-    """The request's own span."""
+    """Return the request's own span."""
     span = mlflow.get_current_active_span()
     assert span is not None
     return span
 
 
 def ask(handler: Callable[[], object], afterwards: Callable[[], object] = nothing, **options: Any) -> None:
-    """Make a request.
+    """Send a request.
 
     Args:
-        handler: What the app does before it answers.
-        afterwards: What it does when its answer is complete.
-        options: Of the middleware.
+        handler: A function that the app calls before it answers.
+        afterwards: A function that it calls when its answer is complete.
+        options: The middleware's options.
     """
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -78,7 +78,7 @@ def sent_of(
     at_once: bool = False,
     **options: Any,
 ) -> list[Sent]:
-    """What is sent of a request: see `ask` and `sent_traces`."""
+    """Return the encoded traces of a request: see `ask` and `sent_traces`."""
     with sent_traces(at_once=at_once) as sent:
         ask(handler, afterwards, **options)
     return sent
@@ -89,7 +89,7 @@ def sent_of(
 
 @contextmanager
 def processing(processor: Callable[[LiveSpan], object]) -> Iterator[None]:
-    """Have a processor of the app's see each span that ends inside."""
+    """Let a processor of the app's see each span that ends inside."""
     mlflow.tracing.configure(span_processors=[processor])
     try:
         yield
@@ -98,7 +98,7 @@ def processing(processor: Callable[[LiveSpan], object]) -> Iterator[None]:
 
 
 def hide(span: LiveSpan) -> None:
-    """Replace inputs, outputs and who asked."""
+    """Replace inputs, outputs and identity."""
     if span.inputs is not None:
         span.set_inputs("[hidden]")
     if span.outputs is not None:
@@ -107,7 +107,7 @@ def hide(span: LiveSpan) -> None:
 
 
 def remove(span: LiveSpan) -> None:
-    """Replace inputs and outputs by nothing."""
+    """Remove inputs and outputs."""
     span.set_inputs(None)
     span.set_outputs(None)
 
@@ -121,13 +121,13 @@ def child() -> None:
 @pytest.mark.parametrize("handler", [nothing, mlflow.get_current_active_span, child])
 @pytest.mark.parametrize("afterwards", [nothing, child, lambda: mlflow.update_current_trace(tags={"a": "b"})])
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_a_processor_hides_is_sent_nowhere(
+def test_content_that_a_processor_hides_is_not_sent(
     processor: Callable[[LiveSpan], object],
     handler: Callable[[], object],
     afterwards: Callable[[], object],
     at_once: bool,
 ) -> None:
-    """Whether the app asks for its span or not: neither as inputs and outputs, nor in previews or metadata."""
+    """With or without a span from MLflow: neither in inputs and outputs, nor in previews or metadata."""
     with processing(processor):
         sent = sent_of(handler, afterwards, at_once=at_once)
 
@@ -141,7 +141,7 @@ def test_what_a_processor_hides_is_sent_nowhere(
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_a_processor_cannot_see_the_bodies_of_a_request_whose_span_the_app_ends(at_once: bool) -> None:
-    """So they are not sent."""
+    """Therefore they are not sent."""
     with processing(hide):
         sent = sent_of(lambda: active().end(), at_once=at_once)
 
@@ -150,7 +150,7 @@ def test_a_processor_cannot_see_the_bodies_of_a_request_whose_span_the_app_ends(
 
 
 def test_a_preview_that_the_app_has_set_stays() -> None:
-    """Also where a processor replaces what it is of."""
+    """Also if a processor replaces the content that it summarizes."""
     with processing(hide):
         (sent,) = sent_of(lambda: mlflow.update_current_trace(request_preview="mine"))
 
@@ -158,11 +158,11 @@ def test_a_preview_that_the_app_has_set_stays() -> None:
     assert sent.trace_info["response_preview"] == '"[hidden]"'
 
 
-# --- who asked ---
+# --- identity ---
 
 
 def after(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], object]:
-    """Do both."""
+    """Set the user in both ways."""
 
     def both() -> None:
         first()
@@ -184,8 +184,8 @@ UPDATE = functools.partial(mlflow.update_current_trace, client_request_id="r-3")
         (after(active, lambda: annotate(request_id="r" * 51)), "r-1"),
     ],
 )
-def test_the_request_id_that_was_said_last_is_stored(handler: Callable[[], object], expected: str) -> None:
-    """By whichever function; a server stores 50 characters."""
+def test_the_last_request_id_is_stored(handler: Callable[[], object], expected: str) -> None:
+    """Set by either function; a server stores 50 characters."""
     (sent,) = sent_of(handler)
 
     assert sent.trace_info.get("client_request_id") == expected
@@ -193,7 +193,7 @@ def test_the_request_id_that_was_said_last_is_stored(handler: Callable[[], objec
 
 KNOWS_USERS = "user" in inspect.signature(mlflow.update_current_trace).parameters  # since MLflow 3.12
 
-SAYS: Mapping[str, Callable[[], object]] = {
+USER_CALLS: Mapping[str, Callable[[], object]] = {
     **({"user": lambda: mlflow.update_current_trace(user="bob")} if KNOWS_USERS else {}),
     "metadata": lambda: mlflow.update_current_trace(metadata={USER: "bob"}),
     "tag": lambda: mlflow.update_current_trace(tags={USER: "bob"}),
@@ -203,26 +203,26 @@ SAYS: Mapping[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.parametrize("says", SAYS.values(), ids=SAYS)
+@pytest.mark.parametrize("annotate_user", USER_CALLS.values(), ids=USER_CALLS)
 @pytest.mark.parametrize("processor", [None, hide])
-def test_no_user_id_is_stored_where_pseudonyms_are_wanted(
-    says: Callable[[], object], processor: Callable[[LiveSpan], object] | None
+def test_with_pseudonyms_no_user_id_is_stored(
+    annotate_user: Callable[[], object], processor: Callable[[LiveSpan], object] | None
 ) -> None:
-    """Whichever way it is said."""
+    """Whichever way it is set."""
     with processing(processor) if processor else ExitStack():
-        (sent,) = sent_of(says, user_id_hmac_key=KEY)
+        (sent,) = sent_of(annotate_user, user_id_hmac_key=KEY)
 
     assert b"bob" not in sent.otlp + sent.info
     assert b"jane" not in sent.otlp + sent.info
 
 
-@pytest.mark.parametrize("says", SAYS.values(), ids=SAYS)
-def test_mlflows_own_exporter_finds_pseudonyms(says: Callable[[], object]) -> None:
-    """In its trace info and in the span, which it reads when the request ends."""
+@pytest.mark.parametrize("annotate_user", USER_CALLS.values(), ids=USER_CALLS)
+def test_mlflows_own_exporter_finds_pseudonyms(annotate_user: Callable[[], object]) -> None:
+    """They are in its trace info and in the span, which it reads when the request ends."""
     roots: list[Root] = []
 
     def handler() -> None:
-        says()
+        annotate_user()
         roots.append(root := registry.in_flight[active()._span.context.trace_id])
         root.source = root.source._replace(processor=None)  # as with ``delivery="mlflow"``
 
@@ -240,7 +240,7 @@ def test_mlflows_own_exporter_finds_pseudonyms(says: Callable[[], object]) -> No
 
 
 def test_a_request_that_fails_has_the_level_of_an_error() -> None:
-    """As MLflow gives it to a span that it records an exception on, whether it has been asked for the span or not."""
+    """Like a span on which MLflow records an exception, with or without a span from MLflow."""
 
     def fail() -> None:
         raise ValueError("no")
@@ -256,8 +256,8 @@ def test_a_request_that_fails_has_the_level_of_an_error() -> None:
 
 
 @pytest.mark.parametrize("asks", [False, True])
-def test_a_request_is_seen_as_a_server_s_span(asks: bool) -> None:
-    """Of the kind SERVER, and of the level INFO, as MLflow's own filter shows it; also where the app asks for it."""
+def test_a_request_is_a_server_span(asks: bool) -> None:
+    """Its kind is SERVER, and its level INFO, which MLflow's own filter shows; also if the app gets its span."""
 
     def answer() -> None:
         assert not asks or getattr(active(), "log_level", None) in (None, 20)  # MLflow has levels since 3.13
@@ -268,15 +268,13 @@ def test_a_request_is_seen_as_a_server_s_span(asks: bool) -> None:
 
 
 @pytest.mark.parametrize(("status", "expected"), [("OK", (1, "")), (SpanStatus("ERROR", "mine"), (2, "mine"))])
-def test_the_status_that_the_app_sets_once_it_has_handled_an_exception(
-    status: SpanStatus | str, expected: tuple[int, str]
-) -> None:
-    """It is newer than that of the exception, which stays recorded."""
+def test_a_status_that_the_app_sets_after_an_exception(status: SpanStatus | str, expected: tuple[int, str]) -> None:
+    """It replaces that of the exception, which stays recorded."""
 
     def handler() -> None:
         request_trace = current()
         assert request_trace is not None
-        request_trace.failed(ValueError("handled"))  # as a framework signals it
+        request_trace.failed(ValueError("handled"))  # a framework's signal
         active().set_status(status)
 
     (sent,) = sent_of(handler)
@@ -285,18 +283,18 @@ def test_the_status_that_the_app_sets_once_it_has_handled_an_exception(
     assert [event.name for event in sent.root.events] == ["exception"]
 
 
-def test_a_tag_of_no_value_is_stored_as_text() -> None:
-    """As MLflow stores what is no text."""
+def test_a_tag_that_is_no_text_is_stored_as_text() -> None:
+    """Like MLflow stores it."""
     (sent,) = sent_of(lambda: mlflow.update_current_trace(tags={"a": None}))
 
     assert sent.trace_info["tags"]["a"] == "None"
 
 
-# --- spans that the app, or somebody else, looks at or ends ---
+# --- spans that the app, or other code, reads or ends ---
 
 
 def test_a_span_that_the_app_ends_before_it_answers() -> None:
-    """What is sent when all is over has the whole of the bodies, also when it was sent before."""
+    """The last encoding has the whole of the bodies, also if the trace was sent before."""
     *_, last = sent_of(lambda: active().end(), at_once=True)
 
     root = attributes_of(last.root)
@@ -304,8 +302,8 @@ def test_a_span_that_the_app_ends_before_it_answers() -> None:
     assert last.trace_info["response_preview"] == '{"answer": "secret"}'
 
 
-def test_who_else_looks_on_sees_no_bodies() -> None:
-    """A span processor of OpenTelemetry's is told of what is known but for the bodies, which the sender reads."""
+def test_other_span_processors_see_no_bodies() -> None:
+    """OpenTelemetry's processors get the span without the bodies, which the sender reads."""
     roots: list[Root] = []
 
     def handler() -> None:
@@ -320,8 +318,8 @@ def test_who_else_looks_on_sees_no_bodies() -> None:
     assert attributes_of(sent.root)["mlflow.spanOutputs"] == {"answer": "secret"}
 
 
-def test_a_limit_of_attributes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the SDK has dropped are not sent; inputs and outputs are, as ever."""
+def test_a_limit_of_attributes_applies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attributes that the SDK has dropped are not sent; inputs and outputs are, as always."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "4")
     mlflow.tracing.reset()
     try:
@@ -335,7 +333,7 @@ def test_a_limit_of_attributes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(attributes) <= 4 + 2 + 1  # and the trace's id
 
 
-# --- a trace that somebody else in this process has begun ---
+# --- a trace that other code in this process has begun ---
 
 
 async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -350,11 +348,11 @@ IN_BETWEEN: ContextVar[Callable[[], Awaitable[object]]] = ContextVar("in between
 
 
 async def at_once() -> None:
-    """Wait for nothing."""
+    """Do not wait."""
 
 
 async def ask_inner(headers: Mapping[str, str], in_between: Callable[[], Awaitable[object]] = at_once) -> None:
-    """Make a request that belongs to the trace of whoever makes it."""
+    """Send a request that belongs to the current trace of its caller."""
 
     async def receive() -> Any:
         return request(b'{"question": "inner"}')
@@ -372,7 +370,7 @@ async def ask_inner(headers: Mapping[str, str], in_between: Callable[[], Awaitab
 
 @pytest.mark.parametrize("encoded_at_once", [False, True])
 @pytest.mark.parametrize("outlives", [False, True])
-def test_the_trace_of_two_requests_is_that_of_the_first(encoded_at_once: bool, outlives: bool) -> None:
+def test_the_trace_of_two_requests_belongs_to_the_first(encoded_at_once: bool, outlives: bool) -> None:
     """Its name, its tags and its previews, whichever ends last."""
 
     async def main() -> None:
@@ -412,8 +410,8 @@ def test_the_trace_of_two_requests_is_that_of_the_first(encoded_at_once: bool, o
     assert last.trace_info["response_preview"] == '{"answer": "outer"}'
 
 
-def test_a_request_inside_a_trace_of_the_apps() -> None:
-    """The trace keeps its name, and its time; the request is a span of it, and known by its tags."""
+def test_a_request_inside_a_trace_of_the_app() -> None:
+    """The trace keeps its name and its times; the request is a span of it, and is found by its tags."""
     with sent_traces() as sent, mlflow.start_span("job") as span:
         caller = {"traceparent": f"00-{span.trace_id[3:]}-{span.span_id}-01", "x-session-id": "s-1"}
         Context().run(asyncio.run, ask_inner(caller))
@@ -432,8 +430,8 @@ def test_a_request_inside_a_trace_of_the_apps() -> None:
 # --- the app's thread and the sender's ---
 
 
-def test_a_span_that_ends_just_when_its_trace_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender finds it ended before delivery is told: what comes then for it has the bodies, too."""
+def test_a_span_that_ends_while_its_trace_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender finds it ended before delivery knows: the supplement has the bodies, too."""
     pending: list[PendingTrace] = []
     late: list[LiveSpan] = []
     original = Exporter.export
@@ -450,8 +448,8 @@ def test_a_span_that_ends_just_when_its_trace_is_encoded(monkeypatch: pytest.Mon
     assert_whole(pending)
 
 
-def test_a_request_that_ends_just_when_its_trace_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for a request that goes on after its answer."""
+def test_a_request_that_ends_while_its_trace_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, for a request that goes on after its answer."""
     pending: list[PendingTrace] = []
     original = Exporter.released
 
@@ -471,7 +469,7 @@ class _Between:
 
     Args:
         lock: The lock.
-        other: What the other thread does.
+        other: The work of the other thread.
     """
 
     def __init__(self, lock: AbstractContextManager[object], other: Callable[[], object]) -> None:
@@ -488,8 +486,8 @@ class _Between:
             other()
 
 
-def test_a_span_that_ends_just_when_its_request_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One supplement follows, with both, in whichever order two threads say so."""
+def test_a_span_that_ends_together_with_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One supplement follows, with both, in whichever order two threads report their end."""
     pending: list[PendingTrace] = []
     stack = ExitStack()
     original = Exporter.released
@@ -508,11 +506,11 @@ def test_a_span_that_ends_just_when_its_request_ends(monkeypatch: pytest.MonkeyP
 
 
 def assert_whole(pending: list[PendingTrace]) -> None:
-    """The last that is sent of a trace has its bodies, once more."""
+    """The last encoding of a trace has its bodies once more."""
     assert len(pending) == 2
     last = EncodedTrace.encode(pending[-1])
     info = json.loads(last.info)["trace"]["trace_info"]
     assert "secret" in info["request_preview"]
     assert b"http.response.body.size" in last.otlp
     assert pending[-1].root is not None
-    assert pending[-1].root.record.exchange.request_body is None  # they are not held when nothing more will come
+    assert pending[-1].root.record.exchange.request_body is None  # they are released when nothing more will come
