@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware.cli import command_line
 from mlflow_middleware.settings import ENV_PREFIX
-from tests import architecture, log_messages, reference_tags
+from tests import architecture, command_messages, log_messages, reference_tables, reference_tags, reference_variables
 from tests.servers import ROOT
 
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
@@ -102,11 +102,12 @@ def _cell(text: str) -> str:
 
 
 PAGES: dict[Path, Callable[[], str]] = {
-    SETTINGS_PAGE: settings_page,
+    SETTINGS_PAGE: lambda: settings_page() + reference_variables.section(),
     COMMAND_LINE_PAGE: command_line_page,
-    LOG_PAGE: log_messages.page,
+    LOG_PAGE: lambda: log_messages.page() + command_messages.section(),
     reference_tags.TAGS_PAGE: reference_tags.page,
     architecture.PICTURE: architecture.drawing,
+    **{page: functools.partial(reference_tables.filled, page) for page, _ in reference_tables.places()},
 }
 """Each generated page, and the function that writes its content."""
 

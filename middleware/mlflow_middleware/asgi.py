@@ -171,7 +171,7 @@ _shut_down = guarded(delivery.shutdown)
 @guarded
 def _around(scope: WWWScope) -> RequestTrace | None:
     """Return the trace that an enclosing WSGI app has opened, if any."""
-    return request_trace.around(scope, str(scope.get("method", "GET")), scope["path"])
+    return request_trace.around(scope, str(scope.get("method", "GET")), scope.get("path", ""))
 
 
 @guarded
