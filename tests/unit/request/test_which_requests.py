@@ -119,7 +119,8 @@ def test_an_unrouted_request(request_: Any, is_so: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "is_kept"), [("/files/none", True), ("/app/x", True), ("/app/in/x", True), ("/sub/x", True), ("/sub/y", False)]
+    ("path", "is_kept"),
+    [("/files/none", True), ("/app/x", True), ("/app/in/x", True), ("/sub/x", True), ("/sub/y", False)],
 )
 async def test_a_404_of_a_mounted_app_is_traced(traces: list[Trace], tmp_path: Path, path: str, is_kept: bool) -> None:
     """Whatever the app is; the framework's own 404 below a mount is not."""
