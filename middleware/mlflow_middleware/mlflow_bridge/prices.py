@@ -47,5 +47,8 @@ def _load(model: str, provider: str) -> None:
 
 
 def _price_one(model: str, provider: str) -> None:
+    from mlflow_middleware.mlflow_bridge import silence_thread  # which imports this module
+
+    silence_thread()
     _cost(model, {"input_tokens": 1, "output_tokens": 1}, provider)
     _loaded.add(provider)
