@@ -114,6 +114,7 @@ _ANSWERS: Shape = (
 _IN_TEXT = re.compile(
     r'"role"\s*:\s*"(?:user|assistant|system|developer|tool|model)"|"(?:chat\.completion|max_tokens)'
     r'|"method"\s*:\s*"(?:message/s|tools/call)|"(?:generated_text|chat_history)"'
+    r'|"prompt"\s*:\s*"|"parts"\s*:\s*\[\s*\{\s*"(?:text|inline)'
 )
 """A sign in incomplete JSON."""
 

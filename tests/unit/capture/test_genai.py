@@ -89,6 +89,8 @@ REQUESTS: dict[str, Any] = {
     "triton": {"text_input": "Why?", "parameters": {"stream": False}},
     "tei rerank": {"query": "Why?", "texts": ["So.", "Not so."]},
     "a late part": {"messages": [{"parts": [{"kind": "data"}, {"kind": "file"}, {"kind": "text", "text": "Why?"}]}]},
+    "cut prompt": '{"model": "gemma3", "prompt": "Why',
+    "cut gemini": '{"contents": [{"parts": [{"text": "Why',
     "cut": '{"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "get_wea',
 }
 
@@ -180,6 +182,7 @@ TWINS: dict[str, Any] = {
     "a list": [{"id": 1, "text": "milk"}, {"id": 2, "text": "bread"}],
     "events": [{"event": "price", "data": {"symbol": "ACME", "value": 3}}],
     "text": "role: user",
+    "cut rows": '{"items": [{"text": "prompt", "parts": [{"name": "Vol',
 }
 
 
