@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypeGuard
 
 from mlflow_middleware.settings import Settings, SettingsError
@@ -234,18 +235,21 @@ def option_problems() -> list[str]:
     nodes = [node for path in OPTION_MODULES for node in ast.walk(ast.parse((SOURCES[0] / path).read_text()))]
     raised = [each.args[0] for each in nodes if isinstance(each, ast.Call) and ast.unparse(each.func) == "ValueError"]
     named = [each for each in nodes if isinstance(each, ast.Constant) and str(each.value).startswith("must be")]
-    texts = {_text(each) for each in (*raised, *named)}
+    texts = {text_of(each) for each in (*raised, *named)}
     return sorted(each for each in texts if re.search("[a-z]{2}", each) and not each.endswith(" "))  # no half of one
 
 
-def _text(node: ast.expr) -> str:
-    """Return a text with an ellipsis for each expression in it, and one for all text that is appended."""
+def text_of(node: ast.expr, known: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a text with an ellipsis for each expression but known names, and one for all text that is appended."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.BinOp):
-        return _text(node.left) + "…"
+        return text_of(node.left, known) + "…"
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-    return "".join(str(each.value) if isinstance(each, ast.Constant) else "…" for each in parts)
+    named = [each.value if isinstance(each, ast.FormattedValue) else each for each in parts]
+    return "".join(
+        str(each.value) if isinstance(each, ast.Constant) else known.get(ast.unparse(each), "…") for each in named
+    )
 
 
 def _shown(text: str) -> str:

@@ -7,6 +7,7 @@ import ast
 import functools
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware.cli import command_line
 from mlflow_middleware.settings import ENV_PREFIX
-from tests import architecture, log_messages, reference_tags
+from tests import architecture, command_messages, log_messages, reference_tables, reference_tags, reference_variables
 from tests.servers import ROOT
 
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
@@ -100,17 +101,17 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def pages() -> dict[Path, str]:
-    """Each generated page, and the function that writes its content."""
-    return {
-        SETTINGS_PAGE: settings_page(),
-        COMMAND_LINE_PAGE: command_line_page(),
-        LOG_PAGE: log_messages.page(),
-        reference_tags.TAGS_PAGE: reference_tags.page(),
-        architecture.PICTURE: architecture.drawing(),
-    }
+PAGES: dict[Path, Callable[[], str]] = {
+    SETTINGS_PAGE: lambda: settings_page() + reference_variables.section(),
+    COMMAND_LINE_PAGE: command_line_page,
+    LOG_PAGE: lambda: log_messages.page() + command_messages.section(),
+    reference_tags.TAGS_PAGE: reference_tags.page,
+    architecture.PICTURE: architecture.drawing,
+    **{page: functools.partial(reference_tables.filled, page) for page, _ in reference_tables.places()},
+}
+"""Each generated page, and the function that writes its content."""
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
-        path.write_text(text)
+    for path, text_of in PAGES.items():
+        path.write_text(text_of())

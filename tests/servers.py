@@ -41,6 +41,7 @@ PORTS = range(10_000, 32_768)
 """Ports of test servers: below those that systems give to clients, and to servers that ask for any."""
 
 T = TypeVar("T")
+P = TypeVar("P", bound="Process")
 
 
 def eventually(ask: Callable[[], T | None], what: str = "it", deadline: float = DEADLINE, pause: float = 0.05) -> T:
@@ -95,26 +96,45 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 class Process:
-    """A server process in a group of its own, with its output in a file.
+    """A process in a group of its own, with its output in a file; it is killed when a ``with`` block of it is left.
 
     Args:
         command: Program and arguments.
         environment: All of its environment variables.
         log: The file of its output.
         cwd: Its working directory.
+        pipe: Its standard input and output, instead of the file; see `tests.talking`.
+        user: The user that it runs as, and the group; by default the current ones.
     """
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], log: Path, cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        log: Path,
+        cwd: Path = ROOT,
+        pipe: int | None = None,
+        user: str | None = None,
+    ) -> None:
         self.log = log
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
                 command,
                 env=dict(environment),
                 cwd=cwd,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdin=pipe,
+                stdout=pipe or output,
+                stderr=output,
                 start_new_session=True,
+                user=user,
+                group=user,
             )
+
+    def __enter__(self: P) -> P:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     @property
     def pid(self) -> int:
@@ -167,7 +187,7 @@ class PostgreSQL:
 
     def __init__(self) -> None:
         self._folder: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int:
@@ -192,7 +212,8 @@ class PostgreSQL:
             atexit.register(self.stop)
             if os.geteuid() == 0:
                 shutil.chown(self._folder, "postgres")
-            self._run("initdb", "--auth=trust", "--username=mlflow", "--encoding=UTF8", "--locale=C").wait()
+            made = self._run("initdb", "--auth=trust", "--username=mlflow", "--encoding=UTF8", "--locale=C")
+            eventually(made.ended, "a new database")
         port = free_port()
         self._process = self._run("postgres", "-h", "127.0.0.1", "-p", str(port), "-c", "fsync=off", "-k", "")
         eventually(lambda: self._answers(port), "PostgreSQL answering")
@@ -201,19 +222,19 @@ class PostgreSQL:
     def stop(self) -> None:
         """End it; the data stay."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)  # which also ends its clients' transactions
-            self._process.wait(60)
+            self._process.stop(signal.SIGINT)  # which also ends its clients' transactions
             self._process = None
 
-    def _run(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _run(self, name: str, *arguments: str) -> Process:
+        assert self._folder
         command = [self.program(name) or name, "-D", f"{self._folder}/data", *arguments]
         user = "postgres" if os.geteuid() == 0 else None
-        with Path(f"{self._folder}/log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, user=user, group=user)
+        return Process(command, os.environ, self._folder / "log", self._folder, user=user)
 
     def _answers(self, port: int) -> bool:
-        if self._process is None or self._process.poll() is not None:
-            raise AssertionError(f"PostgreSQL ended:\n{Path(f'{self._folder}/log').read_text()[-4000:]}")
+        assert self._process
+        if self._process.ended():
+            raise AssertionError(f"PostgreSQL ended:\n{self._process.output()[-4000:]}")
         ready = [self.program("pg_isready") or "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
         return subprocess.run(ready, check=False).returncode == 0
 

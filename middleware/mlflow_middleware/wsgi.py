@@ -120,7 +120,7 @@ def _opened(environ: WSGIEnvironment, settings: Settings) -> RequestTrace | None
 @guarded
 def _around(environ: WSGIEnvironment) -> RequestTrace | None:
     """Return the trace that an enclosing ASGI app has opened, if any; some bridges pass on only context variables."""
-    return request_trace.around(environ, environ["REQUEST_METHOD"], _path(environ))
+    return request_trace.around(environ, environ.get("REQUEST_METHOD", ""), _path(environ))
 
 
 def _reporting(start_response: StartResponse, environ: WSGIEnvironment, around: RequestTrace) -> StartResponse:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
 import requests
 
 from tests.chaos.load import Answer, ask
 from tests.faults import faulty
 from tests.servers import ROOT, MLflowServer, Process, clean_environment, command_for, eventually, free_port, serving
+from tests.talking import Talking
 
 START = 60.0
 """Seconds until a process must have stored its first trace."""
@@ -143,19 +142,8 @@ class Network:
         self._stack.close()
 
 
-class Maker:
-    """`tests.chaos.maker` in a process of its own."""
-
-    def __init__(self, popen: subprocess.Popen[str], log: Path) -> None:
-        self._popen = popen
-        self._log = log
-
-    def send_command(self, command: str) -> str:
-        """Give it a command; return its answer."""
-        self._input.write(command + "\n")
-        self._input.flush()
-        assert self._popen.stdout
-        return self._popen.stdout.readline().strip()
+class Maker(Talking):
+    """`tests.chaos.maker`, which makes traces on command."""
 
     def warm_up(self, experiment: Experiment) -> None:
         """Make traces until one is stored."""
@@ -167,30 +155,14 @@ class Maker:
         eventually(experiment.id, "the experiment", START)
         eventually(is_stored, "a first trace", START)
 
-    def end(self, limit: float) -> float | None:
+    def took_to_end(self, limit: float) -> float | None:
         """Let it end by itself; return the seconds, or None if the limit was exceeded."""
         asked = time.monotonic()
-        self._input.close()
         try:
-            self._popen.wait(limit)
+            self.end(limit)
         except subprocess.TimeoutExpired:
             return None
         return time.monotonic() - asked
-
-    def kill(self) -> None:
-        """Kill it, and the processes that it started."""
-        if self._popen.poll() is None:  # otherwise its number may be another process's by now
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        self._popen.wait()
-
-    def log(self) -> str:
-        """Its log."""
-        return self._log.read_text(errors="replace")
-
-    @property
-    def _input(self) -> IO[str]:
-        assert self._popen.stdin
-        return self._popen.stdin
 
 
 @dataclass
@@ -249,24 +221,9 @@ class Lab:
     @contextlib.contextmanager
     def maker(self, experiment: Experiment, uri: str | None = None, **variables: str) -> Iterator[Maker]:
         """Start a process that makes traces on command."""
-        log = self.folder / f"maker-{uuid.uuid4().hex}.log"
-        with log.open("w") as errors:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.maker"],
-                env=experiment.variables(uri, **variables),
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            )
-        maker = Maker(popen, log)
-        with popen:
-            try:
-                yield maker
-            finally:
-                maker.kill()
+        command, log = [sys.executable, "-m", "tests.chaos.maker"], self.folder / f"maker-{uuid.uuid4().hex}.log"
+        with Maker(command, experiment.variables(uri, **variables), log) as maker:
+            yield maker
 
     @contextlib.contextmanager
     def app(

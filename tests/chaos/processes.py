@@ -95,7 +95,6 @@ def _served(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = lab.folder / f"served-{experiment.prefix}.log"
-    process = Process([part.format(port=port) for part in command], experiment.variables(uri), log)
 
     def answers(number: int) -> bool:
         headers = {"X-Request-ID": f"{experiment.prefix}-{number}"}
@@ -107,7 +106,7 @@ def _served(
     def listens() -> bool:
         return f":{port:04X} " in Path("/proc/net/tcp").read_text()
 
-    try:
+    with Process([part.format(port=port) for part in command], experiment.variables(uri), log) as process:
         if fresh:
             eventually(listens, "listening", pause=0.001)
         else:
@@ -117,8 +116,6 @@ def _served(
         if fresh:
             time.sleep(2)
         process.stop()
-    finally:
-        process.kill()
     return answered
 
 

@@ -100,7 +100,7 @@ def _exit_while_down(lab: Lab, experiment: Experiment, spool: Path | None = None
         maker.warm_up(experiment)
         network.down()
         maker.send_command(f"make 200 0 {experiment.prefix}")
-        return _seconds(maker.end(100), 100)
+        return _seconds(maker.took_to_end(100), 100)
 
 
 def outage(lab: Lab, way: Way) -> Rows:
@@ -149,7 +149,7 @@ def poison(lab: Lab, way: Way) -> Rows:
         trace_id = maker.send_command(f"make 512 0 {experiment.prefix} 300")
         maker.send_command("flush")
         seen = experiment.settle(experiment.prefix, 512 if way is OURS else 511, FLUSHES, 60)
-        fate = "named in the log" if trace_id in maker.log() else "lost"
+        fate = "named in the log" if trace_id in maker.output() else "lost"
     itself = f"{experiment.prefix}-300"
     fate = "stored, with 250 of them" if itself in seen.stored else fate
     return {f"{title}: others stored": f"{len(seen.stored - {itself})} of 511", "… that one": fate}

@@ -70,12 +70,9 @@ class Lab:
         command = [sys.executable, "-m", *served]
         if self.tool == "datadog":
             command = [str(Path(sys.executable).with_name("ddtrace-run")), *command]
-        process = Process(command, self.environment(**variables), self.folder / "app.log")
-        try:
+        with Process(command, self.environment(**variables), self.folder / "app.log") as process:
             process.wait_until_up(f"http://127.0.0.1:{port}/health")
             yield process, f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
 
     def spans(self) -> list[Span]:
         """Return the data that has arrived."""

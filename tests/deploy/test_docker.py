@@ -146,8 +146,7 @@ class Stack:
 
     def start(self, service: str, command: list[str], environment: dict[str, str], ask: str) -> Process:
         """Start one of them, and wait until it answers; it is ended with the others."""
-        process = Process(command, environment, self.logs / service, self.logs)
-        self.stack.callback(process.kill)
+        process = self.stack.enter_context(Process(command, environment, self.logs / service, self.logs))
         process.wait_until_up(ask)
         return process
 

@@ -50,8 +50,7 @@ def test_celery(server: MLflowServer, tmp_path: Path, pool: str, more: tuple[str
     variables = environment(server, name, FOLDER=str(tmp_path), PREFIX=name)
     send = "import sys; from tests.hosts.tasks import work; [work.delay(f'{sys.argv[1]}-{n}') for n in range(6)]"
     command = [sys.executable, "-m", "celery", "-A", "tests.hosts.tasks", "worker", "-c", "2", "-P", pool, *more]
-    process = Process([*command, "--without-gossip", "--without-mingle"], variables, tmp_path / "log")
-    try:
+    with Process([*command, "--without-gossip", "--without-mingle"], variables, tmp_path / "log") as process:
         subprocess.run([sys.executable, "-c", send, f"{name}-running"], env=variables, cwd=ROOT, check=True, timeout=90)
         running = stored(Traces(server.uri, name), f"{name}-running", count)
         subprocess.run([sys.executable, "-c", send, f"{name}-ended"], env=variables, cwd=ROOT, check=True, timeout=90)
@@ -59,8 +58,6 @@ def test_celery(server: MLflowServer, tmp_path: Path, pool: str, more: tuple[str
         os.kill(process.pid, signal.SIGTERM)
         eventually(process.ended, "its end")
         assert not is_left(process)
-    finally:
-        process.kill()
     assert (running, stored(Traces(server.uri, name), f"{name}-ended", count)) == (count, count), process.output()
 
 

@@ -44,12 +44,9 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("Redis is not installed (on Debian, it is the package redis-server)")
     folder, port = tmp_path_factory.mktemp("redis"), free_port()
     command = [program, "--port", str(port), "--dir", str(folder), "--save", "", "--bind", "127.0.0.1"]
-    process = Process(command, os.environ, folder / "log")
-    try:
+    with Process(command, os.environ, folder / "log") as process:
         eventually(lambda: "Ready to accept connections" in process.output(), "Redis")
         yield f"redis://127.0.0.1:{port}"
-    finally:
-        process.kill()
 
 
 @dataclass
@@ -88,12 +85,11 @@ def running(name: str, server: MLflowServer, redis: str, folder: Path) -> Iterat
         **PATIENT,
     )
     web = [*command_for("fastapi", port)[:-1], f"examples.{kind}_jobs:web"]
-    worker = Process([sys.executable, "-m", *WORKERS[name]], variables, folder / "worker")
-    try:
-        with serving(web, variables, folder / "web", port) as (_, url):
-            yield Queue(url, worker, Traces(server.uri, experiment))
-    finally:
-        worker.kill()
+    with (
+        Process([sys.executable, "-m", *WORKERS[name]], variables, folder / "worker") as worker,
+        serving(web, variables, folder / "web", port) as (_, url),
+    ):
+        yield Queue(url, worker, Traces(server.uri, experiment))
 
 
 def has_done(output: str, count: int) -> bool:

@@ -20,6 +20,9 @@ pytestmark = pytest.mark.once
 HEADINGS = ("share of untraced throughput kept", "CPU added to a request, µs")
 """Of the plot of the benchmark."""
 
+PASSAGE = 24
+"""Words that are a passage: a sentence or two. Guides for three frameworks have shorter ones in common."""
+
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 """``README.md`` is checked as well, except for its code, which is shortened."""
 
@@ -54,10 +57,27 @@ def test_commands_are_valid(page: Path) -> None:
     assert all(command_line().parse_args(shlex.split(line, comments=True)[1:]) for line in commands(page))
 
 
-@pytest.mark.parametrize("page", reference.pages(), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", reference.PAGES, ids=lambda page: page.stem)
 def test_reference_pages_match_the_code(page: Path) -> None:
     """``python -m tests.reference`` writes them: each option and each command is there."""
-    assert page.read_text() == reference.pages()[page]
+    assert page.read_text() == reference.PAGES[page]()
+
+
+def words(page: Path) -> list[str]:
+    """Return the words of a page, without its code and the targets of its links."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"[\w`'./-]*\w[\w`'./-]*", re.sub(r"\]\([^)]*\)", "]", text).lower())
+
+
+def test_no_page_repeats_another() -> None:
+    """No passage is on two pages, the README among them: one has it, the other a link."""
+    pages: dict[tuple[str, ...], set[str]] = {}
+    for page in (*PAGES, ROOT / "README.md"):
+        found = words(page)
+        for start in range(len(found) - PASSAGE):
+            pages.setdefault(tuple(found[start : start + PASSAGE]), set()).add(page.stem)
+
+    assert {" ".join(passage): where for passage, where in pages.items() if len(where) > 1} == {}
 
 
 def test_the_readme_is_short() -> None:

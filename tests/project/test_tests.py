@@ -33,6 +33,23 @@ def test_unit_tests_mirror_the_modules(folder: Path) -> None:
     assert (CORE / folder.relative_to(TESTS / "unit")).is_dir()
 
 
+NO_PROCESS = {"chaos/lab.py", "chaos/scenarios.py", "benchmarks/instructions.py"}
+"""Their processes are no apps: they compute something, and all of their output must arrive within a time limit."""
+
+
+def test_one_class_starts_processes() -> None:
+    """`tests.servers.Process`, which also ends them: no test has a way of its own."""
+    files = {path.relative_to(TESTS).as_posix(): path for path in TESTS.rglob("*.py")}
+    nodes = {name: list(ast.walk(ast.parse(path.read_text()))) for name, path in files.items()}
+    starting = {
+        name
+        for name, found in nodes.items()
+        if any(isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Popen") for node in found)
+    }
+
+    assert starting == {"servers.py", *NO_PROCESS}
+
+
 def public_names() -> set[str]:
     """Return the names that the pages of the API show: those in ``__all__`` of its modules."""
     found = re.findall(r"^::: mlflow_middleware\.([\w.]+)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)

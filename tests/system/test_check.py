@@ -20,7 +20,7 @@ from tests.certificates import self_signed
 from tests.conftest import Traces
 from tests.databricks_workspace import workspace
 from tests.faults import faulty
-from tests.servers import ROOT, MLflowServer, clean_environment, eventually, free_port, spooled
+from tests.servers import ROOT, MLflowServer, Process, clean_environment, eventually, free_port, spooled
 from tests.system.test_connection import create_experiment, delete_experiment
 
 pytestmark = pytest.mark.once
@@ -544,12 +544,11 @@ def test_flask_mlflow_check(traces: Traces, tmp_path: Path) -> None:
     assert traces.search() == []
 
 
-def test_a_hanging_readiness_command_can_be_ended(server: MLflowServer) -> None:
+def test_a_hanging_readiness_command_can_be_ended(server: MLflowServer, tmp_path: Path) -> None:
     """The signal of an orchestrator ends it."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = "silent"
         environment = clean_environment(MLFLOW_TRACKING_URI=stand_in.uri)
-        with subprocess.Popen([sys.executable, "-m", *CHECK], env=environment, cwd=ROOT) as process:
+        with Process([sys.executable, *PATIENT, *CHECK], environment, tmp_path / "log") as process:
             eventually(lambda: stand_in.failed, "a request that hangs")
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == -signal.SIGTERM
+            assert process.stop(signal.SIGTERM, timeout=30) == -signal.SIGTERM

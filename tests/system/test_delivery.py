@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import requests
@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.conftest import SERVERS, AppRunner, RunningApp, Traces
 from tests.faults import FaultyServer, faulty
 from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually, free_port, spooled
+from tests.talking import Talking
 
 
 @pytest.fixture
@@ -51,71 +52,31 @@ def counted(stats: dict[str, Any]) -> dict[str, Any]:
     return {key: stats[key] for key in ("delivered", "spooled", "waiting", "sampled_out", "dropped")}
 
 
-class Burst:
+class Burst(Talking):
     """`tests.apps.bursts` in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self.process = process
-        self._log = log
+    def __init__(self, folder: Path, *arguments: object, **variables: str) -> None:
+        command = [sys.executable, "-m", "tests.apps.bursts", *map(str, arguments)]
+        super().__init__(command, clean_environment(**variables), folder / f"{uuid.uuid4().hex}.log")
         self.lines: list[str] = []
 
     def wait_for(self, line: str) -> None:
         """Read its output up to a line."""
         while not self.lines or self.lines[-1] != line:
-            self.lines.append(self._read())
+            self.lines.append(self.line())
 
     def stats(self, command: str = "stats") -> dict[str, Any]:
         """Return its counts; with ``flush``, after a flush."""
-        self._input.write(command + "\n")
-        self._input.flush()
-        answer: dict[str, Any] = json.loads(self._read())
+        answer: dict[str, Any] = json.loads(self.send_command(command))
         return answer
-
-    def end(self) -> int:
-        """Let it end by itself; return its exit code."""
-        self._input.close()
-        return self.process.wait(60)
-
-    def log(self) -> str:
-        """Return its log."""
-        return self._log.read_text()
-
-    @property
-    def _input(self) -> IO[str]:
-        assert self.process.stdin
-        return self.process.stdin
-
-    def _read(self) -> str:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert line, self.log()
-        return line.strip()
 
 
 @contextmanager
 def burst(folder: Path, *arguments: object, **variables: str) -> Iterator[Burst]:
     """Run `tests.apps.bursts`, until it has made its traces."""
-    log = folder / f"{uuid.uuid4().hex}.log"
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.apps.bursts", *map(str, arguments)],
-            env=clean_environment(**variables),
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-    try:
-        running = Burst(process, log)
+    with Burst(folder, *arguments, **variables) as running:
         running.wait_for("made")
         yield running
-    finally:
-        process.kill()
-        for pipe in (process.stdin, process.stdout):
-            if pipe:
-                pipe.close()
-        process.wait()
 
 
 POISON = b"arsenic"
@@ -176,7 +137,7 @@ def test_an_exit_with_an_unreachable_server_counts_the_losses(tmp_path: Path, na
     nowhere = f"http://127.0.0.1:{free_port()}"
     with burst(tmp_path, 200, **to(nowhere, name, MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT="1")) as running:
         assert running.end() == 0
-        assert "at exit: 0 delivered, 0 spooled, 0 waiting, 200 dropped" in running.log()
+        assert "at exit: 0 delivered, 0 spooled, 0 waiting, 200 dropped" in running.output()
 
 
 @pytest.mark.once
@@ -186,7 +147,7 @@ def test_an_exit_with_an_unreachable_server_spools_all(server: MLflowServer, tmp
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
     with burst(tmp_path, 200, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
         assert running.end() == 0
-        assert "at exit: 0 delivered, 200 spooled, 0 waiting, 0 dropped" in running.log()
+        assert "at exit: 0 delivered, 200 spooled, 0 waiting, 0 dropped" in running.output()
     assert spooled(spool) == 200
 
     with burst(tmp_path, 0, **to(server.uri, name, **variables)):
@@ -234,9 +195,9 @@ def test_a_failing_server_costs_nothing_but_time(
         }
         assert proxy.failed < 20
         if mode == "401":
-            assert "refused the credentials (401); check MLFLOW_TRACKING_TOKEN" in running.log()
+            assert "refused the credentials (401); check MLFLOW_TRACKING_TOKEN" in running.output()
         else:
-            assert running.log().count("traces are waiting") <= 2
+            assert running.output().count("traces are waiting") <= 2
 
 
 @pytest.mark.once
@@ -285,7 +246,7 @@ def test_one_poisonous_trace_in_512_is_the_only_one_lost(
         stats = running.stats()
 
         assert (stats["delivered"], stats["dropped"]) == (511, {"refused by the server": 1})
-        assert f"trace dropped, refused by the server: {poison}" in running.log()
+        assert f"trace dropped, refused by the server: {poison}" in running.output()
     assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 511)) == 511
 
 
@@ -297,7 +258,7 @@ def test_a_full_queue_drops_the_newest_and_logs_it_once(tmp_path: Path, name: st
         stats = running.stats()
         assert stats["waiting"] + stats["dropped"]["queue full"] == 500
         assert 0 < stats["waiting"] < 100
-        assert running.log().count("traces dropped, queue full") == 1
+        assert running.output().count("traces dropped, queue full") == 1
 
 
 def test_an_mlflow_of_an_unknown_shape_keeps_its_exporter() -> None:
@@ -325,8 +286,7 @@ def test_a_killed_process_leaves_its_outage_to_the_next(server: MLflowServer, tm
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool)}
     with burst(tmp_path, 200, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
         eventually(lambda: running.stats()["spooled"] == 200, "200 in the spool")
-        running.process.send_signal(signal.SIGKILL)
-        running.process.wait(30)
+        running.stop(signal.SIGKILL, timeout=30)
 
     with burst(tmp_path, 0, **to(server.uri, name, **variables)) as heir:
         stored = Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 200)
@@ -392,7 +352,7 @@ def test_unreadable_files_are_set_aside_and_stop_nothing(server: MLflowServer, t
         assert len(Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 20)) == 20
         eventually(lambda: not list(spool.glob("*.otlp")), "an empty spool")
         for file_name in bad:
-            assert file_name in heir.log()
+            assert file_name in heir.output()
     assert {file.name for file in (spool / "set-aside").iterdir()} == set(bad)
     assert (spool / "notes.txt").read_bytes() == b"not ours"
 
@@ -403,18 +363,18 @@ def test_an_unusable_spool_stops_nothing(tmp_path: Path, name: str, trouble: str
     """The traces wait in memory, one line has the reason, and the exit counts them."""
     spool = tmp_path / "spool"
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool), "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
-    count = 50
+    count, poison = 50, -1
     if trouble == "not a directory":
         spool.write_text("a file")
     else:
-        variables["MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES"] = "65536"
-        count = 200
-    with burst(tmp_path, count, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
-        eventually(lambda: "traces wait in memory instead of the spool" in running.log(), "the line")
+        variables |= {"MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES": "65536", "LARGE": "100000"}
+        count, poison = 1, 0
+    with burst(tmp_path, count, poison, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
+        eventually(lambda: "traces wait in memory instead of the spool" in running.output(), "the line")
         assert running.stats()["waiting"] == count
         running.end()
-        assert f"{count} not delivered before the exit" in running.log()
-        assert running.log().count("traces wait in memory instead of the spool") == 1
+        assert f"{count} not delivered before the exit" in running.output()
+        assert running.output().count("traces wait in memory instead of the spool") == 1
 
 
 @pytest.mark.once

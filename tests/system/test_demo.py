@@ -21,7 +21,7 @@ from mlflow_middleware.cli import main
 from mlflow_middleware.demo import why_not
 from mlflow_middleware.demo.processes import Interrupted, Progress
 from mlflow_middleware.demo.traffic import Sent, compare
-from tests.servers import IN_BACKGROUND, eventually
+from tests.servers import IN_BACKGROUND, Process, eventually
 
 PROBLEM = why_not()
 needs_the_extra = pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))
@@ -56,6 +56,12 @@ def processes_in(folder: Path) -> list[str]:
 def refuses_connections(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.fixture
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of its output, which is not in its folder: that must be empty in the end."""
+    return tmp_path_factory.mktemp("log") / "log"
 
 
 @needs_the_extra
@@ -96,31 +102,28 @@ def check_rows(app: str, route: str, rows: list[dict[str, Any]]) -> None:
 @needs_the_extra
 @pytest.mark.parametrize("start", [[], IN_BACKGROUND], ids=["foreground", "background"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_at_any_time(tmp_path: Path, signum: signal.Signals, start: list[str]) -> None:
+def test_a_signal_ends_it_at_any_time(tmp_path: Path, log: Path, signum: signal.Signals, start: list[str]) -> None:
     """Also while a server is starting, and if a script runs it: no process and no file is left."""
-    with subprocess.Popen([*start, *COMMAND], env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+    with Process([*start, *COMMAND], environment(tmp_path), log) as process:
         eventually(lambda: list(tmp_path.glob("*/mlflow.log")), "the start of the MLflow server")
-        process.send_signal(signum)
-        _, said = process.communicate(timeout=60)
+        assert process.stop(signum) == 128 + signum
 
-    assert process.returncode == 128 + signum
-    assert f"{signum.name}: all servers have been stopped." in said
+    assert f"{signum.name}: all servers have been stopped." in process.output()
     assert processes_in(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
 @needs_the_extra
-def test_the_chat_page_comes_first(tmp_path: Path) -> None:
+def test_the_chat_page_comes_first(tmp_path: Path, log: Path) -> None:
     """Its address is the first line, and works by then; questions before MLflow has started have an answer, too."""
-    with subprocess.Popen(COMMAND, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = process.stderr.readline()
+    with Process(COMMAND, environment(tmp_path), log) as process:
+        eventually(lambda: "\n" in process.output(), "the first line")
+        said = process.output().splitlines()[0]
         (url,) = re.findall(r"http://127\.0\.0\.1:\d+", said)
         page = requests.get(url, timeout=60)
         asked = {"messages": [{"role": "user", "content": "Oslo?"}]}
         answer = requests.post(f"{url}/chats/early/messages", json=asked, timeout=60)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.stop(signal.SIGINT)
 
     assert "done" in said
     assert "<title>Chat on FastAPI</title>" in page.text

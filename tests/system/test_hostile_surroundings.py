@@ -26,9 +26,8 @@ def test_undelivered_traces_are_spooled_before_a_crash(tmp_path: Path, kind: str
         variables = to(uri, uuid.uuid4().hex, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
         with burst(tmp_path, 20, **variables) as running:
             eventually(lambda: spooled(spool) == 20, "20 in the spool", 20)
-            assert uri in running.log()
-            running.process.send_signal(signal.SIGKILL)
-            running.process.wait(10)
+            assert uri in running.output()
+            running.stop(signal.SIGKILL, timeout=10)
     assert spooled(spool) == 20
 
 
@@ -40,7 +39,7 @@ def test_an_exit_does_not_wait_for_a_server(tmp_path: Path, kind: str) -> None:
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool), "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
     with serving(SCRIPTS[kind]) as uri, burst(tmp_path, 20, **to(uri, uuid.uuid4().hex, **variables)) as running:
         assert running.end() == 0
-        assert "0 dropped" in running.log()
+        assert "0 dropped" in running.output()
     assert spooled(spool) == 20
 
 
@@ -53,7 +52,7 @@ def test_neither_delivery_nor_an_exit_waits_for_a_pipe_in_the_spool(server: MLfl
     variables = to(server.uri, uuid.uuid4().hex, MLFLOW_MIDDLEWARE_SPOOL_DIR=str(spool))
     with burst(tmp_path, 20, **variables) as running:
         eventually(lambda: running.stats()["delivered"] == 20, "20 delivered")
-        eventually(lambda: NAME in running.log(), "its name in the log")
+        eventually(lambda: NAME in running.output(), "its name in the log")
         assert running.end() == 0
     assert [each.name for each in spool.iterdir()] == [NAME]
 
@@ -65,9 +64,9 @@ def test_a_server_that_refuses_its_host_name_is_reported(server: MLflowServer, t
     with faulty(server.uri) as proxy:
         proxy.host = "mlflow:5000"
         with burst(tmp_path, 5, **to(proxy.uri, name)) as running:
-            eventually(lambda: "--allowed-hosts" in running.log(), "the server's option in the log")
+            eventually(lambda: "--allowed-hosts" in running.output(), "the server's option in the log")
             assert running.stats()["waiting"] == 5
-            assert "EDIT" not in running.log()
+            assert "EDIT" not in running.output()
             proxy.host = ""
             eventually(lambda: running.stats()["delivered"] == 5, "5 delivered")
 
@@ -84,7 +83,7 @@ def test_a_trace_that_a_proxy_rejects_as_too_large_is_stored_without_its_largest
         proxy.max_body = 1_000_000
         with burst(tmp_path, 20, 7, **to(proxy.uri, name, LARGE="1500000", **variables)) as running:
             eventually(lambda: running.stats()["delivered"] == 20, "20 delivered")
-            assert running.log().count("without its largest inputs") == 1
+            assert running.output().count("without its largest inputs") == 1
     traces = Traces(server.uri, name).wait(f"tags.client_request_id LIKE '{name}-%'", 20)
 
     found = {str(trace.info.client_request_id).rpartition("-")[2]: trace.data.spans for trace in traces}

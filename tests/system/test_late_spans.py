@@ -7,12 +7,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from mlflow.entities import Trace
 
 from tests.conftest import Traces
 from tests.servers import PATIENT, ROOT, MLflowServer, clean_environment, eventually
+from tests.talking import Talking
 
 Run = Callable[..., tuple[Traces, str]]
 
@@ -60,25 +62,21 @@ def test_a_span_that_ends_after_its_root_is_added(run: Run, function: str) -> No
     assert json.loads(trace.info.trace_metadata["mlflow.trace.sizeStats"])["num_spans"] == 3
 
 
-def test_a_span_that_never_ends_delays_nothing(server: MLflowServer) -> None:
+def test_a_span_that_never_ends_delays_nothing(server: MLflowServer, tmp_path: Path) -> None:
     """Its trace is stored while the process runs on, complete except for that span, and so are later traces."""
     experiment = f"never-{uuid.uuid4().hex}"
     command = [sys.executable, "-m", "tests.apps.late_spans", experiment, "never"]
     environment = clean_environment(MLFLOW_TRACKING_URI=server.uri)
     traces = Traces(server.uri, experiment)
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stdin=subprocess.PIPE) as process:
+    with Talking(command, environment, tmp_path / "log") as process:
 
         def stored() -> list[Trace]:
             found = [trace for trace in traces.search() if "mlflow.traceName" in trace.info.tags]
             return found if len(found) == 4 else []
 
-        try:
-            found = eventually(stored, "four traces", pause=0.5)
-            assert process.poll() is None
-            process.communicate(b"", timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 0
+        found = eventually(stored, "four traces", pause=0.5)
+        assert not process.ended()
+        assert process.end() == 0
     trees = {trace.info.tags["mlflow.traceName"]: tree(trace) for trace in found}
     assert trees["root"] == {"root": None, "ends": "root"}
     assert {str(trace.info.state) for trace in found} == {"OK"}

@@ -183,12 +183,9 @@ def test_celery_workers(host: Host, limit: str) -> None:
     for number in range(6):
         host.run(*celery, "call", "tests.apps.celery_app.work", f'--args=["{host.name}-{number}"]', FOLDER=folder)
     worker = [*celery, "worker", "--concurrency=2", f"--max-tasks-per-child={limit}", "--loglevel=info"]
-    process = Process(worker, host.environment(FOLDER=folder), host.log)
-    try:
+    with Process(worker, host.environment(FOLDER=folder), host.log) as process:
         eventually(lambda: host.text().count("succeeded in") == 6, "the tasks")
         process.stop()
-    finally:
-        process.kill()
     host.stored(6)
 
 

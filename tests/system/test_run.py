@@ -32,6 +32,7 @@ from tests.servers import (
     free_port,
     serving,
 )
+from tests.talking import Talking
 
 APPS = "tests.apps.unchanged"
 BIN = Path(sys.executable).parent
@@ -269,16 +270,14 @@ def test_arguments_and_exit_code_pass_through() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("X-A --session-id-header X-B -- -h\n", "", 7)
 
 
-def test_the_process_becomes_the_command() -> None:
+def test_the_process_becomes_the_command(tmp_path: Path) -> None:
     """It has the same process id, and a signal reaches it directly."""
     program = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
     command = [sys.executable, "-m", "mlflow_middleware.cli", "run", "--", sys.executable, "-c", program]
-    with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert int(process.stdout.readline()) == process.pid
-        process.send_signal(signal.SIGTERM)
+    with Talking(command, clean_environment(), tmp_path / "log") as process:
+        assert int(process.line()) == process.pid
 
-        assert process.wait(DEADLINE) == -signal.SIGTERM
+        assert process.stop(signal.SIGTERM, DEADLINE) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(

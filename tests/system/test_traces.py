@@ -11,6 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -26,6 +27,7 @@ from mlflow_middleware.cli import main
 from mlflow_middleware.identity import pseudonym
 from tests.conftest import AppRunner, RunningApp
 from tests.servers import IN_BACKGROUND, ROOT, MLflowServer, clean_environment, eventually, free_port
+from tests.talking import Talking
 
 pytestmark = pytest.mark.once
 
@@ -518,28 +520,19 @@ def test_an_unreachable_server_is_reported(capsys: pytest.CaptureFixture[str], s
 
 
 @pytest.mark.parametrize("start", [[], IN_BACKGROUND], ids=["foreground", "background"])
-def test_new_traces_are_printed_as_they_arrive(store: Store, start: list[str]) -> None:
+def test_new_traces_are_printed_as_they_arrive(store: Store, start: list[str], tmp_path: Path) -> None:
     """Also one whose request began before; each once, no older ones beyond the limit, until Ctrl-C."""
     store.put(ago=timedelta(minutes=3))
     there = store.put(ago=timedelta(minutes=2))
     command = [*start, sys.executable, "-m", "mlflow_middleware.cli", "traces", "--follow", "--json", "--limit", "1"]
     environment = clean_environment(MLFLOW_TRACKING_URI=store.uri, MLFLOW_EXPERIMENT_NAME=store.experiment)
-    following = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert following.stdout is not None
-    assert following.stderr is not None
-    try:
-        given = [json.loads(following.stdout.readline())["trace_id"]]
+    with Talking(command, environment, tmp_path / "log") as following:
+        given = [json.loads(following.line())["trace_id"]]
         arrived = [store.put(ago=timedelta(minutes=4))]
-        given.append(json.loads(following.stdout.readline())["trace_id"])
+        given.append(json.loads(following.line())["trace_id"])
         arrived.append(store.put())
-        given.append(json.loads(following.stdout.readline())["trace_id"])
-        following.send_signal(signal.SIGINT)
-        out, err = following.communicate(timeout=60)
-    finally:
-        following.kill()
-        following.wait()
+        given.append(json.loads(following.line())["trace_id"])
+        code, out = following.stop(signal.SIGINT), following.rest()
 
     assert given == [there, *arrived]
-    assert (following.returncode, out, err) == (0, "", "")
+    assert (code, out, following.output()) == (0, "", "")

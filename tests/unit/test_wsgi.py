@@ -14,6 +14,7 @@ import mlflow
 import pytest
 from mlflow.entities import Trace
 
+from mlflow_middleware._internal import guard
 from mlflow_middleware.asgi import TraceMiddleware as ASGIMiddleware
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.request_trace import annotate, current
@@ -631,6 +632,16 @@ def test_framework_auth_is_read_when_the_response_starts(traces: list[Trace]) ->
 
     tags = traces[0].info.tags
     assert (tags["mlflow.trace.user"], tags["mlflow.trace.session"]) == ("joe", "s-of-app")
+
+
+def test_a_request_made_by_hand_without_a_method_is_passed_on(traces: list[Trace]) -> None:
+    """Werkzeug's own tests make such environs; one function reports that it is not traced."""
+    failed = guard.failures.copy()
+    result = TraceMiddleware(lambda environ, start_response: [b"passed on"])({}, lambda *_: lambda _: None)
+
+    assert (list(result), traces) == ([b"passed on"], [])
+    assert guard.failures - failed == {("_opened", "KeyError"): 1}
+    guard.failures.subtract({("_opened", "KeyError"): 1})
 
 
 def test_a_wrong_option_is_named_at_once() -> None:

@@ -1,14 +1,7 @@
 """Django system checks, with stable ids.
 
-* ``mlflow_middleware.E001``: an option in ``MLFLOW_MIDDLEWARE`` (or its environment variable) is unknown or ill-typed.
-* ``mlflow_middleware.W001``: the app is installed, but the middleware is not in ``MIDDLEWARE``.
-
-``manage.py check --deploy`` also runs ``mlflow-middleware check``, with one id for each step that can fail:
-
-* ``mlflow_middleware.E002``: the MLflow client; ``E003``: the tracking URI; ``E004``: reachability; ``E005``: TLS;
-  ``E006``: the server's version; ``E007``: credentials; ``E008``: the experiment; ``E009``: writing a trace;
-  ``E010``: reading it back; ``E011``: the spool; ``E012``: the OTLP collector.
-* ``mlflow_middleware.W002``: the clock.
+``manage.py check --deploy`` also runs ``mlflow-middleware check``, with one id for each step that can fail. The page of
+Django in the documentation lists all ids.
 """
 
 from __future__ import annotations
