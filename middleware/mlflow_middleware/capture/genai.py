@@ -151,7 +151,7 @@ def _is_one(value: Any, shapes: Shape) -> bool:
 
 
 def _fits(value: Any, shape: Shape, looks: int = _MAX_LOOKS) -> bool:
-    """Return whether a value has a shape, examining at most so many items of a list."""
+    """Return whether a value has a shape, examining at most `looks` items of a list."""
     if isinstance(shape, dict):
         is_larger = isinstance(value, dict) and shape.keys() <= value.keys()
         return is_larger and all(_fits(value[key], part, looks) for key, part in shape.items())
