@@ -180,6 +180,27 @@ else:
     assert len(Traces(server.uri, name).search()) == 1
 
 
+def test_a_process_ends_though_its_main_thread_stays_in_c_code() -> None:
+    """In a deadlock of a native library, begun after the signal, no handler in Python would ever run."""
+    script = """
+import ctypes, os, signal, mlflow
+from mlflow_middleware import delivery
+from mlflow_middleware.settings import Settings
+delivery.start(Settings.load())
+with mlflow.start_span("the last request"):
+    pass
+mutex = ctypes.create_string_buffer(64)
+lock = ctypes.CDLL(None).pthread_mutex_lock
+lock(mutex)
+os.kill(os.getpid(), signal.SIGTERM)
+lock(mutex)
+"""
+    environment = clean_environment(MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, cwd=ROOT, timeout=60, check=False)
+
+    assert ended.returncode == -signal.SIGTERM
+
+
 def test_a_mask_that_never_returns_delays_no_exit(server: MLflowServer) -> None:
     """At most for ``shutdown_timeout``: it is the app's code, and runs where traces are delivered."""
     script = """

@@ -197,24 +197,32 @@ assert not delivery.stats().dropped
     assert done.stderr == ""
 
 
-def test_a_folder_takes_a_trace_again_that_an_attempt_left_half_stored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whose", ["own", "a caller's"])
+def test_a_folder_takes_a_trace_again_that_an_attempt_left_half_stored(tmp_path: Path, whose: str) -> None:
     """A full disk ends an attempt after the trace's first file; the next finds that file there."""
     script = """
-import pathlib, mlflow
+import pathlib, sys, mlflow
 from mlflow_middleware import delivery
+from mlflow_middleware.exchange import Exchange
+from mlflow_middleware.request_trace import RequestTrace, start
 from mlflow_middleware.settings import Settings
-delivery.start(Settings.load())
+settings = Settings.load(trust_incoming_trace=True)
+start(settings)
 with mlflow.start_span("first"):
     pass
 assert delivery.flush(120)
-with mlflow.start_span("work") as span:
-    trace = pathlib.Path("traces/0/traces", span.trace_id)
-    trace.mkdir()
-    (trace / "trace_info.yaml").touch()
-assert delivery.flush(120)
+trace_id = 32 * "a"
+headers = {"traceparent": f"00-{trace_id}-{16 * 'b'}-01"} if sys.argv[1] == "a caller's" else {}
+request = RequestTrace.open(Exchange("GET", "/", headers), settings)
+trace = pathlib.Path("traces/0/traces", request.record.trace_id)
+trace.mkdir()
+(trace / "trace_info.yaml").touch()
+request.response_started(200)
+request.finish()
+assert delivery.flush(60)
 """
     variables = {"MLFLOW_TRACKING_URI": "file:./traces", "MLFLOW_ALLOW_FILE_STORE": "true"}
     environment = clean_environment(**variables)
-    subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, timeout=150, check=True)
+    subprocess.run([sys.executable, "-c", script, whose], env=environment, cwd=tmp_path, timeout=150, check=True)
 
-    assert [spans for *_, spans, _ in stored(tmp_path, "Default", "name = 'work'", **variables)] == [1]
+    assert [spans for *_, spans, _ in stored(tmp_path, "Default", "name = 'GET'", **variables)] == [1]

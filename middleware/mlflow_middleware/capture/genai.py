@@ -12,8 +12,8 @@ Shape: TypeAlias = Any
 """The shape of a value. A dict: an object with at least these keys. A list: a list with such an item. A set: one of
 these texts. A pattern: a text that begins like this. A type: a value of that type. A tuple: any of these."""
 
-_MAX_LOOKS = 20
-"""Maximum number of items of a list that are examined, the first ones."""
+_MAX_LOOKS = 16
+"""Maximum number of items of a list that are examined, the first ones; a quarter in a list inside, and so on."""
 
 _ROLES = frozenset(("user", "assistant", "system", "developer", "tool", "model", "human", "ai", "function"))
 _PART: Shape = tuple({key: object} for key in ("text", "inlineData", "inline_data", "functionCall"))
@@ -27,7 +27,7 @@ _MESSAGE: Shape = (
 _MESSAGES: Shape = [_MESSAGE]
 _AUDIO: Shape = (
     {"content_type": re.compile(r"(?:audio|video)/")},
-    {"filename": re.compile(r".*\.(?:flac|m4a|mp3|mp4|mpeg|mpga|oga|ogg|wav|webm)$", re.IGNORECASE)},
+    {"filename": re.compile(r".{,255}\.(?:flac|m4a|mp3|mp4|mpeg|mpga|oga|ogg|wav|webm)$", re.IGNORECASE)},
 )
 _SAMPLING: Shape = tuple(
     {key: object}
@@ -49,10 +49,13 @@ _VECTOR: Shape = ([_NUMBER], str)
 
 _REQUESTS: Shape = (
     *({key: _MESSAGES} for key in ("messages", "input", "contents")),  # OpenAI, Anthropic, Ollama, AG-UI; Gemini
+    *({key: _MESSAGES} for key in ("items", "additional_messages")),  # OpenAI's Conversations; Coze
     *({key: _MESSAGE} for key in ("message", "content")),  # Vercel, A2A; Gemini's embeddings
+    *({key: _MESSAGE} for key in ("newMessage", "new_message")),  # Google's ADK
     *({key: {"messages": _MESSAGES}} for key in ("input", "inputs", "request")),  # LangServe; MLflow's model server
     {"request": {"input": _MESSAGES}},
-    {"requests": [{"content": _MESSAGE}]},  # Gemini's embeddings
+    {"requests": [({"content": _MESSAGE}, {"params": {"messages": _MESSAGES}})]},  # Gemini's embeddings; Anthropic
+    {"input": {"prompt": str}},  # Replicate, RunPod, DashScope
     {"model": str, "input": (str, list)},  # OpenAI's Responses, embeddings, speech, moderations
     {"model": str, "prompt": (str, list)},
     {"model": str, "file": _AUDIO},  # OpenAI's transcriptions and translations
@@ -60,7 +63,9 @@ _REQUESTS: Shape = (
     {"text_prompts": [{"text": str}]},  # Stability
     {"textToImageParams": {"text": str}},  # Titan
     {"model": str, "query": str, "documents": list},  # rerank
-    {"model": str, "texts": [str]},  # Cohere's embeddings
+    *({key: str, "texts": [str]} for key in ("model", "query")),  # Cohere's embeddings; TEI's rerank
+    {"model_id": str, "input": str},  # watsonx
+    {"text_input": str},  # Triton
     {"chat_history": list},  # Cohere
     {"inputs": str, "parameters": _SAMPLING},  # TGI
     {"instances": [({"prompt": str}, {"content": str, "task_type": str})]},  # Vertex
@@ -79,7 +84,7 @@ _REQUESTS: Shape = (
 
 _ANSWERS: Shape = (
     *({key: _MESSAGES} for key in ("messages", "output")),
-    {"message": _MESSAGE},
+    *({key: _MESSAGE} for key in ("message", "content")),  # Ollama, Cohere; Google's ADK
     {"output": {"message": _MESSAGE}},  # Bedrock
     _WITH_ROLE,
     {"choices": [({"message": dict}, {"delta": dict}, {"text": str, "finish_reason": object}, {"logprobs": object})]},
@@ -88,7 +93,7 @@ _ANSWERS: Shape = (
     {"embedding": _VECTOR, "inputTextTokenCount": int},
     *({"model": str, key: object} for key in ("response", "embeddings", "embedding", "completion")),
     {"embeddings": ([[_NUMBER]], {"float": list})},
-    {"results": [({"index": int, "relevance_score": _NUMBER}, {"outputText": str})]},  # rerank; Titan
+    {"results": [({"index": int, "relevance_score": _NUMBER}, {"outputText": str}, {"generated_text": str})]},
     {"results": [{"flagged": bool, "categories": dict}]},  # OpenAI's moderations
     {"outputs": [{"text": str, "stop_reason": object}]},  # Mistral on Bedrock
     {"generation": str, "stop_reason": object},  # Llama on Bedrock
@@ -109,6 +114,7 @@ _ANSWERS: Shape = (
 _IN_TEXT = re.compile(
     r'"role"\s*:\s*"(?:user|assistant|system|developer|tool|model)"|"(?:chat\.completion|max_tokens)'
     r'|"method"\s*:\s*"(?:message/s|tools/call)|"(?:generated_text|chat_history)"'
+    r'|"prompt"\s*:\s*"|"parts"\s*:\s*\[\s*\{\s*"(?:text|inline)'
 )
 """A sign in incomplete JSON."""
 
@@ -144,15 +150,15 @@ def _is_one(value: Any, shapes: Shape) -> bool:
     return _IN_TEXT.search(value) is not None if isinstance(value, str) else _fits(value, shapes)
 
 
-def _fits(value: Any, shape: Shape) -> bool:
-    """Return whether a value has a shape."""
+def _fits(value: Any, shape: Shape, looks: int = _MAX_LOOKS) -> bool:
+    """Return whether a value has a shape, examining at most `looks` items of a list."""
     if isinstance(shape, dict):
         is_larger = isinstance(value, dict) and shape.keys() <= value.keys()
-        return is_larger and all(_fits(value[key], part) for key, part in shape.items())
+        return is_larger and all(_fits(value[key], part, looks) for key, part in shape.items())
     if isinstance(shape, list):
-        return isinstance(value, list) and any(_fits(each, shape[0]) for each in value[:_MAX_LOOKS])
+        return isinstance(value, list) and any(_fits(each, shape[0], looks // 4) for each in value[:looks])
     if isinstance(shape, tuple):
-        return any(_fits(value, each) for each in shape)
+        return any(_fits(value, each, looks) for each in shape)
     if isinstance(shape, frozenset):
         return isinstance(value, str) and value in shape
     if isinstance(shape, re.Pattern):

@@ -126,7 +126,18 @@ def _raise_signal() -> None:
     global _kill_from  # noqa: PLW0603
     if _signalled is not None:
         _kill_from = 0.0
+        if _is_ours(_signalled):
+            _restore_default(_signalled)
         os.kill(os.getpid(), _signalled)
+
+
+def _restore_default(number: int) -> None:
+    """Restore a signal's default in any thread: Python's own function and handlers need the main thread, which may
+    stay in C code, such as a model's."""
+    with contextlib.suppress(Exception):  # without ctypes, our handler does it as soon as the main thread returns
+        import ctypes
+
+        ctypes.pythonapi.PyOS_setsig(number, None)
 
 
 def forget_signals() -> None:

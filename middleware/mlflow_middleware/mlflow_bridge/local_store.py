@@ -109,6 +109,8 @@ def stored_info(tracking_uri: str, trace_id: str) -> dict[str, Any]:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return {}
         raise
+    except (AttributeError, TypeError):  # a folder in which an attempt has left a trace half stored
+        return {}
     return found
 
 

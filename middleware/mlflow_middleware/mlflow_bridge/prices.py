@@ -6,9 +6,10 @@ MLflow downloads a provider's prices first, which takes up to half a minute with
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import threading
-from typing import Any
 
 from mlflow_middleware._internal.guard import guarded
 from mlflow_middleware.trace import keys
@@ -31,10 +32,20 @@ def add_cost(description: Description) -> None:
 
 
 @guarded
-def _cost(model: str, used: dict[str, int], provider: str) -> Any:
-    from mlflow.tracing.utils import calculate_cost_by_model_and_token_usage
+def _cost(model: str, used: dict[str, int], provider: str) -> dict[str, float] | None:
+    """Compute a cost like MLflow's client, but without ``litellm``: its import takes seconds, during which a fork would
+    leave it locked in the child, and a hundred megabytes of an app that may not use it."""
+    from mlflow.utils.providers import cost_per_token
 
-    return calculate_cost_by_model_and_token_usage(model, used, provider)
+    known = inspect.signature(cost_per_token).parameters  # older ones do not distinguish caches by age
+    cached = {name: count for name, count in used.items() if name in known}
+    price = functools.partial(cost_per_token, model, used["input_tokens"], used["output_tokens"], **cached)
+    costs = None
+    if provider:
+        with contextlib.suppress(Exception):  # an address of prices that MLflow does not support
+            costs = price(custom_llm_provider=provider)
+    costs = costs or price()
+    return {"input_cost": costs[0], "output_cost": costs[1], "total_cost": sum(costs)} if costs else None
 
 
 def _load(model: str, provider: str) -> None:
@@ -47,5 +58,8 @@ def _load(model: str, provider: str) -> None:
 
 
 def _price_one(model: str, provider: str) -> None:
+    from mlflow_middleware.mlflow_bridge import silence_thread  # which imports this module
+
+    silence_thread()
     _cost(model, {"input_tokens": 1, "output_tokens": 1}, provider)
     _loaded.add(provider)

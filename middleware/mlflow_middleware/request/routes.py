@@ -62,8 +62,9 @@ def none_took(request: Any) -> bool:
 
 def _only_routers_took(scope: Mapping[str, Any]) -> bool:
     """Return whether a request reached only routers, the outermost or a mounted one, but no route."""
-    taken_by = scope.get("route") or scope.get("endpoint")  # Lilya records no endpoint
-    return taken_by is None or (hasattr(taken_by, "routes") and _inside(scope, _selected(scope)) is None)
+    endpoint, route = scope.get("endpoint"), scope.get("route")
+    is_router = hasattr(endpoint, "routes") if endpoint else bool(getattr(route, "routes", ()))  # Lilya has no endpoint
+    return (endpoint is None and route is None) or (is_router and _inside(scope, _selected(scope)) is None)
 
 
 # --- WSGI ---

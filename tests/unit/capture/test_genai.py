@@ -78,6 +78,19 @@ REQUESTS: dict[str, Any] = {
     "langserve chat": {"input": {"messages": [{"type": "human", "content": "Why?"}]}},
     "langgraph": {"assistant_id": "agent", "input": {"question": "Why?"}, "stream_mode": ["values"]},
     "mlflow's model server": {"inputs": {"messages": [{"role": "user", "content": "Why?"}]}},
+    "openai conversations": {"items": [{"type": "message", "role": "user", "content": "Why?"}]},
+    "anthropic batch": {
+        "requests": [{"custom_id": "1", "params": {"messages": [{"role": "user", "content": "Why?"}]}}]
+    },
+    "adk": {"appName": "a", "sessionId": "s-1", "newMessage": {"role": "user", "parts": [{"text": "Why?"}]}},
+    "coze": {"bot_id": "7", "additional_messages": [{"role": "user", "content": "Why?", "content_type": "text"}]},
+    "replicate": {"version": "5c7d", "input": {"prompt": "A lighthouse"}},
+    "watsonx": {"model_id": "ibm/granite-3-8b-instruct", "input": "Why?", "project_id": "p-1"},
+    "triton": {"text_input": "Why?", "parameters": {"stream": False}},
+    "tei rerank": {"query": "Why?", "texts": ["So.", "Not so."]},
+    "a late part": {"messages": [{"parts": [{"kind": "data"}, {"kind": "file"}, {"kind": "text", "text": "Why?"}]}]},
+    "cut prompt": '{"model": "gemma3", "prompt": "Why',
+    "cut gemini": '{"contents": [{"parts": [{"text": "Why',
     "cut": '{"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "get_wea',
 }
 
@@ -117,6 +130,8 @@ ANSWERS: dict[str, Any] = {
     "a2a": result(kind="task", id="t-1", status={"state": "completed"}, artifacts=[]),
     "a2a, pieces": [result(kind="status-update", taskId="t-1", final=False)],
     "mcp": result(content=[{"type": "text", "text": "Sunny"}], isError=False),
+    "adk": [{"content": {"role": "model", "parts": [{"functionCall": {"name": "look"}}]}, "invocationId": "e-1"}],
+    "watsonx": {"model_id": "ibm/granite", "results": [{"generated_text": "So.", "stop_reason": "eos_token"}]},
     "vercel": {"role": "assistant", "parts": [{"type": "text", "text": "So."}]},
     "dify": {"event": "message", "conversation_id": "c-1", "mode": "chat", "answer": "So."},
     "langserve": {"output": {"content": "So."}, "metadata": {"run_id": "r-1", "feedback_tokens": []}},
@@ -159,9 +174,15 @@ TWINS: dict[str, Any] = {
     "a poll": {"answer": "yes", "question_id": 3},
     "a map": {"embedding": "iframe", "embeddings": ["map"], "generation": "second"},
     "coordinates": [[1.0, 2.0], [3.0, 4.0]],
+    "a cart": {"items": [{"role": "gift", "content": "Book"}], "new_message": "For Jane"},
+    "a batch": {"requests": [{"method": "GET", "params": {"messages": 3}}], "text_input": {"id": 3}},
+    "a dialog": {"input": {"prompt": {"id": 3}}, "model_id": 3, "query": "x", "texts": [{"de": "Ja"}]},
+    "blocks": {"content": [{"role": "heading", "text": "Why?"}], "results": [{"generated": 3}]},
+    "a long name": {"model": "Golf", "file": {"filename": 300 * "." + "mp3"}},
     "a list": [{"id": 1, "text": "milk"}, {"id": 2, "text": "bread"}],
     "events": [{"event": "price", "data": {"symbol": "ACME", "value": 3}}],
     "text": "role: user",
+    "cut rows": '{"items": [{"text": "prompt", "parts": [{"name": "Vol',
 }
 
 
@@ -181,3 +202,23 @@ def test_a_response_is_recognized(answer: Any) -> None:
 def test_similar_bodies_are_not(value: Any) -> None:
     """Bodies of ordinary APIs with the same keys, as a request and as a response."""
     assert not is_model_traffic(value, value)
+
+
+class Counted(dict[str, Any]):
+    """An object that counts how often its keys are examined."""
+
+    looks = 0
+
+    def keys(self) -> Any:
+        Counted.looks += 1
+        return super().keys()
+
+
+def test_a_hostile_body_costs_no_more_than_others() -> None:
+    """Lists in lists in lists, each of them almost a chat."""
+    Counted.looks = 0
+    parts = {"parts": [Counted()] * 20}
+    chats = Counted({key: [Counted(parts)] * 20 for key in ("messages", "input", "contents")})
+
+    assert not is_model_traffic([chats] * 20, None)
+    assert Counted.looks < 10_000

@@ -10,6 +10,10 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities import Trace
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from mlflow_middleware._internal.route_options import PER_ROUTE
 from mlflow_middleware.asgi import TraceMiddleware
@@ -98,6 +102,7 @@ ROUTER = SimpleNamespace(routes=[])
         ({"type": "http", "path": "/x", "router": ROUTER}, True),
         ({"type": "http", "path": "/x", "router": ROUTER, "endpoint": test_pages_of_documentation}, False),
         ({"type": "http", "path": "/x", "router": ROUTER, "endpoint": ROUTER, "app_root_path": ""}, True),
+        ({"type": "http", "path": "/x", "router": ROUTER, "route": ROUTER}, False),  # Lilya's include of any app
         ({"type": "http", "path": "/x", "router": ROUTER, "path_template": "/x"}, False),
         ({"REQUEST_METHOD": "GET"}, False),
         ({"werkzeug.request": SimpleNamespace(routing_exception=None)}, False),
@@ -111,6 +116,25 @@ ROUTER = SimpleNamespace(routes=[])
 def test_an_unrouted_request(request_: Any, is_so: bool) -> None:
     """Only if the framework reports its routes."""
     assert routes.none_took(request_) is is_so
+
+
+@pytest.mark.parametrize(
+    ("path", "is_kept"),
+    [("/files/none", True), ("/app/x", True), ("/app/in/x", True), ("/sub/x", True), ("/sub/y", False)],
+)
+async def test_a_404_of_a_mounted_app_is_traced(traces: list[Trace], tmp_path: Path, path: str, is_kept: bool) -> None:
+    """Whatever the app is; the framework's own 404 below a mount is not."""
+
+    async def own(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(404))
+        await send(body())
+
+    inner = [Route("/x", lambda _: Response(status_code=404))]
+    mounts = [Mount("/files", StaticFiles(directory=tmp_path)), Mount("/app", own), Mount("/sub", routes=inner)]
+
+    await Serving(TraceMiddleware(Starlette(routes=mounts)), http(path)).end()
+
+    assert len(traces) == is_kept
 
 
 @pytest.mark.parametrize("kept_by", ["nothing", "span", "exception", "status", "word", "app"])
