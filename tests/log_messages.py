@@ -236,7 +236,7 @@ def option_problems() -> list[str]:
     raised = [each.args[0] for each in nodes if isinstance(each, ast.Call) and ast.unparse(each.func) == "ValueError"]
     named = [each for each in nodes if isinstance(each, ast.Constant) and str(each.value).startswith("must be")]
     texts = {text_of(each) for each in (*raised, *named, *_problems_of_all())}
-    return sorted(each for each in texts if re.search("[a-z]{2}", each) and not each.endswith(" "))  # no half of one
+    return sorted(each for each in texts if re.search("[a-z]{2}", each) and not each.endswith(" "))  # not a fragment
 
 
 def _problems_of_all() -> Iterator[ast.expr]:
