@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 def collecting() -> Iterator[CollectorStandIn]:
     """Run a stand-in."""
     with CollectorStandIn() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         yield server
         server.shutdown()

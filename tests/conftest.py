@@ -117,9 +117,16 @@ class Traces:
     def __init__(self, uri: str, experiment: str) -> None:
         self.uri = uri
         self.experiment = experiment
+        self._experiment_id: str | None = None
 
     @property
     def experiment_id(self) -> str | None:
+        """The experiment's id once there is one, for which the server is asked until then."""
+        if self._experiment_id is None:
+            self._experiment_id = self._look_up()
+        return self._experiment_id
+
+    def _look_up(self) -> str | None:
         answer = requests.get(
             f"{self.uri}/api/2.0/mlflow/experiments/get-by-name",
             params={"experiment_name": self.experiment},

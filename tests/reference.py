@@ -7,6 +7,7 @@ import ast
 import functools
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -100,19 +101,17 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-@functools.cache
-def pages() -> dict[Path, str]:
-    """Each generated page, and the function that writes its content."""
-    return {
-        SETTINGS_PAGE: settings_page() + reference_variables.section(),
-        COMMAND_LINE_PAGE: command_line_page(),
-        LOG_PAGE: log_messages.page() + command_messages.section(),
-        reference_tags.TAGS_PAGE: reference_tags.page(),
-        architecture.PICTURE: architecture.drawing(),
-        **{page: reference_tables.filled(page) for page, _ in reference_tables.places()},
-    }
+PAGES: dict[Path, Callable[[], str]] = {
+    SETTINGS_PAGE: lambda: settings_page() + reference_variables.section(),
+    COMMAND_LINE_PAGE: command_line_page,
+    LOG_PAGE: lambda: log_messages.page() + command_messages.section(),
+    reference_tags.TAGS_PAGE: reference_tags.page,
+    architecture.PICTURE: architecture.drawing,
+    **{page: functools.partial(reference_tables.filled, page) for page, _ in reference_tables.places()},
+}
+"""Each generated page, and the function that writes its content."""
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
-        path.write_text(text)
+    for path, text_of in PAGES.items():
+        path.write_text(text_of())

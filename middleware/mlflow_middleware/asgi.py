@@ -25,7 +25,7 @@ from mlflow_middleware.exchange import MAX_HEADERS, MAX_TARGET, Exchange, bounde
 from mlflow_middleware.request import http_errors, routes
 from mlflow_middleware.request.asgi_response import deliver, observed
 from mlflow_middleware.request.leaving import Received
-from mlflow_middleware.request.rereadable import ORDINARY, make_rereadable
+from mlflow_middleware.request.rereadable import make_rereadable
 from mlflow_middleware.request.waiting import in_thread
 from mlflow_middleware.request_trace import REQUEST_KEY, SETTINGS_KEY, RequestTrace
 from mlflow_middleware.settings import Settings
@@ -89,8 +89,7 @@ class TraceMiddleware:
             await self._silenced(scope, receive, send)
         else:
             scope[REQUEST_KEY] = trace
-            if trace.record.settings.identifies_late:
-                trace.find_route = functools.partial(self._safe_route, scope)
+            trace.find_route = self._safe_route
             serve = self._connected if kind == "websocket" else self._traced
             await serve(trace, scope, receive, send)
 
@@ -146,10 +145,11 @@ class TraceMiddleware:
             self._learn_route(scope, trace)
             trace.answered()
 
-        received = Received(receive, trace)
+        received, flushes = Received(receive, trace), trace.record.settings.flush_each_request
+        sending = observed(send, trace, answered, received.detect_disconnect, is_held=flushes)
         trace.activate()
         try:
-            await self.app(scope, received.receive, observed(send, trace, answered, received.detect_disconnect))
+            await self.app(scope, received.receive, sending)
         except asyncio.CancelledError:
             trace.disconnected()
             raise
@@ -161,7 +161,7 @@ class TraceMiddleware:
                 self._learn_route(scope, trace)
             trace.finish()
             trace.deactivate()
-            if trace.settings.flush_each_request and not trace.record.client_disconnected:
+            if flushes and not trace.record.client_disconnected:
                 await in_thread(deliver)  # an exception is not answered yet; spans of background tasks may follow
 
 
@@ -218,12 +218,17 @@ def exchange_of(scope: Any) -> Exchange:
 
     See https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope.
     """
-    raw, server, client = scope.get("headers", []), scope.get("server"), scope.get("client")
-    if type(raw) is not list or not ORDINARY.issuperset(map(type, (server, client, *raw))):
-        raw = make_rereadable(scope)
-        server, client = scope.get("server"), scope.get("client")
+    raw = scope.get("headers", [])
+    try:
+        return _exchange(scope, raw if type(raw) is list else make_rereadable(scope))
+    except TypeError:  # a pair or an address has no items: it can be read only once
+        return _exchange(scope, make_rereadable(scope))
+
+
+def _exchange(scope: Any, raw: Iterable[tuple[bytes, bytes]]) -> Exchange:
     headers, held = bounded(_headers_of(raw))
     path, query_string = scope["path"][:MAX_TARGET], scope.get("query_string", b"")[:MAX_TARGET]
+    server, client = scope.get("server"), scope.get("client")
     return Exchange(
         method=scope.get("method", "GET"),
         path=path,
@@ -240,15 +245,15 @@ def exchange_of(scope: Any) -> Exchange:
 
 def _headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return the first `MAX_HEADERS` headers, with repeated ones joined by a comma."""
-    pairs = [
-        ((_name if len(name) <= _MAX_KNOWN else _name.__wrapped__)(name), value.decode("latin-1"))
-        for name, value in islice(raw, MAX_HEADERS)
-    ]
-    headers = dict(pairs)
+    pairs = list(islice(raw, MAX_HEADERS))
+    headers = {  # not unpacked, since a pair that is an iterator must not be consumed
+        (_name if len(pair[0]) <= _MAX_KNOWN else _name.__wrapped__)(pair[0]): pair[1].decode("latin-1")
+        for pair in pairs
+    }
     if len(headers) < len(pairs):
         every: dict[str, list[str]] = {}
         for name, value in pairs:
-            every.setdefault(name, []).append(value)
+            every.setdefault(_name.__wrapped__(name), []).append(value.decode("latin-1"))
         headers = {name: ",".join(values) for name, values in every.items()}
     return headers
 

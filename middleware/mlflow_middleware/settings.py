@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 
-from mlflow_middleware._internal import exclusion
 from mlflow_middleware._internal.exclusion import NO_HEADERS, Exclusions
+from mlflow_middleware._internal.keeping import Keeping, KeepingOfPaths
 from mlflow_middleware._internal.networks import Networks
 from mlflow_middleware._internal.option_fields import Options
 from mlflow_middleware._internal.option_problems import ENV_PREFIX, ill_typed, shortened, unknown_options
@@ -46,20 +45,6 @@ class SettingsError(ValueError):
         self.problems = problems
 
 
-def _kept(options: Options) -> Keeping:
-    limit = options.max_body_bytes
-    sent, answer = options.capture_request_body, options.capture_response_body
-    if options.content == "none":
-        return _without_content(limit)
-    if options.privacy == "strict":
-        return Keeping(limit, limit, False, False, True)
-    return Keeping(limit if sent else 0, limit if answer else 0, sent, answer, True)
-
-
-def _without_content(limit: int) -> Keeping:
-    return Keeping(limit, limit, inputs=False, outputs=False, words=False)
-
-
 class EveryTrace(NamedTuple):
     """Attributes that are identical in every trace of an app.
 
@@ -70,26 +55,6 @@ class EveryTrace(NamedTuple):
 
     span_type: str
     tags: tuple[tuple[str, str], ...]
-
-
-class Keeping(NamedTuple):
-    """Limits on what is read and stored of the requests to a path.
-
-    Attributes:
-        of_request: Maximum number of bytes read of a request's body; it is read for the model's name even if it is not
-            stored.
-        of_response: Maximum number of bytes read of a response's body; it is read for its token usage even if it is not
-            stored.
-        inputs: Whether the request's body and query string are stored.
-        outputs: Whether the response's body is stored.
-        words: Whether anything is stored that may contain a person's or a model's words.
-    """
-
-    of_request: int
-    of_response: int
-    inputs: bool
-    outputs: bool
-    words: bool
 
 
 _STRICT: dict[str, object] = {
@@ -258,6 +223,11 @@ class Settings(Options):
         """The secrets of `feedback_secret` as bytes."""
         return tuple(secret.get_secret_value().encode() for secret in self.feedback_secret or ())
 
+    @functools.cached_property
+    def gives_tokens(self) -> bool:
+        """Whether responses carry a signed token, for feedback or to continue the trace."""
+        return bool(self.feedback_secret or self.trace_token_secret)
+
     def excludes(self, path: str, method: str = "GET", headers: Mapping[str, str] = NO_HEADERS) -> bool:
         """Return whether a request with this path, method and headers is not traced."""
         return bool(self.reason_to_exclude(path, method, headers))
@@ -295,29 +265,10 @@ class Settings(Options):
             _be_strict(settings)
         return settings
 
-    def keeping(self, path: str) -> Keeping:
-        """Return the limits on what is read and stored of a request to this path."""
-        return self._kept_of_metadata_only if self.is_metadata_only(path) else self._kept_of_others
-
     @functools.cached_property
-    def _kept_of_others(self) -> Keeping:
-        return _kept(self)
-
-    @functools.cached_property
-    def _kept_of_metadata_only(self) -> Keeping:
-        return _without_content(self.max_body_bytes)
-
-    def is_metadata_only(self, path: str) -> bool:
-        """Return whether neither the content of requests to this path nor the path itself is stored."""
-        return self._metadata_only is not None and self._metadata_only.fullmatch(path) is not None
-
-    def keeps_query(self, path: str) -> bool:
-        """Return whether the query string of a request to this path is kept."""
-        return self.keeping(path).inputs
-
-    @functools.cached_property
-    def _metadata_only(self) -> re.Pattern[str] | None:
-        return exclusion.compiled_globs(self.metadata_only)
+    def keeping(self) -> Callable[[str], Keeping]:
+        """A function that returns, by path, the limits on what is read and stored of a request."""
+        return KeepingOfPaths(self).of
 
 
 def _user_names(settings: Settings) -> Mapping[str, Mapping[str, str]]:

@@ -57,10 +57,10 @@ def test_commands_are_valid(page: Path) -> None:
     assert all(command_line().parse_args(shlex.split(line, comments=True)[1:]) for line in commands(page))
 
 
-@pytest.mark.parametrize("page", reference.pages(), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", reference.PAGES, ids=lambda page: page.stem)
 def test_reference_pages_match_the_code(page: Path) -> None:
     """``python -m tests.reference`` writes them: each option and each command is there."""
-    assert page.read_text() == reference.pages()[page]
+    assert page.read_text() == reference.PAGES[page]()
 
 
 def words(page: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import platform
 import subprocess
@@ -40,6 +41,12 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
+def imports(path: Path) -> list[tuple[str, list[str]]]:
+    """Return every import of a source file."""
+    return list(imported(ast.parse(path.read_text())))
+
+
 def imported(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
     """Yield every import: the module and the names taken from it."""
     for node in ast.walk(tree):
@@ -64,7 +71,7 @@ def defined(tree: ast.AST) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_self(node.value):
             found.add(node.attr)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+        elif isinstance(node, ast.Assign) and _name(node.targets[0]) == "__slots__":
             found |= set(ast.literal_eval(node.value))
     return set(filter(is_private, found))
 
@@ -86,7 +93,7 @@ def private_uses(source: str, ours: set[str]) -> set[str]:
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             is_inherited = ast.unparse(node.value) == "super()"
             found |= {node.attr} - ours - (set() if is_inherited else own)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in BY_TEXT:
+        elif isinstance(node, ast.Call) and _name(node.func) in BY_TEXT:
             texts = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
             found |= {text for text in texts if is_private(text)} - own - ours
     return found
@@ -97,7 +104,12 @@ BY_TEXT = {"getattr", "setattr", "hasattr", "delattr", "attrgetter", "methodcall
 
 
 def _is_self(node: ast.expr) -> bool:
-    return ast.unparse(node) in ("self", "cls")
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def _name(node: ast.expr) -> str:
+    """Return the last part of a name that is called or assigned."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 @pytest.mark.parametrize("folder", [CORE, ADAPTERS], ids=relative)
@@ -126,19 +138,23 @@ def test_no_path_exists_in_both_roots() -> None:
     assert both[0] & both[1] == set()
 
 
-OURS = set().union(*(defined(ast.parse(path.read_text())) for path in SOURCES)) - {name.name for name in names.ALL}
-"""Return our private names that no other package has."""
+@functools.cache
+def ours() -> set[str]:
+    """Return our private names that no other package has."""
+    return set().union(*(defined(ast.parse(path.read_text())) for path in SOURCES)) - {name.name for name in names.ALL}
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if BRIDGE not in path.parents], ids=relative)
-def test_only_the_bridge_uses_private_names(path: Path) -> None:
+def test_only_the_bridge_uses_private_names() -> None:
     """No other module imports or reads a private name of MLflow or OpenTelemetry."""
-    assert private_uses(path.read_text(), OURS) - OF_FRAMEWORKS == set()
+    others = [path for path in SOURCES if BRIDGE not in path.parents]
+    used = {relative(path): private_uses(path.read_text(), ours()) - OF_FRAMEWORKS for path in others}
+
+    assert {file: found for file, found in used.items() if found} == {}
 
 
 def test_each_private_name_is_listed() -> None:
     """The list has all that the bridge uses, and no others."""
-    used = {path.name: private_uses(path.read_text(), OURS) for path in sorted(BRIDGE.glob("*.py"))}
+    used = {path.name: private_uses(path.read_text(), ours()) for path in sorted(BRIDGE.glob("*.py"))}
     listed = {name.name for name in names.ALL} | {"_tracking_service", "_Once__lock"}  # a package; written out
 
     assert {file: found - listed for file, found in used.items() if found - listed} == {}
@@ -218,15 +234,17 @@ def required(extra: str) -> set[str]:
     return {each.name for each in found if each.marker is None or each.marker.evaluate({"extra": extra})}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_each_import_is_a_declared_requirement(path: Path) -> None:
-    """Each package is required, or is in the extra of its adapter."""
-    modules = {module for module, _ in imported(ast.parse(path.read_text()))}
+def undeclared(path: Path) -> set[str]:
+    """Return the packages that a module imports, and that neither we nor the extra of its adapter require."""
     known = {*sys.stdlib_module_names, *UNDECLARED, "mlflow_middleware"}
-    others = {name for name in modules if name.split(".")[0] not in known}
+    others = {name for name, _ in imports(path) if name.split(".")[0] not in known}
     extra = path.relative_to(ADAPTERS).parts[0] if ADAPTERS in path.parents else ""
+    return {package_of(name) for name in others} - required(extra)
 
-    assert {package_of(name) for name in others} - required(extra) == set()
+
+def test_each_import_is_a_declared_requirement() -> None:
+    """Each package is required, or is in the extra of its adapter."""
+    assert {relative(path): found for path in SOURCES if (found := undeclared(path))} == {}
 
 
 def test_each_requirement_is_bounded() -> None:
@@ -237,18 +255,13 @@ def test_each_requirement_is_bounded() -> None:
     assert {name for name, each in signs.items() if each != {">=", "<"}} == set()
 
 
-@pytest.mark.parametrize("path", CORE_SOURCES, ids=relative)
-def test_the_core_imports_no_framework(path: Path) -> None:
+def test_the_core_imports_no_framework() -> None:
     """Not even inside a function."""
-    found = {module for module, _ in imported(ast.parse(path.read_text()))} - PARSERS
-    modules = {module.split(".")[0] for module in found}
+    adapters = tuple(f"mlflow_middleware.{adapter.name}" for adapter in ADAPTERS.iterdir())
+    found = {(relative(path), module) for path in CORE_SOURCES for module, _ in imports(path)}
 
-    assert modules & FRAMEWORKS == set()
-    assert not any(
-        module.startswith(f"mlflow_middleware.{adapter.name}")
-        for module, _ in imported(ast.parse(path.read_text()))
-        for adapter in ADAPTERS.iterdir()
-    )
+    assert {each for each in found if each[1].split(".")[0] in FRAMEWORKS and each[1] not in PARSERS} == set()
+    assert {each for each in found if each[1].startswith(adapters)} == set()
 
 
 ABOVE = {
@@ -266,7 +279,7 @@ def test_no_room_imports_one_above_it(room: str) -> None:
     known = {
         part
         for path in (CORE / room).rglob("*.py")
-        for module, names_ in imported(ast.parse(path.read_text()))
+        for module, names_ in imports(path)
         if module.split(".")[0] == "mlflow_middleware"
         for part in (module.split(".")[1:2] or names_)
     }
@@ -275,18 +288,37 @@ def test_no_room_imports_one_above_it(room: str) -> None:
     assert not known & ABOVE[room]
 
 
+WITHOUT_TRACING = ("_internal", "capture", "exchange", "identity", "propagation", "routing", "settings")
+"""First words of the rooms and modules that do not depend on MLflow's version; see `mlflow-oldest` in tox.ini."""
+
+
+def test_rooms_tested_with_one_mlflow_import_none() -> None:
+    """Neither MLflow nor OpenTelemetry; so their tests do not have to run with several versions."""
+    paths = [path for path in CORE_SOURCES if path.relative_to(CORE).as_posix().startswith(WITHOUT_TRACING)]
+    found = {relative(path): {name for name, _ in imports(path) if name.split(".")[0] in TRACING} for path in paths}
+
+    assert len(found) > 50
+    assert {file: names for file, names in found.items() if names} == {}
+
+
 IN_APPS = [path for path in SOURCES if not {"commands", "demo"} & set(path.parts) and path.name != "clock.py"]
 """The modules that run in an app's process, and so in its tests, too."""
 
 
-@pytest.mark.parametrize("path", IN_APPS, ids=relative)
-def test_no_wait_uses_a_clock_that_tests_freeze(path: Path) -> None:
+def clocks(path: Path) -> set[str]:
+    """Return the clocks that a module reads."""
+    text = path.read_text()
+    nodes = ast.walk(ast.parse(text)) if "time." in text else ()
+    used = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+    return used & {"time.monotonic", "time.perf_counter"}
+
+
+def test_no_wait_uses_a_clock_that_tests_freeze() -> None:
     """All use `_internal.clock`."""
-    used = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-
-    assert used & {"time.monotonic", "time.perf_counter"} == set()
+    assert {relative(path): found for path in IN_APPS if (found := clocks(path))} == {}
 
 
+@pytest.mark.once
 def test_importing_the_core_loads_no_framework() -> None:
     """In a fresh interpreter, for all of its modules; what MLflow itself loads does not count."""
     modules = [

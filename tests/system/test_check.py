@@ -549,6 +549,6 @@ def test_a_hanging_readiness_command_can_be_ended(server: MLflowServer, tmp_path
     with faulty(server.uri) as stand_in:
         stand_in.mode = "silent"
         environment = clean_environment(MLFLOW_TRACKING_URI=stand_in.uri)
-        with Process([sys.executable, "-m", *CHECK], environment, tmp_path / "log") as process:
+        with Process([sys.executable, *PATIENT, *CHECK], environment, tmp_path / "log") as process:
             eventually(lambda: stand_in.failed, "a request that hangs")
             assert process.stop(signal.SIGTERM, timeout=30) == -signal.SIGTERM

@@ -363,13 +363,13 @@ def test_an_unusable_spool_stops_nothing(tmp_path: Path, name: str, trouble: str
     """The traces wait in memory, one line has the reason, and the exit counts them."""
     spool = tmp_path / "spool"
     variables = {"MLFLOW_MIDDLEWARE_SPOOL_DIR": str(spool), "MLFLOW_MIDDLEWARE_SHUTDOWN_TIMEOUT": "1"}
-    count = 50
+    count, poison = 50, -1
     if trouble == "not a directory":
         spool.write_text("a file")
     else:
-        variables["MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES"] = "65536"
-        count = 200
-    with burst(tmp_path, count, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
+        variables |= {"MLFLOW_MIDDLEWARE_MAX_SPOOL_BYTES": "65536", "LARGE": "100000"}
+        count, poison = 1, 0
+    with burst(tmp_path, count, poison, **to(f"http://127.0.0.1:{free_port()}", name, **variables)) as running:
         eventually(lambda: "traces wait in memory instead of the spool" in running.output(), "the line")
         assert running.stats()["waiting"] == count
         running.end()

@@ -14,7 +14,7 @@ import pytest
 import requests
 from mlflow.version import IS_TRACING_SDK_ONLY
 
-from tests.servers import PATIENT, clean_environment, command_for, free_port, serving
+from tests.servers import PATIENT, ROOT, clean_environment, command_for, free_port, serving
 
 pytestmark = pytest.mark.skipif(IS_TRACING_SDK_ONLY, reason="the full mlflow package is not installed")
 
@@ -102,9 +102,15 @@ assert delivery.flush(120)
 
 def test_check_reports_that_there_is_no_server(tmp_path: Path) -> None:
     """Also if nothing is configured; and it leaves no database behind."""
-    command = [sys.executable, "-m", "mlflow_middleware.cli", "check"]
+    command = [sys.executable, "-m", "tests.apps.patient_check", "mlflow_middleware.cli", "check"]
     done = subprocess.run(
-        command, env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        command,
+        env=clean_environment(PYTHONPATH=str(ROOT)),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
     assert "mlflow.db is not a server: full MLflow writes to it directly" in done.stdout, done.stdout + done.stderr

@@ -1,20 +1,30 @@
-"""Nothing private is stored by accident: the whole corpus, sent to each framework, and read back from the server."""
+"""Nothing private is stored by accident: the corpus, sent to each framework, and read back from the server."""
 
 from __future__ import annotations
 
 import json
 import uuid
+from typing import NamedTuple
 
 import pytest
 from mlflow.entities import Trace
 
 from tests.conftest import AppRunner, RunningApp
-from tests.secrets import CASES
+from tests.secrets import CASES, Case
 from tests.servers import eventually
 
 pytestmark = pytest.mark.once
 
-FRAMEWORKS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("fastapi", "flask", "django-wsgi")]
+GROUPS = {name: pytest.mark.xdist_group(name) for name in ("fastapi", "flask", "django-wsgi")}
+SHARES = [
+    pytest.param((name, CASES[turn :: len(GROUPS)]), id=name, marks=group)
+    for turn, (name, group) in enumerate(GROUPS.items())
+]
+"""Each case for one framework, dealt in turn: each framework sees each shape of a secret."""
+
+WHOLE = [
+    pytest.param((name, CASES), id=f"{name}-whole", marks=[group, pytest.mark.slow]) for name, group in GROUPS.items()
+]
 
 
 def text_of(trace: Trace) -> str:
@@ -22,46 +32,60 @@ def text_of(trace: Trace) -> str:
     return json.dumps(trace.to_dict(), ensure_ascii=False)
 
 
-@pytest.fixture(scope="module", params=FRAMEWORKS)
-def asked(request: pytest.FixtureRequest, run_app: AppRunner) -> tuple[RunningApp, dict[str, Trace]]:
-    """An app that received and echoed each case of the corpus and its twin, and its stored traces."""
-    app = run_app(request.param)
+class Asked(NamedTuple):
+    """An app that received and echoed cases of the corpus and their twins, and its stored traces.
+
+    Attributes:
+        app: The app.
+        cases: The cases.
+        traces: The traces of each case and of its twin, in the order of the cases.
+    """
+
+    app: RunningApp
+    cases: list[Case]
+    traces: list[tuple[Trace, Trace]]
+
+
+@pytest.fixture(scope="module", params=[*SHARES, *WHOLE])
+def asked(request: pytest.FixtureRequest, run_app: AppRunner) -> Asked:
+    """Run each framework in turn, with its share of the corpus, and with all of it."""
+    name, cases = request.param
+    app = run_app(name)
     session = uuid.uuid4().hex
-    for number, case in enumerate(CASES):
-        for name, body in (("leak", case.leak), ("twin", case.twin)):
+    for number, case in enumerate(cases):
+        for kind, body in (("leak", case.leak), ("twin", case.twin)):
             answer = app.post(
                 "/echo",
                 body.encode(),
                 content_type=case.type,
-                x_request_id=f"{name}-{number}",
+                x_request_id=f"{kind}-{number}",
                 x_session_id=session,
             )
             assert answer.content == body.encode()
-    found = app.traces.wait(f"metadata.`mlflow.trace.session` = '{session}'", 2 * len(CASES))
-    return app, {trace.info.tags["client_request_id"]: trace for trace in found}
+    found = app.traces.wait(f"metadata.`mlflow.trace.session` = '{session}'", 2 * len(cases))
+    traces = {trace.info.tags["client_request_id"]: trace for trace in found}
+    return Asked(app, cases, [(traces[f"leak-{number}"], traces[f"twin-{number}"]) for number in range(len(cases))])
 
 
-def test_no_secret_is_stored_or_logged(asked: tuple[RunningApp, dict[str, Trace]]) -> None:
+def test_no_secret_is_stored_or_logged(asked: Asked) -> None:
     """Nowhere in spans, tags, metadata and previews, or in the app's log."""
-    app, traces = asked
-    leaks = [str(case) for number, case in enumerate(CASES) if not case.is_clean(text_of(traces[f"leak-{number}"]))]
+    pairs = zip(asked.cases, asked.traces, strict=True)
 
-    assert leaks == []
-    assert [str(case) for case in CASES if case.secret in app.process.output()] == []
+    assert [str(case) for case, (leak, _) in pairs if not case.is_clean(text_of(leak))] == []
+    assert [str(case) for case in asked.cases if case.secret in asked.app.process.output()] == []
 
 
-def test_harmless_lookalikes_are_stored_unchanged(asked: tuple[RunningApp, dict[str, Trace]]) -> None:
-    """Of the whole corpus."""
-    changed = [str(case) for number, case in enumerate(CASES) if "[redacted]" in text_of(asked[1][f"twin-{number}"])]
+def test_harmless_lookalikes_are_stored_unchanged(asked: Asked) -> None:
+    """To the letter."""
+    pairs = list(zip(asked.cases, asked.traces, strict=True))
 
-    assert changed == []
-    for number, case in enumerate(CASES):
-        root = next(span for span in asked[1][f"twin-{number}"].data.spans if span.parent_id is None)
+    assert [str(case) for case, (_, twin) in pairs if "[redacted]" in text_of(twin)] == []
+    for case, (_, twin) in pairs:
+        root = next(span for span in twin.data.spans if span.parent_id is None)
         if case.type == "application/json":
             assert root.inputs == json.loads(case.twin)
 
 
-@pytest.mark.xdist_group("fastapi")
 def identity_of(trace: Trace) -> set[str]:
     """Return user and session, as far as they are known."""
     keys = ("mlflow.trace.user", "mlflow.trace.session")

@@ -12,7 +12,7 @@ from mlflow_middleware.capture.redaction import Redactor
 from mlflow_middleware.exchange import Exchange
 
 if TYPE_CHECKING:
-    from mlflow_middleware.settings import Keeping
+    from mlflow_middleware._internal.keeping import Keeping
 
 
 def fill(

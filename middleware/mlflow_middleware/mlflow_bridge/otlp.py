@@ -115,8 +115,8 @@ _SHORT = 200
 """Maximum length of an attribute that is cached, in characters."""
 
 
-@functools.lru_cache(maxsize=4096, typed=True)
-def _known_attribute(key: str, value: object) -> bytes:
+@functools.lru_cache(maxsize=4096)
+def _known_attribute(key: str, value: int | str) -> bytes:
     """Encode an attribute, from a cache: most values have occurred in other requests."""
     return wire.attribute(key, value)
 

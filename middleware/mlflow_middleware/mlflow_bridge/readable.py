@@ -190,9 +190,14 @@ def _looks_unreadable(text: Any) -> bool:
 _STARTS = frozenset("{[-0123456789")
 """The first characters of JSON values that may exceed a server's limits."""
 
+_HARMLESS = bytes(set(range(256)) - set(b"{[0123456789"))
+"""Bytes that neither open a level of a JSON text nor are digits."""
+
 
 def _is_unreadable(text: str) -> bool:
     """Return whether a JSON object or array nests too deeply, or contains an integer that is too large."""
+    if len(text.encode("utf-8", "replace").translate(None, _HARMLESS)) <= _SHORT_INTEGER:
+        return False  # too few brackets and digits for either
     if len(text) <= LARGE:
         return _is_too_much(text)
     with few_collections():

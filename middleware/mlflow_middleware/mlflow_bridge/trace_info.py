@@ -105,7 +105,7 @@ def _written(found: dict[str, Any], duration: int | None, metadata: Mapping[str,
         fields["execution_duration"] = written = _duration(duration)
     fields["trace_metadata"] = cut(metadata, MAX_METADATA, MAX_METADATA)
     text = _dumps(fields)
-    if ("\\ud" in text and _HALF.search(text)) or "\\u0000" in text:
+    if "\\u" in text and (("\\ud" in text and _HALF.search(text)) or "\\u0000" in text):
         text = _dumps(sendable(fields))
     # MLflow's own JSON has the milliseconds as a number, under a longer name, or null if there are none
     differs = _NO_DURATION if duration is None else len(f'_ms": {duration}') - len(f'": "{written}"')

@@ -26,6 +26,8 @@ def observed(
     trace: RequestTrace,
     answered: Callable[[], None],
     detect_disconnect: Callable[[], Awaitable[None]],
+    *,
+    is_held: bool,
 ) -> ASGISendCallable:
     """Wrap the server's ``send`` so that the trace records the response.
 
@@ -34,11 +36,12 @@ def observed(
         trace: The request's trace.
         answered: Called when the whole response has been sent.
         detect_disconnect: Called before the end of a response that took long, to detect a disconnected client.
+        is_held: Whether the end of the response waits for the delivery of its trace.
     """
     ending = _ENDING
     head: dict[str, Any] = {}
     own_headers: list[tuple[bytes, bytes]] | None = None
-    held = HeldAnswer(send, trace, answered) if trace.settings.flush_each_request else None
+    held = HeldAnswer(send, trace, answered) if is_held else None
 
     async def watched(message: Any) -> None:
         nonlocal ending, head, own_headers

@@ -61,9 +61,15 @@ def headers_for_response(record: TraceRecord, trace_id: str | None) -> list[tupl
         for part, header in settings.response_headers.items()
         if (value := known[part]) and value.isascii()
     ]
-    if trace_id and (keys := settings.feedback_keys):
+    return headers + _tokens(record, trace_id, user_id) if trace_id and settings.gives_tokens else headers
+
+
+def _tokens(record: TraceRecord, trace_id: str, user_id: str | None) -> list[tuple[str, str]]:
+    """Return the headers with the tokens that permit feedback and the continuation of the trace."""
+    headers, settings = [], record.settings
+    if keys := settings.feedback_keys:
         expires_at = int(time.time()) + feedback_token.LIFETIME
         headers.append((feedback_token.HEADER, feedback_token.sign(trace_id, user_id, expires_at, keys[0])))
-    if trace_id and settings.trace_token_secret and (token := trace_token_of(record)):
+    if settings.trace_token_secret and (token := trace_token_of(record)):
         headers.append((trace_token.HEADER, token))
     return headers

@@ -23,6 +23,9 @@ class Identification:
 
     Args:
         record: The request's record, with the ids from the headers.
+
+    Attributes:
+        is_late: Whether ids may become known only while the request is served.
     """
 
     __slots__ = (
@@ -31,11 +34,11 @@ class Identification:
         "_found",
         "_given",
         "_is_closed",
-        "_is_late",
         "_is_sent",
         "_may_ask",
         "_record",
         "_values",
+        "is_late",
     )
 
     def __init__(self, record: TraceRecord) -> None:
@@ -43,7 +46,7 @@ class Identification:
         self._base = self._given = record.identity
         self._found = self._annotated = Identity()
         self._values: dict[Source, Any] = {}
-        self._is_late = record.settings.identifies_late
+        self.is_late = record.settings.identifies_late
         self._may_ask = self._is_closed = self._is_sent = False
 
     @guarded
@@ -60,7 +63,7 @@ class Identification:
     def ask(self, root: mlflow_bridge.RootSpan | None, inside: mlflow_bridge.TracesInside | None) -> None:
         """Read all sources and call `identify` once, when the response starts or ends without a start."""
         settings, record = self._record.settings, self._record
-        if not self._is_late or self._is_closed:
+        if not self.is_late or self._is_closed:
             return
         is_first, self._may_ask = not self._may_ask, True
         own = _set_by_the_app(record, root)

@@ -154,14 +154,14 @@ class _Run:
             return None
         trace = RequestTrace.open(job, settings.for_jobs)
         has_none = inputs is None or (isinstance(inputs, Mapping) and not inputs)  # no truth test: an array has none
-        if not has_none and trace.settings.keeping(job.path).of_request:
+        if not has_none and trace.record.keeping.of_request:
             trace.received(as_body(inputs) or b"")
         return trace
 
     @guarded
     def returned(self, result: object) -> None:
         """Record the result as the outputs."""
-        if self.trace and result is not None and self.trace.settings.keeping(self.trace.exchange.path).of_response:
+        if self.trace and result is not None and self.trace.record.keeping.of_response:
             self.trace.sent(as_body(result) or b"")
 
     def end(self, error: BaseException | None = None) -> None:

@@ -65,11 +65,10 @@ def _settle(record: TraceRecord) -> None:
     exchange = record.exchange
     if exchange.route is None:
         return
-    record.settings = record.settings.of_routes.of(exchange.method, exchange.path, exchange.route)
-    of_request, of_response, *_ = record.settings.keeping(exchange.path)
-    if exchange.request_body and not of_request:
+    record.use(record.settings.of_routes.of(exchange.method, exchange.path, exchange.route))
+    if exchange.request_body and not record.keeping.of_request:
         exchange.request_body = exchange.request_body.uncaptured()
-    if exchange.response_body and not of_response:
+    if exchange.response_body and not record.keeping.of_response:
         exchange.response_body = exchange.response_body.uncaptured()
     if not record.is_directed:
         usual = record.usual_experiment_id

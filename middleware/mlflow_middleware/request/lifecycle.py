@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from mlflow_middleware import delivery, mlflow_bridge
 from mlflow_middleware._internal.guard import guarded
@@ -32,11 +33,12 @@ class RequestTrace:
         record: The request's record, from which the trace is encoded.
         exchange: The request and its response.
         content_length: The ``Content-Length`` of a WSGI app's response; empty if there is none.
-        find_route: Returns the route's template, if it is needed before the response starts.
+        find_route: Returns the route's template, given the protocol's own request, if it is needed before the response
+            starts.
     """
 
     content_length = ""
-    find_route: Callable[[], str | None] | None = None
+    find_route: Callable[[Any], str | None] | None = None
     _root: mlflow_bridge.RootSpan | None = None
     _inside: mlflow_bridge.TracesInside | None = None
     _last_byte_at: int | None = None
@@ -204,7 +206,8 @@ class RequestTrace:
     def identify(self) -> None:
         """Resolve the ids with the framework's authentication; this happens no later than the start of the response."""
         if self._who:
-            self.exchange.route = self.exchange.route or (self.find_route and self.find_route())
+            if self.find_route and self._who.is_late:
+                self.exchange.route = self.exchange.route or self.find_route(self.exchange.request)
             self._who.ask(self._root, self._inside)
 
     @guarded

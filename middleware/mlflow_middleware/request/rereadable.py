@@ -11,9 +11,6 @@ from typing import Any, TypeVar
 
 from mlflow_middleware.exchange import MAX_HEADERS
 
-ORDINARY = frozenset({list, tuple, type(None)})
-"""Types of header pairs and addresses that need no conversion."""
-
 T = TypeVar("T")
 
 

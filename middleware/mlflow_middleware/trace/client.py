@@ -25,7 +25,7 @@ def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
     """Return path, query, address, user agent and captured headers: attributes that differ between requests."""
     exchange, settings = record.exchange, record.settings
     query = exchange.query_string
-    query = storable_query(query[:_MAX_QUERY], settings) if query and settings.keeps_query(exchange.path) else ""
+    query = storable_query(query[:_MAX_QUERY], settings) if query and record.keeping.inputs else ""
     origin = settings.trusted_networks and origin_of(exchange, settings.trusted_networks)
     agent = exchange.headers.get("user-agent") if settings.capture_user_agent else None
     return {
@@ -41,7 +41,7 @@ def client_attributes(record: TraceRecord) -> dict[str, str | list[str] | None]:
 def _path(record: TraceRecord) -> str | None:
     """Return the path; if the path may identify the user, return the route instead, or None until it is known."""
     exchange = record.exchange
-    if not record.settings.is_metadata_only(exchange.path):
+    if record.keeping.path:
         return record.settings.redactor.string(exchange.path[:_MAX_QUERY])
     return exchange.route if record.is_complete else None
 

@@ -20,7 +20,7 @@ LARGE = 2048
 
 
 SMALL = 192
-"""Maximum size of bodies and query string without a file, in bytes: the smallest image of a chat is larger."""
+"""Maximum size of a body without a file, in characters: the smallest image of a chat is larger."""
 
 Attachment = Callable[[str, str, bytes], tuple[str, str] | None]
 """Creates an attachment from trace id, type and content; returns its id and its reference, or None."""
@@ -44,14 +44,13 @@ def contents_of(record: TraceRecord, attachment: Attachment | None = None) -> Co
                 exchange.inputs = exchange.outputs = None  # before garbage collection resumes
         else:
             has_any = held or record.settings.mask  # it may add values that are in no body
-            record.contents = (has_any and _contents(record, attachment if held > SMALL else None)) or NO_CONTENTS
+            record.contents = (has_any and _contents(record, attachment)) or NO_CONTENTS
     return record.contents
 
 
 @guarded
 def _contents(record: TraceRecord, attachment: Attachment | None) -> Contents:
-    exchange, settings = record.exchange, record.settings
-    keeping = settings.keeping(exchange.path)
+    exchange, settings, keeping = record.exchange, record.settings, record.keeping
     is_kept = keeping.inputs or keeping.outputs
     mask = settings.mask if is_kept else None
     query = exchange.query_string and storable_query(exchange.query_string, settings)
@@ -77,7 +76,7 @@ def _cut(exchange: Exchange) -> dict[str, object]:
 
 
 def _may_hold_file(text: str | None) -> bool:
-    return text is None or attachments.may_be_in(text)
+    return text is None or (len(text) > SMALL and attachments.may_be_in(text))
 
 
 def _attached(

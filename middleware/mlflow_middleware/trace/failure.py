@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlflow_middleware._internal.guard import guarded
+from mlflow_middleware._internal.keeping import Keeping
 from mlflow_middleware.capture import contents, error_rules
 from mlflow_middleware.capture.body import Body
 from mlflow_middleware.exchange import Exchange
-from mlflow_middleware.settings import Keeping
 from mlflow_middleware.trace.record import TraceRecord
 
 
@@ -17,10 +17,9 @@ def judge(record: TraceRecord) -> None:
     """Set the failure of a request according to ``error_when``, once, after its response is complete."""
     if record.is_complete and not record.is_judged:
         record.is_judged = True
-        keeping = record.settings.keeping(record.exchange.path)
-        with _stored_content_only(record.exchange, keeping):
+        with _stored_content_only(record.exchange, record.keeping):
             if error_rules.may_fail(record.exchange, record.settings.error_when):
-                _judge(record, keeping)
+                _judge(record, record.keeping)
 
 
 @contextmanager

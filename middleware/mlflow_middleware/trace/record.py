@@ -118,7 +118,8 @@ class TraceRecord:
 
     Attributes:
         exchange: The request and its response.
-        settings: The settings of the middleware that it came through.
+        settings: The settings of the middleware that it came through, with the options of the route.
+        keeping: The limits on what is read and stored of it.
         identity: The user, session and request id.
         tags: Tags from the app.
         metadata: Metadata from the app.
@@ -176,16 +177,21 @@ class TraceRecord:
     def __init__(self, exchange: Exchange, settings: Settings) -> None:
         if settings.routes:
             settings = settings.of_routes.of(exchange.method, exchange.path)
-        keeping = settings.keeping(exchange.path)
+        self.exchange = exchange
+        self.use(settings)
+        keeping = self.keeping
         is_kept = keeping.of_request or not settings.looks_into_bodies
         exchange.request_body = Body(keeping.of_request) if is_kept else UnstoredBody(settings.max_body_bytes)
         exchange.response_body = None if exchange.method == "HEAD" else Body(keeping.of_response)
-        self.exchange = exchange
-        self.settings = settings
         if sources := settings.identity_sources:
             self.identity = sources.at_once(exchange)
         else:
             self.identity = identity.from_headers(exchange.headers, *settings.identity_headers)
+
+    def use(self, settings: Settings) -> None:
+        """Apply settings, such as those of the matched route."""
+        self.settings = settings
+        self.keeping = settings.keeping(self.exchange.path)
 
     def begin(self, ids: SpanIds, start_time: int) -> None:
         """Assign the ids and the start time of its trace."""
@@ -248,7 +254,7 @@ class TraceRecord:
     @property
     def keeps_words(self) -> bool:
         """Whether texts are stored that users or models may have written."""
-        return self.settings.keeping(self.exchange.path).words
+        return self.keeping.words
 
     @property
     def failed(self) -> bool:

@@ -18,7 +18,7 @@ from mlflow_middleware.delivery.rest import never_connected
 from mlflow_middleware.mlflow_bridge import Address, tracking_client
 from tests.hostile.servers import SCRIPTS, serving
 
-TIMEOUT = 0.5
+TIMEOUT = 0.25
 
 
 @pytest.fixture(autouse=True)

@@ -140,12 +140,15 @@ def test_the_sizes_of_a_trace(span: LiveSpan, fields: Fields, count: int) -> Non
     assert {key: json.loads(ours[key]) for key in SIZES} == {key: json.loads(mlflows[key]) for key in SIZES}
 
 
+SETTINGS = Settings()
+
+
 @settings(deadline=None, max_examples=150)
 @given(FIELDS, ANY_TEXT)
 def test_the_info_of_a_request(fields: Fields, name: str) -> None:
     """Its fields equal MLflow's."""
     begin = fields.request_time * 1_000_000
-    record = TraceRecord(Exchange("GET", "/", {}), Settings())
+    record = TraceRecord(Exchange("GET", "/", {}), SETTINGS)
     record.begin(SpanIds(1, 1), begin)
     record.trace_id = fields.trace_id
     record.end_time = begin + fields.execution_duration * 1_000_000

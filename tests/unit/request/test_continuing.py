@@ -38,12 +38,15 @@ def nothing_fails(monkeypatch: pytest.MonkeyPatch) -> Any:
     assert guard.failures == before
 
 
+PLAIN = Settings.load(trace_token_secret=SECRET)
+
+
 class Request:
     """A request that can stay open."""
 
     def __init__(self, method: str = "GET", **options: Any) -> None:
-        given = {"trace_token_secret": SECRET, **options}
-        self.trace = RequestTrace.open(Exchange(method, "/", {}), Settings.load(**given))
+        settings = Settings.load(**{"trace_token_secret": SECRET, **options}) if options else PLAIN
+        self.trace = RequestTrace.open(Exchange(method, "/", {}), settings)
 
     def run(self, work: Callable[[], Any]) -> Any:
         """Run a function inside, in the request's one task or thread."""

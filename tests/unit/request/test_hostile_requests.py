@@ -144,10 +144,13 @@ def collections() -> Iterator[list[int]]:
     gc.callbacks.remove(see)
 
 
+SETTINGS = Settings()
+
+
 def answered(body_of_request: bytes, content_type: str, *, content_encoding: str = "") -> None:
     """Send a request whose body is echoed."""
     headers = {"content-type": content_type, "content-encoding": content_encoding}
-    trace = RequestTrace.open(Exchange("POST", "/echo", headers), Settings())
+    trace = RequestTrace.open(Exchange("POST", "/echo", headers), SETTINGS)
     trace.received(body_of_request)
     trace.response_started(200, content_type, content_encoding)
     trace.sent(body_of_request)
@@ -159,7 +162,7 @@ def answered(body_of_request: bytes, content_type: str, *, content_encoding: str
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gzip"])
 def test_a_burst_of_brackets_starts_no_garbage_collection(kind: str, is_packed: bool, collections: list[int]) -> None:
     """Each would block the app, as it visits all its objects; there is one now and then for ordinary requests."""
-    bodies = 5
+    bodies = 2
     content = gzip.compress(BRACKETS[kind]) if is_packed else BRACKETS[kind]
     with sent_traces() as sent:
         for _ in range(bodies):

@@ -456,7 +456,7 @@ def test_values_that_json_refuses_hide_nothing_and_leak_no_secret() -> None:
     ring.append(ring)
     odd = {(1, 2): 3, b"b": Question(text="q"), None: {4}}
     with captured_traces() as traces:
-        for value in (odd, ring, nested(5000)):
+        for value in (odd, ring, nested(100_000)):
             job_trace(lambda **arguments: None)(value=value, password="hunter2", n=1)
 
     found = [root_of(trace).inputs for trace in traces]

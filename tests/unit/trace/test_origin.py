@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,9 +24,15 @@ def asked(client: str = PROXY, **headers: str) -> Exchange:
     return Exchange("GET", "/", {"host": "inner:8000", **named}, client=client)
 
 
+@functools.cache
+def trusting(*trusted: str) -> Settings:
+    """Return the settings of an app behind these proxies."""
+    return Settings.load(trusted_proxies=trusted)
+
+
 def said_of(exchange: Exchange, *trusted: str) -> tuple[object, object, str]:
     """Return the client's address, the scheme and the host and port in the trace."""
-    record = TraceRecord(exchange, Settings.load(trusted_proxies=trusted))
+    record = TraceRecord(exchange, trusting(*trusted))
     attributes = {**client_attributes(record), **describe(record).all_attributes()}
     port = attributes.get("server.port")
     host = str(attributes["server.address"]) + (f":{port}" if port else "")
