@@ -38,8 +38,28 @@ SENDING = [
 ]
 """The modules that describe why something could not be sent, stored or found."""
 
-SEARCHING = [CORE / "traces.py", CORE / "summaries.py"]
+CAUSES = ("BadToken", "ConnectionError", "ConnectionProblem", "NoClient", "TimeoutError", "UnacceptableAnswer")
+"""The errors of other modules that become a reason."""
+
+SEARCHING = [CORE / "traces.py", CORE / "summaries.py", CORE / "delivery" / "stored.py"]
 """The modules that refuse a value that cannot be searched for."""
+
+TO_THE_CALLER = {
+    "traces cannot be captured: …",
+    "job_trace cannot decorate …, which is a generator: use `with job_trace(...)`",
+    "route must be text, not …",
+    "headers must be a mapping or the name of an argument, not …",
+}
+"""Errors of a wrong call, which the traceback shows."""
+
+INTERNAL = {
+    *("there may be a secret", "the pieces of an answer", "too many bytes", "too many objects"),
+    *("to be written anew", "more than one value", "nested too deeply"),
+    *("no HTTP/1.1 answer", "an answer without Content-Length"),
+    *("a trial trace was not exported", "a trial trace was not sampled", "a trial span was not current"),
+    *("MLflow builds its span processors in another way", "MLflow's current span is not kept in a context variable"),
+}
+"""Errors that the library handles itself; those of the trial are parts of `MLflow is not fully supported`."""
 
 _NOT_STARTED = "The app is not started: exit code {}."
 _WITHOUT = "The app is started, without traces."
@@ -151,7 +171,7 @@ def sentences(module: ast.Module, part: ast.AST | None = None) -> Iterator[str]:
         is_text = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
         if is_text and id(node) not in apart:
             text = " ".join(text_of(cast("ast.expr", node), constants).split())
-            if _is_message(text):
+            if is_message(text):
                 yield text
 
 
@@ -162,7 +182,7 @@ def _constants(module: ast.Module) -> dict[str, str]:
     return {ast.unparse(name): text for name, text in texts if isinstance(text, str)}
 
 
-def _is_message(text: str) -> bool:
+def is_message(text: str) -> bool:
     """Return whether a text is one; a frame such as ``mlflow-middleware run: …`` and a request to copy are none."""
     if text in NO_LINES or re.search(r"usage:|^import |^#!|^mlflow-middleware \w+: …$|curl -i", text):
         return False
@@ -241,13 +261,24 @@ def raised(path: Path, *names: str) -> Iterator[str]:
     """Yield the texts that a module hands to functions or exceptions of these names."""
     calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
     texts = [each for call in calls if ast.unparse(call.func).split(".", 1)[-1] in names for each in call.args]
-    yield from (text for text in map(text_of, texts) if _is_message(text))
+    yield from (text for text in map(text_of, texts) if is_message(text))
+
+
+def raised_in(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the messages of all errors that a module raises, without and with the texts that its names stand for."""
+    module = parsed(path)
+    errors = [node.exc for node in ast.walk(module) if isinstance(node, ast.Raise)]
+    given = [each for error in errors if isinstance(error, ast.Call) for each in error.args]
+    for part in (part for each in given for part in getattr(each, "elts", [each])):
+        if is_message(text_of(part)):
+            yield text_of(part), text_of(part, _constants(module))
 
 
 def other_lines() -> list[tuple[str, str]]:
     """Return the lines of the other commands, each with its command."""
     rows = [(command, text) for command, paths in OTHERS.items() for path in paths for text in sentences(parsed(path))]
     rows += [("feedback", text) for text in raised(CORE / "feedback" / "__init__.py", "FeedbackError")]
+    rows += [("feedback", text) for text in raised(CORE / "feedback" / "body.py", "ValueError")]
     rows += [("traces", text) for text in raised(CLI, "ArgumentTypeError", "error")]
     rows += [("traces", text) for path in SEARCHING for text in raised(path, "ValueError")]
     return sorted(
@@ -264,6 +295,7 @@ def log_lines() -> set[str]:
 def reasons() -> list[str]:
     """Return the sentences of the modules that send, but for whole log lines."""
     found = {text for path in SENDING for text in sentences(parsed(path))} - log_lines()
+    found |= {text for path in sorted(CORE.rglob("*.py")) for text in raised(path, *CAUSES)}
     return sorted(found, key=lambda text: text.strip("…: ;"))
 
 

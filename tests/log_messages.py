@@ -235,8 +235,17 @@ def option_problems() -> list[str]:
     nodes = [node for path in OPTION_MODULES for node in ast.walk(ast.parse((SOURCES[0] / path).read_text()))]
     raised = [each.args[0] for each in nodes if isinstance(each, ast.Call) and ast.unparse(each.func) == "ValueError"]
     named = [each for each in nodes if isinstance(each, ast.Constant) and str(each.value).startswith("must be")]
-    texts = {text_of(each) for each in (*raised, *named)}
-    return sorted(each for each in texts if re.search("[a-z]{2}", each) and not each.endswith(" "))  # no half of one
+    texts = {text_of(each) for each in (*raised, *named, *_problems_of_all())}
+    return sorted(each for each in texts if re.search("[a-z]{2}", each) and not each.endswith(" "))  # not a fragment
+
+
+def _problems_of_all() -> Iterator[ast.expr]:
+    """Yield the problems that a ``SettingsError`` is raised with: those of the options as a whole."""
+    for path in (path for source in SOURCES for path in sorted(source.rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "SettingsError":
+                listed = [each for argument in node.args if isinstance(argument, ast.List) for each in argument.elts]
+                yield from (each for each in listed if isinstance(each, ast.JoinedStr | ast.Constant))
 
 
 def text_of(node: ast.expr, known: Mapping[str, str] = MappingProxyType({})) -> str:

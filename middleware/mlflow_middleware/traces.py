@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlflow_middleware import mlflow_bridge
 from mlflow_middleware.delivery.experiment import find_experiment
-from mlflow_middleware.delivery.rest import ConnectionProblem, ask
+from mlflow_middleware.delivery.rest import ConnectionProblem, ask, unexpected
 from mlflow_middleware.delivery.stored import get
 from mlflow_middleware.identity import clean_lines, clean_text, pseudonym
 from mlflow_middleware.settings import Settings
@@ -287,7 +287,7 @@ def _search(
             rough, query["filter"] = [], " AND ".join(exact)
             continue
         if status != 200:
-            raise ConnectionProblem(f"the tracking server answered {status} {answer.get('message', '')}".rstrip())
+            raise ConnectionProblem(unexpected(tracking_uri, status, answer))
         for trace in mlflow_bridge.found_traces(answer):
             if trace.trace_id in given or not all(entry.is_in(trace) for entry in wanted):
                 continue

@@ -107,6 +107,18 @@ def test_texts_that_are_no_lines_are_in_the_code() -> None:
     assert (command_messages.NO_LINES | command_messages.ENDS) - texts == set()
 
 
+def test_each_sentence_of_an_error_is_in_the_reference() -> None:
+    """But for those of `TO_THE_CALLER` and `INTERNAL`; a new error belongs to one of the three."""
+    left_out = command_messages.TO_THE_CALLER | command_messages.INTERNAL
+    files = [path for folder in ("middleware", "adapters") for path in sorted((ROOT / folder).rglob("*.py"))]
+    raised = [text for path in files for text in command_messages.raised_in(path)]
+
+    assert [
+        texts for texts in raised if not any(text in DOCS["log-messages"] or text in left_out for text in texts)
+    ] == []
+    assert left_out - {text for texts in raised for text in texts} == set()
+
+
 # --- lists in words ---
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
-from typing import Any
-from wsgiref.types import WSGIApplication
+from typing import Any, Literal
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from mlflow.entities import Trace, TraceInfo
 from opentelemetry.metrics import MeterProvider
 from typing_extensions import assert_type
 
-from mlflow_middleware import delivery, logs, metrics, traces
+from mlflow_middleware import asgi as for_asgi
+from mlflow_middleware import delivery, feedback, logs, metrics, traces
 from mlflow_middleware import wsgi as for_wsgi
 from mlflow_middleware.asgi import TraceMiddleware
 from mlflow_middleware.delivery import Stats
@@ -31,7 +33,7 @@ from mlflow_middleware.request_trace import (
     keep_trace,
     outbound_headers,
 )
-from mlflow_middleware.settings import Settings
+from mlflow_middleware.settings import Settings, SettingsError
 from mlflow_middleware.testing import captured_traces
 from mlflow_middleware.traces import ConnectionProblem, Figures, Session, Summary, Turn
 
@@ -55,8 +57,11 @@ def the_current_request() -> None:
         assert_type(trace.user_id, str | None)
         assert_type(trace.exchange, Exchange)
     annotate(user_id="jane", session_id="s-1", request_id="r-1", tags={"plan": "pro"}, metadata={"a": "b"})
-    drop_trace()
-    keep_trace()
+    annotate(session_id=["outer", "inner"], tags={"turn": 3}, route="/chats/{chat_id}", exception=ValueError())
+    annotate(user="jane")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    assert_type(annotate(), None)
+    assert_type(drop_trace(), None)
+    assert_type(keep_trace(), None)
     assert_type(outbound_headers(), dict[str, str])
     with continue_trace("token") as nothing:
         assert_type(nothing, None)
@@ -106,6 +111,9 @@ def hooks() -> None:
         assert_type(exchange.route, str | None)
         assert_type(exchange.status, int | None)
         assert_type(exchange.path_params, Mapping[str, Any])
+        assert_type(exchange.body, Any)
+        assert_type(exchange.query_string, str)
+        assert_type(exchange.client, str)
         return Identity(user_id="jane", session_id=None)
 
     def mask(exchange: Exchange) -> None:
@@ -116,6 +124,11 @@ def hooks() -> None:
 
     TraceMiddleware(app, identify=identify, mask=mask, exclude=["/admin"])
     TraceMiddleware(app=app, settings=Settings.load())
+    assert_type(Settings.load(session_id_header="X-Chat-ID"), Settings)
+    try:
+        TraceMiddleware(app, sampel_ratio=1)
+    except SettingsError as wrong:
+        assert_type(wrong.problems, list[str])
     identity = Identity(session_id=["outer", "inner"])
     assert_type(identity.user_id, str | None)
     assert_type(identity.session_id, str | None)
@@ -125,6 +138,19 @@ def hooks() -> None:
 def wsgi(app: WSGIApplication) -> None:
     wrapped: WSGIApplication = for_wsgi.TraceMiddleware(app, sample_ratio=0.5)
     for_wsgi.TraceMiddleware(wrapped, settings=Settings.load())
+
+
+async def a_feedback_route(scope: Any, environ: WSGIEnvironment) -> None:
+    """A route of a user's app without a framework."""
+    assert_type(for_asgi.exchange_of(scope), Exchange)
+    answered = feedback.answer(for_wsgi.exchange_of(environ), b"{}")
+    assert_type(answered, feedback.Answer)
+    assert_type(answered.status, int)
+    assert_type(answered.body, bytes)
+    assert_type(answered.headers, dict[str, str])
+    limit: int = feedback.MAX_BODY
+    assert_type(feedback.answer(for_wsgi.exchange_of(environ), bytes(limit)).status, int)
+    feedback.answer(Exchange("POST", "/feedback", {}), b"{}", Settings.load())
 
 
 def find_and_read() -> None:
@@ -143,6 +169,8 @@ def find_and_read() -> None:
         assert_type(session.traces, list[TraceInfo])
         assert_type(session.turns, list[Turn])
         assert_type(session.turns[0].text, str)
+        assert_type(session.turns[0].role, Literal["user", "assistant"])
+    assert_type(traces.sessions(user_id="jane"), Iterator[Session])
     assert_type(traces.get("tr-1", wait=0), Trace | None)
     figures = traces.summary(by="user", since=timedelta(days=1))
     assert_type(figures, Summary)
@@ -162,7 +190,8 @@ def deliver_and_measure(provider: MeterProvider) -> None:
     assert_type(stats.delivered, int)
     assert_type(stats.dropped, dict[str, int])
     assert_type(stats.last_delivered_at, float | None)
-    metrics.register()
+    assert_type(stats.waiting, int)
+    assert_type(metrics.register(), None)
     metrics.register(provider)
     assert_type(metrics.prometheus_text(openmetrics=True), str)
     assert_type(metrics.scrape("text/plain"), tuple[bytes, str])
@@ -176,7 +205,12 @@ def deliver_and_measure(provider: MeterProvider) -> None:
 def tests_and_logs() -> None:
     with captured_traces() as captured:
         assert_type(captured, list[Trace])
-    logging.getLogger().addFilter(logs.ContextFilter(default="none"))
+    block: AbstractContextManager[list[Trace]] = captured_traces()
+    with block as also_captured:
+        assert_type(also_captured, list[Trace])
+    added = logs.ContextFilter(default="none")
+    assert_type(added.filter(logging.makeLogRecord({})), bool)
+    logging.getLogger().addFilter(added)
 
 
 async def streams() -> AsyncIterator[str]:

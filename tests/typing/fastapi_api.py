@@ -13,11 +13,16 @@ from mlflow_middleware.exchange import Exchange
 from mlflow_middleware.fastapi import (
     TraceMiddleware,
     annotate,
+    carry,
+    continue_trace,
+    drop_trace,
     feedback_route,
     feedback_router,
     job_trace,
+    keep_trace,
     metrics_route,
     metrics_router,
+    outbound_headers,
 )
 from mlflow_middleware.identity import Identity
 from mlflow_middleware.settings import Settings
@@ -56,3 +61,13 @@ def starlette_app() -> None:
     assert_type(feedback_route("/api"), Route)
     assert_type(metrics_route(), Route)
     app.mount("/inside", TraceMiddleware(app))
+
+
+def functions_for_views() -> None:
+    """The functions that each adapter offers are those of the core."""
+    assert_type(drop_trace(), None)
+    assert_type(keep_trace(), None)
+    assert_type(outbound_headers(), dict[str, str])
+    with continue_trace("token") as nothing:
+        assert_type(nothing, None)
+    assert_type(carry(identify)(Exchange("GET", "/", {})), Identity)

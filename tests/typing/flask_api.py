@@ -5,7 +5,18 @@ from __future__ import annotations
 from flask import Blueprint, Flask
 from typing_extensions import assert_type
 
-from mlflow_middleware.flask import MLflowMiddleware, annotate, carry, feedback_blueprint, metrics_blueprint
+from mlflow_middleware.flask import (
+    MLflowMiddleware,
+    annotate,
+    carry,
+    continue_trace,
+    drop_trace,
+    feedback_blueprint,
+    job_trace,
+    keep_trace,
+    metrics_blueprint,
+    outbound_headers,
+)
 from mlflow_middleware.wsgi import TraceMiddleware
 
 
@@ -27,3 +38,23 @@ def app() -> None:
         return {"answer": "yes"}
 
     assert_type(chat("c-1"), dict[str, str])
+
+
+def functions_for_views() -> None:
+    """The functions that each adapter offers are those of the core."""
+    assert_type(drop_trace(), None)
+    assert_type(keep_trace(), None)
+    assert_type(outbound_headers(), dict[str, str])
+    with continue_trace("token") as nothing:
+        assert_type(nothing, None)
+
+
+@job_trace(name="nightly")
+def nightly(limit: int) -> list[str]:
+    """A job of a user's app."""
+    return ["done"] * limit
+
+
+def jobs() -> None:
+    assert_type(nightly(limit=3), list[str])
+    nightly("3")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

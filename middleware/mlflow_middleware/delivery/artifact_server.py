@@ -76,10 +76,10 @@ class ArtifactServer:
         except HTTPError as error:  # reported without its text, which contains the signed URL
             status = error.response.status_code
             if status == 413 and trace.cut():
-                why = f"{printable(self._uri)} took no spans (status 413): {trace.trace_id} is cut, and sent again"
+                why = f"{printable(self._uri)} refused the spans (status 413): {trace.trace_id} is cut and sent again"
                 raise RetryableError(why) from error
             raise RetryableError(
-                f"{printable(self._uri)} took no spans (status {status})",
+                f"{printable(self._uri)} refused the spans (status {status})",
                 retry_after(error.response),
                 ill=status not in _UNRELATED_TO_CONTENT,
             ) from error
@@ -88,7 +88,7 @@ class ArtifactServer:
                 f"the storage of {printable(self._uri)} cannot be reached ({root_cause(error)})"
             ) from error
         except Exception as error:
-            raise RetryableError(f"{printable(self._uri)} took no spans ({root_cause(error)})", ill=True) from error
+            raise RetryableError(f"{printable(self._uri)} refused the spans ({root_cause(error)})", ill=True) from error
         add_attachments_and_prompts(self._uri, response, trace)
 
     def _store_info(self, experiment_id: str, trace: EncodedTrace, info: bytes) -> Response:

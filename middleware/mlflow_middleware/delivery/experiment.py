@@ -22,6 +22,7 @@ from mlflow_middleware.delivery.rest import (
     is_server,
     printable,
     root_cause,
+    unexpected,
 )
 
 DEFAULT_EXPERIMENT = "0"
@@ -153,10 +154,10 @@ def find_experiment(tracking_uri: str, experiment: str | None, *, timeout: float
     if experiment.isdecimal():
         status, answer = _ask(tracking_uri, "GET", "get", params={"experiment_id": experiment}, timeout=timeout)
         if status == 200:
-            return _active_id(status, answer, f"experiment {experiment}")
+            return _active_id(tracking_uri, status, answer, f"experiment {experiment}")
     named = {"experiment_name": experiment}
     status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
-    return _active_id(status, answer, f"experiment {experiment!r}")
+    return _active_id(tracking_uri, status, answer, f"experiment {experiment!r}")
 
 
 def _by_name(tracking_uri: str, name: str, create: bool, timeout: float, source: str = "MLFLOW_EXPERIMENT_NAME") -> str:
@@ -168,7 +169,7 @@ def _by_name(tracking_uri: str, name: str, create: bool, timeout: float, source:
             return str(answer["experiment_id"])
         if answer.get("error_code") == "RESOURCE_ALREADY_EXISTS":  # another worker was faster
             status, answer = _ask(tracking_uri, "GET", "get-by-name", params=named, timeout=timeout)
-    return _active_id(status, answer, f"{source}={name!r}")
+    return _active_id(tracking_uri, status, answer, f"{source}={name!r}")
 
 
 def _by_id(tracking_uri: str, experiment_id: str, timeout: float) -> str:
@@ -179,14 +180,12 @@ def _by_id(tracking_uri: str, experiment_id: str, timeout: float) -> str:
             f"{variable}: {printable(tracking_uri)} has no experiment with this id; "
             "correct it, or set MLFLOW_EXPERIMENT_NAME instead, which is created if missing"
         )
-    return _active_id(status, answer, variable)
+    return _active_id(tracking_uri, status, answer, variable)
 
 
-def _active_id(status: int, answer: dict[str, Any], variable: str) -> str:
+def _active_id(tracking_uri: str, status: int, answer: dict[str, Any], variable: str) -> str:
     if status != 200:
-        problem = ConnectionProblem(
-            f"{variable}: the tracking server answered {status} {answer.get('message', '')}".rstrip()
-        )
+        problem = ConnectionProblem(f"{variable}: {unexpected(tracking_uri, status, answer)}")
         problem.status = status
         raise problem
     experiment = answer["experiment"]

@@ -195,7 +195,7 @@ class TraceQueue:
 
     @property
     def left_alone(self) -> float:
-        """Longest time that due traces have stayed in front of a waiting sender, in seconds."""
+        """Longest time that due traces have waited while the sending thread did not wake up, in seconds."""
         if self._is_awaited and self._traces:
             return max(self._lateness, self._clock() - self._first_at - LINGER)
         return self._lateness

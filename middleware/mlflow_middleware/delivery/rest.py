@@ -161,7 +161,7 @@ def ask(
         The status and the JSON of the response; an error has ``error_code`` and ``message``.
 
     Raises:
-        ConnectionProblem: The server is unreachable, refuses the credentials or is no MLflow server.
+        ConnectionProblem: The server is unreachable, refuses the credentials or is not an MLflow server.
     """
     shown = printable(tracking_uri)
     try:
@@ -176,6 +176,12 @@ def ask(
     except NoAccess as problem:
         problem.status = response.status_code
         raise
+
+
+def unexpected(tracking_uri: str, status: int, answer: dict[str, Any]) -> str:
+    """Return the sentence about an answer of `ask` that is an error, with the server's own message, if any."""
+    message = answer.get("message") or "its log may have the reason"
+    return f"MLFLOW_TRACKING_URI={printable(tracking_uri)} answered {status}: {message}"
 
 
 def _read(tracking_uri: str, response: Response) -> tuple[int, dict[str, Any]]:

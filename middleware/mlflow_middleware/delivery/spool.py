@@ -46,7 +46,7 @@ logger = logging.getLogger("mlflow_middleware.delivery")
 
 
 class SpoolProblem(Exception):
-    """The reason why the spool takes nothing at present."""
+    """Error: the spool cannot accept traces at present."""
 
 
 class SpoolFull(SpoolProblem):

@@ -12,7 +12,15 @@ from mlflow_middleware._internal import clock
 from mlflow_middleware._internal.deadline import within
 from mlflow_middleware.delivery.export import current
 from mlflow_middleware.delivery.replies import TRACES
-from mlflow_middleware.delivery.rest import REQUEST_TIMEOUT, ConnectionProblem, ask, is_local, printable, root_cause
+from mlflow_middleware.delivery.rest import (
+    REQUEST_TIMEOUT,
+    ConnectionProblem,
+    ask,
+    is_local,
+    printable,
+    root_cause,
+    unexpected,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Trace
@@ -78,7 +86,7 @@ def _look(tracking_uri: str, trace_id: str) -> Trace | None:
         if status == 404:
             return None
         if status != 200:
-            raise ConnectionProblem(f"the tracking server answered {status} {answer.get('message', '')}".rstrip())
+            raise ConnectionProblem(unexpected(tracking_uri, status, answer))
     try:
         return within(REQUEST_TIMEOUT, partial(mlflow_bridge.stored_trace, tracking_uri, trace_id))
     except Exception as error:

@@ -274,7 +274,7 @@ def _found_for(feedback: Feedback, caller: RequestTrace) -> store.TraceInfo | No
 def _signed(token: str, feedback: Feedback, user_id: str | None, settings: Settings) -> Token:
     """Return the content of the caller's token, verified as far as possible without the server."""
     if not token:
-        raise FeedbackError(403, f"the {feedback_token.HEADER} of the response is missing")
+        raise FeedbackError(403, f"the {feedback_token.HEADER} header is missing: send that of the rated response")
     try:
         signed = feedback_token.verify(token, settings.feedback_keys, time.time())
     except BadToken as error:

@@ -100,7 +100,7 @@ def store(feedback: Feedback, info: TraceInfo, user_id: str | None) -> str:
     """
     trace_id: str = info["trace_id"]
     if len(info.get("assessments", ())) >= MAX_VOTES:
-        raise FeedbackError(403, "this trace has the most feedback that it can hold")
+        raise FeedbackError(403, "this trace already has the maximum number of ratings")
     source_id = user_id or ANONYMOUS
     assessment = _assessment(feedback, source_id)
     found: TraceInfo | None = info

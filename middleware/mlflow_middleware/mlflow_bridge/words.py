@@ -1,4 +1,4 @@
-"""The decision whether the texts in the spans of a trace are sent."""
+"""The decision whether a trace is sent with the texts in its spans."""
 
 from __future__ import annotations
 
