@@ -7,6 +7,7 @@ is imported only when it runs, so that ``--help`` is fast.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -237,7 +238,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = command_line().parse_args(argv)
     execute: Callable[[argparse.Namespace], int] = arguments.execute
-    return execute(arguments)
+    try:
+        code = execute(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`; https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
 
 
 if __name__ == "__main__":

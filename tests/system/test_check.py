@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -552,3 +553,21 @@ def test_a_hanging_readiness_command_can_be_ended(server: MLflowServer, tmp_path
         with Process([sys.executable, *PATIENT, *CHECK], environment, tmp_path / "log") as process:
             eventually(lambda: stand_in.failed, "a request that hangs")
             assert process.stop(signal.SIGTERM, timeout=30) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("command", ["check", "traces"])
+def test_a_reader_that_leaves_early_leaves_no_traceback(server: MLflowServer, command: str) -> None:
+    """As in ``mlflow-middleware check | head -1``; whether it succeeded is unknown then."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "mlflow_middleware.cli", command],
+        env=clean_environment(MLFLOW_TRACKING_URI=server.uri),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -86,9 +85,6 @@ def run(
         else:
             rows = [_row(trace) for trace in find(**conditions)]
             print(_json(rows, feedback) if as_json else "\n".join(Table(_heads(feedback)).add(_cells(rows, feedback))))
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head`; https://docs.python.org/3/library/signal.html#note-on-sigpipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ConnectionProblem as problem:
         return _fail(problem, 1)
     except ValueError as error:
