@@ -10,10 +10,6 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities import Trace
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from mlflow_middleware._internal.route_options import PER_ROUTE
 from mlflow_middleware.asgi import TraceMiddleware
@@ -124,6 +120,11 @@ def test_an_unrouted_request(request_: Any, is_so: bool) -> None:
 )
 async def test_a_404_of_a_mounted_app_is_traced(traces: list[Trace], tmp_path: Path, path: str, is_kept: bool) -> None:
     """Whatever the app is; the framework's own 404 below a mount is not."""
+    pytest.importorskip("starlette", reason="starlette is not installed in this environment")
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
 
     async def own(scope: Any, receive: Any, send: Any) -> None:
         await send(start(404))
