@@ -37,14 +37,14 @@ def test_traces_are_captured_and_nothing_is_sent(server: MLflowServer) -> None:
     """`tests.apps.captured`, with a tracking server in its environment that counts its requests."""
     with faulty(server.uri) as stand_in:
         stand_in.mode = "500"
-        printed = run_pytest("tests/apps/captured.py", "-k", "not waited_before", MLFLOW_TRACKING_URI=stand_in.uri)
+        printed = run_pytest("tests/apps/captured.py", "-k", "not earlier_pending", MLFLOW_TRACKING_URI=stand_in.uri)
         assert stand_in.failed == 0, printed
     assert "11 passed, 1 deselected" in printed
 
 
 def test_without_a_tracking_server() -> None:
     """Tests do not need one; and none is looked for."""
-    printed = run_pytest("tests/apps/captured.py", "-k", "not waited_before", "-o", "log_cli=true")
+    printed = run_pytest("tests/apps/captured.py", "-k", "not earlier_pending", "-o", "log_cli=true")
 
     assert "MLFLOW_TRACKING_URI" not in printed
     assert "traces cannot be sent" not in printed
@@ -61,7 +61,7 @@ def test_pending_traces_are_delivered_after_the_capture(server: MLflowServer) ->
     variables = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_EXPERIMENT_NAME": traces.experiment}
     program = (
         "import sys; sys.argv.append('--server')\n"
-        "from tests.apps.captured import test_what_waited_before_waits_afterwards as test; test()"
+        "from tests.apps.captured import test_earlier_pending_traces_stay_pending as test; test()"
     )
     environment = clean_environment(**variables)
     subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, timeout=120, check=True)
