@@ -10,9 +10,6 @@ from typing import Any
 from mlflow_middleware.capture.decoding import MAX_ZSTD_WINDOW
 
 MAX_PIECE = 2**20
-"""Maximum number of bytes that a piece of a stream may decode to."""
-
-MAX_STEP = 2**18
 """Maximum number of bytes that one step may decode to; a model's text does not compress better."""
 
 _STEP = 1024
@@ -58,7 +55,7 @@ def _gzip() -> Decode:
         while data:
             if decoder.eof:  # another member follows
                 decoder = zlib.decompressobj(16 + zlib.MAX_WBITS)
-            found += decoder.decompress(data, MAX_STEP)
+            found += decoder.decompress(data, MAX_PIECE)
             if decoder.unconsumed_tail:
                 raise ValueError("too many bytes")
             data = decoder.unused_data
@@ -75,7 +72,7 @@ def _deflate() -> Decode:
         if decoder is None:
             has_header = len(data) > 1 and data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0
             decoder = zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
-        found: bytes = decoder.decompress(data, MAX_STEP)
+        found: bytes = decoder.decompress(data, MAX_PIECE)
         if decoder.unconsumed_tail:
             raise ValueError("too many bytes")
         return found
@@ -91,7 +88,7 @@ def _brotli() -> Decode:
     decoder = library.Decompressor()
 
     def decode(data: bytes) -> bytes:
-        found: bytes = decoder.process(data, output_buffer_limit=MAX_STEP)
+        found: bytes = decoder.process(data, output_buffer_limit=MAX_PIECE)
         if not decoder.can_accept_more_data():
             raise ValueError("too many bytes")
         return found
@@ -108,7 +105,7 @@ def _zstd() -> Decode:
         return decode
     options = {library.DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW.bit_length() - 1}
     decoder = library.ZstdDecompressor(options=options)
-    return lambda data: bytes(decoder.decompress(data, max_length=MAX_STEP))
+    return lambda data: bytes(decoder.decompress(data, max_length=MAX_PIECE))
 
 
 _DECODERS: dict[str, Callable[[], Decode]] = {
