@@ -84,6 +84,15 @@ def continued(given: str | None, name: str = "late", **options: Any) -> None:
     request.end()
 
 
+def in_four_threads(work: Callable[[str], None]) -> None:
+    """Call a function in four threads at once, with ``w0`` to ``w3``, and wait for them."""
+    threads = [threading.Thread(target=work, args=(f"w{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+
 def names_of(trace: Trace) -> set[str]:
     """Return the names of its spans."""
     return {span.name for span in trace.data.spans}
@@ -285,11 +294,7 @@ def test_simultaneous_requests_continue_one_trace() -> None:
             request.run(work)
             request.end()
 
-        threads = [threading.Thread(target=one, args=(f"w{number}",)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
+        in_four_threads(one)
 
     found = {
         span.name: span for each in traces if each.info.trace_id == earlier.trace.trace_id for span in each.data.spans
@@ -316,11 +321,7 @@ def test_simultaneous_requests_of_one_trace_lose_no_span() -> None:
                     request.run(partial(work, f"{name}-{number}"))
                     request.end()
 
-            threads = [threading.Thread(target=one, args=(f"w{number}",)) for number in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(30)
+            in_four_threads(one)
     finally:
         sys.setswitchinterval(interval)
 
